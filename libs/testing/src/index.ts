@@ -1,0 +1,5 @@
+export {
+  startPostgres,
+  type PostgresServer,
+  type PostgresServerOptions,
+} from './postgres-server.js';

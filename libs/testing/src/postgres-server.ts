@@ -1,0 +1,184 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { chown, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { createServer, type AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { isRoot, NOBODY, postgresBinaries } from './postgres-binaries.js';
+
+export interface PostgresServer {
+  /** Of the database `postgres`, as its superuser. */
+  url: string;
+  /** Stops the server and removes its data. Idempotent. */
+  stop(): Promise<void>;
+}
+
+export interface PostgresServerOptions {
+  /** Survive a crash of the machine, at the price of speed. Default false. */
+  durable?: boolean;
+  /** Further settings: `{ max_connections: '20' }`. */
+  settings?: Record<string, string>;
+}
+
+const FAST = {
+  fsync: 'off',
+  synchronous_commit: 'off',
+  full_page_writes: 'off',
+};
+const asServer = isRoot ? { uid: NOBODY, gid: NOBODY } : {};
+
+/**
+ * A PostgreSQL server of its own on a free port of this machine, in a new temporary folder. It goes
+ * with this process, even when that is killed.
+ */
+export async function startPostgres({
+  durable = false,
+  settings = {},
+}: PostgresServerOptions = {}): Promise<PostgresServer> {
+  const bin = await postgresBinaries();
+  const folder = await mkdtemp(join(tmpdir(), 'bildad-postgres-'));
+  try {
+    if (isRoot) await chown(folder, NOBODY, NOBODY);
+    const data = join(folder, 'data');
+    const password = randomBytes(12).toString('hex');
+    await initialise(bin, folder, data, password);
+    const port = await freePort();
+    const server = await serve(bin, data, port, {
+      ...(durable ? {} : FAST),
+      ...settings,
+    });
+    const guardian = watchOver(server, folder);
+    let stopped: Promise<void> | undefined;
+    return {
+      url: `postgres://postgres:${password}@127.0.0.1:${port}/postgres`,
+      stop: () => (stopped ??= shutDown(server, guardian, folder)),
+    };
+  } catch (error) {
+    await rm(folder, { recursive: true, force: true });
+    throw error;
+  }
+}
+
+async function initialise(
+  bin: string,
+  folder: string,
+  data: string,
+  password: string,
+): Promise<void> {
+  const passwordFile = join(folder, 'password');
+  await writeFile(passwordFile, password, { mode: 0o600 });
+  if (isRoot) await chown(passwordFile, NOBODY, NOBODY);
+  const initdb = spawn(
+    join(bin, 'initdb'),
+    [
+      `--pgdata=${data}`,
+      '--username=postgres',
+      `--pwfile=${passwordFile}`,
+      '--auth=scram-sha-256',
+      '--encoding=UTF8',
+      '--locale=C',
+      '--no-sync',
+    ],
+    { ...asServer, cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] },
+  );
+  const said = collect(initdb);
+  const [code] = (await once(initdb, 'close')) as [number | null];
+  if (code !== 0) throw new Error(`initdb ended with ${code}: ${said()}`);
+}
+
+async function serve(
+  bin: string,
+  data: string,
+  port: number,
+  settings: Record<string, string>,
+): Promise<ChildProcess> {
+  const server = spawn(
+    join(bin, 'postgres'),
+    [
+      ...['-D', data, '-p', String(port)],
+      ...Object.entries({
+        listen_addresses: '127.0.0.1',
+        unix_socket_directories: '',
+        ...settings,
+      }).flatMap(([name, value]) => ['-c', `${name}=${value}`]),
+    ],
+    {
+      ...asServer,
+      cwd: data,
+      env: { ...process.env, LC_MESSAGES: 'C' },
+      stdio: ['ignore', 'ignore', 'pipe'],
+    },
+  );
+  const said = collect(server);
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.once('exit', (code) =>
+      reject(new Error(`postgres ended with ${code}: ${said()}`)),
+    );
+    server.stderr!.on('data', () => {
+      if (said().includes('ready to accept connections')) resolve();
+    });
+  });
+  return server;
+}
+
+/**
+ * A tiny process that ends the server and removes its data when our end of its pipe closes: nothing
+ * is left behind by a SIGKILL.
+ */
+function watchOver(server: ChildProcess, folder: string): ChildProcess {
+  const script = `
+    const { rm } = require('node:fs/promises');
+    const running = () => { try { process.kill(${server.pid}, 0); return true; } catch { return false; } };
+    process.stdin.resume().on('end', async () => {
+      if (running()) process.kill(${server.pid}, 'SIGINT');
+      for (let n = 0; n < 100 && running(); n++) await new Promise((r) => setTimeout(r, 100));
+      await rm(${JSON.stringify(folder)}, { recursive: true, force: true });
+    });
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => {});
+  `;
+  const guardian = spawn(process.execPath, ['-e', script], {
+    stdio: ['pipe', 'ignore', 'ignore'],
+    detached: true,
+  });
+  guardian.on('error', () => undefined);
+  guardian.unref();
+  (guardian.stdin as unknown as { unref?(): void }).unref?.();
+  server.unref();
+  (server.stderr as unknown as { unref?(): void }).unref?.();
+  return guardian;
+}
+
+async function shutDown(
+  server: ChildProcess,
+  guardian: ChildProcess,
+  folder: string,
+): Promise<void> {
+  if (server.exitCode === null && server.signalCode === null) {
+    const exited = once(server, 'exit');
+    server.ref();
+    server.kill('SIGINT');
+    await exited;
+  }
+  guardian.stdin?.end();
+  await rm(folder, { recursive: true, force: true });
+}
+
+/** What a program says on its error output, the last 20 kB of it. */
+function collect(program: ChildProcess): () => string {
+  let said = '';
+  program.stderr!.setEncoding('utf8').on('data', (text: string) => {
+    said = (said + text).slice(-20_000);
+  });
+  return () => said;
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, 'close');
+  return port;
+}

@@ -1,0 +1,142 @@
+import type { RunJobs } from '../life/run.js';
+import type { JobEvents } from '../model/events.js';
+import type { NodeState } from '../model/node.js';
+import type { Settings } from '../model/settings.js';
+import type { ProcessRegistry } from '../runner/process-registry.js';
+import type { EngineCycle } from './cycle.js';
+import { BEATS_PER_LEASE, type Heartbeat } from './heartbeat.js';
+import type { Killer } from './killer.js';
+import type { Timers } from './timers.js';
+
+const SWEEP_MS = 1_000;
+/** A pass that another node's pass kept from running tries again after this much, and as much again at random. */
+const RETRY_MS = 10;
+/** What recording the last outcomes may take at shutdown. */
+const RECORD_MS = 5_000;
+
+/** Says when: ticks, sweeps and beats while it runs, and an end that leaves nothing behind. */
+export class Engine {
+  private readonly running: (() => void)[] = [];
+  private retry: (() => void) | undefined;
+  private nextBeat: (() => void) | undefined;
+  private over = false;
+  private stopped: Promise<void> | undefined;
+
+  constructor(
+    private readonly cycle: EngineCycle,
+    private readonly killer: Killer,
+    private readonly heartbeat: Heartbeat,
+    private readonly runs: RunJobs,
+    private readonly processes: ProcessRegistry,
+    private readonly timers: Timers,
+    private readonly events: JobEvents,
+    private readonly node: NodeState,
+    private readonly settings: Settings,
+  ) {}
+
+  start(): void {
+    const { role, tickMs } = this.settings;
+    if (role === 'producer') return;
+    this.running.push(
+      this.timers.every('killer', SWEEP_MS, () => void this.killer.sweep()),
+    );
+    this.beatLater();
+    if (tickMs === false) return;
+    this.running.push(
+      this.timers.every('tick', tickMs, () => void this.tick()),
+    );
+    this.processes.watch({
+      removed: () =>
+        void this.guarded('refilling free slots', () => this.cycle.refill()),
+    });
+    void this.tick();
+  }
+
+  /** Claims nothing from now on; what runs goes on. */
+  close(): void {
+    this.node.closing = true;
+    this.retry?.();
+  }
+
+  /**
+   * Stops claiming, lets what runs finish, aborts what is left and gives it back to the queue without
+   * costing a retry. Idempotent; safe if never started.
+   */
+  stop(): Promise<void> {
+    this.stopped ??= this.shutDown();
+    return this.stopped;
+  }
+
+  private async shutDown(): Promise<void> {
+    this.close();
+    await within(
+      this.settings.drainMs,
+      this.cycle.idle().then(() => this.processes.empty()),
+    );
+    await Promise.all(
+      this.processes
+        .all()
+        .map((process) => this.killer.stop(process, { kind: 'interrupted' })),
+    );
+    await within(RECORD_MS, this.runs.recorded());
+    this.runs.stopRecording();
+    this.killer.close();
+    this.nextBeat?.();
+    for (const stop of this.running.splice(0)) stop();
+    this.over = true;
+  }
+
+  /** Each beat sets the next: an operator may change the lease meanwhile. */
+  private beatLater(): void {
+    this.nextBeat = this.timers.once(
+      'heartbeat',
+      this.node.leaseMs / BEATS_PER_LEASE,
+      () => {
+        void this.heartbeat.beat();
+        if (!this.over) this.beatLater();
+      },
+    );
+  }
+
+  private async tick(): Promise<void> {
+    if (this.node.closing) return;
+    await this.guarded('a pass of the engine', async () => {
+      const { alreadyRunning } = await this.cycle.run();
+      if (alreadyRunning && this.cycle.freeSlots > 0) this.tickSoon();
+    });
+  }
+
+  private tickSoon(): void {
+    if (this.node.closing) return;
+    this.retry?.();
+    this.retry = this.timers.once(
+      'retry',
+      RETRY_MS * (1 + Math.random()),
+      () => {
+        this.retry = undefined;
+        void this.tick();
+      },
+    );
+  }
+
+  /** Nothing in the background may become an unhandled rejection. */
+  private async guarded(
+    doing: string,
+    work: () => Promise<void>,
+  ): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      this.events.emit('engine.error', { doing, error });
+    }
+  }
+}
+
+async function within(ms: number, work: Promise<unknown>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const deadline = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, ms);
+  });
+  await Promise.race([work, deadline]);
+  clearTimeout(timer);
+}

@@ -1,0 +1,51 @@
+import type { Store } from '../life/store.js';
+import type { NodeState } from '../model/node.js';
+import { ensureConfig } from '../store/config.store.js';
+import { acquireGuard, dropGuard, releaseGuard } from '../store/guard.store.js';
+
+/**
+ * One pass at a time over all nodes: a lease on the engine's `JobConfig` row by the database's clock,
+ * numbered with a fencing term. It saves work; what makes two engines at once harmless is that every
+ * statement of a pass is conditional.
+ */
+export class SingleRunnerGuard {
+  constructor(
+    private readonly store: Store,
+    private readonly name: string,
+    private readonly node: NodeState,
+  ) {}
+
+  /** @returns the term, or null when another node holds the guard; that one will look once more */
+  async acquire(): Promise<string | null> {
+    const { dataSource, tables } = this.store;
+    let taken = await acquireGuard(dataSource, tables, this.name, this.node.id);
+    if (taken === 'missing') {
+      await ensureConfig(dataSource, tables, this.name);
+      taken = await acquireGuard(dataSource, tables, this.name, this.node.id);
+    }
+    if (taken === 'held' || taken === 'missing') return null;
+    this.node.batchSize = taken.batchSize;
+    this.node.leaseMs = taken.leaseMs;
+    return taken.term;
+  }
+
+  /** @returns true when somebody asked for another look: the guard is still held then */
+  async release(term: string): Promise<boolean> {
+    const { dataSource, tables } = this.store;
+    return (
+      (await releaseGuard(
+        dataSource,
+        tables,
+        this.name,
+        this.node.id,
+        term,
+      )) === 'again'
+    );
+  }
+
+  /** After a pass that failed. */
+  async drop(term: string): Promise<void> {
+    const { dataSource, tables } = this.store;
+    await dropGuard(dataSource, tables, this.name, this.node.id, term);
+  }
+}

@@ -1,0 +1,107 @@
+import type { FinishDoor } from '../life/finish.js';
+import type { Store } from '../life/store.js';
+import type { JobEvents } from '../model/events.js';
+import type { NodeState } from '../model/node.js';
+import type { JobProcess, StopReason } from '../runner/job-process.js';
+import type { ProcessRegistry } from '../runner/process-registry.js';
+import { runningFacts, runsToStop } from '../store/run.store.js';
+import { LONGEST_TIMER_MS, type Timers } from './timers.js';
+
+/**
+ * Stops what runs too long, and what somebody asked to stop: a precise timer for each process of this
+ * node, and a sweep over the database's view of it as the backstop.
+ */
+export class Killer {
+  private readonly alarms = new Map<JobProcess, NodeJS.Timeout>();
+
+  constructor(
+    private readonly store: Store,
+    private readonly processes: ProcessRegistry,
+    private readonly door: FinishDoor,
+    private readonly events: JobEvents,
+    private readonly node: NodeState,
+    private readonly timers: Timers,
+    private readonly graceMs: number,
+  ) {
+    processes.watch({
+      added: (process) =>
+        this.arm(process, performance.now() + process.run.timeoutMs),
+      removed: (process) => this.disarm(process),
+    });
+  }
+
+  /**
+   * Aborts the process's signal and waits for the grace period; a handler that goes on is abandoned:
+   * its run ends without it. @returns whether the handler has ended
+   */
+  async stop(process: JobProcess, reason: StopReason): Promise<boolean> {
+    process.stop(reason);
+    await this.settledOr(process, this.graceMs);
+    process.abandon();
+    return process.isSettled;
+  }
+
+  /** Never rejects. */
+  async sweep(): Promise<void> {
+    try {
+      const { dataSource, tables } = this.store;
+      const found = await runsToStop(dataSource, tables, this.node.id);
+      await Promise.all(
+        found.map(({ jobRunId, killRequested }) =>
+          this.stopRun(jobRunId, { kind: killRequested ?? 'timedOut' }),
+        ),
+      );
+    } catch (error) {
+      this.events.emit('engine.error', { doing: "the killer's sweep", error });
+    }
+  }
+
+  /** Lets all alarms go; a handler that never ends must not keep the process alive. */
+  close(): void {
+    for (const process of [...this.alarms.keys()]) this.disarm(process);
+  }
+
+  private async stopRun(jobRunId: string, reason: StopReason): Promise<void> {
+    const process = this.processes.find(jobRunId);
+    if (process) return void this.stop(process, reason);
+    // Claimed by this node, and lost before it was launched.
+    const facts = await runningFacts(
+      this.store.dataSource,
+      this.store.tables,
+      jobRunId,
+    );
+    if (facts) await this.door.finish(facts, reason);
+  }
+
+  private arm(process: JobProcess, at: number): void {
+    const wait = Math.min(
+      Math.max(at - performance.now(), 0),
+      LONGEST_TIMER_MS,
+    );
+    const alarm = setTimeout(() => {
+      if (at - performance.now() > 1) this.arm(process, at);
+      else void this.stop(process, { kind: 'timedOut' });
+    }, wait);
+    this.alarms.set(process, alarm);
+  }
+
+  private disarm(process: JobProcess): void {
+    clearTimeout(this.alarms.get(process));
+    this.alarms.delete(process);
+  }
+
+  private async settledOr(process: JobProcess, ms: number): Promise<void> {
+    let cancel = () => {};
+    const grace = new Promise<void>((resolve) => {
+      cancel = this.timers.once(
+        `grace of run ${process.jobRunId} ${++graces}`,
+        ms,
+        resolve,
+      );
+    });
+    await Promise.race([process.settled, grace]);
+    cancel();
+  }
+}
+
+let graces = 0;

@@ -1,0 +1,50 @@
+export type { JobEngineResults, JobOutcome } from './engine/cycle.js';
+export type { EnqueueOptions } from './life/enqueue-options.js';
+export type { Backoff, BackoffData, BackoffFunction } from './model/backoff.js';
+export type { Duration } from './model/duration.js';
+export * from './model/errors.js';
+export { JobEvents, type EntryFate, type JobEventMap } from './model/events.js';
+export type { JobExecution } from './model/job-execution.js';
+export type {
+  ContextOf,
+  JobHandler,
+  JobHandlerClass,
+} from './model/job-handler.js';
+export type { JsonSchema, JsonValue } from './model/json.js';
+export type { OutcomeKind } from './model/outcome.js';
+export type {
+  BildadModuleExtras,
+  BildadModuleOptions,
+  BildadRole,
+} from './model/settings.js';
+export { JobQueueStatus, JobRunResult, JobRunStatus } from './model/status.js';
+export {
+  BildadJob,
+  type BildadJobOptions,
+} from './nest/bildad-job.decorator.js';
+export { BildadModule } from './nest/bildad.module.js';
+export {
+  JobEngineService,
+  type Job,
+  type JobContext,
+} from './nest/job-engine.service.js';
+export { JobsService, type Page } from './nest/jobs.service.js';
+export type { NewTemplate, TemplateFields } from './nest/template-fields.js';
+export type { ContextClass } from './policy/context.js';
+export { RULES as OUTCOME_RULES } from './policy/verdict.js';
+export type { JobProcess } from './runner/job-process.js';
+export type { ConfigChanges } from './store/config.store.js';
+export {
+  BILDAD_ENTITIES,
+  bildadEntities,
+  JobConfig,
+  JobQueueEntry,
+  JobRun,
+  JobTemplate,
+  type BildadEntities,
+} from './store/entities/index.js';
+export {
+  BILDAD_MIGRATIONS,
+  bildadMigrations,
+  SCHEMA_VERSION,
+} from './store/migrations/index.js';

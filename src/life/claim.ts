@@ -1,0 +1,99 @@
+import {
+  JobHandlerNotFoundError,
+  JobNotAvailableError,
+  JobTemplateInactiveError,
+  RunNotActiveError,
+} from '../model/errors.js';
+import type { NodeState } from '../model/node.js';
+import type { HandlerRegistry } from '../runner/handler-registry.js';
+import {
+  adoptRun,
+  claimEntries,
+  claimNext,
+  type Claim,
+} from '../store/claim.store.js';
+import type { JobQueueEntry } from '../store/entities/index.js';
+import { findEntry, findRun } from '../store/run.store.js';
+import { findTemplate } from '../store/template.store.js';
+import type { Store } from './store.js';
+
+/** AVAILABLE entries become RUNNING here, and only here: each for one caller. */
+export class ClaimJobs {
+  constructor(
+    private readonly store: Store,
+    private readonly node: NodeState,
+    private readonly handlers: HandlerRegistry,
+    private readonly runsJobs: boolean,
+  ) {}
+
+  /** What is due and this node has handlers for, by priority, then age. */
+  async next(limit: number): Promise<Claim[]> {
+    const templateIds = this.handlers.templateIds();
+    if (limit < 1 || templateIds.length === 0 || !this.open) return [];
+    const { dataSource, tables } = this.store;
+    return claimNext(dataSource, tables, this.claimer, templateIds, limit);
+  }
+
+  /** @throws JobNotAvailableError, JobTemplateInactiveError, JobHandlerNotFoundError: nothing was claimed */
+  async entry({
+    id,
+    jobRunIdentifier,
+  }: Pick<JobQueueEntry, 'id' | 'jobRunIdentifier'>): Promise<Claim> {
+    const { dataSource, tables } = this.store;
+    const entry = await findEntry(dataSource, tables, { id });
+    if (!entry)
+      throw new JobNotAvailableError(
+        jobRunIdentifier,
+        'it is not in the queue',
+      );
+    await this.checkRunnable(entry);
+    const [claim] = await claimEntries(dataSource, tables, this.claimer, [id]);
+    if (!claim)
+      throw new JobNotAvailableError(jobRunIdentifier, 'it is running already');
+    return claim;
+  }
+
+  /** A RUNNING run without a process that is this node's, or whose node is gone. @throws RunNotActiveError, JobNotAvailableError */
+  async run(runId: string): Promise<Claim> {
+    const { dataSource, tables } = this.store;
+    const run = await findRun(dataSource, tables, runId);
+    if (run?.status !== 'RUNNING') throw new RunNotActiveError(runId);
+    await this.checkRunnable(run);
+    const claim = await adoptRun(dataSource, tables, this.claimer, runId);
+    if (!claim)
+      throw new JobNotAvailableError(
+        run.jobRunIdentifier,
+        'its run is alive on another node',
+      );
+    return claim;
+  }
+
+  /** Before anything is claimed, so that a refusal leaves no run behind. */
+  private async checkRunnable(job: {
+    jobTemplateId: string;
+    jobRunIdentifier: string;
+  }): Promise<void> {
+    if (this.node.closing)
+      throw new JobNotAvailableError(
+        job.jobRunIdentifier,
+        'this node is shutting down',
+      );
+    const { dataSource, tables } = this.store;
+    const template = await findTemplate(dataSource, tables, {
+      id: job.jobTemplateId,
+    });
+    if (!template || !this.open || !this.handlers.get(template.code))
+      throw new JobHandlerNotFoundError(
+        template?.code ?? `template ${job.jobTemplateId}`,
+      );
+    if (!template.active) throw new JobTemplateInactiveError(template.code);
+  }
+
+  private get open(): boolean {
+    return this.runsJobs && !this.node.closing;
+  }
+
+  private get claimer() {
+    return { nodeId: this.node.id, leaseMs: this.node.leaseMs };
+  }
+}

@@ -1,0 +1,180 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import {
+  JobHandlerNotFoundError,
+  JobNotAvailableError,
+} from '../model/errors.js';
+import type { JobEvents } from '../model/events.js';
+import type { ClaimedRun } from '../model/facts.js';
+import type { ExecutionLogger, JobExecution } from '../model/job-execution.js';
+import type { Outcome } from '../model/outcome.js';
+import type { ContextContract } from '../policy/context.js';
+import type { HandlerRegistry } from '../runner/handler-registry.js';
+import { JobProcess } from '../runner/job-process.js';
+import type { ProcessRegistry } from '../runner/process-registry.js';
+import type { LandedEnd } from '../store/finish.store.js';
+import type { FinishDoor } from './finish.js';
+
+const FIRST_PAUSE_MS = 50;
+const LONGEST_PAUSE_MS = 5_000;
+
+/** Claimed runs become processes here, and each process's outcome goes to the finish. */
+export class RunJobs {
+  private readonly ends = new Map<JobProcess, Promise<LandedEnd | null>>();
+  private readonly giveUp = new AbortController();
+
+  constructor(
+    private readonly handlers: HandlerRegistry<ContextContract>,
+    private readonly processes: ProcessRegistry,
+    private readonly door: FinishDoor,
+    private readonly events: JobEvents,
+    private readonly loggerFor: (run: ClaimedRun) => ExecutionLogger,
+  ) {}
+
+  /**
+   * Resolves when the handler has been started. A context that is invalid by now ends the run without
+   * launching it, whatever `maxRetries` is: it would fail every time.
+   * @throws InvalidJobContextError, JobHandlerNotFoundError, JobNotAvailableError
+   */
+  async launch(run: ClaimedRun): Promise<JobProcess> {
+    const handler = this.handlers.get(run.templateCode);
+    if (!handler) {
+      await this.door.finish(run, { kind: 'interrupted' });
+      throw new JobHandlerNotFoundError(run.templateCode);
+    }
+    const context = await this.decode(handler.contract, run);
+    const process = new JobProcess(run);
+    if (!this.processes.add(process))
+      throw new JobNotAvailableError(
+        run.jobRunIdentifier,
+        'its process runs already',
+      );
+    const execution = this.executionOf(process);
+    process.start(async () =>
+      (await handler.resolve()).runJob(context, execution),
+    );
+    this.events.emit('run.started', identityOf(run));
+    void this.conclude(process);
+    return process;
+  }
+
+  /** How the run of a process ended in the database; null when somebody else had ended it. */
+  endOf(process: JobProcess): Promise<LandedEnd | null> {
+    return this.ends.get(process) ?? Promise.resolve(null);
+  }
+
+  /** Resolves when every outcome known so far has been recorded, or given up. */
+  async recorded(): Promise<void> {
+    await Promise.all(
+      [...this.ends]
+        .filter(([process]) => process.isDecided)
+        .map(([, end]) => end),
+    );
+  }
+
+  /** Stops trying to record outcomes: the leases will do the rest. */
+  stopRecording(): void {
+    this.giveUp.abort();
+  }
+
+  private async decode(
+    contract: ContextContract,
+    run: ClaimedRun,
+  ): Promise<unknown> {
+    try {
+      return await contract.decode(run.jobContext);
+    } catch (error) {
+      await this.door.finish(run, {
+        kind: 'invalidContext',
+        error: error as Error,
+      });
+      throw error;
+    }
+  }
+
+  /** Never rejects. */
+  private async conclude(process: JobProcess): Promise<void> {
+    const end = process.outcome.then((outcome) =>
+      this.record(process, outcome),
+    );
+    this.ends.set(process, end);
+    try {
+      await end;
+      if (!process.isSettled) await this.outlive(process);
+    } finally {
+      this.ends.delete(process);
+      this.processes.remove(process);
+    }
+  }
+
+  /** The slot stays taken until the handler ends, so that a node is not overrun by what it cannot stop. */
+  private async outlive(process: JobProcess): Promise<void> {
+    const { kind } = await process.outcome;
+    this.events.emit('process.abandoned', {
+      ...identityOf(process.run),
+      outcome: kind,
+    });
+    await process.settled;
+    this.events.emit('process.ended', identityOf(process.run));
+  }
+
+  /** An outcome is decided once; while the database is away it waits. */
+  private async record(
+    process: JobProcess,
+    outcome: Outcome,
+  ): Promise<LandedEnd | null> {
+    for (let attempt = 0; ; attempt++)
+      try {
+        return await this.door.finish(process.run, outcome);
+      } catch (error) {
+        this.events.emit('engine.error', {
+          doing: `recording the end of run ${process.jobRunId}`,
+          error,
+        });
+        if (!(await this.patience(attempt))) return null;
+      }
+  }
+
+  private async patience(attempt: number): Promise<boolean> {
+    const longest = Math.min(FIRST_PAUSE_MS * 2 ** attempt, LONGEST_PAUSE_MS);
+    try {
+      await pause(longest * (0.5 + Math.random() / 2), undefined, {
+        signal: this.giveUp.signal,
+      });
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  private executionOf(process: JobProcess): JobExecution {
+    const { run } = process;
+    const logger = this.loggerFor(run);
+    return {
+      jobRunIdentifier: run.jobRunIdentifier,
+      jobRunId: run.jobRunId,
+      template: { id: run.jobTemplateId, code: run.templateCode },
+      retry: run.retry,
+      attempt: run.retry + 1,
+      signal: process.signal,
+      deadline: run.timeoutAt,
+      logger,
+      progress: (fraction, message) =>
+        this.events.emit('run.progress', {
+          ...identityOf(run),
+          // A handler's arithmetic must not fail its job.
+          fraction: Math.min(Math.max(Number(fraction) || 0, 0), 1),
+          ...(message !== undefined && { message: String(message) }),
+        }),
+      log: (message) => logger.log(message),
+    };
+  }
+}
+
+function identityOf({
+  jobRunId,
+  jobRunIdentifier,
+  templateCode,
+  retry,
+}: ClaimedRun) {
+  return { jobRunId, jobRunIdentifier, templateCode, retry };
+}

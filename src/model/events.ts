@@ -1,0 +1,76 @@
+import { EventEmitter } from 'node:events';
+import type { OutcomeKind } from './outcome.js';
+
+interface RunEvent {
+  jobRunId: string;
+  jobRunIdentifier: string;
+  templateCode: string;
+  retry: number;
+}
+
+export type EntryFate = 'removed' | 'reopened' | 'kept';
+
+/** What the engine tells. Payloads carry identifiers, never a context's values. */
+export interface JobEventMap {
+  'entry.enqueued': [
+    { jobQueueEntryId: string; jobRunIdentifier: string; templateCode: string },
+  ];
+  'run.started': [RunEvent];
+  'run.progress': [RunEvent & { fraction: number; message?: string }];
+  /** The run is DONE in the database. */
+  'run.finished': [
+    RunEvent & {
+      outcome: OutcomeKind;
+      entry: EntryFate;
+      /** The class of what the handler threw, for `failed`. */
+      errorName?: string;
+    },
+  ];
+  /** Somebody else had closed the run before: nothing was changed. */
+  'run.finishLost': [RunEvent & { outcome: OutcomeKind }];
+  /** The handler did not stop within the grace period and goes on, its run is closed. */
+  'process.abandoned': [RunEvent & { outcome: OutcomeKind }];
+  /** The handler of an abandoned process ended at last. */
+  'process.ended': [RunEvent];
+  /** A pass held the guard under this fencing number. */
+  'engine.pass': [
+    {
+      node: string;
+      term: string;
+      started: number;
+      expired: number;
+      errors: number;
+    },
+  ];
+  /** Something in the background failed; the engine goes on and tries again. */
+  'engine.error': [{ doing: string; error: unknown }];
+}
+
+/** Typed events of one engine. A listener that throws is reported, and harms nobody else. */
+export class JobEvents {
+  private readonly emitter = new EventEmitter().setMaxListeners(0);
+
+  on<E extends keyof JobEventMap>(
+    event: E,
+    listener: (...payload: JobEventMap[E]) => void,
+  ): () => void {
+    const guarded = (...payload: JobEventMap[E]) => {
+      try {
+        listener(...payload);
+      } catch (error) {
+        if (event !== 'engine.error')
+          this.emit('engine.error', { doing: `a listener of ${event}`, error });
+      }
+    };
+    this.emitter.on(event, guarded as (...args: unknown[]) => void);
+    return () =>
+      this.emitter.off(event, guarded as (...args: unknown[]) => void);
+  }
+
+  emit<E extends keyof JobEventMap>(
+    event: E,
+    ...payload: JobEventMap[E]
+  ): void {
+    this.emitter.emit(event, ...payload);
+  }
+}

@@ -1,0 +1,26 @@
+import type { BackoffData } from './backoff.js';
+import type { JsonValue } from './json.js';
+
+/** What the verdict on a run needs to know of it and of its queue entry. */
+export interface RunFacts {
+  jobRunId: string;
+  jobRunIdentifier: string;
+  templateCode: string;
+  /** 0 for the first run of the entry. */
+  retry: number;
+  /** From the entry; 0 when the entry is gone. */
+  maxRetries: number;
+  /** Earlier runs of the entry that did not cost a retry. */
+  uncountedRuns: number;
+  /** The backoff the entry was enqueued with, else its template's; null: the module's default. */
+  backoff: BackoffData | null;
+}
+
+/** A run that this node has claimed and may launch. */
+export interface ClaimedRun extends RunFacts {
+  jobTemplateId: string;
+  jobProcessName: string;
+  jobContext: JsonValue;
+  timeoutMs: number;
+  timeoutAt: Date;
+}

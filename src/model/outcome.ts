@@ -1,0 +1,16 @@
+/**
+ * How a run can end. Whatever ends a run goes through `life/finish` with one of these; what then
+ * happens to the run and its queue entry is the table in `policy/verdict`.
+ */
+export type Outcome =
+  | { kind: 'completed'; output: unknown }
+  | { kind: 'failed'; error: unknown }
+  | { kind: 'timedOut' }
+  | { kind: 'killed' }
+  | { kind: 'expired' }
+  | { kind: 'stopped' }
+  | { kind: 'invalidContext'; error: Error }
+  | { kind: 'interrupted' }
+  | { kind: 'cancelled' };
+
+export type OutcomeKind = Outcome['kind'];

@@ -1,0 +1,187 @@
+import type { Backoff } from './backoff.js';
+import { toMilliseconds, type Duration } from './duration.js';
+import { BildadConfigError } from './errors.js';
+
+/** `'producer'` only enqueues, `'worker'` and `'all'` run jobs as well. */
+export type BildadRole = 'all' | 'producer' | 'worker';
+
+/** What shapes the engine's behaviour. Every option has a default. */
+export interface BildadModuleOptions {
+  /** Engine name: the `JobConfig` row, and the guard it shares with other nodes. Default `'default'`. */
+  name?: string;
+  /** Default `'all'`. */
+  role?: BildadRole;
+  /** Jobs that this node runs at once. Default 10. */
+  concurrency?: number;
+  /** How often the engine ticks; `false`: only when `runJobEngine()` is called. Default `'1s'`. */
+  tickInterval?: Duration | false;
+  /** Entries started in one pass at the most. Default: as many as there are free slots, up to the config's `batchSize`. */
+  batchSize?: number;
+  /** Create or upgrade the schema at start. Default `true`. */
+  migrate?: boolean;
+  /** For templates and entries that name none. Default: exponential from 1 s, doubled up to 1 h, half of it random. */
+  backoff?: Backoff;
+  /** The largest context that may be enqueued, in bytes of JSON. Default 1,048,576. */
+  maxContextBytes?: number;
+  shutdown?: {
+    /** How long running jobs may finish by themselves. Default `'30s'`. */
+    drainTimeout?: Duration;
+    /** How long an aborted handler may take to stop, at shutdown, timeout and kill. Default `'5s'`. */
+    killGracePeriod?: Duration;
+  };
+}
+
+/** What shapes the module graph, known when the module is declared. */
+export interface BildadModuleExtras {
+  /** Default `true`. */
+  isGlobal?: boolean;
+  /** Name of the TypeORM DataSource. Default `'default'`. */
+  dataSource?: string;
+  /** PostgreSQL schema that holds the tables. Default `'bildad'`. */
+  schema?: string;
+}
+
+export interface Settings {
+  name: string;
+  role: BildadRole;
+  concurrency: number;
+  tickMs: number | false;
+  batchSize: number | undefined;
+  migrate: boolean;
+  backoff: Backoff;
+  maxContextBytes: number;
+  drainMs: number;
+  killGraceMs: number;
+}
+
+export const DEFAULT_SCHEMA = 'bildad';
+const ROLES: readonly BildadRole[] = ['all', 'producer', 'worker'];
+
+/** The options as the engine uses them; @throws BildadConfigError naming the first wrong one */
+export function readSettings(options: BildadModuleOptions = {}): Settings {
+  const { shutdown = {}, ...top } = options;
+  refuseUnknown(options, '', OPTION_NAMES);
+  refuseUnknown(shutdown, 'shutdown.', ['drainTimeout', 'killGracePeriod']);
+  return {
+    name: text(top.name ?? 'default', 'name'),
+    role: oneOf(top.role ?? 'all', 'role', ROLES),
+    concurrency: wholeNumber(top.concurrency ?? 10, 'concurrency', 1, 100_000),
+    tickMs:
+      top.tickInterval === false
+        ? false
+        : toMilliseconds(top.tickInterval ?? '1s', 'tickInterval', { min: 10 }),
+    batchSize:
+      top.batchSize === undefined
+        ? undefined
+        : wholeNumber(top.batchSize, 'batchSize', 1, 100_000),
+    migrate: flag(top.migrate ?? true, 'migrate'),
+    backoff: top.backoff ?? { type: 'exponential' },
+    maxContextBytes: wholeNumber(
+      top.maxContextBytes ?? 1_048_576,
+      'maxContextBytes',
+      2,
+      // PostgreSQL refuses a jsonb of 256 MB and more.
+      200 * 1_048_576,
+    ),
+    drainMs: toMilliseconds(
+      shutdown.drainTimeout ?? '30s',
+      'shutdown.drainTimeout',
+    ),
+    killGraceMs: toMilliseconds(
+      shutdown.killGracePeriod ?? '5s',
+      'shutdown.killGracePeriod',
+    ),
+  };
+}
+
+const OPTION_NAMES: readonly (keyof BildadModuleOptions)[] = [
+  'name',
+  'role',
+  'concurrency',
+  'tickInterval',
+  'batchSize',
+  'migrate',
+  'backoff',
+  'maxContextBytes',
+  'shutdown',
+];
+
+/** A schema name that needs no quoting and leaves room for PostgreSQL's 63 bytes. */
+export function readSchemaName(schema: unknown): string {
+  if (
+    typeof schema !== 'string' ||
+    !/^[a-z_][a-z0-9_]{0,40}$/.test(schema) ||
+    schema.startsWith('pg_')
+  )
+    throw new BildadConfigError(
+      'schema',
+      'a PostgreSQL schema name of lower case letters, digits and underscores, at most 41, not starting with pg_',
+      schema,
+    );
+  return schema;
+}
+
+export function wholeNumber(
+  value: unknown,
+  field: string,
+  min: number,
+  max: number,
+): number {
+  if (!Number.isInteger(value) || Number(value) < min || Number(value) > max)
+    throw new BildadConfigError(
+      field,
+      `a whole number from ${min} to ${max}`,
+      value,
+    );
+  return Number(value);
+}
+
+export function text(value: unknown, field: string, longest = 200): string {
+  if (
+    typeof value !== 'string' ||
+    value.length === 0 ||
+    value.length > longest ||
+    value.includes('\0') ||
+    !value.isWellFormed()
+  )
+    throw new BildadConfigError(
+      field,
+      `a text of 1 to ${longest} characters without NUL`,
+      value,
+    );
+  return value;
+}
+
+export function flag(value: unknown, field: string): boolean {
+  if (typeof value !== 'boolean')
+    throw new BildadConfigError(field, 'true or false', value);
+  return value;
+}
+
+export function oneOf<T extends string>(
+  value: unknown,
+  field: string,
+  words: readonly T[],
+): T {
+  if (!words.includes(value as T))
+    throw new BildadConfigError(
+      field,
+      `one of ${words.map((word) => `'${word}'`).join(', ')}`,
+      value,
+    );
+  return value as T;
+}
+
+export function refuseUnknown(
+  value: object,
+  prefix: string,
+  known: readonly string[],
+): void {
+  for (const key of Object.keys(value))
+    if (!known.includes(key))
+      throw new BildadConfigError(
+        `${prefix}${key}`,
+        `no such option; known are ${known.join(', ')}`,
+        (value as Record<string, unknown>)[key],
+      );
+}

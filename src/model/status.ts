@@ -1,0 +1,18 @@
+/** What a queue entry does now (upstream's words). */
+export const JobQueueStatus = {
+  AVAILABLE: 'AVAILABLE',
+  RUNNING: 'RUNNING',
+} as const;
+export type JobQueueStatus =
+  (typeof JobQueueStatus)[keyof typeof JobQueueStatus];
+
+/** What a run does now (upstream's words). */
+export const JobRunStatus = { RUNNING: 'RUNNING', DONE: 'DONE' } as const;
+export type JobRunStatus = (typeof JobRunStatus)[keyof typeof JobRunStatus];
+
+/** How a run that is DONE ended (upstream's words). */
+export const JobRunResult = {
+  SUCCEEDED: 'SUCCEEDED',
+  FAILED: 'FAILED',
+} as const;
+export type JobRunResult = (typeof JobRunResult)[keyof typeof JobRunResult];

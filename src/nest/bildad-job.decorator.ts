@@ -1,0 +1,40 @@
+import { applyDecorators, Injectable, SetMetadata } from '@nestjs/common';
+import type { Backoff } from '../model/backoff.js';
+import type { Duration } from '../model/duration.js';
+import type { JsonSchema } from '../model/json.js';
+import type { ContextClass } from '../policy/context.js';
+
+export interface BildadJobOptions {
+  /** Names the template; unique. */
+  code: string;
+  /** For people. Default: the code. */
+  name?: string;
+  displayOrder?: number;
+  /** What the context must be: a class with class-validator decorators, or a JSON Schema. Default: any JSON. */
+  context?: ContextClass | JsonSchema;
+  /** How long a run may take. Default 60 minutes. */
+  timeout?: Duration;
+  /** Retries after the first run: 3, the default, means at most 4 runs. */
+  maxRetries?: number;
+  /** Lower runs first. Default 5. */
+  priority?: number;
+  /** Default: the module's. */
+  backoff?: Backoff;
+  /** The engine (`BildadModule.forRoot({ name })`) that serves it. Default: every engine of the process. */
+  engine?: string;
+}
+
+export const BILDAD_JOB = Symbol('nestjs-bildad:job');
+
+/** Makes a provider the handler of a job template. Its class has `runJob(context, job)`. */
+export function BildadJob(options: BildadJobOptions): ClassDecorator {
+  return applyDecorators(Injectable(), SetMetadata(BILDAD_JOB, options));
+}
+
+/** The options a class itself was decorated with; subclasses do not inherit them. */
+export function jobOptionsOf(target: unknown): BildadJobOptions | undefined {
+  return typeof target === 'function'
+    ? (Reflect.getOwnMetadata(BILDAD_JOB, target) as
+        BildadJobOptions | undefined)
+    : undefined;
+}

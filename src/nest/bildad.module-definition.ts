@@ -1,0 +1,81 @@
+import { ConfigurableModuleBuilder, type Provider } from '@nestjs/common';
+import { DiscoveryModule } from '@nestjs/core';
+import { SchedulerRegistry } from '@nestjs/schedule';
+import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
+import type { DataSource } from 'typeorm';
+import {
+  DEFAULT_SCHEMA,
+  flag,
+  readSchemaName,
+  readSettings,
+  text,
+  type BildadModuleExtras,
+  type BildadModuleOptions,
+} from '../model/settings.js';
+import { checkBackoff } from '../policy/backoff.js';
+import { bildadEntities } from '../store/entities/index.js';
+import { BILDAD_RUNTIME, createRuntime } from './runtime.js';
+import { scheduleTimers } from './schedule-timers.js';
+
+const defaults: Required<BildadModuleExtras> = {
+  isGlobal: true,
+  dataSource: 'default',
+  schema: DEFAULT_SCHEMA,
+};
+
+export const {
+  ConfigurableModuleClass,
+  MODULE_OPTIONS_TOKEN,
+  OPTIONS_TYPE,
+  ASYNC_OPTIONS_TYPE,
+} = new ConfigurableModuleBuilder<BildadModuleOptions>({ moduleName: 'Bildad' })
+  .setClassMethodName('forRoot')
+  .setExtras<BildadModuleExtras>(defaults, (definition, extras) => {
+    const schema = readSchemaName(extras.schema ?? defaults.schema);
+    const dataSource = text(
+      extras.dataSource ?? defaults.dataSource,
+      'dataSource',
+    );
+    const entities = TypeOrmModule.forFeature(
+      Object.values(bildadEntities(schema)),
+      dataSource,
+    );
+    return {
+      ...definition,
+      global: flag(extras.isGlobal ?? defaults.isGlobal, 'isGlobal'),
+      imports: [...(definition.imports ?? []), DiscoveryModule, entities],
+      providers: [
+        ...(definition.providers ?? []),
+        runtimeProvider(schema, dataSource),
+      ],
+      exports: [...(definition.exports ?? []), entities],
+    };
+  })
+  .build();
+
+function runtimeProvider(schema: string, dataSourceName: string): Provider {
+  return {
+    provide: BILDAD_RUNTIME,
+    inject: [
+      MODULE_OPTIONS_TOKEN,
+      getDataSourceToken(dataSourceName),
+      // The host's, if it has one. Importing ScheduleModule.forRoot() here as well would fire every
+      // @Cron and @Interval of the host twice.
+      { token: SchedulerRegistry, optional: true },
+    ],
+    useFactory: (
+      options: BildadModuleOptions | undefined,
+      dataSource: DataSource,
+      registry: SchedulerRegistry = new SchedulerRegistry(),
+    ) => {
+      const settings = readSettings(options);
+      checkBackoff(settings.backoff, 'backoff');
+      return createRuntime(
+        dataSource,
+        schema,
+        settings,
+        scheduleTimers(registry, `bildad:${schema}:${settings.name}`),
+      );
+    },
+  };
+}

@@ -1,0 +1,40 @@
+import { Module, type DynamicModule } from '@nestjs/common';
+import { JobEvents } from '../model/events.js';
+import {
+  ASYNC_OPTIONS_TYPE,
+  ConfigurableModuleClass,
+  OPTIONS_TYPE,
+} from './bildad.module-definition.js';
+import { HandlerExplorer } from './explorer.js';
+import { JobEngineService } from './job-engine.service.js';
+import { JobsService } from './jobs.service.js';
+import { BildadLifecycle } from './lifecycle.js';
+import { BILDAD_RUNTIME, type BildadRuntime } from './runtime.js';
+
+@Module({
+  providers: [
+    {
+      provide: JobEvents,
+      inject: [BILDAD_RUNTIME],
+      useFactory: ({ events }: BildadRuntime) => events,
+    },
+    HandlerExplorer,
+    BildadLifecycle,
+    JobEngineService,
+    JobsService,
+  ],
+  exports: [JobEngineService, JobsService, JobEvents],
+})
+export class BildadModule extends ConfigurableModuleClass {
+  /** One engine on one PostgreSQL schema. Beside the options it takes the extras `isGlobal`, `dataSource` and `schema`. */
+  static override forRoot(options: typeof OPTIONS_TYPE = {}): DynamicModule {
+    return super.forRoot(options);
+  }
+
+  /** The same with options from a factory; the extras stay beside it. */
+  static override forRootAsync(
+    options: typeof ASYNC_OPTIONS_TYPE,
+  ): DynamicModule {
+    return super.forRootAsync(options);
+  }
+}

@@ -1,0 +1,89 @@
+import { toMilliseconds } from '../model/duration.js';
+import { BildadConfigError } from '../model/errors.js';
+import { refuseUnknown, text, wholeNumber } from '../model/settings.js';
+import { checkBackoff } from '../policy/backoff.js';
+import { contextContract, type ContextContract } from '../policy/context.js';
+import type { TemplateDeclaration } from '../store/template.store.js';
+import type { BildadJobOptions } from './bildad-job.decorator.js';
+
+const OPTION_NAMES: readonly (keyof BildadJobOptions)[] = [
+  'code',
+  'name',
+  'displayOrder',
+  'context',
+  'timeout',
+  'maxRetries',
+  'priority',
+  'backoff',
+  'engine',
+];
+const HOUR_MS = 3_600_000;
+
+const contracts = new WeakMap<BildadJobOptions, ContextContract>();
+
+/** The contract of a decorated class's contexts, made once. @throws InvalidJobSchemaError naming the class */
+export function contractOf(
+  options: BildadJobOptions,
+  className: string,
+): ContextContract {
+  let contract = contracts.get(options);
+  if (!contract) {
+    contract = contextContract(options.context, `@BildadJob of ${className}`);
+    contracts.set(options, contract);
+  }
+  return contract;
+}
+
+/** The template a decorated class declares. @throws BildadConfigError, InvalidJobSchemaError naming the class */
+export function declarationOf(
+  options: BildadJobOptions,
+  className: string,
+): TemplateDeclaration {
+  const at = (option: keyof BildadJobOptions) =>
+    `@BildadJob of ${className}: ${option}`;
+  refuseUnknown(options, `@BildadJob of ${className}: `, OPTION_NAMES);
+  const { backoff } = options;
+  if (
+    options.context !== undefined &&
+    !['function', 'object'].includes(typeof options.context)
+  )
+    throw new BildadConfigError(
+      at('context'),
+      'a class or a JSON Schema',
+      options.context,
+    );
+  const code = text(options.code, at('code'));
+  return {
+    code,
+    name: text(options.name ?? code, at('name')),
+    displayOrder: wholeNumber(
+      options.displayOrder ?? 0,
+      at('displayOrder'),
+      -1_000_000,
+      1_000_000,
+    ),
+    jobModuleName: className,
+    defaultTimeoutMs: toMilliseconds(
+      options.timeout ?? HOUR_MS,
+      at('timeout'),
+      { min: 1 },
+    ),
+    defaultMaxRetries: wholeNumber(
+      options.maxRetries ?? 3,
+      at('maxRetries'),
+      0,
+      1_000_000,
+    ),
+    defaultPriority: wholeNumber(
+      options.priority ?? 5,
+      at('priority'),
+      -1_000_000,
+      1_000_000,
+    ),
+    defaultBackoff:
+      backoff === undefined || typeof backoff === 'function'
+        ? null
+        : checkBackoff(backoff, at('backoff')),
+    jobContextSchema: contractOf(options, className).schema,
+  };
+}

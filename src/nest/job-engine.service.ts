@@ -1,0 +1,388 @@
+import { Inject, Injectable } from '@nestjs/common';
+import type { JobEngineResults, JobOutcome } from '../engine/cycle.js';
+import { waitForFinalRun } from '../engine/wait.js';
+import type { EnqueueOptions } from '../life/enqueue-options.js';
+import { toMilliseconds, type Duration } from '../model/duration.js';
+import {
+  BildadConfigError,
+  JobNotAvailableError,
+  JobTemplateNotFoundError,
+  RunNotActiveError,
+} from '../model/errors.js';
+import type { ContextOf, JobHandlerClass } from '../model/job-handler.js';
+import type { JsonSchema } from '../model/json.js';
+import type { Outcome } from '../model/outcome.js';
+import {
+  contextContract,
+  encodeContext,
+  type ContextClass,
+} from '../policy/context.js';
+import { countOutcomes } from '../policy/counts.js';
+import { JobProcess } from '../runner/job-process.js';
+import { deleteEntry } from '../store/enqueue.store.js';
+import type {
+  JobQueueEntry,
+  JobRun,
+  JobTemplate,
+} from '../store/entities/index.js';
+import {
+  findEntry,
+  findLastRun,
+  findRun,
+  requestKill,
+  runningFacts,
+} from '../store/run.store.js';
+import { findTemplate } from '../store/template.store.js';
+import { referenceTo } from './job-reference.js';
+import { BILDAD_RUNTIME, type BildadRuntime } from './runtime.js';
+
+/** A job: its handler class (the context is then typed), its template's code, or its template. */
+export type Job = JobHandlerClass | string | JobTemplate;
+
+/** The context a job takes: the handler's own type, else any object. */
+export type JobContext<J> =
+  J extends JobHandlerClass<infer H> ? ContextOf<H> : object;
+
+type WithoutManager = Omit<EnqueueOptions, 'manager'>;
+
+/**
+ * The verbs of a job's life; each names the function of Elixir's `Bildad.Job.JobEngine` it ports.
+ * Runs and entries may be given as entities or as anything with their `id`.
+ */
+@Injectable()
+export class JobEngineService {
+  constructor(@Inject(BILDAD_RUNTIME) private readonly bildad: BildadRuntime) {}
+
+  /**
+   * Adds a job to the queue. The engine starts it by priority (lower first), then age.
+   * Upstream: `enqueue_job`; the context is validated here too, not only when it runs.
+   * @throws InvalidJobContextError with the violations, DuplicateJobError, JobTemplateNotFoundError,
+   *   JobTemplateInactiveError, BildadConfigError for a wrong option; nothing is enqueued then
+   */
+  async enqueueJob<J extends Job>(
+    job: J,
+    context: JobContext<J>,
+    options: EnqueueOptions = {},
+  ): Promise<JobQueueEntry> {
+    return this.bildad.enqueue.one(referenceTo(job), context, options);
+  }
+
+  /**
+   * Adds many jobs of one kind, all or none, in the order of their contexts.
+   * @throws as `enqueueJob`; the paths of violations begin with the context's index
+   */
+  async enqueueJobs<J extends Job>(
+    job: J,
+    contexts: readonly JobContext<J>[],
+    options: Omit<EnqueueOptions, 'jobRunIdentifier'> = {},
+  ): Promise<JobQueueEntry[]> {
+    if (options && 'jobRunIdentifier' in options)
+      throw new BildadConfigError(
+        'jobRunIdentifier',
+        'none for many jobs',
+        options.jobRunIdentifier,
+      );
+    return this.bildad.enqueue.many(referenceTo(job), contexts, options);
+  }
+
+  /**
+   * Adds a job and runs the engine now; jobs of higher priority ahead of it go first.
+   * Upstream: `enqueue_job_and_trigger_engine`, preferred over `enqueueAndRunJob`. If a pass is under
+   * way it is told to look again, and `jobEngineResults.alreadyRunning` is true.
+   */
+  async enqueueJobAndTriggerEngine<J extends Job>(
+    job: J,
+    context: JobContext<J>,
+    options: WithoutManager = {},
+  ): Promise<{
+    jobQueueEntry: JobQueueEntry;
+    jobEngineResults: JobEngineResults;
+  }> {
+    refuseManager(options);
+    const jobQueueEntry = await this.enqueueJob(job, context, options);
+    return { jobQueueEntry, jobEngineResults: await this.runJobEngine() };
+  }
+
+  /**
+   * Adds a job and runs it at once on this node, bypassing priority and free slots: use it sparingly.
+   * Upstream: `enqueue_and_run_job`. @returns its run, launched
+   */
+  async enqueueAndRunJob<J extends Job>(
+    job: J,
+    context: JobContext<J>,
+    options: WithoutManager = {},
+  ): Promise<JobRun> {
+    refuseManager(options);
+    const entry = await this.enqueueJob(job, context, options);
+    try {
+      return await this.runJob(entry);
+    } catch (error) {
+      if (!(error instanceof JobNotAvailableError)) throw error;
+      // A pass of the engine was faster: the job runs, which is all that was asked for.
+      const run = await this.lastRun(entry.jobRunIdentifier);
+      if (run) return run;
+      throw error;
+    }
+  }
+
+  /**
+   * One pass of the engine: expires what is expired, then starts what is available, up to the free
+   * slots. One bad job never stops the others. Upstream: `run_job_engine`; one node at a time, held
+   * by a lease. Not to be called inside a transaction.
+   */
+  runJobEngine(): Promise<JobEngineResults> {
+    return this.bildad.cycle.run();
+  }
+
+  /** How many jobs of a pass went well. Upstream: `get_counts`. */
+  getCounts(outcomes: readonly JobOutcome[]): {
+    okCount: number;
+    errorCount: number;
+  } {
+    return countOutcomes(outcomes);
+  }
+
+  /**
+   * Claims this entry, creates its run and launches it; resolves when launched. Of ten concurrent
+   * callers one runs it. Upstream: `run_a_job`. A `runAt` that lies ahead is not waited for.
+   * @throws JobNotAvailableError when it is running or gone, JobHandlerNotFoundError when this node
+   *   has no handler for it, JobTemplateInactiveError, InvalidJobContextError: then it left the queue
+   *   with one FAILED run
+   */
+  async runJob(
+    entry: Pick<JobQueueEntry, 'id' | 'jobRunIdentifier'>,
+  ): Promise<JobRun> {
+    const { jobRun, claimed } = await this.bildad.claims.entry(entry);
+    await this.bildad.runs.launch(claimed);
+    return jobRun;
+  }
+
+  /**
+   * Starts a claimed run of this node that has no process yet, registered by name before its handler
+   * starts. Upstream: `launch_job_process`. A run whose process is here already is left as it is.
+   * @throws RunNotActiveError when it is not RUNNING, JobNotAvailableError when it lives on another node
+   */
+  async launchJobProcess(run: Pick<JobRun, 'id'>): Promise<JobRun> {
+    if (!this.findJobProcess(run)) {
+      const { jobRun, claimed } = await this.bildad.claims.run(run.id);
+      await this.bildad.runs.launch(claimed);
+      return jobRun;
+    }
+    return this.existingRun(run.id);
+  }
+
+  /**
+   * Ends a run as SUCCEEDED, with an optional output; its entry leaves the queue.
+   * Upstream: `complete_a_job`. @throws RunNotActiveError when it is not RUNNING: nothing is changed
+   */
+  completeJob(run: Pick<JobRun, 'id'>, output?: unknown): Promise<JobRun> {
+    return this.close(run, { kind: 'completed', output });
+  }
+
+  /**
+   * Ends a run as FAILED with the error's text as reason; its entry is tried again or leaves the queue.
+   * Upstream: `fail_a_job`. @throws RunNotActiveError when it is not RUNNING: nothing is changed
+   */
+  failJob(run: Pick<JobRun, 'id'>, error: unknown): Promise<JobRun> {
+    return this.close(run, { kind: 'failed', error });
+  }
+
+  /**
+   * Ends a run that is on no node any more as FAILED "Expired"; its entry is tried again or leaves the
+   * queue. The engine does this by itself when a lease is over. Upstream: `expire_a_job`.
+   * @throws RunNotActiveError when it is not RUNNING: nothing is changed
+   */
+  expireJob(run: Pick<JobRun, 'id'>): Promise<JobRun> {
+    return this.close(run, { kind: 'expired' });
+  }
+
+  /**
+   * If the run is on this node: stops its process and ends it as FAILED, "Timeout" when it is past its
+   * timeout and else "Killed"; its entry is tried again or leaves the queue. If not: leaves word for
+   * the owning node and returns null. Upstream: `kill_a_job`.
+   * @throws RunNotActiveError when it is not RUNNING: nothing is changed
+   */
+  killJob(run: Pick<JobRun, 'id'>): Promise<JobRun | null> {
+    return this.stopRun(run.id, 'killed');
+  }
+
+  /**
+   * Takes a running job back: its run is FAILED "Stopped", its entry AVAILABLE. In the database only:
+   * the process goes on, but cannot change the run any more. Upstream: `stop_job_in_queue`.
+   * @returns the run, or null when the entry is not running
+   * @throws RunNotActiveError when the run ended meanwhile
+   */
+  async stopJobInQueue(
+    entry: Pick<JobQueueEntry, 'id'>,
+  ): Promise<JobRun | null> {
+    const { dataSource, tables } = this.bildad.store;
+    const current = await findEntry(dataSource, tables, { id: entry.id });
+    if (current?.status !== 'RUNNING' || current.currentJobRunId === null)
+      return null;
+    return this.end(current.currentJobRunId, { kind: 'stopped' });
+  }
+
+  /**
+   * Deletes an entry. A run of it that is under way goes on, and ends in the history.
+   * Upstream: `remove_job_from_queue`.
+   */
+  async removeJobFromQueue(entry: Pick<JobQueueEntry, 'id'>): Promise<void> {
+    const { dataSource, tables } = this.bildad.store;
+    await deleteEntry(dataSource, tables, entry.id, { onlyAvailable: false });
+  }
+
+  /** The retry number of the entry's next run: its current run's + 1, or 0 when none has run. Upstream: `get_retry_count`. */
+  async getRetryCount(entry: Pick<JobQueueEntry, 'id'>): Promise<number> {
+    const { dataSource, tables } = this.bildad.store;
+    return (await findEntry(dataSource, tables, { id: entry.id }))?.retry ?? 0;
+  }
+
+  /**
+   * Checks a context against a JSON Schema, or a class with class-validator decorators.
+   * Upstream: `validate_job_context`.
+   * @throws InvalidJobContextError with the violations, InvalidJobSchemaError when the schema is unusable
+   */
+  async validateJobContext(
+    schema: JsonSchema | ContextClass,
+    context: unknown,
+  ): Promise<void> {
+    // Undefined would stand for "any context".
+    const contract = contextContract(schema ?? null);
+    await encodeContext(
+      contract,
+      context,
+      this.bildad.settings.maxContextBytes,
+    );
+  }
+
+  /** The process of a run on this node, or null. Upstream: `find_elixir_process`. */
+  findJobProcess(run: Pick<JobRun, 'id'>): JobProcess | null {
+    return this.bildad.processes.find(run.id);
+  }
+
+  /**
+   * Aborts the process's signal and waits for the grace period. Upstream: `try_to_kill_process`.
+   * @returns whether the handler has ended; if not, its run is closed and it goes on
+   */
+  tryToKillProcess(process: JobProcess): Promise<boolean> {
+    return this.bildad.killer.stop(process, { kind: 'killed' });
+  }
+
+  /**
+   * Ends a job for good: a waiting entry is deleted (null), a running one is stopped as by `killJob`
+   * and not tried again. On another node that happens when it sees the request.
+   * @throws RunNotActiveError when it ended meanwhile
+   */
+  async cancelJob(entry: Pick<JobQueueEntry, 'id'>): Promise<JobRun | null> {
+    const { dataSource, tables } = this.bildad.store;
+    if (
+      await deleteEntry(dataSource, tables, entry.id, { onlyAvailable: true })
+    )
+      return null;
+    const current = await findEntry(dataSource, tables, { id: entry.id });
+    if (!current?.currentJobRunId) return null;
+    return this.stopRun(current.currentJobRunId, 'cancelled');
+  }
+
+  /**
+   * Does a run's job again as a new job, with the same context or another one; the history stays as it
+   * is, and the new entry's `retryOfJobRunId` names the run.
+   */
+  async retryJob(
+    run: Pick<JobRun, 'id' | 'jobTemplateId' | 'jobContext'>,
+    { context, ...options }: EnqueueOptions & { context?: object } = {},
+  ): Promise<JobQueueEntry> {
+    const { dataSource, tables } = this.bildad.store;
+    const template = await findTemplate(dataSource, tables, {
+      id: run.jobTemplateId,
+    });
+    if (!template)
+      throw new JobTemplateNotFoundError(`template ${run.jobTemplateId}`);
+    return this.bildad.enqueue.one(
+      { code: template.code },
+      context ?? run.jobContext,
+      options,
+      {
+        retryOfJobRunId: run.id,
+      },
+    );
+  }
+
+  /**
+   * The final run of a job, whatever node runs it. @param timeout default `'1m'`
+   * @throws JobNotFoundError, WaitTimeoutError: the job itself goes on
+   */
+  async waitForJob(
+    jobRunIdentifier: string,
+    { timeout = '1m' }: { timeout?: Duration } = {},
+  ): Promise<JobRun> {
+    const { store, events } = this.bildad;
+    return waitForFinalRun(
+      store,
+      events,
+      jobRunIdentifier,
+      toMilliseconds(timeout, 'timeout'),
+    );
+  }
+
+  /** By hand, from outside the process: what it still does would be in vain, so it is told. */
+  private async close(
+    run: Pick<JobRun, 'id'>,
+    outcome: Outcome,
+  ): Promise<JobRun> {
+    const ended = await this.end(run.id, outcome);
+    this.findJobProcess(run)?.fence('its run was closed by hand');
+    return ended;
+  }
+
+  private async end(runId: string, outcome: Outcome): Promise<JobRun> {
+    const { store, door } = this.bildad;
+    const facts = await runningFacts(store.dataSource, store.tables, runId);
+    const landed = facts && (await door.finish(facts, outcome));
+    if (!landed) throw new RunNotActiveError(runId);
+    return landed.jobRun;
+  }
+
+  private async stopRun(
+    runId: string,
+    kind: 'killed' | 'cancelled',
+  ): Promise<JobRun | null> {
+    const { store, processes, killer, runs } = this.bildad;
+    const process = processes.find(runId);
+    if (!process) {
+      if (await requestKill(store.dataSource, store.tables, runId, kind))
+        return null;
+      throw new RunNotActiveError(runId);
+    }
+    const over = process.isSettled;
+    const end = runs.endOf(process);
+    const timedOut = process.ageMs >= process.run.timeoutMs;
+    await killer.stop(process, {
+      kind: kind === 'killed' && timedOut ? 'timedOut' : kind,
+    });
+    const landed = await end;
+    if (!landed || over) throw new RunNotActiveError(runId);
+    return landed.jobRun;
+  }
+
+  private lastRun(identifier: string): Promise<JobRun | null> {
+    const { dataSource, tables } = this.bildad.store;
+    return findLastRun(dataSource, tables, identifier);
+  }
+
+  private async existingRun(id: string): Promise<JobRun> {
+    const { dataSource, tables } = this.bildad.store;
+    const run = await findRun(dataSource, tables, id);
+    if (!run) throw new RunNotActiveError(id);
+    return run;
+  }
+}
+
+function refuseManager(options: object): void {
+  if ('manager' in options && options.manager !== undefined)
+    throw new BildadConfigError(
+      'manager',
+      'none: a job can run only when its transaction is committed; use enqueueJob',
+      'an EntityManager',
+    );
+}

@@ -1,0 +1,26 @@
+import { BildadConfigError } from '../model/errors.js';
+import type { JobHandlerClass } from '../model/job-handler.js';
+import type { JobReference } from '../life/templates.js';
+import { JobTemplate } from '../store/entities/index.js';
+import { jobOptionsOf } from './bildad-job.decorator.js';
+import { contractOf } from './declaration.js';
+
+/** @throws BildadConfigError when `job` is neither a decorated class, nor a code, nor a template */
+export function referenceTo(
+  job: JobHandlerClass | string | Pick<JobTemplate, 'code'>,
+): JobReference {
+  if (typeof job === 'string') return { code: job };
+  const options = jobOptionsOf(job);
+  if (options)
+    return {
+      code: options.code,
+      contract: contractOf(options, (job as JobHandlerClass).name),
+    };
+  const { code } = (job ?? {}) as { code?: unknown };
+  if (typeof job === 'object' && typeof code === 'string') return { code };
+  throw new BildadConfigError(
+    'job',
+    "a class decorated with @BildadJob, a template's code, or a JobTemplate",
+    job,
+  );
+}

@@ -1,0 +1,111 @@
+import {
+  Inject,
+  Injectable,
+  type BeforeApplicationShutdown,
+  type OnApplicationBootstrap,
+  type OnModuleDestroy,
+  type OnModuleInit,
+} from '@nestjs/common';
+import { BildadConfigError } from '../model/errors.js';
+import { ensureConfig, readConfig } from '../store/config.store.js';
+import { explained } from '../store/database-error.js';
+import { checkVersion, migrate } from '../store/migrate.js';
+import { declareTemplates } from '../store/template.store.js';
+import { HandlerExplorer } from './explorer.js';
+import { logEvents } from './log-lines.js';
+import { BILDAD_RUNTIME, type BildadRuntime } from './runtime.js';
+
+/**
+ * Boot: schema, config row, handlers and their templates, before anything of the app's own bootstrap
+ * runs; then the engine. An error in any of it keeps the app from starting. Shutdown: claim nothing
+ * more as soon as modules are destroyed, drain before TypeORM closes its connections.
+ */
+@Injectable()
+export class BildadLifecycle
+  implements
+    OnModuleInit,
+    OnApplicationBootstrap,
+    OnModuleDestroy,
+    BeforeApplicationShutdown
+{
+  private ready = false;
+
+  constructor(
+    @Inject(BILDAD_RUNTIME) private readonly bildad: BildadRuntime,
+    private readonly explorer: HandlerExplorer,
+  ) {}
+
+  async onModuleInit(): Promise<void> {
+    const { store, settings } = this.bildad;
+    logEvents(this.bildad.events);
+    // Wrong handlers are found before the database is touched.
+    const found = this.explorer.find(settings.name);
+    for (const { handler } of found) this.bildad.handlers.register(handler);
+    this.checkDataSource();
+    try {
+      if (settings.migrate) await migrate(store.dataSource, store.tables);
+      else await checkVersion(store.dataSource, store.tables);
+      await this.readConfig();
+      const templates = await declareTemplates(
+        store.dataSource,
+        store.tables,
+        found.map(({ declaration }) => declaration),
+      );
+      for (const { code, id } of templates)
+        this.bildad.handlers.get(code)!.templateId = id;
+    } catch (error) {
+      throw explained(error, 'Bildad cannot start', store.tables.schema);
+    }
+    this.ready = true;
+  }
+
+  onApplicationBootstrap(): void {
+    this.bildad.engine.start();
+  }
+
+  onModuleDestroy(): void {
+    this.bildad.engine.close();
+  }
+
+  async beforeApplicationShutdown(): Promise<void> {
+    if (this.ready) await this.bildad.engine.stop();
+  }
+
+  private checkDataSource(): void {
+    const { dataSource } = this.bildad.store;
+    const { entities, store } = this.bildad;
+    if (dataSource.options.type !== 'postgres')
+      throw new BildadConfigError(
+        'dataSource',
+        "a TypeORM DataSource of type 'postgres'",
+        dataSource.options.type,
+      );
+    if (!dataSource.isInitialized)
+      throw new BildadConfigError(
+        'dataSource',
+        'an initialized DataSource (drop manualInitialization, or initialize it before the app starts)',
+        'one that is not initialized',
+      );
+    if (!dataSource.hasMetadata(entities.JobRun))
+      throw new BildadConfigError(
+        'dataSource',
+        store.tables.schema === 'bildad'
+          ? 'autoLoadEntities: true, or BILDAD_ENTITIES among its entities'
+          : `autoLoadEntities: true, or Object.values(bildadEntities('${store.tables.schema}')) among its entities`,
+        'a DataSource without the Bildad entities',
+      );
+  }
+
+  private async readConfig(): Promise<void> {
+    const { store, settings, node } = this.bildad;
+    await ensureConfig(store.dataSource, store.tables, settings.name);
+    const config = await readConfig(
+      store.dataSource,
+      store.tables,
+      settings.name,
+    );
+    if (!config) return;
+    node.batchSize = config.batchSize;
+    node.leaseMs = config.leaseMs;
+  }
+}

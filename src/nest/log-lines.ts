@@ -1,0 +1,48 @@
+import { Logger } from '@nestjs/common';
+import type { JobEvents } from '../model/events.js';
+import { nameOf } from '../policy/storable.js';
+import { databaseCode } from '../store/database-error.js';
+
+const logger = new Logger('Bildad');
+
+interface Run {
+  jobRunId: string;
+  jobRunIdentifier: string;
+  templateCode: string;
+  retry: number;
+}
+
+const named = ({ templateCode, jobRunIdentifier, jobRunId, retry }: Run) =>
+  `${templateCode} "${jobRunIdentifier}" (run ${jobRunId}, retry ${retry})`;
+
+/**
+ * Log lines are subscribers of events, one fact each. They carry identifiers and the class of an
+ * error, never its message, which may quote the context; the message is in the run's `reason`.
+ */
+export function logEvents(events: JobEvents): void {
+  events.on('run.started', (run) => logger.debug(`${named(run)} started`));
+  events.on('run.finished', ({ outcome, entry, errorName, ...run }) => {
+    const line = `${named(run)} ${outcome}${errorName ? ` with ${errorName}` : ''}, entry ${entry}`;
+    if (outcome === 'completed') logger.debug(line);
+    else logger.warn(line);
+  });
+  events.on('run.finishLost', ({ outcome, ...run }) =>
+    logger.warn(
+      `${named(run)} ${outcome} too late: its run was closed before, nothing was changed`,
+    ),
+  );
+  events.on('process.abandoned', ({ outcome, ...run }) =>
+    logger.error(
+      `${named(run)} ${outcome}, but its handler did not stop: it goes on and keeps its slot`,
+    ),
+  );
+  events.on('process.ended', (run) =>
+    logger.warn(`${named(run)}: its abandoned handler has ended`),
+  );
+  events.on('engine.error', ({ doing, error }) => {
+    const code = databaseCode(error);
+    logger.error(
+      `${doing} failed with ${nameOf(error)}${code ? ` (${code})` : ''}; the engine goes on`,
+    );
+  });
+}

@@ -1,0 +1,114 @@
+import { Logger } from '@nestjs/common';
+import type { DataSource } from 'typeorm';
+import { EngineCycle } from '../engine/cycle.js';
+import { Engine } from '../engine/engine.js';
+import { SingleRunnerGuard } from '../engine/guard.js';
+import { Heartbeat } from '../engine/heartbeat.js';
+import { Killer } from '../engine/killer.js';
+import type { Timers } from '../engine/timers.js';
+import { ClaimJobs } from '../life/claim.js';
+import { Enqueue } from '../life/enqueue.js';
+import { FinishDoor } from '../life/finish.js';
+import { RunJobs } from '../life/run.js';
+import { Templates } from '../life/templates.js';
+import { JobEvents } from '../model/events.js';
+import { NodeState } from '../model/node.js';
+import type { Settings } from '../model/settings.js';
+import type { ContextContract } from '../policy/context.js';
+import { HandlerRegistry } from '../runner/handler-registry.js';
+import { ProcessRegistry } from '../runner/process-registry.js';
+import { bildadEntities } from '../store/entities/index.js';
+import { tablesOf } from '../store/tables.js';
+
+/** One engine, put together: the only place that knows every part. */
+export function createRuntime(
+  dataSource: DataSource,
+  schema: string,
+  settings: Settings,
+  timers: Timers,
+) {
+  const store = { dataSource, tables: tablesOf(schema) };
+  const entities = bildadEntities(schema);
+  const node = new NodeState();
+  const events = new JobEvents();
+  const handlers = new HandlerRegistry<ContextContract>();
+  const processes = new ProcessRegistry();
+
+  const templates = new Templates(store, handlers);
+  const enqueue = new Enqueue(
+    store,
+    templates,
+    events,
+    settings.maxContextBytes,
+  );
+  const claims = new ClaimJobs(
+    store,
+    node,
+    handlers,
+    settings.role !== 'producer',
+  );
+  const door = new FinishDoor(store, events, handlers, settings.backoff);
+  const runs = new RunJobs(
+    handlers,
+    processes,
+    door,
+    events,
+    (run) => new Logger(`Bildad:${run.templateCode}`),
+  );
+
+  const guard = new SingleRunnerGuard(store, settings.name, node);
+  const cycle = new EngineCycle(
+    store,
+    guard,
+    claims,
+    runs,
+    door,
+    processes,
+    events,
+    node,
+    settings,
+  );
+  const killer = new Killer(
+    store,
+    processes,
+    door,
+    events,
+    node,
+    timers,
+    settings.killGraceMs,
+  );
+  const heartbeat = new Heartbeat(store, processes, events, node);
+  const engine = new Engine(
+    cycle,
+    killer,
+    heartbeat,
+    runs,
+    processes,
+    timers,
+    events,
+    node,
+    settings,
+  );
+
+  return {
+    store,
+    entities,
+    settings,
+    node,
+    events,
+    handlers,
+    processes,
+    templates,
+    enqueue,
+    claims,
+    door,
+    runs,
+    cycle,
+    killer,
+    engine,
+  };
+}
+
+/** What the facades and the lifecycle share. */
+export type BildadRuntime = ReturnType<typeof createRuntime>;
+export const BILDAD_RUNTIME = Symbol('nestjs-bildad:runtime');

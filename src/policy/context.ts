@@ -1,0 +1,163 @@
+import { plainToInstance } from 'class-transformer';
+import { validate, type ValidationError } from 'class-validator';
+import {
+  InvalidJobContextError,
+  type ContextViolation,
+} from '../model/errors.js';
+import type { JsonSchema, JsonValue } from '../model/json.js';
+import { schemaOfClass } from './class-schema.js';
+import { schemaCheck } from './json-schema.js';
+import { toPlainJson, type PlainJson } from './plain-json.js';
+
+/** A class with class-validator decorators. */
+export type ContextClass = new (...args: any[]) => object;
+
+const MAX_VIOLATIONS = 100;
+
+/** What a template demands of its contexts: made once from a class or a JSON Schema, used for every job. */
+export interface ContextContract {
+  /** As stored in the template. */
+  schema: JsonSchema;
+  /** A context as stored, turned into what the handler gets. @throws InvalidJobContextError */
+  decode(stored: JsonValue): Promise<unknown>;
+}
+
+/** For templates that name no context: anything JSON can carry. */
+export const ANY_CONTEXT: ContextContract = {
+  schema: {},
+  decode: (stored) => Promise.resolve(stored),
+};
+
+/** @throws InvalidJobSchemaError when the class or the schema is unusable */
+export function contextContract(
+  context: ContextClass | JsonSchema | undefined,
+  owner?: string,
+): ContextContract {
+  if (context === undefined) return ANY_CONTEXT;
+  return typeof context === 'function'
+    ? ofClass(context as ContextClass, owner)
+    : ofSchema(context, owner);
+}
+
+/**
+ * A context fit to be stored: checked against its contract, and certain to reach the handler as it
+ * was given. @throws InvalidJobContextError
+ */
+export async function encodeContext(
+  contract: ContextContract,
+  context: unknown,
+  maxBytes: number,
+): Promise<string> {
+  const plain = toPlainJson(context, maxBytes);
+  const decoded = await contract.decode(plain.value);
+  refuseLostDates(plain, decoded);
+  return plain.json;
+}
+
+function ofSchema(schema: JsonSchema, owner?: string): ContextContract {
+  const check = schemaCheck(schema, owner);
+  return {
+    schema,
+    decode: (stored) => {
+      const violations = check(stored);
+      return violations.length > 0
+        ? Promise.reject(new InvalidJobContextError(violations))
+        : Promise.resolve(stored);
+    },
+  };
+}
+
+function ofClass(target: ContextClass, owner?: string): ContextContract {
+  const schema = schemaOfClass(target, owner);
+  // Compiled for its error alone: a schema nobody can use must not get into the template.
+  schemaCheck(schema, owner);
+  return { schema, decode: (stored) => decodeInstance(target, stored) };
+}
+
+async function decodeInstance(
+  target: ContextClass,
+  stored: JsonValue,
+): Promise<object> {
+  if (typeof stored !== 'object' || stored === null || Array.isArray(stored))
+    throw new InvalidJobContextError([
+      { path: '', message: 'must be an object' },
+    ]);
+  if (hidesConstructor(stored))
+    throw new InvalidJobContextError([
+      {
+        path: 'constructor',
+        message: 'is a key that class-transformer would drop',
+      },
+    ]);
+  let instance: object;
+  let errors: ValidationError[];
+  try {
+    instance = plainToInstance(target, stored);
+    errors = await validate(instance, { forbidUnknownValues: true });
+  } catch (error) {
+    // A @Transform or a custom validator that throws on hostile input has refused it.
+    throw new InvalidJobContextError([
+      {
+        path: '',
+        message: `cannot be checked: ${error instanceof Error ? error.name : 'it throws'}`,
+      },
+    ]);
+  }
+  if (errors.length > 0)
+    throw new InvalidJobContextError(
+      errors
+        .flatMap((error) => violationsOf(error, ''))
+        .slice(0, MAX_VIOLATIONS),
+    );
+  return instance;
+}
+
+function violationsOf(
+  error: ValidationError,
+  above: string,
+): ContextViolation[] {
+  const { property } = error;
+  const path = /^\d+$/.test(property)
+    ? `${above}[${property}]`
+    : above
+      ? `${above}.${property}`
+      : property;
+  return [
+    ...Object.values(error.constraints ?? {}).map((message) => ({
+      path,
+      message,
+    })),
+    ...(error.children ?? []).flatMap((child) => violationsOf(child, path)),
+  ];
+}
+
+function hidesConstructor(value: JsonValue): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  if (Array.isArray(value)) return value.some(hidesConstructor);
+  return (
+    Object.hasOwn(value, 'constructor') ||
+    Object.values(value).some(hidesConstructor)
+  );
+}
+
+/** A Date is faithful only where the class turns the stored text into the same Date again. */
+function refuseLostDates({ dates }: PlainJson, decoded: unknown): void {
+  const lost = dates.filter(({ path, time }) => {
+    const back = path
+      .split(/[.[\]]+/)
+      .filter(Boolean)
+      .reduce<unknown>(
+        (at, key) => (at as Record<string, unknown> | null)?.[key],
+        decoded,
+      );
+    return !(back instanceof Date && back.getTime() === time);
+  });
+  if (lost.length > 0)
+    throw new InvalidJobContextError(
+      lost.map(({ path }) => ({
+        path,
+        message:
+          'is a Date, which the handler would get as text: give an ISO string, or declare it with @Type(() => Date)',
+      })),
+    );
+}

@@ -1,0 +1,101 @@
+/**
+ * What handlers throw and return, made fit for text and jsonb columns. PostgreSQL refuses NUL
+ * (22P05) and lone surrogates (22P02), so a failure that mentions one could never be recorded.
+ */
+const REASON_LENGTH = 8_000;
+const STACK_LENGTH = 16_000;
+const MAX_OUTPUT_BYTES = 1_048_576;
+const MAX_CAUSES = 5;
+
+/** One readable line for `JobRun.reason`, at most 8,000 characters. */
+export function reasonOf(error: unknown): string {
+  return clean(messageOf(error), REASON_LENGTH) || nameOf(error);
+}
+
+export function nameOf(error: unknown): string {
+  const name = attempt(() => (error as { name?: unknown }).name);
+  return clean(typeof name === 'string' ? name : typeof error, 200) || 'Error';
+}
+
+interface ErrorRecord {
+  name: string;
+  message: string;
+  stack?: string;
+  code?: string | number;
+  violations?: unknown;
+  cause?: ErrorRecord;
+}
+
+/** Name, message, stack, code and causes of anything thrown, as JSON text. */
+export function errorRecord(error: unknown): string {
+  return JSON.stringify(record(error, MAX_CAUSES));
+}
+
+function record(error: unknown, causes: number): ErrorRecord {
+  const stack = attempt(() => (error as { stack?: unknown }).stack);
+  const code = attempt(() => (error as { code?: unknown }).code);
+  const violations = attempt(
+    () => (error as { violations?: unknown }).violations,
+  );
+  const cause = attempt(() => (error as { cause?: unknown }).cause);
+  return {
+    name: nameOf(error),
+    message: clean(messageOf(error), REASON_LENGTH),
+    ...(typeof stack === 'string' && { stack: clean(stack, STACK_LENGTH) }),
+    ...(typeof code === 'string' && { code: clean(code, 200) }),
+    ...(typeof code === 'number' && { code }),
+    ...(Array.isArray(violations) && {
+      violations: JSON.parse(storableOutput(violations) ?? 'null') as unknown,
+    }),
+    ...(cause !== undefined &&
+      causes > 0 && { cause: record(cause, causes - 1) }),
+  };
+}
+
+function messageOf(error: unknown): string {
+  const message = attempt(() => (error as { message?: unknown }).message);
+  if (typeof message === 'string') return message;
+  const said = attempt(() => String(error));
+  return typeof said === 'string' ? said : 'an error that cannot be shown';
+}
+
+/**
+ * A handler's return value as JSON text, or null for none. What JSON or jsonb cannot hold becomes a
+ * marker that says so: a job that succeeded is never run again because its output could not be stored.
+ */
+export function storableOutput(output: unknown): string | null {
+  if (output === undefined) return null;
+  let json: string | undefined;
+  try {
+    json = JSON.stringify(output, (_key, value: unknown) =>
+      typeof value === 'string' ? clean(value, Infinity) : value,
+    );
+  } catch (error) {
+    return marker(reasonOf(error));
+  }
+  if (json === undefined) return marker(`a ${typeof output} has no JSON form`);
+  // Keys pass the replacer untouched; the look-behind keeps a backslash that was itself escaped.
+  if (/(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f][0-9a-f]{2})/i.test(json))
+    return marker('a key holds NUL or a lone surrogate');
+  const bytes = Buffer.byteLength(json);
+  return bytes > MAX_OUTPUT_BYTES
+    ? marker(`${bytes} bytes exceed ${MAX_OUTPUT_BYTES}`)
+    : json;
+}
+
+const marker = (why: string) =>
+  JSON.stringify({ $unserializable: clean(why, 500) });
+
+/** Well-formed, without NUL, at most `length` UTF-16 units and never cut inside a character. */
+function clean(text: string, length: number): string {
+  const cut = text.length > length ? text.slice(0, length) : text;
+  return cut.replaceAll('\0', '\uFFFD').toWellFormed();
+}
+
+function attempt<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch {
+    return undefined;
+  }
+}

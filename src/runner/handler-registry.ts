@@ -1,0 +1,45 @@
+import type { BackoffFunction } from '../model/backoff.js';
+import { BildadConfigError } from '../model/errors.js';
+import type { JobHandler } from '../model/job-handler.js';
+
+/** A handler class as this process knows it. */
+export interface RegisteredHandler<Contract = unknown> {
+  code: string;
+  className: string;
+  /** Its template's row, known after boot. */
+  templateId: string;
+  contract: Contract;
+  /** A backoff that is code cannot be stored in the template. */
+  backoff: BackoffFunction | undefined;
+  /** The instance to call for one run. */
+  resolve(): Promise<JobHandler>;
+}
+
+/** The handlers of this process, by template code. */
+export class HandlerRegistry<Contract = unknown> {
+  private readonly byCode = new Map<string, RegisteredHandler<Contract>>();
+
+  /** @throws BildadConfigError when another class has the code */
+  register(handler: RegisteredHandler<Contract>): void {
+    const other = this.byCode.get(handler.code);
+    if (other)
+      throw new BildadConfigError(
+        `@BildadJob of ${handler.className}`,
+        'a code that no other handler has',
+        `"${handler.code}", which ${other.className} has too`,
+      );
+    this.byCode.set(handler.code, handler);
+  }
+
+  get(code: string): RegisteredHandler<Contract> | undefined {
+    return this.byCode.get(code);
+  }
+
+  all(): RegisteredHandler<Contract>[] {
+    return [...this.byCode.values()];
+  }
+
+  templateIds(): string[] {
+    return this.all().map(({ templateId }) => templateId);
+  }
+}

@@ -1,0 +1,147 @@
+import { JobKilledError, JobTimeoutError } from '../model/errors.js';
+import type { ClaimedRun } from '../model/facts.js';
+import type { Outcome } from '../model/outcome.js';
+
+/** Why a process is told to stop; it becomes the run's outcome unless noted otherwise. */
+export type StopReason = Extract<
+  Outcome,
+  { kind: 'timedOut' | 'killed' | 'cancelled' | 'interrupted' }
+>;
+
+/**
+ * A handler at work on this node.
+ *
+ * Its life: it is registered, then started, then it settles. Meanwhile it may be told to stop: its
+ * signal aborts, and the stop reason will be the outcome whatever the handler does, except that a
+ * handler interrupted by a shutdown which still returns has completed. If it does not settle within
+ * the grace period it is abandoned: the outcome is decided without it, and the process keeps its
+ * slot until the handler ends. The outcome is decided once.
+ */
+export class JobProcess {
+  readonly startedAt = new Date();
+  private readonly startedTicking = performance.now();
+  private readonly controller = new AbortController();
+  private readonly decided = deferred<Outcome>();
+  private readonly ended = deferred<void>();
+  private stopReason?: StopReason;
+  private started = false;
+  private over = false;
+  private abandoned = false;
+  private fencedOff = false;
+
+  constructor(readonly run: ClaimedRun) {}
+
+  /** Unique among all runs: the identifier and the retry number. */
+  get name(): string {
+    return this.run.jobProcessName;
+  }
+
+  get jobRunId(): string {
+    return this.run.jobRunId;
+  }
+
+  get jobRunIdentifier(): string {
+    return this.run.jobRunIdentifier;
+  }
+
+  /** Milliseconds since it was made, whatever happens to the wall clock. */
+  get ageMs(): number {
+    return performance.now() - this.startedTicking;
+  }
+
+  /** Aborts when the process is told to stop. */
+  get signal(): AbortSignal {
+    return this.controller.signal;
+  }
+
+  get stopping(): boolean {
+    return this.signal.aborted;
+  }
+
+  /** Somebody else closed the run: whatever the handler does, nothing of it will land. */
+  get fenced(): boolean {
+    return this.fencedOff;
+  }
+
+  /** Resolves with how the run ends, with or without the handler. */
+  get outcome(): Promise<Outcome> {
+    return this.decided.promise;
+  }
+
+  /** Resolves when the handler itself has ended. */
+  get settled(): Promise<void> {
+    return this.ended.promise;
+  }
+
+  get isSettled(): boolean {
+    return this.over;
+  }
+
+  get isDecided(): boolean {
+    return this.over || this.abandoned;
+  }
+
+  /** Runs the handler. Never throws, never rejects. */
+  start(handler: () => Promise<unknown>): void {
+    if (this.started) return;
+    this.started = true;
+    void this.carryOut(handler);
+  }
+
+  /** Tells the handler to stop. @returns false when it had been told already, or had ended */
+  stop(reason: StopReason): boolean {
+    if (this.over || this.stopReason) return false;
+    this.stopReason = reason;
+    this.controller.abort(this.errorFor(reason));
+    return true;
+  }
+
+  /** Decides the outcome without the handler. @returns false when it had ended */
+  abandon(): boolean {
+    if (this.over || !this.stopReason) return false;
+    this.abandoned = true;
+    this.decided.resolve(this.stopReason);
+    return true;
+  }
+
+  /** The run is this node's no more: stops the handler, whose end will not be recorded. */
+  fence(why: string): void {
+    this.fencedOff = true;
+    this.controller.abort(new JobKilledError(this.jobRunId, why));
+  }
+
+  private async carryOut(handler: () => Promise<unknown>): Promise<void> {
+    let outcome: Outcome;
+    try {
+      outcome = { kind: 'completed', output: await handler() };
+    } catch (error) {
+      outcome = { kind: 'failed', error };
+    }
+    this.over = true;
+    const stopped =
+      this.stopReason?.kind === 'interrupted' && outcome.kind === 'completed'
+        ? undefined
+        : this.stopReason;
+    this.decided.resolve(stopped ?? outcome);
+    this.ended.resolve();
+  }
+
+  private errorFor({ kind }: StopReason): Error {
+    return kind === 'timedOut'
+      ? new JobTimeoutError(this.jobRunId, this.run.timeoutMs)
+      : new JobKilledError(this.jobRunId, kind);
+  }
+}
+
+interface Deferred<T> {
+  promise: Promise<T>;
+  resolve(value: T): void;
+}
+
+function deferred<T>(): Deferred<T> {
+  let resolve!: (value: T) => void;
+  const promise = new Promise<T>((settle) => {
+    resolve = settle;
+  });
+  return { promise, resolve };
+}

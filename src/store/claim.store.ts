@@ -1,0 +1,175 @@
+import type { ClaimedRun } from '../model/facts.js';
+import { asRun, runColumns } from './columns.js';
+import type { JobRun } from './entities/index.js';
+import { rows, type Queryable, type Tables } from './tables.js';
+
+export interface Claimer {
+  nodeId: string;
+  /** Milliseconds until a run that nobody renews counts as lost. */
+  leaseMs: number;
+}
+
+/** A claimed run, as a row for the user and as facts for the engine. */
+export interface Claim {
+  jobRun: JobRun;
+  claimed: ClaimedRun;
+}
+
+/**
+ * Claims up to `limit` due entries of the given templates by priority, then age: the entries become
+ * RUNNING and their run rows are born, in one statement whatever the number.
+ */
+export function claimNext(
+  db: Queryable,
+  tables: Tables,
+  claimer: Claimer,
+  templateIds: string[],
+  limit: number,
+): Promise<Claim[]> {
+  return claim(
+    db,
+    tables,
+    claimer,
+    `SELECT id FROM ${tables.entries}
+     WHERE status = 'AVAILABLE' AND NOT scheduled
+       AND job_template_id = ANY (ARRAY(SELECT id FROM ${tables.templates} WHERE id = ANY ($3::bigint[]) AND active))
+     ORDER BY priority, id LIMIT $4 FOR UPDATE SKIP LOCKED`,
+    [templateIds, limit],
+  );
+}
+
+/** Claims these very entries if they are AVAILABLE, due or not: of ten concurrent callers one gets an entry. */
+export function claimEntries(
+  db: Queryable,
+  tables: Tables,
+  claimer: Claimer,
+  entryIds: string[],
+): Promise<Claim[]> {
+  return claim(
+    db,
+    tables,
+    claimer,
+    `SELECT id FROM ${tables.entries} WHERE id = ANY ($3::bigint[]) AND status = 'AVAILABLE'
+     ORDER BY id FOR UPDATE`,
+    [entryIds],
+  );
+}
+
+/**
+ * The retry number is the entry's; unique (identifier, retry) on the runs is the second defence. Where
+ * it strikes (a row written by hand, an identifier used twice), the entry is not claimed but gets the
+ * next free number, so that it neither stays for ever nor holds up the queue.
+ */
+async function claim(
+  db: Queryable,
+  { entries, runs, templates }: Tables,
+  { nodeId, leaseMs }: Claimer,
+  pick: string,
+  parameters: unknown[],
+): Promise<Claim[]> {
+  const claimed = await rows<ClaimRow>(
+    db,
+    `WITH picked AS MATERIALIZED (${pick}),
+     born AS (
+       INSERT INTO ${runs} (job_template_id, job_queue_entry_id, job_run_identifier, retry, job_process_name,
+                            node_id, job_context, available_at, started_at, timeout_at, expires_at)
+       SELECT e.job_template_id, e.id, e.job_run_identifier, e.retry, e.job_run_identifier || '#' || e.retry,
+              $1, e.job_context, e.run_at, clock.now, clock.now + e.timeout_ms * interval '1 ms',
+              clock.now + $2::float8 * interval '1 ms'
+       FROM ${entries} e, (SELECT clock_timestamp() AS now) clock
+       WHERE e.id = ANY (ARRAY(SELECT id FROM picked))
+       ORDER BY e.priority, e.id
+       ON CONFLICT (job_run_identifier, retry) DO NOTHING
+       RETURNING *
+     ), taken AS (
+       UPDATE ${entries} e SET
+         status = CASE WHEN born.id IS NULL THEN 'AVAILABLE' ELSE 'RUNNING' END,
+         retry = CASE WHEN born.id IS NOT NULL THEN e.retry + 1
+                 ELSE (SELECT max(r.retry) + 1 FROM ${runs} r WHERE r.job_run_identifier = e.job_run_identifier) END,
+         current_job_run_id = coalesce(born.id, e.current_job_run_id),
+         scheduled = false,
+         updated_at = clock_timestamp()
+       FROM picked LEFT JOIN born ON born.job_queue_entry_id = picked.id
+       WHERE e.id = picked.id
+       RETURNING e.id, e.priority, e.max_retries, e.uncounted_runs, e.timeout_ms, e.backoff, born.id AS run_id
+     )
+     SELECT ${runColumns('born')}, t.code AS "templateCode", taken.max_retries AS "maxRetries",
+            taken.uncounted_runs AS "uncountedRuns", coalesce(taken.backoff, t.default_backoff) AS backoff,
+            taken.timeout_ms::float8 AS "timeoutMs"
+     FROM born JOIN taken ON taken.run_id = born.id LEFT JOIN ${templates} t ON t.id = born.job_template_id
+     ORDER BY taken.priority, taken.id`,
+    [nodeId, leaseMs, ...parameters],
+  );
+  return claimed.map(asClaim);
+}
+
+/**
+ * Makes this node the owner of a RUNNING run that is its own, or whose lease is over.
+ * @returns null when the run is DONE, gone, or alive on another node
+ */
+export async function adoptRun(
+  db: Queryable,
+  { entries, runs, templates }: Tables,
+  { nodeId, leaseMs }: Claimer,
+  runId: string,
+): Promise<Claim | null> {
+  const [row] = await rows<ClaimRow>(
+    db,
+    `WITH adopted AS (
+       UPDATE ${runs} SET node_id = $1, expires_at = clock_timestamp() + $2::float8 * interval '1 ms',
+         updated_at = clock_timestamp()
+       WHERE id = $3 AND status = 'RUNNING' AND (node_id = $1 OR expires_at <= clock_timestamp())
+       RETURNING *
+     )
+     SELECT ${runColumns('r')}, coalesce(t.code, '') AS "templateCode", coalesce(e.max_retries, 0) AS "maxRetries",
+            coalesce(e.uncounted_runs, 0) AS "uncountedRuns", coalesce(e.backoff, t.default_backoff) AS backoff,
+            greatest(extract(epoch FROM r.timeout_at - clock_timestamp()) * 1000, 0)::float8 AS "timeoutMs"
+     FROM adopted r LEFT JOIN ${entries} e ON e.id = r.job_queue_entry_id AND e.current_job_run_id = r.id
+       LEFT JOIN ${templates} t ON t.id = r.job_template_id`,
+    [nodeId, leaseMs, runId],
+  );
+  return row ? asClaim(row) : null;
+}
+
+type ClaimRow = JobRun &
+  Pick<
+    ClaimedRun,
+    'templateCode' | 'maxRetries' | 'uncountedRuns' | 'backoff' | 'timeoutMs'
+  >;
+
+function asClaim(row: ClaimRow): Claim {
+  const {
+    templateCode,
+    maxRetries,
+    uncountedRuns,
+    backoff,
+    timeoutMs,
+    ...run
+  } = row;
+  const {
+    id,
+    jobRunIdentifier,
+    jobTemplateId,
+    retry,
+    jobProcessName,
+    jobContext,
+    timeoutAt,
+  } = run;
+  return {
+    jobRun: asRun(run),
+    claimed: {
+      jobRunId: id,
+      jobRunIdentifier,
+      jobTemplateId,
+      templateCode,
+      retry,
+      maxRetries,
+      uncountedRuns,
+      backoff,
+      timeoutMs,
+      timeoutAt,
+      jobProcessName,
+      jobContext,
+    },
+  };
+}

@@ -1,0 +1,50 @@
+import { BildadDatabaseError, BildadError } from '../model/errors.js';
+
+/** SQLSTATE, or the system's code of a connection error, however deep a driver wrapped it. */
+export function databaseCode(error: unknown): string | undefined {
+  const { code, driverError } = (error ?? {}) as {
+    code?: unknown;
+    driverError?: unknown;
+  };
+  if (typeof code === 'string') return code;
+  return driverError === undefined ? undefined : databaseCode(driverError);
+}
+
+const HINTS: [pattern: RegExp, hint: (schema: string) => string][] = [
+  [
+    /^42501$/,
+    (schema) =>
+      `the role lacks a right: let its owner run BILDAD_MIGRATIONS, then GRANT USAGE ON SCHEMA "${schema}" and ` +
+      `SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA "${schema}" to it; to let it create the schema, GRANT CREATE ON DATABASE`,
+  ],
+  [/^25006$/, () => 'the server is read-only: connect to the primary'],
+  [
+    /^(08|57P0|ECONN|ENOTFOUND|ETIMEDOUT|EHOST|EPIPE)/,
+    () =>
+      'the database cannot be reached: is it running, are host and port right?',
+  ],
+  [
+    /^(28|3D)/,
+    () =>
+      'the database refuses the login: check user, password and database name',
+  ],
+];
+
+/** A database error at boot, in words that say what to do. Our own errors pass as they are. */
+export function explained(
+  error: unknown,
+  doing: string,
+  schema: string,
+): Error {
+  if (error instanceof BildadError) return error;
+  const code = databaseCode(error);
+  const hint = HINTS.find(
+    ([pattern]) => code !== undefined && pattern.test(code),
+  )?.[1](schema);
+  const message = error instanceof Error ? error.message : String(error);
+  return new BildadDatabaseError(
+    `${doing}: ${hint ?? 'the database answered with an error'} (${code ? `${code}: ` : ''}${message})`,
+    code,
+    { cause: error },
+  );
+}

@@ -1,0 +1,18 @@
+/** Times are set by the database's clock. */
+export const DB_TIME = {
+  type: 'timestamptz',
+  default: () => 'clock_timestamp()',
+} as const;
+
+/** Read as text: a bigint does not fit a JavaScript number. */
+export const BIGINT = { type: 'bigint' } as const;
+
+/** A bigint of milliseconds does fit. */
+export const MILLISECONDS = {
+  type: 'bigint',
+  transformer: {
+    to: (value: unknown) => value,
+    from: (value: unknown) =>
+      typeof value === 'string' ? Number(value) : value,
+  },
+} as const;

@@ -1,0 +1,71 @@
+import { Column, Entity, PrimaryGeneratedColumn } from 'typeorm';
+import type { BackoffData } from '../../model/backoff.js';
+import type { JsonValue } from '../../model/json.js';
+import type { JobQueueStatus } from '../../model/status.js';
+import { BIGINT, DB_TIME, MILLISECONDS } from './column-types.js';
+
+/** What should run. Deleted when the job is over; its runs stay. */
+@Entity({ name: 'job_queue_entries', schema: 'bildad', synchronize: false })
+export class JobQueueEntry {
+  @PrimaryGeneratedColumn('identity', { type: 'bigint' })
+  id!: string;
+
+  @Column({ name: 'job_template_id', ...BIGINT })
+  jobTemplateId!: string;
+
+  /** The job's name for ever: unique among the queued jobs and those in the history. */
+  @Column({ name: 'job_run_identifier', type: 'text', unique: true })
+  jobRunIdentifier!: string;
+
+  @Column({ type: 'text', default: 'AVAILABLE' })
+  status!: JobQueueStatus;
+
+  /** Lower runs first. */
+  @Column({ type: 'integer', default: 5 })
+  priority!: number;
+
+  /** Milliseconds that a run may take. */
+  @Column({ name: 'timeout_ms', ...MILLISECONDS })
+  timeoutMs!: number;
+
+  /** Retries after the first run: 3 means at most 4 runs. */
+  @Column({ name: 'max_retries', type: 'integer' })
+  maxRetries!: number;
+
+  /** Null: the template's, else the module's. */
+  @Column({ type: 'jsonb', nullable: true })
+  backoff!: BackoffData | null;
+
+  @Column({ name: 'job_context', type: 'jsonb' })
+  jobContext!: JsonValue;
+
+  /** When the entry is due. */
+  @Column({ name: 'run_at', ...DB_TIME })
+  runAt!: Date;
+
+  /** `runAt` lay ahead when the entry was written; a pass clears it when the time has come. */
+  @Column({ type: 'boolean', default: false })
+  scheduled!: boolean;
+
+  /** The retry number of the entry's next run. */
+  @Column({ type: 'integer', default: 0 })
+  retry!: number;
+
+  /** Runs that did not cost a retry, because a shutdown interrupted them. */
+  @Column({ name: 'uncounted_runs', type: 'integer', default: 0 })
+  uncountedRuns!: number;
+
+  /** The run of a RUNNING entry, the last run of an AVAILABLE one. */
+  @Column({ name: 'current_job_run_id', ...BIGINT, nullable: true })
+  currentJobRunId!: string | null;
+
+  /** The run this job does again, for entries made by `retryJob`. */
+  @Column({ name: 'retry_of_job_run_id', ...BIGINT, nullable: true })
+  retryOfJobRunId!: string | null;
+
+  @Column({ name: 'inserted_at', ...DB_TIME })
+  insertedAt!: Date;
+
+  @Column({ name: 'updated_at', ...DB_TIME })
+  updatedAt!: Date;
+}

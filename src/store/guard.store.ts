@@ -1,0 +1,84 @@
+import { rows, type Queryable, type Tables } from './tables.js';
+
+export interface GuardTerm {
+  /** Fencing number of this pass. */
+  term: string;
+  batchSize: number;
+  leaseMs: number;
+}
+
+/**
+ * Takes the single-runner guard when it is free by the database's clock; otherwise asks its holder to
+ * look once more before letting go, so that what the caller wanted done is done. One short statement
+ * and no session state: PgBouncer in transaction mode is fine.
+ * @returns the term, `'held'` by somebody else, or `'missing'` when the config row is not there
+ */
+export async function acquireGuard(
+  db: Queryable,
+  { configs }: Tables,
+  name: string,
+  node: string,
+): Promise<GuardTerm | 'held' | 'missing'> {
+  const [row] = await rows<GuardTerm & { mine: boolean }>(
+    db,
+    `WITH config AS MATERIALIZED (
+       SELECT name, guard_expires_at IS NULL OR guard_expires_at <= clock_timestamp() AS free
+       FROM ${configs} WHERE name = $1 FOR UPDATE
+     ), tried AS (
+       UPDATE ${configs} c SET
+         guard_holder = CASE WHEN free THEN $2 ELSE guard_holder END,
+         guard_term = CASE WHEN free THEN guard_term + 1 ELSE guard_term END,
+         guard_expires_at = CASE WHEN free THEN clock_timestamp() + lease_ms * interval '1 ms' ELSE guard_expires_at END,
+         guard_look_again = NOT free
+       FROM config WHERE c.name = config.name
+       RETURNING config.free AS mine, c.guard_term::text AS term, c.batch_size AS "batchSize", c.lease_ms AS "leaseMs"
+     ) SELECT * FROM tried`,
+    [name, node],
+  );
+  if (!row) return 'missing';
+  const { mine, ...term } = row;
+  return mine ? term : 'held';
+}
+
+/**
+ * Lets the guard go, unless somebody asked for another look meanwhile: then it is kept and renewed.
+ * @returns whether to look again; `'lost'` when the lease had run out and another node took over
+ */
+export async function releaseGuard(
+  db: Queryable,
+  { configs }: Tables,
+  name: string,
+  node: string,
+  term: string,
+): Promise<'released' | 'again' | 'lost'> {
+  const [row] = await rows<{ again: boolean }>(
+    db,
+    `WITH config AS MATERIALIZED (
+       SELECT name, guard_look_again AS again FROM ${configs}
+       WHERE name = $1 AND guard_holder = $2 AND guard_term = $3 FOR UPDATE
+     ), let AS (
+       UPDATE ${configs} c SET
+         guard_expires_at = CASE WHEN again THEN clock_timestamp() + lease_ms * interval '1 ms' END,
+         guard_look_again = false
+       FROM config WHERE c.name = config.name RETURNING config.again
+     ) SELECT * FROM let`,
+    [name, node, term],
+  );
+  if (!row) return 'lost';
+  return row.again ? 'again' : 'released';
+}
+
+/** Lets the guard go whatever was asked for: for a pass that failed. */
+export async function dropGuard(
+  db: Queryable,
+  { configs }: Tables,
+  name: string,
+  node: string,
+  term: string,
+): Promise<void> {
+  await db.query(
+    `UPDATE ${configs} SET guard_expires_at = NULL, guard_look_again = false
+     WHERE name = $1 AND guard_holder = $2 AND guard_term = $3`,
+    [name, node, term],
+  );
+}

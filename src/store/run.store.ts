@@ -1,0 +1,166 @@
+import type { RunFacts } from '../model/facts.js';
+import { asEntry, asRun, entryColumns, runColumns } from './columns.js';
+import type { JobQueueEntry, JobRun } from './entities/index.js';
+import { rows, type Queryable, type Tables } from './tables.js';
+
+const facts = ({ entries, templates }: Tables) => ({
+  columns: `r.id::text AS "jobRunId", r.job_run_identifier AS "jobRunIdentifier", r.retry,
+    coalesce(t.code, '') AS "templateCode", coalesce(e.max_retries, 0) AS "maxRetries",
+    coalesce(e.uncounted_runs, 0) AS "uncountedRuns", coalesce(e.backoff, t.default_backoff) AS backoff`,
+  joins: `LEFT JOIN ${entries} e ON e.id = r.job_queue_entry_id AND e.current_job_run_id = r.id
+    LEFT JOIN ${templates} t ON t.id = r.job_template_id`,
+});
+
+/** What the verdict needs to know of a RUNNING run; null when it is DONE or gone. */
+export async function runningFacts(
+  db: Queryable,
+  tables: Tables,
+  runId: string,
+): Promise<RunFacts | null> {
+  const { columns, joins } = facts(tables);
+  const [row] = await rows<RunFacts>(
+    db,
+    `SELECT ${columns} FROM ${tables.runs} r ${joins} WHERE r.id = $1 AND r.status = 'RUNNING'`,
+    [runId],
+  );
+  return row ?? null;
+}
+
+/** RUNNING runs whose lease is over, oldest first. Reads the index of RUNNING runs, as small as what runs at once. */
+export function expiredFacts(
+  db: Queryable,
+  tables: Tables,
+  limit: number,
+): Promise<RunFacts[]> {
+  const { columns, joins } = facts(tables);
+  return rows<RunFacts>(
+    db,
+    `SELECT ${columns} FROM ${tables.runs} r ${joins}
+     WHERE r.status = 'RUNNING' AND r.expires_at <= clock_timestamp() ORDER BY r.id LIMIT $1`,
+    [limit],
+  );
+}
+
+/**
+ * Renews the lease of a node's runs. @returns the ids that are this node's no more, and why
+ */
+export function renewRuns(
+  db: Queryable,
+  { runs }: Tables,
+  nodeId: string,
+  leaseMs: number,
+  runIds: string[],
+): Promise<{ jobRunId: string; reason: string | null }[]> {
+  return rows(
+    db,
+    `WITH renewed AS (
+       UPDATE ${runs} SET expires_at = clock_timestamp() + $2::float8 * interval '1 ms'
+       WHERE id = ANY ($3::bigint[]) AND status = 'RUNNING' AND node_id = $1 RETURNING id
+     )
+     SELECT asked.id::text AS "jobRunId", r.reason
+     FROM unnest($3::bigint[]) AS asked (id) LEFT JOIN ${runs} r ON r.id = asked.id
+     WHERE asked.id NOT IN (SELECT id FROM renewed)`,
+    [nodeId, leaseMs, runIds],
+  );
+}
+
+/** This node's RUNNING runs that are past their timeout, or that somebody asked to kill. */
+export function runsToStop(
+  db: Queryable,
+  { runs }: Tables,
+  nodeId: string,
+): Promise<
+  { jobRunId: string; killRequested: 'killed' | 'cancelled' | null }[]
+> {
+  return rows(
+    db,
+    `SELECT id::text AS "jobRunId", kill_requested AS "killRequested" FROM ${runs}
+     WHERE status = 'RUNNING' AND node_id = $1
+       AND (timeout_at <= clock_timestamp() OR kill_requested IS NOT NULL)`,
+    [nodeId],
+  );
+}
+
+/** Leaves word for the owning node. @returns whether the run is RUNNING, and past its timeout */
+export async function requestKill(
+  db: Queryable,
+  { runs }: Tables,
+  runId: string,
+  kind: 'killed' | 'cancelled',
+): Promise<{ timedOut: boolean } | null> {
+  const [row] = await rows<{ timedOut: boolean }>(
+    db,
+    `WITH asked AS (
+       UPDATE ${runs} SET kill_requested = $2, updated_at = clock_timestamp()
+       WHERE id = $1 AND status = 'RUNNING' RETURNING timeout_at <= clock_timestamp() AS "timedOut"
+     ) SELECT * FROM asked`,
+    [runId, kind],
+  );
+  return row ?? null;
+}
+
+export async function findRun(
+  db: Queryable,
+  { runs }: Tables,
+  runId: string,
+): Promise<JobRun | null> {
+  const [row] = await rows(
+    db,
+    `SELECT ${runColumns('r')} FROM ${runs} r WHERE r.id = $1`,
+    [runId],
+  );
+  return row ? asRun(row as object) : null;
+}
+
+/** The newest run of an identifier. */
+export async function findLastRun(
+  db: Queryable,
+  { runs }: Tables,
+  identifier: string,
+): Promise<JobRun | null> {
+  const [row] = await rows(
+    db,
+    `SELECT ${runColumns('r')} FROM ${runs} r WHERE r.job_run_identifier = $1 ORDER BY r.retry DESC LIMIT 1`,
+    [identifier],
+  );
+  return row ? asRun(row as object) : null;
+}
+
+export async function findEntry(
+  db: Queryable,
+  { entries }: Tables,
+  by: { id: string } | { jobRunIdentifier: string },
+): Promise<JobQueueEntry | null> {
+  const [condition, value] =
+    'id' in by
+      ? ['e.id = $1', by.id]
+      : ['e.job_run_identifier = $1', by.jobRunIdentifier];
+  const [row] = await rows(
+    db,
+    `SELECT ${entryColumns('e')} FROM ${entries} e WHERE ${condition}`,
+    [value],
+  );
+  return row ? asEntry(row as object) : null;
+}
+
+/**
+ * The place of an AVAILABLE entry in the queue: 1 is next; null when it is not queued. Counts what is
+ * ahead of it, so it costs as much as the place is far.
+ */
+export async function queuePosition(
+  db: Queryable,
+  { entries }: Tables,
+  identifier: string,
+): Promise<number | null> {
+  const [row] = await rows<{ position: number }>(
+    db,
+    `SELECT 1 + (
+       SELECT count(*) FROM ${entries} ahead
+       WHERE ahead.status = 'AVAILABLE' AND NOT ahead.scheduled
+         AND (ahead.priority, ahead.id) < (e.priority, e.id)
+     )::int AS position
+     FROM ${entries} e WHERE e.job_run_identifier = $1 AND e.status = 'AVAILABLE'`,
+    [identifier],
+  );
+  return row?.position ?? null;
+}

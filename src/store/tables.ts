@@ -1,0 +1,38 @@
+/** The quoted names of one schema's tables. The schema's name was checked by `readSchemaName`. */
+export interface Tables {
+  schema: string;
+  configs: string;
+  templates: string;
+  entries: string;
+  runs: string;
+  versions: string;
+}
+
+export function tablesOf(schema: string): Tables {
+  const named = (table: string) => `"${schema}"."${table}"`;
+  return {
+    schema,
+    configs: named('job_configs'),
+    templates: named('job_templates'),
+    entries: named('job_queue_entries'),
+    runs: named('job_runs'),
+    versions: named('schema_versions'),
+  };
+}
+
+/** What runs a statement: a DataSource, or the EntityManager of a transaction. */
+export interface Queryable {
+  query(sql: string, parameters?: unknown[]): Promise<any>;
+}
+
+/**
+ * Every statement of the store ends in a SELECT, whose rows TypeORM returns as they are
+ * (an UPDATE ... RETURNING would come back as a pair of rows and count).
+ */
+export async function rows<T>(
+  db: Queryable,
+  sql: string,
+  parameters: unknown[] = [],
+): Promise<T[]> {
+  return (await db.query(sql, parameters)) as T[];
+}

@@ -1,0 +1,40 @@
+import { afterAll, beforeAll, expect } from 'vitest';
+
+/** A spec that leaves a connection, timer, child process or thread behind fails. */
+const WATCHED = [
+  'TCPSocketWrap',
+  'Timeout',
+  'Immediate',
+  'ProcessWrap',
+  'Worker',
+];
+
+const count = () => {
+  const active = process.getActiveResourcesInfo();
+  return Object.fromEntries(
+    WATCHED.map((kind) => [
+      kind,
+      active.filter((name) => name === kind).length,
+    ]),
+  );
+};
+
+let before: Record<string, number>;
+
+beforeAll(() => {
+  before = count();
+});
+
+afterAll(async () => {
+  // A socket that was ended takes a few turns of the event loop to go.
+  for (let turn = 0; turn < 200 && leaked().length > 0; turn++)
+    await new Promise((resolve) => setImmediate(resolve));
+  expect(leaked(), 'left behind').toEqual([]);
+});
+
+function leaked(): string[] {
+  const now = count();
+  return WATCHED.filter((kind) => now[kind]! > before[kind]!).map(
+    (kind) => `${now[kind]! - before[kind]!} x ${kind}`,
+  );
+}
