@@ -58,7 +58,7 @@ export class Killer {
 
   /** Lets all alarms go; a handler that never ends must not keep the process alive. */
   close(): void {
-    for (const process of [...this.alarms.keys()]) this.disarm(process);
+    for (const process of this.alarms.keys()) this.disarm(process);
   }
 
   private async stopRun(jobRunId: string, reason: StopReason): Promise<void> {

@@ -33,7 +33,7 @@ export class Enqueue {
     job: JobReference,
     context: unknown,
     options: EnqueueOptions = {},
-    { retryOfJobRunId = undefined }: EnqueueLink = {},
+    { retryOfJobRunId }: EnqueueLink = {},
   ): Promise<JobQueueEntry> {
     const { template, contract } = await this.templates.resolve(job);
     const fields = entryFields(template, options);

@@ -13,8 +13,8 @@ const RUNS_PER_STATEMENT = 500;
 
 interface Waiting {
   end: RunEnd;
-  resolve(landed: LandedEnd | null): void;
-  reject(error: unknown): void;
+  resolve: (landed: LandedEnd | null) => void;
+  reject: (error: unknown) => void;
 }
 
 /**

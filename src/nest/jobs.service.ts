@@ -75,7 +75,7 @@ export class JobsService {
       jobContextSchema: {},
       active: true,
       ...readTemplateFields({ name: template.code, ...template }),
-      code: readTemplateFields({ code: template.code }).code!,
+      code: readTemplateFields({ code: template.code }).code,
     });
     if (!created)
       throw new BildadConfigError(

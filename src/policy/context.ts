@@ -35,7 +35,7 @@ export function contextContract(
 ): ContextContract {
   if (context === undefined) return ANY_CONTEXT;
   return typeof context === 'function'
-    ? ofClass(context as ContextClass, owner)
+    ? ofClass(context, owner)
     : ofSchema(context, owner);
 }
 

@@ -109,7 +109,7 @@ export async function findRun(
     `SELECT ${runColumns('r')} FROM ${runs} r WHERE r.id = $1`,
     [runId],
   );
-  return row ? asRun(row as object) : null;
+  return row ? asRun(row) : null;
 }
 
 /** The newest run of an identifier. */
@@ -123,7 +123,7 @@ export async function findLastRun(
     `SELECT ${runColumns('r')} FROM ${runs} r WHERE r.job_run_identifier = $1 ORDER BY r.retry DESC LIMIT 1`,
     [identifier],
   );
-  return row ? asRun(row as object) : null;
+  return row ? asRun(row) : null;
 }
 
 export async function findEntry(
@@ -140,7 +140,7 @@ export async function findEntry(
     `SELECT ${entryColumns('e')} FROM ${entries} e WHERE ${condition}`,
     [value],
   );
-  return row ? asEntry(row as object) : null;
+  return row ? asEntry(row) : null;
 }
 
 /**

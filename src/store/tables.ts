@@ -29,7 +29,7 @@ export interface Queryable {
  * Every statement of the store ends in a SELECT, whose rows TypeORM returns as they are
  * (an UPDATE ... RETURNING would come back as a pair of rows and count).
  */
-export async function rows<T>(
+export async function rows<T = object>(
   db: Queryable,
   sql: string,
   parameters: unknown[] = [],

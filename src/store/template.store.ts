@@ -65,7 +65,7 @@ export async function declareTemplates(
      WHERE t.code IN (SELECT d ->> 'code' FROM input) AND t.code NOT IN (SELECT code FROM saved)`,
     [declarations.map((declaration) => JSON.stringify(declaration))],
   );
-  return declared.map((row) => asTemplate(row as object));
+  return declared.map((row) => asTemplate(row));
 }
 
 /** Null when the code is taken. */
@@ -88,7 +88,7 @@ export async function insertTemplate(
      ) SELECT ${templateColumns('t')} FROM t`,
     [template.code, template.active, ...values],
   );
-  return row ? asTemplate(row as object) : null;
+  return row ? asTemplate(row) : null;
 }
 
 export async function findTemplate(
@@ -103,7 +103,7 @@ export async function findTemplate(
     `SELECT ${templateColumns('t')} FROM ${templates} t WHERE ${condition}`,
     [value],
   );
-  return row ? asTemplate(row as object) : null;
+  return row ? asTemplate(row) : null;
 }
 
 export type TemplateChanges = Partial<Omit<TemplateDeclaration, 'code'>> & {
@@ -136,7 +136,7 @@ export async function changeTemplate(
      SELECT ${templateColumns('t')} FROM t`,
     values,
   );
-  return row ? asTemplate(row as object) : null;
+  return row ? asTemplate(row) : null;
 }
 
 /**

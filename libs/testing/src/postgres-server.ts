@@ -96,7 +96,10 @@ async function serve(
   const server = spawn(
     join(bin, 'postgres'),
     [
-      ...['-D', data, '-p', String(port)],
+      '-D',
+      data,
+      '-p',
+      String(port),
       ...Object.entries({
         listen_addresses: '127.0.0.1',
         unix_socket_directories: '',
@@ -116,7 +119,7 @@ async function serve(
     server.once('exit', (code) =>
       reject(new Error(`postgres ended with ${code}: ${said()}`)),
     );
-    server.stderr!.on('data', () => {
+    server.stderr.on('data', () => {
       if (said().includes('ready to accept connections')) resolve();
     });
   });
