@@ -1,0 +1,222 @@
+/**
+ * The plans of the hot statements on a million waiting entries and a million runs of history:
+ * `npm run plans`. Writes docs/plans.md. Each statement is the one the engine sends, explained and
+ * carried out inside a transaction that is rolled back.
+ */
+import { writeFile } from 'node:fs/promises';
+import { startPostgres } from 'nestjs-bildad/testing';
+import { DataSource, type QueryRunner } from 'typeorm';
+import { claimEntries, claimNext } from '../src/store/claim.store.js';
+import { insertEntries, promoteScheduled } from '../src/store/enqueue.store.js';
+import { endRuns, reopenOrphans } from '../src/store/finish.store.js';
+import { acquireGuard } from '../src/store/guard.store.js';
+import { migrate } from '../src/store/migrate.js';
+import {
+  expiredFacts,
+  findEntry,
+  findLastRun,
+  queuePosition,
+  renewRuns,
+  runsToStop,
+} from '../src/store/run.store.js';
+import { tablesOf, type Queryable } from '../src/store/tables.js';
+
+const ROWS = Number(process.argv[2] ?? 1_000_000);
+const tables = tablesOf('bildad');
+const me = { nodeId: 'me', leaseMs: 15_000 };
+
+const server = await startPostgres({
+  settings: { shared_buffers: '512MB', max_wal_size: '4GB' },
+});
+const dataSource = await new DataSource({
+  type: 'postgres',
+  url: server.url,
+}).initialize();
+try {
+  await migrate(dataSource, tables);
+  await fill();
+  const sections = await explainAll();
+  const text = `# Plans of the hot statements
+
+Made by \`npm run plans\`: ${ROWS.toLocaleString('en')} waiting entries (a tenth of them scheduled), ${ROWS.toLocaleString('en')} runs of history and 500 running ones,
+PostgreSQL ${await version()}. Every statement reaches its rows through an index; times are of one run on a small machine.
+
+${sections.join('\n')}`;
+  await writeFile('docs/plans.md', text);
+  console.log(text);
+} finally {
+  await dataSource.destroy();
+  await server.stop();
+}
+
+async function fill(): Promise<void> {
+  await dataSource.query(
+    `INSERT INTO ${tables.configs} (name) VALUES ('default')`,
+  );
+  await dataSource.query(
+    `INSERT INTO ${tables.templates} (name, code, job_module_name) SELECT 'T' || n, 'T' || n, '' FROM generate_series(1, 10) n`,
+  );
+  await dataSource.query(
+    `INSERT INTO ${tables.entries} (job_template_id, job_run_identifier, priority, timeout_ms, max_retries, job_context, scheduled, run_at)
+     SELECT 1 + n % 10, 'waiting-' || n, n % 7, 60000, 3, jsonb_build_object('n', n), n % 10 = 0,
+            clock_timestamp() + CASE WHEN n % 10 = 0 THEN n - ${ROWS} / 100 ELSE 0 END * interval '1 s'
+     FROM generate_series(1, $1::int) n`,
+    [ROWS],
+  );
+  await dataSource.query(
+    `INSERT INTO ${tables.runs} (job_template_id, job_queue_entry_id, job_run_identifier, retry, job_process_name, node_id, status, result,
+       job_context, available_at, timeout_at, expires_at, ended_at)
+     SELECT 1 + n % 10, -n, 'past-' || n, 0, 'past-' || n || '#0', 'node' || n % 3, 'DONE', 'SUCCEEDED', jsonb_build_object('n', n),
+            now(), now(), now(), now() FROM generate_series(1, $1::int) n`,
+    [ROWS],
+  );
+  await dataSource.query(
+    `UPDATE ${tables.entries} SET scheduled = scheduled WHERE id % 50 = 0`,
+  );
+  await claimNext(
+    dataSource,
+    tables,
+    me,
+    ['1', '2', '3', '4', '5', '6', '7', '8', '9', '10'],
+    500,
+  );
+  await dataSource.query(`VACUUM (ANALYZE) ${tables.entries}`);
+  await dataSource.query(`VACUUM (ANALYZE) ${tables.runs}`);
+}
+
+async function explainAll(): Promise<string[]> {
+  const running = (
+    await dataSource.query<{ id: string }[]>(
+      `SELECT id::text FROM ${tables.runs} WHERE status = 'RUNNING' ORDER BY id`,
+    )
+  ).map(({ id }) => id);
+  const all = Array.from({ length: 10 }, (_value, n) => String(n + 1));
+  const entry = (n: number) => ({
+    jobTemplateId: '1',
+    jobRunIdentifier: `new-${n}`,
+    named: true,
+    priority: 5,
+    timeoutMs: 1000,
+    maxRetries: 3,
+    backoff: null,
+    jobContext: '{"n":1}',
+    runAt: null,
+    delayMs: 0,
+    retryOfJobRunId: null,
+  });
+  const end = (jobRunId: string, n: number) => ({
+    jobRunId,
+    result: n % 5 ? 'SUCCEEDED' : 'FAILED',
+    reason: null,
+    error: null,
+    output: null,
+    entry: n % 5 ? ('remove' as const) : ('reopen' as const),
+    delayMs: 0,
+    counts: true,
+    onlyIfExpired: false,
+  });
+  const [waiting] = await dataSource.query<{ id: string }[]>(
+    `SELECT id::text FROM ${tables.entries} WHERE job_run_identifier = 'waiting-777777' OR id = 777 LIMIT 1`,
+  );
+  const statements: [string, (db: Queryable) => Promise<unknown>][] = [
+    ['claim the next 1', (db) => claimNext(db, tables, me, all, 1)],
+    ['claim the next 100', (db) => claimNext(db, tables, me, all, 100)],
+    [
+      'claim the next 100 of one template in ten',
+      (db) => claimNext(db, tables, me, ['3'], 100),
+    ],
+    [
+      'claim one entry by id',
+      (db) => claimEntries(db, tables, me, [waiting!.id]),
+    ],
+    ['end 1 run', (db) => endRuns(db, tables, running.slice(0, 1).map(end))],
+    [
+      'end 100 runs',
+      (db) => endRuns(db, tables, running.slice(0, 100).map(end)),
+    ],
+    ['enqueue 1', (db) => insertEntries(db, tables, [entry(0)])],
+    [
+      'enqueue 100',
+      (db) =>
+        insertEntries(
+          db,
+          tables,
+          all.flatMap((_id, n) => all.map((_other, m) => entry(n * 10 + m))),
+        ),
+    ],
+    ['make due what is scheduled', (db) => promoteScheduled(db, tables, 1000)],
+    ['find expired runs', (db) => expiredFacts(db, tables, 1000)],
+    ['find entries whose run is gone', (db) => reopenOrphans(db, tables, 1000)],
+    [
+      'renew 100 leases',
+      (db) => renewRuns(db, tables, 'me', 15_000, running.slice(0, 100)),
+    ],
+    ["the killer's sweep", (db) => runsToStop(db, tables, 'me')],
+    ['take the guard', (db) => acquireGuard(db, tables, 'default', 'me')],
+    ['last run of an identifier', (db) => findLastRun(db, tables, 'past-4711')],
+    [
+      'entry of an identifier',
+      (db) => findEntry(db, tables, { jobRunIdentifier: 'waiting-4711' }),
+    ],
+    [
+      'queue position of an entry near the front',
+      (db) => queuePosition(db, tables, 'waiting-7'),
+    ],
+  ];
+  const sections: string[] = [];
+  for (const [title, run] of statements)
+    sections.push(await explain(title, run));
+  return sections;
+}
+
+/** The second of two runs: caches are warm, as they are in an engine that works. */
+async function explain(
+  title: string,
+  run: (db: Queryable) => Promise<unknown>,
+): Promise<string> {
+  const runner = dataSource.createQueryRunner();
+  try {
+    await recorded(runner, run);
+    const plan = await recorded(runner, run);
+    const time = /Execution Time: ([\d.]+) ms/.exec(plan)?.[1];
+    const scans = [...plan.matchAll(/Seq Scan on (\w+)/g)].map(
+      ([, table]) => table,
+    );
+    console.error(
+      `${title}: ${time} ms ${scans.length ? `SEQ SCAN on ${scans.join(', ')}` : ''}`,
+    );
+    return `## ${title}: ${time} ms\n\n\`\`\`\n${plan}\n\`\`\`\n`;
+  } finally {
+    await runner.release();
+  }
+}
+
+async function recorded(
+  runner: QueryRunner,
+  run: (db: Queryable) => Promise<unknown>,
+): Promise<string> {
+  const plans: string[] = [];
+  await runner.startTransaction();
+  try {
+    await run({
+      query: async (sql, parameters) => {
+        const rows = (await runner.query(
+          `EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF) ${sql}`,
+          parameters,
+        )) as { 'QUERY PLAN': string }[];
+        plans.push(rows.map((row) => row['QUERY PLAN']).join('\n'));
+        return [];
+      },
+    });
+  } finally {
+    await runner.rollbackTransaction();
+  }
+  return plans.join('\n\n');
+}
+
+async function version(): Promise<string> {
+  const [row] = await dataSource.query<{ server_version: string }[]>(
+    'SHOW server_version',
+  );
+  return row!.server_version;
+}
