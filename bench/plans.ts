@@ -152,7 +152,7 @@ async function explainAll(): Promise<string[]> {
       (db) => renewRuns(db, tables, 'me', 15_000, running.slice(0, 100)),
     ],
     ["the killer's sweep", (db) => runsToStop(db, tables, 'me')],
-    ['take the guard', (db) => acquireGuard(db, tables, 'default', 'me')],
+    ['take the guard', (db) => acquireGuard(db, tables, 'default', 'me', true)],
     ['last run of an identifier', (db) => findLastRun(db, tables, 'past-4711')],
     [
       'entry of an identifier',

@@ -28,8 +28,8 @@ export interface JobEngineResults {
  * The engine's pass: expire what is expired, make due what is scheduled, start what is available by
  * priority and age. A constant number of statements, whatever it finds.
  *
- * Between passes a node refills its own slots as they get free, as long as the last claim left work
- * behind; that needs no guard, for a claim is compare-and-set.
+ * Between passes, and while another node's pass is under way, a node fills its own slots: that needs
+ * no guard, for a claim is compare-and-set.
  */
 export class EngineCycle {
   private pass: Promise<JobEngineResults> | undefined;
@@ -49,23 +49,26 @@ export class EngineCycle {
     private readonly settings: Settings,
   ) {}
 
-  async run(): Promise<JobEngineResults> {
+  /** @param insist if a pass is under way, here or on another node, make it look once more */
+  run({ insist = true } = {}): Promise<JobEngineResults> {
     if (this.pass) {
-      this.lookAgain = true;
-      return { start: [], expire: [], alreadyRunning: true };
+      this.lookAgain ||= insist;
+      return Promise.resolve(nothingDone());
     }
-    this.pass = this.guarded();
-    try {
-      return await this.pass;
-    } finally {
-      this.pass = undefined;
-    }
+    this.pass = this.passes(insist);
+    return this.pass;
   }
 
-  /** Starts what fits into the free slots, if the last claim left anything behind. */
+  /** Starts what fits into the free slots, without a pass. */
+  async fill(): Promise<void> {
+    do await this.start();
+    while (this.moreWaiting && !this.node.closing && this.freeSlots > 0);
+  }
+
+  /** The same, if the last claim left anything behind. */
   async refill(): Promise<void> {
-    while (this.moreWaiting && !this.node.closing && this.freeSlots > 0)
-      await this.start();
+    if (this.moreWaiting && !this.node.closing && this.freeSlots > 0)
+      await this.fill();
   }
 
   /** Resolves when nothing is being claimed or launched. */
@@ -79,21 +82,45 @@ export class EngineCycle {
       : Math.max(0, this.settings.concurrency - this.processes.size);
   }
 
-  private async guarded(): Promise<JobEngineResults> {
-    const term = await this.guard.acquire();
-    if (term === null) return { start: [], expire: [], alreadyRunning: true };
-    const start: JobOutcome[] = [];
-    const expire: JobOutcome[] = [];
+  /**
+   * Who asks for a pass while the guard is being let go is not forgotten either: nothing is awaited
+   * between the last look at `lookAgain` and the end of the pass.
+   */
+  private async passes(insist: boolean): Promise<JobEngineResults> {
+    try {
+      const results = await this.guarded(insist);
+      while (this.lookAgain) {
+        const more = await this.guarded(true);
+        results.start.push(...more.start);
+        results.expire.push(...more.expire);
+      }
+      return results;
+    } finally {
+      this.pass = undefined;
+    }
+  }
+
+  private async guarded(insist: boolean): Promise<JobEngineResults> {
+    this.lookAgain = false;
+    const term = await this.guard.acquire(insist);
+    const results = nothingDone();
+    if (term === null) return results;
+    results.alreadyRunning = false;
     try {
       do {
         this.lookAgain = false;
-        expire.push(...(await this.expire()));
-        start.push(...(await this.start()));
+        results.expire.push(...(await this.expire()));
+        results.start.push(...(await this.start()));
       } while (this.lookAgain || (await this.guard.release(term)));
     } catch (error) {
       await this.guard.drop(term).catch(() => undefined);
       throw error;
     }
+    this.tell(term, results);
+    return results;
+  }
+
+  private tell(term: string, { start, expire }: JobEngineResults): void {
     this.events.emit('engine.pass', {
       node: this.node.id,
       term,
@@ -101,7 +128,6 @@ export class EngineCycle {
       expired: countOutcomes(expire).okCount,
       errors: countOutcomes([...start, ...expire]).errorCount,
     });
-    return { start, expire, alreadyRunning: false };
   }
 
   private async expire(): Promise<JobOutcome[]> {
@@ -160,3 +186,9 @@ export class EngineCycle {
     );
   }
 }
+
+const nothingDone = (): JobEngineResults => ({
+  start: [],
+  expire: [],
+  alreadyRunning: true,
+});

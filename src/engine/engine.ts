@@ -9,15 +9,12 @@ import type { Killer } from './killer.js';
 import type { Timers } from './timers.js';
 
 const SWEEP_MS = 1_000;
-/** A pass that another node's pass kept from running tries again after this much, and as much again at random. */
-const RETRY_MS = 10;
 /** What recording the last outcomes may take at shutdown. */
 const RECORD_MS = 5_000;
 
 /** Says when: ticks, sweeps and beats while it runs, and an end that leaves nothing behind. */
 export class Engine {
   private readonly running: (() => void)[] = [];
-  private retry: (() => void) | undefined;
   private nextBeat: (() => void) | undefined;
   private over = false;
   private stopped: Promise<void> | undefined;
@@ -55,7 +52,6 @@ export class Engine {
   /** Claims nothing from now on; what runs goes on. */
   close(): void {
     this.node.closing = true;
-    this.retry?.();
   }
 
   /**
@@ -101,22 +97,9 @@ export class Engine {
   private async tick(): Promise<void> {
     if (this.node.closing) return;
     await this.guarded('a pass of the engine', async () => {
-      const { alreadyRunning } = await this.cycle.run();
-      if (alreadyRunning && this.cycle.freeSlots > 0) this.tickSoon();
+      const { alreadyRunning } = await this.cycle.run({ insist: false });
+      if (alreadyRunning) await this.cycle.fill();
     });
-  }
-
-  private tickSoon(): void {
-    if (this.node.closing) return;
-    this.retry?.();
-    this.retry = this.timers.once(
-      'retry',
-      RETRY_MS * (1 + Math.random()),
-      () => {
-        this.retry = undefined;
-        void this.tick();
-      },
-    );
   }
 
   /** Nothing in the background may become an unhandled rejection. */

@@ -15,13 +15,28 @@ export class SingleRunnerGuard {
     private readonly node: NodeState,
   ) {}
 
-  /** @returns the term, or null when another node holds the guard; that one will look once more */
-  async acquire(): Promise<string | null> {
+  /**
+   * @param insist when another node holds the guard, make it look once more
+   * @returns the term, or null when another node holds the guard
+   */
+  async acquire(insist: boolean): Promise<string | null> {
     const { dataSource, tables } = this.store;
-    let taken = await acquireGuard(dataSource, tables, this.name, this.node.id);
+    let taken = await acquireGuard(
+      dataSource,
+      tables,
+      this.name,
+      this.node.id,
+      insist,
+    );
     if (taken === 'missing') {
       await ensureConfig(dataSource, tables, this.name);
-      taken = await acquireGuard(dataSource, tables, this.name, this.node.id);
+      taken = await acquireGuard(
+        dataSource,
+        tables,
+        this.name,
+        this.node.id,
+        insist,
+      );
     }
     if (taken === 'held' || taken === 'missing') return null;
     this.node.batchSize = taken.batchSize;

@@ -8,9 +8,9 @@ export interface GuardTerm {
 }
 
 /**
- * Takes the single-runner guard when it is free by the database's clock; otherwise asks its holder to
- * look once more before letting go, so that what the caller wanted done is done. One short statement
- * and no session state: PgBouncer in transaction mode is fine.
+ * Takes the single-runner guard when it is free by the database's clock. When it is not, `insist` asks
+ * its holder to look once more before letting go, so that what the caller wanted done is done. One
+ * short statement and no session state: PgBouncer in transaction mode is fine.
  * @returns the term, `'held'` by somebody else, or `'missing'` when the config row is not there
  */
 export async function acquireGuard(
@@ -18,22 +18,23 @@ export async function acquireGuard(
   { configs }: Tables,
   name: string,
   node: string,
+  insist: boolean,
 ): Promise<GuardTerm | 'held' | 'missing'> {
   const [row] = await rows<GuardTerm & { mine: boolean }>(
     db,
     `WITH config AS MATERIALIZED (
        SELECT name, guard_expires_at IS NULL OR guard_expires_at <= clock_timestamp() AS free
        FROM ${configs} WHERE name = $1 FOR UPDATE
-     ), tried AS (
+     ), taken AS (
        UPDATE ${configs} c SET
          guard_holder = CASE WHEN free THEN $2 ELSE guard_holder END,
          guard_term = CASE WHEN free THEN guard_term + 1 ELSE guard_term END,
          guard_expires_at = CASE WHEN free THEN clock_timestamp() + lease_ms * interval '1 ms' ELSE guard_expires_at END,
          guard_look_again = NOT free
-       FROM config WHERE c.name = config.name
-       RETURNING config.free AS mine, c.guard_term::text AS term, c.batch_size AS "batchSize", c.lease_ms AS "leaseMs"
-     ) SELECT * FROM tried`,
-    [name, node],
+       FROM config WHERE c.name = config.name AND (config.free OR $3)
+       RETURNING c.guard_term::text AS term, c.batch_size AS "batchSize", c.lease_ms AS "leaseMs"
+     ) SELECT config.free AS mine, taken.* FROM config LEFT JOIN taken ON true`,
+    [name, node, insist],
   );
   if (!row) return 'missing';
   const { mine, ...term } = row;

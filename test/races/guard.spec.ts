@@ -1,0 +1,105 @@
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import pg from 'pg';
+import { bootApp, type TestApp } from '../support/app.js';
+import { SimpleJob } from '../support/handlers.js';
+
+// The single-runner guard: one pass at a time over all nodes, and no wish for a pass is lost.
+
+let one: TestApp;
+let other: TestApp;
+/** A session that holds locks to stop a pass where the test wants it. */
+let holder: pg.Client;
+beforeAll(async () => {
+  one = await bootApp({ providers: [SimpleJob] });
+  other = await bootApp({ providers: [SimpleJob], database: one.database });
+  holder = new pg.Client({ connectionString: one.database.url });
+  await holder.connect();
+});
+afterAll(async () => {
+  await holder.end();
+  await other.close();
+  await one.close();
+});
+
+/** Resolves when some backend waits for a lock. */
+const somebodyWaits = () =>
+  expect
+    .poll(() =>
+      one.database.sql(
+        `SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()`,
+      ),
+    )
+    .toHaveLength(1);
+
+it('answers alreadyRunning, here and on another node, while a pass is under way', async () => {
+  await holder.query(
+    'BEGIN; LOCK TABLE bildad.job_queue_entries IN ACCESS EXCLUSIVE MODE',
+  );
+  const pass = one.engine.runJobEngine();
+  await somebodyWaits();
+
+  const nothing = { start: [], expire: [], alreadyRunning: true };
+  expect(await one.engine.runJobEngine()).toEqual(nothing);
+  expect(await other.engine.runJobEngine()).toEqual(nothing);
+  await holder.query('COMMIT');
+  expect((await pass).alreadyRunning).toBe(false);
+});
+
+it('looks again for who came while the guard was being let go, from this process or another', async () => {
+  for (const asking of [one, other]) {
+    // The pass finds nothing, and is held up at its last statement.
+    await holder.query(
+      'BEGIN; LOCK TABLE bildad.job_queue_entries IN SHARE MODE',
+    );
+    const pass = one.engine.runJobEngine();
+    await somebodyWaits();
+    const config = new pg.Client({ connectionString: one.database.url });
+    await config.connect();
+    await config.query(
+      `BEGIN; SELECT 1 FROM bildad.job_configs WHERE name = 'default' FOR NO KEY UPDATE`,
+    );
+    await holder.query('COMMIT');
+    await somebodyWaits();
+
+    const late = await one.engine.enqueueJob(SimpleJob, {});
+    const asked = asking.engine.runJobEngine();
+    if (asking === one) expect((await asked).alreadyRunning).toBe(true);
+    await config.query('COMMIT');
+    await config.end();
+
+    const results = [await pass, await asked];
+    expect(results.flatMap(({ start }) => start)).toMatchObject([
+      { ok: true, jobRun: { jobRunIdentifier: late.jobRunIdentifier } },
+    ]);
+    await one.engine.waitForJob(late.jobRunIdentifier);
+  }
+});
+
+it('takes over a guard whose holder died, when its lease is over, under a new fencing number', async () => {
+  await one.sql(
+    `UPDATE bildad.job_configs SET guard_holder = 'dead', guard_expires_at = clock_timestamp() + interval '1 hour'`,
+  );
+  const before = await one.jobs.getJobConfig();
+  expect((await one.engine.runJobEngine()).alreadyRunning).toBe(true);
+  await one.sql(
+    `UPDATE bildad.job_configs SET guard_expires_at = clock_timestamp()`,
+  );
+  const passed = one.next('engine.pass');
+  expect((await one.engine.runJobEngine()).alreadyRunning).toBe(false);
+  expect(Number((await passed).term)).toBe(Number(before.guardTerm) + 1);
+  expect(await one.jobs.getJobConfig()).toMatchObject({ guardExpiresAt: null });
+});
+
+it('goes on when the config row was deleted', async () => {
+  await one.sql('DELETE FROM bildad.job_configs');
+  expect((await one.engine.runJobEngine()).alreadyRunning).toBe(false);
+});
+
+it('lets the guard go when a pass fails, and the next one works', async () => {
+  const entry = await one.engine.enqueueJob(SimpleJob, {});
+  await one.sql('ALTER TABLE bildad.job_runs RENAME TO gone');
+  await expect(one.engine.runJobEngine()).rejects.toThrow('job_runs');
+  await one.sql('ALTER TABLE bildad.gone RENAME TO job_runs');
+  expect((await one.engine.runJobEngine()).start).toHaveLength(1);
+  await one.engine.waitForJob(entry.jobRunIdentifier);
+});

@@ -1,0 +1,42 @@
+import { fork, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+
+const script = fileURLToPath(
+  new URL('../../dist/test/fixtures/worker.js', import.meta.url),
+);
+
+export interface Worker {
+  process: ChildProcess;
+  /** Ends it as a deploy would. @returns exit code, or the signal that ended it */
+  terminate(): Promise<number | string | null>;
+  /** Ends it as a power failure would. */
+  kill(): Promise<void>;
+}
+
+/** A node in a process of its own (test/fixtures/worker.ts), ready to work. */
+export async function startWorker(
+  databaseUrl: string,
+  env: Record<string, string> = {},
+): Promise<Worker> {
+  const child = fork(script, {
+    env: { ...process.env, DATABASE_URL: databaseUrl, ...env },
+  });
+  const exited = once(child, 'exit') as Promise<[number | null, string | null]>;
+  await Promise.race([
+    once(child, 'message'),
+    exited.then(([code, signal]) =>
+      Promise.reject(new Error(`the worker ended with ${code ?? signal}`)),
+    ),
+  ]);
+  const end = async (signal: NodeJS.Signals) => {
+    child.kill(signal);
+    const [code, ended] = await exited;
+    return code ?? ended;
+  };
+  return {
+    process: child,
+    terminate: () => end('SIGTERM'),
+    kill: async () => void (await end('SIGKILL')),
+  };
+}
