@@ -45,34 +45,57 @@ it('answers alreadyRunning, here and on another node, while a pass is under way'
   expect((await pass).alreadyRunning).toBe(false);
 });
 
-it('looks again for who came while the guard was being let go, from this process or another', async () => {
+it('looks again for who came after its look, from this process or another', async () => {
   for (const asking of [one, other]) {
-    // The pass finds nothing, and is held up at its last statement.
+    // The pass has taken its look, and is held up by a run that another session is about to insert.
+    const first = await one.engine.enqueueJob(SimpleJob, {});
+    await holder.query('BEGIN');
     await holder.query(
-      'BEGIN; LOCK TABLE bildad.job_queue_entries IN SHARE MODE',
+      `INSERT INTO bildad.job_runs (job_template_id, job_queue_entry_id, job_run_identifier, retry, job_process_name, node_id,
+         job_context, available_at, timeout_at, expires_at)
+       VALUES (0, 0, $1, 0, '', '', '{}', now(), now(), now())`,
+      [first.jobRunIdentifier],
     );
     const pass = one.engine.runJobEngine();
     await somebodyWaits();
-    const config = new pg.Client({ connectionString: one.database.url });
-    await config.connect();
-    await config.query(
-      `BEGIN; SELECT 1 FROM bildad.job_configs WHERE name = 'default' FOR NO KEY UPDATE`,
-    );
-    await holder.query('COMMIT');
-    await somebodyWaits();
 
-    const late = await one.engine.enqueueJob(SimpleJob, {});
-    const asked = asking.engine.runJobEngine();
-    if (asking === one) expect((await asked).alreadyRunning).toBe(true);
-    await config.query('COMMIT');
-    await config.end();
-
-    const results = [await pass, await asked];
-    expect(results.flatMap(({ start }) => start)).toMatchObject([
+    const late = await asking.engine.enqueueJob(SimpleJob, {});
+    expect(await asking.engine.runJobEngine()).toEqual({
+      start: [],
+      expire: [],
+      alreadyRunning: true,
+    });
+    await holder.query('ROLLBACK');
+    expect((await pass).start).toMatchObject([
+      { ok: true, jobRun: { jobRunIdentifier: first.jobRunIdentifier } },
       { ok: true, jobRun: { jobRunIdentifier: late.jobRunIdentifier } },
     ]);
     await one.engine.waitForJob(late.jobRunIdentifier);
   }
+});
+
+it('looks again for who came while the guard was being let go', async () => {
+  await holder.query(
+    'BEGIN; LOCK TABLE bildad.job_queue_entries IN SHARE MODE',
+  );
+  const pass = one.engine.runJobEngine();
+  await somebodyWaits();
+  const config = new pg.Client({ connectionString: one.database.url });
+  await config.connect();
+  await config.query(
+    `BEGIN; SELECT 1 FROM bildad.job_configs WHERE name = 'default' FOR NO KEY UPDATE`,
+  );
+  await holder.query('COMMIT');
+  await somebodyWaits();
+
+  const late = await one.engine.enqueueJob(SimpleJob, {});
+  expect((await one.engine.runJobEngine()).alreadyRunning).toBe(true);
+  await config.query('COMMIT');
+  await config.end();
+  expect((await pass).start).toMatchObject([
+    { ok: true, jobRun: { jobRunIdentifier: late.jobRunIdentifier } },
+  ]);
+  await one.engine.waitForJob(late.jobRunIdentifier);
 });
 
 it('takes over a guard whose holder died, when its lease is over, under a new fencing number', async () => {

@@ -80,6 +80,32 @@ it('ends by hand of an old run are refused while the newer run goes on', async (
   await engine.waitForJob(old.jobRunIdentifier);
 });
 
+it('an old run that is still RUNNING, because rows were edited by hand, does not touch the newer one', async () => {
+  const { engine, jobs, sql, next } = bildad;
+  const old = await engine.enqueueAndRunJob(GatedJob, {});
+  const oldHandler = await GatedJob.arrival();
+  await sql(
+    `UPDATE bildad.job_queue_entries SET status = 'AVAILABLE' WHERE id = $1`,
+    [old.jobQueueEntryId],
+  );
+  await engine.runJobEngine();
+  const newHandler = await GatedJob.arrival();
+
+  const finished = next('run.finished');
+  oldHandler.door.open(null);
+  expect(await finished).toMatchObject({ jobRunId: old.id, entry: 'kept' });
+  expect(
+    await jobs.getJobQueueEntryForIdentifier(old.jobRunIdentifier),
+  ).toMatchObject({
+    status: 'RUNNING',
+    currentJobRunId: newHandler.job.jobRunId,
+  });
+  newHandler.door.open(null);
+  expect(await engine.waitForJob(old.jobRunIdentifier)).toMatchObject({
+    id: newHandler.job.jobRunId,
+  });
+});
+
 it('deleting history, even a run under way, never deletes or strands an entry', async () => {
   const { engine, jobs, sql, next } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, {});
