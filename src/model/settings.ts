@@ -59,38 +59,43 @@ const ROLES: readonly BildadRole[] = ['all', 'producer', 'worker'];
 
 /** The options as the engine uses them; @throws BildadConfigError naming the first wrong one */
 export function readSettings(options: BildadModuleOptions = {}): Settings {
-  const { shutdown = {}, ...top } = options;
   refuseUnknown(options, '', OPTION_NAMES);
+  const {
+    name = 'default',
+    role = 'all',
+    concurrency = 10,
+    tickInterval = '1s',
+    batchSize,
+    migrate = true,
+    backoff = { type: 'exponential' },
+    maxContextBytes = 1_048_576,
+    shutdown = {},
+  } = options;
   refuseUnknown(shutdown, 'shutdown.', ['drainTimeout', 'killGracePeriod']);
+  const { drainTimeout = '30s', killGracePeriod = '5s' } = shutdown;
   return {
-    name: text(top.name ?? 'default', 'name'),
-    role: oneOf(top.role ?? 'all', 'role', ROLES),
-    concurrency: wholeNumber(top.concurrency ?? 10, 'concurrency', 1, 100_000),
+    name: text(name, 'name'),
+    role: oneOf(role, 'role', ROLES),
+    concurrency: wholeNumber(concurrency, 'concurrency', 1, 100_000),
     tickMs:
-      top.tickInterval === false
+      tickInterval === false
         ? false
-        : toMilliseconds(top.tickInterval ?? '1s', 'tickInterval', { min: 10 }),
+        : toMilliseconds(tickInterval, 'tickInterval', { min: 10 }),
     batchSize:
-      top.batchSize === undefined
+      batchSize === undefined
         ? undefined
-        : wholeNumber(top.batchSize, 'batchSize', 1, 100_000),
-    migrate: flag(top.migrate ?? true, 'migrate'),
-    backoff: top.backoff ?? { type: 'exponential' },
+        : wholeNumber(batchSize, 'batchSize', 1, 100_000),
+    migrate: flag(migrate, 'migrate'),
+    backoff,
     maxContextBytes: wholeNumber(
-      top.maxContextBytes ?? 1_048_576,
+      maxContextBytes,
       'maxContextBytes',
       2,
       // PostgreSQL refuses a jsonb of 256 MB and more.
       200 * 1_048_576,
     ),
-    drainMs: toMilliseconds(
-      shutdown.drainTimeout ?? '30s',
-      'shutdown.drainTimeout',
-    ),
-    killGraceMs: toMilliseconds(
-      shutdown.killGracePeriod ?? '5s',
-      'shutdown.killGracePeriod',
-    ),
+    drainMs: toMilliseconds(drainTimeout, 'shutdown.drainTimeout'),
+    killGraceMs: toMilliseconds(killGracePeriod, 'shutdown.killGracePeriod'),
   };
 }
 
@@ -172,11 +177,19 @@ export function oneOf<T extends string>(
   return value as T;
 }
 
+/** Options that are no object, and names that are not among the known ones. `prefix` leads to the names. */
 export function refuseUnknown(
   value: object,
   prefix: string,
   known: readonly string[],
 ): void {
+  const given: unknown = value;
+  if (typeof given !== 'object' || given === null || Array.isArray(given))
+    throw new BildadConfigError(
+      prefix.replace(/[.: ]+$/, '') || 'options',
+      'an object',
+      given,
+    );
   for (const key of Object.keys(value))
     if (!known.includes(key))
       throw new BildadConfigError(

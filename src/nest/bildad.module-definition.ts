@@ -31,18 +31,20 @@ export const {
 } = new ConfigurableModuleBuilder<BildadModuleOptions>({ moduleName: 'Bildad' })
   .setClassMethodName('forRoot')
   .setExtras<BildadModuleExtras>(defaults, (definition, extras) => {
-    const schema = readSchemaName(extras.schema ?? defaults.schema);
-    const dataSource = text(
-      extras.dataSource ?? defaults.dataSource,
-      'dataSource',
+    // An extra given as undefined comes over its default.
+    const given = Object.entries(extras).filter(
+      ([, value]) => value !== undefined,
     );
+    const read = { ...defaults, ...Object.fromEntries(given) };
+    const schema = readSchemaName(read.schema);
+    const dataSource = text(read.dataSource, 'dataSource');
     const entities = TypeOrmModule.forFeature(
       Object.values(bildadEntities(schema)),
       dataSource,
     );
     return {
       ...definition,
-      global: flag(extras.isGlobal ?? defaults.isGlobal, 'isGlobal'),
+      global: flag(read.isGlobal, 'isGlobal'),
       imports: [...(definition.imports ?? []), DiscoveryModule, entities],
       providers: [
         ...(definition.providers ?? []),

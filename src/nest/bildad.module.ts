@@ -1,5 +1,6 @@
 import { Module, type DynamicModule } from '@nestjs/common';
 import { JobEvents } from '../model/events.js';
+import { refuseUnknown } from '../model/settings.js';
 import {
   ASYNC_OPTIONS_TYPE,
   ConfigurableModuleClass,
@@ -10,6 +11,18 @@ import { JobEngineService } from './job-engine.service.js';
 import { JobsService } from './jobs.service.js';
 import { BildadLifecycle } from './lifecycle.js';
 import { BILDAD_RUNTIME, type BildadRuntime } from './runtime.js';
+
+const ASYNC_NAMES: readonly (keyof typeof ASYNC_OPTIONS_TYPE)[] = [
+  'imports',
+  'inject',
+  'useFactory',
+  'useClass',
+  'useExisting',
+  'provideInjectionTokensFrom',
+  'isGlobal',
+  'dataSource',
+  'schema',
+];
 
 @Module({
   providers: [
@@ -35,6 +48,8 @@ export class BildadModule extends ConfigurableModuleClass {
   static override forRootAsync(
     options: typeof ASYNC_OPTIONS_TYPE,
   ): DynamicModule {
+    // An option beside the factory would have no effect.
+    refuseUnknown(options, '', ASYNC_NAMES);
     return super.forRootAsync(options);
   }
 }

@@ -3,6 +3,7 @@ import { ContextIdFactory, DiscoveryService, ModuleRef } from '@nestjs/core';
 import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
 import { BildadConfigError } from '../model/errors.js';
 import type { JobHandler } from '../model/job-handler.js';
+import { text } from '../model/settings.js';
 import type { ContextContract } from '../policy/context.js';
 import type { RegisteredHandler } from '../runner/handler-registry.js';
 import type { TemplateDeclaration } from '../store/template.store.js';
@@ -33,7 +34,7 @@ export class HandlerExplorer {
         !target ||
         !options ||
         found.has(target) ||
-        (options.engine ?? engineName) !== engineName
+        engineOf(options, target.name, engineName) !== engineName
       )
         continue;
       found.set(target, this.describe(target, options, wrapper));
@@ -80,6 +81,16 @@ export class HandlerExplorer {
         strict: false,
       });
   }
+}
+
+function engineOf(
+  { engine }: BildadJobOptions,
+  className: string,
+  every: string,
+): string {
+  return engine === undefined
+    ? every
+    : text(engine, `@BildadJob of ${className}: engine`);
 }
 
 type Constructor = new (...args: any[]) => JobHandler;

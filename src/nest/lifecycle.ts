@@ -9,6 +9,7 @@ import {
 import { BildadConfigError } from '../model/errors.js';
 import { ensureConfig, readConfig } from '../store/config.store.js';
 import { explained } from '../store/database-error.js';
+import { nameExportedEntities } from '../store/entities/exported.js';
 import { checkVersion, migrate } from '../store/migrate.js';
 import { declareTemplates } from '../store/template.store.js';
 import { HandlerExplorer } from './explorer.js';
@@ -42,6 +43,7 @@ export class BildadLifecycle
     const found = this.explorer.find(settings.name);
     for (const { handler } of found) this.bildad.handlers.register(handler);
     this.checkDataSource();
+    nameExportedEntities(store.dataSource);
     try {
       if (settings.migrate) await migrate(store.dataSource, store.tables);
       else await checkVersion(store.dataSource, store.tables);

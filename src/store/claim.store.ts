@@ -134,7 +134,12 @@ export async function adoptRun(
 type ClaimRow = JobRun &
   Pick<
     ClaimedRun,
-    'templateCode' | 'maxRetries' | 'uncountedRuns' | 'backoff' | 'timeoutMs'
+    | 'templateCode'
+    | 'maxRetries'
+    | 'uncountedRuns'
+    | 'backoff'
+    | 'timeoutMs'
+    | 'jobContext'
   >;
 
 function asClaim(row: ClaimRow): Claim {

@@ -2,14 +2,18 @@ import { setTimeout as pause } from 'node:timers/promises';
 import type { DataSource } from 'typeorm';
 import { BildadDatabaseError, SchemaVersionError } from '../model/errors.js';
 import { databaseCode } from './database-error.js';
-import { applyStep, installedVersion } from './migrations/apply.js';
+import {
+  applyStep,
+  installedVersion,
+  migrationLock,
+} from './migrations/apply.js';
 import { SCHEMA_VERSION, STEPS } from './migrations/index.js';
 import { rows, type Tables } from './tables.js';
 
 /** A lock that DDL waits for blocks everyone behind it: give way sooner than anybody notices. */
 const LOCK_TIMEOUT_MS = 250;
-/** lock_not_available, deadlock_detected. */
-const GIVE_WAY = ['55P03', '40P01'];
+/** lock_not_available, deadlock_detected; unique_violation and duplicate_schema: somebody else made it just now. */
+const GIVE_WAY = ['55P03', '40P01', '23505', '42P06'];
 
 /**
  * Brings the tables to this package's version. Safe when many processes start at once: one works
@@ -56,7 +60,7 @@ async function upgrade(
       const [lock] = await rows<{ mine: boolean }>(
         manager,
         'SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0)) AS mine',
-        [`nestjs-bildad migrate ${tables.schema}`],
+        [migrationLock(tables)],
       );
       if (!lock?.mine) return false;
       const next = STEPS[await installedVersion(manager, tables)];

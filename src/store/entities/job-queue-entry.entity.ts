@@ -1,6 +1,5 @@
 import { Column, Entity, PrimaryGeneratedColumn } from 'typeorm';
 import type { BackoffData } from '../../model/backoff.js';
-import type { JsonValue } from '../../model/json.js';
 import type { JobQueueStatus } from '../../model/status.js';
 import { BIGINT, DB_TIME, MILLISECONDS } from './column-types.js';
 
@@ -36,8 +35,9 @@ export class JobQueueEntry {
   @Column({ type: 'jsonb', nullable: true })
   backoff!: BackoffData | null;
 
+  /** JSON. Not a recursive type, which TypeORM's types of `where` could not expand. */
   @Column({ name: 'job_context', type: 'jsonb' })
-  jobContext!: JsonValue;
+  jobContext!: unknown;
 
   /** When the entry is due. */
   @Column({ name: 'run_at', ...DB_TIME })

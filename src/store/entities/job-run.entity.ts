@@ -1,5 +1,4 @@
 import { Column, Entity, PrimaryGeneratedColumn } from 'typeorm';
-import type { JsonValue } from '../../model/json.js';
 import type { JobRunResult, JobRunStatus } from '../../model/status.js';
 import { BIGINT, DB_TIME } from './column-types.js';
 
@@ -50,12 +49,13 @@ export class JobRun {
     [key: string]: unknown;
   } | null;
 
-  /** What the handler returned. */
+  /** What the handler returned, as JSON. */
   @Column({ type: 'jsonb', nullable: true })
-  output!: JsonValue | null;
+  output!: unknown;
 
+  /** JSON. Not a recursive type, which TypeORM's types of `where` could not expand. */
   @Column({ name: 'job_context', type: 'jsonb' })
-  jobContext!: JsonValue;
+  jobContext!: unknown;
 
   /** A kill or cancel asked for on another node, until the owning node has seen it. */
   @Column({ name: 'kill_requested', type: 'text', nullable: true })

@@ -1,6 +1,10 @@
 import { rows, type Queryable, type Tables } from '../tables.js';
 import type { MigrationStep } from './step.js';
 
+/** The advisory lock, by name, that whoever migrates a schema holds. */
+export const migrationLock = ({ schema }: Tables) =>
+  `nestjs-bildad migrate ${schema}`;
+
 /** 0 when nothing is installed. */
 export async function installedVersion(
   db: Queryable,

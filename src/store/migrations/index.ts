@@ -3,7 +3,7 @@ import { BildadConfigError } from '../../model/errors.js';
 import { DEFAULT_SCHEMA, readSchemaName } from '../../model/settings.js';
 import { tablesOf } from '../tables.js';
 import { initial } from './001-initial.js';
-import { applyStep, installedVersion } from './apply.js';
+import { applyStep, installedVersion, migrationLock } from './apply.js';
 import type { MigrationStep } from './step.js';
 
 export const STEPS: readonly MigrationStep[] = [initial];
@@ -29,6 +29,11 @@ export function bildadMigrations(schema = DEFAULT_SCHEMA): MigrationClass[] {
         readonly name = `${label}${step.name}${step.timestamp}`;
 
         async up(runner: QueryRunner): Promise<void> {
+          // TypeORM runs migrations without a lock of its own.
+          await runner.query(
+            'SELECT pg_advisory_xact_lock(hashtextextended($1, 0))',
+            [migrationLock(tables)],
+          );
           if ((await installedVersion(runner, tables)) < step.version)
             await applyStep(runner, tables, step);
         }

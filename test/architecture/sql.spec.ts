@@ -1,0 +1,52 @@
+import { expect, it } from 'vitest';
+import { sourceFiles, type SourceFile } from './source.js';
+
+// All SQL is in src/store, and three of its files alone change what a job's state is.
+
+const SQL =
+  /\b(SELECT\s|INSERT INTO|UPDATE\s+\S+\s+(\w+\s+)?SET|DELETE FROM|CREATE (TABLE|SCHEMA|INDEX)|ALTER TABLE|DROP (TABLE|SCHEMA)|WITH \w+ AS|RETURNING|SET LOCAL|FOR UPDATE|pg_\w+\()/;
+/** Words for people that mention SQL, as the hints on missing rights do. */
+const HINTS = /GRANT/;
+
+const source = sourceFiles('src');
+const paths = (files: SourceFile[]) => files.map(({ path }) => path);
+const saying =
+  (pattern: RegExp) =>
+  ({ texts }: SourceFile) =>
+    texts.some((text) => pattern.test(text) && !HINTS.test(text));
+
+it('only src/store speaks SQL', () => {
+  const speakers = source.filter(saying(SQL));
+  expect(speakers.length).toBeGreaterThan(5);
+  expect(
+    paths(speakers).filter((path) => !path.startsWith('src/store/')),
+  ).toEqual([]);
+});
+
+it('only enqueue, claim and finish change a status', () => {
+  const changing = source.filter(
+    saying(/\bSET\b(?:(?!\b(?:FROM|WHERE)\b)[^])*\bstatus\s*=/),
+  );
+  expect(paths(changing)).toEqual([
+    'src/store/claim.store.ts',
+    'src/store/finish.store.ts',
+  ]);
+});
+
+it('only enqueue and claim make what has a status, only enqueue and finish delete it', () => {
+  const tables = '\\?'; // Names are put in.
+  const making = source.filter(saying(new RegExp(`INSERT INTO ${tables}`)));
+  const deleting = source.filter(saying(new RegExp(`DELETE FROM ${tables}`)));
+  expect(paths(making)).toEqual([
+    'src/store/claim.store.ts',
+    'src/store/config.store.ts',
+    'src/store/enqueue.store.ts',
+    'src/store/migrations/apply.ts',
+    'src/store/template.store.ts',
+  ]);
+  expect(paths(deleting)).toEqual([
+    'src/store/enqueue.store.ts',
+    'src/store/finish.store.ts',
+    'src/store/template.store.ts',
+  ]);
+});

@@ -1,0 +1,187 @@
+import { randomUUID } from 'node:crypto';
+import { Injectable, type OnApplicationBootstrap } from '@nestjs/common';
+import { Test } from '@nestjs/testing';
+import { TypeOrmModule } from '@nestjs/typeorm';
+import {
+  BILDAD_ENTITIES,
+  BildadConfigError,
+  BildadDatabaseError,
+  bildadEntities,
+  BildadModule,
+  JobEngineService,
+} from 'nestjs-bildad';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { createDatabase, type TestDatabase } from '../support/database.js';
+import { SimpleJob } from '../support/handlers.js';
+import { bootError, bootHost, type HostOptions } from '../support/host.js';
+
+// A database that cannot be used keeps the app from starting, with words that say what to do.
+
+let database: TestDatabase;
+beforeAll(async () => {
+  database = await createDatabase();
+});
+afterAll(() => database.drop());
+
+async function works(host: HostOptions): Promise<void> {
+  const app = await bootHost({ providers: [SimpleJob], ...host });
+  const engine = app.get(JobEngineService);
+  const run = await engine.enqueueAndRunJob(SimpleJob, {});
+  expect(await engine.waitForJob(run.jobRunIdentifier)).toMatchObject({
+    result: 'SUCCEEDED',
+  });
+  await app.close();
+}
+
+describe('the connection', () => {
+  it('to nowhere', async () => {
+    expect(
+      await bootError({ url: 'postgres://nobody@127.0.0.1:1/none' }),
+    ).toMatchObject({ code: 'ECONNREFUSED' });
+  });
+
+  it('of a DataSource that is not initialized', async () => {
+    const error = await bootError({
+      url: database.url,
+      typeorm: { manualInitialization: true },
+    });
+    expect(error).toBeInstanceOf(BildadConfigError);
+    expect(error.message).toMatch(/^dataSource: .*manualInitialization/);
+  });
+
+  it('of a DataSource of another type', async () => {
+    const error = await bootError({
+      url: database.url,
+      // The one other type whose driver is pg as well.
+      typeorm: { type: 'cockroachdb', manualInitialization: true } as object,
+    });
+    expect(error).toBeInstanceOf(BildadConfigError);
+    expect(error.message).toMatch(/of type 'postgres', got 'cockroachdb'/);
+  });
+});
+
+describe('entities listed by hand', () => {
+  it('without ours', async () => {
+    const error = await bootError({
+      url: database.url,
+      typeorm: { autoLoadEntities: false, entities: [] },
+    });
+    expect(error).toBeInstanceOf(BildadConfigError);
+    expect(error.message).toMatch(/BILDAD_ENTITIES/);
+  });
+
+  it('with ours', () =>
+    works({
+      url: database.url,
+      typeorm: { autoLoadEntities: false, entities: BILDAD_ENTITIES },
+    }));
+
+  it('of another schema, without ours', async () => {
+    const error = await bootError({
+      url: database.url,
+      bildad: { schema: 'elsewhere' },
+      typeorm: { autoLoadEntities: false, entities: BILDAD_ENTITIES },
+    });
+    expect(error).toBeInstanceOf(BildadConfigError);
+    expect(error.message).toMatch(/bildadEntities\('elsewhere'\)/);
+  });
+
+  it('of another schema, with ours', () =>
+    works({
+      url: database.url,
+      bildad: { schema: 'elsewhere' },
+      typeorm: {
+        autoLoadEntities: false,
+        entities: Object.values(bildadEntities('elsewhere')),
+      },
+    }));
+});
+
+describe('rights', () => {
+  const role = `r_${randomUUID().replaceAll('-', '')}`;
+  let url: string;
+  let restricted: TestDatabase;
+
+  beforeAll(async () => {
+    restricted = await createDatabase();
+    await restricted.sql(`CREATE ROLE ${role} LOGIN PASSWORD 'secret'`);
+    const address = new URL(restricted.url);
+    address.username = role;
+    address.password = 'secret';
+    url = address.href;
+  });
+  afterAll(async () => {
+    await restricted.sql(`DROP OWNED BY ${role}`);
+    await restricted.sql(`DROP ROLE ${role}`);
+    await restricted.drop();
+  });
+
+  const refused = async () => {
+    const error = await bootError({ url });
+    expect(error).toBeInstanceOf(BildadDatabaseError);
+    expect(error).toMatchObject({
+      code: 'BILDAD_DATABASE',
+      databaseCode: '42501',
+    });
+    return error.message;
+  };
+
+  it('to create the schema are missing', async () => {
+    expect(await refused()).toMatch(/GRANT CREATE ON DATABASE/);
+  });
+
+  it('to use the schema are missing', async () => {
+    await works({ url: restricted.url });
+    expect(await refused()).toMatch(/GRANT USAGE ON SCHEMA "bildad"/);
+  });
+
+  it('to use the tables are missing', async () => {
+    await restricted.sql(`GRANT USAGE ON SCHEMA bildad TO ${role}`);
+    expect(await refused()).toMatch(/SELECT, INSERT, UPDATE, DELETE ON ALL/);
+  });
+
+  it('suffice when they are those that the message names', async () => {
+    await restricted.sql(
+      `GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA bildad TO ${role}`,
+    );
+    await works({ url });
+  });
+
+  it('of a role that may create schemas suffice', async () => {
+    await restricted.sql(
+      `GRANT CREATE ON DATABASE ${new URL(restricted.url).pathname.slice(1)} TO ${role}`,
+    );
+    await works({ url, bildad: { schema: 'own' } });
+  });
+
+  it('to write are missing on a read-only server', async () => {
+    const error = await bootError({
+      url: `${database.url}?options=-c%20default_transaction_read_only%3Don`,
+      bildad: { schema: 'unwritten' },
+    });
+    expect(error).toBeInstanceOf(BildadDatabaseError);
+    expect(error.message).toMatch(/read-only/);
+  });
+});
+
+it('a host whose own bootstrap fails can be closed, and leaves nothing behind', async () => {
+  @Injectable()
+  class Failing implements OnApplicationBootstrap {
+    onApplicationBootstrap(): Promise<void> {
+      return Promise.reject(new Error('not today'));
+    }
+  }
+  const app = await Test.createTestingModule({
+    imports: [
+      TypeOrmModule.forRoot({
+        type: 'postgres',
+        url: database.url,
+        autoLoadEntities: true,
+      }),
+      BildadModule.forRoot({ tickInterval: 10 }),
+    ],
+    providers: [Failing],
+  }).compile();
+  await expect(app.init()).rejects.toThrow('not today');
+  await app.close();
+});

@@ -1,0 +1,146 @@
+import {
+  BILDAD_MIGRATIONS,
+  BildadConfigError,
+  bildadMigrations,
+} from 'nestjs-bildad';
+import { DataSource } from 'typeorm';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { createDatabase, type TestDatabase } from '../support/database.js';
+import { SimpleJob } from '../support/handlers.js';
+import { bootHost } from '../support/host.js';
+
+// A host may run the migrations itself, through TypeORM; the module's own runner and TypeORM's know of one another's work.
+
+let database: TestDatabase;
+beforeEach(async () => {
+  database = await createDatabase();
+});
+afterEach(() => database.drop());
+
+async function runMigrations(
+  migrations = BILDAD_MIGRATIONS,
+): Promise<string[]> {
+  return withHostSource(migrations, async (source) =>
+    (await source.runMigrations()).map(({ name }) => name),
+  );
+}
+
+async function withHostSource<T>(
+  migrations: typeof BILDAD_MIGRATIONS,
+  work: (source: DataSource) => Promise<T>,
+): Promise<T> {
+  const source = await new DataSource({
+    type: 'postgres',
+    url: database.url,
+    migrations,
+  }).initialize();
+  try {
+    return await work(source);
+  } finally {
+    await source.destroy();
+  }
+}
+
+async function boot(
+  bildad: { migrate: boolean; schema?: string },
+  typeorm = {},
+): Promise<void> {
+  const app = await bootHost({
+    url: database.url,
+    providers: [SimpleJob],
+    bildad,
+    typeorm,
+  });
+  await app.close();
+}
+
+const versions = (schema = 'bildad') =>
+  database.sql(`SELECT version FROM ${schema}.schema_versions`);
+
+it("the host's first, then an app that leaves it to the host", async () => {
+  expect(await runMigrations()).toHaveLength(BILDAD_MIGRATIONS.length);
+  await boot({ migrate: false });
+  expect(await runMigrations()).toEqual([]);
+});
+
+it("the host's first, then the module's", async () => {
+  await runMigrations();
+  await boot({ migrate: true });
+  expect(await versions()).toHaveLength(BILDAD_MIGRATIONS.length);
+});
+
+it("the module's first, then the host's", async () => {
+  await boot({ migrate: true });
+  expect(await runMigrations()).toHaveLength(BILDAD_MIGRATIONS.length);
+  expect(await versions()).toHaveLength(BILDAD_MIGRATIONS.length);
+  await boot({ migrate: false });
+});
+
+it('both in one boot', async () => {
+  await boot(
+    { migrate: true },
+    { migrations: BILDAD_MIGRATIONS, migrationsRun: true },
+  );
+  expect(await versions()).toHaveLength(BILDAD_MIGRATIONS.length);
+});
+
+it("the module's waits while the host's are under way", async () => {
+  await withHostSource([], async (source) => {
+    const runner = source.createQueryRunner();
+    await runner.startTransaction();
+    for (const Migration of BILDAD_MIGRATIONS) await new Migration().up(runner);
+    const booted = boot({ migrate: true });
+    await expect
+      .poll(() => database.sql(BETWEEN_TRIES), { timeout: 10_000 })
+      .not.toEqual([]);
+    await runner.commitTransaction();
+    await runner.release();
+    await booted;
+  });
+  expect(await versions()).toHaveLength(BILDAD_MIGRATIONS.length);
+});
+
+it("the host's wait while another host's are under way", async () => {
+  await withHostSource([], async (source) => {
+    const runner = source.createQueryRunner();
+    await runner.startTransaction();
+    for (const Migration of BILDAD_MIGRATIONS) await new Migration().up(runner);
+    const second = runMigrations();
+    await expect
+      .poll(() =>
+        database.sql(
+          'SELECT pid FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()',
+        ),
+      )
+      .not.toEqual([]);
+    await runner.commitTransaction();
+    await runner.release();
+    await second;
+  });
+  expect(await versions()).toHaveLength(BILDAD_MIGRATIONS.length);
+});
+
+it('of two schemas are different migrations', async () => {
+  const names = await runMigrations([
+    ...BILDAD_MIGRATIONS,
+    ...bildadMigrations('other_jobs'),
+  ]);
+  expect(new Set(names).size).toBe(2 * BILDAD_MIGRATIONS.length);
+  await boot({ migrate: false });
+  await boot({ migrate: false, schema: 'other_jobs' });
+  expect(await versions('other_jobs')).toHaveLength(BILDAD_MIGRATIONS.length);
+});
+
+it('go forward only', async () => {
+  await runMigrations();
+  await withHostSource(BILDAD_MIGRATIONS, (source) =>
+    expect(source.undoLastMigration()).rejects.toBeInstanceOf(
+      BildadConfigError,
+    ),
+  );
+  await boot({ migrate: false });
+});
+
+/** A session between two looks whether the migration lock is free. */
+const BETWEEN_TRIES = `SELECT pid FROM pg_stat_activity
+  WHERE datname = current_database() AND pid <> pg_backend_pid() AND query = 'COMMIT'`;
