@@ -6,7 +6,8 @@ export class StderrLogger extends ConsoleLogger {
   constructor() {
     super({
       logLevels: ['warn', 'error', 'fatal'],
-      colors: process.stderr.isTTY,
+      // Undefined, not false, where there is no terminal.
+      colors: process.stderr.isTTY === true,
     });
   }
 
