@@ -109,6 +109,8 @@ async function serve(
     {
       ...asServer,
       cwd: data,
+      // In a group of its own: a Ctrl-C is for the app, which may need the server while it shuts down.
+      detached: true,
       env: { ...process.env, LC_MESSAGES: 'C' },
       stdio: ['ignore', 'ignore', 'pipe'],
     },

@@ -1,0 +1,87 @@
+import {
+  Body,
+  Controller,
+  Get,
+  HttpCode,
+  Param,
+  Post,
+  Query,
+  UseFilters,
+  UsePipes,
+  ValidationPipe,
+} from '@nestjs/common';
+import {
+  JobEngineService,
+  JobNotFoundError,
+  JobsService,
+  type Page,
+} from 'nestjs-bildad';
+import { BildadErrorsFilter } from './bildad-errors.filter.js';
+import { EnqueueDto } from './enqueue.dto.js';
+
+@Controller('jobs')
+@UseFilters(BildadErrorsFilter)
+@UsePipes(
+  new ValidationPipe({
+    transform: true,
+    whitelist: true,
+    forbidNonWhitelisted: true,
+  }),
+)
+export class JobsController {
+  constructor(
+    private readonly engine: JobEngineService,
+    private readonly jobs: JobsService,
+  ) {}
+
+  /** Enqueues a job and lets the engine look at once. */
+  @Post()
+  async enqueue(@Body() { code, context, options }: EnqueueDto) {
+    const { jobQueueEntry } = await this.engine.enqueueJobAndTriggerEngine(
+      code,
+      context as object,
+      options,
+    );
+    return jobQueueEntry;
+  }
+
+  /** One pass of the engine, for whoever wants to trigger it from outside. */
+  @Post('engine/run')
+  @HttpCode(200)
+  async runEngine() {
+    const { start, expire, alreadyRunning } = await this.engine.runJobEngine();
+    return {
+      start: this.engine.getCounts(start),
+      expire: this.engine.getCounts(expire),
+      alreadyRunning,
+    };
+  }
+
+  @Get()
+  async list(@Query('page') page?: string, @Query('limit') limit?: string) {
+    const asked = pageOf(page, limit);
+    const [queue, runs] = await Promise.all([
+      this.jobs.listAllJobsInTheQueue(asked),
+      this.jobs.listAllJobRuns(asked),
+    ]);
+    return { queue, runs };
+  }
+
+  @Get(':identifier')
+  async find(@Param('identifier') identifier: string) {
+    const [entry, runs] = await Promise.all([
+      this.jobs.getJobQueueEntryForIdentifier(identifier),
+      this.jobs.listJobRunsForIdentifier(identifier),
+    ]);
+    if (!entry && runs.length === 0) throw new JobNotFoundError(identifier);
+    return { entry, runs };
+  }
+}
+
+/** What is no number is left to Bildad to refuse. */
+function pageOf(page?: string, limit?: string): Page {
+  return {
+    ...(page !== undefined && { page: Number(page) }),
+    ...(limit !== undefined && { limit: Number(limit) }),
+  };
+}
