@@ -54,12 +54,8 @@ export class EngineCycle {
       this.lookAgain = true;
       return { start: [], expire: [], alreadyRunning: true };
     }
-    this.pass = this.guarded();
-    try {
-      return await this.pass;
-    } finally {
-      this.pass = undefined;
-    }
+    this.pass = this.untilNobodyAsks();
+    return this.pass;
   }
 
   /** Starts what fits into the free slots, if the last claim left anything behind. */
@@ -79,7 +75,27 @@ export class EngineCycle {
       : Math.max(0, this.settings.concurrency - this.processes.size);
   }
 
+  /** Who asks while the guard is let go is too late for that pass, and is told of no other: so one more. */
+  private async untilNobodyAsks(): Promise<JobEngineResults> {
+    try {
+      let results = await this.guarded();
+      while (this.lookAgain && !this.node.closing) {
+        const { start, expire, alreadyRunning } = await this.guarded();
+        results = {
+          start: [...results.start, ...start],
+          expire: [...results.expire, ...expire],
+          alreadyRunning: results.alreadyRunning && alreadyRunning,
+        };
+      }
+      return results;
+    } finally {
+      // In the same turn as the last look at `lookAgain`: nobody can ask in between.
+      this.pass = undefined;
+    }
+  }
+
   private async guarded(): Promise<JobEngineResults> {
+    this.lookAgain = false;
     const term = await this.guard.acquire();
     if (term === null) return { start: [], expire: [], alreadyRunning: true };
     const start: JobOutcome[] = [];
