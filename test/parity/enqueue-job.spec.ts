@@ -1,3 +1,4 @@
+import { inspect } from 'node:util';
 import { IsEmail, IsString, MaxLength } from 'class-validator';
 import {
   BildadConfigError,
@@ -164,7 +165,7 @@ it('refuses what JSON would change silently', async () => {
   for (const say of [NaN, 1n, new Map(), 'a\0b', '\ud800', new Date()])
     await expect(
       engine.enqueueJob(SimpleJob, { say }),
-      String(say),
+      inspect(say),
     ).rejects.toMatchObject({ violations: [{ path: 'say' }] });
   expect(await jobs.getNumberOfJobsInTheQueue()).toBe(0);
 });
