@@ -89,10 +89,11 @@ export class EngineCycle {
   private async passes(insist: boolean): Promise<JobEngineResults> {
     try {
       const results = await this.guarded(insist);
-      while (this.lookAgain) {
+      while (this.lookAgain && !this.node.closing) {
         const more = await this.guarded(true);
         results.start.push(...more.start);
         results.expire.push(...more.expire);
+        results.alreadyRunning &&= more.alreadyRunning;
       }
       return results;
     } finally {

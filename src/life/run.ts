@@ -52,8 +52,9 @@ export class RunJobs {
     process.start(async () =>
       (await handler.resolve()).runJob(context, execution),
     );
-    this.events.emit('run.started', identityOf(run));
+    // Before anybody hears of it: a listener may kill it at once.
     void this.conclude(process);
+    this.events.emit('run.started', identityOf(run));
     return process;
   }
 

@@ -168,7 +168,7 @@ export class JobEngineService {
       await this.bildad.runs.launch(claimed);
       return jobRun;
     }
-    return this.existingRun(run.id);
+    return this.runningRun(run.id);
   }
 
   /**
@@ -354,7 +354,7 @@ export class JobEngineService {
         return null;
       throw new RunNotActiveError(runId);
     }
-    const over = process.isSettled;
+    const over = process.isDecided;
     const end = runs.endOf(process);
     const timedOut = process.ageMs >= process.run.timeoutMs;
     await killer.stop(process, {
@@ -370,10 +370,10 @@ export class JobEngineService {
     return findLastRun(dataSource, tables, identifier);
   }
 
-  private async existingRun(id: string): Promise<JobRun> {
+  private async runningRun(id: string): Promise<JobRun> {
     const { dataSource, tables } = this.bildad.store;
     const run = await findRun(dataSource, tables, id);
-    if (!run) throw new RunNotActiveError(id);
+    if (run?.status !== 'RUNNING') throw new RunNotActiveError(id);
     return run;
   }
 }

@@ -88,10 +88,15 @@ export class JobProcess {
     void this.carryOut(handler);
   }
 
-  /** Tells the handler to stop. @returns false when it had been told already, or had ended */
+  /**
+   * Tells the handler to stop. A cancel outranks an earlier reason, which would bring the job back.
+   * @returns false when it had been told already, or had ended
+   */
   stop(reason: StopReason): boolean {
-    if (this.over || this.stopReason) return false;
-    this.stopReason = reason;
+    if (this.isDecided) return false;
+    const told = this.stopReason !== undefined;
+    if (!told || reason.kind === 'cancelled') this.stopReason = reason;
+    if (told) return false;
     this.controller.abort(this.errorFor(reason));
     return true;
   }

@@ -81,7 +81,7 @@ export function runsToStop(
   );
 }
 
-/** Leaves word for the owning node. @returns whether the run is RUNNING, and past its timeout */
+/** Leaves word for the owning node; a cancel stays one, whatever is asked for later. @returns whether the run is RUNNING, and past its timeout */
 export async function requestKill(
   db: Queryable,
   { runs }: Tables,
@@ -91,7 +91,8 @@ export async function requestKill(
   const [row] = await rows<{ timedOut: boolean }>(
     db,
     `WITH asked AS (
-       UPDATE ${runs} SET kill_requested = $2, updated_at = clock_timestamp()
+       UPDATE ${runs} SET updated_at = clock_timestamp(),
+         kill_requested = CASE WHEN kill_requested = 'cancelled' THEN kill_requested ELSE $2 END
        WHERE id = $1 AND status = 'RUNNING' RETURNING timeout_at <= clock_timestamp() AS "timedOut"
      ) SELECT * FROM asked`,
     [runId, kind],

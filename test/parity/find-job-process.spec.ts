@@ -1,0 +1,56 @@
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { bootApp, type TestApp } from '../support/app.js';
+import { GatedJob, SimpleJob } from '../support/handlers.js';
+
+// find_elixir_process: the process of a run on this node, or null when it is not running or runs elsewhere. No
+// deviation.
+
+let bildad: TestApp;
+beforeAll(async () => {
+  bildad = await bootApp({ providers: [GatedJob, SimpleJob] });
+});
+afterAll(() => bildad.close());
+
+it('finds the process of a run on this node, and only there', async () => {
+  const { engine } = bildad;
+  const other = await bootApp({ database: bildad.database });
+  const run = await engine.enqueueAndRunJob(GatedJob, {});
+  const { job, door } = await GatedJob.arrival();
+  const process = engine.findJobProcess(run)!;
+  expect(process).toMatchObject({
+    name: run.jobProcessName,
+    jobRunId: run.id,
+    jobRunIdentifier: run.jobRunIdentifier,
+    stopping: false,
+    isSettled: false,
+  });
+  expect(process.signal).toBe(job.signal);
+  expect(other.engine.findJobProcess(run)).toBeNull();
+  const waiting = engine.waitForJob(run.jobRunIdentifier);
+  door.open(null);
+  await waiting;
+  await process.settled;
+  await expect.poll(() => engine.findJobProcess(run)).toBeNull();
+  await other.close();
+});
+
+it('names the processes of one job apart by their retry', async () => {
+  const { engine } = bildad;
+  const entry = await engine.enqueueJob(
+    SimpleJob,
+    { fail: 'twice' },
+    { jobRunIdentifier: 'named', maxRetries: 1 },
+  );
+  const names: string[] = [];
+  for (let run = 0; run < 2; run++) {
+    const finished = bildad.next('run.finished');
+    names.push((await engine.runJob(entry)).jobProcessName);
+    await finished;
+  }
+  expect(new Set(names).size).toBe(2);
+  expect(names.every((name) => name.includes('named'))).toBe(true);
+});
+
+it('knows nothing of a run that never was', () => {
+  expect(bildad.engine.findJobProcess({ id: '999999' })).toBeNull();
+});

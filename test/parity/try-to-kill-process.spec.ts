@@ -1,0 +1,61 @@
+import { JobKilledError } from 'nestjs-bildad';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { bootApp, type TestApp } from '../support/app.js';
+import { GatedJob } from '../support/handlers.js';
+
+// try_to_kill_process: stops the process. JavaScript cannot be killed from outside, so ours aborts the signal and
+// waits for the grace period; a handler that goes on is told apart by the answer.
+
+let bildad: TestApp;
+beforeAll(async () => {
+  bildad = await bootApp({ providers: [GatedJob] });
+});
+afterAll(() => bildad.close());
+
+it('aborts the signal, and is true when the handler has ended', async () => {
+  const { engine } = bildad;
+  const run = await engine.enqueueAndRunJob(GatedJob, {}, { maxRetries: 0 });
+  const { job } = await GatedJob.arrival();
+  const process = engine.findJobProcess(run)!;
+  const ended = engine.waitForJob(run.jobRunIdentifier);
+  expect(await engine.tryToKillProcess(process)).toBe(true);
+  expect(process.isSettled).toBe(true);
+  expect(job.signal.reason).toBeInstanceOf(JobKilledError);
+  expect(await ended).toMatchObject({ result: 'FAILED', reason: 'Killed' });
+});
+
+it('is false when the handler did not stop; the run ends without it', async () => {
+  const { engine } = bildad;
+  const run = await engine.enqueueAndRunJob(
+    GatedJob,
+    { deaf: true },
+    { maxRetries: 0 },
+  );
+  const { door } = await GatedJob.arrival();
+  const process = engine.findJobProcess(run)!;
+  const abandoned = bildad.next('process.abandoned');
+  expect(await engine.tryToKillProcess(process)).toBe(false);
+  expect(await abandoned).toMatchObject({ jobRunId: run.id });
+  expect(process.isSettled).toBe(false);
+  expect(await engine.waitForJob(run.jobRunIdentifier)).toMatchObject({
+    result: 'FAILED',
+    reason: 'Killed',
+  });
+  const gone = bildad.next('process.ended');
+  door.open(null);
+  await gone;
+});
+
+it('of a process that has ended is true, and changes nothing', async () => {
+  const { engine, jobs } = bildad;
+  const run = await engine.enqueueAndRunJob(GatedJob, {});
+  const { door } = await GatedJob.arrival();
+  const process = engine.findJobProcess(run)!;
+  const ended = engine.waitForJob(run.jobRunIdentifier);
+  door.open('well');
+  await ended;
+  expect(await engine.tryToKillProcess(process)).toBe(true);
+  expect(
+    await jobs.listJobRunsForIdentifier(run.jobRunIdentifier),
+  ).toMatchObject([{ result: 'SUCCEEDED', output: 'well' }]);
+});
