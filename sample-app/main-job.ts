@@ -61,7 +61,7 @@ export class MainJob {
     return {
       ...workload,
       jobs: [...jobs, entry],
-      report: run.output as unknown as Report,
+      report: run.output as Report,
       refusal,
       elapsedMs: performance.now() - begin,
     };

@@ -12,8 +12,8 @@ import { rows, type Tables } from './tables.js';
 
 /** A lock that DDL waits for blocks everyone behind it: give way sooner than anybody notices. */
 const LOCK_TIMEOUT_MS = 250;
-/** lock_not_available, deadlock_detected; unique_violation and duplicate_schema: somebody else made it just now. */
-const GIVE_WAY = ['55P03', '40P01', '23505', '42P06'];
+/** lock_not_available, deadlock_detected; unique_violation, duplicate_schema, duplicate_table: somebody else made it just now. */
+const GIVE_WAY = ['55P03', '40P01', '23505', '42P06', '42P07'];
 
 /**
  * Brings the tables to this package's version. Safe when many processes start at once: one works

@@ -26,12 +26,12 @@ export interface TestApp {
   events: JobEvents;
   dataSource: DataSource;
   /** Runs SQL on the app's own DataSource. */
-  sql<T = any>(text: string, values?: unknown[]): Promise<T[]>;
+  sql: <T = any>(text: string, values?: unknown[]) => Promise<T[]>;
   /** The next event that fits; ask for it before what causes it. */
-  next<E extends keyof JobEventMap>(
+  next: <E extends keyof JobEventMap>(
     event: E,
     fits?: (payload: JobEventMap[E][0]) => boolean,
-  ): Promise<JobEventMap[E][0]>;
+  ) => Promise<JobEventMap[E][0]>;
   /** Closes the app, and drops the database if it was made for it. */
   close(): Promise<void>;
 }

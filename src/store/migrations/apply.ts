@@ -8,12 +8,17 @@ export const migrationLock = ({ schema }: Tables) =>
 /** 0 when nothing is installed. */
 export async function installedVersion(
   db: Queryable,
-  { versions }: Tables,
+  { schema, versions }: Tables,
 ): Promise<number> {
+  // Not to_regclass: it may answer from a cache that has not heard of what was committed just before
+  // we got the advisory lock. Reading the catalogs as tables is up to date.
   const [found] = await rows<{ exists: boolean }>(
     db,
-    'SELECT to_regclass($1) IS NOT NULL AS "exists"',
-    [versions],
+    `SELECT EXISTS (
+       SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+       WHERE n.nspname = $1 AND c.relname = 'schema_versions'
+     ) AS "exists"`,
+    [schema],
   );
   if (!found?.exists) return 0;
   const [row] = await rows<{ version: number }>(
