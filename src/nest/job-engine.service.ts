@@ -11,7 +11,6 @@ import {
 } from '../model/errors.js';
 import type { ContextOf, JobHandlerClass } from '../model/job-handler.js';
 import type { JsonSchema } from '../model/json.js';
-import type { Outcome } from '../model/outcome.js';
 import {
   contextContract,
   encodeContext,
@@ -25,13 +24,7 @@ import type {
   JobRun,
   JobTemplate,
 } from '../store/entities/index.js';
-import {
-  findEntry,
-  findLastRun,
-  findRun,
-  requestKill,
-  runningFacts,
-} from '../store/run.store.js';
+import { findEntry, findLastRun, findRun } from '../store/run.store.js';
 import { findTemplate } from '../store/template.store.js';
 import { referenceTo } from './job-reference.js';
 import { BILDAD_RUNTIME, type BildadRuntime } from './runtime.js';
@@ -176,7 +169,7 @@ export class JobEngineService {
    * Upstream: `complete_a_job`. @throws RunNotActiveError when it is not RUNNING: nothing is changed
    */
   completeJob(run: Pick<JobRun, 'id'>, output?: unknown): Promise<JobRun> {
-    return this.close(run, { kind: 'completed', output });
+    return this.bildad.interventions.end(run.id, { kind: 'completed', output });
   }
 
   /**
@@ -184,7 +177,7 @@ export class JobEngineService {
    * Upstream: `fail_a_job`. @throws RunNotActiveError when it is not RUNNING: nothing is changed
    */
   failJob(run: Pick<JobRun, 'id'>, error: unknown): Promise<JobRun> {
-    return this.close(run, { kind: 'failed', error });
+    return this.bildad.interventions.end(run.id, { kind: 'failed', error });
   }
 
   /**
@@ -193,7 +186,7 @@ export class JobEngineService {
    * @throws RunNotActiveError when it is not RUNNING: nothing is changed
    */
   expireJob(run: Pick<JobRun, 'id'>): Promise<JobRun> {
-    return this.close(run, { kind: 'expired' });
+    return this.bildad.interventions.end(run.id, { kind: 'expired' });
   }
 
   /**
@@ -203,7 +196,7 @@ export class JobEngineService {
    * @throws RunNotActiveError when it is not RUNNING: nothing is changed
    */
   killJob(run: Pick<JobRun, 'id'>): Promise<JobRun | null> {
-    return this.stopRun(run.id, 'killed');
+    return this.bildad.interventions.stop(run.id, 'killed');
   }
 
   /**
@@ -212,14 +205,8 @@ export class JobEngineService {
    * @returns the run, or null when the entry is not running
    * @throws RunNotActiveError when the run ended meanwhile
    */
-  async stopJobInQueue(
-    entry: Pick<JobQueueEntry, 'id'>,
-  ): Promise<JobRun | null> {
-    const { dataSource, tables } = this.bildad.store;
-    const current = await findEntry(dataSource, tables, { id: entry.id });
-    if (current?.status !== 'RUNNING' || current.currentJobRunId === null)
-      return null;
-    return this.end(current.currentJobRunId, { kind: 'stopped' });
+  stopJobInQueue(entry: Pick<JobQueueEntry, 'id'>): Promise<JobRun | null> {
+    return this.bildad.interventions.takeBack(entry.id);
   }
 
   /**
@@ -273,15 +260,8 @@ export class JobEngineService {
    * and not tried again. On another node that happens when it sees the request.
    * @throws RunNotActiveError when it ended meanwhile
    */
-  async cancelJob(entry: Pick<JobQueueEntry, 'id'>): Promise<JobRun | null> {
-    const { dataSource, tables } = this.bildad.store;
-    if (
-      await deleteEntry(dataSource, tables, entry.id, { onlyAvailable: true })
-    )
-      return null;
-    const current = await findEntry(dataSource, tables, { id: entry.id });
-    if (!current?.currentJobRunId) return null;
-    return this.stopRun(current.currentJobRunId, 'cancelled');
+  cancelJob(entry: Pick<JobQueueEntry, 'id'>): Promise<JobRun | null> {
+    return this.bildad.interventions.cancel(entry.id);
   }
 
   /**
@@ -323,46 +303,6 @@ export class JobEngineService {
       jobRunIdentifier,
       toMilliseconds(timeout, 'timeout'),
     );
-  }
-
-  /** By hand, from outside the process: what it still does would be in vain, so it is told. */
-  private async close(
-    run: Pick<JobRun, 'id'>,
-    outcome: Outcome,
-  ): Promise<JobRun> {
-    const ended = await this.end(run.id, outcome);
-    this.findJobProcess(run)?.fence('its run was closed by hand');
-    return ended;
-  }
-
-  private async end(runId: string, outcome: Outcome): Promise<JobRun> {
-    const { store, door } = this.bildad;
-    const facts = await runningFacts(store.dataSource, store.tables, runId);
-    const landed = facts && (await door.finish(facts, outcome));
-    if (!landed) throw new RunNotActiveError(runId);
-    return landed.jobRun;
-  }
-
-  private async stopRun(
-    runId: string,
-    kind: 'killed' | 'cancelled',
-  ): Promise<JobRun | null> {
-    const { store, processes, killer, runs } = this.bildad;
-    const process = processes.find(runId);
-    if (!process) {
-      if (await requestKill(store.dataSource, store.tables, runId, kind))
-        return null;
-      throw new RunNotActiveError(runId);
-    }
-    const over = process.isDecided;
-    const end = runs.endOf(process);
-    const timedOut = process.ageMs >= process.run.timeoutMs;
-    await killer.stop(process, {
-      kind: kind === 'killed' && timedOut ? 'timedOut' : kind,
-    });
-    const landed = await end;
-    if (!landed || over) throw new RunNotActiveError(runId);
-    return landed.jobRun;
   }
 
   private lastRun(identifier: string): Promise<JobRun | null> {

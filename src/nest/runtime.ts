@@ -4,6 +4,7 @@ import { EngineCycle } from '../engine/cycle.js';
 import { Engine } from '../engine/engine.js';
 import { SingleRunnerGuard } from '../engine/guard.js';
 import { Heartbeat } from '../engine/heartbeat.js';
+import { Interventions } from '../engine/intervene.js';
 import { Killer } from '../engine/killer.js';
 import type { Timers } from '../engine/timers.js';
 import { ClaimJobs } from '../life/claim.js';
@@ -77,6 +78,7 @@ export function createRuntime(
     timers,
     settings.killGraceMs,
   );
+  const interventions = new Interventions(store, processes, door, runs, killer);
   const heartbeat = new Heartbeat(store, processes, events, node);
   const engine = new Engine(
     cycle,
@@ -105,6 +107,7 @@ export function createRuntime(
     runs,
     cycle,
     killer,
+    interventions,
     engine,
   };
 }

@@ -1,0 +1,82 @@
+import type { FinishDoor } from '../life/finish.js';
+import type { RunJobs } from '../life/run.js';
+import type { Store } from '../life/store.js';
+import { RunNotActiveError } from '../model/errors.js';
+import type { Outcome } from '../model/outcome.js';
+import type { JobProcess } from '../runner/job-process.js';
+import type { ProcessRegistry } from '../runner/process-registry.js';
+import { deleteEntry } from '../store/enqueue.store.js';
+import type { JobRun } from '../store/entities/index.js';
+import { findEntry, requestKill, runningFacts } from '../store/run.store.js';
+import type { Killer } from './killer.js';
+
+type Asked = 'killed' | 'cancelled';
+
+/** What somebody may do to a job from outside while it waits or runs, on this node or another. */
+export class Interventions {
+  constructor(
+    private readonly store: Store,
+    private readonly processes: ProcessRegistry,
+    private readonly door: FinishDoor,
+    private readonly runs: RunJobs,
+    private readonly killer: Killer,
+  ) {}
+
+  /** Ends a run by hand. What its process still does would be in vain, so it is told. @throws RunNotActiveError */
+  async end(
+    runId: string,
+    outcome: Extract<Outcome, { kind: 'completed' | 'failed' | 'expired' }>,
+  ): Promise<JobRun> {
+    const ended = await this.finish(runId, outcome);
+    this.processes.find(runId)?.fence('its run was closed by hand');
+    return ended;
+  }
+
+  /** Takes a running entry back, in the database only. @returns null when it is not running @throws RunNotActiveError */
+  async takeBack(entryId: string): Promise<JobRun | null> {
+    const { dataSource, tables } = this.store;
+    const entry = await findEntry(dataSource, tables, { id: entryId });
+    if (entry?.status !== 'RUNNING' || entry.currentJobRunId === null)
+      return null;
+    return this.finish(entry.currentJobRunId, { kind: 'stopped' });
+  }
+
+  /** Deletes a waiting entry (null), stops a running one for good. @throws RunNotActiveError */
+  async cancel(entryId: string): Promise<JobRun | null> {
+    const { dataSource, tables } = this.store;
+    if (await deleteEntry(dataSource, tables, entryId, { onlyAvailable: true }))
+      return null;
+    const entry = await findEntry(dataSource, tables, { id: entryId });
+    if (!entry?.currentJobRunId) return null;
+    return this.stop(entry.currentJobRunId, 'cancelled');
+  }
+
+  /** Stops a run that is here; leaves word (null) for the node of one that is not. @throws RunNotActiveError */
+  async stop(runId: string, asked: Asked): Promise<JobRun | null> {
+    const process = this.processes.find(runId);
+    if (process) return this.stopHere(process, asked);
+    const { dataSource, tables } = this.store;
+    if (await requestKill(dataSource, tables, runId, asked)) return null;
+    throw new RunNotActiveError(runId);
+  }
+
+  private async stopHere(process: JobProcess, asked: Asked): Promise<JobRun> {
+    const over = process.isDecided;
+    const end = this.runs.endOf(process);
+    const timedOut = process.ageMs >= process.run.timeoutMs;
+    await this.killer.stop(process, {
+      kind: asked === 'killed' && timedOut ? 'timedOut' : asked,
+    });
+    const landed = await end;
+    if (!landed || over) throw new RunNotActiveError(process.jobRunId);
+    return landed.jobRun;
+  }
+
+  private async finish(runId: string, outcome: Outcome): Promise<JobRun> {
+    const { dataSource, tables } = this.store;
+    const facts = await runningFacts(dataSource, tables, runId);
+    const landed = facts && (await this.door.finish(facts, outcome));
+    if (!landed) throw new RunNotActiveError(runId);
+    return landed.jobRun;
+  }
+}
