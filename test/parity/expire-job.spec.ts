@@ -14,8 +14,8 @@ beforeAll(async () => {
 afterEach(() => bildad.sql('DELETE FROM bildad.job_queue_entries'));
 afterAll(() => bildad.close());
 
-const loseLease = (run: { id: string }, { sql } = bildad) =>
-  sql(
+const loseLease = (run: { id: string }) =>
+  bildad.sql(
     `UPDATE bildad.job_runs SET expires_at = now() - interval '1 s' WHERE id = $1`,
     [run.id],
   );
