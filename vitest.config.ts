@@ -8,6 +8,8 @@ export default defineConfig({
     setupFiles: ['test/support/leaks.setup.ts'],
     testTimeout: 20_000,
     hookTimeout: 30_000,
+    // A busy machine may need longer than the default second.
+    expect: { poll: { timeout: 10_000 } },
     typecheck: { enabled: false },
   },
 });

@@ -16,6 +16,8 @@ const RECORD_MS = 5_000;
 export class Engine {
   private readonly running: (() => void)[] = [];
   private nextBeat: (() => void) | undefined;
+  /** The lease that the next beat was set for. */
+  private beatLeaseMs = Infinity;
   private over = false;
   private stopped: Promise<void> | undefined;
 
@@ -38,6 +40,7 @@ export class Engine {
       this.timers.every('killer', SWEEP_MS, () => void this.killer.sweep()),
     );
     this.beatLater();
+    this.processes.watch({ added: () => this.beatInTime() });
     if (tickMs === false) return;
     this.running.push(
       this.timers.every('tick', tickMs, () => void this.tick()),
@@ -84,14 +87,22 @@ export class Engine {
 
   /** Each beat sets the next: an operator may change the lease meanwhile. */
   private beatLater(): void {
+    this.beatLeaseMs = this.node.leaseMs;
     this.nextBeat = this.timers.once(
       'heartbeat',
-      this.node.leaseMs / BEATS_PER_LEASE,
+      this.beatLeaseMs / BEATS_PER_LEASE,
       () => {
         void this.heartbeat.beat();
         if (!this.over) this.beatLater();
       },
     );
+  }
+
+  /** A run with a lease that was made shorter cannot wait for a beat that was set before. */
+  private beatInTime(): void {
+    if (this.over || this.node.leaseMs >= this.beatLeaseMs) return;
+    this.nextBeat?.();
+    this.beatLater();
   }
 
   private async tick(): Promise<void> {

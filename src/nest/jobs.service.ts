@@ -5,7 +5,7 @@ import {
   JobTemplateInUseError,
   JobTemplateNotFoundError,
 } from '../model/errors.js';
-import { oneOf, refuseUnknown, wholeNumber } from '../model/settings.js';
+import { oneOf, refuseUnknown, text, wholeNumber } from '../model/settings.js';
 import { JobQueueStatus, JobRunResult, JobRunStatus } from '../model/status.js';
 import {
   ensureConfig,
@@ -65,7 +65,9 @@ export class JobsService {
 
   /** A template an operator makes by hand; its entries wait until some node has a handler of its code. @throws BildadConfigError, InvalidJobSchemaError */
   async createJobTemplate(template: NewTemplate): Promise<JobTemplate> {
+    const code = text(template.code, 'code');
     const created = await insertTemplate(this.db, this.tables, {
+      name: code,
       jobModuleName: '',
       displayOrder: 0,
       defaultTimeoutMs: 3_600_000,
@@ -74,15 +76,11 @@ export class JobsService {
       defaultBackoff: null,
       jobContextSchema: {},
       active: true,
-      ...readTemplateFields({ name: template.code, ...template }),
-      code: readTemplateFields({ code: template.code }).code,
+      ...readTemplateFields(template),
+      code,
     });
     if (!created)
-      throw new BildadConfigError(
-        'code',
-        'a code that no template has',
-        template.code,
-      );
+      throw new BildadConfigError('code', 'a code that no template has', code);
     return created;
   }
 
@@ -91,6 +89,12 @@ export class JobsService {
     template: Pick<JobTemplate, 'id'>,
     changes: TemplateFields,
   ): Promise<JobTemplate> {
+    if ('code' in changes)
+      throw new BildadConfigError(
+        'code',
+        'no change: the code names a template for ever',
+        changes.code,
+      );
     const changed = await changeTemplate(
       this.db,
       this.tables,

@@ -6,6 +6,8 @@ import { refuseUnknown } from '../model/settings.js';
 const FIRST_DELAY_MS = 1_000;
 const MAX_DELAY_MS = 3_600_000;
 const JITTER = 0.5;
+/** More doublings than any duration holds; without an end they reach Infinity, and 0 times that is NaN. */
+const MAX_DOUBLINGS = 64;
 
 /**
  * The pause before the next run, in milliseconds, after the run whose counted retry number was
@@ -32,7 +34,7 @@ export function backoffDelay(
     backoff.maxDelay ?? MAX_DELAY_MS,
     'backoff.maxDelay',
   );
-  const whole = Math.min(first * 2 ** retry, max);
+  const whole = Math.min(first * 2 ** Math.min(retry, MAX_DOUBLINGS), max);
   return Math.round(whole * (1 - (backoff.jitter ?? JITTER) * random));
 }
 

@@ -36,10 +36,14 @@ export async function endRuns(
   { entries, runs }: Tables,
   asked: RunEnd[],
 ): Promise<(LandedEnd | null)[]> {
-  // Two ends of one run in a batch: the first given is it.
-  const ends = [
-    ...new Map(asked.toReversed().map((end) => [end.jobRunId, end])).values(),
-  ];
+  // Two ends of one run in a batch: the first given is it, but one that may not land gives way.
+  const chosen = new Map<string, RunEnd>();
+  for (const end of asked) {
+    const other = chosen.get(end.jobRunId);
+    if (!other || (other.onlyIfExpired && !end.onlyIfExpired))
+      chosen.set(end.jobRunId, end);
+  }
+  const ends = [...chosen.values()];
   const landed = await rows<JobRun & { fate: EntryFate }>(
     db,
     `WITH input AS (
@@ -91,11 +95,9 @@ export async function endRuns(
       { jobRun: asRun(run), entry: fate },
     ]),
   );
-  return asked.map(({ jobRunId }) => {
-    const end = byRun.get(jobRunId) ?? null;
-    byRun.delete(jobRunId);
-    return end;
-  });
+  return asked.map((end) =>
+    chosen.get(end.jobRunId) === end ? (byRun.get(end.jobRunId) ?? null) : null,
+  );
 }
 
 /**

@@ -29,7 +29,7 @@ export async function waitingForLock(
              AND wait_event_type = 'Lock' AND strpos(query, $1) > 0`,
           [text],
         ),
-      { timeout: 5_000, interval: 20 },
+      { interval: 20 },
     )
     .not.toEqual([]);
 }

@@ -1,0 +1,202 @@
+import { JobKilledError, RunNotActiveError } from 'nestjs-bildad';
+import { afterAll, afterEach, beforeAll, expect, it, vi } from 'vitest';
+import { bootApp, type TestApp } from '../support/app.js';
+import { GatedJob } from '../support/handlers.js';
+import { lockRows, waitingForLock } from '../support/lock.js';
+
+// expire_a_job: a run that is on no node any more is FAILED "Expired", its entry tried again or removed. Upstream waits
+// 30 days; ours finds such runs by the lease that their node no longer renews.
+
+let bildad: TestApp;
+beforeAll(async () => {
+  bildad = await bootApp({ providers: [GatedJob] });
+});
+afterEach(() => bildad.sql('DELETE FROM bildad.job_queue_entries'));
+afterAll(() => bildad.close());
+
+const loseLease = (run: { id: string }) =>
+  bildad.sql(
+    `UPDATE bildad.job_runs SET expires_at = now() - interval '1 s' WHERE id = $1`,
+    [run.id],
+  );
+
+it('fails the run as Expired; its entry is tried again', async () => {
+  const { engine, jobs } = bildad;
+  const run = await engine.enqueueAndRunJob(GatedJob, {}, { backoff: '1h' });
+  const { job } = await GatedJob.arrival();
+  expect(await engine.expireJob(run)).toMatchObject({
+    id: run.id,
+    status: 'DONE',
+    result: 'FAILED',
+    reason: 'Expired',
+  });
+  expect(
+    await jobs.getJobQueueEntryForIdentifier(run.jobRunIdentifier),
+  ).toMatchObject({ status: 'AVAILABLE', retry: 1, scheduled: true });
+  // It was on this node after all: it is told.
+  expect(job.signal.reason).toBeInstanceOf(JobKilledError);
+});
+
+it('without a retry left the entry leaves the queue', async () => {
+  const { engine, jobs } = bildad;
+  const run = await engine.enqueueAndRunJob(GatedJob, {}, { maxRetries: 0 });
+  await GatedJob.arrival();
+  await engine.expireJob(run);
+  expect(
+    await jobs.getJobQueueEntryForIdentifier(run.jobRunIdentifier),
+  ).toBeNull();
+});
+
+it('refuses a run that is DONE, and changes nothing', async () => {
+  const { engine, jobs } = bildad;
+  const run = await engine.enqueueAndRunJob(GatedJob, {});
+  (await GatedJob.arrival()).door.open(null);
+  await engine.waitForJob(run.jobRunIdentifier);
+  await expect(engine.expireJob(run)).rejects.toBeInstanceOf(RunNotActiveError);
+  expect(
+    await jobs.listJobRunsForIdentifier(run.jobRunIdentifier),
+  ).toMatchObject([{ result: 'SUCCEEDED', reason: null }]);
+});
+
+it('the engine expires what lost its lease, and only that, up to the last retry', async () => {
+  const { engine, jobs } = bildad;
+  const alive = await engine.enqueueAndRunJob(GatedJob, { name: 'alive' });
+  const living = await GatedJob.arrival();
+  const lost = await engine.enqueueAndRunJob(
+    GatedJob,
+    { name: 'lost' },
+    { maxRetries: 1, jobRunIdentifier: 'lost' },
+  );
+  const arrivals = [await GatedJob.arrival()];
+  await loseLease(lost);
+  expect(await jobs.listExpiredJobs()).toMatchObject([{ id: lost.id }]);
+  const first = await engine.runJobEngine();
+  expect(first).toMatchObject({
+    expire: [{ ok: true, jobRun: { id: lost.id, reason: 'Expired' } }],
+    start: [{ ok: true, jobRun: { jobRunIdentifier: 'lost', retry: 1 } }],
+  });
+  arrivals.push(await GatedJob.arrival());
+  await loseLease({ id: arrivals[1]!.job.jobRunId });
+  expect(await engine.runJobEngine()).toMatchObject({
+    expire: [{ ok: true, jobRun: { retry: 1, reason: 'Expired' } }],
+    start: [],
+  });
+  expect(await jobs.getJobQueueEntryForIdentifier('lost')).toBeNull();
+  expect(await jobs.listRunningJobRuns()).toMatchObject([{ id: alive.id }]);
+  for (const { door } of [...arrivals, living]) door.open(null);
+  await engine.waitForJob(alive.jobRunIdentifier);
+});
+
+it('an expired process cannot touch the run, nor the newer one', async () => {
+  const { engine, jobs } = bildad;
+  const run = await engine.enqueueAndRunJob(GatedJob, { deaf: true });
+  const old = await GatedJob.arrival();
+  await loseLease(run);
+  await engine.runJobEngine();
+  const young = await GatedJob.arrival();
+  const late = bildad.next('run.finishLost');
+  old.door.open('of the old process');
+  expect(await late).toMatchObject({ jobRunId: run.id, outcome: 'completed' });
+  expect(await jobs.listRunningJobRuns()).toMatchObject([
+    { id: young.job.jobRunId },
+  ]);
+  young.door.open('of the young one');
+  await engine.waitForJob(run.jobRunIdentifier);
+  expect(
+    await jobs.listJobRunsForIdentifier(run.jobRunIdentifier),
+  ).toMatchObject([
+    { reason: 'Expired', output: null },
+    { result: 'SUCCEEDED', output: 'of the young one' },
+  ]);
+});
+
+it('the heartbeat renews a living run, also right after the lease was made shorter', async () => {
+  const app = await bootApp({ providers: [GatedJob] });
+  const { engine, jobs } = app;
+  await jobs.updateJobConfig({ leaseMs: 2000 });
+  // From the next pass on.
+  await engine.runJobEngine();
+  const run = await engine.enqueueAndRunJob(GatedJob, {});
+  const { door, job } = await GatedJob.arrival();
+  /** From start to expiry, in milliseconds. */
+  const lease = async () => {
+    const [seen] = await jobs.listJobRunsForIdentifier(run.jobRunIdentifier);
+    return seen!.expiresAt.getTime() - seen!.startedAt.getTime();
+  };
+  expect(await lease()).toBe(2000);
+  // Pass after pass, until well after its first lease, the run is this node's.
+  const expired: unknown[] = [];
+  await expect
+    .poll(async () => {
+      expired.push(...(await engine.runJobEngine()).expire);
+      return lease();
+    })
+    .toBeGreaterThan(4500);
+  expect(expired).toEqual([]);
+  expect(job.signal.aborted).toBe(false);
+  const done = engine.waitForJob(run.jobRunIdentifier);
+  door.open(null);
+  expect(await done).toMatchObject({ id: run.id, result: 'SUCCEEDED' });
+  await app.close();
+});
+
+it('the heartbeat tells a process whose run was expired elsewhere', async () => {
+  const app = await bootApp({ providers: [GatedJob] });
+  await app.jobs.updateJobConfig({ leaseMs: 1000 });
+  await app.engine.runJobEngine();
+  const elsewhere = await bootApp({ database: app.database });
+  const run = await app.engine.enqueueAndRunJob(
+    GatedJob,
+    {},
+    { maxRetries: 0 },
+  );
+  const { job } = await GatedJob.arrival();
+  const late = app.next('run.finishLost');
+  await elsewhere.engine.expireJob(run);
+  expect(await late).toMatchObject({ jobRunId: run.id, outcome: 'failed' });
+  expect(job.signal.reason).toBeInstanceOf(JobKilledError);
+  await elsewhere.close();
+  await app.close();
+});
+
+it('a completion that meets an expiry decided on an older look is kept', async () => {
+  const { engine, dataSource } = bildad;
+  const busy = await engine.enqueueAndRunJob(GatedJob, {}, { maxRetries: 0 });
+  const holder = await GatedJob.arrival();
+  const run = await engine.enqueueAndRunJob(GatedJob, {});
+  const { door } = await GatedJob.arrival();
+
+  // While a statement that ends runs waits for a lock, further ends gather for the next one.
+  const unlock = await lockRows(
+    bildad,
+    'SELECT FROM bildad.job_runs WHERE id = $1',
+    [busy.id],
+  );
+  const failed = engine.failJob(busy, new Error('held up'));
+  await waitingForLock(bildad, 'ended AS');
+  await loseLease(run);
+  const query = vi.spyOn(dataSource, 'query');
+  const pass = engine.runJobEngine();
+  const looked = () =>
+    query.mock.calls.findIndex(([sql]) => sql.includes('ORDER BY r.id LIMIT'));
+  await expect.poll(looked).toBeGreaterThanOrEqual(0);
+  expect(await query.mock.results[looked()]!.value).toHaveLength(1);
+  query.mockRestore();
+  // The run was alive all the while, and ends well.
+  await bildad.sql(
+    `UPDATE bildad.job_runs SET expires_at = now() + interval '1 minute' WHERE id = $1`,
+    [run.id],
+  );
+  const process = engine.findJobProcess(run)!;
+  door.open('well');
+  await process.settled;
+  await unlock();
+  await failed;
+  expect(await pass).toMatchObject({ expire: [] });
+  expect(await engine.waitForJob(run.jobRunIdentifier)).toMatchObject({
+    id: run.id,
+    result: 'SUCCEEDED',
+    output: 'well',
+  });
+  holder.door.open(null);
+});
