@@ -8,6 +8,7 @@ import type { Settings } from '../model/settings.js';
 import { countOutcomes } from '../policy/counts.js';
 import type { ProcessRegistry } from '../runner/process-registry.js';
 import { promoteScheduled } from '../store/enqueue.store.js';
+import type { Claim } from '../store/claim.store.js';
 import type { JobRun } from '../store/entities/index.js';
 import { reopenOrphans } from '../store/finish.store.js';
 import { expiredFacts } from '../store/run.store.js';
@@ -36,6 +37,7 @@ export class EngineCycle {
   private lookAgain = false;
   private filling: Promise<JobOutcome[]> | undefined;
   private moreWaiting = false;
+  private readonly launching = new Set<Promise<JobRun>>();
 
   constructor(
     private readonly store: Store,
@@ -71,9 +73,23 @@ export class EngineCycle {
       await this.fill();
   }
 
+  /** Claims and launches one job, apart from passes and free slots. */
+  async launch(claiming: Promise<Claim>): Promise<JobRun> {
+    const launching = claiming.then(async ({ jobRun, claimed }) => {
+      await this.runs.launch(claimed);
+      return jobRun;
+    });
+    this.launching.add(launching);
+    try {
+      return await launching;
+    } finally {
+      this.launching.delete(launching);
+    }
+  }
+
   /** Resolves when nothing is being claimed or launched. */
   async idle(): Promise<void> {
-    await Promise.allSettled([this.pass, this.filling]);
+    await Promise.allSettled([this.pass, this.filling, ...this.launching]);
   }
 
   get freeSlots(): number {

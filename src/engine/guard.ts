@@ -21,27 +21,17 @@ export class SingleRunnerGuard {
    */
   async acquire(insist: boolean): Promise<string | null> {
     const { dataSource, tables } = this.store;
-    let taken = await acquireGuard(
-      dataSource,
-      tables,
-      this.name,
-      this.node.id,
-      insist,
-    );
-    if (taken === 'missing') {
+    const ask = () =>
+      acquireGuard(dataSource, tables, this.name, this.node.id, insist);
+    let answer = await ask();
+    if (!answer) {
       await ensureConfig(dataSource, tables, this.name);
-      taken = await acquireGuard(
-        dataSource,
-        tables,
-        this.name,
-        this.node.id,
-        insist,
-      );
+      answer = await ask();
     }
-    if (taken === 'held' || taken === 'missing') return null;
-    this.node.batchSize = taken.batchSize;
-    this.node.leaseMs = taken.leaseMs;
-    return taken.term;
+    if (!answer) return null;
+    this.node.batchSize = answer.batchSize;
+    this.node.leaseMs = answer.leaseMs;
+    return answer.term;
   }
 
   /** @returns true when somebody asked for another look: the guard is still held then */

@@ -34,6 +34,12 @@ export class ClaimJobs {
     return claimNext(dataSource, tables, this.claimer, templateIds, limit);
   }
 
+  /** @throws JobHandlerNotFoundError when this node could not run such a job */
+  checkHandler(code: string): void {
+    if (!this.runsJobs || !this.handlers.get(code))
+      throw new JobHandlerNotFoundError(code);
+  }
+
   /** @throws JobNotAvailableError, JobTemplateInactiveError, JobHandlerNotFoundError: nothing was claimed */
   async entry({
     id,
@@ -49,7 +55,10 @@ export class ClaimJobs {
     await this.checkRunnable(entry);
     const [claim] = await claimEntries(dataSource, tables, this.claimer, [id]);
     if (!claim)
-      throw new JobNotAvailableError(jobRunIdentifier, 'it is running already');
+      throw new JobNotAvailableError(
+        jobRunIdentifier,
+        'it is running, or was claimed by somebody else just now',
+      );
     return claim;
   }
 

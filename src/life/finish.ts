@@ -48,7 +48,8 @@ export class FinishDoor {
       ...this.verdict(run, outcome),
     };
     const landed = await this.leave(end);
-    this.tell(run, outcome, landed);
+    // A lease that was renewed meanwhile is good news, and nobody's loss.
+    if (landed || !onlyIfExpired) this.tell(run, outcome, landed);
     return landed;
   }
 

@@ -1,5 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import {
+  InvalidJobContextError,
   JobHandlerNotFoundError,
   JobNotAvailableError,
 } from '../model/errors.js';
@@ -7,7 +8,7 @@ import type { JobEvents } from '../model/events.js';
 import type { ClaimedRun } from '../model/facts.js';
 import type { ExecutionLogger, JobExecution } from '../model/job-execution.js';
 import type { Outcome } from '../model/outcome.js';
-import type { ContextContract } from '../policy/context.js';
+import { narrowed, type ContextContract } from '../policy/context.js';
 import type { HandlerRegistry } from '../runner/handler-registry.js';
 import { JobProcess } from '../runner/job-process.js';
 import type { ProcessRegistry } from '../runner/process-registry.js';
@@ -33,7 +34,7 @@ export class RunJobs {
   /**
    * Resolves when the handler has been started. A context that is invalid by now ends the run without
    * launching it, whatever `maxRetries` is: it would fail every time.
-   * @throws InvalidJobContextError, JobHandlerNotFoundError, JobNotAvailableError
+   * @throws InvalidJobContextError, InvalidJobSchemaError, JobHandlerNotFoundError, JobNotAvailableError
    */
   async launch(run: ClaimedRun): Promise<JobProcess> {
     const handler = this.handlers.get(run.templateCode);
@@ -82,12 +83,17 @@ export class RunJobs {
     run: ClaimedRun,
   ): Promise<unknown> {
     try {
-      return await contract.decode(run.jobContext);
+      const { operatorSchema, templateCode, jobContext } = run;
+      return await narrowed(contract, operatorSchema, templateCode).decode(
+        jobContext,
+      );
     } catch (error) {
-      await this.door.finish(run, {
-        kind: 'invalidContext',
-        error: error as Error,
-      });
+      await this.door.finish(
+        run,
+        error instanceof InvalidJobContextError
+          ? { kind: 'invalidContext', error }
+          : { kind: 'failed', error },
+      );
       throw error;
     }
   }

@@ -2,10 +2,17 @@ import {
   JobTemplateInactiveError,
   JobTemplateNotFoundError,
 } from '../model/errors.js';
-import { contextContract, type ContextContract } from '../policy/context.js';
+import {
+  contextContract,
+  narrowed,
+  type ContextContract,
+} from '../policy/context.js';
 import type { HandlerRegistry } from '../runner/handler-registry.js';
 import type { JobTemplate } from '../store/entities/index.js';
-import { findTemplate } from '../store/template.store.js';
+import {
+  findKnownTemplate,
+  type KnownTemplate,
+} from '../store/template.store.js';
 import type { Store } from './store.js';
 
 /** How long an operator's change of a template may go unnoticed by `enqueueJob`. Activity is checked by the insert itself. */
@@ -17,7 +24,7 @@ export interface JobReference {
   contract?: ContextContract;
 }
 
-export interface KnownTemplate {
+export interface OpenTemplate {
   template: JobTemplate;
   contract: ContextContract;
 }
@@ -26,7 +33,7 @@ export interface KnownTemplate {
 export class Templates {
   private readonly byCode = new Map<
     string,
-    { template: JobTemplate; readAt: number }
+    KnownTemplate & { readAt: number }
   >();
 
   constructor(
@@ -35,33 +42,27 @@ export class Templates {
   ) {}
 
   /** @throws JobTemplateNotFoundError, JobTemplateInactiveError, InvalidJobSchemaError */
-  async resolve({ code, contract }: JobReference): Promise<KnownTemplate> {
-    const template = await this.read(code);
+  async resolve({ code, contract }: JobReference): Promise<OpenTemplate> {
+    const { template, operatorSchema } = await this.read(code);
     if (!template.active) throw new JobTemplateInactiveError(code);
-    return {
-      template,
-      contract:
-        contract ??
-        this.handlers.get(code)?.contract ??
-        contextContract(template.jobContextSchema, code),
-    };
+    const declared =
+      contract ??
+      this.handlers.get(code)?.contract ??
+      contextContract(template.jobContextSchema, code);
+    return { template, contract: narrowed(declared, operatorSchema, code) };
   }
 
   forget(code: string): void {
     this.byCode.delete(code);
   }
 
-  private async read(code: string): Promise<JobTemplate> {
+  private async read(code: string): Promise<KnownTemplate> {
     const known = this.byCode.get(code);
-    if (known && performance.now() - known.readAt < FRESH_MS)
-      return known.template;
-    const template = await findTemplate(
-      this.store.dataSource,
-      this.store.tables,
-      { code },
-    );
-    if (!template) throw new JobTemplateNotFoundError(code);
-    this.byCode.set(code, { template, readAt: performance.now() });
-    return template;
+    if (known && performance.now() - known.readAt < FRESH_MS) return known;
+    const { dataSource, tables } = this.store;
+    const found = await findKnownTemplate(dataSource, tables, code);
+    if (!found) throw new JobTemplateNotFoundError(code);
+    this.byCode.set(code, { ...found, readAt: performance.now() });
+    return found;
   }
 }

@@ -1,5 +1,5 @@
 import type { BackoffData } from './backoff.js';
-import type { JsonValue } from './json.js';
+import type { JsonSchema, JsonValue } from './json.js';
 
 /** What the verdict on a run needs to know of it and of its queue entry. */
 export interface RunFacts {
@@ -21,6 +21,8 @@ export interface ClaimedRun extends RunFacts {
   jobTemplateId: string;
   jobProcessName: string;
   jobContext: JsonValue;
+  /** A schema that an operator gave the template, on top of what the handler's class demands. */
+  operatorSchema: JsonSchema | null;
   timeoutMs: number;
   timeoutAt: Date;
 }

@@ -98,7 +98,9 @@ export class JobEngineService {
 
   /**
    * Adds a job and runs it at once on this node, bypassing priority and free slots: use it sparingly.
-   * Upstream: `enqueue_and_run_job`. @returns its run, launched
+   * Upstream: `enqueue_and_run_job`.
+   * @returns its run, launched
+   * @throws JobHandlerNotFoundError when this node cannot run it: nothing is enqueued then; and as `enqueueJob`
    */
   async enqueueAndRunJob<J extends Job>(
     job: J,
@@ -106,6 +108,7 @@ export class JobEngineService {
     options: WithoutManager = {},
   ): Promise<JobRun> {
     refuseManager(options);
+    this.bildad.claims.checkHandler(referenceTo(job).code);
     const entry = await this.enqueueJob(job, context, options);
     try {
       return await this.runJob(entry);
@@ -145,9 +148,8 @@ export class JobEngineService {
   async runJob(
     entry: Pick<JobQueueEntry, 'id' | 'jobRunIdentifier'>,
   ): Promise<JobRun> {
-    const { jobRun, claimed } = await this.bildad.claims.entry(entry);
-    await this.bildad.runs.launch(claimed);
-    return jobRun;
+    const { cycle, claims } = this.bildad;
+    return cycle.launch(claims.entry(entry));
   }
 
   /**
@@ -156,12 +158,10 @@ export class JobEngineService {
    * @throws RunNotActiveError when it is not RUNNING, JobNotAvailableError when it lives on another node
    */
   async launchJobProcess(run: Pick<JobRun, 'id'>): Promise<JobRun> {
-    if (!this.findJobProcess(run)) {
-      const { jobRun, claimed } = await this.bildad.claims.run(run.id);
-      await this.bildad.runs.launch(claimed);
-      return jobRun;
-    }
-    return this.runningRun(run.id);
+    const { cycle, claims } = this.bildad;
+    return this.findJobProcess(run)
+      ? this.runningRun(run.id)
+      : cycle.launch(claims.run(run.id));
   }
 
   /**

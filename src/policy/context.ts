@@ -19,7 +19,7 @@ export interface ContextContract {
   /** As stored in the template. */
   schema: JsonSchema;
   /** A context as stored, turned into what the handler gets. @throws InvalidJobContextError */
-  decode(stored: JsonValue): Promise<unknown>;
+  decode: (stored: JsonValue) => Promise<unknown>;
 }
 
 /** For templates that name no context: anything JSON can carry. */
@@ -37,6 +37,23 @@ export function contextContract(
   return typeof context === 'function'
     ? ofClass(context, owner)
     : ofSchema(context, owner);
+}
+
+/**
+ * A contract that demands what an operator's schema demands as well. What a class declared itself is not
+ * checked again: a newer deploy's schema must not refuse the contexts that this deploy's class accepts.
+ */
+export function narrowed(
+  contract: ContextContract,
+  operatorSchema: JsonSchema | null,
+  owner: string,
+): ContextContract {
+  if (!operatorSchema) return contract;
+  const { schema, decode } = ofSchema(operatorSchema, owner);
+  return {
+    schema,
+    decode: (stored) => decode(stored).then(() => contract.decode(stored)),
+  };
 }
 
 /**

@@ -1,5 +1,5 @@
 import type { ClaimedRun } from '../model/facts.js';
-import { asRun, runColumns } from './columns.js';
+import { asRun, operatorSchema, runColumns } from './columns.js';
 import type { JobRun } from './entities/index.js';
 import { rows, type Queryable, type Tables } from './tables.js';
 
@@ -95,7 +95,7 @@ async function claim(
      )
      SELECT ${runColumns('born')}, t.code AS "templateCode", taken.max_retries AS "maxRetries",
             taken.uncounted_runs AS "uncountedRuns", coalesce(taken.backoff, t.default_backoff) AS backoff,
-            taken.timeout_ms::float8 AS "timeoutMs"
+            taken.timeout_ms::float8 AS "timeoutMs", ${operatorSchema('t')}
      FROM born JOIN taken ON taken.run_id = born.id LEFT JOIN ${templates} t ON t.id = born.job_template_id
      ORDER BY taken.priority, taken.id`,
     [nodeId, leaseMs, ...parameters],
@@ -123,7 +123,8 @@ export async function adoptRun(
      )
      SELECT ${runColumns('r')}, coalesce(t.code, '') AS "templateCode", coalesce(e.max_retries, 0) AS "maxRetries",
             coalesce(e.uncounted_runs, 0) AS "uncountedRuns", coalesce(e.backoff, t.default_backoff) AS backoff,
-            greatest(extract(epoch FROM r.timeout_at - clock_timestamp()) * 1000, 0)::float8 AS "timeoutMs"
+            greatest(extract(epoch FROM r.timeout_at - clock_timestamp()) * 1000, 0)::float8 AS "timeoutMs",
+            ${operatorSchema('t')}
      FROM adopted r LEFT JOIN ${entries} e ON e.id = r.job_queue_entry_id AND e.current_job_run_id = r.id
        LEFT JOIN ${templates} t ON t.id = r.job_template_id`,
     [nodeId, leaseMs, runId],
@@ -140,6 +141,7 @@ type ClaimRow = JobRun &
     | 'backoff'
     | 'timeoutMs'
     | 'jobContext'
+    | 'operatorSchema'
   >;
 
 function asClaim(row: ClaimRow): Claim {
@@ -149,6 +151,7 @@ function asClaim(row: ClaimRow): Claim {
     uncountedRuns,
     backoff,
     timeoutMs,
+    operatorSchema,
     ...run
   } = row;
   const {
@@ -175,6 +178,7 @@ function asClaim(row: ClaimRow): Claim {
       timeoutAt,
       jobProcessName,
       jobContext,
+      operatorSchema,
     },
   };
 }

@@ -71,6 +71,11 @@ export const templateColumns = select({
   updatedAt: 'updated_at',
 });
 
+/** The template's schema if an operator wrote it, null if it is what the class declared. */
+export const operatorSchema = (t: string) =>
+  `CASE WHEN ${t}.job_context_schema IS DISTINCT FROM ${t}.declared -> 'jobContextSchema'
+     THEN ${t}.job_context_schema END AS "operatorSchema"`;
+
 export const asEntry = (row: object) => Object.assign(new JobQueueEntry(), row);
 export const asRun = (row: object) => Object.assign(new JobRun(), row);
 export const asTemplate = (row: object) =>

@@ -1,8 +1,8 @@
 import { rows, type Queryable, type Tables } from './tables.js';
 
-export interface GuardTerm {
-  /** Fencing number of this pass. */
-  term: string;
+export interface GuardAnswer {
+  /** Fencing number of the pass that may begin; null when another node holds the guard. */
+  term: string | null;
   batchSize: number;
   leaseMs: number;
 }
@@ -11,7 +11,7 @@ export interface GuardTerm {
  * Takes the single-runner guard when it is free by the database's clock. When it is not, `insist` asks
  * its holder to look once more before letting go, so that what the caller wanted done is done. One
  * short statement and no session state: PgBouncer in transaction mode is fine.
- * @returns the term, `'held'` by somebody else, or `'missing'` when the config row is not there
+ * @returns null when the config row is not there
  */
 export async function acquireGuard(
   db: Queryable,
@@ -19,26 +19,27 @@ export async function acquireGuard(
   name: string,
   node: string,
   insist: boolean,
-): Promise<GuardTerm | 'held' | 'missing'> {
-  const [row] = await rows<GuardTerm & { mine: boolean }>(
+): Promise<GuardAnswer | null> {
+  const [answer] = await rows<GuardAnswer>(
     db,
     `WITH config AS MATERIALIZED (
-       SELECT name, guard_expires_at IS NULL OR guard_expires_at <= clock_timestamp() AS free
+       SELECT name, batch_size, lease_ms,
+              guard_expires_at IS NULL OR guard_expires_at <= clock_timestamp() AS free
        FROM ${configs} WHERE name = $1 FOR UPDATE
      ), taken AS (
        UPDATE ${configs} c SET
          guard_holder = CASE WHEN free THEN $2 ELSE guard_holder END,
          guard_term = CASE WHEN free THEN guard_term + 1 ELSE guard_term END,
-         guard_expires_at = CASE WHEN free THEN clock_timestamp() + lease_ms * interval '1 ms' ELSE guard_expires_at END,
+         guard_expires_at = CASE WHEN free THEN clock_timestamp() + c.lease_ms * interval '1 ms' ELSE guard_expires_at END,
          guard_look_again = NOT free
        FROM config WHERE c.name = config.name AND (config.free OR $3)
-       RETURNING c.guard_term::text AS term, c.batch_size AS "batchSize", c.lease_ms AS "leaseMs"
-     ) SELECT config.free AS mine, taken.* FROM config LEFT JOIN taken ON true`,
+       RETURNING c.guard_term
+     )
+     SELECT CASE WHEN free THEN guard_term::text END AS term, batch_size AS "batchSize", lease_ms AS "leaseMs"
+     FROM config LEFT JOIN taken ON true`,
     [name, node, insist],
   );
-  if (!row) return 'missing';
-  const { mine, ...term } = row;
-  return mine ? term : 'held';
+  return answer ?? null;
 }
 
 /**

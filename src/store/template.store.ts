@@ -1,4 +1,5 @@
-import { asTemplate, templateColumns } from './columns.js';
+import type { JsonSchema } from '../model/json.js';
+import { asTemplate, operatorSchema, templateColumns } from './columns.js';
 import type { JobTemplate } from './entities/index.js';
 import { rows, type Queryable, type Tables } from './tables.js';
 
@@ -104,6 +105,27 @@ export async function findTemplate(
     [value],
   );
   return row ? asTemplate(row) : null;
+}
+
+/** A template, and its schema if an operator wrote it. */
+export interface KnownTemplate {
+  template: JobTemplate;
+  operatorSchema: JsonSchema | null;
+}
+
+export async function findKnownTemplate(
+  db: Queryable,
+  { templates }: Tables,
+  code: string,
+): Promise<KnownTemplate | null> {
+  const [row] = await rows<JobTemplate & Pick<KnownTemplate, 'operatorSchema'>>(
+    db,
+    `SELECT ${templateColumns('t')}, ${operatorSchema('t')} FROM ${templates} t WHERE t.code = $1`,
+    [code],
+  );
+  if (!row) return null;
+  const { operatorSchema: schema, ...template } = row;
+  return { template: asTemplate(template), operatorSchema: schema };
 }
 
 export type TemplateChanges = Partial<Omit<TemplateDeclaration, 'code'>> & {
