@@ -7,7 +7,7 @@ export class StderrLogger extends ConsoleLogger {
     super({
       logLevels: ['warn', 'error', 'fatal'],
       // Undefined, not false, where there is no terminal.
-      colors: process.stderr.isTTY === true,
+      colors: Boolean(process.stderr.isTTY),
     });
   }
 
