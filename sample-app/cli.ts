@@ -42,7 +42,7 @@ export async function readOptions(
     once,
     folder: help || folder === undefined ? REPOSITORY : await existing(folder),
     databaseUrl: env['DATABASE_URL'] || undefined,
-    port: portNumber(env['PORT'] || '3000'),
+    port: help ? 0 : portNumber(env['PORT'] || '3000'),
   };
 }
 

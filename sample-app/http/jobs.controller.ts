@@ -69,6 +69,8 @@ export class JobsController {
 
   @Get(':identifier')
   async find(@Param('identifier') identifier: string) {
+    // PostgreSQL cannot store a NUL, so no job is called that.
+    if (identifier.includes('\0')) throw new JobNotFoundError(identifier);
     const [entry, runs] = await Promise.all([
       this.jobs.getJobQueueEntryForIdentifier(identifier),
       this.jobs.listJobRunsForIdentifier(identifier),
