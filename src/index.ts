@@ -28,7 +28,8 @@ export {
   type Job,
   type JobContext,
 } from './nest/job-engine.service.js';
-export { JobsService, type Page } from './nest/jobs.service.js';
+export { JobsService } from './nest/jobs.service.js';
+export type { Page } from './nest/paging.js';
 export type { NewTemplate, TemplateFields } from './nest/template-fields.js';
 export type { ContextClass } from './policy/context.js';
 export { RULES as OUTCOME_RULES } from './policy/verdict.js';

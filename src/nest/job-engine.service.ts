@@ -26,6 +26,7 @@ import type {
 } from '../store/entities/index.js';
 import { findEntry, findLastRun, findRun } from '../store/run.store.js';
 import { findTemplate } from '../store/template.store.js';
+import { identifier, idOf } from './ids.js';
 import { referenceTo } from './job-reference.js';
 import { BILDAD_RUNTIME, type BildadRuntime } from './runtime.js';
 
@@ -149,7 +150,9 @@ export class JobEngineService {
     entry: Pick<JobQueueEntry, 'id' | 'jobRunIdentifier'>,
   ): Promise<JobRun> {
     const { cycle, claims } = this.bildad;
-    return cycle.launch(claims.entry(entry));
+    return cycle.launch(
+      claims.entry({ ...entry, id: idOf(entry, 'queue entry') }),
+    );
   }
 
   /**
@@ -159,25 +162,35 @@ export class JobEngineService {
    */
   async launchJobProcess(run: Pick<JobRun, 'id'>): Promise<JobRun> {
     const { cycle, claims } = this.bildad;
+    const id = idOf(run, 'run');
     return this.findJobProcess(run)
-      ? this.runningRun(run.id)
-      : cycle.launch(claims.run(run.id));
+      ? this.runningRun(id)
+      : cycle.launch(claims.run(id));
   }
 
   /**
    * Ends a run as SUCCEEDED, with an optional output; its entry leaves the queue.
    * Upstream: `complete_a_job`. @throws RunNotActiveError when it is not RUNNING: nothing is changed
    */
-  completeJob(run: Pick<JobRun, 'id'>, output?: unknown): Promise<JobRun> {
-    return this.bildad.interventions.end(run.id, { kind: 'completed', output });
+  async completeJob(
+    run: Pick<JobRun, 'id'>,
+    output?: unknown,
+  ): Promise<JobRun> {
+    return this.bildad.interventions.end(idOf(run, 'run'), {
+      kind: 'completed',
+      output,
+    });
   }
 
   /**
    * Ends a run as FAILED with the error's text as reason; its entry is tried again or leaves the queue.
    * Upstream: `fail_a_job`. @throws RunNotActiveError when it is not RUNNING: nothing is changed
    */
-  failJob(run: Pick<JobRun, 'id'>, error: unknown): Promise<JobRun> {
-    return this.bildad.interventions.end(run.id, { kind: 'failed', error });
+  async failJob(run: Pick<JobRun, 'id'>, error: unknown): Promise<JobRun> {
+    return this.bildad.interventions.end(idOf(run, 'run'), {
+      kind: 'failed',
+      error,
+    });
   }
 
   /**
@@ -185,8 +198,8 @@ export class JobEngineService {
    * queue. The engine does this by itself when a lease is over. Upstream: `expire_a_job`.
    * @throws RunNotActiveError when it is not RUNNING: nothing is changed
    */
-  expireJob(run: Pick<JobRun, 'id'>): Promise<JobRun> {
-    return this.bildad.interventions.end(run.id, { kind: 'expired' });
+  async expireJob(run: Pick<JobRun, 'id'>): Promise<JobRun> {
+    return this.bildad.interventions.end(idOf(run, 'run'), { kind: 'expired' });
   }
 
   /**
@@ -195,8 +208,8 @@ export class JobEngineService {
    * the owning node and returns null. Upstream: `kill_a_job`.
    * @throws RunNotActiveError when it is not RUNNING: nothing is changed
    */
-  killJob(run: Pick<JobRun, 'id'>): Promise<JobRun | null> {
-    return this.bildad.interventions.stop(run.id, 'killed');
+  async killJob(run: Pick<JobRun, 'id'>): Promise<JobRun | null> {
+    return this.bildad.interventions.stop(idOf(run, 'run'), 'killed');
   }
 
   /**
@@ -205,8 +218,10 @@ export class JobEngineService {
    * @returns the run, or null when the entry is not running
    * @throws RunNotActiveError when the run ended meanwhile
    */
-  stopJobInQueue(entry: Pick<JobQueueEntry, 'id'>): Promise<JobRun | null> {
-    return this.bildad.interventions.takeBack(entry.id);
+  async stopJobInQueue(
+    entry: Pick<JobQueueEntry, 'id'>,
+  ): Promise<JobRun | null> {
+    return this.bildad.interventions.takeBack(idOf(entry, 'queue entry'));
   }
 
   /**
@@ -215,13 +230,18 @@ export class JobEngineService {
    */
   async removeJobFromQueue(entry: Pick<JobQueueEntry, 'id'>): Promise<void> {
     const { dataSource, tables } = this.bildad.store;
-    await deleteEntry(dataSource, tables, entry.id, { onlyAvailable: false });
+    await deleteEntry(dataSource, tables, idOf(entry, 'queue entry'), {
+      onlyAvailable: false,
+    });
   }
 
   /** The retry number of the entry's next run: its current run's + 1, or 0 when none has run. Upstream: `get_retry_count`. */
   async getRetryCount(entry: Pick<JobQueueEntry, 'id'>): Promise<number> {
     const { dataSource, tables } = this.bildad.store;
-    return (await findEntry(dataSource, tables, { id: entry.id }))?.retry ?? 0;
+    return (
+      (await findEntry(dataSource, tables, { id: idOf(entry, 'queue entry') }))
+        ?.retry ?? 0
+    );
   }
 
   /**
@@ -260,8 +280,8 @@ export class JobEngineService {
    * and not tried again. On another node that happens when it sees the request.
    * @throws RunNotActiveError when it ended meanwhile
    */
-  cancelJob(entry: Pick<JobQueueEntry, 'id'>): Promise<JobRun | null> {
-    return this.bildad.interventions.cancel(entry.id);
+  async cancelJob(entry: Pick<JobQueueEntry, 'id'>): Promise<JobRun | null> {
+    return this.bildad.interventions.cancel(idOf(entry, 'queue entry'));
   }
 
   /**
@@ -283,7 +303,7 @@ export class JobEngineService {
       context ?? run.jobContext,
       options,
       {
-        retryOfJobRunId: run.id,
+        retryOfJobRunId: idOf(run, 'run'),
       },
     );
   }
@@ -297,6 +317,7 @@ export class JobEngineService {
     { timeout = '1m' }: { timeout?: Duration } = {},
   ): Promise<JobRun> {
     const { store, events } = this.bildad;
+    identifier(jobRunIdentifier);
     return waitForFinalRun(
       store,
       events,

@@ -5,14 +5,9 @@ import {
   JobTemplateInUseError,
   JobTemplateNotFoundError,
 } from '../model/errors.js';
-import { oneOf, refuseUnknown, text, wholeNumber } from '../model/settings.js';
+import { oneOf } from '../model/settings.js';
 import { JobQueueStatus, JobRunResult, JobRunStatus } from '../model/status.js';
-import {
-  ensureConfig,
-  readConfig,
-  updateConfig,
-  type ConfigChanges,
-} from '../store/config.store.js';
+import type { ConfigChanges } from '../store/config.store.js';
 import type {
   JobConfig,
   JobQueueEntry,
@@ -25,21 +20,17 @@ import {
   deleteTemplate,
   insertTemplate,
 } from '../store/template.store.js';
+import { changeConfig, currentConfig } from './job-config.js';
+import { identifier, idOf } from './ids.js';
+import { listPage, type Page } from './paging.js';
 import { BILDAD_RUNTIME, type BildadRuntime } from './runtime.js';
 import {
+  readNewTemplate,
   readTemplateFields,
   type NewTemplate,
   type TemplateFields,
 } from './template-fields.js';
 
-export interface Page {
-  /** From 0. Default 0. */
-  page?: number;
-  /** Default: the config's `defaultPageSize`. */
-  limit?: number;
-}
-
-const MAX_LIMIT = 1_000;
 const PAST = Raw((column) => `${column} <= clock_timestamp()`);
 const QUEUE_ORDER = { priority: 'ASC', id: 'ASC' } as const;
 const NEWEST_FIRST = { id: 'DESC' } as const;
@@ -65,22 +56,14 @@ export class JobsService {
 
   /** A template an operator makes by hand; its entries wait until some node has a handler of its code. @throws BildadConfigError, InvalidJobSchemaError */
   async createJobTemplate(template: NewTemplate): Promise<JobTemplate> {
-    const code = text(template.code, 'code');
-    const created = await insertTemplate(this.db, this.tables, {
-      name: code,
-      jobModuleName: '',
-      displayOrder: 0,
-      defaultTimeoutMs: 3_600_000,
-      defaultMaxRetries: 3,
-      defaultPriority: 5,
-      defaultBackoff: null,
-      jobContextSchema: {},
-      active: true,
-      ...readTemplateFields(template),
-      code,
-    });
+    const read = readNewTemplate(template);
+    const created = await insertTemplate(this.db, this.tables, read);
     if (!created)
-      throw new BildadConfigError('code', 'a code that no template has', code);
+      throw new BildadConfigError(
+        'code',
+        'a code that no template has',
+        read.code,
+      );
     return created;
   }
 
@@ -98,7 +81,7 @@ export class JobsService {
     const changed = await changeTemplate(
       this.db,
       this.tables,
-      template.id,
+      idOf(template, 'template'),
       readTemplateFields(changes),
     );
     if (!changed) throw new JobTemplateNotFoundError(`template ${template.id}`);
@@ -108,10 +91,11 @@ export class JobsService {
 
   /** @throws JobTemplateInUseError while an entry or a run refers to it, JobTemplateNotFoundError */
   async deleteJobTemplate(template: Pick<JobTemplate, 'id'>): Promise<void> {
-    const known = await this.templates.findOneBy({ id: template.id });
-    if (!known) throw new JobTemplateNotFoundError(`template ${template.id}`);
+    const id = idOf(template, 'template');
+    const known = await this.templates.findOneBy({ id });
+    if (!known) throw new JobTemplateNotFoundError(`template ${id}`);
     const deleted = await this.db.transaction((manager) =>
-      deleteTemplate(manager, this.tables, template.id),
+      deleteTemplate(manager, this.tables, id),
     );
     if (!deleted) throw new JobTemplateInUseError(known.code);
     this.bildad.templates.forget(known.code);
@@ -120,9 +104,9 @@ export class JobsService {
   // Runs
 
   /** All runs of a job, the first one first. */
-  listJobRunsForIdentifier(jobRunIdentifier: string): Promise<JobRun[]> {
+  async listJobRunsForIdentifier(jobRunIdentifier: string): Promise<JobRun[]> {
     return this.runs.find({
-      where: { jobRunIdentifier },
+      where: { jobRunIdentifier: identifier(jobRunIdentifier) },
       order: { retry: 'ASC' },
     });
   }
@@ -173,10 +157,12 @@ export class JobsService {
 
   // Queue
 
-  getJobQueueEntryForIdentifier(
+  async getJobQueueEntryForIdentifier(
     jobRunIdentifier: string,
   ): Promise<JobQueueEntry | null> {
-    return findEntry(this.db, this.tables, { jobRunIdentifier });
+    return findEntry(this.db, this.tables, {
+      jobRunIdentifier: identifier(jobRunIdentifier),
+    });
   }
 
   /** AVAILABLE and due, in the order they will run. */
@@ -211,52 +197,34 @@ export class JobsService {
   }
 
   /** 1 is next; null when it is not waiting in the queue. */
-  getQueuePositionForJobRunIdentifier(
+  async getQueuePositionForJobRunIdentifier(
     jobRunIdentifier: string,
   ): Promise<number | null> {
-    return queuePosition(this.db, this.tables, jobRunIdentifier);
+    return queuePosition(this.db, this.tables, identifier(jobRunIdentifier));
   }
 
   // Config
 
-  async getJobConfig(): Promise<JobConfig> {
-    const { name } = this.bildad.settings;
-    const config = await readConfig(this.db, this.tables, name);
-    if (config) return config;
-    await ensureConfig(this.db, this.tables, name);
-    return (await readConfig(this.db, this.tables, name))!;
+  getJobConfig(): Promise<JobConfig> {
+    return currentConfig(this.bildad);
   }
 
   /** In force on every node from its next pass on. @throws BildadConfigError */
-  async updateJobConfig(changes: ConfigChanges): Promise<JobConfig> {
-    refuseUnknown(changes, '', ['defaultPageSize', 'batchSize', 'leaseMs']);
-    const within = (field: keyof ConfigChanges, min: number, max: number) => {
-      if (changes[field] !== undefined)
-        wholeNumber(changes[field], field, min, max);
-    };
-    within('defaultPageSize', 1, MAX_LIMIT);
-    within('batchSize', 1, 100_000);
-    within('leaseMs', 1_000, 86_400_000);
-    await this.getJobConfig();
-    return (await updateConfig(
-      this.db,
-      this.tables,
-      this.bildad.settings.name,
-      changes,
-    ))!;
+  updateJobConfig(changes: ConfigChanges): Promise<JobConfig> {
+    return changeConfig(this.bildad, changes);
   }
 
-  private async list<T extends object>(
+  private list<T extends object>(
     repository: Repository<T>,
-    { page = 0, limit }: Page,
+    page: Page,
     query: FindManyOptions<T>,
   ): Promise<T[]> {
-    wholeNumber(page, 'page', 0, Number.MAX_SAFE_INTEGER / MAX_LIMIT);
-    const take =
-      limit === undefined
-        ? (await this.getJobConfig()).defaultPageSize
-        : wholeNumber(limit, 'limit', 1, MAX_LIMIT);
-    return repository.find({ ...query, take, skip: page * take });
+    return listPage(
+      repository,
+      page,
+      query,
+      async () => (await this.getJobConfig()).defaultPageSize,
+    );
   }
 
   private get db() {

@@ -62,3 +62,21 @@ export function readTemplateFields<F extends Partial<NewTemplate>>(
   }
   return read as F;
 }
+
+/** A template an operator makes, with what was left out. @throws BildadConfigError, InvalidJobSchemaError */
+export function readNewTemplate(fields: NewTemplate) {
+  const code = text(fields.code, 'code');
+  return {
+    name: code,
+    jobModuleName: '',
+    displayOrder: 0,
+    defaultTimeoutMs: 3_600_000,
+    defaultMaxRetries: 3,
+    defaultPriority: 5,
+    defaultBackoff: null,
+    jobContextSchema: {},
+    active: true,
+    ...readTemplateFields(fields),
+    code,
+  };
+}

@@ -1,0 +1,21 @@
+import { BildadConfigError } from '../model/errors.js';
+import { text } from '../model/settings.js';
+
+const LARGEST = 2n ** 63n - 1n;
+
+/** The id of a run, entry or template as PostgreSQL takes it. @throws BildadConfigError */
+export function idOf(row: { id: string }, kind: string): string {
+  const id: unknown = (row as { id?: unknown } | null | undefined)?.id;
+  if (typeof id !== 'string' || !/^\d{1,19}$/.test(id) || BigInt(id) > LARGEST)
+    throw new BildadConfigError(
+      kind,
+      `a ${kind}, or an object with the id of one`,
+      row,
+    );
+  return id;
+}
+
+/** @throws BildadConfigError */
+export function identifier(jobRunIdentifier: string): string {
+  return text(jobRunIdentifier, 'jobRunIdentifier', 500);
+}
