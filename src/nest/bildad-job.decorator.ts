@@ -1,4 +1,4 @@
-import { applyDecorators, Injectable, SetMetadata } from '@nestjs/common';
+import { SetMetadata } from '@nestjs/common';
 import type { Backoff } from '../model/backoff.js';
 import type { Duration } from '../model/duration.js';
 import type { JsonSchema } from '../model/json.js';
@@ -28,7 +28,8 @@ export const BILDAD_JOB = Symbol('nestjs-bildad:job');
 
 /** Makes a provider the handler of a job template. Its class has `runJob(context, job)`. */
 export function BildadJob(options: BildadJobOptions): ClassDecorator {
-  return applyDecorators(Injectable(), SetMetadata(BILDAD_JOB, options));
+  // Not @Injectable() as well: it would reset the scope of one below it.
+  return SetMetadata(BILDAD_JOB, options);
 }
 
 /** The options a class itself was decorated with; subclasses do not inherit them. */

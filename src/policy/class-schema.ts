@@ -7,6 +7,7 @@ import type { JsonSchema } from '../model/json.js';
 type Constructor = new (...args: any[]) => object;
 
 const DEFS = '#/$defs/';
+const UNDEMANDING = ['nestedValidation', 'whitelistValidation'];
 
 /**
  * The JSON Schema that a class-validator class stands for, nested classes under `$defs`: what is
@@ -44,6 +45,7 @@ function describe(
   }) as JsonSchema;
   const properties = (schema['properties'] ?? {}) as Record<string, JsonSchema>;
   const conditional = conditionalProperties(target);
+  const skippable = skippableProperties(target);
   for (const [property, member] of Object.entries(properties)) {
     const nested = nestedClass(target, property);
     if (nested && JSON.stringify(member).includes(DEFS)) {
@@ -56,7 +58,10 @@ function describe(
       properties[property] = { anyOf: [member, { type: 'null' }] };
     else if (condition) properties[property] = {};
   }
-  return schema;
+  const required = (schema['required'] as string[] | undefined)?.filter(
+    (property) => !skippable.has(property),
+  );
+  return required ? { ...schema, required } : schema;
 }
 
 function register(
@@ -97,5 +102,25 @@ function conditionalProperties(target: Constructor): Map<string, string> {
       .getTargetValidationMetadatas(target, '', false, false)
       .filter(({ type }) => type === 'conditionalValidation')
       .map(({ propertyName, name }) => [propertyName, name ?? 'validateIf']),
+  );
+}
+
+/** Properties of which class-validator demands nothing when they are missing: @ValidateNested or @Allow alone. */
+function skippableProperties(target: Constructor): Set<string> {
+  const metadata = getMetadataStorage().getTargetValidationMetadatas(
+    target,
+    '',
+    false,
+    false,
+  );
+  const demanding = new Set(
+    metadata
+      .filter(({ type }) => !UNDEMANDING.includes(type))
+      .map(({ propertyName }) => propertyName),
+  );
+  return new Set(
+    metadata
+      .map(({ propertyName }) => propertyName)
+      .filter((property) => !demanding.has(property)),
   );
 }

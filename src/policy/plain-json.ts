@@ -23,17 +23,16 @@ export interface PlainJson {
  * @throws InvalidJobContextError
  */
 export function toPlainJson(context: unknown, maxBytes: number): PlainJson {
-  const walk = new Walk();
+  const walk = new Walk(maxBytes);
   const value = walk.copy(context, '', 0);
   if (walk.violations.length > 0)
     throw new InvalidJobContextError(walk.violations);
-  const json = JSON.stringify(value);
-  const bytes = Buffer.byteLength(json);
-  if (bytes > maxBytes)
+  const json = walk.tooLarge ? '' : JSON.stringify(value);
+  if (walk.tooLarge || Buffer.byteLength(json) > maxBytes)
     throw new InvalidJobContextError([
       {
         path: '',
-        message: `is ${bytes} bytes of JSON, at most ${maxBytes} are allowed (maxContextBytes)`,
+        message: `is larger than the ${maxBytes} bytes of JSON that are allowed (maxContextBytes)`,
       },
     ]);
   return { value, json, dates: walk.dates };
@@ -43,17 +42,28 @@ class Walk {
   readonly violations: ContextViolation[] = [];
   readonly dates: PlainJson['dates'] = [];
   private readonly above = new Set<object>();
+  /** What the JSON has at the least, so far; the outermost value has no comma. */
+  private bytes = -1;
+
+  constructor(private readonly maxBytes: number) {}
+
+  /** References that are shared at each of forty levels would be copied 2^40 times. */
+  get tooLarge(): boolean {
+    return this.bytes > this.maxBytes;
+  }
 
   copy(value: unknown, path: string, depth: number): JsonValue {
+    // A character and a comma, or two brackets.
+    this.bytes += 2;
+    if (this.tooLarge) return null;
     switch (typeof value) {
       case 'boolean':
         return value;
       case 'string':
+        this.bytes += value.length;
         return this.string(value, path);
       case 'number':
-        return Number.isFinite(value)
-          ? value
-          : this.refuse(path, `is ${value}, which JSON cannot carry`);
+        return this.number(value, path);
       case 'object':
         return value === null ? null : this.object(value, path, depth);
       default:
@@ -62,6 +72,16 @@ class Walk {
           `is a ${typeof value}, which JSON cannot carry`,
         );
     }
+  }
+
+  private number(value: number, path: string): JsonValue {
+    const isMinusZero = Object.is(value, -0);
+    return Number.isFinite(value) && !isMinusZero
+      ? value
+      : this.refuse(
+          path,
+          `is ${isMinusZero ? '-0' : value}, which JSON cannot carry`,
+        );
   }
 
   private string(value: string, path: string): JsonValue {
@@ -83,9 +103,9 @@ class Walk {
       return this.refuse(path, `lies deeper than ${MAX_DEPTH} levels`);
     if (this.above.has(value))
       return this.refuse(path, 'refers back to itself');
-    if (value instanceof Date) return this.date(value, path);
     this.above.add(value);
     try {
+      if (value instanceof Date) return this.date(value, path);
       return Array.isArray(value)
         ? this.array(value, path, depth)
         : this.record(value, path, depth);
@@ -126,6 +146,7 @@ class Walk {
         this.refuse(at, 'is not allowed as a key');
         continue;
       }
+      this.bytes += key.length + 3;
       this.string(key, at);
       const member = (value as Record<string, unknown>)[key];
       if (member !== undefined) copy[key] = this.copy(member, at, depth + 1);
@@ -134,7 +155,7 @@ class Walk {
   }
 
   private get full(): boolean {
-    return this.violations.length >= MAX_VIOLATIONS;
+    return this.tooLarge || this.violations.length >= MAX_VIOLATIONS;
   }
 
   private refuse(path: string, message: string): null {

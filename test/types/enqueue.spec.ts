@@ -1,0 +1,149 @@
+import { beforeAll, describe, expect, it } from 'vitest';
+import { complaints } from './compiler.js';
+
+// The context's type follows from the handler class: what would be refused when it runs does not compile.
+
+const PREAMBLE = `
+import { BildadJob, type JobContext, type JobEngineService, type JobExecution, type JobHandler,
+  type JobRun, type JobTemplate } from 'nestjs-bildad';
+import type { EntityManager, Repository } from 'typeorm';
+class SendEmailContext { to!: string; subject!: string; copies?: number; }
+@BildadJob({ code: 'SEND_EMAIL' })
+class SendEmailJob implements JobHandler<SendEmailContext, { messageId: string }> {
+  runJob(context: SendEmailContext, job: JobExecution) { return { messageId: context.to + job.attempt }; }
+}
+@BildadJob({ code: 'NIGHTLY' })
+class NightlyJob { runJob() {} }
+declare const engine: JobEngineService;
+declare const template: JobTemplate;
+declare const manager: EntityManager;
+declare const runs: Repository<JobRun>;
+const email = { to: 'ada@example.com', subject: 'Hi' };
+`;
+
+const COMPILES = {
+  'a class and its context': `await engine.enqueueJob(SendEmailJob, email);`,
+  'an optional property': `await engine.enqueueJob(SendEmailJob, { ...email, copies: 2 });`,
+  'the inferred type': `const c: JobContext<typeof SendEmailJob> = email; const s: SendEmailContext = c;`,
+  'all options': `await engine.enqueueJob(SendEmailJob, email, { jobRunIdentifier: 'x', priority: 1,
+    delay: '5m', timeout: 5000, maxRetries: 0, backoff: { type: 'fixed', delay: '1s' }, manager });`,
+  'a moment and minutes': `await engine.enqueueJob(SendEmailJob, email, { runAt: new Date(), timeoutInMinutes: 5 });`,
+  'many contexts': `const entries = await engine.enqueueJobs(SendEmailJob, [email, email]); entries[0]?.id.length;`,
+  'triggering the engine': `const { jobQueueEntry, jobEngineResults } =
+    await engine.enqueueJobAndTriggerEngine(SendEmailJob, email, { priority: 1 });
+    const n: number = engine.getCounts(jobEngineResults.start).okCount; jobQueueEntry.jobRunIdentifier;`,
+  'running at once': `const run: JobRun = await engine.enqueueAndRunJob(SendEmailJob, email);`,
+  'a code and any object': `await engine.enqueueJob('SEND_EMAIL', { anything: [1, 'two'] });`,
+  'a template and any object': `await engine.enqueueJob(template, { anything: true });`,
+  'a handler that takes no context': `await engine.enqueueJob(NightlyJob, {});`,
+  'a result that is told apart': `for (const o of (await engine.runJobEngine()).start)
+    if (o.ok) o.jobRun.id; else o.error;`,
+  'conditions on a repository of runs': `await runs.findOneBy({ jobRunIdentifier: 'x', status: 'DONE' });
+    await runs.find({ where: { result: 'FAILED' }, order: { id: 'DESC' } });`,
+  'a result of the declared type': `const ok: JobHandler<object, number> = { runJob: () => 1 };`,
+};
+
+const DOES_NOT_COMPILE: Record<string, [text: string, complaint: RegExp]> = {
+  'a missing property': [
+    `await engine.enqueueJob(SendEmailJob, { to: 'x' });`,
+    /'subject' is missing/,
+  ],
+  'a property of a wrong type': [
+    `await engine.enqueueJob(SendEmailJob, { ...email, to: 5 });`,
+    /'number' is not assignable to type 'string'/,
+  ],
+  'an unknown property': [
+    `await engine.enqueueJob(SendEmailJob, { to: 'x', subject: 'y', bcc: 'z' });`,
+    /'bcc' does not exist/,
+  ],
+  'no context': [`await engine.enqueueJob(SendEmailJob);`, /Expected 2-3 arg/],
+  'text for a context': [
+    `await engine.enqueueJob('SEND_EMAIL', 'text');`,
+    /'string' is not assignable to .*'object'/,
+  ],
+  'a wrong one of many': [
+    `await engine.enqueueJobs(SendEmailJob, [email, { to: 'x' }]);`,
+    /'subject' is missing/,
+  ],
+  'one context for many': [
+    `await engine.enqueueJobs(SendEmailJob, email);`,
+    /readonly/,
+  ],
+  'an identifier for many': [
+    `await engine.enqueueJobs(SendEmailJob, [email], { jobRunIdentifier: 'x' });`,
+    /'jobRunIdentifier' does not exist/,
+  ],
+  'a missing property when triggering': [
+    `await engine.enqueueJobAndTriggerEngine(SendEmailJob, { to: 'x' });`,
+    /'subject' is missing/,
+  ],
+  'a missing property when running at once': [
+    `await engine.enqueueAndRunJob(SendEmailJob, { subject: 'x' });`,
+    /'to' is missing/,
+  ],
+  'a transaction when triggering': [
+    `await engine.enqueueJobAndTriggerEngine(SendEmailJob, email, { manager });`,
+    /'manager' does not exist/,
+  ],
+  'a transaction when running at once': [
+    `await engine.enqueueAndRunJob(SendEmailJob, email, { manager });`,
+    /'manager' does not exist/,
+  ],
+  'an unknown option': [
+    `await engine.enqueueJob(SendEmailJob, email, { prio: 1 });`,
+    /'prio' does not exist/,
+  ],
+  'a function as backoff of an entry': [
+    `await engine.enqueueJob(SendEmailJob, email, { backoff: () => 5 });`,
+    /not assignable/,
+  ],
+  'a class without runJob': [
+    `class Idle {} await engine.enqueueJob(Idle, {});`,
+    /'typeof Idle' is not assignable/,
+  ],
+  'a handler of another context': [
+    `class Wrong implements JobHandler<SendEmailContext> { runJob(context: { to: number }) { return context; } }`,
+    /'runJob' in type 'Wrong' is not assignable/,
+  ],
+  'a handler of another result': [
+    `class Wrong implements JobHandler<object, number> { runJob() { return 'text'; } }`,
+    /'runJob' in type 'Wrong' is not assignable/,
+  ],
+  'a decorator without a code': [
+    `@BildadJob({ timeout: '5m' }) class Wrong { runJob() {} }`,
+    /'code' is missing/,
+  ],
+  'a status of no run': [
+    `await runs.findOneBy({ status: 'SLEEPING' });`,
+    /"SLEEPING"/,
+  ],
+};
+
+let said: Record<string, string[]>;
+beforeAll(() => {
+  const bad = Object.entries(DOES_NOT_COMPILE).map(([what, [text]]) => [
+    what,
+    text,
+  ]);
+  said = complaints(
+    Object.fromEntries(
+      [...Object.entries(COMPILES), ...bad].map(([what, text]) => [
+        what,
+        PREAMBLE + text,
+      ]),
+    ),
+  );
+}, 60_000);
+
+describe('compiles', () => {
+  it.each(Object.keys(COMPILES))('%s', (what) => {
+    expect(said[what]).toEqual([]);
+  });
+});
+
+describe('does not compile', () => {
+  it.each(Object.entries(DOES_NOT_COMPILE))('%s', (what, [, complaint]) => {
+    expect(said[what]).toHaveLength(1);
+    expect(said[what]![0]).toMatch(complaint);
+  });
+});
