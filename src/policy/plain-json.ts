@@ -75,13 +75,10 @@ class Walk {
   }
 
   private number(value: number, path: string): JsonValue {
-    const isMinusZero = Object.is(value, -0);
-    return Number.isFinite(value) && !isMinusZero
-      ? value
-      : this.refuse(
-          path,
-          `is ${isMinusZero ? '-0' : value}, which JSON cannot carry`,
-        );
+    return Number.isFinite(value)
+      ? // Turns -0, which JSON has no word for, into the 0 it equals.
+        value + 0
+      : this.refuse(path, `is ${value}, which JSON cannot carry`);
   }
 
   private string(value: string, path: string): JsonValue {
