@@ -5,16 +5,21 @@ import {
 } from '../model/errors.js';
 import type { JobEvents } from '../model/events.js';
 import { encodeContext, type ContextContract } from '../policy/context.js';
+import { isConflict, isDataError } from '../store/database-error.js';
 import { insertEntries, type NewEntry } from '../store/enqueue.store.js';
 import type { JobQueueEntry } from '../store/entities/index.js';
 import type { Queryable } from '../store/tables.js';
 import { entryFields, type EnqueueOptions } from './enqueue-options.js';
+import { batchLength, Gather } from './gather.js';
 import type { Store } from './store.js';
 import type { JobReference, Templates } from './templates.js';
 
 /** Rows per statement: larger ones were slower (docs/performance.md). */
 const ROWS_PER_INSERT = 5_000;
+const ROWS_PER_SHARED_INSERT = 500;
 const MAX_VIOLATIONS = 100;
+
+const bytesOf = ({ jobContext }: NewEntry) => jobContext.length;
 
 export interface EnqueueLink {
   retryOfJobRunId?: string;
@@ -22,6 +27,15 @@ export interface EnqueueLink {
 
 /** The one door in: what comes through it is AVAILABLE, and its context is valid. */
 export class Enqueue {
+  /** Calls in flight together share one insert. */
+  private readonly inserts = new Gather<NewEntry, JobQueueEntry | null>({
+    most: ROWS_PER_SHARED_INSERT,
+    bytesOf,
+    write: (drafts) =>
+      insertEntries(this.store.dataSource, this.store.tables, drafts),
+    isSomeonesFault: (error) => isDataError(error) || isConflict(error),
+  });
+
   constructor(
     private readonly store: Store,
     private readonly templates: Templates,
@@ -42,13 +56,17 @@ export class Enqueue {
       context,
       this.maxContextBytes,
     );
-    const [entry] = await this.insert(
-      options.manager ?? this.store.dataSource,
-      job.code,
-      [{ ...fields, jobContext, retryOfJobRunId: retryOfJobRunId ?? null }],
-    );
-    if (!options.manager) this.tell(job.code, [entry!]);
-    return entry!;
+    const draft = {
+      ...fields,
+      jobContext,
+      retryOfJobRunId: retryOfJobRunId ?? null,
+    };
+    // A caller's own transaction is never mixed with others.
+    if (options.manager) return this.own(options.manager, job.code, draft);
+    const entry = await this.inserts.add(draft);
+    if (!entry) return this.refuse(job.code, draft);
+    this.tell(job.code, [entry]);
+    return entry;
   }
 
   /** All or none of them, in the order of the contexts. */
@@ -67,18 +85,7 @@ export class Enqueue {
     // In a caller's transaction this is a savepoint.
     const entries = await (
       options.manager ?? this.store.dataSource
-    ).transaction(async (manager) => {
-      const inserted: JobQueueEntry[] = [];
-      for (let at = 0; at < batch.length; at += ROWS_PER_INSERT)
-        inserted.push(
-          ...(await this.insert(
-            manager,
-            job.code,
-            batch.slice(at, at + ROWS_PER_INSERT),
-          )),
-        );
-      return inserted;
-    });
+    ).transaction((manager) => this.insertAll(manager, job.code, batch));
     if (!options.manager) this.tell(job.code, entries);
     return entries;
   }
@@ -107,18 +114,43 @@ export class Enqueue {
     return encoded;
   }
 
-  private async insert(
+  private async own(
     db: Queryable,
     code: string,
-    batch: NewEntry[],
+    draft: NewEntry,
+  ): Promise<JobQueueEntry> {
+    const [entry] = await insertEntries(db, this.store.tables, [draft]);
+    return entry ?? this.refuse(code, draft);
+  }
+
+  private async insertAll(
+    db: Queryable,
+    code: string,
+    drafts: NewEntry[],
   ): Promise<JobQueueEntry[]> {
-    const inserted = await insertEntries(db, this.store.tables, batch);
-    const refused = inserted.indexOf(null);
-    if (refused < 0) return inserted as JobQueueEntry[];
-    // Inactive or deleted since it was read: say that, not "duplicate".
+    const inserted: JobQueueEntry[] = [];
+    while (inserted.length < drafts.length) {
+      const rest = drafts.slice(
+        inserted.length,
+        inserted.length + ROWS_PER_INSERT,
+      );
+      const batch = rest.slice(0, batchLength(rest, ROWS_PER_INSERT, bytesOf));
+      for (const [index, entry] of (
+        await insertEntries(db, this.store.tables, batch)
+      ).entries())
+        inserted.push(entry ?? (await this.refuse(code, batch[index]!)));
+    }
+    return inserted;
+  }
+
+  /** Why it was left out: the template inactive or deleted since it was read, else the identifier taken. */
+  private async refuse(
+    code: string,
+    { jobRunIdentifier }: NewEntry,
+  ): Promise<never> {
     this.templates.forget(code);
     await this.templates.resolve({ code });
-    throw new DuplicateJobError(batch[refused]!.jobRunIdentifier);
+    throw new DuplicateJobError(jobRunIdentifier);
   }
 
   private tell(templateCode: string, entries: JobQueueEntry[]): void {

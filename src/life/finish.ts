@@ -5,17 +5,12 @@ import type { Outcome } from '../model/outcome.js';
 import { nameOf, storableOutput } from '../policy/storable.js';
 import { verdictOn } from '../policy/verdict.js';
 import type { HandlerRegistry } from '../runner/handler-registry.js';
-import { databaseCode } from '../store/database-error.js';
+import { databaseCode, isDataError } from '../store/database-error.js';
 import { endRuns, type LandedEnd, type RunEnd } from '../store/finish.store.js';
+import { Gather } from './gather.js';
 import type { Store } from './store.js';
 
 const RUNS_PER_STATEMENT = 500;
-
-interface Waiting {
-  end: RunEnd;
-  resolve: (landed: LandedEnd | null) => void;
-  reject: (error: unknown) => void;
-}
 
 /**
  * The one door out: whatever ends a run comes through here as an outcome. Ends that come while a
@@ -23,8 +18,13 @@ interface Waiting {
  * high load.
  */
 export class FinishDoor {
-  private waiting: Waiting[] = [];
-  private flushing = false;
+  private readonly writes = new Gather<RunEnd, LandedEnd | null>({
+    most: RUNS_PER_STATEMENT,
+    bytesOf: ({ output, error }) =>
+      (output?.length ?? 0) + (error?.length ?? 0),
+    write: (ends) => endRuns(this.store.dataSource, this.store.tables, ends),
+    isSomeonesFault: isDataError,
+  });
 
   constructor(
     private readonly store: Store,
@@ -73,49 +73,13 @@ export class FinishDoor {
     }
   }
 
-  private leave(end: RunEnd): Promise<LandedEnd | null> {
-    return new Promise((resolve, reject) => {
-      this.waiting.push({ end, resolve, reject });
-      if (!this.flushing) void this.flush();
-    });
-  }
-
-  private async flush(): Promise<void> {
-    this.flushing = true;
-    // Those who finish in this very turn of the event loop come along.
-    await Promise.resolve();
-    while (this.waiting.length > 0)
-      await this.write(this.waiting.splice(0, RUNS_PER_STATEMENT));
-    this.flushing = false;
-  }
-
-  /** Never rejects. */
-  private async write(batch: Waiting[]): Promise<void> {
+  /** What PostgreSQL cannot store is left out: a run must not stay RUNNING for that. */
+  private async leave(end: RunEnd): Promise<LandedEnd | null> {
     try {
-      const { dataSource, tables } = this.store;
-      const landed = await endRuns(
-        dataSource,
-        tables,
-        batch.map(({ end }) => end),
-      );
-      for (const [index, { resolve }] of batch.entries())
-        resolve(landed[index] ?? null);
+      return await this.writes.add(end);
     } catch (error) {
-      await this.writeInParts(batch, error);
-    }
-  }
-
-  /** One end that PostgreSQL cannot store must not hold up its neighbours, nor itself for ever. */
-  private async writeInParts(batch: Waiting[], error: unknown): Promise<void> {
-    const [first, ...others] = batch as [Waiting, ...Waiting[]];
-    if (!isDataError(error) || (others.length === 0 && isBare(first.end))) {
-      for (const { reject } of batch) reject(error);
-    } else if (others.length === 0) {
-      await this.write([{ ...first, end: bare(first.end, error) }]);
-    } else {
-      const half = Math.ceil(batch.length / 2);
-      await this.write(batch.slice(0, half));
-      await this.write(batch.slice(half));
+      if (!isDataError(error) || isBare(end)) throw error;
+      return this.writes.add(bare(end, error));
     }
   }
 
@@ -140,10 +104,6 @@ export class FinishDoor {
     });
   }
 }
-
-/** data_exception and program_limit_exceeded: the values are at fault, trying again would not help. */
-const isDataError = (error: unknown) =>
-  /^(22|54)/.test(databaseCode(error) ?? '');
 
 const isBare = (end: RunEnd) =>
   end.error === null && (end.output?.startsWith('{"$unserializable"') ?? true);

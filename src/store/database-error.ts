@@ -10,6 +10,14 @@ export function databaseCode(error: unknown): string | undefined {
   return driverError === undefined ? undefined : databaseCode(driverError);
 }
 
+/** data_exception, program_limit_exceeded: the values are at fault, trying again would not help. */
+export const isDataError = (error: unknown) =>
+  /^(22|54)/.test(databaseCode(error) ?? '');
+
+/** serialization_failure, deadlock_detected: it may go well without, or after, the others. */
+export const isConflict = (error: unknown) =>
+  /^(40001|40P01)$/.test(databaseCode(error) ?? '');
+
 const HINTS: [pattern: RegExp, hint: (schema: string) => string][] = [
   [
     /^42501$/,
