@@ -1,4 +1,5 @@
-export type { JobEngineResults, JobOutcome } from './engine/cycle.js';
+export type { JobEngineResults } from './engine/cycle.js';
+export type { JobOutcome } from './engine/slots.js';
 export type { EnqueueOptions } from './life/enqueue-options.js';
 export type { Backoff, BackoffData, BackoffFunction } from './model/backoff.js';
 export type { Duration } from './model/duration.js';

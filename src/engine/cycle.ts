@@ -1,22 +1,13 @@
-import type { ClaimJobs } from '../life/claim.js';
 import type { FinishDoor } from '../life/finish.js';
-import type { RunJobs } from '../life/run.js';
 import type { Store } from '../life/store.js';
 import type { JobEvents } from '../model/events.js';
 import type { NodeState } from '../model/node.js';
-import type { Settings } from '../model/settings.js';
 import { countOutcomes } from '../policy/counts.js';
-import type { ProcessRegistry } from '../runner/process-registry.js';
 import { promoteScheduled } from '../store/enqueue.store.js';
-import type { Claim } from '../store/claim.store.js';
-import type { JobRun } from '../store/entities/index.js';
 import { reopenOrphans } from '../store/finish.store.js';
 import { expiredFacts } from '../store/run.store.js';
 import type { SingleRunnerGuard } from './guard.js';
-
-/** What became of one job in a pass. */
-export type JobOutcome =
-  { ok: true; jobRun: JobRun } | { ok: false; error: unknown };
+import type { JobOutcome, Slots } from './slots.js';
 
 export interface JobEngineResults {
   start: JobOutcome[];
@@ -27,28 +18,20 @@ export interface JobEngineResults {
 
 /**
  * The engine's pass: expire what is expired, make due what is scheduled, start what is available by
- * priority and age. A constant number of statements, whatever it finds.
- *
- * Between passes, and while another node's pass is under way, a node fills its own slots: that needs
- * no guard, for a claim is compare-and-set.
+ * priority and age. A constant number of statements, whatever it finds. Between passes, and while
+ * another node's pass is under way, a node fills its own slots.
  */
 export class EngineCycle {
   private pass: Promise<JobEngineResults> | undefined;
   private lookAgain = false;
-  private filling: Promise<JobOutcome[]> | undefined;
-  private moreWaiting = false;
-  private readonly launching = new Set<Promise<JobRun>>();
 
   constructor(
     private readonly store: Store,
     private readonly guard: SingleRunnerGuard,
-    private readonly claims: ClaimJobs,
-    private readonly runs: RunJobs,
+    private readonly slots: Slots,
     private readonly door: FinishDoor,
-    private readonly processes: ProcessRegistry,
     private readonly events: JobEvents,
     private readonly node: NodeState,
-    private readonly settings: Settings,
   ) {}
 
   /** @param insist if a pass is under way, here or on another node, make it look once more */
@@ -61,41 +44,9 @@ export class EngineCycle {
     return this.pass;
   }
 
-  /** Starts what fits into the free slots, without a pass. */
-  async fill(): Promise<void> {
-    do await this.start();
-    while (this.moreWaiting && !this.node.closing && this.freeSlots > 0);
-  }
-
-  /** The same, if the last claim left anything behind. */
-  async refill(): Promise<void> {
-    if (this.moreWaiting && !this.node.closing && this.freeSlots > 0)
-      await this.fill();
-  }
-
-  /** Claims and launches one job, apart from passes and free slots. */
-  async launch(claiming: Promise<Claim>): Promise<JobRun> {
-    const launching = claiming.then(async ({ jobRun, claimed }) => {
-      await this.runs.launch(claimed);
-      return jobRun;
-    });
-    this.launching.add(launching);
-    try {
-      return await launching;
-    } finally {
-      this.launching.delete(launching);
-    }
-  }
-
-  /** Resolves when nothing is being claimed or launched. */
+  /** Resolves when no pass is under way. */
   async idle(): Promise<void> {
-    await Promise.allSettled([this.pass, this.filling, ...this.launching]);
-  }
-
-  get freeSlots(): number {
-    return this.settings.role === 'producer'
-      ? 0
-      : Math.max(0, this.settings.concurrency - this.processes.size);
+    await this.pass?.catch(() => undefined);
   }
 
   /**
@@ -127,7 +78,7 @@ export class EngineCycle {
       do {
         this.lookAgain = false;
         results.expire.push(...(await this.expire()));
-        results.start.push(...(await this.start()));
+        results.start.push(...(await this.slots.start()));
       } while (this.lookAgain || (await this.guard.release(term)));
     } catch (error) {
       await this.guard.drop(term).catch(() => undefined);
@@ -168,39 +119,6 @@ export class EngineCycle {
     await reopenOrphans(dataSource, tables, limit);
     await promoteScheduled(dataSource, tables, limit);
     return outcomes.filter((outcome) => outcome !== null);
-  }
-
-  /** One claim at a time: two would count the same slots as free. */
-  private async start(): Promise<JobOutcome[]> {
-    while (this.filling) await this.filling.catch(() => undefined);
-    this.filling = this.claimAndLaunch();
-    try {
-      return await this.filling;
-    } finally {
-      this.filling = undefined;
-    }
-  }
-
-  private async claimAndLaunch(): Promise<JobOutcome[]> {
-    const limit = Math.min(
-      this.freeSlots,
-      this.node.batchSize,
-      this.settings.batchSize ?? Infinity,
-    );
-    this.moreWaiting = true;
-    if (limit === 0) return [];
-    const claimed = await this.claims.next(limit);
-    this.moreWaiting = claimed.length === limit;
-    return Promise.all(
-      claimed.map(async ({ jobRun, claimed: run }): Promise<JobOutcome> => {
-        try {
-          await this.runs.launch(run);
-          return { ok: true, jobRun };
-        } catch (error) {
-          return { ok: false, error };
-        }
-      }),
-    );
   }
 }
 

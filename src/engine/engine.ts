@@ -6,6 +6,7 @@ import type { ProcessRegistry } from '../runner/process-registry.js';
 import type { EngineCycle } from './cycle.js';
 import { BEATS_PER_LEASE, type Heartbeat } from './heartbeat.js';
 import type { Killer } from './killer.js';
+import type { Slots } from './slots.js';
 import type { Timers } from './timers.js';
 
 const SWEEP_MS = 1_000;
@@ -23,6 +24,7 @@ export class Engine {
 
   constructor(
     private readonly cycle: EngineCycle,
+    private readonly slots: Slots,
     private readonly killer: Killer,
     private readonly heartbeat: Heartbeat,
     private readonly runs: RunJobs,
@@ -45,10 +47,11 @@ export class Engine {
     this.running.push(
       this.timers.every('tick', tickMs, () => void this.tick()),
     );
-    this.processes.watch({
-      removed: () =>
-        void this.guarded('refilling free slots', () => this.cycle.refill()),
-    });
+    const refill = () =>
+      void this.guarded('refilling free slots', () => this.slots.refill());
+    this.processes.watch({ removed: refill });
+    // Outcomes that waited to be recorded may have held up the slots.
+    this.events.on('run.finished', refill);
     void this.tick();
   }
 
@@ -68,16 +71,21 @@ export class Engine {
 
   private async shutDown(): Promise<void> {
     this.close();
+    const released = this.guarded('giving back claims', async () => {
+      await this.cycle.idle();
+      await this.slots.idle();
+      await this.slots.release();
+    });
     await within(
       this.settings.drainMs,
-      this.cycle.idle().then(() => this.processes.empty()),
+      released.then(() => this.processes.empty()),
     );
     await Promise.all(
       this.processes
         .all()
         .map((process) => this.killer.stop(process, { kind: 'interrupted' })),
     );
-    await within(RECORD_MS, this.runs.recorded());
+    await within(RECORD_MS, Promise.all([released, this.runs.recorded()]));
     this.runs.stopRecording();
     this.killer.close();
     this.nextBeat?.();
@@ -109,7 +117,7 @@ export class Engine {
     if (this.node.closing) return;
     await this.guarded('a pass of the engine', async () => {
       const { alreadyRunning } = await this.cycle.run({ insist: false });
-      if (alreadyRunning) await this.cycle.fill();
+      if (alreadyRunning) await this.slots.fill();
     });
   }
 

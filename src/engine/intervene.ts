@@ -55,6 +55,11 @@ export class Interventions {
   async stop(runId: string, asked: Asked): Promise<JobRun | null> {
     const process = this.processes.find(runId);
     if (process) return this.stopHere(process, asked);
+    const ending = this.runs.endOf(runId);
+    if (ending) {
+      await ending;
+      throw new RunNotActiveError(runId);
+    }
     const { dataSource, tables } = this.store;
     if (await requestKill(dataSource, tables, runId, asked)) return null;
     throw new RunNotActiveError(runId);
@@ -62,7 +67,7 @@ export class Interventions {
 
   private async stopHere(process: JobProcess, asked: Asked): Promise<JobRun> {
     const over = process.isDecided;
-    const end = this.runs.endOf(process);
+    const end = this.runs.endOf(process.jobRunId);
     const timedOut = process.ageMs >= process.run.timeoutMs;
     await this.killer.stop(process, {
       kind: asked === 'killed' && timedOut ? 'timedOut' : asked,

@@ -1,10 +1,12 @@
 import type { FinishDoor } from '../life/finish.js';
+import type { RunJobs } from '../life/run.js';
 import type { Store } from '../life/store.js';
 import type { JobEvents } from '../model/events.js';
 import type { NodeState } from '../model/node.js';
 import type { JobProcess, StopReason } from '../runner/job-process.js';
 import type { ProcessRegistry } from '../runner/process-registry.js';
 import { runningFacts, runsToStop } from '../store/run.store.js';
+import type { ClaimsAhead } from './ahead.js';
 import { LONGEST_TIMER_MS, type Timers } from './timers.js';
 
 /**
@@ -17,6 +19,8 @@ export class Killer {
   constructor(
     private readonly store: Store,
     private readonly processes: ProcessRegistry,
+    private readonly runs: RunJobs,
+    private readonly ahead: ClaimsAhead,
     private readonly door: FinishDoor,
     private readonly events: JobEvents,
     private readonly node: NodeState,
@@ -64,7 +68,12 @@ export class Killer {
   private async stopRun(jobRunId: string, reason: StopReason): Promise<void> {
     const process = this.processes.find(jobRunId);
     if (process) return void this.stop(process, reason);
-    // Claimed by this node, and lost before it was launched.
+    // Its outcome is decided, and about to be recorded.
+    if (this.runs.endOf(jobRunId)) return;
+    // A timeout does not run while a claim waits for its slot.
+    if (this.ahead.has(jobRunId) && reason.kind === 'timedOut') return;
+    // Claimed by this node, and not launched, or lost before it was.
+    this.ahead.drop(jobRunId);
     const facts = await runningFacts(
       this.store.dataSource,
       this.store.tables,

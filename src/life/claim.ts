@@ -10,6 +10,7 @@ import {
   adoptRun,
   claimEntries,
   claimNext,
+  releaseClaims,
   type Claim,
 } from '../store/claim.store.js';
 import type { JobQueueEntry } from '../store/entities/index.js';
@@ -96,6 +97,13 @@ export class ClaimJobs {
         template?.code ?? `template ${job.jobTemplateId}`,
       );
     if (!template.active) throw new JobTemplateInactiveError(template.code);
+  }
+
+  /** Claims that will not be launched. */
+  async release(runIds: string[]): Promise<void> {
+    if (runIds.length === 0) return;
+    const { dataSource, tables } = this.store;
+    await releaseClaims(dataSource, tables, this.node.id, runIds);
   }
 
   private get open(): boolean {

@@ -20,7 +20,9 @@ const LONGEST_PAUSE_MS = 5_000;
 
 /** Claimed runs become processes here, and each process's outcome goes to the finish. */
 export class RunJobs {
-  private readonly ends = new Map<JobProcess, Promise<LandedEnd | null>>();
+  /** By run: processes that hold a slot, and those whose end is not in the database yet. */
+  private readonly ends = new Map<string, Promise<LandedEnd | null>>();
+  private readonly unrecorded = new Set<Promise<LandedEnd | null>>();
   private readonly giveUp = new AbortController();
 
   constructor(
@@ -44,7 +46,7 @@ export class RunJobs {
     }
     const context = await this.decode(handler.contract, run);
     const process = new JobProcess(run);
-    if (!this.processes.add(process))
+    if (this.ends.has(run.jobRunId) || !this.processes.add(process))
       throw new JobNotAvailableError(
         run.jobRunIdentifier,
         'its process runs already',
@@ -59,18 +61,24 @@ export class RunJobs {
     return process;
   }
 
-  /** How the run of a process ended in the database; null when somebody else had ended it. */
-  endOf(process: JobProcess): Promise<LandedEnd | null> {
-    return this.ends.get(process) ?? Promise.resolve(null);
+  /** How a run that is on this node ends in the database, null when somebody else ended it; undefined when it is not here. */
+  endOf(jobRunId: string): Promise<LandedEnd | null> | undefined {
+    return this.ends.get(jobRunId);
+  }
+
+  /** The runs this node answers for. */
+  runIds(): string[] {
+    return [...this.ends.keys()];
+  }
+
+  /** Outcomes that wait to be recorded. */
+  get backlog(): number {
+    return this.unrecorded.size;
   }
 
   /** Resolves when every outcome known so far has been recorded, or given up. */
   async recorded(): Promise<void> {
-    await Promise.all(
-      [...this.ends]
-        .filter(([process]) => process.isDecided)
-        .map(([, end]) => end),
-    );
+    await Promise.all(this.unrecorded);
   }
 
   /** Stops trying to record outcomes: the leases will do the rest. */
@@ -98,24 +106,31 @@ export class RunJobs {
     }
   }
 
-  /** Never rejects. */
+  /** The slot is free as soon as the handler has ended; its outcome is recorded meanwhile. Never rejects. */
   private async conclude(process: JobProcess): Promise<void> {
     const end = process.outcome.then((outcome) =>
       this.record(process, outcome),
     );
-    this.ends.set(process, end);
+    this.ends.set(process.jobRunId, end);
     try {
-      await end;
-      if (!process.isSettled) await this.outlive(process);
+      await process.outcome;
+      this.unrecorded.add(end);
+      void end.then(() => this.unrecorded.delete(end));
+      if (!process.isSettled) await this.outlive(process, end);
     } finally {
-      this.ends.delete(process);
       this.processes.remove(process);
     }
+    await end;
+    this.ends.delete(process.jobRunId);
   }
 
-  /** The slot stays taken until the handler ends, so that a node is not overrun by what it cannot stop. */
-  private async outlive(process: JobProcess): Promise<void> {
+  /** An abandoned handler keeps its slot until it ends, so that a node is not overrun by what it cannot stop. */
+  private async outlive(
+    process: JobProcess,
+    end: Promise<unknown>,
+  ): Promise<void> {
     const { kind } = await process.outcome;
+    await end;
     this.events.emit('process.abandoned', {
       ...identityOf(process.run),
       outcome: kind,

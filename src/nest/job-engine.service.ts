@@ -1,5 +1,6 @@
 import { Inject, Injectable } from '@nestjs/common';
-import type { JobEngineResults, JobOutcome } from '../engine/cycle.js';
+import type { JobEngineResults } from '../engine/cycle.js';
+import type { JobOutcome } from '../engine/slots.js';
 import { waitForFinalRun } from '../engine/wait.js';
 import type { EnqueueOptions } from '../life/enqueue-options.js';
 import { toMilliseconds, type Duration } from '../model/duration.js';
@@ -149,8 +150,8 @@ export class JobEngineService {
   async runJob(
     entry: Pick<JobQueueEntry, 'id' | 'jobRunIdentifier'>,
   ): Promise<JobRun> {
-    const { cycle, claims } = this.bildad;
-    return cycle.launch(
+    const { slots, claims } = this.bildad;
+    return slots.launch(
       claims.entry({ ...entry, id: idOf(entry, 'queue entry') }),
     );
   }
@@ -161,11 +162,11 @@ export class JobEngineService {
    * @throws RunNotActiveError when it is not RUNNING, JobNotAvailableError when it lives on another node
    */
   async launchJobProcess(run: Pick<JobRun, 'id'>): Promise<JobRun> {
-    const { cycle, claims } = this.bildad;
+    const { slots, claims } = this.bildad;
     const id = idOf(run, 'run');
     return this.findJobProcess(run)
       ? this.runningRun(id)
-      : cycle.launch(claims.run(id));
+      : slots.launch(claims.run(id));
   }
 
   /**

@@ -1,11 +1,13 @@
 import { Logger } from '@nestjs/common';
 import type { DataSource } from 'typeorm';
+import { ClaimsAhead } from '../engine/ahead.js';
 import { EngineCycle } from '../engine/cycle.js';
 import { Engine } from '../engine/engine.js';
 import { SingleRunnerGuard } from '../engine/guard.js';
 import { Heartbeat } from '../engine/heartbeat.js';
 import { Interventions } from '../engine/intervene.js';
 import { Killer } from '../engine/killer.js';
+import { Slots } from '../engine/slots.js';
 import type { Timers } from '../engine/timers.js';
 import { ClaimJobs } from '../life/claim.js';
 import { Enqueue } from '../life/enqueue.js';
@@ -58,20 +60,14 @@ export function createRuntime(
   );
 
   const guard = new SingleRunnerGuard(store, settings.name, node);
-  const cycle = new EngineCycle(
-    store,
-    guard,
-    claims,
-    runs,
-    door,
-    processes,
-    events,
-    node,
-    settings,
-  );
+  const ahead = new ClaimsAhead();
+  const slots = new Slots(claims, runs, ahead, processes, node, settings);
+  const cycle = new EngineCycle(store, guard, slots, door, events, node);
   const killer = new Killer(
     store,
     processes,
+    runs,
+    ahead,
     door,
     events,
     node,
@@ -79,9 +75,10 @@ export function createRuntime(
     settings.killGraceMs,
   );
   const interventions = new Interventions(store, processes, door, runs, killer);
-  const heartbeat = new Heartbeat(store, processes, events, node);
+  const heartbeat = new Heartbeat(store, runs, ahead, processes, events, node);
   const engine = new Engine(
     cycle,
+    slots,
     killer,
     heartbeat,
     runs,
@@ -106,6 +103,7 @@ export function createRuntime(
     door,
     runs,
     cycle,
+    slots,
     killer,
     interventions,
     engine,

@@ -132,6 +132,33 @@ export async function adoptRun(
   return row ? asClaim(row) : null;
 }
 
+/**
+ * Gives back claims that were never launched, as if they had not been made: their runs are deleted, their
+ * entries AVAILABLE under the same retry number. @returns how many
+ */
+export async function releaseClaims(
+  db: Queryable,
+  { entries, runs }: Tables,
+  nodeId: string,
+  runIds: string[],
+): Promise<number> {
+  const [row] = await rows<{ released: number }>(
+    db,
+    `WITH gone AS (
+       DELETE FROM ${runs} WHERE id = ANY ($2::bigint[]) AND status = 'RUNNING' AND node_id = $1
+       RETURNING id, job_queue_entry_id, job_run_identifier, retry
+     ), back AS (
+       UPDATE ${entries} e SET status = 'AVAILABLE', retry = gone.retry, updated_at = clock_timestamp(),
+         current_job_run_id = (SELECT r.id FROM ${runs} r
+                               WHERE r.job_run_identifier = gone.job_run_identifier AND r.retry = gone.retry - 1)
+       FROM gone WHERE e.id = gone.job_queue_entry_id AND e.status = 'RUNNING' AND e.current_job_run_id = gone.id
+       RETURNING e.id
+     ) SELECT count(*)::int AS released FROM back`,
+    [nodeId, runIds],
+  );
+  return row?.released ?? 0;
+}
+
 type ClaimRow = JobRun &
   Pick<
     ClaimedRun,

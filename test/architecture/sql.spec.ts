@@ -33,7 +33,7 @@ it('only enqueue, claim and finish change a status', () => {
   ]);
 });
 
-it('only enqueue and claim make what has a status, only enqueue and finish delete it', () => {
+it('only enqueue and claim make what has a status, only they and finish delete it', () => {
   const tables = '\\?'; // Names are put in.
   const making = source.filter(saying(new RegExp(`INSERT INTO ${tables}`)));
   const deleting = source.filter(saying(new RegExp(`DELETE FROM ${tables}`)));
@@ -44,7 +44,9 @@ it('only enqueue and claim make what has a status, only enqueue and finish delet
     'src/store/migrations/apply.ts',
     'src/store/template.store.ts',
   ]);
+  // A claim that is given back takes the run with it that it made.
   expect(paths(deleting)).toEqual([
+    'src/store/claim.store.ts',
     'src/store/enqueue.store.ts',
     'src/store/finish.store.ts',
     'src/store/template.store.ts',

@@ -1,0 +1,143 @@
+import type { ClaimJobs } from '../life/claim.js';
+import type { RunJobs } from '../life/run.js';
+import type { NodeState } from '../model/node.js';
+import type { Settings } from '../model/settings.js';
+import type { ProcessRegistry } from '../runner/process-registry.js';
+import type { Claim } from '../store/claim.store.js';
+import type { JobRun } from '../store/entities/index.js';
+import type { ClaimsAhead } from './ahead.js';
+
+/** More outcomes than this waiting to be recorded hold up new work: the database, not the memory, sets the pace. */
+const MOST_UNRECORDED = 2_000;
+
+/** What became of one job in a pass. */
+export type JobOutcome =
+  { ok: true; jobRun: JobRun } | { ok: false; error: unknown };
+
+/**
+ * This node's slots, and what fills them: claims, some of them made ahead of a free slot. That needs no
+ * guard, for a claim is compare-and-set.
+ */
+export class Slots {
+  private filling: Promise<JobOutcome[]> | undefined;
+  private moreWaiting = false;
+  /** Being launched, and not in the registry yet. */
+  private starting = 0;
+  private readonly launching = new Set<Promise<JobRun>>();
+
+  constructor(
+    private readonly claims: ClaimJobs,
+    private readonly runs: RunJobs,
+    private readonly ahead: ClaimsAhead,
+    private readonly processes: ProcessRegistry,
+    private readonly node: NodeState,
+    private readonly settings: Settings,
+  ) {
+    processes.watch({ removed: () => ahead.ended() });
+  }
+
+  get free(): number {
+    if (this.settings.role === 'producer') return 0;
+    if (this.runs.backlog >= MOST_UNRECORDED) return 0;
+    const taken = this.processes.size + this.starting;
+    return Math.max(0, this.settings.concurrency - taken);
+  }
+
+  /** Claims what fits and starts it. One claim at a time: two would count the same slots as free. */
+  async start(): Promise<JobOutcome[]> {
+    while (this.filling) await this.filling.catch(() => undefined);
+    this.filling = this.claimAndLaunch();
+    try {
+      return await this.filling;
+    } finally {
+      this.filling = undefined;
+    }
+  }
+
+  /** Starts what fits, until the slots or the queue are used up. */
+  async fill(): Promise<void> {
+    do await this.start();
+    while (this.moreWaiting && !this.node.closing && this.free > 0);
+  }
+
+  /** A slot may be free: what was claimed ahead goes first, then a claim if the last one left anything behind. */
+  async refill(): Promise<void> {
+    this.launchAhead();
+    const idle = !this.filling && !this.node.closing;
+    if (idle && this.moreWaiting && this.ahead.low && this.free > 0)
+      await this.start();
+  }
+
+  /** Claims and launches one job, whether a slot is free or not. */
+  async launch(claiming: Promise<Claim>): Promise<JobRun> {
+    const launching = claiming.then(async ({ jobRun, claimed }) => {
+      await this.runs.launch(claimed);
+      return jobRun;
+    });
+    this.launching.add(launching);
+    try {
+      return await launching;
+    } finally {
+      this.launching.delete(launching);
+    }
+  }
+
+  /** Resolves when nothing is being claimed or launched. */
+  async idle(): Promise<void> {
+    await Promise.allSettled([this.filling, ...this.launching]);
+  }
+
+  /** Gives back what was claimed ahead: the node stops. */
+  async release(): Promise<void> {
+    await this.claims.release(this.ahead.clear());
+  }
+
+  private async claimAndLaunch(): Promise<JobOutcome[]> {
+    this.launchAhead();
+    this.moreWaiting = true;
+    const slots = this.free;
+    const limit = Math.min(
+      slots + (this.claimsAhead ? this.ahead.room() : 0),
+      this.node.batchSize,
+      this.settings.batchSize ?? Infinity,
+    );
+    if (limit === 0) return [];
+    const claimed = await this.claims.next(limit);
+    this.moreWaiting = claimed.length === limit;
+    const startable = this.node.closing ? 0 : slots;
+    this.ahead.put(claimed.slice(startable));
+    const outcomes = await Promise.all(
+      claimed.slice(0, startable).map((claim) => this.launchOne(claim)),
+    );
+    this.launchAhead();
+    return outcomes;
+  }
+
+  private launchAhead(): void {
+    while (this.free > 0 && !this.node.closing) {
+      const claim = this.ahead.next();
+      if (!claim) return;
+      void this.launchOne(claim);
+    }
+  }
+
+  /** Holds a slot from now on. Never rejects. */
+  private async launchOne({ jobRun, claimed }: Claim): Promise<JobOutcome> {
+    this.starting++;
+    try {
+      await this.runs.launch(claimed);
+      return { ok: true, jobRun };
+    } catch (error) {
+      return { ok: false, error };
+    } finally {
+      this.starting--;
+    }
+  }
+
+  /** Only where the engine goes on by itself: who calls for each pass gets what he asked for. */
+  private get claimsAhead(): boolean {
+    return (
+      this.settings.tickMs !== false && this.settings.batchSize === undefined
+    );
+  }
+}

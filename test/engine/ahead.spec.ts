@@ -1,0 +1,138 @@
+import { expect, it } from 'vitest';
+import { bootApp } from '../support/app.js';
+import { createDatabase } from '../support/database.js';
+import { GatedJob, SimpleJob } from '../support/handlers.js';
+
+// A node that starts jobs fast claims ahead of its free slots; what it holds then goes back when it stops.
+
+it('gives back at shutdown what it claimed ahead, as if it had not been claimed', async () => {
+  const database = await createDatabase();
+  const bildad = await bootApp({
+    database,
+    providers: [SimpleJob, GatedJob],
+    options: {
+      tickInterval: 10,
+      concurrency: 1,
+      shutdown: { drainTimeout: '20s' },
+    },
+  });
+  try {
+    const { engine, dataSource, app } = bildad;
+    // Fast jobs first, so that the node learns to claim ahead; then one that takes its only slot.
+    await dataSource.transaction(async (manager) => {
+      await engine.enqueueJobs(
+        SimpleJob,
+        Array.from({ length: 500 }, () => ({})),
+        { manager, priority: 1 },
+      );
+      await engine.enqueueJob(
+        GatedJob,
+        {},
+        { manager, priority: 2, jobRunIdentifier: 'holds the slot' },
+      );
+      await engine.enqueueJobs(
+        SimpleJob,
+        Array.from({ length: 500 }, () => ({})),
+        { manager, priority: 3 },
+      );
+    });
+    const { door } = await GatedJob.arrival();
+    const held = await database.sql(
+      `SELECT count(*)::int AS n FROM bildad.job_runs WHERE status = 'RUNNING' AND job_run_identifier <> 'holds the slot'`,
+    );
+    expect(held[0].n).toBeGreaterThan(0);
+
+    const closed = app.close();
+    await expect
+      .poll(() =>
+        database.sql(
+          `SELECT 1 FROM bildad.job_queue_entries WHERE status = 'RUNNING'`,
+        ),
+      )
+      .toHaveLength(1);
+    door.open(null);
+    await closed;
+
+    const [left] = await database.sql(
+      `SELECT count(*)::int AS entries, count(*) FILTER (WHERE status = 'AVAILABLE' AND retry = 0 AND uncounted_runs = 0
+         AND current_job_run_id IS NULL)::int AS untouched FROM bildad.job_queue_entries`,
+    );
+    const [runs] = await database.sql(
+      `SELECT count(*)::int AS all, count(*) FILTER (WHERE result = 'SUCCEEDED')::int AS succeeded FROM bildad.job_runs`,
+    );
+    expect(left.untouched).toBe(left.entries);
+    expect(runs.succeeded).toBe(runs.all);
+    expect(runs.all + left.entries).toBe(1001);
+    expect(left.entries).toBeGreaterThan(0);
+  } finally {
+    await bildad.close();
+    await database.drop();
+  }
+});
+
+it('claims nothing ahead of slow jobs, or where the engine does not tick by itself', async () => {
+  const bildad = await bootApp({
+    providers: [GatedJob],
+    options: { tickInterval: 10, concurrency: 1 },
+  });
+  try {
+    await bildad.engine.enqueueJobs(GatedJob, [{}, {}, {}]);
+    const { door } = await GatedJob.arrival();
+    for (let pass = 0; pass < 3; pass++) await bildad.next('engine.pass');
+    expect(await bildad.jobs.listRunningJobRuns()).toHaveLength(1);
+    door.open(null);
+    for (let left = 0; left < 2; left++)
+      (await GatedJob.arrival()).door.open(null);
+    await expect.poll(() => bildad.jobs.getNumberOfJobsInTheQueue()).toBe(0);
+  } finally {
+    await bildad.close();
+  }
+});
+
+it('a claim that waits for its slot can be cancelled and taken back', async () => {
+  const bildad = await bootApp({
+    providers: [SimpleJob, GatedJob],
+    options: { tickInterval: 10, concurrency: 1 },
+  });
+  try {
+    const { engine, dataSource, sql, jobs } = bildad;
+    await dataSource.transaction(async (manager) => {
+      await engine.enqueueJobs(
+        SimpleJob,
+        Array.from({ length: 500 }, () => ({})),
+        { manager, priority: 1 },
+      );
+      await engine.enqueueJob(GatedJob, {}, { manager, priority: 2 });
+      await engine.enqueueJobs(
+        SimpleJob,
+        Array.from({ length: 500 }, () => ({})),
+        { manager, priority: 3, maxRetries: 0 },
+      );
+    });
+    const { door, job } = await GatedJob.arrival();
+    const waiting = await sql(
+      `SELECT job_queue_entry_id::text AS id, job_run_identifier AS name FROM bildad.job_runs
+       WHERE status = 'RUNNING' AND job_run_identifier <> $1 ORDER BY id DESC LIMIT 2`,
+      [job.jobRunIdentifier],
+    );
+    expect(waiting).toHaveLength(2);
+    expect(await engine.cancelJob(waiting[0])).toBeNull();
+    expect(await engine.stopJobInQueue(waiting[1])).toMatchObject({
+      reason: 'Stopped',
+    });
+    // The node's sweep sees the cancel.
+    expect(await engine.waitForJob(waiting[0].name)).toMatchObject({
+      reason: 'Cancelled',
+    });
+    door.open(null);
+    await expect.poll(() => jobs.getNumberOfJobsInTheQueue()).toBe(0);
+    const ends = await sql(
+      `SELECT coalesce(reason, result) AS ended, count(*)::int FROM bildad.job_runs GROUP BY 1`,
+    );
+    expect(
+      Object.fromEntries(ends.map(({ ended, count }) => [ended, count])),
+    ).toEqual({ Cancelled: 1, Stopped: 1, SUCCEEDED: 1000 });
+  } finally {
+    await bildad.close();
+  }
+});
