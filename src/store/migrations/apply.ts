@@ -8,12 +8,15 @@ export const migrationLock = ({ schema }: Tables) =>
 /** 0 when nothing is installed. */
 export async function installedVersion(
   db: Queryable,
-  { versions }: Tables,
+  { schema, versions }: Tables,
 ): Promise<number> {
+  // Not to_regclass: inside a transaction it may answer from the session's cache, as things were before the lock was granted.
   const [found] = await rows<{ exists: boolean }>(
     db,
-    'SELECT to_regclass($1) IS NOT NULL AS "exists"',
-    [versions],
+    `SELECT EXISTS (
+       SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+       WHERE n.nspname = $1 AND c.relname = 'schema_versions') AS "exists"`,
+    [schema],
   );
   if (!found?.exists) return 0;
   const [row] = await rows<{ version: number }>(
