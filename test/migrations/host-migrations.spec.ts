@@ -120,6 +120,29 @@ it("the host's wait while another host's are under way", async () => {
   expect(await versions()).toHaveLength(BILDAD_MIGRATIONS.length);
 });
 
+it("the host's see what was done since their transaction began", async () => {
+  await withHostSource([], async (source) => {
+    const runner = source.createQueryRunner();
+    const up = async () => {
+      for (const Migration of BILDAD_MIGRATIONS)
+        await new Migration().up(runner);
+    };
+    // The session knows all it needs by heart, also that there was no such table.
+    await runner.startTransaction();
+    await up();
+    await runner.rollbackTransaction();
+    await runner.startTransaction();
+    await runner.query('SELECT to_regclass($1) IS NOT NULL AS "exists"', [
+      '"bildad"."schema_versions"',
+    ]);
+    await boot({ migrate: true });
+    await up();
+    await runner.commitTransaction();
+    await runner.release();
+  });
+  expect(await versions()).toHaveLength(BILDAD_MIGRATIONS.length);
+});
+
 it('of two schemas are different migrations', async () => {
   const names = await runMigrations([
     ...BILDAD_MIGRATIONS,
