@@ -34,7 +34,7 @@ export function invitation(url: string): string {
     `  curl -X POST ${url}${path}${body ? ` -H 'content-type: application/json' -d '${JSON.stringify(body)}'` : ''}`;
   return [
     `Listening on ${url}, until Ctrl-C. For example:`,
-    `  curl ${url}/jobs?limit=5`,
+    `  curl "${url}/jobs?limit=5"`,
     post('/jobs', {
       code: 'SAMPLE_FLAKY',
       context: { failures: 1 },

@@ -9,7 +9,7 @@ import type { JobTemplate } from '../store/entities/index.js';
 import type { NewEntry } from '../store/enqueue.store.js';
 
 export interface EnqueueOptions {
-  /** The job's name for ever, at most 500 characters. Default: a new UUID. */
+  /** The job's name, free again only when its runs are deleted; at most 500 characters. Default: a new UUID. */
   jobRunIdentifier?: string;
   /** Lower runs first. Default: the template's, which is 5 unless declared. */
   priority?: number;

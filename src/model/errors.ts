@@ -97,7 +97,7 @@ export class JobTemplateNotFoundError extends BildadError {
 
   constructor(readonly templateCode: string) {
     super(
-      `no job template "${templateCode}": is its @BildadJob class a provider of this app, or of one that shares the database?`,
+      `no job template "${templateCode}": is its @BildadJob class a provider of this app, or of one that shares the database, and not bound to another engine?`,
     );
   }
 }

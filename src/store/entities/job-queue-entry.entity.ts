@@ -12,7 +12,7 @@ export class JobQueueEntry {
   @Column({ name: 'job_template_id', ...BIGINT })
   jobTemplateId!: string;
 
-  /** The job's name for ever: unique among the queued jobs and those in the history. */
+  /** The job's name: unique among the queued jobs and those in the history. */
   @Column({ name: 'job_run_identifier', type: 'text', unique: true })
   jobRunIdentifier!: string;
 
