@@ -1,11 +1,12 @@
 import type { FinishDoor } from '../life/finish.js';
 import type { Store } from '../life/store.js';
 import type { JobEvents } from '../model/events.js';
+import type { RunFacts } from '../model/facts.js';
 import type { NodeState } from '../model/node.js';
 import { countOutcomes } from '../policy/counts.js';
 import { promoteScheduled } from '../store/enqueue.store.js';
 import { reopenOrphans } from '../store/finish.store.js';
-import { expiredFacts } from '../store/run.store.js';
+import { expiredFacts, findRuns } from '../store/run.store.js';
 import type { SingleRunnerGuard } from './guard.js';
 import type { JobOutcome, Slots } from './slots.js';
 
@@ -102,23 +103,27 @@ export class EngineCycle {
     const { dataSource, tables } = this.store;
     const limit = this.node.batchSize;
     const lost = await expiredFacts(dataSource, tables, limit);
-    const outcomes = await Promise.all(
-      lost.map(async (run): Promise<JobOutcome | null> => {
-        try {
-          const landed = await this.door.finish(
-            run,
-            { kind: 'expired' },
-            { onlyIfExpired: true },
-          );
-          return landed && { ok: true, jobRun: landed.jobRun };
-        } catch (error) {
-          return { ok: false, error };
-        }
-      }),
-    );
+    const ended: string[] = [];
+    const outcomes: JobOutcome[] = [];
+    const end = async (run: RunFacts) => {
+      try {
+        const landed = await this.door.finish(
+          run,
+          { kind: 'expired' },
+          { onlyIfExpired: true },
+        );
+        if (landed) ended.push(run.jobRunId);
+      } catch (error) {
+        outcomes.push({ ok: false, error });
+      }
+    };
+    await Promise.all(lost.map(end));
+    if (ended.length > 0)
+      for (const jobRun of await findRuns(dataSource, tables, ended))
+        outcomes.push({ ok: true, jobRun });
     await reopenOrphans(dataSource, tables, limit);
     await promoteScheduled(dataSource, tables, limit);
-    return outcomes.filter((outcome) => outcome !== null);
+    return outcomes;
   }
 }
 

@@ -7,7 +7,12 @@ import type { JobProcess } from '../runner/job-process.js';
 import type { ProcessRegistry } from '../runner/process-registry.js';
 import { deleteEntry } from '../store/enqueue.store.js';
 import type { JobRun } from '../store/entities/index.js';
-import { findEntry, requestKill, runningFacts } from '../store/run.store.js';
+import {
+  findEntry,
+  findRuns,
+  requestKill,
+  runningFacts,
+} from '../store/run.store.js';
 import type { Killer } from './killer.js';
 
 type Asked = 'killed' | 'cancelled';
@@ -74,7 +79,7 @@ export class Interventions {
     });
     const landed = await end;
     if (!landed || over) throw new RunNotActiveError(process.jobRunId);
-    return landed.jobRun;
+    return this.ended(process.jobRunId);
   }
 
   private async finish(runId: string, outcome: Outcome): Promise<JobRun> {
@@ -82,6 +87,14 @@ export class Interventions {
     const facts = await runningFacts(dataSource, tables, runId);
     const landed = facts && (await this.door.finish(facts, outcome));
     if (!landed) throw new RunNotActiveError(runId);
-    return landed.jobRun;
+    return this.ended(runId);
+  }
+
+  /** A run that is DONE changes no more; only somebody who deletes history can take it away meanwhile. */
+  private async ended(runId: string): Promise<JobRun> {
+    const { dataSource, tables } = this.store;
+    const [run] = await findRuns(dataSource, tables, [runId]);
+    if (!run) throw new RunNotActiveError(runId);
+    return run;
   }
 }

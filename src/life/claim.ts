@@ -14,7 +14,7 @@ import {
   type Claim,
 } from '../store/claim.store.js';
 import type { JobQueueEntry } from '../store/entities/index.js';
-import { findEntry, findRun } from '../store/run.store.js';
+import { findEntry, findRuns } from '../store/run.store.js';
 import { findTemplate } from '../store/template.store.js';
 import type { Store } from './store.js';
 
@@ -66,7 +66,7 @@ export class ClaimJobs {
   /** A RUNNING run without a process that is this node's, or whose node is gone. @throws RunNotActiveError, JobNotAvailableError */
   async run(runId: string): Promise<Claim> {
     const { dataSource, tables } = this.store;
-    const run = await findRun(dataSource, tables, runId);
+    const [run] = await findRuns(dataSource, tables, [runId]);
     if (run?.status !== 'RUNNING') throw new RunNotActiveError(runId);
     await this.checkRunnable(run);
     const claim = await adoptRun(dataSource, tables, this.claimer, runId);

@@ -1,12 +1,16 @@
 import type { Backoff } from '../model/backoff.js';
-import type { JobEvents } from '../model/events.js';
+import type { EntryFate, JobEvents } from '../model/events.js';
 import type { RunFacts } from '../model/facts.js';
 import type { Outcome } from '../model/outcome.js';
 import { nameOf, storableOutput } from '../policy/storable.js';
 import { verdictOn } from '../policy/verdict.js';
 import type { HandlerRegistry } from '../runner/handler-registry.js';
-import { databaseCode, isDataError } from '../store/database-error.js';
-import { endRuns, type LandedEnd, type RunEnd } from '../store/finish.store.js';
+import {
+  databaseCode,
+  isConflict,
+  isDataError,
+} from '../store/database-error.js';
+import { endRuns, type RunEnd } from '../store/finish.store.js';
 import { Gather } from './gather.js';
 import type { Store } from './store.js';
 
@@ -18,12 +22,12 @@ const RUNS_PER_STATEMENT = 500;
  * high load.
  */
 export class FinishDoor {
-  private readonly writes = new Gather<RunEnd, LandedEnd | null>({
+  private readonly writes = new Gather<RunEnd, EntryFate | null>({
     most: RUNS_PER_STATEMENT,
     bytesOf: ({ output, error }) =>
       (output?.length ?? 0) + (error?.length ?? 0),
     write: (ends) => endRuns(this.store.dataSource, this.store.tables, ends),
-    isSomeonesFault: isDataError,
+    isSomeonesFault: (error) => isDataError(error) || isConflict(error),
   });
 
   constructor(
@@ -35,13 +39,13 @@ export class FinishDoor {
 
   /**
    * @param onlyIfExpired lands only if the run's lease is still over
-   * @returns the run as it ended, or null when somebody else had ended it: then nothing was changed
+   * @returns what became of the entry, or null when somebody else had ended it: then nothing was changed
    */
   async finish(
     run: RunFacts,
     outcome: Outcome,
     { onlyIfExpired = false } = {},
-  ): Promise<LandedEnd | null> {
+  ): Promise<EntryFate | null> {
     const end = {
       jobRunId: run.jobRunId,
       onlyIfExpired,
@@ -74,7 +78,7 @@ export class FinishDoor {
   }
 
   /** What PostgreSQL cannot store is left out: a run must not stay RUNNING for that. */
-  private async leave(end: RunEnd): Promise<LandedEnd | null> {
+  private async leave(end: RunEnd): Promise<EntryFate | null> {
     try {
       return await this.writes.add(end);
     } catch (error) {
@@ -86,7 +90,7 @@ export class FinishDoor {
   private tell(
     run: RunFacts,
     outcome: Outcome,
-    landed: LandedEnd | null,
+    landed: EntryFate | null,
   ): void {
     const { jobRunId, jobRunIdentifier, templateCode, retry } = run;
     const event = {
@@ -99,7 +103,7 @@ export class FinishDoor {
     if (!landed) return this.events.emit('run.finishLost', event);
     this.events.emit('run.finished', {
       ...event,
-      entry: landed.entry,
+      entry: landed,
       ...(outcome.kind === 'failed' && { errorName: nameOf(outcome.error) }),
     });
   }

@@ -4,7 +4,7 @@ import {
   JobHandlerNotFoundError,
   JobNotAvailableError,
 } from '../model/errors.js';
-import type { JobEvents } from '../model/events.js';
+import type { EntryFate, JobEvents } from '../model/events.js';
 import type { ClaimedRun } from '../model/facts.js';
 import type { ExecutionLogger, JobExecution } from '../model/job-execution.js';
 import type { Outcome } from '../model/outcome.js';
@@ -12,7 +12,6 @@ import { narrowed, type ContextContract } from '../policy/context.js';
 import type { HandlerRegistry } from '../runner/handler-registry.js';
 import { JobProcess } from '../runner/job-process.js';
 import type { ProcessRegistry } from '../runner/process-registry.js';
-import type { LandedEnd } from '../store/finish.store.js';
 import type { FinishDoor } from './finish.js';
 
 const FIRST_PAUSE_MS = 50;
@@ -21,8 +20,8 @@ const LONGEST_PAUSE_MS = 5_000;
 /** Claimed runs become processes here, and each process's outcome goes to the finish. */
 export class RunJobs {
   /** By run: processes that hold a slot, and those whose end is not in the database yet. */
-  private readonly ends = new Map<string, Promise<LandedEnd | null>>();
-  private readonly unrecorded = new Set<Promise<LandedEnd | null>>();
+  private readonly ends = new Map<string, Promise<EntryFate | null>>();
+  private readonly unrecorded = new Set<Promise<EntryFate | null>>();
   private readonly giveUp = new AbortController();
 
   constructor(
@@ -61,8 +60,8 @@ export class RunJobs {
     return process;
   }
 
-  /** How a run that is on this node ends in the database, null when somebody else ended it; undefined when it is not here. */
-  endOf(jobRunId: string): Promise<LandedEnd | null> | undefined {
+  /** What becomes of the entry of a run on this node, null when somebody else ended the run; undefined when it is not here. */
+  endOf(jobRunId: string): Promise<EntryFate | null> | undefined {
     return this.ends.get(jobRunId);
   }
 
@@ -143,7 +142,7 @@ export class RunJobs {
   private async record(
     process: JobProcess,
     outcome: Outcome,
-  ): Promise<LandedEnd | null> {
+  ): Promise<EntryFate | null> {
     for (let attempt = 0; ; attempt++)
       try {
         return await this.door.finish(process.run, outcome);

@@ -25,7 +25,7 @@ import type {
   JobRun,
   JobTemplate,
 } from '../store/entities/index.js';
-import { findEntry, findLastRun, findRun } from '../store/run.store.js';
+import { findEntry, findLastRun, findRuns } from '../store/run.store.js';
 import { findTemplate } from '../store/template.store.js';
 import { identifier, idOf } from './ids.js';
 import { referenceTo } from './job-reference.js';
@@ -334,7 +334,7 @@ export class JobEngineService {
 
   private async runningRun(id: string): Promise<JobRun> {
     const { dataSource, tables } = this.bildad.store;
-    const run = await findRun(dataSource, tables, id);
+    const [run] = await findRuns(dataSource, tables, [id]);
     if (run?.status !== 'RUNNING') throw new RunNotActiveError(id);
     return run;
   }

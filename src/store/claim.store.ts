@@ -30,10 +30,8 @@ export function claimNext(
     db,
     tables,
     claimer,
-    `SELECT id FROM ${tables.entries}
-     WHERE status = 'AVAILABLE' AND NOT scheduled
-       AND job_template_id = ANY (ARRAY(SELECT id FROM ${tables.templates} WHERE id = ANY ($3::bigint[]) AND active))
-     ORDER BY priority, id LIMIT $4 FOR UPDATE SKIP LOCKED`,
+    `SELECT id FROM ${tables.pick} (
+       ARRAY(SELECT id FROM ${tables.templates} WHERE id = ANY ($3::bigint[]) AND active), $4) AS id`,
     [templateIds, limit],
   );
 }

@@ -1,6 +1,4 @@
 import type { EntryFate } from '../model/events.js';
-import { asRun, runColumns } from './columns.js';
-import type { JobRun } from './entities/index.js';
 import { rows, type Queryable, type Tables } from './tables.js';
 
 export interface RunEnd {
@@ -19,23 +17,19 @@ export interface RunEnd {
   onlyIfExpired: boolean;
 }
 
-export interface LandedEnd {
-  jobRun: JobRun;
-  entry: EntryFate;
-}
-
 /**
  * Ends runs, and removes or reopens their entries, with one statement. An end lands only if its run is
  * still RUNNING, and touches the entry only if that run is the entry's current one: the loser of a
- * race, or a process of long ago, changes nothing (null at its place).
+ * race, or a process of long ago, changes nothing (null at its place, else what became of the entry).
  *
- * The runs are locked in the order of their ids, so that two batches that overlap cannot deadlock.
+ * Two batches that overlap may deadlock, which is rare (a node ends its own runs, the engine those of
+ * lost nodes): the caller tries one by one then. Locking the runs in order first would write each twice.
  */
 export async function endRuns(
   db: Queryable,
   { entries, runs }: Tables,
   asked: RunEnd[],
-): Promise<(LandedEnd | null)[]> {
+): Promise<(EntryFate | null)[]> {
   // Two ends of one run in a batch: the first given is it, but one that may not land gives way.
   const chosen = new Map<string, RunEnd>();
   for (const end of asked) {
@@ -44,22 +38,19 @@ export async function endRuns(
       chosen.set(end.jobRunId, end);
   }
   const ends = [...chosen.values()];
-  const landed = await rows<JobRun & { fate: EntryFate }>(
+  const landed = await rows<{ jobRunId: string; fate: EntryFate }>(
     db,
     `WITH input AS (
        SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::jsonb[], $5::jsonb[], $6::boolean[],
                             $7::float8[], $8::boolean[], $9::boolean[])
          AS t (run_id, result, reason, error, output, remove, delay_ms, counts, only_if_expired)
-     ), mine AS MATERIALIZED (
-       SELECT r.id FROM ${runs} r WHERE r.id = ANY ($1::bigint[]) AND r.status = 'RUNNING'
-       ORDER BY r.id FOR UPDATE
      ), ended AS (
        UPDATE ${runs} r SET status = 'DONE', result = i.result, reason = i.reason, error = i.error,
          output = i.output, ended_at = clock_timestamp(), updated_at = clock_timestamp()
-       FROM input i JOIN mine ON mine.id = i.run_id
-       WHERE r.id = mine.id AND r.status = 'RUNNING'
+       FROM input i
+       WHERE r.id = i.run_id AND r.status = 'RUNNING'
          AND (NOT i.only_if_expired OR r.expires_at <= clock_timestamp())
-       RETURNING r.*, i.remove, i.delay_ms, i.counts
+       RETURNING r.id, r.job_queue_entry_id, i.remove, i.delay_ms, i.counts
      ), removed AS (
        DELETE FROM ${entries} e USING ended
        WHERE ended.remove AND e.id = ended.job_queue_entry_id AND e.current_job_run_id = ended.id
@@ -73,7 +64,7 @@ export async function endRuns(
        WHERE NOT ended.remove AND e.id = ended.job_queue_entry_id AND e.current_job_run_id = ended.id
        RETURNING e.id
      )
-     SELECT ${runColumns('ended')},
+     SELECT ended.id::text AS "jobRunId",
        CASE WHEN removed.id IS NOT NULL THEN 'removed' WHEN reopened.id IS NOT NULL THEN 'reopened' ELSE 'kept' END AS fate
      FROM ended LEFT JOIN removed ON removed.id = ended.job_queue_entry_id
        LEFT JOIN reopened ON reopened.id = ended.job_queue_entry_id`,
@@ -89,14 +80,9 @@ export async function endRuns(
       ends.map((end) => end.onlyIfExpired),
     ],
   );
-  const byRun = new Map(
-    landed.map(({ fate, ...run }) => [
-      run.id,
-      { jobRun: asRun(run), entry: fate },
-    ]),
-  );
+  const fates = new Map(landed.map(({ jobRunId, fate }) => [jobRunId, fate]));
   return asked.map((end) =>
-    chosen.get(end.jobRunId) === end ? (byRun.get(end.jobRunId) ?? null) : null,
+    chosen.get(end.jobRunId) === end ? (fates.get(end.jobRunId) ?? null) : null,
   );
 }
 

@@ -100,17 +100,18 @@ export async function requestKill(
   return row ?? null;
 }
 
-export async function findRun(
+/** Those that are there, by id. */
+export async function findRuns(
   db: Queryable,
   { runs }: Tables,
-  runId: string,
-): Promise<JobRun | null> {
-  const [row] = await rows(
+  runIds: string[],
+): Promise<JobRun[]> {
+  const found = await rows(
     db,
-    `SELECT ${runColumns('r')} FROM ${runs} r WHERE r.id = $1`,
-    [runId],
+    `SELECT ${runColumns('r')} FROM ${runs} r WHERE r.id = ANY ($1::bigint[]) ORDER BY r.id`,
+    [runIds],
   );
-  return row ? asRun(row) : null;
+  return found.map(asRun);
 }
 
 /** The newest run of an identifier. */

@@ -6,6 +6,8 @@ export interface Tables {
   entries: string;
   runs: string;
   versions: string;
+  /** The function that picks and locks the entries of a claim. */
+  pick: string;
 }
 
 export function tablesOf(schema: string): Tables {
@@ -17,6 +19,7 @@ export function tablesOf(schema: string): Tables {
     entries: named('job_queue_entries'),
     runs: named('job_runs'),
     versions: named('schema_versions'),
+    pick: named('pick_job_queue_entries'),
   };
 }
 

@@ -10,7 +10,7 @@ export const initial: MigrationStep = {
   version: 1,
   name: 'Initial',
   timestamp: 1_764_000_000_000,
-  statements: ({ configs, templates, entries, runs }) => [
+  statements: ({ configs, templates, entries, runs, pick }) => [
     `CREATE TABLE ${configs} (
       name text PRIMARY KEY,
       default_page_size integer NOT NULL DEFAULT 25 CHECK (default_page_size BETWEEN 1 AND 1000),
@@ -91,6 +91,16 @@ export const initial: MigrationStep = {
       CHECK ((status = 'DONE') = (result IS NOT NULL AND ended_at IS NOT NULL)),
       UNIQUE (job_run_identifier, retry)
     ) WITH (fillfactor = 90)`,
+    // The claim's look, held to its index. Left to itself, the planner sorts all that waits as soon as
+    // the table's statistics are old or missing: 37 ms instead of 2 for 100 of 60,000 entries.
+    `CREATE FUNCTION ${pick} (templates bigint[], most integer) RETURNS SETOF bigint
+       LANGUAGE plpgsql ROWS 100
+       SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+       AS $pick$ BEGIN RETURN QUERY
+         SELECT e.id FROM ${entries} e
+         WHERE e.status = 'AVAILABLE' AND NOT e.scheduled AND e.job_template_id = ANY (templates)
+         ORDER BY e.priority, e.id LIMIT most FOR UPDATE SKIP LOCKED;
+       END $pick$`,
     // Bounded by what runs at once: heartbeat, killer's sweep, expiry. The lease is not a column of
     // it, so that renewing is a HOT update.
     `CREATE INDEX job_runs_running ON ${runs} (id) WHERE status = 'RUNNING'`,
