@@ -77,7 +77,7 @@ async function fill(): Promise<void> {
     dataSource,
     tables,
     me,
-    ['1', '2', '3', '4', '5', '6', '7', '8', '9', '10'],
+    Array.from({ length: 10 }, (_value, n) => `T${n + 1}`),
     500,
   );
   await dataSource.query(`VACUUM (ANALYZE) ${tables.entries}`);
@@ -90,7 +90,7 @@ async function explainAll(): Promise<string[]> {
       `SELECT id::text FROM ${tables.runs} WHERE status = 'RUNNING' ORDER BY id`,
     )
   ).map(({ id }) => id);
-  const all = Array.from({ length: 10 }, (_value, n) => String(n + 1));
+  const all = Array.from({ length: 10 }, (_value, n) => `T${n + 1}`);
   const entry = (n: number) => ({
     jobTemplateId: '1',
     jobRunIdentifier: `new-${n}`,
@@ -123,7 +123,7 @@ async function explainAll(): Promise<string[]> {
     ['claim the next 100', (db) => claimNext(db, tables, me, all, 100)],
     [
       'claim the next 100 of one template in ten',
-      (db) => claimNext(db, tables, me, ['3'], 100),
+      (db) => claimNext(db, tables, me, ['T3'], 100),
     ],
     [
       'claim one entry by id',

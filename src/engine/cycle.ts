@@ -8,7 +8,10 @@ import { promoteScheduled } from '../store/enqueue.store.js';
 import { reopenOrphans } from '../store/finish.store.js';
 import { expiredFacts, findRuns } from '../store/run.store.js';
 import type { SingleRunnerGuard } from './guard.js';
+import type { Heartbeat } from './heartbeat.js';
 import type { JobOutcome, Slots } from './slots.js';
+
+const PROMOTED_AT_ONCE = 5_000;
 
 export interface JobEngineResults {
   start: JobOutcome[];
@@ -29,6 +32,7 @@ export class EngineCycle {
   constructor(
     private readonly store: Store,
     private readonly guard: SingleRunnerGuard,
+    private readonly heartbeat: Heartbeat,
     private readonly slots: Slots,
     private readonly door: FinishDoor,
     private readonly events: JobEvents,
@@ -47,17 +51,18 @@ export class EngineCycle {
 
   /** Resolves when no pass is under way. */
   async idle(): Promise<void> {
-    await this.pass?.catch(() => undefined);
+    while (this.pass) await this.pass.catch(() => undefined);
   }
 
   /**
-   * Who asks for a pass while the guard is being let go is not forgotten either: nothing is awaited
-   * between the last look at `lookAgain` and the end of the pass.
+   * A pass, and one more for who asked while its guard was being let go. Who asks after that has a pass
+   * of his own in the background: a caller is not kept for as long as others ask. Nothing is awaited
+   * between the last look at `lookAgain` and the end of the pass, so nobody is forgotten.
    */
   private async passes(insist: boolean): Promise<JobEngineResults> {
     try {
       const results = await this.guarded(insist);
-      while (this.lookAgain && !this.node.closing) {
+      if (this.lookAgain && !this.node.closing) {
         const more = await this.guarded(true);
         results.start.push(...more.start);
         results.expire.push(...more.expire);
@@ -66,7 +71,18 @@ export class EngineCycle {
       return results;
     } finally {
       this.pass = undefined;
+      if (this.lookAgain && !this.node.closing) this.inBackground();
     }
+  }
+
+  private inBackground(): void {
+    this.lookAgain = false;
+    this.run().catch((error: unknown) =>
+      this.events.emit('engine.error', {
+        doing: 'a pass of the engine',
+        error,
+      }),
+    );
   }
 
   private async guarded(insist: boolean): Promise<JobEngineResults> {
@@ -76,17 +92,28 @@ export class EngineCycle {
     if (term === null) return results;
     results.alreadyRunning = false;
     try {
-      do {
+      await this.look(results);
+      if (this.lookAgain || (await this.guard.release(term))) {
         this.lookAgain = false;
-        results.expire.push(...(await this.expire()));
-        results.start.push(...(await this.slots.start()));
-      } while (this.lookAgain || (await this.guard.release(term)));
+        await this.look(results);
+        // Asked once more by another node: a pass of its own.
+        if (await this.guard.release(term)) {
+          this.lookAgain = true;
+          await this.guard.drop(term);
+        }
+      }
     } catch (error) {
+      this.heartbeat.failed();
       await this.guard.drop(term).catch(() => undefined);
       throw error;
     }
     this.tell(term, results);
     return results;
+  }
+
+  private async look(results: JobEngineResults): Promise<void> {
+    results.expire.push(...(await this.expire()));
+    results.start.push(...(await this.slots.start()));
   }
 
   private tell(term: string, { start, expire }: JobEngineResults): void {
@@ -102,7 +129,9 @@ export class EngineCycle {
   private async expire(): Promise<JobOutcome[]> {
     const { dataSource, tables } = this.store;
     const limit = this.node.batchSize;
-    const lost = await expiredFacts(dataSource, tables, limit);
+    const lost = (await this.heartbeat.canJudge())
+      ? await expiredFacts(dataSource, tables, limit)
+      : [];
     const ended: string[] = [];
     const outcomes: JobOutcome[] = [];
     const end = async (run: RunFacts) => {
@@ -122,8 +151,16 @@ export class EngineCycle {
       for (const jobRun of await findRuns(dataSource, tables, ended))
         outcomes.push({ ok: true, jobRun });
     await reopenOrphans(dataSource, tables, limit);
-    await promoteScheduled(dataSource, tables, limit);
+    await this.makeDue();
     return outcomes;
+  }
+
+  /** All that is due by now, so that priority decides among them. */
+  private async makeDue(): Promise<void> {
+    const { dataSource, tables } = this.store;
+    let promoted: number;
+    do promoted = await promoteScheduled(dataSource, tables, PROMOTED_AT_ONCE);
+    while (promoted === PROMOTED_AT_ONCE && !this.node.closing);
   }
 }
 

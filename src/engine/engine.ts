@@ -7,7 +7,7 @@ import type { EngineCycle } from './cycle.js';
 import { BEATS_PER_LEASE, type Heartbeat } from './heartbeat.js';
 import type { Killer } from './killer.js';
 import type { Slots } from './slots.js';
-import type { Timers } from './timers.js';
+import { every, once, within, type Ticker } from './timers.js';
 
 const SWEEP_MS = 1_000;
 /** What recording the last outcomes may take at shutdown. */
@@ -29,7 +29,7 @@ export class Engine {
     private readonly heartbeat: Heartbeat,
     private readonly runs: RunJobs,
     private readonly processes: ProcessRegistry,
-    private readonly timers: Timers,
+    private readonly ticker: Ticker,
     private readonly events: JobEvents,
     private readonly node: NodeState,
     private readonly settings: Settings,
@@ -37,15 +37,14 @@ export class Engine {
 
   start(): void {
     const { role, tickMs } = this.settings;
-    if (role === 'producer') return;
-    this.running.push(
-      this.timers.every('killer', SWEEP_MS, () => void this.killer.sweep()),
-    );
+    // The app may be closed before it has started.
+    if (role === 'producer' || this.node.closing) return;
+    this.running.push(every(SWEEP_MS, () => void this.killer.sweep()));
     this.beatLater();
     this.processes.watch({ added: () => this.beatInTime() });
     if (tickMs === false) return;
     this.running.push(
-      this.timers.every('tick', tickMs, () => void this.tick()),
+      this.ticker.every('tick', tickMs, () => void this.tick()),
     );
     const refill = () =>
       void this.guarded('refilling free slots', () => this.slots.refill());
@@ -96,14 +95,10 @@ export class Engine {
   /** Each beat sets the next: an operator may change the lease meanwhile. */
   private beatLater(): void {
     this.beatLeaseMs = this.node.leaseMs;
-    this.nextBeat = this.timers.once(
-      'heartbeat',
-      this.beatLeaseMs / BEATS_PER_LEASE,
-      () => {
-        void this.heartbeat.beat();
-        if (!this.over) this.beatLater();
-      },
-    );
+    this.nextBeat = once(this.beatLeaseMs / BEATS_PER_LEASE, () => {
+      void this.heartbeat.beat();
+      if (!this.over) this.beatLater();
+    });
   }
 
   /** A run with a lease that was made shorter cannot wait for a beat that was set before. */
@@ -118,6 +113,7 @@ export class Engine {
     await this.guarded('a pass of the engine', async () => {
       const { alreadyRunning } = await this.cycle.run({ insist: false });
       if (alreadyRunning) await this.slots.fill();
+      else await this.slots.refill();
     });
   }
 
@@ -129,16 +125,8 @@ export class Engine {
     try {
       await work();
     } catch (error) {
+      this.heartbeat.failed();
       this.events.emit('engine.error', { doing, error });
     }
   }
-}
-
-async function within(ms: number, work: Promise<unknown>): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  const deadline = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, ms);
-  });
-  await Promise.race([work, deadline]);
-  clearTimeout(timer);
 }

@@ -1,3 +1,4 @@
+import type { ClaimJobs } from '../life/claim.js';
 import type { RunJobs } from '../life/run.js';
 import type { Store } from '../life/store.js';
 import type { JobEvents } from '../model/events.js';
@@ -9,12 +10,18 @@ import type { ClaimsAhead } from './ahead.js';
 /** Beats in one lease: four may be lost before a living run counts as lost. */
 export const BEATS_PER_LEASE = 5;
 
-/** Keeps the leases of this node's runs, and learns which of them somebody else has closed. */
+/**
+ * Keeps the leases of this node's runs, learns which of them somebody else has closed, and gives back
+ * what the database says runs here and does not (the answer to a claim was lost).
+ */
 export class Heartbeat {
   private beating: Promise<void> | undefined;
+  private answeredAt = performance.now();
+  private failedAt = -Infinity;
 
   constructor(
     private readonly store: Store,
+    private readonly claims: ClaimJobs,
     private readonly runs: RunJobs,
     private readonly ahead: ClaimsAhead,
     private readonly processes: ProcessRegistry,
@@ -30,28 +37,54 @@ export class Heartbeat {
     await this.beating;
   }
 
+  /**
+   * Whether a lease that is over means that its node is gone. Not after the database was away from us, or
+   * we from it: then living nodes could not renew theirs either, and get the time of two beats to.
+   */
+  async canJudge(): Promise<boolean> {
+    const twoBeats = (2 * this.node.leaseMs) / BEATS_PER_LEASE;
+    if (performance.now() - this.answeredAt > twoBeats) await this.beat();
+    return performance.now() - this.failedAt > twoBeats;
+  }
+
+  /** The database did not do what was asked of it. */
+  failed(): void {
+    this.failedAt = performance.now();
+  }
+
   private async renew(): Promise<void> {
-    const ids = [...this.runs.runIds(), ...this.ahead.runIds()];
-    if (ids.length === 0) return;
     try {
       const { dataSource, tables } = this.store;
-      const lost = await renewRuns(
+      const ids = [...this.runs.runIds(), ...this.ahead.runIds()];
+      const { id, leaseMs } = this.node;
+      const { lost, stranded } = await renewRuns(
         dataSource,
         tables,
-        this.node.id,
-        this.node.leaseMs,
+        id,
+        leaseMs,
         ids,
       );
-      for (const { jobRunId, reason } of lost) {
-        this.ahead.drop(jobRunId);
-        // Stopping a job in the queue leaves its process alone, as upstream does.
-        if (reason !== 'Stopped')
-          this.processes
-            .find(jobRunId)
-            ?.fence('its run was closed by somebody else');
-      }
+      for (const run of lost) this.lose(run);
+      await this.claims.release(stranded);
+      this.answeredAt = performance.now();
     } catch (error) {
+      this.failed();
       this.events.emit('engine.error', { doing: 'the heartbeat', error });
     }
+  }
+
+  private lose({
+    jobRunId,
+    reason,
+  }: {
+    jobRunId: string;
+    reason: string | null;
+  }): void {
+    this.ahead.drop(jobRunId);
+    // Stopping a job in the queue leaves its process alone, as upstream does.
+    if (reason !== 'Stopped')
+      this.processes
+        .find(jobRunId)
+        ?.fence('its run was closed by somebody else');
   }
 }

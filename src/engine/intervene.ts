@@ -1,7 +1,7 @@
 import type { FinishDoor } from '../life/finish.js';
 import type { RunJobs } from '../life/run.js';
 import type { Store } from '../life/store.js';
-import { RunNotActiveError } from '../model/errors.js';
+import { JobNotAvailableError, RunNotActiveError } from '../model/errors.js';
 import type { Outcome } from '../model/outcome.js';
 import type { JobProcess } from '../runner/job-process.js';
 import type { ProcessRegistry } from '../runner/process-registry.js';
@@ -15,7 +15,8 @@ import {
 } from '../store/run.store.js';
 import type { Killer } from './killer.js';
 
-type Asked = 'killed' | 'cancelled';
+const CANCEL_LOOKS = 20;
+const WAITING = { onlyAvailable: true };
 
 /** What somebody may do to a job from outside while it waits or runs, on this node or another. */
 export class Interventions {
@@ -46,36 +47,53 @@ export class Interventions {
     return this.finish(entry.currentJobRunId, { kind: 'stopped' });
   }
 
-  /** Deletes a waiting entry (null), stops a running one for good. @throws RunNotActiveError */
+  /**
+   * Deletes a waiting entry (null), stops a running one for good. The request is in the database before
+   * anything else is done: however the run ends then, the job does not come back.
+   */
   async cancel(entryId: string): Promise<JobRun | null> {
     const { dataSource, tables } = this.store;
-    if (await deleteEntry(dataSource, tables, entryId, { onlyAvailable: true }))
-      return null;
-    const entry = await findEntry(dataSource, tables, { id: entryId });
-    if (!entry?.currentJobRunId) return null;
-    return this.stop(entry.currentJobRunId, 'cancelled');
+    // Between two looks a run may end and the entry be reopened, or be claimed again.
+    for (let look = 0; look < CANCEL_LOOKS; look++) {
+      if (await deleteEntry(dataSource, tables, entryId, WAITING)) return null;
+      const entry = await findEntry(dataSource, tables, { id: entryId });
+      if (!entry?.currentJobRunId) return null;
+      const runId = entry.currentJobRunId;
+      if (!(await requestKill(dataSource, tables, runId, 'cancelled')))
+        continue;
+      const process = this.processes.find(runId);
+      if (!process) return null;
+      await this.killer.stop(process, { kind: 'cancelled' });
+      await this.runs.endOf(runId);
+      const [run] = await findRuns(dataSource, tables, [runId]);
+      return run ?? null;
+    }
+    throw new JobNotAvailableError(
+      entryId,
+      'its runs end and begin too fast to cancel it',
+    );
   }
 
   /** Stops a run that is here; leaves word (null) for the node of one that is not. @throws RunNotActiveError */
-  async stop(runId: string, asked: Asked): Promise<JobRun | null> {
+  async kill(runId: string): Promise<JobRun | null> {
     const process = this.processes.find(runId);
-    if (process) return this.stopHere(process, asked);
+    if (process) return this.killHere(process);
     const ending = this.runs.endOf(runId);
     if (ending) {
       await ending;
       throw new RunNotActiveError(runId);
     }
     const { dataSource, tables } = this.store;
-    if (await requestKill(dataSource, tables, runId, asked)) return null;
+    if (await requestKill(dataSource, tables, runId, 'killed')) return null;
     throw new RunNotActiveError(runId);
   }
 
-  private async stopHere(process: JobProcess, asked: Asked): Promise<JobRun> {
+  private async killHere(process: JobProcess): Promise<JobRun> {
     const over = process.isDecided;
     const end = this.runs.endOf(process.jobRunId);
     const timedOut = process.ageMs >= process.run.timeoutMs;
     await this.killer.stop(process, {
-      kind: asked === 'killed' && timedOut ? 'timedOut' : asked,
+      kind: timedOut ? 'timedOut' : 'killed',
     });
     const landed = await end;
     if (!landed || over) throw new RunNotActiveError(process.jobRunId);

@@ -7,7 +7,7 @@ import type { JobProcess, StopReason } from '../runner/job-process.js';
 import type { ProcessRegistry } from '../runner/process-registry.js';
 import { runningFacts, runsToStop } from '../store/run.store.js';
 import type { ClaimsAhead } from './ahead.js';
-import { LONGEST_TIMER_MS, type Timers } from './timers.js';
+import { LONGEST_TIMER_MS, within } from './timers.js';
 
 /**
  * Stops what runs too long, and what somebody asked to stop: a precise timer for each process of this
@@ -15,6 +15,7 @@ import { LONGEST_TIMER_MS, type Timers } from './timers.js';
  */
 export class Killer {
   private readonly alarms = new Map<JobProcess, NodeJS.Timeout>();
+  private sweeping: Promise<void> | undefined;
 
   constructor(
     private readonly store: Store,
@@ -24,7 +25,6 @@ export class Killer {
     private readonly door: FinishDoor,
     private readonly events: JobEvents,
     private readonly node: NodeState,
-    private readonly timers: Timers,
     private readonly graceMs: number,
   ) {
     processes.watch({
@@ -40,13 +40,25 @@ export class Killer {
    */
   async stop(process: JobProcess, reason: StopReason): Promise<boolean> {
     process.stop(reason);
-    await this.settledOr(process, this.graceMs);
+    await within(this.graceMs, process.settled);
     process.abandon();
     return process.isSettled;
   }
 
-  /** Never rejects. */
+  /** One at a time; never rejects. */
   async sweep(): Promise<void> {
+    this.sweeping ??= this.lookForRunsToStop().finally(() => {
+      this.sweeping = undefined;
+    });
+    await this.sweeping;
+  }
+
+  /** Lets all alarms go; a handler that never ends must not keep the process alive. */
+  close(): void {
+    for (const process of this.alarms.keys()) this.disarm(process);
+  }
+
+  private async lookForRunsToStop(): Promise<void> {
     try {
       const { dataSource, tables } = this.store;
       const found = await runsToStop(dataSource, tables, this.node.id);
@@ -58,11 +70,6 @@ export class Killer {
     } catch (error) {
       this.events.emit('engine.error', { doing: "the killer's sweep", error });
     }
-  }
-
-  /** Lets all alarms go; a handler that never ends must not keep the process alive. */
-  close(): void {
-    for (const process of this.alarms.keys()) this.disarm(process);
   }
 
   private async stopRun(jobRunId: string, reason: StopReason): Promise<void> {
@@ -98,19 +105,4 @@ export class Killer {
     clearTimeout(this.alarms.get(process));
     this.alarms.delete(process);
   }
-
-  private async settledOr(process: JobProcess, ms: number): Promise<void> {
-    let cancel = () => {};
-    const grace = new Promise<void>((resolve) => {
-      cancel = this.timers.once(
-        `grace of run ${process.jobRunId} ${++graces}`,
-        ms,
-        resolve,
-      );
-    });
-    await Promise.race([process.settled, grace]);
-    cancel();
-  }
 }
-
-let graces = 0;

@@ -6,9 +6,13 @@ import type { ProcessRegistry } from '../runner/process-registry.js';
 import type { Claim } from '../store/claim.store.js';
 import type { JobRun } from '../store/entities/index.js';
 import type { ClaimsAhead } from './ahead.js';
+import { within } from './timers.js';
 
 /** More outcomes than this waiting to be recorded hold up new work: the database, not the memory, sets the pace. */
 const MOST_UNRECORDED = 2_000;
+
+/** A pass waits so long for the jobs it starts to be checked: one that hangs does not stop the others. */
+const LAUNCH_MS = 1_000;
 
 /** What became of one job in a pass. */
 export type JobOutcome =
@@ -20,9 +24,9 @@ export type JobOutcome =
  */
 export class Slots {
   private filling: Promise<JobOutcome[]> | undefined;
+  private fillingUp: Promise<void> | undefined;
   private moreWaiting = false;
-  /** Being launched, and not in the registry yet. */
-  private starting = 0;
+  private askedMeanwhile = false;
   private readonly launching = new Set<Promise<JobRun>>();
 
   constructor(
@@ -39,8 +43,7 @@ export class Slots {
   get free(): number {
     if (this.settings.role === 'producer') return 0;
     if (this.runs.backlog >= MOST_UNRECORDED) return 0;
-    const taken = this.processes.size + this.starting;
-    return Math.max(0, this.settings.concurrency - taken);
+    return Math.max(0, this.settings.concurrency - this.processes.size);
   }
 
   /** Claims what fits and starts it. One claim at a time: two would count the same slots as free. */
@@ -51,21 +54,28 @@ export class Slots {
       return await this.filling;
     } finally {
       this.filling = undefined;
+      // Should it fail, the next tick says so.
+      if (this.askedMeanwhile && !this.fillingUp)
+        void this.refill().catch(() => undefined);
     }
   }
 
-  /** Starts what fits, until the slots or the queue are used up. */
+  /** Starts what fits, until the slots or the queue are used up. One at a time. */
   async fill(): Promise<void> {
-    do await this.start();
-    while (this.moreWaiting && !this.node.closing && this.free > 0);
+    this.fillingUp ??= this.fillUp().finally(() => {
+      this.fillingUp = undefined;
+    });
+    await this.fillingUp;
   }
 
-  /** A slot may be free: what was claimed ahead goes first, then a claim if the last one left anything behind. */
+  /**
+   * A slot may be free: what was claimed ahead goes first, then a claim if the last one left anything
+   * behind. While one is under way it is enough to remember that somebody asked.
+   */
   async refill(): Promise<void> {
     this.launchAhead();
-    const idle = !this.filling && !this.node.closing;
-    if (idle && this.moreWaiting && this.ahead.low && this.free > 0)
-      await this.start();
+    this.askedMeanwhile = this.filling !== undefined;
+    if (!this.askedMeanwhile && this.worthAClaim) await this.fill();
   }
 
   /** Claims and launches one job, whether a slot is free or not. */
@@ -92,6 +102,19 @@ export class Slots {
     await this.claims.release(this.ahead.clear());
   }
 
+  private async fillUp(): Promise<void> {
+    do {
+      this.askedMeanwhile = false;
+      await this.start();
+    } while (this.worthAClaim);
+  }
+
+  private get worthAClaim(): boolean {
+    return (
+      this.moreWaiting && this.ahead.low && this.free > 0 && !this.node.closing
+    );
+  }
+
   private async claimAndLaunch(): Promise<JobOutcome[]> {
     this.launchAhead();
     this.moreWaiting = true;
@@ -106,11 +129,17 @@ export class Slots {
     this.moreWaiting = claimed.length === limit;
     const startable = this.node.closing ? 0 : slots;
     this.ahead.put(claimed.slice(startable));
-    const outcomes = await Promise.all(
-      claimed.slice(0, startable).map((claim) => this.launchOne(claim)),
-    );
+    const outcomes = claimed
+      .slice(0, startable)
+      .map((claim) => this.launchOne(claim));
+    // One whose context is not checked by then has its process, its slot and its timeout: it is started.
+    await within(LAUNCH_MS, Promise.all(outcomes));
     this.launchAhead();
-    return outcomes;
+    return Promise.all(
+      outcomes.map((outcome, index) =>
+        Promise.race([outcome, started(claimed[index]!)]),
+      ),
+    );
   }
 
   private launchAhead(): void {
@@ -121,16 +150,13 @@ export class Slots {
     }
   }
 
-  /** Holds a slot from now on. Never rejects. */
+  /** Holds a slot from the call on. Never rejects. */
   private async launchOne({ jobRun, claimed }: Claim): Promise<JobOutcome> {
-    this.starting++;
     try {
       await this.runs.launch(claimed);
       return { ok: true, jobRun };
     } catch (error) {
       return { ok: false, error };
-    } finally {
-      this.starting--;
     }
   }
 
@@ -141,3 +167,8 @@ export class Slots {
     );
   }
 }
+
+const started = async ({ jobRun }: Claim): Promise<JobOutcome> => ({
+  ok: true,
+  jobRun,
+});

@@ -1,10 +1,36 @@
-/** Where the engine's timers live: in the app, the registry of `@nestjs/schedule`, under names an operator can list. */
-export interface Timers {
-  /** @returns how to stop it */
-  every(name: string, ms: number, work: () => void): () => void;
-  /** @returns how to stop it */
-  once(name: string, ms: number, work: () => void): () => void;
-}
-
 /** Longer timeouts fire at once in Node. */
 export const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
+/** Repeats work until it is stopped. */
+export interface Ticker {
+  /** @returns how to stop it */
+  every: (name: string, ms: number, work: () => void) => () => void;
+}
+
+/**
+ * Timers of the engine's own. Only the tick is in the registry of `@nestjs/schedule`: the host's
+ * ScheduleModule empties that when a shutdown begins, and what drains still needs its heartbeat.
+ */
+export function every(ms: number, work: () => void): () => void {
+  const interval = setInterval(work, Math.min(ms, LONGEST_TIMER_MS));
+  return () => clearInterval(interval);
+}
+
+/** @returns how to stop it */
+export function once(ms: number, work: () => void): () => void {
+  const timeout = setTimeout(work, Math.min(ms, LONGEST_TIMER_MS));
+  return () => clearTimeout(timeout);
+}
+
+/** Resolves with the work, or when the time is up. Never rejects. */
+export async function within(
+  ms: number,
+  work: Promise<unknown>,
+): Promise<void> {
+  let cancel = () => {};
+  const deadline = new Promise<void>((resolve) => {
+    cancel = once(ms, resolve);
+  });
+  await Promise.race([work.catch(() => undefined), deadline]);
+  cancel();
+}

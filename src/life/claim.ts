@@ -29,10 +29,10 @@ export class ClaimJobs {
 
   /** What is due and this node has handlers for, by priority, then age. */
   async next(limit: number): Promise<Claim[]> {
-    const templateIds = this.handlers.templateIds();
-    if (limit < 1 || templateIds.length === 0 || !this.open) return [];
+    const codes = this.handlers.codes();
+    if (limit < 1 || codes.length === 0 || !this.open) return [];
     const { dataSource, tables } = this.store;
-    return claimNext(dataSource, tables, this.claimer, templateIds, limit);
+    return claimNext(dataSource, tables, this.claimer, codes, limit);
   }
 
   /** @throws JobHandlerNotFoundError when this node could not run such a job */

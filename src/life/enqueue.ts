@@ -49,7 +49,10 @@ export class Enqueue {
     options: EnqueueOptions = {},
     { retryOfJobRunId }: EnqueueLink = {},
   ): Promise<JobQueueEntry> {
-    const { template, contract } = await this.templates.resolve(job);
+    const { template, contract } = await this.templates.resolve(
+      job,
+      options.manager,
+    );
     const fields = entryFields(template, options);
     const jobContext = await encodeContext(
       contract,
@@ -63,8 +66,8 @@ export class Enqueue {
     };
     // A caller's own transaction is never mixed with others.
     if (options.manager) return this.own(options.manager, job.code, draft);
-    const entry = await this.inserts.add(draft);
-    if (!entry) return this.refuse(job.code, draft);
+    const entry =
+      (await this.inserts.add(draft)) ?? (await this.again(job.code, draft));
     this.tell(job.code, [entry]);
     return entry;
   }
@@ -75,7 +78,10 @@ export class Enqueue {
     contexts: readonly unknown[],
     options: Omit<EnqueueOptions, 'jobRunIdentifier'> = {},
   ): Promise<JobQueueEntry[]> {
-    const { template, contract } = await this.templates.resolve(job);
+    const { template, contract } = await this.templates.resolve(
+      job,
+      options.manager,
+    );
     const jobContexts = await this.encodeAll(contract, contexts);
     const batch = jobContexts.map((jobContext) => ({
       ...entryFields(template, options),
@@ -120,7 +126,16 @@ export class Enqueue {
     draft: NewEntry,
   ): Promise<JobQueueEntry> {
     const [entry] = await insertEntries(db, this.store.tables, [draft]);
-    return entry ?? this.refuse(code, draft);
+    return entry ?? this.refuse(db, code, draft);
+  }
+
+  /** A generated identifier is nobody else's: then the template was made anew since it was read. */
+  private async again(code: string, draft: NewEntry): Promise<JobQueueEntry> {
+    const { dataSource } = this.store;
+    if (draft.named) return this.refuse(dataSource, code, draft);
+    this.templates.forget(code);
+    const { template } = await this.templates.resolve({ code });
+    return this.own(dataSource, code, { ...draft, jobTemplateId: template.id });
   }
 
   private async insertAll(
@@ -138,18 +153,19 @@ export class Enqueue {
       for (const [index, entry] of (
         await insertEntries(db, this.store.tables, batch)
       ).entries())
-        inserted.push(entry ?? (await this.refuse(code, batch[index]!)));
+        inserted.push(entry ?? (await this.refuse(db, code, batch[index]!)));
     }
     return inserted;
   }
 
   /** Why it was left out: the template inactive or deleted since it was read, else the identifier taken. */
   private async refuse(
+    db: Queryable,
     code: string,
     { jobRunIdentifier }: NewEntry,
   ): Promise<never> {
     this.templates.forget(code);
-    await this.templates.resolve({ code });
+    await this.templates.resolve({ code }, db);
     throw new DuplicateJobError(jobRunIdentifier);
   }
 

@@ -9,13 +9,16 @@ import type { ClaimedRun } from '../model/facts.js';
 import type { ExecutionLogger, JobExecution } from '../model/job-execution.js';
 import type { Outcome } from '../model/outcome.js';
 import { narrowed, type ContextContract } from '../policy/context.js';
-import type { HandlerRegistry } from '../runner/handler-registry.js';
+import type {
+  HandlerRegistry,
+  RegisteredHandler,
+} from '../runner/handler-registry.js';
 import { JobProcess } from '../runner/job-process.js';
 import type { ProcessRegistry } from '../runner/process-registry.js';
 import type { FinishDoor } from './finish.js';
 
 const FIRST_PAUSE_MS = 50;
-const LONGEST_PAUSE_MS = 5_000;
+const LONGEST_PAUSE_MS = 1_000;
 
 /** Claimed runs become processes here, and each process's outcome goes to the finish. */
 export class RunJobs {
@@ -34,7 +37,8 @@ export class RunJobs {
 
   /**
    * Resolves when the handler has been started. A context that is invalid by now ends the run without
-   * launching it, whatever `maxRetries` is: it would fail every time.
+   * that, whatever `maxRetries` is: it would fail every time. The check is part of the process, so that
+   * timeout, kill and heartbeat cover a validator that hangs.
    * @throws InvalidJobContextError, InvalidJobSchemaError, JobHandlerNotFoundError, JobNotAvailableError
    */
   async launch(run: ClaimedRun): Promise<JobProcess> {
@@ -43,21 +47,49 @@ export class RunJobs {
       await this.door.finish(run, { kind: 'interrupted' });
       throw new JobHandlerNotFoundError(run.templateCode);
     }
-    const context = await this.decode(handler.contract, run);
     const process = new JobProcess(run);
     if (this.ends.has(run.jobRunId) || !this.processes.add(process))
       throw new JobNotAvailableError(
         run.jobRunIdentifier,
         'its process runs already',
       );
-    const execution = this.executionOf(process);
-    process.start(async () =>
-      (await handler.resolve()).runJob(context, execution),
-    );
-    // Before anybody hears of it: a listener may kill it at once.
-    void this.conclude(process);
-    this.events.emit('run.started', identityOf(run));
-    return process;
+    const refused = await new Promise<Error | undefined>((launched) => {
+      process.start(() => this.work(process, handler, launched));
+      // Before anybody hears of it: a listener may kill it at once.
+      void this.conclude(process);
+      void process.outcome.then(() => launched(undefined));
+    });
+    if (!refused) return process;
+    await this.ends.get(run.jobRunId);
+    throw refused;
+  }
+
+  /** Says by `launched` that the handler runs, or why it does not. */
+  private async work(
+    process: JobProcess,
+    handler: RegisteredHandler<ContextContract>,
+    launched: (refused?: Error) => void,
+  ): Promise<Outcome> {
+    const { operatorSchema, templateCode, jobContext } = process.run;
+    let context: unknown;
+    try {
+      context = await narrowed(
+        handler.contract,
+        operatorSchema,
+        templateCode,
+      ).decode(jobContext);
+    } catch (error) {
+      launched(error as Error);
+      return error instanceof InvalidJobContextError
+        ? { kind: 'invalidContext', error }
+        : { kind: 'failed', error };
+    }
+    process.signal.throwIfAborted();
+    const instance = await handler.resolve();
+    this.events.emit('run.started', identityOf(process.run));
+    launched();
+    const output = await instance.runJob(context, this.executionOf(process));
+    return { kind: 'completed', output };
   }
 
   /** What becomes of the entry of a run on this node, null when somebody else ended the run; undefined when it is not here. */
@@ -83,26 +115,6 @@ export class RunJobs {
   /** Stops trying to record outcomes: the leases will do the rest. */
   stopRecording(): void {
     this.giveUp.abort();
-  }
-
-  private async decode(
-    contract: ContextContract,
-    run: ClaimedRun,
-  ): Promise<unknown> {
-    try {
-      const { operatorSchema, templateCode, jobContext } = run;
-      return await narrowed(contract, operatorSchema, templateCode).decode(
-        jobContext,
-      );
-    } catch (error) {
-      await this.door.finish(
-        run,
-        error instanceof InvalidJobContextError
-          ? { kind: 'invalidContext', error }
-          : { kind: 'failed', error },
-      );
-      throw error;
-    }
   }
 
   /** The slot is free as soon as the handler has ended; its outcome is recorded meanwhile. Never rejects. */

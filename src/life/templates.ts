@@ -13,6 +13,7 @@ import {
   findKnownTemplate,
   type KnownTemplate,
 } from '../store/template.store.js';
+import type { Queryable } from '../store/tables.js';
 import type { Store } from './store.js';
 
 /** How long an operator's change of a template may go unnoticed by `enqueueJob`. Activity is checked by the insert itself. */
@@ -41,9 +42,16 @@ export class Templates {
     private readonly handlers: HandlerRegistry<ContextContract>,
   ) {}
 
-  /** @throws JobTemplateNotFoundError, JobTemplateInactiveError, InvalidJobSchemaError */
-  async resolve({ code, contract }: JobReference): Promise<OpenTemplate> {
-    const { template, operatorSchema } = await this.read(code);
+  /**
+   * @param db the caller's transaction, if there is one: it holds a connection already, and waiting
+   *   for a second one could be for ever
+   * @throws JobTemplateNotFoundError, JobTemplateInactiveError, InvalidJobSchemaError
+   */
+  async resolve(
+    { code, contract }: JobReference,
+    db: Queryable = this.store.dataSource,
+  ): Promise<OpenTemplate> {
+    const { template, operatorSchema } = await this.read(code, db);
     if (!template.active) throw new JobTemplateInactiveError(code);
     const declared =
       contract ??
@@ -56,13 +64,14 @@ export class Templates {
     this.byCode.delete(code);
   }
 
-  private async read(code: string): Promise<KnownTemplate> {
+  private async read(code: string, db: Queryable): Promise<KnownTemplate> {
     const known = this.byCode.get(code);
     if (known && performance.now() - known.readAt < FRESH_MS) return known;
-    const { dataSource, tables } = this.store;
-    const found = await findKnownTemplate(dataSource, tables, code);
+    const found = await findKnownTemplate(db, this.store.tables, code);
     if (!found) throw new JobTemplateNotFoundError(code);
-    this.byCode.set(code, { ...found, readAt: performance.now() });
+    // What a transaction sees may never be committed.
+    if (db === this.store.dataSource)
+      this.byCode.set(code, { ...found, readAt: performance.now() });
     return found;
   }
 }

@@ -54,12 +54,17 @@ export class JobEvents {
     event: E,
     listener: (...payload: JobEventMap[E]) => void,
   ): () => void {
+    const report = (error: unknown) => {
+      if (event !== 'engine.error')
+        this.emit('engine.error', { doing: `a listener of ${event}`, error });
+    };
     const guarded = (...payload: JobEventMap[E]) => {
       try {
-        listener(...payload);
+        // An async function is accepted where a void one is asked for.
+        const result: unknown = listener(...payload);
+        if (result instanceof Promise) result.catch(report);
       } catch (error) {
-        if (event !== 'engine.error')
-          this.emit('engine.error', { doing: `a listener of ${event}`, error });
+        report(error);
       }
     };
     this.emitter.on(event, guarded as (...args: unknown[]) => void);

@@ -15,7 +15,7 @@ import {
 import { checkBackoff } from '../policy/backoff.js';
 import { bildadEntities } from '../store/entities/index.js';
 import { BILDAD_RUNTIME, createRuntime } from './runtime.js';
-import { scheduleTimers } from './schedule-timers.js';
+import { scheduleTicker } from './schedule-timers.js';
 
 const defaults: Required<BildadModuleExtras> = {
   isGlobal: true,
@@ -76,7 +76,7 @@ function runtimeProvider(schema: string, dataSourceName: string): Provider {
         dataSource,
         schema,
         settings,
-        scheduleTimers(registry, `bildad:${schema}:${settings.name}`),
+        scheduleTicker(registry, `bildad:${schema}:${settings.name}`),
       );
     },
   };

@@ -59,7 +59,6 @@ export class HandlerExplorer {
       handler: {
         code: declaration.code,
         className: target.name,
-        templateId: '',
         contract: contractOf(options, target.name),
         backoff:
           typeof options.backoff === 'function' ? options.backoff : undefined,

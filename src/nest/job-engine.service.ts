@@ -210,7 +210,7 @@ export class JobEngineService {
    * @throws RunNotActiveError when it is not RUNNING: nothing is changed
    */
   async killJob(run: Pick<JobRun, 'id'>): Promise<JobRun | null> {
-    return this.bildad.interventions.stop(idOf(run, 'run'), 'killed');
+    return this.bildad.interventions.kill(idOf(run, 'run'));
   }
 
   /**

@@ -48,13 +48,11 @@ export class BildadLifecycle
       if (settings.migrate) await migrate(store.dataSource, store.tables);
       else await checkVersion(store.dataSource, store.tables);
       await this.readConfig();
-      const templates = await declareTemplates(
+      await declareTemplates(
         store.dataSource,
         store.tables,
         found.map(({ declaration }) => declaration),
       );
-      for (const { code, id } of templates)
-        this.bildad.handlers.get(code)!.templateId = id;
     } catch (error) {
       throw explained(error, 'Bildad cannot start', store.tables.schema);
     }

@@ -8,7 +8,7 @@ import { Heartbeat } from '../engine/heartbeat.js';
 import { Interventions } from '../engine/intervene.js';
 import { Killer } from '../engine/killer.js';
 import { Slots } from '../engine/slots.js';
-import type { Timers } from '../engine/timers.js';
+import type { Ticker } from '../engine/timers.js';
 import { ClaimJobs } from '../life/claim.js';
 import { Enqueue } from '../life/enqueue.js';
 import { FinishDoor } from '../life/finish.js';
@@ -28,7 +28,7 @@ export function createRuntime(
   dataSource: DataSource,
   schema: string,
   settings: Settings,
-  timers: Timers,
+  ticker: Ticker,
 ) {
   const store = { dataSource, tables: tablesOf(schema) };
   const entities = bildadEntities(schema);
@@ -62,7 +62,24 @@ export function createRuntime(
   const guard = new SingleRunnerGuard(store, settings.name, node);
   const ahead = new ClaimsAhead();
   const slots = new Slots(claims, runs, ahead, processes, node, settings);
-  const cycle = new EngineCycle(store, guard, slots, door, events, node);
+  const heartbeat = new Heartbeat(
+    store,
+    claims,
+    runs,
+    ahead,
+    processes,
+    events,
+    node,
+  );
+  const cycle = new EngineCycle(
+    store,
+    guard,
+    heartbeat,
+    slots,
+    door,
+    events,
+    node,
+  );
   const killer = new Killer(
     store,
     processes,
@@ -71,11 +88,9 @@ export function createRuntime(
     door,
     events,
     node,
-    timers,
     settings.killGraceMs,
   );
   const interventions = new Interventions(store, processes, door, runs, killer);
-  const heartbeat = new Heartbeat(store, runs, ahead, processes, events, node);
   const engine = new Engine(
     cycle,
     slots,
@@ -83,7 +98,7 @@ export function createRuntime(
     heartbeat,
     runs,
     processes,
-    timers,
+    ticker,
     events,
     node,
     settings,

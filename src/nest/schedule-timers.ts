@@ -1,37 +1,20 @@
 import { SchedulerRegistry } from '@nestjs/schedule';
-import type { Timers } from '../engine/timers.js';
+import { LONGEST_TIMER_MS, type Ticker } from '../engine/timers.js';
 
-/** Timers in the registry of `@nestjs/schedule`, named `bildad:<schema>:<engine>:<timer>`. */
-export function scheduleTimers(
+/** Intervals in the registry of `@nestjs/schedule`, named `bildad:<schema>:<engine>:<interval>`, for operators to list. */
+export function scheduleTicker(
   registry: SchedulerRegistry,
   prefix: string,
-): Timers {
-  const remove = (type: 'interval' | 'timeout', name: string) => {
-    // The host's ScheduleModule clears the registry at shutdown, maybe before us.
-    if (!registry.doesExist(type, name)) return;
-    if (type === 'interval') registry.deleteInterval(name);
-    else registry.deleteTimeout(name);
-  };
+): Ticker {
   return {
-    every(timer, ms, work) {
-      const name = `${prefix}:${timer}`;
-      const interval: unknown = setInterval(work, ms);
-      registry.addInterval(name, interval);
+    every(interval, ms, work) {
+      const name = `${prefix}:${interval}`;
+      const timer: unknown = setInterval(work, Math.min(ms, LONGEST_TIMER_MS));
+      registry.addInterval(name, timer);
       return () => {
-        clearInterval(interval as NodeJS.Timeout);
-        remove('interval', name);
-      };
-    },
-    once(timer, ms, work) {
-      const name = `${prefix}:${timer}`;
-      const timeout: unknown = setTimeout(() => {
-        remove('timeout', name);
-        work();
-      }, ms);
-      registry.addTimeout(name, timeout);
-      return () => {
-        clearTimeout(timeout as NodeJS.Timeout);
-        remove('timeout', name);
+        clearInterval(timer as NodeJS.Timeout);
+        // The host's ScheduleModule may have emptied the registry before us.
+        if (registry.doesExist('interval', name)) registry.deleteInterval(name);
       };
     },
   };

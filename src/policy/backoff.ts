@@ -20,8 +20,12 @@ export function backoffDelay(
   error: unknown,
   random: number,
 ): number {
-  if (typeof backoff === 'function')
-    return toMilliseconds(backoff(retry, error), 'backoff()');
+  if (typeof backoff === 'function') {
+    const pause: unknown = backoff(retry, error);
+    // Refused below; its rejection must not become an unhandled one.
+    if (pause instanceof Promise) pause.catch(() => undefined);
+    return toMilliseconds(pause, 'backoff()');
+  }
   if (backoff === 'none') return 0;
   if (typeof backoff !== 'object') return toMilliseconds(backoff, 'backoff');
   if (backoff.type === 'fixed')

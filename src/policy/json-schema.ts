@@ -45,7 +45,10 @@ function compile(schema: unknown, owner?: string): ValidateFunction {
     const text = JSON.stringify(schema);
     let validate = compiled.get(text);
     if (!validate) {
-      validate = ajvFor(schema as JsonSchema).compile(schema);
+      // A copy: Ajv knows schemas by object, and the caller may change his.
+      validate = ajvFor(schema as JsonSchema).compile(
+        JSON.parse(text) as JsonSchema,
+      );
       if ('$async' in validate) throw new Error('$async is not supported');
       if (compiled.size >= MAX_KEPT) compiled.clear();
       compiled.set(text, validate);

@@ -44,7 +44,7 @@ function record(error: unknown, causes: number): ErrorRecord {
     ...(typeof stack === 'string' && { stack: clean(stack, STACK_LENGTH) }),
     ...(typeof code === 'string' && { code: clean(code, 200) }),
     ...(typeof code === 'number' && { code }),
-    ...(Array.isArray(violations) && {
+    ...(attempt(() => Array.isArray(violations)) && {
       violations: JSON.parse(storableOutput(violations) ?? 'null') as unknown,
     }),
     ...(cause !== undefined &&

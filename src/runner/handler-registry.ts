@@ -6,8 +6,6 @@ import type { JobHandler } from '../model/job-handler.js';
 export interface RegisteredHandler<Contract = unknown> {
   code: string;
   className: string;
-  /** Its template's row, known after boot. */
-  templateId: string;
   contract: Contract;
   /** A backoff that is code cannot be stored in the template. */
   backoff: BackoffFunction | undefined;
@@ -35,11 +33,7 @@ export class HandlerRegistry<Contract = unknown> {
     return this.byCode.get(code);
   }
 
-  all(): RegisteredHandler<Contract>[] {
-    return [...this.byCode.values()];
-  }
-
-  templateIds(): string[] {
-    return this.all().map(({ templateId }) => templateId);
+  codes(): string[] {
+    return [...this.byCode.keys()];
   }
 }

@@ -81,11 +81,11 @@ export class JobProcess {
     return this.over || this.abandoned;
   }
 
-  /** Runs the handler. Never throws, never rejects. */
-  start(handler: () => Promise<unknown>): void {
+  /** Does the work, which says itself how it ended. Never throws, never rejects. */
+  start(work: () => Promise<Outcome>): void {
     if (this.started) return;
     this.started = true;
-    void this.carryOut(handler);
+    void this.carryOut(work);
   }
 
   /**
@@ -115,10 +115,10 @@ export class JobProcess {
     this.controller.abort(new JobKilledError(this.jobRunId, why));
   }
 
-  private async carryOut(handler: () => Promise<unknown>): Promise<void> {
+  private async carryOut(work: () => Promise<Outcome>): Promise<void> {
     let outcome: Outcome;
     try {
-      outcome = { kind: 'completed', output: await handler() };
+      outcome = await work();
     } catch (error) {
       outcome = { kind: 'failed', error };
     }

@@ -3,6 +3,9 @@ import { asRun, operatorSchema, runColumns } from './columns.js';
 import type { JobRun } from './entities/index.js';
 import { rows, type Queryable, type Tables } from './tables.js';
 
+/** 100 years: longer intervals overflow, and one such entry would stop every claim. */
+const LONGEST_MS = 3_155_760_000_000;
+
 export interface Claimer {
   nodeId: string;
   /** Milliseconds until a run that nobody renews counts as lost. */
@@ -16,14 +19,14 @@ export interface Claim {
 }
 
 /**
- * Claims up to `limit` due entries of the given templates by priority, then age: the entries become
+ * Claims up to `limit` due entries of the templates with these codes by priority, then age: the entries become
  * RUNNING and their run rows are born, in one statement whatever the number.
  */
 export function claimNext(
   db: Queryable,
   tables: Tables,
   claimer: Claimer,
-  templateIds: string[],
+  codes: string[],
   limit: number,
 ): Promise<Claim[]> {
   return claim(
@@ -31,8 +34,8 @@ export function claimNext(
     tables,
     claimer,
     `SELECT id FROM ${tables.pick} (
-       ARRAY(SELECT id FROM ${tables.templates} WHERE id = ANY ($3::bigint[]) AND active), $4) AS id`,
-    [templateIds, limit],
+       ARRAY(SELECT id FROM ${tables.templates} WHERE code = ANY ($3::text[]) AND active), $4) AS id`,
+    [codes, limit],
   );
 }
 
@@ -72,7 +75,7 @@ async function claim(
        INSERT INTO ${runs} (job_template_id, job_queue_entry_id, job_run_identifier, retry, job_process_name,
                             node_id, job_context, available_at, started_at, timeout_at, expires_at)
        SELECT e.job_template_id, e.id, e.job_run_identifier, e.retry, e.job_run_identifier || '#' || e.retry,
-              $1, e.job_context, e.run_at, clock.now, clock.now + e.timeout_ms * interval '1 ms',
+              $1, e.job_context, e.run_at, clock.now, clock.now + least(e.timeout_ms, ${LONGEST_MS}) * interval '1 ms',
               clock.now + $2::float8 * interval '1 ms'
        FROM ${entries} e, (SELECT clock_timestamp() AS now) clock
        WHERE e.id = ANY (ARRAY(SELECT id FROM picked))
@@ -93,7 +96,7 @@ async function claim(
      )
      SELECT ${runColumns('born')}, t.code AS "templateCode", taken.max_retries AS "maxRetries",
             taken.uncounted_runs AS "uncountedRuns", coalesce(taken.backoff, t.default_backoff) AS backoff,
-            taken.timeout_ms::float8 AS "timeoutMs", ${operatorSchema('t')}
+            taken.timeout_ms::float8 AS "timeoutMs", ${operatorSchema('t')}, ${timeoutAtMs('born')}
      FROM born JOIN taken ON taken.run_id = born.id LEFT JOIN ${templates} t ON t.id = born.job_template_id
      ORDER BY taken.priority, taken.id`,
     [nodeId, leaseMs, ...parameters],
@@ -122,7 +125,7 @@ export async function adoptRun(
      SELECT ${runColumns('r')}, coalesce(t.code, '') AS "templateCode", coalesce(e.max_retries, 0) AS "maxRetries",
             coalesce(e.uncounted_runs, 0) AS "uncountedRuns", coalesce(e.backoff, t.default_backoff) AS backoff,
             greatest(extract(epoch FROM r.timeout_at - clock_timestamp()) * 1000, 0)::float8 AS "timeoutMs",
-            ${operatorSchema('t')}
+            ${operatorSchema('t')}, ${timeoutAtMs('r')}
      FROM adopted r LEFT JOIN ${entries} e ON e.id = r.job_queue_entry_id AND e.current_job_run_id = r.id
        LEFT JOIN ${templates} t ON t.id = r.job_template_id`,
     [nodeId, leaseMs, runId],
@@ -157,6 +160,9 @@ export async function releaseClaims(
   return row?.released ?? 0;
 }
 
+const timeoutAtMs = (run: string) =>
+  `(extract(epoch FROM ${run}.timeout_at) * 1000)::float8 AS "timeoutAtMs"`;
+
 type ClaimRow = JobRun &
   Pick<
     ClaimedRun,
@@ -167,7 +173,7 @@ type ClaimRow = JobRun &
     | 'timeoutMs'
     | 'jobContext'
     | 'operatorSchema'
-  >;
+  > & { timeoutAtMs: number };
 
 function asClaim(row: ClaimRow): Claim {
   const {
@@ -177,6 +183,7 @@ function asClaim(row: ClaimRow): Claim {
     backoff,
     timeoutMs,
     operatorSchema,
+    timeoutAtMs,
     ...run
   } = row;
   const {
@@ -186,7 +193,6 @@ function asClaim(row: ClaimRow): Claim {
     retry,
     jobProcessName,
     jobContext,
-    timeoutAt,
   } = run;
   return {
     jobRun: asRun(run),
@@ -200,7 +206,8 @@ function asClaim(row: ClaimRow): Claim {
       uncountedRuns,
       backoff,
       timeoutMs,
-      timeoutAt,
+      // Not from the column: a host may have its own parser of times.
+      timeoutAt: new Date(timeoutAtMs),
       jobProcessName,
       jobContext,
       operatorSchema,

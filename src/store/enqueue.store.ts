@@ -1,6 +1,6 @@
 import { asEntry, entryColumns } from './columns.js';
 import type { JobQueueEntry } from './entities/index.js';
-import { rows, type Queryable, type Tables } from './tables.js';
+import { jsonList, rows, type Queryable, type Tables } from './tables.js';
 
 export interface NewEntry {
   jobTemplateId: string;
@@ -36,11 +36,12 @@ export async function insertEntries(
   const inserted = await rows<JobQueueEntry>(
     db,
     `WITH input AS (
-       SELECT *, clock_timestamp() AS moment FROM unnest(
-         $1::bigint[], $2::text[], $3::boolean[], $4::int[], $5::bigint[], $6::int[],
-         $7::jsonb[], $8::jsonb[], $9::timestamptz[], $10::float8[], $11::bigint[]
-       ) WITH ORDINALITY AS t (template_id, identifier, named, priority, timeout_ms, max_retries,
-                               backoff, context, run_at, delay_ms, retry_of, ord)
+       SELECT t.*, clock_timestamp() AS moment, $8::jsonb -> (ord - 1)::int AS context,
+              nullif($7::jsonb -> (ord - 1)::int, 'null') AS backoff
+       FROM unnest($1::bigint[], $2::text[], $3::boolean[], $4::int[], $5::bigint[], $6::int[],
+                   $9::timestamptz[], $10::float8[], $11::bigint[])
+         WITH ORDINALITY AS t (template_id, identifier, named, priority, timeout_ms, max_retries,
+                               run_at, delay_ms, retry_of, ord)
      ), open AS MATERIALIZED (
        SELECT id FROM ${templates} WHERE id = ANY ($1::bigint[]) AND active FOR KEY SHARE
      ), added AS (
@@ -63,8 +64,8 @@ export async function insertEntries(
       batch.map((entry) => entry.priority),
       batch.map((entry) => entry.timeoutMs),
       batch.map((entry) => entry.maxRetries),
-      batch.map((entry) => entry.backoff),
-      batch.map((entry) => entry.jobContext),
+      jsonList(batch.map((entry) => entry.backoff)),
+      jsonList(batch.map((entry) => entry.jobContext)),
       batch.map((entry) => entry.runAt),
       batch.map((entry) => entry.delayMs),
       batch.map((entry) => entry.retryOfJobRunId),

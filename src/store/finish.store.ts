@@ -1,5 +1,5 @@
 import type { EntryFate } from '../model/events.js';
-import { rows, type Queryable, type Tables } from './tables.js';
+import { jsonList, rows, type Queryable, type Tables } from './tables.js';
 
 export interface RunEnd {
   jobRunId: string;
@@ -21,6 +21,7 @@ export interface RunEnd {
  * Ends runs, and removes or reopens their entries, with one statement. An end lands only if its run is
  * still RUNNING, and touches the entry only if that run is the entry's current one: the loser of a
  * race, or a process of long ago, changes nothing (null at its place, else what became of the entry).
+ * A job that somebody cancelled does not come back, however its run ends.
  *
  * Two batches that overlap may deadlock, which is rare (a node ends its own runs, the engine those of
  * lost nodes): the caller tries one by one then. Locking the runs in order first would write each twice.
@@ -41,16 +42,17 @@ export async function endRuns(
   const landed = await rows<{ jobRunId: string; fate: EntryFate }>(
     db,
     `WITH input AS (
-       SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::jsonb[], $5::jsonb[], $6::boolean[],
-                            $7::float8[], $8::boolean[], $9::boolean[])
-         AS t (run_id, result, reason, error, output, remove, delay_ms, counts, only_if_expired)
+       SELECT t.*, nullif($4::jsonb -> (ord - 1)::int, 'null') AS error, nullif($5::jsonb -> (ord - 1)::int, 'null') AS output
+       FROM unnest($1::bigint[], $2::text[], $3::text[], $6::boolean[], $7::float8[], $8::boolean[], $9::boolean[])
+         WITH ORDINALITY AS t (run_id, result, reason, remove, delay_ms, counts, only_if_expired, ord)
      ), ended AS (
        UPDATE ${runs} r SET status = 'DONE', result = i.result, reason = i.reason, error = i.error,
          output = i.output, ended_at = clock_timestamp(), updated_at = clock_timestamp()
        FROM input i
        WHERE r.id = i.run_id AND r.status = 'RUNNING'
          AND (NOT i.only_if_expired OR r.expires_at <= clock_timestamp())
-       RETURNING r.id, r.job_queue_entry_id, i.remove, i.delay_ms, i.counts
+       RETURNING r.id, r.job_queue_entry_id, i.delay_ms, i.counts,
+         i.remove OR coalesce(r.kill_requested = 'cancelled', false) AS remove
      ), removed AS (
        DELETE FROM ${entries} e USING ended
        WHERE ended.remove AND e.id = ended.job_queue_entry_id AND e.current_job_run_id = ended.id
@@ -72,8 +74,8 @@ export async function endRuns(
       ends.map((end) => end.jobRunId),
       ends.map((end) => end.result),
       ends.map((end) => end.reason),
-      ends.map((end) => end.error),
-      ends.map((end) => end.output),
+      jsonList(ends.map((end) => end.error)),
+      jsonList(ends.map((end) => end.output)),
       ends.map((end) => end.entry === 'remove'),
       ends.map((end) => end.delayMs),
       ends.map((end) => end.counts),

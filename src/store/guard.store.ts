@@ -1,5 +1,8 @@
 import { rows, type Queryable, type Tables } from './tables.js';
 
+/** A pass takes milliseconds; that of a node that died in it must not stop the others for long. */
+const GUARD_LEASE = "interval '15 s'";
+
 export interface GuardAnswer {
   /** Fencing number of the pass that may begin; null when another node holds the guard. */
   term: string | null;
@@ -30,7 +33,7 @@ export async function acquireGuard(
        UPDATE ${configs} c SET
          guard_holder = CASE WHEN free THEN $2 ELSE guard_holder END,
          guard_term = CASE WHEN free THEN guard_term + 1 ELSE guard_term END,
-         guard_expires_at = CASE WHEN free THEN clock_timestamp() + c.lease_ms * interval '1 ms' ELSE guard_expires_at END,
+         guard_expires_at = CASE WHEN free THEN clock_timestamp() + ${GUARD_LEASE} ELSE guard_expires_at END,
          guard_look_again = NOT free
        FROM config WHERE c.name = config.name AND (config.free OR $3)
        RETURNING c.guard_term
@@ -60,7 +63,7 @@ export async function releaseGuard(
        WHERE name = $1 AND guard_holder = $2 AND guard_term = $3 FOR UPDATE
      ), let AS (
        UPDATE ${configs} c SET
-         guard_expires_at = CASE WHEN again THEN clock_timestamp() + lease_ms * interval '1 ms' END,
+         guard_expires_at = CASE WHEN again THEN clock_timestamp() + ${GUARD_LEASE} END,
          guard_look_again = false
        FROM config WHERE c.name = config.name RETURNING config.again
      ) SELECT * FROM let`,

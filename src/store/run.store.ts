@@ -42,26 +42,45 @@ export function expiredFacts(
 }
 
 /**
- * Renews the lease of a node's runs. @returns the ids that are this node's no more, and why
+ * Renews the lease of a node's runs.
+ * @returns `lost`: those of the ids that are this node's no more, and why; `stranded`: runs that are this
+ *   node's and not among the ids for most of a lease, so that no claim of them can still be under way
  */
-export function renewRuns(
+export async function renewRuns(
   db: Queryable,
   { runs }: Tables,
   nodeId: string,
   leaseMs: number,
   runIds: string[],
-): Promise<{ jobRunId: string; reason: string | null }[]> {
-  return rows(
+): Promise<{
+  lost: { jobRunId: string; reason: string | null }[];
+  stranded: string[];
+}> {
+  const found = await rows<{
+    jobRunId: string;
+    reason: string | null;
+    stranded: boolean;
+  }>(
     db,
     `WITH renewed AS (
        UPDATE ${runs} SET expires_at = clock_timestamp() + $2::float8 * interval '1 ms'
        WHERE id = ANY ($3::bigint[]) AND status = 'RUNNING' AND node_id = $1 RETURNING id
      )
-     SELECT asked.id::text AS "jobRunId", r.reason
+     SELECT asked.id::text AS "jobRunId", r.reason, false AS stranded
      FROM unnest($3::bigint[]) AS asked (id) LEFT JOIN ${runs} r ON r.id = asked.id
-     WHERE asked.id NOT IN (SELECT id FROM renewed)`,
+     WHERE asked.id NOT IN (SELECT id FROM renewed)
+     UNION ALL
+     SELECT id::text, NULL, true FROM ${runs}
+     WHERE status = 'RUNNING' AND node_id = $1 AND id <> ALL ($3::bigint[])
+       AND expires_at < clock_timestamp() + $2::float8 * interval '0.4 ms'`,
     [nodeId, leaseMs, runIds],
   );
+  return {
+    lost: found.filter(({ stranded }) => !stranded),
+    stranded: found
+      .filter(({ stranded }) => stranded)
+      .map(({ jobRunId }) => jobRunId),
+  };
 }
 
 /** This node's RUNNING runs that are past their timeout, or that somebody asked to kill. */

@@ -29,6 +29,13 @@ export interface Queryable {
 }
 
 /**
+ * JSON texts as one parameter. As elements of a jsonb[] each would be escaped by the driver, which takes
+ * up to half a second per megabyte and blocks the event loop.
+ */
+export const jsonList = (texts: (string | null)[]) =>
+  `[${texts.map((text) => text ?? 'null').join(',')}]`;
+
+/**
  * Every statement of the store ends in a SELECT, whose rows TypeORM returns as they are
  * (an UPDATE ... RETURNING would come back as a pair of rows and count).
  */

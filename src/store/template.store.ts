@@ -34,18 +34,18 @@ const PROPERTIES = Object.entries(COLUMNS);
 /**
  * Creates or updates templates by code, in one statement. What a class declared last time is kept in
  * `declared`: only what the code changed since is written, so a deploy does not undo what an operator
- * changed. @returns all templates given, by code
+ * changed.
  */
 export async function declareTemplates(
   db: Queryable,
   { templates }: Tables,
   declarations: TemplateDeclaration[],
-): Promise<JobTemplate[]> {
+): Promise<void> {
   const value = ([property, [, type]]: (typeof PROPERTIES)[number]) =>
     type === 'jsonb'
       ? `nullif(d -> '${property}', 'null')`
       : `(d ->> '${property}')::${type}`;
-  const declared = await rows(
+  await rows(
     db,
     `WITH input AS (SELECT d FROM unnest($1::jsonb[]) AS t (d)),
      saved AS (
@@ -60,13 +60,9 @@ export async function declareTemplates(
        WHERE t.declared IS DISTINCT FROM excluded.declared
        RETURNING *
      )
-     SELECT ${templateColumns('saved')} FROM saved
-     UNION ALL
-     SELECT ${templateColumns('t')} FROM ${templates} t
-     WHERE t.code IN (SELECT d ->> 'code' FROM input) AND t.code NOT IN (SELECT code FROM saved)`,
+     SELECT id FROM saved`,
     [declarations.map((declaration) => JSON.stringify(declaration))],
   );
-  return declared.map((row) => asTemplate(row));
 }
 
 /** Null when the code is taken. */
