@@ -52,7 +52,7 @@ export class JobEvents {
 
   on<E extends keyof JobEventMap>(
     event: E,
-    listener: (...payload: JobEventMap[E]) => void,
+    listener: (...payload: JobEventMap[E]) => void | Promise<void>,
   ): () => void {
     const report = (error: unknown) => {
       if (event !== 'engine.error')
@@ -60,8 +60,7 @@ export class JobEvents {
     };
     const guarded = (...payload: JobEventMap[E]) => {
       try {
-        // An async function is accepted where a void one is asked for.
-        const result: unknown = listener(...payload);
+        const result = listener(...payload);
         if (result instanceof Promise) result.catch(report);
       } catch (error) {
         report(error);

@@ -63,7 +63,7 @@ it('a listener that rejects is told, and harms nobody', async () => {
   const { engine, events, next } = bildad;
   const told = next('engine.error');
   const rejecting = () => Promise.reject(new Error('my own business'));
-  const off = events.on('run.finished', rejecting as () => void);
+  const off = events.on('run.finished', rejecting);
   const run = await engine.enqueueAndRunJob(SimpleJob, {});
   expect(await told).toMatchObject({ doing: 'a listener of run.finished' });
   off();
