@@ -52,7 +52,7 @@ export class JobEvents {
 
   on<E extends keyof JobEventMap>(
     event: E,
-    listener: (...payload: JobEventMap[E]) => void | Promise<void>,
+    listener: (...payload: JobEventMap[E]) => unknown,
   ): () => void {
     const report = (error: unknown) => {
       if (event !== 'engine.error')
