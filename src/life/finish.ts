@@ -68,12 +68,8 @@ export class FinishDoor {
         doing: `the backoff of ${run.templateCode}`,
         error,
       });
-      return verdictOn(
-        outcome,
-        { ...run, backoff: { type: 'exponential' } },
-        'none',
-        Math.random(),
-      );
+      const backoff = { type: 'exponential' } as const;
+      return verdictOn(outcome, { ...run, backoff }, 'none', Math.random());
     }
   }
 
