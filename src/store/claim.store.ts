@@ -135,7 +135,8 @@ export async function adoptRun(
 
 /**
  * Gives back claims that were never launched, as if they had not been made: their runs are deleted, their
- * entries AVAILABLE under the same retry number. @returns how many
+ * entries AVAILABLE under the same retry number. One that somebody asked to kill or cancel is left to end
+ * as asked, or by its lease. @returns how many
  */
 export async function releaseClaims(
   db: Queryable,
@@ -147,6 +148,7 @@ export async function releaseClaims(
     db,
     `WITH gone AS (
        DELETE FROM ${runs} WHERE id = ANY ($2::bigint[]) AND status = 'RUNNING' AND node_id = $1
+         AND kill_requested IS NULL
        RETURNING id, job_queue_entry_id, job_run_identifier, retry
      ), back AS (
        UPDATE ${entries} e SET status = 'AVAILABLE', retry = gone.retry, updated_at = clock_timestamp(),

@@ -47,3 +47,28 @@ it('a job that ends and is reopened at the same moment is gone, every time', asy
     expect(await entryOf(run.jobRunIdentifier)).toBeNull();
   }
 });
+
+it('a cancelled claim that was never launched is not given back to the queue', async () => {
+  const { engine, jobs, sql } = one;
+  await jobs.updateJobConfig({ leaseMs: 1_000 });
+  await engine.runJobEngine();
+  const run = await engine.enqueueAndRunJob(GatedJob, {});
+  (await GatedJob.arrival()).door.open(null);
+  const { nodeId } = await engine.waitForJob(run.jobRunIdentifier);
+  const entry = await engine.enqueueJob(GatedJob, {}, { delay: '1h' });
+  // What a claim does, without anybody to launch it, and a cancel from elsewhere.
+  await sql(
+    `WITH born AS (
+       INSERT INTO bildad.job_runs (job_template_id, job_queue_entry_id, job_run_identifier, retry, job_process_name, node_id,
+         job_context, kill_requested, available_at, timeout_at, expires_at)
+       SELECT job_template_id, id, job_run_identifier, 0, 'lost', $1, '{}', 'cancelled', run_at,
+         clock_timestamp() + interval '1 h', clock_timestamp() + interval '0.3 s'
+       FROM bildad.job_queue_entries WHERE id = $2 RETURNING id)
+     UPDATE bildad.job_queue_entries e SET status = 'RUNNING', retry = 1, current_job_run_id = born.id FROM born WHERE e.id = $2`,
+    [nodeId, entry.id],
+  );
+  expect(await engine.waitForJob(entry.jobRunIdentifier)).toMatchObject({
+    reason: 'Cancelled',
+  });
+  expect(await entryOf(entry.jobRunIdentifier)).toBeNull();
+});

@@ -92,7 +92,7 @@ export const initial: MigrationStep = {
       UNIQUE (job_run_identifier, retry)
     ) WITH (fillfactor = 90)`,
     // The claim's look, held to its index. Left to itself, the planner sorts all that waits as soon as
-    // the table's statistics are old or missing: 37 ms instead of 2 for 100 of 60,000 entries.
+    // the table's statistics are old or missing: a claim of 100 of 60,000 entries took 37 ms.
     `CREATE FUNCTION ${pick} (templates bigint[], most integer) RETURNS SETOF bigint
        LANGUAGE plpgsql ROWS 100
        SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
