@@ -101,13 +101,15 @@ async function explainAll(): Promise<string[]> {
     maxRetries: 3,
     backoff: null,
     jobContext: '{"n":1}',
+    context: { n: 1 },
     runAt: null,
     delayMs: 0,
     retryOfJobRunId: null,
   });
   const end = (jobRunId: string, n: number) => ({
     jobRunId,
-    result: n % 5 ? 'SUCCEEDED' : 'FAILED',
+    jobQueueEntryId: '0',
+    result: n % 5 ? ('SUCCEEDED' as const) : ('FAILED' as const),
     reason: null,
     error: null,
     output: null,

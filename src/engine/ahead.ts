@@ -48,18 +48,20 @@ export class ClaimsAhead {
   }
 
   has(runId: string): boolean {
-    return this.waiting.some(({ jobRun }) => jobRun.id === runId);
+    return this.waiting.some(({ claimed }) => claimed.jobRunId === runId);
   }
 
   /** Forgets a claim that is this node's no more. @returns whether it was held */
   drop(runId: string): boolean {
     const before = this.waiting.length;
-    this.waiting = this.waiting.filter(({ jobRun }) => jobRun.id !== runId);
+    this.waiting = this.waiting.filter(
+      ({ claimed }) => claimed.jobRunId !== runId,
+    );
     return this.waiting.length < before;
   }
 
   runIds(): string[] {
-    return this.waiting.map(({ jobRun }) => jobRun.id);
+    return this.waiting.map(({ claimed }) => claimed.jobRunId);
   }
 
   /** Gives all of them up. */

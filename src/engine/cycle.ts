@@ -12,6 +12,7 @@ import type { Heartbeat } from './heartbeat.js';
 import type { JobOutcome, Slots } from './slots.js';
 
 const PROMOTED_AT_ONCE = 5_000;
+const ORPHANS_EVERY_MS = 60_000;
 
 export interface JobEngineResults {
   start: JobOutcome[];
@@ -28,6 +29,7 @@ export interface JobEngineResults {
 export class EngineCycle {
   private pass: Promise<JobEngineResults> | undefined;
   private lookAgain = false;
+  private orphansDueAt = performance.now() + ORPHANS_EVERY_MS;
 
   constructor(
     private readonly store: Store,
@@ -150,9 +152,17 @@ export class EngineCycle {
     if (ended.length > 0)
       for (const jobRun of await findRuns(dataSource, tables, ended))
         outcomes.push({ ok: true, jobRun });
-    await reopenOrphans(dataSource, tables, limit);
+    await this.reopenOrphans();
     await this.makeDue();
     return outcomes;
+  }
+
+  /** Reads all that waits, for what only a hand in the database can do. */
+  private async reopenOrphans(): Promise<void> {
+    if (performance.now() < this.orphansDueAt) return;
+    this.orphansDueAt = performance.now() + ORPHANS_EVERY_MS;
+    const { dataSource, tables } = this.store;
+    await reopenOrphans(dataSource, tables, this.node.batchSize);
   }
 
   /** All that is due by now, so that priority decides among them. */

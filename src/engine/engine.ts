@@ -46,12 +46,23 @@ export class Engine {
     this.running.push(
       this.ticker.every('tick', tickMs, () => void this.tick()),
     );
-    const refill = () =>
-      void this.guarded('refilling free slots', () => this.slots.refill());
+    // Called for each job: a promise only where there is something to wait for.
+    const refill = () => {
+      const refilling = this.slots.refill();
+      if (refilling) void this.guarded('refilling free slots', () => refilling);
+    };
     this.processes.watch({ removed: refill });
     // Outcomes that waited to be recorded may have held up the slots.
-    this.events.on('run.finished', refill);
+    this.events.on('run.finished', ({ entry }) =>
+      entry === 'reopened' ? this.wake({ anew: true }) : refill(),
+    );
     void this.tick();
+  }
+
+  /** Something is due: this node's slots need not wait for the tick. */
+  wake({ anew = false } = {}): void {
+    const starting = this.slots.wake({ anew });
+    if (starting) void this.guarded('starting what is due', () => starting);
   }
 
   /** Claims nothing from now on; what runs goes on. */

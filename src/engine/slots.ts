@@ -27,6 +27,9 @@ export class Slots {
   private fillingUp: Promise<void> | undefined;
   private moreWaiting = false;
   private askedMeanwhile = false;
+  /** Something became due since the last claim was sent. */
+  private woken = false;
+  private lookAnew = false;
   private readonly launching = new Set<Promise<JobRun>>();
 
   constructor(
@@ -46,23 +49,26 @@ export class Slots {
     return Math.max(0, this.settings.concurrency - this.processes.size);
   }
 
-  /** Claims what fits and starts it. One claim at a time: two would count the same slots as free. */
-  async start(): Promise<JobOutcome[]> {
+  /**
+   * Claims what fits and starts it. One claim at a time: two would count the same slots as free.
+   * @param whole looks at the whole queue, not only behind the last claim
+   */
+  async start({ whole = true } = {}): Promise<JobOutcome[]> {
     while (this.filling) await this.filling.catch(() => undefined);
-    this.filling = this.claimAndLaunch();
+    this.filling = this.claimAndLaunch(whole || this.lookAnew);
     try {
       return await this.filling;
     } finally {
       this.filling = undefined;
       // Should it fail, the next tick says so.
       if (this.askedMeanwhile && !this.fillingUp)
-        void this.refill().catch(() => undefined);
+        void this.refill()?.catch(() => undefined);
     }
   }
 
   /** Starts what fits, until the slots or the queue are used up. One at a time. */
-  async fill(): Promise<void> {
-    this.fillingUp ??= this.fillUp().finally(() => {
+  async fill({ whole = true } = {}): Promise<void> {
+    this.fillingUp ??= this.fillUp(whole).finally(() => {
       this.fillingUp = undefined;
     });
     await this.fillingUp;
@@ -72,17 +78,27 @@ export class Slots {
    * A slot may be free: what was claimed ahead goes first, then a claim if the last one left anything
    * behind. While one is under way it is enough to remember that somebody asked.
    */
-  async refill(): Promise<void> {
+  refill(): Promise<void> | undefined {
     this.launchAhead();
     this.askedMeanwhile = this.filling !== undefined;
-    if (!this.askedMeanwhile && this.worthAClaim) await this.fill();
+    return !this.askedMeanwhile && this.worthAClaim
+      ? this.fill({ whole: false })
+      : undefined;
+  }
+
+  /** Something is due. @param anew it may lie before what was claimed last */
+  wake({ anew = false } = {}): Promise<void> | undefined {
+    this.lookAnew ||= anew;
+    this.woken = true;
+    this.moreWaiting = true;
+    return this.refill();
   }
 
   /** Claims and launches one job, whether a slot is free or not. */
   async launch(claiming: Promise<Claim>): Promise<JobRun> {
-    const launching = claiming.then(async ({ jobRun, claimed }) => {
-      await this.runs.launch(claimed);
-      return jobRun;
+    const launching = claiming.then(async (claim) => {
+      await this.runs.launch(claim.claimed);
+      return claim.jobRun();
     });
     this.launching.add(launching);
     try {
@@ -102,10 +118,10 @@ export class Slots {
     await this.claims.release(this.ahead.clear());
   }
 
-  private async fillUp(): Promise<void> {
+  private async fillUp(whole: boolean): Promise<void> {
     do {
       this.askedMeanwhile = false;
-      await this.start();
+      await this.start({ whole });
     } while (this.worthAClaim);
   }
 
@@ -115,7 +131,7 @@ export class Slots {
     );
   }
 
-  private async claimAndLaunch(): Promise<JobOutcome[]> {
+  private async claimAndLaunch(whole: boolean): Promise<JobOutcome[]> {
     this.launchAhead();
     this.moreWaiting = true;
     const slots = this.free;
@@ -125,8 +141,10 @@ export class Slots {
       this.settings.batchSize ?? Infinity,
     );
     if (limit === 0) return [];
-    const claimed = await this.claims.next(limit);
-    this.moreWaiting = claimed.length === limit;
+    this.woken = false;
+    this.lookAnew = false;
+    const claimed = await this.claims.next(limit, { whole });
+    this.moreWaiting = claimed.length === limit || this.woken;
     const startable = this.node.closing ? 0 : slots;
     this.ahead.put(claimed.slice(startable));
     const outcomes = claimed
@@ -146,15 +164,15 @@ export class Slots {
     while (this.free > 0 && !this.node.closing) {
       const claim = this.ahead.next();
       if (!claim) return;
-      void this.launchOne(claim);
+      this.runs.begin(claim.claimed);
     }
   }
 
   /** Holds a slot from the call on. Never rejects. */
-  private async launchOne({ jobRun, claimed }: Claim): Promise<JobOutcome> {
+  private async launchOne(claim: Claim): Promise<JobOutcome> {
     try {
-      await this.runs.launch(claimed);
-      return { ok: true, jobRun };
+      await this.runs.launch(claim.claimed);
+      return started(claim);
     } catch (error) {
       return { ok: false, error };
     }
@@ -168,7 +186,7 @@ export class Slots {
   }
 }
 
-const started = async ({ jobRun }: Claim): Promise<JobOutcome> => ({
+const started = (claim: Claim): JobOutcome => ({
   ok: true,
-  jobRun,
+  jobRun: claim.jobRun(),
 });

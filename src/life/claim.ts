@@ -16,10 +16,13 @@ import {
 import type { JobQueueEntry } from '../store/entities/index.js';
 import { findEntry, findRuns } from '../store/run.store.js';
 import { findTemplate } from '../store/template.store.js';
+import { ClaimFront } from './claim-front.js';
 import type { Store } from './store.js';
 
 /** AVAILABLE entries become RUNNING here, and only here: each for one caller. */
 export class ClaimJobs {
+  private readonly front = new ClaimFront();
+
   constructor(
     private readonly store: Store,
     private readonly node: NodeState,
@@ -27,12 +30,25 @@ export class ClaimJobs {
     private readonly runsJobs: boolean,
   ) {}
 
-  /** What is due and this node has handlers for, by priority, then age. */
-  async next(limit: number): Promise<Claim[]> {
+  /**
+   * What is due and this node has handlers for, by priority, then age.
+   * @param whole looks at the whole queue, not only behind what this node claimed last
+   */
+  async next(limit: number, { whole = true } = {}): Promise<Claim[]> {
     const codes = this.handlers.codes();
     if (limit < 1 || codes.length === 0 || !this.open) return [];
     const { dataSource, tables } = this.store;
-    return claimNext(dataSource, tables, this.claimer, codes, limit);
+    if (whole) this.front.reset();
+    const { claims, last } = await claimNext(
+      dataSource,
+      tables,
+      this.claimer,
+      codes,
+      limit,
+      this.front.from(),
+    );
+    this.front.reached(last);
+    return claims;
   }
 
   /** @throws JobHandlerNotFoundError when this node could not run such a job */

@@ -1,5 +1,4 @@
 import type { EntityManager } from 'typeorm';
-import { v7 as uuidv7 } from 'uuid';
 import type { BackoffData } from '../model/backoff.js';
 import { toMilliseconds, type Duration } from '../model/duration.js';
 import { BildadConfigError } from '../model/errors.js';
@@ -7,6 +6,7 @@ import { refuseUnknown, text, wholeNumber } from '../model/settings.js';
 import { checkBackoff } from '../policy/backoff.js';
 import type { JobTemplate } from '../store/entities/index.js';
 import type { NewEntry } from '../store/enqueue.store.js';
+import { newIdentifier } from './identifier.js';
 
 export interface EnqueueOptions {
   /** The job's name, free again only when its runs are deleted; at most 500 characters. Default: a new UUID. */
@@ -44,7 +44,7 @@ const PRIORITY_LIMIT = 1_000_000;
 /** The last millisecond of the year 9999: later ISO texts have a form PostgreSQL does not read. */
 const LAST_MOMENT = 253_402_300_799_999;
 
-type EntryDefaults = Omit<NewEntry, 'jobContext'>;
+export type EntryDefaults = Omit<NewEntry, 'jobContext' | 'context'>;
 
 /**
  * What the options and the template say of an entry, apart from its context.
@@ -70,7 +70,7 @@ export function entryFields(
     jobTemplateId: template.id,
     jobRunIdentifier:
       jobRunIdentifier === undefined
-        ? uuidv7()
+        ? newIdentifier()
         : text(jobRunIdentifier, 'jobRunIdentifier', 500),
     named: jobRunIdentifier !== undefined,
     priority:

@@ -1,25 +1,22 @@
-import {
-  DuplicateJobError,
-  InvalidJobContextError,
-  type ContextViolation,
-} from '../model/errors.js';
+import { DuplicateJobError } from '../model/errors.js';
 import type { JobEvents } from '../model/events.js';
-import { encodeContext, type ContextContract } from '../policy/context.js';
+import { encodeContext } from '../policy/context.js';
 import { isConflict, isDataError } from '../store/database-error.js';
 import { insertEntries, type NewEntry } from '../store/enqueue.store.js';
 import type { JobQueueEntry } from '../store/entities/index.js';
 import type { Queryable } from '../store/tables.js';
-import { entryFields, type EnqueueOptions } from './enqueue-options.js';
-import { batchLength, Gather } from './gather.js';
+import { encodedBatches, type EncodedContext } from './encode-contexts.js';
+import {
+  entryFields,
+  type EnqueueOptions,
+  type EntryDefaults,
+} from './enqueue-options.js';
+import { Gather } from './gather.js';
+import { newIdentifier } from './identifier.js';
 import type { Store } from './store.js';
 import type { JobReference, Templates } from './templates.js';
 
-/** Rows per statement: larger ones were slower (docs/performance.md). */
-const ROWS_PER_INSERT = 5_000;
 const ROWS_PER_SHARED_INSERT = 500;
-const MAX_VIOLATIONS = 100;
-
-const bytesOf = ({ jobContext }: NewEntry) => jobContext.length;
 
 export interface EnqueueLink {
   retryOfJobRunId?: string;
@@ -30,7 +27,7 @@ export class Enqueue {
   /** Calls in flight together share one insert. */
   private readonly inserts = new Gather<NewEntry, JobQueueEntry | null>({
     most: ROWS_PER_SHARED_INSERT,
-    bytesOf,
+    bytesOf: ({ jobContext }) => jobContext.length,
     write: (drafts) =>
       insertEntries(this.store.dataSource, this.store.tables, drafts),
     isSomeonesFault: (error) => isDataError(error) || isConflict(error),
@@ -54,14 +51,15 @@ export class Enqueue {
       options.manager,
     );
     const fields = entryFields(template, options);
-    const jobContext = await encodeContext(
+    const { json, value } = await encodeContext(
       contract,
       context,
       this.maxContextBytes,
     );
     const draft = {
       ...fields,
-      jobContext,
+      jobContext: json,
+      context: value,
       retryOfJobRunId: retryOfJobRunId ?? null,
     };
     // A caller's own transaction is never mixed with others.
@@ -82,42 +80,17 @@ export class Enqueue {
       job,
       options.manager,
     );
-    const jobContexts = await this.encodeAll(contract, contexts);
-    const batch = jobContexts.map((jobContext) => ({
-      ...entryFields(template, options),
-      jobContext,
-    }));
-    if (batch.length === 0) return [];
+    const defaults = entryFields(template, options);
+    if (contexts.length === 0) return [];
+    const batches = encodedBatches(contract, contexts, this.maxContextBytes);
     // In a caller's transaction this is a savepoint.
     const entries = await (
       options.manager ?? this.store.dataSource
-    ).transaction((manager) => this.insertAll(manager, job.code, batch));
+    ).transaction((manager) =>
+      this.insertAll(manager, job.code, defaults, batches),
+    );
     if (!options.manager) this.tell(job.code, entries);
     return entries;
-  }
-
-  private async encodeAll(
-    contract: ContextContract,
-    contexts: readonly unknown[],
-  ): Promise<string[]> {
-    const encoded: string[] = [];
-    const violations: ContextViolation[] = [];
-    for (const [index, context] of contexts.entries())
-      try {
-        encoded.push(
-          await encodeContext(contract, context, this.maxContextBytes),
-        );
-      } catch (error) {
-        if (!(error instanceof InvalidJobContextError)) throw error;
-        for (const { path, message } of error.violations)
-          violations.push({
-            path: path ? `[${index}].${path}` : `[${index}]`,
-            message,
-          });
-        if (violations.length >= MAX_VIOLATIONS) break;
-      }
-    if (violations.length > 0) throw new InvalidJobContextError(violations);
-    return encoded;
   }
 
   private async own(
@@ -138,22 +111,35 @@ export class Enqueue {
     return this.own(dataSource, code, { ...draft, jobTemplateId: template.id });
   }
 
+  /** A batch is checked while the one before it is being inserted. */
   private async insertAll(
     db: Queryable,
     code: string,
-    drafts: NewEntry[],
+    defaults: EntryDefaults,
+    batches: AsyncIterable<EncodedContext[]>,
   ): Promise<JobQueueEntry[]> {
     const inserted: JobQueueEntry[] = [];
-    while (inserted.length < drafts.length) {
-      const rest = drafts.slice(
-        inserted.length,
-        inserted.length + ROWS_PER_INSERT,
-      );
-      const batch = rest.slice(0, batchLength(rest, ROWS_PER_INSERT, bytesOf));
-      for (const [index, entry] of (
-        await insertEntries(db, this.store.tables, batch)
-      ).entries())
-        inserted.push(entry ?? (await this.refuse(db, code, batch[index]!)));
+    const insert = async (contexts: EncodedContext[]) => {
+      const drafts = contexts.map((encoded) => ({
+        ...defaults,
+        ...encoded,
+        jobRunIdentifier: newIdentifier(),
+      }));
+      const entries = await insertEntries(db, this.store.tables, drafts);
+      for (const [index, entry] of entries.entries())
+        inserted.push(entry ?? (await this.refuse(db, code, drafts[index]!)));
+    };
+    let inserting = Promise.resolve();
+    try {
+      for await (const contexts of batches) {
+        await inserting;
+        inserting = insert(contexts);
+        // Its rejection is met by the next `await`, which a long check may keep waiting.
+        inserting.catch(() => undefined);
+      }
+    } finally {
+      // Nobody may roll back while a statement is under way.
+      await inserting;
     }
     return inserted;
   }

@@ -48,6 +48,7 @@ export class FinishDoor {
   ): Promise<EntryFate | null> {
     const end = {
       jobRunId: run.jobRunId,
+      jobQueueEntryId: run.jobQueueEntryId,
       onlyIfExpired,
       ...this.verdict(run, outcome),
     };

@@ -4,10 +4,10 @@ interface Waiting<Item, Result> {
   reject: (error: unknown) => void;
 }
 
-const BYTES_PER_STATEMENT = 4 * 1_048_576;
+export const BYTES_PER_STATEMENT = 4 * 1_048_576;
 
 /** How many of the first items fit into one statement: at least one. */
-export function batchLength<T>(
+function batchLength<T>(
   items: readonly T[],
   most: number,
   bytesOf: (item: T) => number,

@@ -6,7 +6,7 @@ import {
 } from '../model/errors.js';
 import type { EntryFate, JobEvents } from '../model/events.js';
 import type { ClaimedRun } from '../model/facts.js';
-import type { ExecutionLogger, JobExecution } from '../model/job-execution.js';
+import type { ExecutionLogger } from '../model/job-execution.js';
 import type { Outcome } from '../model/outcome.js';
 import { narrowed, type ContextContract } from '../policy/context.js';
 import type {
@@ -14,17 +14,25 @@ import type {
   RegisteredHandler,
 } from '../runner/handler-registry.js';
 import { JobProcess } from '../runner/job-process.js';
+import { Once } from '../runner/once.js';
 import type { ProcessRegistry } from '../runner/process-registry.js';
+import { Execution, identityOf } from './execution.js';
 import type { FinishDoor } from './finish.js';
 
 const FIRST_PAUSE_MS = 50;
 const LONGEST_PAUSE_MS = 1_000;
 
+/** Told that the handler runs, or why it does not, or that its process is over: the first time counts. */
+type Launched = (refused?: Error) => void;
+
+/** What becomes of the entry of a run, null when somebody else ended the run. */
+type End = Once<EntryFate | null>;
+
 /** Claimed runs become processes here, and each process's outcome goes to the finish. */
 export class RunJobs {
   /** By run: processes that hold a slot, and those whose end is not in the database yet. */
-  private readonly ends = new Map<string, Promise<EntryFate | null>>();
-  private readonly unrecorded = new Set<Promise<EntryFate | null>>();
+  private readonly ends = new Map<string, End>();
+  private readonly unrecorded = new Set<End>();
   private readonly giveUp = new AbortController();
 
   constructor(
@@ -36,65 +44,93 @@ export class RunJobs {
   ) {}
 
   /**
-   * Resolves when the handler has been started. A context that is invalid by now ends the run without
-   * that, whatever `maxRetries` is: it would fail every time. The check is part of the process, so that
-   * timeout, kill and heartbeat cover a validator that hangs.
+   * Resolves when the handler has been started.
    * @throws InvalidJobContextError, InvalidJobSchemaError, JobHandlerNotFoundError, JobNotAvailableError
    */
-  async launch(run: ClaimedRun): Promise<JobProcess> {
+  launch(run: ClaimedRun): Promise<void> {
+    return new Promise((resolve, reject) => {
+      let told = false;
+      const begun = this.begin(run, (refused) => {
+        if (told) return;
+        told = true;
+        if (!refused) return resolve();
+        const end = this.ends.get(run.jobRunId);
+        if (end) end.whenever(() => reject(refused));
+        else reject(refused);
+      });
+      if (!begun)
+        reject(
+          new JobNotAvailableError(
+            run.jobRunIdentifier,
+            'its process runs already',
+          ),
+        );
+    });
+  }
+
+  /**
+   * The run's process holds a slot from here on. A context that is invalid by now ends the run without its
+   * handler, whatever `maxRetries` is: it would fail every time. The check is part of the process, so that
+   * timeout, kill and heartbeat cover a validator that hangs.
+   * @returns false when the run has a process already, which goes on
+   */
+  begin(run: ClaimedRun, launched: Launched = () => undefined): boolean {
     const handler = this.handlers.get(run.templateCode);
     if (!handler) {
-      await this.door.finish(run, { kind: 'interrupted' });
-      throw new JobHandlerNotFoundError(run.templateCode);
+      void this.giveBack(run, launched);
+      return true;
     }
     const process = new JobProcess(run);
     if (this.ends.has(run.jobRunId) || !this.processes.add(process))
-      throw new JobNotAvailableError(
-        run.jobRunIdentifier,
-        'its process runs already',
-      );
-    const refused = await new Promise<Error | undefined>((launched) => {
-      process.start(() => this.work(process, handler, launched));
-      // Before anybody hears of it: a listener may kill it at once.
-      void this.conclude(process);
-      void process.outcome.then(() => launched(undefined));
-    });
-    if (!refused) return process;
-    await this.ends.get(run.jobRunId);
-    throw refused;
+      return false;
+    // Before it starts and anybody hears of it: a listener may kill it at once.
+    this.follow(process);
+    process.decided.whenever(() => launched());
+    process.start(() => this.work(process, handler, launched));
+    return true;
   }
 
-  /** Says by `launched` that the handler runs, or why it does not. */
   private async work(
     process: JobProcess,
     handler: RegisteredHandler<ContextContract>,
-    launched: (refused?: Error) => void,
+    launched: Launched,
   ): Promise<Outcome> {
     const { operatorSchema, templateCode, jobContext } = process.run;
     let context: unknown;
     try {
-      context = await narrowed(
-        handler.contract,
-        operatorSchema,
-        templateCode,
-      ).decode(jobContext);
+      const contract = narrowed(handler.contract, operatorSchema, templateCode);
+      context = contract.decode(jobContext);
+      if (context instanceof Promise) context = await context;
     } catch (error) {
       launched(error as Error);
       return error instanceof InvalidJobContextError
         ? { kind: 'invalidContext', error }
         : { kind: 'failed', error };
     }
-    process.signal.throwIfAborted();
-    const instance = await handler.resolve();
+    process.throwIfStopping();
+    let instance = handler.resolve();
+    if (instance instanceof Promise) instance = await instance;
     this.events.emit('run.started', identityOf(process.run));
     launched();
-    const output = await instance.runJob(context, this.executionOf(process));
+    const output = await instance.runJob(
+      context,
+      new Execution(process, this.events, this.loggerFor),
+    );
     return { kind: 'completed', output };
+  }
+
+  private async giveBack(run: ClaimedRun, launched: Launched): Promise<void> {
+    try {
+      await this.door.finish(run, { kind: 'interrupted' });
+    } catch (error) {
+      return launched(error as Error);
+    }
+    launched(new JobHandlerNotFoundError(run.templateCode));
   }
 
   /** What becomes of the entry of a run on this node, null when somebody else ended the run; undefined when it is not here. */
   endOf(jobRunId: string): Promise<EntryFate | null> | undefined {
-    return this.ends.get(jobRunId);
+    return this.ends.get(jobRunId)?.promise;
   }
 
   /** The runs this node answers for. */
@@ -109,7 +145,7 @@ export class RunJobs {
 
   /** Resolves when every outcome known so far has been recorded, or given up. */
   async recorded(): Promise<void> {
-    await Promise.all(this.unrecorded);
+    await Promise.all([...this.unrecorded].map((end) => end.promise));
   }
 
   /** Stops trying to record outcomes: the leases will do the rest. */
@@ -117,37 +153,37 @@ export class RunJobs {
     this.giveUp.abort();
   }
 
-  /** The slot is free as soon as the handler has ended; its outcome is recorded meanwhile. Never rejects. */
-  private async conclude(process: JobProcess): Promise<void> {
-    const end = process.outcome.then((outcome) =>
-      this.record(process, outcome),
-    );
+  /** The slot is free as soon as the handler has ended; its outcome is recorded meanwhile. */
+  private follow(process: JobProcess): void {
+    const end: End = new Once();
     this.ends.set(process.jobRunId, end);
-    try {
-      await process.outcome;
+    process.decided.whenever((outcome) => {
       this.unrecorded.add(end);
-      void end.then(() => this.unrecorded.delete(end));
-      if (!process.isSettled) await this.outlive(process, end);
-    } finally {
-      this.processes.remove(process);
-    }
-    await end;
-    this.ends.delete(process.jobRunId);
+      void this.record(process, outcome).then((fate) => {
+        this.unrecorded.delete(end);
+        if (process.isSettled) this.ends.delete(process.jobRunId);
+        end.happen(fate);
+      });
+      if (process.isSettled) this.processes.remove(process);
+      else void this.outlive(process, outcome, end);
+    });
   }
 
   /** An abandoned handler keeps its slot until it ends, so that a node is not overrun by what it cannot stop. */
   private async outlive(
     process: JobProcess,
-    end: Promise<unknown>,
+    { kind }: Outcome,
+    end: End,
   ): Promise<void> {
-    const { kind } = await process.outcome;
-    await end;
+    await end.promise;
     this.events.emit('process.abandoned', {
       ...identityOf(process.run),
       outcome: kind,
     });
     await process.settled;
+    this.ends.delete(process.jobRunId);
     this.events.emit('process.ended', identityOf(process.run));
+    this.processes.remove(process);
   }
 
   /** An outcome is decided once; while the database is away it waits. */
@@ -178,36 +214,4 @@ export class RunJobs {
       return false;
     }
   }
-
-  private executionOf(process: JobProcess): JobExecution {
-    const { run } = process;
-    const logger = this.loggerFor(run);
-    return {
-      jobRunIdentifier: run.jobRunIdentifier,
-      jobRunId: run.jobRunId,
-      template: { id: run.jobTemplateId, code: run.templateCode },
-      retry: run.retry,
-      attempt: run.retry + 1,
-      signal: process.signal,
-      deadline: run.timeoutAt,
-      logger,
-      progress: (fraction, message) =>
-        this.events.emit('run.progress', {
-          ...identityOf(run),
-          // A handler's arithmetic must not fail its job.
-          fraction: Math.min(Math.max(Number(fraction) || 0, 0), 1),
-          ...(message !== undefined && { message: String(message) }),
-        }),
-      log: (message) => logger.log(message),
-    };
-  }
-}
-
-function identityOf({
-  jobRunId,
-  jobRunIdentifier,
-  templateCode,
-  retry,
-}: ClaimedRun) {
-  return { jobRunId, jobRunIdentifier, templateCode, retry };
 }

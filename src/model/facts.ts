@@ -4,6 +4,7 @@ import type { JsonSchema, JsonValue } from './json.js';
 /** What the verdict on a run needs to know of it and of its queue entry. */
 export interface RunFacts {
   jobRunId: string;
+  jobQueueEntryId: string;
   jobRunIdentifier: string;
   templateCode: string;
   /** 0 for the first run of the entry. */
@@ -24,5 +25,6 @@ export interface ClaimedRun extends RunFacts {
   /** A schema that an operator gave the template, on top of what the handler's class demands. */
   operatorSchema: JsonSchema | null;
   timeoutMs: number;
-  timeoutAt: Date;
+  /** By the database's clock. */
+  timeoutAtMs: number;
 }

@@ -70,9 +70,9 @@ export class HandlerExplorer {
   private resolver(
     target: Constructor,
     wrapper: InstanceWrapper,
-  ): () => Promise<JobHandler> {
+  ): RegisteredHandler['resolve'] {
     if (wrapper.isDependencyTreeStatic() && !wrapper.isTransient)
-      return () => Promise.resolve(wrapper.instance as JobHandler);
+      return () => wrapper.instance as JobHandler;
     // REQUEST-scoped, or depending on what is: an instance of its own for each run.
     const token = (wrapper.token ?? target) as Constructor;
     return () =>

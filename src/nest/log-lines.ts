@@ -4,6 +4,8 @@ import { nameOf } from '../policy/storable.js';
 import { databaseCode } from '../store/database-error.js';
 
 const logger = new Logger('Bildad');
+/** Two lines for each job: not put together for a log that does not want them. */
+const debugging = () => Logger.isLevelEnabled('debug');
 
 interface Run {
   jobRunId: string;
@@ -20,9 +22,13 @@ const named = ({ templateCode, jobRunIdentifier, jobRunId, retry }: Run) =>
  * error, never its message, which may quote the context; the message is in the run's `reason`.
  */
 export function logEvents(events: JobEvents): void {
-  events.on('run.started', (run) => logger.debug(`${named(run)} started`));
-  events.on('run.finished', ({ outcome, entry, errorName, ...run }) => {
-    const line = `${named(run)} ${outcome}${errorName ? ` with ${errorName}` : ''}, entry ${entry}`;
+  events.on('run.started', (run) => {
+    if (debugging()) logger.debug(`${named(run)} started`);
+  });
+  events.on('run.finished', (end) => {
+    const { outcome, entry, errorName } = end;
+    if (outcome === 'completed' && !debugging()) return;
+    const line = `${named(end)} ${outcome}${errorName ? ` with ${errorName}` : ''}, entry ${entry}`;
     if (outcome === 'completed') logger.debug(line);
     else logger.warn(line);
   });

@@ -18,14 +18,14 @@ const MAX_VIOLATIONS = 100;
 export interface ContextContract {
   /** As stored in the template. */
   schema: JsonSchema;
-  /** A context as stored, turned into what the handler gets. @throws InvalidJobContextError */
-  decode: (stored: JsonValue) => Promise<unknown>;
+  /** A context as stored, turned into what the handler gets, or a promise of that. @throws InvalidJobContextError, or rejects with it */
+  decode: (stored: JsonValue) => unknown;
 }
 
 /** For templates that name no context: anything JSON can carry. */
 export const ANY_CONTEXT: ContextContract = {
   schema: {},
-  decode: (stored) => Promise.resolve(stored),
+  decode: (stored) => stored,
 };
 
 /** @throws InvalidJobSchemaError when the class or the schema is unusable */
@@ -52,7 +52,10 @@ export function narrowed(
   const { schema, decode } = ofSchema(operatorSchema, owner);
   return {
     schema,
-    decode: (stored) => decode(stored).then(() => contract.decode(stored)),
+    decode: (stored) => {
+      decode(stored);
+      return contract.decode(stored);
+    },
   };
 }
 
@@ -64,11 +67,12 @@ export async function encodeContext(
   contract: ContextContract,
   context: unknown,
   maxBytes: number,
-): Promise<string> {
+): Promise<Pick<PlainJson, 'value' | 'json'>> {
   const plain = toPlainJson(context, maxBytes);
+  if (contract === ANY_CONTEXT && plain.dates.length === 0) return plain;
   const decoded = await contract.decode(plain.value);
   refuseLostDates(plain, decoded);
-  return plain.json;
+  return plain;
 }
 
 function ofSchema(schema: JsonSchema, owner?: string): ContextContract {
@@ -77,9 +81,8 @@ function ofSchema(schema: JsonSchema, owner?: string): ContextContract {
     schema,
     decode: (stored) => {
       const violations = check(stored);
-      return violations.length > 0
-        ? Promise.reject(new InvalidJobContextError(violations))
-        : Promise.resolve(stored);
+      if (violations.length > 0) throw new InvalidJobContextError(violations);
+      return stored;
     },
   };
 }

@@ -10,7 +10,7 @@ export interface RegisteredHandler<Contract = unknown> {
   /** A backoff that is code cannot be stored in the template. */
   backoff: BackoffFunction | undefined;
   /** The instance to call for one run. */
-  resolve(): Promise<JobHandler>;
+  resolve(): JobHandler | Promise<JobHandler>;
 }
 
 /** The handlers of this process, by template code. */

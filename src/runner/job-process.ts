@@ -1,6 +1,7 @@
 import { JobKilledError, JobTimeoutError } from '../model/errors.js';
 import type { ClaimedRun } from '../model/facts.js';
 import type { Outcome } from '../model/outcome.js';
+import { Once } from './once.js';
 
 /** Why a process is told to stop; it becomes the run's outcome unless noted otherwise. */
 export type StopReason = Extract<
@@ -18,15 +19,14 @@ export type StopReason = Extract<
  * slot until the handler ends. The outcome is decided once.
  */
 export class JobProcess {
-  readonly startedAt = new Date();
+  /** How the run ends, with or without the handler. */
+  readonly decided = new Once<Outcome>();
   private readonly startedTicking = performance.now();
-  private readonly controller = new AbortController();
-  private readonly decided = deferred<Outcome>();
-  private readonly ended = deferred<void>();
+  private readonly ended = new Once<void>();
+  private controller?: AbortController;
+  private abortReason?: Error;
   private stopReason?: StopReason;
   private started = false;
-  private over = false;
-  private abandoned = false;
   private fencedOff = false;
 
   constructor(readonly run: ClaimedRun) {}
@@ -44,6 +44,10 @@ export class JobProcess {
     return this.run.jobRunIdentifier;
   }
 
+  get startedAt(): Date {
+    return new Date(performance.timeOrigin + this.startedTicking);
+  }
+
   /** Milliseconds since it was made, whatever happens to the wall clock. */
   get ageMs(): number {
     return performance.now() - this.startedTicking;
@@ -51,11 +55,20 @@ export class JobProcess {
 
   /** Aborts when the process is told to stop. */
   get signal(): AbortSignal {
+    if (!this.controller) {
+      this.controller = new AbortController();
+      if (this.abortReason) this.controller.abort(this.abortReason);
+    }
     return this.controller.signal;
   }
 
   get stopping(): boolean {
-    return this.signal.aborted;
+    return this.abortReason !== undefined;
+  }
+
+  /** @throws the signal's reason when the process was told to stop */
+  throwIfStopping(): void {
+    if (this.abortReason) throw this.abortReason;
   }
 
   /** Somebody else closed the run: whatever the handler does, nothing of it will land. */
@@ -74,11 +87,11 @@ export class JobProcess {
   }
 
   get isSettled(): boolean {
-    return this.over;
+    return this.ended.happened;
   }
 
   get isDecided(): boolean {
-    return this.over || this.abandoned;
+    return this.decided.happened;
   }
 
   /** Does the work, which says itself how it ended. Never throws, never rejects. */
@@ -97,22 +110,26 @@ export class JobProcess {
     const told = this.stopReason !== undefined;
     if (!told || reason.kind === 'cancelled') this.stopReason = reason;
     if (told) return false;
-    this.controller.abort(this.errorFor(reason));
+    this.abort(this.errorFor(reason));
     return true;
   }
 
   /** Decides the outcome without the handler. @returns false when it had ended */
   abandon(): boolean {
-    if (this.over || !this.stopReason) return false;
-    this.abandoned = true;
-    this.decided.resolve(this.stopReason);
+    if (this.isSettled || !this.stopReason) return false;
+    this.decided.happen(this.stopReason);
     return true;
   }
 
   /** The run is this node's no more: stops the handler, whose end will not be recorded. */
   fence(why: string): void {
     this.fencedOff = true;
-    this.controller.abort(new JobKilledError(this.jobRunId, why));
+    this.abort(new JobKilledError(this.jobRunId, why));
+  }
+
+  private abort(reason: Error): void {
+    this.abortReason ??= reason;
+    this.controller?.abort(this.abortReason);
   }
 
   private async carryOut(work: () => Promise<Outcome>): Promise<void> {
@@ -122,13 +139,12 @@ export class JobProcess {
     } catch (error) {
       outcome = { kind: 'failed', error };
     }
-    this.over = true;
+    this.ended.happen();
     const stopped =
       this.stopReason?.kind === 'interrupted' && outcome.kind === 'completed'
         ? undefined
         : this.stopReason;
-    this.decided.resolve(stopped ?? outcome);
-    this.ended.resolve();
+    this.decided.happen(stopped ?? outcome);
   }
 
   private errorFor({ kind }: StopReason): Error {
@@ -136,17 +152,4 @@ export class JobProcess {
       ? new JobTimeoutError(this.jobRunId, this.run.timeoutMs)
       : new JobKilledError(this.jobRunId, kind);
   }
-}
-
-interface Deferred<T> {
-  promise: Promise<T>;
-  resolve(value: T): void;
-}
-
-function deferred<T>(): Deferred<T> {
-  let resolve!: (value: T) => void;
-  const promise = new Promise<T>((settle) => {
-    resolve = settle;
-  });
-  return { promise, resolve };
 }

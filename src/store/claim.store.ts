@@ -1,5 +1,7 @@
 import type { ClaimedRun } from '../model/facts.js';
+import { JobRunStatus } from '../model/status.js';
 import { asRun, operatorSchema, runColumns } from './columns.js';
+import { isTaken } from './database-error.js';
 import type { JobRun } from './entities/index.js';
 import { rows, type Queryable, type Tables } from './tables.js';
 
@@ -12,31 +14,65 @@ export interface Claimer {
   leaseMs: number;
 }
 
-/** A claimed run, as a row for the user and as facts for the engine. */
+/** A claimed run, as facts for the engine and as a row for the user. */
 export interface Claim {
-  jobRun: JobRun;
   claimed: ClaimedRun;
+  /** Made when asked for: the engine itself needs none. */
+  jobRun(): JobRun;
+}
+
+/** Where a claim begins to look: behind an entry, or at the head of the queue. */
+export interface ClaimedEntry {
+  id: string;
+  priority: number;
 }
 
 /**
- * Claims up to `limit` due entries of the templates with these codes by priority, then age: the entries become
- * RUNNING and their run rows are born, in one statement whatever the number.
+ * Claims up to `limit` due entries of the templates with these codes by priority, then age, in one
+ * statement whatever the number (`migrations/002-hot-path/claim`).
  */
-export function claimNext(
+export async function claimNext(
   db: Queryable,
   tables: Tables,
   claimer: Claimer,
   codes: string[],
   limit: number,
-): Promise<Claim[]> {
-  return claim(
-    db,
-    tables,
-    claimer,
-    `SELECT id FROM ${tables.pick} (
-       ARRAY(SELECT id FROM ${tables.templates} WHERE code = ANY ($3::text[]) AND active), $4) AS id`,
-    [codes, limit],
-  );
+  after: ClaimedEntry | null = null,
+): Promise<{ claims: Claim[]; last: ClaimedEntry | null }> {
+  try {
+    const claimed = await rows<NextRow>(
+      db,
+      `SELECT run_id::text AS "jobRunId", entry_id::text AS "jobQueueEntryId", template_id::text AS "jobTemplateId",
+         template_code AS "templateCode", operator_schema AS "operatorSchema", identifier AS "jobRunIdentifier",
+         retry_number AS retry, context AS "jobContext", urgency AS priority, retries AS "maxRetries",
+         uncounted AS "uncountedRuns", allowed_ms AS "timeoutMs", backoff_data AS backoff, due_at_ms AS "dueAtMs", now_ms AS "nowMs"
+       FROM ${tables.claim} ($1, $2, $3, $4, $5, $6)`,
+      [
+        claimer.nodeId,
+        claimer.leaseMs,
+        codes,
+        limit,
+        after?.priority ?? null,
+        after?.id ?? null,
+      ],
+    );
+    const last = claimed.at(-1);
+    return {
+      claims: claimed.map((row) => new NextClaim(row, claimer)),
+      last: last ? { id: last.jobQueueEntryId, priority: last.priority } : null,
+    };
+  } catch (error) {
+    if (!isTaken(error)) throw error;
+    const claims = await claim(
+      db,
+      tables,
+      claimer,
+      `SELECT id FROM ${tables.pick} (
+         ARRAY(SELECT id FROM ${tables.templates} WHERE code = ANY ($3::text[]) AND active), $4) AS id`,
+      [codes, limit],
+    );
+    return { claims, last: null };
+  }
 }
 
 /** Claims these very entries if they are AVAILABLE, due or not: of ten concurrent callers one gets an entry. */
@@ -192,14 +228,16 @@ function asClaim(row: ClaimRow): Claim {
     id,
     jobRunIdentifier,
     jobTemplateId,
+    jobQueueEntryId,
     retry,
     jobProcessName,
     jobContext,
   } = run;
   return {
-    jobRun: asRun(run),
+    jobRun: () => asRun(run),
     claimed: {
       jobRunId: id,
+      jobQueueEntryId,
       jobRunIdentifier,
       jobTemplateId,
       templateCode,
@@ -208,11 +246,58 @@ function asClaim(row: ClaimRow): Claim {
       uncountedRuns,
       backoff,
       timeoutMs,
-      // Not from the column: a host may have its own parser of times.
-      timeoutAt: new Date(timeoutAtMs),
+      timeoutAtMs,
       jobProcessName,
       jobContext,
       operatorSchema,
     },
   };
+}
+
+interface NextRow extends ClaimedRun {
+  priority: number;
+  dueAtMs: number;
+  nowMs: number;
+}
+
+/** Its times are of one moment: reading four of them a row was a tenth of a claim's cost on this side. */
+class NextClaim implements Claim {
+  readonly claimed: ClaimedRun;
+
+  constructor(
+    private readonly row: NextRow,
+    private readonly claimer: Claimer,
+  ) {
+    row.jobProcessName = `${row.jobRunIdentifier}#${row.retry}`;
+    row.timeoutAtMs = row.nowMs + Math.min(row.timeoutMs, LONGEST_MS);
+    this.claimed = row;
+  }
+
+  jobRun(): JobRun {
+    const { claimed, claimer, row } = this;
+    const startedAt = new Date(row.nowMs);
+    return asRun({
+      id: claimed.jobRunId,
+      jobTemplateId: claimed.jobTemplateId,
+      jobQueueEntryId: claimed.jobQueueEntryId,
+      jobRunIdentifier: claimed.jobRunIdentifier,
+      retry: claimed.retry,
+      jobProcessName: claimed.jobProcessName,
+      nodeId: claimer.nodeId,
+      status: JobRunStatus.RUNNING,
+      result: null,
+      reason: null,
+      error: null,
+      output: null,
+      jobContext: claimed.jobContext,
+      killRequested: null,
+      availableAt: new Date(row.dueAtMs),
+      startedAt,
+      timeoutAt: new Date(claimed.timeoutAtMs),
+      expiresAt: new Date(row.nowMs + claimer.leaseMs),
+      endedAt: null,
+      insertedAt: startedAt,
+      updatedAt: startedAt,
+    });
+  }
 }

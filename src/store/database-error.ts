@@ -18,6 +18,9 @@ export const isDataError = (error: unknown) =>
 export const isConflict = (error: unknown) =>
   /^(40001|40P01)$/.test(databaseCode(error) ?? '');
 
+/** unique_violation */
+export const isTaken = (error: unknown) => databaseCode(error) === '23505';
+
 const HINTS: [pattern: RegExp, hint: (schema: string) => string][] = [
   [
     /^42501$/,

@@ -1,6 +1,16 @@
-import { asEntry, entryColumns } from './columns.js';
+import type { BackoffData } from '../model/backoff.js';
+import type { JsonValue } from '../model/json.js';
+import { JobQueueStatus } from '../model/status.js';
+import { asEntry } from './columns.js';
 import type { JobQueueEntry } from './entities/index.js';
-import { jsonList, rows, type Queryable, type Tables } from './tables.js';
+import {
+  jsonList,
+  jsonOrNull,
+  plainArray,
+  rows,
+  type Queryable,
+  type Tables,
+} from './tables.js';
 
 export interface NewEntry {
   jobTemplateId: string;
@@ -12,8 +22,9 @@ export interface NewEntry {
   maxRetries: number;
   /** JSON text, or null. */
   backoff: string | null;
-  /** JSON text. */
+  /** JSON text, and what it says. */
   jobContext: string;
+  context: JsonValue;
   /** ISO text; null: at once, or after `delayMs`. */
   runAt: string | null;
   delayMs: number;
@@ -21,64 +32,84 @@ export interface NewEntry {
 }
 
 /**
- * Inserts AVAILABLE entries with one statement, in the order given. An entry whose template is
- * inactive or gone, or whose identifier is taken, is left out (null at its place) without failing
- * its neighbours or the caller's transaction.
- *
- * The template rows are locked once per statement against deletion, instead of a foreign key's
- * trigger per row. A generated identifier cannot be in the history, so only chosen ones are looked up.
+ * Inserts AVAILABLE entries with one statement (`migrations/002-hot-path/enqueue`), in the order given. An
+ * entry whose template is inactive or gone, or whose identifier is taken, is left out (null at its place)
+ * without failing its neighbours or the caller's transaction.
  */
 export async function insertEntries(
   db: Queryable,
-  { entries, templates, runs }: Tables,
+  { enqueue }: Tables,
   batch: NewEntry[],
 ): Promise<(JobQueueEntry | null)[]> {
-  const inserted = await rows<JobQueueEntry>(
+  const [row] = await rows<{
+    ids: string | null;
+    identifiers: string[] | null;
+    nowMs: number;
+  }>(
     db,
-    `WITH input AS (
-       SELECT t.*, clock_timestamp() AS moment, $8::jsonb -> (ord - 1)::int AS context,
-              nullif($7::jsonb -> (ord - 1)::int, 'null') AS backoff
-       FROM unnest($1::bigint[], $2::text[], $3::boolean[], $4::int[], $5::bigint[], $6::int[],
-                   $9::timestamptz[], $10::float8[], $11::bigint[])
-         WITH ORDINALITY AS t (template_id, identifier, named, priority, timeout_ms, max_retries,
-                               run_at, delay_ms, retry_of, ord)
-     ), open AS MATERIALIZED (
-       SELECT id FROM ${templates} WHERE id = ANY ($1::bigint[]) AND active FOR KEY SHARE
-     ), added AS (
-       INSERT INTO ${entries} (job_template_id, job_run_identifier, priority, timeout_ms, max_retries,
-                               backoff, job_context, run_at, scheduled, retry_of_job_run_id)
-       SELECT template_id, identifier, priority, timeout_ms, max_retries, backoff, context,
-              coalesce(run_at, moment + delay_ms * interval '1 ms'),
-              coalesce(run_at, moment + delay_ms * interval '1 ms') > moment, retry_of
-       FROM input
-       WHERE template_id IN (SELECT id FROM open)
-         AND NOT (named AND EXISTS (SELECT FROM ${runs} r WHERE r.job_run_identifier = identifier))
-       ORDER BY ord
-       ON CONFLICT (job_run_identifier) DO NOTHING
-       RETURNING *
-     ) SELECT ${entryColumns('added')} FROM added`,
+    `SELECT ids, identifiers, now_ms AS "nowMs" FROM ${enqueue} ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
     [
-      batch.map((entry) => entry.jobTemplateId),
-      batch.map((entry) => entry.jobRunIdentifier),
-      batch.map((entry) => entry.named),
-      batch.map((entry) => entry.priority),
-      batch.map((entry) => entry.timeoutMs),
-      batch.map((entry) => entry.maxRetries),
-      jsonList(batch.map((entry) => entry.backoff)),
-      jsonList(batch.map((entry) => entry.jobContext)),
-      batch.map((entry) => entry.runAt),
-      batch.map((entry) => entry.delayMs),
-      batch.map((entry) => entry.retryOfJobRunId),
+      batch.map(({ jobRunIdentifier }) => jobRunIdentifier),
+      shared(batch.map(({ jobTemplateId }) => jobTemplateId)),
+      shared(batch.map(({ named }) => named)),
+      shared(batch.map(({ priority }) => priority)),
+      shared(batch.map(({ timeoutMs }) => timeoutMs)),
+      shared(batch.map(({ maxRetries }) => maxRetries)),
+      jsonList(batch.map(({ jobContext }) => jobContext)),
+      jsonOrNull(batch.map(({ backoff }) => backoff)),
+      batch.some(({ runAt }) => runAt !== null)
+        ? batch.map(({ runAt }) => runAt)
+        : null,
+      shared(batch.map(({ delayMs }) => delayMs)),
+      batch.some(({ retryOfJobRunId }) => retryOfJobRunId !== null)
+        ? plainArray(batch.map(({ retryOfJobRunId }) => retryOfJobRunId))
+        : null,
     ],
   );
+  const ids = row?.ids?.split(',') ?? [];
+  const nowMs = row?.nowMs ?? 0;
+  if (!row?.identifiers && ids.length === batch.length)
+    return batch.map((draft, index) => entryOf(draft, ids[index]!, nowMs));
   const byIdentifier = new Map(
-    inserted.map((row) => [row.jobRunIdentifier, asEntry(row)]),
+    row?.identifiers?.map((identifier, index) => [identifier, ids[index]!]),
   );
-  return batch.map(({ jobRunIdentifier }) => {
-    const entry = byIdentifier.get(jobRunIdentifier) ?? null;
+  return batch.map((draft) => {
+    const id = byIdentifier.get(draft.jobRunIdentifier);
     // Two of one identifier in a batch: the first has it.
-    byIdentifier.delete(jobRunIdentifier);
-    return entry;
+    byIdentifier.delete(draft.jobRunIdentifier);
+    return id === undefined ? null : entryOf(draft, id, nowMs);
+  });
+}
+
+/** One element stands for all: most batches are of one kind. */
+const shared = (values: readonly (string | number | boolean)[]) =>
+  plainArray(
+    values.every((value) => value === values[0]) ? values.slice(0, 1) : values,
+  );
+
+/** The entry as it was written: everything but its id and its time is known here. */
+function entryOf(draft: NewEntry, id: string, nowMs: number): JobQueueEntry {
+  const { backoff, context, runAt, delayMs } = draft;
+  const insertedAt = new Date(nowMs);
+  const dueAtMs = runAt === null ? nowMs + delayMs : Date.parse(runAt);
+  return asEntry({
+    id,
+    jobTemplateId: draft.jobTemplateId,
+    jobRunIdentifier: draft.jobRunIdentifier,
+    status: JobQueueStatus.AVAILABLE,
+    priority: draft.priority,
+    timeoutMs: draft.timeoutMs,
+    maxRetries: draft.maxRetries,
+    backoff: backoff === null ? null : (JSON.parse(backoff) as BackoffData),
+    jobContext: context,
+    runAt: new Date(dueAtMs),
+    scheduled: dueAtMs > nowMs,
+    retry: 0,
+    uncountedRuns: 0,
+    currentJobRunId: null,
+    retryOfJobRunId: draft.retryOfJobRunId,
+    insertedAt,
+    updatedAt: insertedAt,
   });
 }
 

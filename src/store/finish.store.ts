@@ -1,9 +1,17 @@
 import type { EntryFate } from '../model/events.js';
-import { jsonList, rows, type Queryable, type Tables } from './tables.js';
+import type { JobRunResult } from '../model/status.js';
+import {
+  jsonOrNull,
+  plainArray,
+  rows,
+  type Queryable,
+  type Tables,
+} from './tables.js';
 
 export interface RunEnd {
   jobRunId: string;
-  result: string;
+  jobQueueEntryId: string;
+  result: JobRunResult;
   reason: string | null;
   /** JSON text, or null. */
   error: string | null;
@@ -28,64 +36,58 @@ export interface RunEnd {
  */
 export async function endRuns(
   db: Queryable,
-  { entries, runs }: Tables,
+  { end }: Tables,
   asked: RunEnd[],
 ): Promise<(EntryFate | null)[]> {
   // Two ends of one run in a batch: the first given is it, but one that may not land gives way.
   const chosen = new Map<string, RunEnd>();
-  for (const end of asked) {
-    const other = chosen.get(end.jobRunId);
-    if (!other || (other.onlyIfExpired && !end.onlyIfExpired))
-      chosen.set(end.jobRunId, end);
+  for (const asking of asked) {
+    const other = chosen.get(asking.jobRunId);
+    if (!other || (other.onlyIfExpired && !asking.onlyIfExpired))
+      chosen.set(asking.jobRunId, asking);
   }
   const ends = [...chosen.values()];
-  const landed = await rows<{ jobRunId: string; fate: EntryFate }>(
+  const [row] = await rows<{
+    ended: string | null;
+    removed: string | null;
+    reopened: string | null;
+  }>(
     db,
-    `WITH input AS (
-       SELECT t.*, nullif($4::jsonb -> (ord - 1)::int, 'null') AS error, nullif($5::jsonb -> (ord - 1)::int, 'null') AS output
-       FROM unnest($1::bigint[], $2::text[], $3::text[], $6::boolean[], $7::float8[], $8::boolean[], $9::boolean[])
-         WITH ORDINALITY AS t (run_id, result, reason, remove, delay_ms, counts, only_if_expired, ord)
-     ), ended AS (
-       UPDATE ${runs} r SET status = 'DONE', result = i.result, reason = i.reason, error = i.error,
-         output = i.output, ended_at = clock_timestamp(), updated_at = clock_timestamp()
-       FROM input i
-       WHERE r.id = i.run_id AND r.status = 'RUNNING'
-         AND (NOT i.only_if_expired OR r.expires_at <= clock_timestamp())
-       RETURNING r.id, r.job_queue_entry_id, i.delay_ms, i.counts,
-         i.remove OR coalesce(r.kill_requested = 'cancelled', false) AS remove
-     ), removed AS (
-       DELETE FROM ${entries} e USING ended
-       WHERE ended.remove AND e.id = ended.job_queue_entry_id AND e.current_job_run_id = ended.id
-       RETURNING e.id
-     ), reopened AS (
-       UPDATE ${entries} e SET status = 'AVAILABLE',
-         run_at = clock_timestamp() + ended.delay_ms * interval '1 ms', scheduled = ended.delay_ms > 0,
-         uncounted_runs = e.uncounted_runs + CASE WHEN ended.counts THEN 0 ELSE 1 END,
-         updated_at = clock_timestamp()
-       FROM ended
-       WHERE NOT ended.remove AND e.id = ended.job_queue_entry_id AND e.current_job_run_id = ended.id
-       RETURNING e.id
-     )
-     SELECT ended.id::text AS "jobRunId",
-       CASE WHEN removed.id IS NOT NULL THEN 'removed' WHEN reopened.id IS NOT NULL THEN 'reopened' ELSE 'kept' END AS fate
-     FROM ended LEFT JOIN removed ON removed.id = ended.job_queue_entry_id
-       LEFT JOIN reopened ON reopened.id = ended.job_queue_entry_id`,
+    `WITH ended AS (SELECT * FROM ${end} ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10))
+     SELECT ended_ids AS ended, removed_ids AS removed, reopened_ids AS reopened FROM ended`,
     [
-      ends.map((end) => end.jobRunId),
-      ends.map((end) => end.result),
-      ends.map((end) => end.reason),
-      jsonList(ends.map((end) => end.error)),
-      jsonList(ends.map((end) => end.output)),
-      ends.map((end) => end.entry === 'remove'),
-      ends.map((end) => end.delayMs),
-      ends.map((end) => end.counts),
-      ends.map((end) => end.onlyIfExpired),
+      plainArray(ends.map(({ jobRunId }) => jobRunId)),
+      plainArray(ends.map(({ jobQueueEntryId }) => jobQueueEntryId)),
+      flags(ends, ({ result }) => result === 'FAILED'),
+      ends.some(({ reason }) => reason !== null)
+        ? ends.map(({ reason }) => reason)
+        : null,
+      jsonOrNull(ends.map(({ error }) => error)),
+      jsonOrNull(ends.map(({ output }) => output)),
+      flags(ends, ({ entry }) => entry === 'reopen'),
+      ends.some(({ delayMs }) => delayMs > 0)
+        ? plainArray(ends.map(({ delayMs }) => delayMs))
+        : null,
+      flags(ends, ({ counts }) => !counts),
+      flags(ends, ({ onlyIfExpired }) => onlyIfExpired),
     ],
   );
-  const fates = new Map(landed.map(({ jobRunId, fate }) => [jobRunId, fate]));
-  return asked.map((end) =>
-    chosen.get(end.jobRunId) === end ? (fates.get(end.jobRunId) ?? null) : null,
+  const fates = new Map<string, EntryFate>();
+  for (const id of idsIn(row?.ended)) fates.set(id, 'kept');
+  for (const id of idsIn(row?.removed)) fates.set(id, 'removed');
+  for (const id of idsIn(row?.reopened)) fates.set(id, 'reopened');
+  return asked.map((asking) =>
+    chosen.get(asking.jobRunId) === asking
+      ? (fates.get(asking.jobRunId) ?? null)
+      : null,
   );
+}
+
+const idsIn = (text: string | null | undefined) => text?.split(',') ?? [];
+
+/** NULL, which the function takes for all false, where it is. */
+function flags(ends: RunEnd[], is: (end: RunEnd) => boolean): string | null {
+  return ends.some(is) ? plainArray(ends.map(is)) : null;
 }
 
 /**

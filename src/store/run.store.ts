@@ -4,7 +4,7 @@ import type { JobQueueEntry, JobRun } from './entities/index.js';
 import { rows, type Queryable, type Tables } from './tables.js';
 
 const facts = ({ entries, templates }: Tables) => ({
-  columns: `r.id::text AS "jobRunId", r.job_run_identifier AS "jobRunIdentifier", r.retry,
+  columns: `r.id::text AS "jobRunId", r.job_queue_entry_id::text AS "jobQueueEntryId", r.job_run_identifier AS "jobRunIdentifier", r.retry,
     coalesce(t.code, '') AS "templateCode", coalesce(e.max_retries, 0) AS "maxRetries",
     coalesce(e.uncounted_runs, 0) AS "uncountedRuns", coalesce(e.backoff, t.default_backoff) AS backoff`,
   joins: `LEFT JOIN ${entries} e ON e.id = r.job_queue_entry_id AND e.current_job_run_id = r.id

@@ -5,9 +5,14 @@ export interface Tables {
   templates: string;
   entries: string;
   runs: string;
+  /** The sequence of the runs' ids. */
+  runIds: string;
   versions: string;
-  /** The function that picks and locks the entries of a claim. */
+  /** Functions. `pick` is what a claim that steps over taken run numbers looks with. */
   pick: string;
+  claim: string;
+  end: string;
+  enqueue: string;
 }
 
 export function tablesOf(schema: string): Tables {
@@ -18,8 +23,12 @@ export function tablesOf(schema: string): Tables {
     templates: named('job_templates'),
     entries: named('job_queue_entries'),
     runs: named('job_runs'),
+    runIds: named('job_runs_id_seq'),
     versions: named('schema_versions'),
     pick: named('pick_job_queue_entries'),
+    claim: named('claim_job_queue_entries'),
+    end: named('end_job_runs'),
+    enqueue: named('enqueue_jobs'),
   };
 }
 
@@ -34,6 +43,15 @@ export interface Queryable {
  */
 export const jsonList = (texts: (string | null)[]) =>
   `[${texts.map((text) => text ?? 'null').join(',')}]`;
+
+/** The same where there is one, NULL where there is none. */
+export const jsonOrNull = (texts: (string | null)[]) =>
+  texts.some((text) => text !== null) ? jsonList(texts) : null;
+
+/** A PostgreSQL array of texts that need no quoting (ids, numbers, booleans), for which the driver's way takes longer than the statement. */
+export const plainArray = (
+  values: readonly (string | number | boolean | null)[],
+) => `{${values.map((value) => value ?? 'NULL').join(',')}}`;
 
 /**
  * Every statement of the store ends in a SELECT, whose rows TypeORM returns as they are

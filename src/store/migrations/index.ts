@@ -3,10 +3,11 @@ import { BildadConfigError } from '../../model/errors.js';
 import { DEFAULT_SCHEMA, readSchemaName } from '../../model/settings.js';
 import { tablesOf } from '../tables.js';
 import { initial } from './001-initial.js';
+import { hotPath } from './002-hot-path/index.js';
 import { applyStep, installedVersion, migrationLock } from './apply.js';
 import type { MigrationStep } from './step.js';
 
-export const STEPS: readonly MigrationStep[] = [initial];
+export const STEPS: readonly MigrationStep[] = [initial, hotPath];
 
 /** The version of the tables that this package works with. */
 export const SCHEMA_VERSION = STEPS.length;

@@ -1,0 +1,73 @@
+import type { JobEvents } from '../model/events.js';
+import type { ClaimedRun } from '../model/facts.js';
+import type {
+  ExecutionLogger,
+  ExecutionTemplate,
+  JobExecution,
+} from '../model/job-execution.js';
+import type { JobProcess } from '../runner/job-process.js';
+
+/** A run as its handler sees it. What few handlers look at is made when they do: an AbortSignal alone takes longer than a job without work. */
+export class Execution implements JobExecution {
+  constructor(
+    private readonly process: JobProcess,
+    private readonly events: JobEvents,
+    private readonly loggerFor: (run: ClaimedRun) => ExecutionLogger,
+  ) {}
+
+  get jobRunIdentifier(): string {
+    return this.run.jobRunIdentifier;
+  }
+
+  get jobRunId(): string {
+    return this.run.jobRunId;
+  }
+
+  get template(): ExecutionTemplate {
+    return { id: this.run.jobTemplateId, code: this.run.templateCode };
+  }
+
+  get retry(): number {
+    return this.run.retry;
+  }
+
+  get attempt(): number {
+    return this.run.retry + 1;
+  }
+
+  get signal(): AbortSignal {
+    return this.process.signal;
+  }
+
+  get deadline(): Date {
+    return new Date(this.run.timeoutAtMs);
+  }
+
+  get logger(): ExecutionLogger {
+    return this.loggerFor(this.run);
+  }
+
+  // Arrows: handlers pass these two on by themselves.
+  readonly progress = (fraction: number, message?: string): void =>
+    this.events.emit('run.progress', {
+      ...identityOf(this.run),
+      // A handler's arithmetic must not fail its job.
+      fraction: Math.min(Math.max(Number(fraction) || 0, 0), 1),
+      ...(message !== undefined && { message: String(message) }),
+    });
+
+  readonly log = (message: string): void => this.logger.log(message);
+
+  private get run(): ClaimedRun {
+    return this.process.run;
+  }
+}
+
+export function identityOf({
+  jobRunId,
+  jobRunIdentifier,
+  templateCode,
+  retry,
+}: ClaimedRun) {
+  return { jobRunId, jobRunIdentifier, templateCode, retry };
+}

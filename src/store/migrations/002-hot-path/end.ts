@@ -1,0 +1,57 @@
+import type { Tables } from '../../tables.js';
+
+/**
+ * Ends runs, and removes or reopens their entries. An end lands only if its run is still RUNNING, and
+ * touches the entry only if that run is the entry's current one.
+ *
+ * An array that is NULL stands for its usual value in every end: the runs succeeded, without output,
+ * their entries go. One text of ids comes back for each fate, instead of a row for each end; joining
+ * the common table expressions to make such rows grew with the square of the batch (31 µs an end in
+ * batches of 1,000, against 12).
+ *
+ * Where an end does not land, its entry may be left over: somebody deleted the run, or edited it by
+ * hand. Then it is reopened.
+ */
+export const endFunction = ({ entries, runs, end }: Tables) => `
+CREATE OR REPLACE FUNCTION ${end} (
+  run_ids bigint[], entry_ids bigint[], failed boolean[], reasons text[], errors jsonb, outputs jsonb,
+  reopen boolean[], delays_ms float8[], uncounted boolean[], only_if_expired boolean[],
+  OUT ended_ids text, OUT removed_ids text, OUT reopened_ids text
+) LANGUAGE plpgsql
+  SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $end$
+DECLARE
+  moment timestamptz := clock_timestamp();
+  landed integer;
+BEGIN
+  WITH ended AS (
+    UPDATE ${runs} r SET status = 'DONE', ended_at = moment, updated_at = moment,
+      result = CASE WHEN i.failed THEN 'FAILED' ELSE 'SUCCEEDED' END, reason = i.reason,
+      error = nullif(errors -> (i.ord - 1)::int, 'null'), output = nullif(outputs -> (i.ord - 1)::int, 'null')
+    FROM unnest(run_ids, failed, reasons, reopen, delays_ms, uncounted, only_if_expired) WITH ORDINALITY
+      AS i (run_id, failed, reason, reopen, delay_ms, uncounted, only_if_expired, ord)
+    WHERE r.id = i.run_id AND r.status = 'RUNNING' AND (i.only_if_expired IS NOT TRUE OR r.expires_at <= moment)
+    RETURNING r.id, r.job_queue_entry_id, i.delay_ms, i.uncounted,
+      i.reopen IS TRUE AND r.kill_requested IS DISTINCT FROM 'cancelled' AS reopen
+  ), removed AS (
+    DELETE FROM ${entries} e USING ended
+    WHERE NOT ended.reopen AND e.id = ended.job_queue_entry_id AND e.current_job_run_id = ended.id
+    RETURNING ended.id
+  ), reopened AS (
+    UPDATE ${entries} e SET status = 'AVAILABLE', run_at = moment + coalesce(ended.delay_ms, 0) * interval '1 ms',
+      scheduled = coalesce(ended.delay_ms, 0) > 0, updated_at = moment,
+      uncounted_runs = e.uncounted_runs + CASE WHEN ended.uncounted THEN 1 ELSE 0 END
+    FROM ended
+    WHERE ended.reopen AND e.id = ended.job_queue_entry_id AND e.current_job_run_id = ended.id
+    RETURNING ended.id
+  )
+  SELECT (SELECT string_agg(id::text, ',') FROM ended), (SELECT string_agg(id::text, ',') FROM removed),
+         (SELECT string_agg(id::text, ',') FROM reopened), (SELECT count(*) FROM ended)
+  INTO ended_ids, removed_ids, reopened_ids, landed;
+  IF landed < cardinality(run_ids) THEN
+    UPDATE ${entries} e SET status = 'AVAILABLE', scheduled = false, updated_at = moment
+    FROM unnest(run_ids, entry_ids) AS i (run_id, entry_id)
+    WHERE e.id = i.entry_id AND e.status = 'RUNNING' AND e.current_job_run_id = i.run_id
+      AND NOT EXISTS (SELECT FROM ${runs} r WHERE r.id = i.run_id AND r.status = 'RUNNING');
+  END IF;
+END $end$`;

@@ -1,0 +1,52 @@
+import type { Tables } from '../../tables.js';
+
+/**
+ * Inserts AVAILABLE entries in the order given. An entry whose template is inactive or gone, or whose
+ * identifier is taken, is left out without failing its neighbours or the caller's transaction.
+ *
+ * An array of one element stands for that value in every entry, NULL for none. The contexts are one
+ * JSON list. The template rows are locked once per call against deletion, instead of a foreign key's
+ * trigger per row; a generated identifier cannot be in the history, so only chosen ones are looked up.
+ *
+ * `ids` are those of the entries inserted, in order; `identifiers` says which they are when some were left out.
+ */
+export const enqueueFunction = ({
+  entries,
+  templates,
+  runs,
+  enqueue,
+}: Tables) => `
+CREATE OR REPLACE FUNCTION ${enqueue} (
+  new_identifiers text[], template_ids bigint[], named boolean[], priorities integer[], timeouts_ms bigint[],
+  retries integer[], contexts jsonb, backoffs jsonb, run_ats timestamptz[], delays_ms float8[], retry_ofs bigint[],
+  OUT ids text, OUT identifiers text[], OUT now_ms float8
+) LANGUAGE plpgsql
+  SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $enqueue$
+DECLARE
+  moment timestamptz := clock_timestamp();
+  open bigint[];
+BEGIN
+  open := ARRAY(SELECT t.id FROM ${templates} t WHERE t.id = ANY (template_ids) AND t.active FOR KEY SHARE);
+  WITH added AS (
+    INSERT INTO ${entries} AS e (job_template_id, job_run_identifier, priority, timeout_ms, max_retries, backoff,
+                                 job_context, run_at, scheduled, retry_of_job_run_id, inserted_at, updated_at)
+    SELECT coalesce(i.template, template_ids[1]), i.identifier, coalesce(i.urgency, priorities[1]),
+           coalesce(i.allowed_ms, timeouts_ms[1]), coalesce(i.tries, retries[1]),
+           nullif(backoffs -> (i.ord - 1)::int, 'null'), i.context,
+           coalesce(i.due, moment + coalesce(i.wait_ms, delays_ms[1], 0) * interval '1 ms'),
+           coalesce(i.due > moment, coalesce(i.wait_ms, delays_ms[1], 0) > 0), i.again, moment, moment
+    FROM ROWS FROM (unnest(new_identifiers), jsonb_array_elements(contexts), unnest(template_ids), unnest(named),
+                    unnest(priorities), unnest(timeouts_ms), unnest(retries), unnest(run_ats), unnest(delays_ms),
+                    unnest(retry_ofs)) WITH ORDINALITY
+      AS i (identifier, context, template, chosen, urgency, allowed_ms, tries, due, wait_ms, again, ord)
+    WHERE coalesce(i.template, template_ids[1]) = ANY (open)
+      AND NOT (coalesce(i.chosen, named[1])
+               AND EXISTS (SELECT FROM ${runs} r WHERE r.job_run_identifier = i.identifier))
+    ON CONFLICT (job_run_identifier) DO NOTHING
+    RETURNING e.id, e.job_run_identifier
+  )
+  SELECT string_agg(a.id::text, ','), CASE WHEN count(*) < cardinality(new_identifiers) THEN array_agg(a.job_run_identifier) END
+  INTO ids, identifiers FROM added a;
+  now_ms := extract(epoch FROM moment)::float8 * 1000;
+END $enqueue$`;
