@@ -23,6 +23,16 @@ import { tablesOf, type Queryable } from '../src/store/tables.js';
 
 const ROWS = Number(process.argv[2] ?? 1_000_000);
 const tables = tablesOf('bildad');
+const CODES = Array.from({ length: 10 }, (_value, n) => `T${n + 1}`);
+const AUTO_EXPLAIN = [
+  "LOAD 'auto_explain'",
+  'SET client_min_messages = log',
+  'SET auto_explain.log_min_duration = 0',
+  'SET auto_explain.log_nested_statements = on',
+  'SET auto_explain.log_analyze = on',
+  'SET auto_explain.log_buffers = on',
+  'SET auto_explain.log_timing = off',
+];
 const me = { nodeId: 'me', leaseMs: 15_000 };
 
 const server = await startPostgres({
@@ -40,7 +50,8 @@ try {
 
 Made by \`npm run plans\`: ${ROWS.toLocaleString('en')} waiting entries (a tenth of them scheduled), ${ROWS.toLocaleString('en')} runs of history and 500 running ones,
 PostgreSQL ${await version()}. Every statement reaches its rows through an index, but for the ten templates, which fill one
-page; times are of one run on a small machine. A claim's look is a function, whose plan is the first one here.
+page; times are of one run on a small machine. Claims, ends and enqueues are functions: the plans are of the statements in
+them, in their order.
 
 ${sections.join('\n')}`;
   await writeFile('docs/plans.md', text);
@@ -74,13 +85,7 @@ async function fill(): Promise<void> {
   await dataSource.query(
     `UPDATE ${tables.entries} SET scheduled = scheduled WHERE id % 50 = 0`,
   );
-  await claimNext(
-    dataSource,
-    tables,
-    me,
-    Array.from({ length: 10 }, (_value, n) => `T${n + 1}`),
-    500,
-  );
+  await claimNext(dataSource, tables, me, CODES, 500);
   await dataSource.query(`VACUUM (ANALYZE) ${tables.entries}`);
   await dataSource.query(`VACUUM (ANALYZE) ${tables.runs}`);
 }
@@ -91,7 +96,7 @@ async function explainAll(): Promise<string[]> {
       `SELECT id::text FROM ${tables.runs} WHERE status = 'RUNNING' ORDER BY id`,
     )
   ).map(({ id }) => id);
-  const all = Array.from({ length: 10 }, (_value, n) => `T${n + 1}`);
+  const all = CODES;
   const entry = (n: number) => ({
     jobTemplateId: '1',
     jobRunIdentifier: `new-${n}`,
@@ -124,6 +129,11 @@ async function explainAll(): Promise<string[]> {
   const statements: [string, (db: Queryable) => Promise<unknown>][] = [
     ['claim the next 1', (db) => claimNext(db, tables, me, all, 1)],
     ['claim the next 100', (db) => claimNext(db, tables, me, all, 100)],
+    [
+      'claim the next 100 behind the last one',
+      (db) =>
+        claimNext(db, tables, me, all, 100, { priority: 0, id: '700000' }),
+    ],
     [
       'claim the next 100 of one template in ten',
       (db) => claimNext(db, tables, me, ['T3'], 100),
@@ -166,19 +176,7 @@ async function explainAll(): Promise<string[]> {
       (db) => queuePosition(db, tables, 'waiting-7'),
     ],
   ];
-  const sections = [
-    await explain(
-      'the look of a claim for 100',
-      (db) =>
-        db.query(
-          `SELECT e.id FROM ${tables.entries} e
-           WHERE e.status = 'AVAILABLE' AND NOT e.scheduled AND e.job_template_id = ANY ($1::bigint[])
-           ORDER BY e.priority, e.id LIMIT 100 FOR UPDATE SKIP LOCKED`,
-          [all.map((_code, n) => n + 1)],
-        ),
-      ['enable_seqscan', 'enable_bitmapscan', 'enable_sort'],
-    ),
-  ];
+  const sections: string[] = [];
   for (const [title, run] of statements)
     sections.push(await explain(title, run));
   return sections;
@@ -188,48 +186,65 @@ async function explainAll(): Promise<string[]> {
 async function explain(
   title: string,
   run: (db: Queryable) => Promise<unknown>,
-  off: string[] = [],
 ): Promise<string> {
   const runner = dataSource.createQueryRunner();
   try {
-    await recorded(runner, run, off);
-    const plan = await recorded(runner, run, off);
-    const time = /Execution Time: ([\d.]+) ms/.exec(plan)?.[1];
-    const scans = [...plan.matchAll(/Seq Scan on (\w+)/g)].map(
+    await recorded(runner, run);
+    const plans = await recorded(runner, run);
+    const time = plans.reduce((sum, { ms }) => sum + ms, 0).toFixed(3);
+    const text = plans.map(({ plan }) => plan).join('\n\n');
+    const scans = [...text.matchAll(/Seq Scan on (\w+)/g)].map(
       ([, table]) => table,
     );
     console.error(
       `${title}: ${time} ms ${scans.length ? `SEQ SCAN on ${scans.join(', ')}` : ''}`,
     );
-    return `## ${title}: ${time} ms\n\n\`\`\`\n${plan}\n\`\`\`\n`;
+    return `## ${title}: ${time} ms\n\n\`\`\`\n${text}\n\`\`\`\n`;
   } finally {
     await runner.release();
   }
 }
 
+/** What auto_explain says of each statement, those within the functions as well. */
 async function recorded(
   runner: QueryRunner,
   run: (db: Queryable) => Promise<unknown>,
-  off: string[],
-): Promise<string> {
-  const plans: string[] = [];
+): Promise<{ ms: number; plan: string }[]> {
+  const client = (await runner.connect()) as {
+    on(event: 'notice', heard: (notice: { message: string }) => void): void;
+    removeAllListeners(event: 'notice'): void;
+  };
+  const messages: string[] = [];
+  for (const setting of AUTO_EXPLAIN) await runner.query(setting);
+  client.on('notice', ({ message }) => messages.push(message));
   await runner.startTransaction();
   try {
-    for (const setting of off) await runner.query(`SET LOCAL ${setting} = off`);
-    await run({
-      query: async (sql, parameters) => {
-        const rows = (await runner.query(
-          `EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF) ${sql}`,
-          parameters,
-        )) as { 'QUERY PLAN': string }[];
-        plans.push(rows.map((row) => row['QUERY PLAN']).join('\n'));
-        return [];
-      },
-    });
+    await run(runner);
   } finally {
     await runner.rollbackTransaction();
+    client.removeAllListeners('notice');
   }
-  return plans.join('\n\n');
+  // The call of a function is explained last, and includes what it calls.
+  const found = messages
+    .map(planOf)
+    .filter(({ plan }) => plan !== '' && !plan.startsWith('Function Scan'));
+  return found;
+}
+
+function planOf(message: string): { ms: number; plan: string } {
+  const lines = message.split('\n');
+  const first = lines.findIndex((line) => /\(cost=.*\(actual/.test(line));
+  return {
+    ms: Number(/duration: ([\d.]+) ms/.exec(message)?.[1] ?? 0),
+    plan:
+      first < 0
+        ? ''
+        : lines
+            .slice(first)
+            .map((line) => line.replace(/\(cost=\S+ rows=\d+ width=\d+\) /, ''))
+            .join('\n')
+            .trimEnd(),
+  };
 }
 
 async function version(): Promise<string> {

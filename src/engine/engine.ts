@@ -6,8 +6,10 @@ import type { ProcessRegistry } from '../runner/process-registry.js';
 import type { EngineCycle } from './cycle.js';
 import { BEATS_PER_LEASE, type Heartbeat } from './heartbeat.js';
 import type { Killer } from './killer.js';
+import type { Listener } from './listener.js';
 import type { Slots } from './slots.js';
 import { every, once, within, type Ticker } from './timers.js';
+import type { WakeUps } from './wake-ups.js';
 
 const SWEEP_MS = 1_000;
 /** What recording the last outcomes may take at shutdown. */
@@ -30,15 +32,20 @@ export class Engine {
     private readonly runs: RunJobs,
     private readonly processes: ProcessRegistry,
     private readonly ticker: Ticker,
+    private readonly wakeUps: WakeUps,
+    private readonly listener: Listener,
     private readonly events: JobEvents,
     private readonly node: NodeState,
     private readonly settings: Settings,
   ) {}
 
   start(): void {
-    const { role, tickMs } = this.settings;
+    const { role, tickMs, notify } = this.settings;
     // The app may be closed before it has started.
-    if (role === 'producer' || this.node.closing) return;
+    if (this.node.closing) return;
+    const startsByItself = role !== 'producer' && tickMs !== false;
+    this.wakeUps.start(startsByItself ? () => this.wake() : undefined);
+    if (role === 'producer') return;
     this.running.push(every(SWEEP_MS, () => void this.killer.sweep()));
     this.beatLater();
     this.processes.watch({ added: () => this.beatInTime() });
@@ -56,6 +63,7 @@ export class Engine {
     this.events.on('run.finished', ({ entry }) =>
       entry === 'reopened' ? this.wake({ anew: true }) : refill(),
     );
+    if (notify) this.listener.start(() => this.wake());
     void this.tick();
   }
 
@@ -101,6 +109,10 @@ export class Engine {
     this.nextBeat?.();
     for (const stop of this.running.splice(0)) stop();
     this.over = true;
+    await within(
+      RECORD_MS,
+      Promise.all([this.wakeUps.stop(), this.listener.stop()]),
+    );
   }
 
   /** Each beat sets the next: an operator may change the lease meanwhile. */

@@ -13,13 +13,17 @@ import {
 } from './enqueue-options.js';
 import { Gather } from './gather.js';
 import { newIdentifier } from './identifier.js';
+import type { Due } from './due.js';
 import type { Store } from './store.js';
 import type { JobReference, Templates } from './templates.js';
 
 const ROWS_PER_SHARED_INSERT = 500;
 
-export interface EnqueueLink {
+/** What the engine knows of a call beside its options. */
+export interface EnqueueCall {
   retryOfJobRunId?: string;
+  /** Whether this node is to start the entry when it can. Not where the caller is about to. */
+  wakeHere?: boolean;
 }
 
 /** The one door in: what comes through it is AVAILABLE, and its context is valid. */
@@ -37,6 +41,7 @@ export class Enqueue {
     private readonly store: Store,
     private readonly templates: Templates,
     private readonly events: JobEvents,
+    private readonly due: Due,
     private readonly maxContextBytes: number,
   ) {}
 
@@ -44,7 +49,7 @@ export class Enqueue {
     job: JobReference,
     context: unknown,
     options: EnqueueOptions = {},
-    { retryOfJobRunId }: EnqueueLink = {},
+    { retryOfJobRunId, wakeHere = true }: EnqueueCall = {},
   ): Promise<JobQueueEntry> {
     const { template, contract } = await this.templates.resolve(
       job,
@@ -62,11 +67,16 @@ export class Enqueue {
       context: value,
       retryOfJobRunId: retryOfJobRunId ?? null,
     };
-    // A caller's own transaction is never mixed with others.
-    if (options.manager) return this.own(options.manager, job.code, draft);
+    if (options.manager) {
+      // A caller's own transaction is never mixed with others.
+      const entry = await this.own(options.manager, job.code, draft);
+      if (!entry.scheduled) this.due.after(options.manager);
+      return entry;
+    }
     const entry =
       (await this.inserts.add(draft)) ?? (await this.again(job.code, draft));
     this.tell(job.code, [entry]);
+    if (!entry.scheduled) this.due.now({ here: wakeHere });
     return entry;
   }
 
@@ -90,6 +100,9 @@ export class Enqueue {
       this.insertAll(manager, job.code, defaults, batches),
     );
     if (!options.manager) this.tell(job.code, entries);
+    if (entries.some(({ scheduled }) => !scheduled))
+      if (options.manager) this.due.after(options.manager);
+      else this.due.now();
     return entries;
   }
 

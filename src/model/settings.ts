@@ -15,6 +15,12 @@ export interface BildadModuleOptions {
   concurrency?: number;
   /** How often the engine ticks; `false`: only when `runJobEngine()` is called. Default `'1s'`. */
   tickInterval?: Duration | false;
+  /**
+   * Tell other processes at once what is enqueued, and hear of what they enqueue, through PostgreSQL's
+   * NOTIFY and a connection of its own; `false`: they see it at their next tick. LISTEN does not work through
+   * PgBouncer in transaction mode. Default `true`.
+   */
+  notify?: boolean;
   /** Entries started in one pass at the most. Default: as many as there are free slots, up to the config's `batchSize`. */
   batchSize?: number;
   /** Create or upgrade the schema at start. Default `true`. */
@@ -46,6 +52,7 @@ export interface Settings {
   role: BildadRole;
   concurrency: number;
   tickMs: number | false;
+  notify: boolean;
   batchSize: number | undefined;
   migrate: boolean;
   backoff: Backoff;
@@ -65,6 +72,7 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
     role = 'all',
     concurrency = 10,
     tickInterval = '1s',
+    notify = true,
     batchSize,
     migrate = true,
     backoff = { type: 'exponential' },
@@ -81,6 +89,7 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
       tickInterval === false
         ? false
         : toMilliseconds(tickInterval, 'tickInterval', { min: 10 }),
+    notify: flag(notify, 'notify'),
     batchSize:
       batchSize === undefined
         ? undefined
@@ -104,6 +113,7 @@ const OPTION_NAMES: readonly (keyof BildadModuleOptions)[] = [
   'role',
   'concurrency',
   'tickInterval',
+  'notify',
   'batchSize',
   'migrate',
   'backoff',

@@ -94,7 +94,7 @@ export class JobEngineService {
     jobEngineResults: JobEngineResults;
   }> {
     refuseManager(options);
-    const jobQueueEntry = await this.enqueueJob(job, context, options);
+    const jobQueueEntry = await this.enqueueToStart(job, context, options);
     return { jobQueueEntry, jobEngineResults: await this.runJobEngine() };
   }
 
@@ -111,7 +111,7 @@ export class JobEngineService {
   ): Promise<JobRun> {
     refuseManager(options);
     this.bildad.claims.checkHandler(referenceTo(job).code);
-    const entry = await this.enqueueJob(job, context, options);
+    const entry = await this.enqueueToStart(job, context, options);
     try {
       return await this.runJob(entry);
     } catch (error) {
@@ -325,6 +325,17 @@ export class JobEngineService {
       jobRunIdentifier,
       toMilliseconds(timeout, 'timeout'),
     );
+  }
+
+  /** For who starts it himself: this node is not woken for it. */
+  private enqueueToStart<J extends Job>(
+    job: J,
+    context: JobContext<J>,
+    options: WithoutManager,
+  ): Promise<JobQueueEntry> {
+    return this.bildad.enqueue.one(referenceTo(job), context, options, {
+      wakeHere: false,
+    });
   }
 
   private lastRun(identifier: string): Promise<JobRun | null> {

@@ -8,7 +8,9 @@ import { Heartbeat } from '../engine/heartbeat.js';
 import { Interventions } from '../engine/intervene.js';
 import { Killer } from '../engine/killer.js';
 import { Slots } from '../engine/slots.js';
+import { Listener } from '../engine/listener.js';
 import type { Ticker } from '../engine/timers.js';
+import { WakeUps } from '../engine/wake-ups.js';
 import { ClaimJobs } from '../life/claim.js';
 import { Enqueue } from '../life/enqueue.js';
 import { FinishDoor } from '../life/finish.js';
@@ -38,10 +40,12 @@ export function createRuntime(
   const processes = new ProcessRegistry();
 
   const templates = new Templates(store, handlers);
+  const wakeUps = new WakeUps(store, events, node, settings.notify);
   const enqueue = new Enqueue(
     store,
     templates,
     events,
+    wakeUps,
     settings.maxContextBytes,
   );
   const claims = new ClaimJobs(
@@ -99,6 +103,8 @@ export function createRuntime(
     runs,
     processes,
     ticker,
+    wakeUps,
+    new Listener(store, events, node),
     events,
     node,
     settings,

@@ -72,6 +72,10 @@ export async function endRuns(
       flags(ends, ({ onlyIfExpired }) => onlyIfExpired),
     ],
   );
+  if (row && row.ended === null)
+    return asked.map((asking) =>
+      chosen.get(asking.jobRunId) === asking ? 'removed' : null,
+    );
   const fates = new Map<string, EntryFate>();
   for (const id of idsIn(row?.ended)) fates.set(id, 'kept');
   for (const id of idsIn(row?.removed)) fates.set(id, 'removed');

@@ -2,9 +2,10 @@ import { fork, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 
-const script = fileURLToPath(
-  new URL('../../dist/test/fixtures/worker.js', import.meta.url),
-);
+const script = (name: string) =>
+  fileURLToPath(
+    new URL(`../../dist/test/fixtures/${name}.js`, import.meta.url),
+  );
 
 export interface Worker {
   process: ChildProcess;
@@ -14,12 +15,13 @@ export interface Worker {
   kill(): Promise<void>;
 }
 
-/** A node in a process of its own (test/fixtures/worker.ts), ready to work. */
+/** A node in a process of its own (test/fixtures/worker.ts, or another one of them), ready to work. */
 export async function startWorker(
   databaseUrl: string,
   env: Record<string, string> = {},
+  fixture = 'worker',
 ): Promise<Worker> {
-  const child = fork(script, {
+  const child = fork(script(fixture), {
     env: { ...process.env, DATABASE_URL: databaseUrl, ...env },
   });
   const exited = once(child, 'exit') as Promise<[number | null, string | null]>;

@@ -32,6 +32,8 @@ CREATE OR REPLACE FUNCTION ${claim} (
 AS $claim$
 DECLARE
   moment timestamptz := clock_timestamp();
+  -- Not extract, which computes in numeric: twice a row that was 2 µs.
+  moment_ms float8 := date_part('epoch', moment) * 1000;
   open bigint[] := ARRAY(SELECT t.id FROM ${templates} t WHERE t.code = ANY (codes) AND t.active);
   picked bigint[];
 BEGIN
@@ -74,6 +76,6 @@ BEGIN
   )
   SELECT e.current_job_run_id, e.id, e.job_template_id, t.code, t.demanded, e.job_run_identifier, e.retry - 1, e.job_context,
          e.priority, e.max_retries, e.uncounted_runs, e.timeout_ms::float8, coalesce(e.backoff, t.default_backoff),
-         extract(epoch FROM e.run_at)::float8 * 1000, extract(epoch FROM moment)::float8 * 1000
+         date_part('epoch', e.run_at) * 1000, moment_ms
   FROM taken e JOIN kinds t ON t.id = e.job_template_id ORDER BY e.priority, e.id;
 END $claim$`;

@@ -48,5 +48,5 @@ BEGIN
   )
   SELECT string_agg(a.id::text, ','), CASE WHEN count(*) < cardinality(new_identifiers) THEN array_agg(a.job_run_identifier) END
   INTO ids, identifiers FROM added a;
-  now_ms := extract(epoch FROM moment)::float8 * 1000;
+  now_ms := date_part('epoch', moment) * 1000;
 END $enqueue$`;

@@ -1,0 +1,119 @@
+import type { Store } from '../life/store.js';
+import type { JobEvents } from '../model/events.js';
+import type { NodeState } from '../model/node.js';
+import {
+  listen,
+  listeningClient,
+  type ListeningClient,
+} from '../store/notify.store.js';
+import { every, once, within } from './timers.js';
+
+const FIRST_PAUSE_MS = 500;
+const LONGEST_PAUSE_MS = 15_000;
+/** A connection that is dead without having said so is noticed by this. */
+const PROBE_EVERY_MS = 30_000;
+const PROBE_MS = 5_000;
+
+/** Hears of what other processes enqueue, on a connection of its own that is made again whenever it is lost. */
+export class Listener {
+  private client: ListeningClient | undefined;
+  private connecting: Promise<void> | undefined;
+  private cancelRetry: (() => void) | undefined;
+  private stopProbing: (() => void) | undefined;
+  private failures = 0;
+  private wake: () => void = () => undefined;
+  private over = false;
+
+  constructor(
+    private readonly store: Store,
+    private readonly events: JobEvents,
+    private readonly node: NodeState,
+  ) {}
+
+  start(wake: () => void): void {
+    this.wake = wake;
+    this.stopProbing = every(PROBE_EVERY_MS, () => void this.probe());
+    this.connect();
+  }
+
+  /** Idempotent; safe if never started. */
+  async stop(): Promise<void> {
+    this.over = true;
+    this.stopProbing?.();
+    this.cancelRetry?.();
+    await this.connecting;
+    const client = this.client;
+    this.client = undefined;
+    await client?.end().catch(() => undefined);
+  }
+
+  private connect(): void {
+    this.connecting = this.open().finally(() => {
+      this.connecting = undefined;
+    });
+  }
+
+  /** Never rejects. */
+  private async open(): Promise<void> {
+    let client: ListeningClient | null = null;
+    try {
+      client = listeningClient(this.store.dataSource);
+      if (!client) return;
+      const opened = client;
+      // Without a listener an 'error' would end the process.
+      opened.on('error', (error) => this.lose(opened, error));
+      opened.on('end', () => this.lose(opened));
+      opened.on('notification', ({ payload }) => {
+        if (payload !== this.node.id) this.wake();
+      });
+      await opened.connect();
+      await listen(opened, this.store.tables);
+      this.client = opened;
+      this.failures = 0;
+      // What was told meanwhile was told to nobody.
+      this.wake();
+    } catch (error) {
+      this.tell(error);
+      await client?.end().catch(() => undefined);
+      this.retry();
+    }
+  }
+
+  private async probe(): Promise<void> {
+    const client = this.client;
+    if (!client) return;
+    let answered = false;
+    const asking = client.query('SELECT 1').then(() => {
+      answered = true;
+    });
+    await within(PROBE_MS, asking);
+    if (!answered) this.lose(client, new Error('no answer to a probe'));
+  }
+
+  private lose(client: ListeningClient, error?: unknown): void {
+    if (this.client !== client) return;
+    this.client = undefined;
+    client.end().catch(() => undefined);
+    if (error !== undefined) this.tell(error);
+    this.retry();
+  }
+
+  private retry(): void {
+    if (this.over) return;
+    const longest = Math.min(
+      FIRST_PAUSE_MS * 2 ** this.failures++,
+      LONGEST_PAUSE_MS,
+    );
+    this.cancelRetry = once(longest * (0.5 + Math.random() / 2), () =>
+      this.connect(),
+    );
+  }
+
+  private tell(error: unknown): void {
+    if (!this.over)
+      this.events.emit('engine.error', {
+        doing: 'listening for jobs of other processes',
+        error,
+      });
+  }
+}

@@ -1,0 +1,75 @@
+import type { EntityManager, QueryRunner } from 'typeorm';
+import type { Due } from '../life/due.js';
+import type { Store } from '../life/store.js';
+import type { JobEvents } from '../model/events.js';
+import type { NodeState } from '../model/node.js';
+import { notifyDue } from '../store/notify.store.js';
+
+/**
+ * What is enqueued here is told to this node at once, and to others once for all that came while the last
+ * telling was under way. Nothing depends on it: the tick finds what a wake-up missed.
+ */
+export class WakeUps implements Due {
+  private readonly waitingForCommit = new WeakSet<QueryRunner>();
+  private telling: Promise<void> | undefined;
+  private tellAgain = false;
+  private wakeHere: () => void = () => undefined;
+
+  constructor(
+    private readonly store: Store,
+    private readonly events: JobEvents,
+    private readonly node: NodeState,
+    private readonly toOthers: boolean,
+  ) {}
+
+  /** @param wakeHere starts what is due on this node; not given where it runs no jobs */
+  start(wakeHere?: () => void): void {
+    if (wakeHere) this.wakeHere = wakeHere;
+    this.store.dataSource.subscribers.push(this.subscriber);
+  }
+
+  /** Resolves when nothing is being told any more. */
+  async stop(): Promise<void> {
+    const { subscribers } = this.store.dataSource;
+    const at = subscribers.indexOf(this.subscriber);
+    if (at >= 0) subscribers.splice(at, 1);
+    this.wakeHere = () => undefined;
+    await this.telling;
+  }
+
+  now({ here = true } = {}): void {
+    if (here) this.wakeHere();
+    if (!this.toOthers) return;
+    if (this.telling) this.tellAgain = true;
+    else this.telling = this.tell();
+  }
+
+  after({ queryRunner }: EntityManager): void {
+    if (queryRunner?.isTransactionActive)
+      this.waitingForCommit.add(queryRunner);
+    else this.now();
+  }
+
+  /** TypeORM tells of a savepoint's release as well. */
+  private readonly subscriber = {
+    afterTransactionCommit: ({ queryRunner }: { queryRunner: QueryRunner }) => {
+      if (queryRunner.isTransactionActive) return;
+      if (this.waitingForCommit.delete(queryRunner)) this.now();
+    },
+  };
+
+  /** Never rejects. */
+  private async tell(): Promise<void> {
+    const { dataSource, tables } = this.store;
+    try {
+      do {
+        this.tellAgain = false;
+        await notifyDue(dataSource, tables, this.node.id);
+      } while (this.tellAgain);
+    } catch (error) {
+      this.events.emit('engine.error', { doing: 'waking other nodes', error });
+    } finally {
+      this.telling = undefined;
+    }
+  }
+}

@@ -1,0 +1,165 @@
+import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
+import { bootApp, type TestApp } from '../support/app.js';
+import { lockRows, waitingForLock } from '../support/lock.js';
+import { startWorker } from '../support/worker.js';
+
+// Processes that are killed (SIGKILL) in the middle of each phase of a job's life. What was acknowledged is
+// there, what was not is there whole or not at all, and each job ends SUCCEEDED once.
+
+/** A node that dies in a pass leaves the guard's lease of 15 s behind. */
+const LONG = { timeout: 60_000 };
+
+let bildad: TestApp;
+beforeAll(async () => {
+  bildad = await bootApp({ options: { role: 'producer' } });
+  const { database, jobs, sql } = bildad;
+  await sql('CREATE TABLE ledger (identifier text, run_id bigint, pid int)');
+  await jobs.updateJobConfig({ leaseMs: 1_000 });
+  // Declares the template.
+  await (await startWorker(database.url)).terminate();
+});
+afterAll(() => bildad.close());
+beforeEach(() =>
+  bildad.sql(
+    'DELETE FROM bildad.job_queue_entries; DELETE FROM bildad.job_runs; TRUNCATE ledger',
+  ),
+);
+
+const enqueue = (n: number) =>
+  bildad.engine.enqueueJobs(
+    'LEDGER',
+    Array.from({ length: n }, (_none, each) => ({ n: each })),
+  );
+
+/** Another node takes over; then each job has succeeded once, and ran so often. */
+async function everyJobSucceeds(jobs: number, executions: number) {
+  const { database, jobs: queue, sql } = bildad;
+  const rescuer = await startWorker(database.url, { RESCUER: 'yes' });
+  await expect
+    .poll(() => queue.getNumberOfJobsInTheQueue(), { timeout: 30_000 })
+    .toBe(0);
+  await rescuer.terminate();
+  const [ended] = await sql(
+    `SELECT count(*) FILTER (WHERE result = 'SUCCEEDED')::int AS succeeded,
+            count(DISTINCT job_run_identifier)::int AS jobs,
+            count(*) FILTER (WHERE status = 'RUNNING')::int AS running FROM bildad.job_runs`,
+  );
+  expect(ended).toEqual({ succeeded: jobs, jobs, running: 0 });
+  expect(await sql('SELECT count(*)::int AS n FROM ledger')).toEqual([
+    { n: executions },
+  ]);
+}
+
+it('killed while it enqueues one by one: what was acknowledged is in the queue', async () => {
+  const enqueuer = await startWorker(bildad.database.url, {}, 'enqueuer');
+  const acknowledged: string[] = [];
+  const enough = new Promise<void>((resolve) => {
+    enqueuer.process.on('message', (identifier: string) => {
+      if (acknowledged.push(identifier) === 300) resolve();
+    });
+  });
+  enqueuer.process.send('one');
+  await enough;
+  await enqueuer.kill();
+  const queued = new Set(
+    (
+      await bildad.sql<{ name: string }>(
+        'SELECT job_run_identifier AS name FROM bildad.job_queue_entries',
+      )
+    ).map(({ name }) => name),
+  );
+  expect(acknowledged.filter((name) => !queued.has(name))).toEqual([]);
+  // Those in flight may be there as well, and no more than those.
+  expect(queued.size - acknowledged.length).toBeLessThanOrEqual(32);
+});
+
+it('killed while it enqueues many at once: none of them is there', async () => {
+  const { database, sql } = bildad;
+  const unlock = await lockRows(bildad, 'SELECT FROM bildad.job_templates');
+  const enqueuer = await startWorker(database.url, {}, 'enqueuer');
+  enqueuer.process.send(10_000);
+  await waitingForLock(bildad, 'enqueue_jobs');
+  await enqueuer.kill();
+  await unlock();
+  // The server hears of the death when its statement is done.
+  await expect
+    .poll(() =>
+      sql(
+        `SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%enqueue_jobs%' AND pid <> pg_backend_pid()`,
+      ),
+    )
+    .toEqual([]);
+  expect(
+    await sql('SELECT count(*)::int AS n FROM bildad.job_queue_entries'),
+  ).toEqual([{ n: 0 }]);
+});
+
+it(
+  'killed while it claims: the claim that nobody heard of is taken back',
+  LONG,
+  async () => {
+    const { database, dataSource } = bildad;
+    const [first] = await enqueue(20);
+    // A run of the same name that is not committed: the claim waits to see whether it will be.
+    const inTheWay = dataSource.createQueryRunner();
+    await inTheWay.startTransaction();
+    await inTheWay.query(
+      `INSERT INTO bildad.job_runs (job_template_id, job_queue_entry_id, job_run_identifier, retry, job_process_name,
+       node_id, job_context, available_at, timeout_at, expires_at)
+     VALUES (0, 0, $1, 0, '', '', '{}', now(), now(), now())`,
+      [first!.jobRunIdentifier],
+    );
+    const victim = await startWorker(database.url);
+    await waitingForLock(bildad, 'claim_job_queue_entries');
+    await victim.kill();
+    await inTheWay.rollbackTransaction();
+    await inTheWay.release();
+    await everyJobSucceeds(20, 20);
+  },
+);
+
+it('killed while its handlers run: they run again', LONG, async () => {
+  const { database, engine, sql } = bildad;
+  await engine.enqueueJobs(
+    'LEDGER',
+    Array.from({ length: 10 }, () => ({ hang: true })),
+  );
+  await enqueue(20);
+  const victim = await startWorker(database.url);
+  await expect.poll(() => sql('SELECT FROM ledger')).toHaveLength(10);
+  await victim.kill();
+  await everyJobSucceeds(30, 40);
+});
+
+it(
+  'killed while it records an end: what the database heard is done, and not done again',
+  LONG,
+  async () => {
+    const { database } = bildad;
+    await enqueue(1);
+    const letGo = await holdEnds();
+    const victim = await startWorker(database.url);
+    await waitingForLock(bildad, 'ended AS');
+    await victim.kill();
+    await letGo();
+    await everyJobSucceeds(1, 1);
+  },
+);
+
+/** Lets claims through, and keeps every end waiting. */
+async function holdEnds(): Promise<() => Promise<void>> {
+  const { dataSource } = bildad;
+  await dataSource.query(`
+    CREATE OR REPLACE FUNCTION hold_end() RETURNS trigger LANGUAGE plpgsql AS $$
+      BEGIN PERFORM pg_advisory_xact_lock_shared(4711); RETURN NULL; END $$;
+    CREATE OR REPLACE TRIGGER hold_end BEFORE DELETE ON bildad.job_queue_entries
+      FOR EACH STATEMENT EXECUTE FUNCTION hold_end()`);
+  const runner = dataSource.createQueryRunner();
+  await runner.startTransaction();
+  await runner.query('SELECT pg_advisory_xact_lock(4711)');
+  return async () => {
+    await runner.commitTransaction();
+    await runner.release();
+    await dataSource.query('DROP TRIGGER hold_end ON bildad.job_queue_entries');
+  };
+}
