@@ -16,6 +16,9 @@ const target = JSON.parse(targetText) as Target;
 let producer: Producer | undefined;
 let tally: Tally | undefined;
 
+type Asked<Way extends (producer: Producer, asked: never) => unknown> =
+  Parameters<Way>[1];
+
 const commands = {
   prepare: () => adapter.prepare(target),
 
@@ -31,14 +34,12 @@ const commands = {
     return now() - begin;
   },
 
-  enqueueOneByOne: (asked: { jobs: number; inFlight: number }) =>
+  enqueueOneByOne: (asked: Asked<typeof enqueueOneByOne>) =>
     enqueueOneByOne(producer!, asked),
 
-  singly: (asked: { jobs: number; pauseMs: [number, number] }) =>
-    singly(producer!, asked),
+  singly: (asked: Asked<typeof singly>) => singly(producer!, asked),
 
-  paced: (asked: { perSecond: number; forMs: number }) =>
-    paced(producer!, asked),
+  paced: (asked: Asked<typeof paced>) => paced(producer!, asked),
 
   async work({ keepsArrivals = false }): Promise<void> {
     tally = new Tally(

@@ -72,7 +72,8 @@ export class Agent {
   ): Promise<Answer<K>> {
     const id = ++this.calls;
     const answered = this.until(`answer ${id}`, deadlineMs, name);
-    this.process.send({ id, name, asked: asked ?? {} });
+    // If it is gone, "answered" says so.
+    this.process.send({ id, name, asked: asked ?? {} }, () => {});
     const { result, error } = (await answered) as Message;
     if (error !== undefined) throw new Error(`${this.label}: ${error}`);
     return result as Answer<K>;

@@ -16,6 +16,10 @@ export interface Contender {
   peer: boolean;
 }
 
+/** Waits for a commit of its own at each call that enqueues one job. */
+export const commitsEach = ({ peer, store }: Contender) =>
+  peer && store === 'postgres';
+
 const own = (file: string) => ({
   adapterUrl: new URL(`./${file}.js`, import.meta.url).href,
   // The raw adapter works on Bildad's tables.

@@ -15,7 +15,7 @@ const AHEAD = 3;
 const INSERT = {
   name: 'insert',
   text: `INSERT INTO bildad.job_queue_entries (job_template_id, job_run_identifier, timeout_ms, max_retries, job_context)
-    SELECT t.id, gen_random_uuid()::text, t.default_timeout_ms, t.default_max_retries, context
+    SELECT t.id, uuidv7()::text, t.default_timeout_ms, t.default_max_retries, context
     FROM bildad.job_templates t, jsonb_array_elements($1::jsonb) context WHERE t.code = 'NOOP'`,
 };
 

@@ -63,35 +63,40 @@ export async function singly(
   return sent;
 }
 
-/** So many per second, whether or not the earlier ones are answered. */
+/**
+ * So many per second, whether or not the earlier ones are answered.
+ * @param inBulk what is due at a tick is handed over in one call: for those that cannot commit so often
+ */
 export async function paced(
   producer: Producer,
-  { perSecond, forMs }: { perSecond: number; forMs: number },
+  {
+    perSecond,
+    forMs,
+    inBulk,
+  }: { perSecond: number; forMs: number; inBulk: boolean },
 ): Promise<{ sent: Sent; keptUp: boolean }> {
   const sent: Sent = [];
-  const failures: unknown[] = [];
+  const calls: Promise<void>[] = [];
+  let answered = 0;
+  const send = async (jobs: Payload[]) => {
+    for (const { n } of jobs) sent.push([n, now()]);
+    await (inBulk
+      ? producer.enqueueBulk(jobs)
+      : Promise.all(jobs.map((job) => producer.enqueueOne(job))));
+    answered += jobs.length;
+  };
   const begin = now();
   const total = Math.round((forMs / 1000) * perSecond);
-  let answered = 0;
-  const answers: Promise<void>[] = [];
-  const send = async (index: number) => {
-    const n = PACED_FROM + index;
-    sent.push([n, now()]);
-    try {
-      await producer.enqueueOne(payload(n));
-    } catch (error) {
-      failures.push(error);
-    }
-    answered++;
-  };
   while (sent.length < total) {
     const due = Math.min(total, ((now() - begin) / 1000) * perSecond);
-    while (sent.length < due) answers.push(send(sent.length));
+    const jobs: Payload[] = [];
+    while (sent.length + jobs.length < due)
+      jobs.push(payload(PACED_FROM + sent.length + jobs.length));
+    if (jobs.length > 0) calls.push(send(jobs));
     if (sent.length - answered > MOST_BEHIND * perSecond)
       return { sent, keptUp: false };
     await wait(TICK_MS);
   }
-  await Promise.all(answers);
-  if (failures.length > 0) throw failures[0];
+  await Promise.all(calls);
   return { sent, keptUp: true };
 }

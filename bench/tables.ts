@@ -10,11 +10,13 @@ import type { Spread } from './statistics.js';
 const STYLE = { head: [], border: [], compact: true };
 const LONGEST_ERROR = 300;
 
-const round = (value: number, digits = 0) =>
-  value.toLocaleString('en', {
+function round(value: number, asked = 0): string {
+  const digits = value < 10 ? Math.max(asked, 1) : asked;
+  return value.toLocaleString('en', {
     minimumFractionDigits: digits,
     maximumFractionDigits: digits,
   });
+}
 
 function cell(spread: Spread | undefined, digits?: number): string {
   if (!spread) return '–';

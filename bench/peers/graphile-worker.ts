@@ -9,6 +9,7 @@ import {
   run,
   type WorkerUtils,
 } from 'graphile-worker';
+import { inParts } from './parts.js';
 import type { Adapter, Payload, Target } from '../adapter.js';
 
 const TASK = 'noop';
@@ -49,8 +50,8 @@ export const adapter: Adapter = {
     return {
       enqueueOne: (payload) => made.addJob(TASK, payload),
       enqueueBulk: (payloads) =>
-        made.addJobs(
-          payloads.map((payload) => ({ identifier: TASK, payload })),
+        inParts(payloads, target.config === 'tuned', (part) =>
+          made.addJobs(part.map((payload) => ({ identifier: TASK, payload }))),
         ),
     };
   },

@@ -3,6 +3,7 @@
  * fetch again at once while batches are full, and NOTIFY for what comes when they are idle.
  */
 import { PgBoss } from 'pg-boss';
+import { inParts } from './parts.js';
 import type { Adapter, Payload, Target } from '../adapter.js';
 
 const QUEUE = 'noop';
@@ -28,9 +29,11 @@ export const adapter: Adapter = {
     return {
       enqueueOne: (payload) => boss.send(QUEUE, payload),
       enqueueBulk: (payloads) =>
-        boss.insert(
-          QUEUE,
-          payloads.map((data) => ({ data })),
+        inParts(payloads, target.config === 'tuned', (part) =>
+          boss.insert(
+            QUEUE,
+            part.map((data) => ({ data })),
+          ),
         ),
     };
   },

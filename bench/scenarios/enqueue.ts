@@ -1,3 +1,4 @@
+import { commitsEach } from '../contenders.js';
 import { perSecond } from '../statistics.js';
 import type { Scenario } from './scenario.js';
 
@@ -6,7 +7,7 @@ const IN_FLIGHT = 32;
 export const enqueue: Scenario = {
   name: 'enqueue',
   title: 'Enqueueing, one by one and in bulk',
-  notes: `One by one: ${IN_FLIGHT} callers that each await their job before the next, after 200 jobs to warm up; p50 and p99 are of a call. In bulk: all jobs handed over in one call, or as the contender's documentation has it. No worker runs.`,
+  notes: `One by one: ${IN_FLIGHT} callers that each await their job before the next, after 200 jobs to warm up; p50 and p99 are of a call. In bulk: all jobs in one call; tuned peers 5,000 at a time in two calls at once, which is faster. No worker runs.`,
   columns: () => [
     { key: 'rate', title: 'one by one, jobs/s' },
     { key: 'p50', title: 'p50 ms', digits: 2 },
@@ -34,8 +35,7 @@ export const enqueue: Scenario = {
         ]),
   ],
   run(stages, contender, { single, bulk }) {
-    const commitEach = contender.peer && contender.store === 'postgres';
-    const jobs = commitEach ? single.slow : single.fast;
+    const jobs = commitsEach(contender) ? single.slow : single.fast;
     return stages.on(contender, {}, async (stage) => {
       const producer = await stage.agent();
       await producer.call('produce');
