@@ -1,6 +1,6 @@
 /**
- * The program of every child process: loads one adapter (argument 1), is one of its producers or workers on one
- * target (argument 2, JSON), and does what the parent asks. Lives as long as its parent.
+ * The program of every child process: loads one adapter (its argument), is one of its producers or workers, and
+ * does what the parent asks. Lives as long as its parent.
  */
 import { setTimeout as wait } from 'node:timers/promises';
 import pg from 'pg';
@@ -9,10 +9,9 @@ import { cpuMs, now } from './clock.js';
 import { enqueueOneByOne, paced, payload, singly } from './sending.js';
 import { Tally } from './tally.js';
 
-const [adapterUrl, targetText] = process.argv.slice(2) as [string, string];
-const { adapter } = (await import(adapterUrl)) as { adapter: Adapter };
-const target = JSON.parse(targetText) as Target;
+const { adapter } = (await import(process.argv[2]!)) as { adapter: Adapter };
 
+let target: Target;
 let producer: Producer | undefined;
 let tally: Tally | undefined;
 
@@ -20,6 +19,11 @@ type Asked<Way extends (producer: Producer, asked: never) => unknown> =
   Parameters<Way>[1];
 
 const commands = {
+  /** Before everything else. */
+  async aim(at: Target): Promise<void> {
+    target = at;
+  },
+
   prepare: () => adapter.prepare(target),
 
   async produce(): Promise<void> {

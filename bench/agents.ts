@@ -2,7 +2,6 @@
 import { fork, type ChildProcess } from 'node:child_process';
 import { EventEmitter, once } from 'node:events';
 import { fileURLToPath } from 'node:url';
-import type { Target } from './adapter.js';
 import type { Commands } from './agent.js';
 import type { Contender } from './contenders.js';
 
@@ -34,9 +33,8 @@ export class Agent {
   private constructor(
     private readonly label: string,
     adapterUrl: string,
-    target: Target,
   ) {
-    this.process = fork(PROGRAM, [adapterUrl, JSON.stringify(target)], {
+    this.process = fork(PROGRAM, [adapterUrl], {
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
       // So that no system is slowed down by the terminal's or a debugger's settings of this process.
       execArgv: [],
@@ -56,11 +54,8 @@ export class Agent {
     });
   }
 
-  static async start(
-    { label, adapterUrl }: Contender,
-    target: Target,
-  ): Promise<Agent> {
-    const agent = new Agent(label, adapterUrl, target);
+  static async start({ label, adapterUrl }: Contender): Promise<Agent> {
+    const agent = new Agent(label, adapterUrl);
     await agent.until('ready', DEFAULT_DEADLINE_MS);
     return agent;
   }

@@ -19,7 +19,7 @@ import { lastLine, ratiosOf } from './ratios.js';
 import { HOW_TO_INSTALL, hasRedis, Redis } from './redis.js';
 import { Results } from './results.js';
 import { SCENARIOS } from './scenarios/index.js';
-import type { Scenario } from './scenarios/scenario.js';
+import type { Column, Scenario } from './scenarios/scenario.js';
 import { Server } from './server.js';
 import { Stages } from './stage.js';
 import { ratioTable, scenarioTable } from './tables.js';
@@ -28,8 +28,8 @@ const options = readOptions(
   process.argv.slice(2),
   SCENARIOS.map(({ name }) => name),
 );
-const scenarios = SCENARIOS.filter(({ name, onlyInFull }) =>
-  options.only ? options.only.includes(name) : !(options.quick && onlyInFull),
+const scenarios = SCENARIOS.filter(({ name, quickSeconds }) =>
+  options.only ? options.only.includes(name) : !options.quick || quickSeconds,
 );
 await installPeers();
 const redis = new Map<Contender['store'], Redis>();
@@ -39,8 +39,10 @@ const began = performance.now();
 try {
   await startRedis();
   const stages = new Stages(server, redis);
+  let until = 0;
   for (const scenario of scenarios) {
-    await play(scenario, stages);
+    until += scenario.quickSeconds * 1000;
+    await play(scenario, stages, options.hurries ? until : Infinity);
     await stages.strike();
     console.log(scenarioTable(scenario, options, idsOf(scenario), results));
   }
@@ -49,10 +51,10 @@ try {
   for (const each of redis.values()) await each.stop();
   await server.stop();
 }
-const ratios = ratiosOf(results, options.rounds);
+const ratios = ratiosOf(results);
 console.log(ratioTable(ratios));
 console.log(
-  `Node ${process.version}, ${options.rounds} rounds, ${Math.round((performance.now() - began) / 1000)} s`,
+  `Node ${process.version}, ${Math.round((performance.now() - began) / 1000)} s`,
 );
 if (results.failures.length > 0) process.exitCode = 1;
 console.log(lastLine(ratios));
@@ -77,28 +79,48 @@ function idsOf(scenario: Scenario): string[] {
     );
 }
 
-async function play(scenario: Scenario, stages: Stages): Promise<void> {
-  const { name, columns, run } = scenario;
-  const [{ key, title }] = columns(options) as [{ key: string; title: string }];
-  for (let round = 0; round < options.rounds; round++)
-    for (const id of idsOf(scenario)) {
-      if (results.failure(name, id)) continue;
-      const { label } = contender(id);
-      const say = (text: string) =>
-        console.error(
-          `${name}, round ${round + 1} of ${options.rounds}, ${label}: ${text}`,
-        );
-      try {
-        const sample = await run(stages, contender(id), options);
-        results.add(name, id, round, sample);
-        say(`${sample[key]!.toLocaleString('en')} ${title}`);
-      } catch (error) {
-        results.failures.push({
-          scenario: name,
-          contender: id,
-          error: error as Error,
-        });
-        say(`ERROR ${(error as Error).message}`);
-      }
-    }
+/** @param until when there is no time for another round, in milliseconds since we began */
+async function play(
+  scenario: Scenario,
+  stages: Stages,
+  until: number,
+): Promise<void> {
+  const rounds = Math.min(options.rounds, scenario.mostRounds ?? Infinity);
+  let lastTook = 0;
+  for (let round = 0; round < rounds; round++) {
+    const start = performance.now();
+    if (round > 0 && start - began + lastTook > until) return;
+    for (const id of idsOf(scenario)) await once(scenario, stages, round, id);
+    lastTook = performance.now() - start;
+  }
+}
+
+async function once(
+  scenario: Scenario,
+  stages: Stages,
+  round: number,
+  id: string,
+): Promise<void> {
+  const { name } = scenario;
+  // Once is enough to know that it does not work.
+  if (results.failure(name, id)) return;
+  const { label } = contender(id);
+  const start = performance.now();
+  const say = (text: string) =>
+    console.error(
+      `${name}, round ${round + 1} of ${options.rounds}, ${label}: ${text} (${Math.round(performance.now() - start)} ms)`,
+    );
+  try {
+    const sample = await scenario.run(stages, contender(id), options);
+    results.add(name, id, round, sample);
+    const [{ key, title }] = scenario.columns(options) as [Column];
+    say(`${sample[key]!.toLocaleString('en')} ${title}`);
+  } catch (error) {
+    results.failures.push({
+      scenario: name,
+      contender: id,
+      error: error as Error,
+    });
+    say(`ERROR ${(error as Error).message}`);
+  }
 }

@@ -4,6 +4,8 @@ import { parseArgs } from 'node:util';
 export interface Options {
   quick: boolean;
   rounds: number;
+  /** Whether a scenario ends early when its time is up. */
+  hurries: boolean;
   only: string[] | undefined;
   /** Undefined: if there is one. */
   redis: boolean | undefined;
@@ -19,6 +21,7 @@ export interface Options {
   backlogs: number[];
 }
 
+const ROUNDS = 3;
 const FULL = {
   drain: { fast: 100_000, slow: 10_000, polling: 8 },
   single: { fast: 50_000, slow: 5000 },
@@ -30,13 +33,13 @@ const FULL = {
   backlogs: [20_000, 200_000, 1_000_000],
 };
 const QUICK: typeof FULL = {
-  drain: { fast: 30_000, slow: 2000, polling: 2 },
-  single: { fast: 10_000, slow: 1500 },
-  bulk: 50_000,
+  drain: { fast: 30_000, slow: 1500, polling: 2 },
+  single: { fast: 10_000, slow: 800 },
+  bulk: 30_000,
   idleSamples: 40,
-  idlePauseMs: [40, 80],
-  steadyMs: 3000,
-  processes: 60_000,
+  idlePauseMs: [30, 60],
+  steadyMs: 2000,
+  processes: 50_000,
   backlogs: [20_000, 1_000_000],
 };
 
@@ -59,7 +62,8 @@ export function readOptions(args: string[], scenarios: string[]): Options {
       `no scenario ${unknown.join(', ')}; there are ${scenarios.join(', ')}`,
     );
   const sizes = values.quick ? QUICK : FULL;
-  const jobs = positive(values.jobs, 'jobs', sizes.drain.fast);
+  const jobs = positive(values.jobs, 'jobs') ?? sizes.drain.fast;
+  const rounds = positive(values.rounds, 'rounds');
   const scale = jobs / sizes.drain.fast;
   const scaled = (size: number) => Math.max(1, Math.round(size * scale));
   return {
@@ -77,17 +81,14 @@ export function readOptions(args: string[], scenarios: string[]): Options {
     },
     quick: values.quick,
     only,
-    rounds: positive(values.rounds, 'rounds', 3),
+    rounds: rounds ?? ROUNDS,
+    hurries: values.quick && rounds === undefined,
     redis: values.redis ?? (values.quick ? false : undefined),
   };
 }
 
-function positive(
-  text: string | undefined,
-  name: string,
-  otherwise: number,
-): number {
-  if (text === undefined) return otherwise;
+function positive(text: string | undefined, name: string): number | undefined {
+  if (text === undefined) return undefined;
   const value = Number(text);
   if (!Number.isInteger(value) || value < 1)
     throw new Error(`--${name}: a whole number from 1, not "${text}"`);

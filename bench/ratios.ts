@@ -88,9 +88,9 @@ const RATIOS: Record<string, { meaning: string; of: (look: Look) => Value }> = {
   },
 };
 
-export function ratiosOf(results: Results, rounds: number): Ratio[] {
+export function ratiosOf(results: Results): Ratio[] {
   return Object.entries(RATIOS).map(([key, { meaning, of }]) => {
-    const values = Array.from({ length: rounds }, (_none, round) =>
+    const values = Array.from({ length: results.rounds }, (_none, round) =>
       of((scenario, contender, metric) =>
         results.value(scenario, contender, round, metric),
       ),

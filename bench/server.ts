@@ -1,7 +1,7 @@
 /** The one PostgreSQL server of a run, and the databases that the contenders get on it. */
 import { readdir, readFile } from 'node:fs/promises';
 import pg from 'pg';
-import { startPostgres } from 'nestjs-bildad/testing';
+import { startPostgres, type PostgresServer } from 'nestjs-bildad/testing';
 
 /** `durable`: fsync, synchronous_commit and full_page_writes are on. */
 const SETTINGS = {
@@ -16,8 +16,7 @@ export class Server {
   private made = 0;
 
   private constructor(
-    private readonly stopServer: () => Promise<void>,
-    private readonly url: string,
+    private readonly server: PostgresServer,
     private readonly admin: pg.Client,
     private readonly postmaster: number,
   ) {}
@@ -30,7 +29,7 @@ export class Server {
       'SELECT pg_backend_pid() AS pid',
     );
     const postmaster = await parentOf(rows[0]!.pid);
-    return new Server(server.stop, server.url, admin, postmaster);
+    return new Server(server, admin, postmaster);
   }
 
   /**
@@ -47,7 +46,7 @@ export class Server {
     await this.admin.query(
       `CREATE DATABASE ${name} TEMPLATE ${template ?? 'template1'} STRATEGY ${copy === 'in bulk' ? 'file_copy' : 'wal_log'}`,
     );
-    const url = new URL(this.url);
+    const url = new URL(this.server.url);
     url.pathname = `/${name}`;
     return { name, url: url.href };
   }
@@ -94,7 +93,7 @@ export class Server {
 
   async stop(): Promise<void> {
     await this.admin.end().catch(() => undefined);
-    await this.stopServer();
+    await this.server.stop();
   }
 }
 

@@ -6,11 +6,8 @@ import type { Redis } from './redis.js';
 import type { Server } from './server.js';
 
 export interface Stage {
-  target: Target;
   meter(): Promise<Meter>;
   sql(statement: string): Promise<void>;
-  /** An agent of the contender on this stage. */
-  agent(): Promise<Agent>;
 }
 
 export interface Meter {
@@ -18,12 +15,14 @@ export interface Meter {
   walBytes: number;
 }
 
-interface Filling {
+export interface Setting {
   /** Jobs that wait. */
   jobs?: number;
   /** Puts them there instead of the contender's own bulk call. */
   sql?: string;
   copy?: 'in bulk';
+  /** How many processes of the contender. Default 1. */
+  agents?: number;
 }
 
 const FILL_DEADLINE_MS = 600_000;
@@ -40,33 +39,41 @@ export class Stages {
   /** Sets a stage, plays, and clears it away together with every process of it. */
   async on<T>(
     contender: Contender,
-    filling: Filling,
-    play: (stage: Stage) => Promise<T>,
+    setting: Setting,
+    play: (stage: Stage, agents: [Agent, ...Agent[]]) => Promise<T>,
   ): Promise<T> {
     const redis = this.redis.get(contender.store);
+    const count = setting.agents ?? 1;
     const { config } = contender;
     let database: string | undefined;
-    try {
-      let target: Target;
+    const place = async (): Promise<string> => {
       if (redis) {
-        target = { url: redis.url, config };
         await redis.clear();
-        if (filling.jobs) await fill(contender, target, filling.jobs);
-      } else {
-        const template = await this.template(contender, filling);
-        const { name, url } = await this.server.create(template, filling.copy);
-        database = name;
-        target = { url, config };
+        if (setting.jobs)
+          await fill(contender, { url: redis.url, config }, setting.jobs);
+        return redis.url;
       }
-      return await play({
-        target,
-        meter: async () => ({
-          serverCpuMs: await (redis ?? this.server).cpuMs(),
-          walBytes: redis ? Number.NaN : await this.server.walBytes(),
-        }),
-        sql: (statement) => this.server.run(target.url, statement),
-        agent: () => Agent.start(contender, target),
-      });
+      const template = await this.template(contender, setting);
+      const { name, url } = await this.server.create(template, setting.copy);
+      database = name;
+      return url;
+    };
+    try {
+      const [url, ...agents] = await Promise.all([
+        place(),
+        ...Array.from({ length: count }, () => Agent.start(contender)),
+      ]);
+      for (const agent of agents) await agent.call('aim', { url, config });
+      return await play(
+        {
+          meter: async () => ({
+            serverCpuMs: await (redis ?? this.server).cpuMs(),
+            walBytes: redis ? Number.NaN : await this.server.walBytes(),
+          }),
+          sql: (statement) => this.server.run(url, statement),
+        },
+        agents as [Agent, ...Agent[]],
+      );
     } finally {
       await stopAllAgents();
       if (database) await this.server.drop(database);
@@ -76,7 +83,7 @@ export class Stages {
   /** The same for each round: prepared, filled and vacuumed once. */
   private async template(
     contender: Contender,
-    { jobs = 0, sql, copy }: Filling,
+    { jobs = 0, sql, copy }: Setting,
   ): Promise<string> {
     const key = `${contender.schema}, ${sql ? 'by SQL, ' : ''}${jobs} jobs`;
     const known = this.templates.get(key);
@@ -114,8 +121,9 @@ async function ask<T>(
   target: Target,
   what: (agent: Agent) => Promise<T>,
 ): Promise<T> {
-  const agent = await Agent.start(contender, target);
+  const agent = await Agent.start(contender);
   try {
+    await agent.call('aim', target);
     return await what(agent);
   } finally {
     await agent.stop();

@@ -51,7 +51,7 @@ export function scenarioTable(
     ]);
   }
   return [
-    `\n${scenario.title} (npm run bench -- --only ${scenario.name})`,
+    `\n${scenario.title}: median [min - max] of ${results.roundsOf(scenario.name, contenders)} rounds (npm run bench -- --only ${scenario.name})`,
     table.toString(),
     scenario.notes,
     ...failed,

@@ -10,6 +10,7 @@ export const backlog: Scenario = {
   title: 'Draining while much waits',
   notes:
     'Jobs per second over the first three quarters of the smallest backlog, between the begin of the first handler and of the last counted one.',
+  quickSeconds: 40,
   columns: ({ backlogs }) =>
     backlogs.map((size) => ({
       key: String(size),
@@ -27,8 +28,7 @@ export const backlog: Scenario = {
       sample[jobs] = await stages.on(
         contender,
         { jobs, sql, copy: 'in bulk' },
-        async (stage) => {
-          const worker = await stage.agent();
+        async (_stage, [worker]) => {
           await Promise.all([
             worker.begun(counted, DEADLINE_MS),
             worker.call('work', {}),

@@ -10,6 +10,7 @@ export const drain: Scenario = {
   title: 'Draining a queue with one process',
   notes:
     'From the begin of the first handler until the ends of all jobs are recorded in the database. µs of CPU and bytes of WAL are per job; the server is all processes of it.',
+  quickSeconds: 70,
   columns: () => [
     { key: 'rate', title: 'jobs/s' },
     { key: 'workerCpu', title: 'worker CPU µs', digits: 1 },
@@ -36,8 +37,7 @@ export const drain: Scenario = {
   ],
   run(stages, contender, { drain }) {
     const jobs = drain[contender.speed];
-    return stages.on(contender, { jobs }, async (stage) => {
-      const worker = await stage.agent();
+    return stages.on(contender, { jobs }, async (stage, [worker]) => {
       const [sample] = await Promise.all([
         measure(stage, worker, jobs),
         worker.call('work', {}),

@@ -13,6 +13,7 @@ export const latency: Scenario = {
   name: 'latency',
   title: `From the call in one process to the handler in another, idle and at ${STEADY_PER_SECOND.toLocaleString('en')} jobs/s`,
   notes: `Milliseconds from before the call that enqueues until the handler begins. Idle: one job after another with a pause of random length. Steady: ${STEADY_PER_SECOND.toLocaleString('en')} jobs per second whether or not the earlier ones are enqueued, a call for each, but of the peers on PostgreSQL, which cannot commit so often, a bulk call every 3 ms; – means that it cannot keep up, or in a quick run that it is known not to. CPU is the worker's per job.`,
+  quickSeconds: 45,
   columns: () => [
     { key: 'p50', title: 'idle p50', digits: 2 },
     { key: 'p99', title: 'idle p99', digits: 2 },
@@ -31,8 +32,8 @@ export const latency: Scenario = {
       : ['bullmq-redis', 'bullmq-redis-tuned', 'bullmq-redis-aof']),
   ],
   run(stages, contender, options) {
-    return stages.on(contender, {}, async (stage) => {
-      const [worker, producer] = [await stage.agent(), await stage.agent()];
+    return stages.on(contender, { agents: 2 }, async (_stage, agents) => {
+      const [worker, producer] = agents as [Agent, Agent];
       await Promise.all([
         worker.call('work', { keepsArrivals: true }),
         producer.call('produce'),

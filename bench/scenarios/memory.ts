@@ -1,7 +1,7 @@
 import { setTimeout as wait } from 'node:timers/promises';
 import type { Contender } from '../contenders.js';
 import { waiting } from '../fill.js';
-import type { Stages } from '../stage.js';
+import type { Setting, Stages } from '../stage.js';
 import type { Scenario } from './scenario.js';
 
 const JOBS = 1_000_000;
@@ -16,7 +16,8 @@ export const memory: Scenario = {
   name: 'memory',
   title: 'Memory of a node, MB resident',
   notes: `Idle: after ${IDLE_MS / 1000} s, with an empty queue and with ${JOBS.toLocaleString('en')} jobs that wait for a template which is not active. Then while draining as many.`,
-  onlyInFull: true,
+  quickSeconds: 0,
+  mostRounds: 1,
   columns: () => [
     { key: 'empty', title: 'idle, none wait' },
     { key: 'waiting', title: 'idle, 1M wait' },
@@ -32,14 +33,17 @@ export const memory: Scenario = {
       sql: waiting(JOBS),
       copy: 'in bulk' as const,
     };
-    const drained = await stages.on(contender, filling, async (stage) => {
-      const worker = await stage.agent();
-      await Promise.all([
-        worker.begun(JOBS, DEADLINE_MS),
-        worker.call('work', {}),
-      ]);
-      return (await worker.call('worked')).milestones;
-    });
+    const drained = await stages.on(
+      contender,
+      filling,
+      async (_stage, [worker]) => {
+        await Promise.all([
+          worker.begun(JOBS, DEADLINE_MS),
+          worker.call('work', {}),
+        ]);
+        return (await worker.call('worked')).milestones;
+      },
+    );
     return {
       empty: await idle(stages, contender, {}),
       waiting: await idle(stages, contender, filling),
@@ -55,11 +59,10 @@ export const memory: Scenario = {
 function idle(
   stages: Stages,
   contender: Contender,
-  filling: Parameters<Stages['on']>[1],
+  filling: Setting,
 ): Promise<number> {
-  return stages.on(contender, filling, async (stage) => {
+  return stages.on(contender, filling, async (stage, [worker]) => {
     await stage.sql('UPDATE bildad.job_templates SET active = false');
-    const worker = await stage.agent();
     await worker.call('work', {});
     await wait(IDLE_MS);
     if (worker.jobs > 0) throw new Error('the template was activated again');

@@ -1,4 +1,3 @@
-import type { Agent } from '../agents.js';
 import type { Milestone } from '../tally.js';
 import { perSecond } from '../statistics.js';
 import type { Contender } from '../contenders.js';
@@ -12,6 +11,7 @@ export const processes: Scenario = {
   title: 'One process and two on one queue',
   notes:
     'Two: jobs per second of both together from the moment when the later one has begun its first job, until the ends of all are recorded. The share is that of the slower one in this time, of 50 % when it is fair.',
+  quickSeconds: 30,
   columns: () => [
     { key: 'one', title: 'one, jobs/s' },
     { key: 'two', title: 'two, jobs/s' },
@@ -35,10 +35,9 @@ function play(
   jobs: number,
   count: 1 | 2,
 ): Promise<{ rate: number; share: number }> {
-  return stages.on(contender, { jobs }, async (stage) => {
-    const workers: Agent[] = [];
-    while (workers.length < count) workers.push(await stage.agent());
-    const [first, ...others] = workers as [Agent, ...Agent[]];
+  const setting = { jobs, agents: count };
+  return stages.on(contender, setting, async (_stage, workers) => {
+    const [first, ...others] = workers;
     const drained = async () => {
       await first.begun(jobs, DEADLINE_MS, others);
       return first.call('settle');

@@ -17,8 +17,9 @@ export interface Scenario {
   title: string;
   /** How it is measured, below the table. */
   notes: string;
-  /** Takes minutes and makes no ratio: not in a quick run. */
-  onlyInFull?: boolean;
+  /** What it may take of a quick run, on a busy machine with fewer rounds; 0: takes no part in it. */
+  quickSeconds: number;
+  mostRounds?: number;
   columns(options: Options): Column[];
   /** Ids, in the order in which a round runs them. */
   contenders(options: Options): string[];
