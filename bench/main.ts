@@ -1,105 +1,126 @@
 /**
- * How fast this machine does it, on an embedded PostgreSQL that keeps what it says (fsync and
- * synchronous_commit on): `npm run bench -- [jobs] [concurrency]`. The last line is one JSON object.
- * Figures move by a factor of two between runs of a shared machine: compare within one.
+ * Bildad beside its peers and beside raw SQL, on one embedded PostgreSQL that keeps what it says (fsync and
+ * synchronous_commit on), every contender in processes of its own:
+ *
+ *   npm run bench                        all scenarios, three rounds, 100,000 jobs
+ *   npm run bench -- --quick             less of everything, without Redis, in under five minutes
+ *   npm run bench -- --only drain,latency --rounds 5 --jobs 50000
+ *   npm run bench -- --redis             fails if there is no redis-server; --no-redis leaves it out
+ *
+ * Within a round each contender runs a scenario once, on a database of its own: a copy of one that was prepared,
+ * filled and vacuumed before, made after a checkpoint. Figures move by a factor of two between runs of a shared
+ * machine, so read the ratios, which are made within a round. The last line is one JSON object: their medians.
  */
-import 'reflect-metadata';
-import { NestFactory } from '@nestjs/core';
-import { TypeOrmModule } from '@nestjs/typeorm';
-import {
-  BildadJob,
-  BildadModule,
-  JobEngineService,
-  JobEvents,
-  type BildadModuleOptions,
-} from 'nestjs-bildad';
-import { startPostgres } from 'nestjs-bildad/testing';
+import { stopAllAgents } from './agents.js';
+import { contender, type Contender } from './contenders.js';
+import { installPeers } from './install.js';
+import { readOptions } from './options.js';
+import { lastLine, ratiosOf } from './ratios.js';
+import { HOW_TO_INSTALL, hasRedis, Redis } from './redis.js';
+import { Results } from './results.js';
+import { SCENARIOS } from './scenarios/index.js';
+import type { Column, Scenario } from './scenarios/scenario.js';
+import { Server } from './server.js';
+import { Stages } from './stage.js';
+import { ratioTable, scenarioTable } from './tables.js';
 
-const IN_FLIGHT = 32;
-const jobs = Number(process.argv[2] ?? 20_000);
-const concurrency = process.argv[3] ? Number(process.argv[3]) : undefined;
-
-@BildadJob({ code: 'NOOP' })
-class NoopJob {
-  runJob(): void {}
-}
-
-/** About 100 bytes of JSON. */
-const context = (n: number) => ({ n, text: 'x'.repeat(80) });
-
-const server = await startPostgres({
-  durable: true,
-  settings: { shared_buffers: '512MB', max_wal_size: '4GB' },
-});
+const options = readOptions(
+  process.argv.slice(2),
+  SCENARIOS.map(({ name }) => name),
+);
+const scenarios = SCENARIOS.filter(({ name, quickSeconds }) =>
+  options.only ? options.only.includes(name) : !options.quick || quickSeconds,
+);
+await installPeers();
+const redis = new Map<Contender['store'], Redis>();
+const server = await Server.start();
+const results = new Results();
+const began = performance.now();
 try {
-  const one = Math.floor(jobs / 4);
-  const figures = {
-    jobs,
-    concurrency: concurrency ?? 'default',
-    ...(await enqueue(one, jobs - one)),
-    drainPerSecond: await drain(),
-  };
-  console.log(JSON.stringify(figures));
+  await startRedis();
+  const stages = new Stages(server, redis);
+  let until = 0;
+  for (const scenario of scenarios) {
+    until += scenario.quickSeconds * 1000;
+    await play(scenario, stages, options.hurries ? until : Infinity);
+    await stages.strike();
+    console.log(scenarioTable(scenario, options, idsOf(scenario), results));
+  }
 } finally {
+  await stopAllAgents();
+  for (const each of redis.values()) await each.stop();
   await server.stop();
 }
+const ratios = ratiosOf(results);
+console.log(ratioTable(ratios));
+console.log(
+  `Node ${process.version}, ${Math.round((performance.now() - began) / 1000)} s`,
+);
+if (results.failures.length > 0) process.exitCode = 1;
+console.log(lastLine(ratios));
 
-async function enqueue(one: number, bulk: number) {
-  const app = await boot({ role: 'producer' });
-  const engine = app.get(JobEngineService);
-  await engine.enqueueJob(NoopJob, context(0), { delay: '1h' });
-  let sent = 0;
-  const oneByOne = async () => {
-    while (sent++ < one) await engine.enqueueJob(NoopJob, context(sent));
-  };
-  const enqueuePerSecond = await rate(one, () =>
-    Promise.all(Array.from({ length: IN_FLIGHT }, oneByOne)),
-  );
-  const contexts = Array.from({ length: bulk }, (_none, n) => context(n));
-  const bulkPerSecond = await rate(bulk, () =>
-    engine.enqueueJobs(NoopJob, contexts),
-  );
-  await app.close();
-  return { enqueuePerSecond, bulkPerSecond };
+async function startRedis(): Promise<void> {
+  if (options.redis === false) return;
+  if (!(await hasRedis())) {
+    if (options.redis) throw new Error(HOW_TO_INSTALL);
+    console.error(`Without Redis: ${HOW_TO_INSTALL}`);
+    return;
+  }
+  redis.set('redis', await Redis.start({ aof: false }));
+  redis.set('redis with AOF', await Redis.start({ aof: true }));
 }
 
-/** From the first end to the last: what a node does once it has started. */
-async function drain(): Promise<number> {
-  const app = await boot(concurrency === undefined ? {} : { concurrency });
-  let begin = 0;
-  let ended = 0;
-  await new Promise<void>((resolve) => {
-    app.get(JobEvents).on('run.finished', () => {
-      if (ended++ === 0) begin = performance.now();
-      if (ended === jobs) resolve();
+function idsOf(scenario: Scenario): string[] {
+  return scenario
+    .contenders(options)
+    .filter(
+      (id) =>
+        contender(id).store === 'postgres' || redis.has(contender(id).store),
+    );
+}
+
+/** @param until when there is no time for another round, in milliseconds since we began */
+async function play(
+  scenario: Scenario,
+  stages: Stages,
+  until: number,
+): Promise<void> {
+  const rounds = Math.min(options.rounds, scenario.mostRounds ?? Infinity);
+  let lastTook = 0;
+  for (let round = 0; round < rounds; round++) {
+    const start = performance.now();
+    if (round > 0 && start - began + lastTook > until) return;
+    for (const id of idsOf(scenario)) await once(scenario, stages, round, id);
+    lastTook = performance.now() - start;
+  }
+}
+
+async function once(
+  scenario: Scenario,
+  stages: Stages,
+  round: number,
+  id: string,
+): Promise<void> {
+  const { name } = scenario;
+  // Once is enough to know that it does not work.
+  if (results.failure(name, id)) return;
+  const { label } = contender(id);
+  const start = performance.now();
+  const say = (text: string) =>
+    console.error(
+      `${name}, round ${round + 1} of ${options.rounds}, ${label}: ${text} (${Math.round(performance.now() - start)} ms)`,
+    );
+  try {
+    const sample = await scenario.run(stages, contender(id), options);
+    results.add(name, id, round, sample);
+    const [{ key, title }] = scenario.columns(options) as [Column];
+    say(`${sample[key]!.toLocaleString('en')} ${title}`);
+  } catch (error) {
+    results.failures.push({
+      scenario: name,
+      contender: id,
+      error: error as Error,
     });
-  });
-  const perSecond = Math.round((jobs / (performance.now() - begin)) * 1000);
-  await app.close();
-  return perSecond;
-}
-
-async function rate(n: number, work: () => Promise<unknown>): Promise<number> {
-  const begin = performance.now();
-  await work();
-  return Math.round((n / (performance.now() - begin)) * 1000);
-}
-
-function boot(options: BildadModuleOptions) {
-  class BenchModule {}
-  return NestFactory.createApplicationContext(
-    {
-      module: BenchModule,
-      providers: [NoopJob],
-      imports: [
-        TypeOrmModule.forRoot({
-          type: 'postgres',
-          url: server.url,
-          autoLoadEntities: true,
-        }),
-        BildadModule.forRoot(options),
-      ],
-    },
-    { logger: ['error'] },
-  );
+    say(`ERROR ${(error as Error).message}`);
+  }
 }

@@ -1,0 +1,111 @@
+/** The ten ratios of the last line: made within a round, whose runs lie next to one another, then compared. */
+import { CONTENDERS } from './contenders.js';
+import type { Results } from './results.js';
+import { spread, type Spread } from './statistics.js';
+
+export interface Ratio {
+  key: string;
+  meaning: string;
+  spread: Spread | undefined;
+}
+
+type Value = number | undefined;
+type Look = (scenario: string, contender: string, metric: string) => Value;
+
+const POSTGRES_PEERS = CONTENDERS.filter(
+  ({ peer, store }) => peer && store === 'postgres',
+).map(({ id }) => id);
+
+const divided = (ours: Value, theirs: Value): Value =>
+  ours === undefined || theirs === undefined ? undefined : ours / theirs;
+
+function best(look: Look, scenario: string, metric: string, lower = false) {
+  const values = POSTGRES_PEERS.map((id) => look(scenario, id, metric)).filter(
+    (value) => value !== undefined,
+  );
+  if (values.length === 0) return undefined;
+  return lower ? Math.min(...values) : Math.max(...values);
+}
+
+const drain = (look: Look, ours: string, theirs: string) =>
+  divided(look('drain', ours, 'rate'), look('drain', theirs, 'rate'));
+
+const RATIOS: Record<string, { meaning: string; of: (look: Look) => Value }> = {
+  drainDefaultVsGraphileDefault: {
+    meaning: "drain, our defaults / graphile-worker's quickstart",
+    of: (look) => drain(look, 'bildad', 'graphile'),
+  },
+  drainDefaultVsGraphileTuned: {
+    meaning: 'drain, our defaults / graphile-worker tuned',
+    of: (look) => drain(look, 'bildad', 'graphile-tuned'),
+  },
+  drainVsGraphileTuned: {
+    meaning: 'drain, our concurrency 100 / graphile-worker tuned',
+    of: (look) => drain(look, 'bildad-100', 'graphile-tuned'),
+  },
+  drainVsPgBossTuned: {
+    meaning: 'drain, our concurrency 100 / pg-boss tuned',
+    of: (look) => drain(look, 'bildad-100', 'pg-boss-tuned'),
+  },
+  drainVsRawHistory: {
+    meaning: 'drain, our concurrency 100 / raw SQL that keeps every run',
+    of: (look) => drain(look, 'bildad-100', 'raw'),
+  },
+  enqueueSingleVsBestPostgresPeer: {
+    meaning: 'enqueueing one by one, ours / the best peer on PostgreSQL',
+    of: (look) =>
+      divided(look('enqueue', 'bildad', 'rate'), best(look, 'enqueue', 'rate')),
+  },
+  enqueueBulkVsBestPostgresPeer: {
+    meaning: 'enqueueing in bulk, ours / the best peer on PostgreSQL',
+    of: (look) =>
+      divided(look('enqueue', 'bildad', 'bulk'), best(look, 'enqueue', 'bulk')),
+  },
+  pickupP50VsBestPeer: {
+    meaning:
+      "idle pick-up p50, ours / the best peer's on PostgreSQL: LOWER is better",
+    of: (look) =>
+      divided(
+        look('latency', 'bildad', 'p50'),
+        best(look, 'latency', 'p50', true),
+      ),
+  },
+  backlog1MVs20k: {
+    meaning: 'drain of ours while 1,000,000 wait / while 20,000 wait',
+    of: (look) =>
+      divided(
+        look('backlog', 'bildad-100', '1000000'),
+        look('backlog', 'bildad-100', '20000'),
+      ),
+  },
+  twoProcessesVsOne: {
+    meaning: 'drain of ours by two processes together / by one',
+    of: (look) =>
+      divided(
+        look('processes', 'bildad-100', 'two'),
+        look('processes', 'bildad-100', 'one'),
+      ),
+  },
+};
+
+export function ratiosOf(results: Results): Ratio[] {
+  return Object.entries(RATIOS).map(([key, { meaning, of }]) => {
+    const values = Array.from({ length: results.rounds }, (_none, round) =>
+      of((scenario, contender, metric) =>
+        results.value(scenario, contender, round, metric),
+      ),
+    ).filter((value) => value !== undefined);
+    return { key, meaning, spread: spread(values) };
+  });
+}
+
+/** The medians; null for what was not measured. */
+export const lastLine = (ratios: Ratio[]) =>
+  JSON.stringify(
+    Object.fromEntries(
+      ratios.map(({ key, spread }) => [
+        key,
+        spread ? Number(spread.median.toFixed(3)) : null,
+      ]),
+    ),
+  );

@@ -1,0 +1,16 @@
+import { backlog } from './backlog.js';
+import { drain } from './drain.js';
+import { enqueue } from './enqueue.js';
+import { latency } from './latency.js';
+import { memory } from './memory.js';
+import { processes } from './processes.js';
+import type { Scenario } from './scenario.js';
+
+export const SCENARIOS: readonly Scenario[] = [
+  enqueue,
+  drain,
+  processes,
+  latency,
+  backlog,
+  memory,
+];
