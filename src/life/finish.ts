@@ -41,21 +41,27 @@ export class FinishDoor {
    * @param onlyIfExpired lands only if the run's lease is still over
    * @returns what became of the entry, or null when somebody else had ended it: then nothing was changed
    */
-  async finish(
+  finish(
     run: RunFacts,
     outcome: Outcome,
     { onlyIfExpired = false } = {},
   ): Promise<EntryFate | null> {
-    const end = {
+    const end: RunEnd = {
       jobRunId: run.jobRunId,
       jobQueueEntryId: run.jobQueueEntryId,
       onlyIfExpired,
       ...this.verdict(run, outcome),
     };
-    const landed = await this.leave(end);
-    // A lease that was renewed meanwhile is good news, and nobody's loss.
-    if (landed || !onlyIfExpired) this.tell(run, outcome, landed);
-    return landed;
+    const told = (landed: EntryFate | null) => {
+      // A lease that was renewed meanwhile is good news, and nobody's loss.
+      if (landed || !onlyIfExpired) this.tell(run, outcome, landed);
+      return landed;
+    };
+    return this.writes.add(end).then(told, (error: unknown) => {
+      if (!isDataError(error) || isBare(end)) throw error;
+      // What PostgreSQL cannot store is left out: a run must not stay RUNNING for that.
+      return this.writes.add(bare(end, error)).then(told);
+    });
   }
 
   private verdict(run: RunFacts, outcome: Outcome) {
@@ -74,32 +80,21 @@ export class FinishDoor {
     }
   }
 
-  /** What PostgreSQL cannot store is left out: a run must not stay RUNNING for that. */
-  private async leave(end: RunEnd): Promise<EntryFate | null> {
-    try {
-      return await this.writes.add(end);
-    } catch (error) {
-      if (!isDataError(error) || isBare(end)) throw error;
-      return this.writes.add(bare(end, error));
-    }
-  }
-
   private tell(
     run: RunFacts,
     outcome: Outcome,
     landed: EntryFate | null,
   ): void {
     const { jobRunId, jobRunIdentifier, templateCode, retry } = run;
-    const event = {
-      jobRunId,
-      jobRunIdentifier,
-      templateCode,
-      retry,
-      outcome: outcome.kind,
-    };
-    if (!landed) return this.events.emit('run.finishLost', event);
+    const event = { jobRunId, jobRunIdentifier, templateCode, retry };
+    if (!landed)
+      return this.events.emit('run.finishLost', {
+        ...event,
+        outcome: outcome.kind,
+      });
     this.events.emit('run.finished', {
       ...event,
+      outcome: outcome.kind,
       entry: landed,
       ...(outcome.kind === 'failed' && { errorName: nameOf(outcome.error) }),
     });

@@ -187,20 +187,33 @@ export class RunJobs {
   }
 
   /** An outcome is decided once; while the database is away it waits. */
-  private async record(
+  private record(
     process: JobProcess,
     outcome: Outcome,
   ): Promise<EntryFate | null> {
-    for (let attempt = 0; ; attempt++)
+    return this.door
+      .finish(process.run, outcome)
+      .catch((error: unknown) => this.recordLater(process, outcome, error));
+  }
+
+  private async recordLater(
+    process: JobProcess,
+    outcome: Outcome,
+    firstError: unknown,
+  ): Promise<EntryFate | null> {
+    let error = firstError;
+    for (let attempt = 0; ; attempt++) {
+      this.events.emit('engine.error', {
+        doing: `recording the end of run ${process.jobRunId}`,
+        error,
+      });
+      if (!(await this.patience(attempt))) return null;
       try {
         return await this.door.finish(process.run, outcome);
-      } catch (error) {
-        this.events.emit('engine.error', {
-          doing: `recording the end of run ${process.jobRunId}`,
-          error,
-        });
-        if (!(await this.patience(attempt))) return null;
+      } catch (again) {
+        error = again;
       }
+    }
   }
 
   private async patience(attempt: number): Promise<boolean> {

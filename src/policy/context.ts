@@ -8,6 +8,7 @@ import type { JsonSchema, JsonValue } from '../model/json.js';
 import { schemaOfClass } from './class-schema.js';
 import { schemaCheck } from './json-schema.js';
 import { toPlainJson, type PlainJson } from './plain-json.js';
+import { quickInstance } from './quick-instance.js';
 
 /** A class with class-validator decorators. */
 export type ContextClass = new (...args: any[]) => object;
@@ -91,7 +92,11 @@ function ofClass(target: ContextClass, owner?: string): ContextContract {
   const schema = schemaOfClass(target, owner);
   // Compiled for its error alone: a schema nobody can use must not get into the template.
   schemaCheck(schema, owner);
-  return { schema, decode: (stored) => decodeInstance(target, stored) };
+  const quick = quickInstance(target);
+  return {
+    schema,
+    decode: (stored) => quick?.(stored) ?? decodeInstance(target, stored),
+  };
 }
 
 async function decodeInstance(

@@ -24,32 +24,50 @@ DECLARE
   moment timestamptz := clock_timestamp();
   landed integer;
 BEGIN
-  WITH ended AS (
-    UPDATE ${runs} r SET status = 'DONE', ended_at = moment, updated_at = moment,
-      result = CASE WHEN i.failed THEN 'FAILED' ELSE 'SUCCEEDED' END, reason = i.reason,
-      error = nullif(errors -> (i.ord - 1)::int, 'null'), output = nullif(outputs -> (i.ord - 1)::int, 'null')
-    FROM unnest(run_ids, failed, reasons, reopen, delays_ms, uncounted, only_if_expired) WITH ORDINALITY
-      AS i (run_id, failed, reason, reopen, delay_ms, uncounted, only_if_expired, ord)
-    WHERE r.id = i.run_id AND r.status = 'RUNNING' AND (i.only_if_expired IS NOT TRUE OR r.expires_at <= moment)
-    RETURNING r.id, r.job_queue_entry_id, i.delay_ms, i.uncounted,
-      i.reopen IS TRUE AND r.kill_requested IS DISTINCT FROM 'cancelled' AS reopen
-  ), removed AS (
-    DELETE FROM ${entries} e USING ended
-    WHERE NOT ended.reopen AND e.id = ended.job_queue_entry_id AND e.current_job_run_id = ended.id
-    RETURNING ended.id
-  ), reopened AS (
-    UPDATE ${entries} e SET status = 'AVAILABLE', run_at = moment + coalesce(ended.delay_ms, 0) * interval '1 ms',
-      scheduled = coalesce(ended.delay_ms, 0) > 0, updated_at = moment,
-      uncounted_runs = e.uncounted_runs + CASE WHEN ended.uncounted THEN 1 ELSE 0 END
-    FROM ended
-    WHERE ended.reopen AND e.id = ended.job_queue_entry_id AND e.current_job_run_id = ended.id
-    RETURNING ended.id
-  )
-  SELECT CASE WHEN n.removed < cardinality(run_ids) THEN coalesce((SELECT string_agg(id::text, ',') FROM ended), '') END,
-         CASE WHEN n.removed < cardinality(run_ids) THEN (SELECT string_agg(id::text, ',') FROM removed) END,
-         (SELECT string_agg(id::text, ',') FROM reopened), (SELECT count(*) FROM ended)
-  FROM (SELECT count(*) AS removed FROM removed) n
-  INTO ended_ids, removed_ids, reopened_ids, landed;
+  -- What most batches are takes 4 µs an end less without the arrays.
+  IF failed IS NULL AND outputs IS NULL AND reopen IS NULL AND only_if_expired IS NULL AND reasons IS NULL AND errors IS NULL THEN
+    WITH ended AS (
+      UPDATE ${runs} r SET status = 'DONE', ended_at = moment, updated_at = moment, result = 'SUCCEEDED'
+      WHERE r.id = ANY (run_ids) AND r.status = 'RUNNING'
+      RETURNING r.id, r.job_queue_entry_id
+    ), gone AS (
+      DELETE FROM ${entries} e USING ended
+      WHERE e.id = ended.job_queue_entry_id AND e.current_job_run_id = ended.id
+      RETURNING ended.id
+    )
+    SELECT CASE WHEN n.removed < cardinality(run_ids) THEN coalesce((SELECT string_agg(id::text, ',') FROM ended), '') END,
+           CASE WHEN n.removed < cardinality(run_ids) THEN (SELECT string_agg(id::text, ',') FROM gone) END,
+           (SELECT count(*) FROM ended)
+    FROM (SELECT count(*) AS removed FROM gone) n
+    INTO ended_ids, removed_ids, landed;
+  ELSE
+    WITH ended AS (
+      UPDATE ${runs} r SET status = 'DONE', ended_at = moment, updated_at = moment,
+        result = CASE WHEN i.failed THEN 'FAILED' ELSE 'SUCCEEDED' END, reason = i.reason,
+        error = nullif(errors -> (i.ord - 1)::int, 'null'), output = nullif(outputs -> (i.ord - 1)::int, 'null')
+      FROM unnest(run_ids, failed, reasons, reopen, delays_ms, uncounted, only_if_expired) WITH ORDINALITY
+        AS i (run_id, failed, reason, reopen, delay_ms, uncounted, only_if_expired, ord)
+      WHERE r.id = i.run_id AND r.status = 'RUNNING' AND (i.only_if_expired IS NOT TRUE OR r.expires_at <= moment)
+      RETURNING r.id, r.job_queue_entry_id, i.delay_ms, i.uncounted,
+        i.reopen IS TRUE AND r.kill_requested IS DISTINCT FROM 'cancelled' AS reopen
+    ), removed AS (
+      DELETE FROM ${entries} e USING ended
+      WHERE NOT ended.reopen AND e.id = ended.job_queue_entry_id AND e.current_job_run_id = ended.id
+      RETURNING ended.id
+    ), reopened AS (
+      UPDATE ${entries} e SET status = 'AVAILABLE', run_at = moment + coalesce(ended.delay_ms, 0) * interval '1 ms',
+        scheduled = coalesce(ended.delay_ms, 0) > 0, updated_at = moment,
+        uncounted_runs = e.uncounted_runs + CASE WHEN ended.uncounted THEN 1 ELSE 0 END
+      FROM ended
+      WHERE ended.reopen AND e.id = ended.job_queue_entry_id AND e.current_job_run_id = ended.id
+      RETURNING ended.id
+    )
+    SELECT CASE WHEN n.removed < cardinality(run_ids) THEN coalesce((SELECT string_agg(id::text, ',') FROM ended), '') END,
+           CASE WHEN n.removed < cardinality(run_ids) THEN (SELECT string_agg(id::text, ',') FROM removed) END,
+           (SELECT string_agg(id::text, ',') FROM reopened), (SELECT count(*) FROM ended)
+    FROM (SELECT count(*) AS removed FROM removed) n
+    INTO ended_ids, removed_ids, reopened_ids, landed;
+  END IF;
   IF landed < cardinality(run_ids) THEN
     UPDATE ${entries} e SET status = 'AVAILABLE', scheduled = false, updated_at = moment
     FROM unnest(run_ids, entry_ids) AS i (run_id, entry_id)
