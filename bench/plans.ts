@@ -132,7 +132,13 @@ async function explainAll(): Promise<string[]> {
     [
       'claim the next 100 behind the last one',
       (db) =>
-        claimNext(db, tables, me, all, 100, { priority: 0, id: '700000' }),
+        claimNext(db, tables, me, all, 100, {
+          after: { priority: 0, id: '700000' },
+        }),
+    ],
+    [
+      'claim the next 100, their rows deferred',
+      (db) => claimNext(db, tables, me, all, 100, { deferred: true }),
     ],
     [
       'claim the next 100 of one template in ten',

@@ -1,8 +1,11 @@
+import type { ClaimedRun } from '../model/facts.js';
 import type { Claim } from '../store/claim.store.js';
 
 /** A node holds at the most what it finishes within about this time: short, to be fair to other nodes. */
 const HORIZON_MS = 50;
 const MOST = 1_000;
+/** A thousand jobs a second. Slower ones are worth a row that says they run. */
+const DEFER_FROM = 50;
 
 /**
  * Claims that wait for a free slot of this node. How many it may hold follows from how fast it ends
@@ -34,6 +37,11 @@ export class ClaimsAhead {
     return this.waiting.length <= this.size / 2;
   }
 
+  /** Whether jobs here end so fast that their runs' rows are better written with their ends. */
+  get defers(): boolean {
+    return this.size >= DEFER_FROM;
+  }
+
   put(claims: Claim[]): void {
     this.waiting.push(...claims);
   }
@@ -60,14 +68,14 @@ export class ClaimsAhead {
     return this.waiting.length < before;
   }
 
-  runIds(): string[] {
-    return this.waiting.map(({ claimed }) => claimed.jobRunId);
+  held(): ClaimedRun[] {
+    return this.waiting.map(({ claimed }) => claimed);
   }
 
   /** Gives all of them up. */
-  clear(): string[] {
-    const ids = this.runIds();
+  clear(): ClaimedRun[] {
+    const held = this.held();
     this.waiting = [];
-    return ids;
+    return held;
   }
 }

@@ -5,14 +5,13 @@ import type { RunFacts } from '../model/facts.js';
 import type { NodeState } from '../model/node.js';
 import { countOutcomes } from '../policy/counts.js';
 import { promoteScheduled } from '../store/enqueue.store.js';
-import { reopenOrphans } from '../store/finish.store.js';
 import { expiredFacts, findRuns } from '../store/run.store.js';
 import type { SingleRunnerGuard } from './guard.js';
 import type { Heartbeat } from './heartbeat.js';
 import type { JobOutcome, Slots } from './slots.js';
+import type { Sweep } from './sweep.js';
 
 const PROMOTED_AT_ONCE = 5_000;
-const ORPHANS_EVERY_MS = 60_000;
 
 export interface JobEngineResults {
   start: JobOutcome[];
@@ -29,7 +28,6 @@ export interface JobEngineResults {
 export class EngineCycle {
   private pass: Promise<JobEngineResults> | undefined;
   private lookAgain = false;
-  private orphansDueAt = performance.now() + ORPHANS_EVERY_MS;
 
   constructor(
     private readonly store: Store,
@@ -37,6 +35,7 @@ export class EngineCycle {
     private readonly heartbeat: Heartbeat,
     private readonly slots: Slots,
     private readonly door: FinishDoor,
+    private readonly sweep: Sweep,
     private readonly events: JobEvents,
     private readonly node: NodeState,
   ) {}
@@ -131,9 +130,11 @@ export class EngineCycle {
   private async expire(): Promise<JobOutcome[]> {
     const { dataSource, tables } = this.store;
     const limit = this.node.batchSize;
-    const lost = (await this.heartbeat.canJudge())
-      ? await expiredFacts(dataSource, tables, limit)
-      : [];
+    let lost: RunFacts[] = [];
+    if (await this.heartbeat.canJudge()) {
+      await this.sweep.run();
+      lost = await expiredFacts(dataSource, tables, limit);
+    }
     const ended: string[] = [];
     const outcomes: JobOutcome[] = [];
     const end = async (run: RunFacts) => {
@@ -152,17 +153,8 @@ export class EngineCycle {
     if (ended.length > 0)
       for (const jobRun of await findRuns(dataSource, tables, ended))
         outcomes.push({ ok: true, jobRun });
-    await this.reopenOrphans();
     await this.makeDue();
     return outcomes;
-  }
-
-  /** Reads all that waits, for what only a hand in the database can do. */
-  private async reopenOrphans(): Promise<void> {
-    if (performance.now() < this.orphansDueAt) return;
-    this.orphansDueAt = performance.now() + ORPHANS_EVERY_MS;
-    const { dataSource, tables } = this.store;
-    await reopenOrphans(dataSource, tables, this.node.batchSize);
   }
 
   /** All that is due by now, so that priority decides among them. */

@@ -1,4 +1,5 @@
 import type { ClaimJobs } from '../life/claim.js';
+import type { DeferredRuns } from '../life/deferred.js';
 import type { RunJobs } from '../life/run.js';
 import type { Store } from '../life/store.js';
 import type { JobEvents } from '../model/events.js';
@@ -22,6 +23,7 @@ export class Heartbeat {
   constructor(
     private readonly store: Store,
     private readonly claims: ClaimJobs,
+    private readonly deferred: DeferredRuns,
     private readonly runs: RunJobs,
     private readonly ahead: ClaimsAhead,
     private readonly processes: ProcessRegistry,
@@ -55,17 +57,18 @@ export class Heartbeat {
   private async renew(): Promise<void> {
     try {
       const { dataSource, tables } = this.store;
-      const ids = [...this.runs.runIds(), ...this.ahead.runIds()];
+      const held = [...this.runs.held(), ...this.ahead.held()];
+      await this.deferred.write(held.filter(({ deferred }) => deferred));
       const { id, leaseMs } = this.node;
       const { lost, stranded } = await renewRuns(
         dataSource,
         tables,
         id,
         leaseMs,
-        ids,
+        held.map(({ jobRunId }) => jobRunId),
       );
       for (const run of lost) this.lose(run);
-      await this.claims.release(stranded);
+      await this.claims.releaseRuns(stranded);
       this.answeredAt = performance.now();
     } catch (error) {
       this.failed();

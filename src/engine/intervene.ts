@@ -1,3 +1,4 @@
+import type { DeferredRuns } from '../life/deferred.js';
 import type { FinishDoor } from '../life/finish.js';
 import type { RunJobs } from '../life/run.js';
 import type { Store } from '../life/store.js';
@@ -17,6 +18,7 @@ import type { Killer } from './killer.js';
 
 const CANCEL_LOOKS = 20;
 const WAITING = { onlyAvailable: true };
+const ANY = { onlyAvailable: false };
 
 /** What somebody may do to a job from outside while it waits or runs, on this node or another. */
 export class Interventions {
@@ -24,6 +26,7 @@ export class Interventions {
     private readonly store: Store,
     private readonly processes: ProcessRegistry,
     private readonly door: FinishDoor,
+    private readonly deferred: DeferredRuns,
     private readonly runs: RunJobs,
     private readonly killer: Killer,
   ) {}
@@ -41,6 +44,7 @@ export class Interventions {
   /** Takes a running entry back, in the database only. @returns null when it is not running @throws RunNotActiveError */
   async takeBack(entryId: string): Promise<JobRun | null> {
     const { dataSource, tables } = this.store;
+    await this.deferred.writeOf(entryId);
     const entry = await findEntry(dataSource, tables, { id: entryId });
     if (entry?.status !== 'RUNNING' || entry.currentJobRunId === null)
       return null;
@@ -56,6 +60,7 @@ export class Interventions {
     // Between two looks a run may end and the entry be reopened, or be claimed again.
     for (let look = 0; look < CANCEL_LOOKS; look++) {
       if (await deleteEntry(dataSource, tables, entryId, WAITING)) return null;
+      await this.deferred.writeOf(entryId);
       const entry = await findEntry(dataSource, tables, { id: entryId });
       if (!entry?.currentJobRunId) return null;
       const runId = entry.currentJobRunId;
@@ -71,6 +76,16 @@ export class Interventions {
     throw new JobNotAvailableError(
       entryId,
       'its runs end and begin too fast to cancel it',
+    );
+  }
+
+  /** Deletes an entry, running or not. A run of it has its row by then. */
+  async remove(entryId: string): Promise<void> {
+    const { dataSource, tables } = this.store;
+    do await this.deferred.writeOf(entryId);
+    while (
+      !(await deleteEntry(dataSource, tables, entryId, ANY)) &&
+      (await findEntry(dataSource, tables, { id: entryId }))
     );
   }
 
@@ -102,6 +117,8 @@ export class Interventions {
 
   private async finish(runId: string, outcome: Outcome): Promise<JobRun> {
     const { dataSource, tables } = this.store;
+    const here = this.processes.find(runId)?.run;
+    if (here?.deferred) await this.deferred.write([here]);
     const facts = await runningFacts(dataSource, tables, runId);
     const landed = facts && (await this.door.finish(facts, outcome));
     if (!landed) throw new RunNotActiveError(runId);

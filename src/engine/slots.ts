@@ -143,7 +143,8 @@ export class Slots {
     if (limit === 0) return [];
     this.woken = false;
     this.lookAnew = false;
-    const claimed = await this.claims.next(limit, { whole });
+    const deferred = this.claimsAhead && this.ahead.defers;
+    const claimed = await this.claims.next(limit, { whole, deferred });
     this.moreWaiting = claimed.length === limit || this.woken;
     const startable = this.node.closing ? 0 : slots;
     this.ahead.put(claimed.slice(startable));

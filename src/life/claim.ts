@@ -4,6 +4,7 @@ import {
   JobTemplateInactiveError,
   RunNotActiveError,
 } from '../model/errors.js';
+import type { ClaimedRun } from '../model/facts.js';
 import type { NodeState } from '../model/node.js';
 import type { HandlerRegistry } from '../runner/handler-registry.js';
 import {
@@ -17,6 +18,7 @@ import type { JobQueueEntry } from '../store/entities/index.js';
 import { findEntry, findRuns } from '../store/run.store.js';
 import { findTemplate } from '../store/template.store.js';
 import { ClaimFront } from './claim-front.js';
+import type { DeferredRuns } from './deferred.js';
 import type { Store } from './store.js';
 
 /** AVAILABLE entries become RUNNING here, and only here: each for one caller. */
@@ -27,14 +29,19 @@ export class ClaimJobs {
     private readonly store: Store,
     private readonly node: NodeState,
     private readonly handlers: HandlerRegistry,
+    private readonly deferred: DeferredRuns,
     private readonly runsJobs: boolean,
   ) {}
 
   /**
    * What is due and this node has handlers for, by priority, then age.
    * @param whole looks at the whole queue, not only behind what this node claimed last
+   * @param deferred leaves the writing of the runs' rows to their ends
    */
-  async next(limit: number, { whole = true } = {}): Promise<Claim[]> {
+  async next(
+    limit: number,
+    { whole = true, deferred = false } = {},
+  ): Promise<Claim[]> {
     const codes = this.handlers.codes();
     if (limit < 1 || codes.length === 0 || !this.open) return [];
     const { dataSource, tables } = this.store;
@@ -45,7 +52,7 @@ export class ClaimJobs {
       this.claimer,
       codes,
       limit,
-      this.front.from(),
+      { after: this.front.from(), deferred },
     );
     this.front.reached(last);
     return claims;
@@ -116,7 +123,13 @@ export class ClaimJobs {
   }
 
   /** Claims that will not be launched. */
-  async release(runIds: string[]): Promise<void> {
+  async release(runs: ClaimedRun[]): Promise<void> {
+    await this.deferred.write(runs.filter(({ deferred }) => deferred));
+    await this.releaseRuns(runs.map(({ jobRunId }) => jobRunId));
+  }
+
+  /** The same of runs whose rows are written. */
+  async releaseRuns(runIds: string[]): Promise<void> {
     if (runIds.length === 0) return;
     const { dataSource, tables } = this.store;
     await releaseClaims(dataSource, tables, this.node.id, runIds);

@@ -11,6 +11,7 @@ import {
   isDataError,
 } from '../store/database-error.js';
 import { endRuns, type RunEnd } from '../store/finish.store.js';
+import type { DeferredRuns } from './deferred.js';
 import { Gather } from './gather.js';
 import type { Store } from './store.js';
 
@@ -34,6 +35,7 @@ export class FinishDoor {
     private readonly store: Store,
     private readonly events: JobEvents,
     private readonly handlers: HandlerRegistry,
+    private readonly deferred: DeferredRuns,
     private readonly defaultBackoff: Backoff,
   ) {}
 
@@ -45,6 +47,31 @@ export class FinishDoor {
     run: RunFacts,
     outcome: Outcome,
     { onlyIfExpired = false } = {},
+  ): Promise<EntryFate | null> {
+    return run.deferred
+      ? this.finishDeferred(run, outcome)
+      : this.end(run, outcome, onlyIfExpired);
+  }
+
+  private async finishDeferred(
+    run: RunFacts,
+    outcome: Outcome,
+  ): Promise<EntryFate | null> {
+    if (outcome.kind === 'completed') {
+      const { output } = this.verdict(run, outcome);
+      if (await this.deferred.end(run, output)) {
+        this.tell(run, outcome, 'removed');
+        return 'removed';
+      }
+    }
+    await this.deferred.write([run]);
+    return this.end(run, outcome, false);
+  }
+
+  private end(
+    run: RunFacts,
+    outcome: Outcome,
+    onlyIfExpired: boolean,
   ): Promise<EntryFate | null> {
     const end: RunEnd = {
       jobRunId: run.jobRunId,

@@ -31,7 +31,7 @@ type End = Once<EntryFate | null>;
 /** Claimed runs become processes here, and each process's outcome goes to the finish. */
 export class RunJobs {
   /** By run: processes that hold a slot, and those whose end is not in the database yet. */
-  private readonly ends = new Map<string, End>();
+  private readonly lives = new Map<string, { run: ClaimedRun; end: End }>();
   private readonly unrecorded = new Set<End>();
   private readonly giveUp = new AbortController();
 
@@ -54,8 +54,8 @@ export class RunJobs {
         if (told) return;
         told = true;
         if (!refused) return resolve();
-        const end = this.ends.get(run.jobRunId);
-        if (end) end.whenever(() => reject(refused));
+        const life = this.lives.get(run.jobRunId);
+        if (life) life.end.whenever(() => reject(refused));
         else reject(refused);
       });
       if (!begun)
@@ -81,7 +81,7 @@ export class RunJobs {
       return true;
     }
     const process = new JobProcess(run);
-    if (this.ends.has(run.jobRunId) || !this.processes.add(process))
+    if (this.lives.has(run.jobRunId) || !this.processes.add(process))
       return false;
     // Before it starts and anybody hears of it: a listener may kill it at once.
     this.follow(process);
@@ -130,12 +130,12 @@ export class RunJobs {
 
   /** What becomes of the entry of a run on this node, null when somebody else ended the run; undefined when it is not here. */
   endOf(jobRunId: string): Promise<EntryFate | null> | undefined {
-    return this.ends.get(jobRunId)?.promise;
+    return this.lives.get(jobRunId)?.end.promise;
   }
 
   /** The runs this node answers for. */
-  runIds(): string[] {
-    return [...this.ends.keys()];
+  held(): ClaimedRun[] {
+    return Array.from(this.lives.values(), ({ run }) => run);
   }
 
   /** Outcomes that wait to be recorded. */
@@ -156,12 +156,12 @@ export class RunJobs {
   /** The slot is free as soon as the handler has ended; its outcome is recorded meanwhile. */
   private follow(process: JobProcess): void {
     const end: End = new Once();
-    this.ends.set(process.jobRunId, end);
+    this.lives.set(process.jobRunId, { run: process.run, end });
     process.decided.whenever((outcome) => {
       this.unrecorded.add(end);
       void this.record(process, outcome).then((fate) => {
         this.unrecorded.delete(end);
-        if (process.isSettled) this.ends.delete(process.jobRunId);
+        if (process.isSettled) this.lives.delete(process.jobRunId);
         end.happen(fate);
       });
       if (process.isSettled) this.processes.remove(process);
@@ -181,7 +181,7 @@ export class RunJobs {
       outcome: kind,
     });
     await process.settled;
-    this.ends.delete(process.jobRunId);
+    this.lives.delete(process.jobRunId);
     this.events.emit('process.ended', identityOf(process.run));
     this.processes.remove(process);
   }

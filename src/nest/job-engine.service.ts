@@ -19,7 +19,6 @@ import {
 } from '../policy/context.js';
 import { countOutcomes } from '../policy/counts.js';
 import { JobProcess } from '../runner/job-process.js';
-import { deleteEntry } from '../store/enqueue.store.js';
 import type {
   JobQueueEntry,
   JobRun,
@@ -117,6 +116,7 @@ export class JobEngineService {
     } catch (error) {
       if (!(error instanceof JobNotAvailableError)) throw error;
       // A pass of the engine was faster: the job runs, which is all that was asked for.
+      await this.bildad.deferred.writeOf(entry.id);
       const run = await this.lastRun(entry.jobRunIdentifier);
       if (run) return run;
       throw error;
@@ -230,10 +230,7 @@ export class JobEngineService {
    * Upstream: `remove_job_from_queue`.
    */
   async removeJobFromQueue(entry: Pick<JobQueueEntry, 'id'>): Promise<void> {
-    const { dataSource, tables } = this.bildad.store;
-    await deleteEntry(dataSource, tables, idOf(entry, 'queue entry'), {
-      onlyAvailable: false,
-    });
+    await this.bildad.interventions.remove(idOf(entry, 'queue entry'));
   }
 
   /** The retry number of the entry's next run: its current run's + 1, or 0 when none has run. Upstream: `get_retry_count`. */

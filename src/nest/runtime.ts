@@ -8,10 +8,12 @@ import { Heartbeat } from '../engine/heartbeat.js';
 import { Interventions } from '../engine/intervene.js';
 import { Killer } from '../engine/killer.js';
 import { Slots } from '../engine/slots.js';
+import { Sweep } from '../engine/sweep.js';
 import { Listener } from '../engine/listener.js';
 import type { Ticker } from '../engine/timers.js';
 import { WakeUps } from '../engine/wake-ups.js';
 import { ClaimJobs } from '../life/claim.js';
+import { DeferredRuns } from '../life/deferred.js';
 import { Enqueue } from '../life/enqueue.js';
 import { FinishDoor } from '../life/finish.js';
 import { RunJobs } from '../life/run.js';
@@ -48,13 +50,21 @@ export function createRuntime(
     wakeUps,
     settings.maxContextBytes,
   );
+  const deferred = new DeferredRuns(store);
   const claims = new ClaimJobs(
     store,
     node,
     handlers,
+    deferred,
     settings.role !== 'producer',
   );
-  const door = new FinishDoor(store, events, handlers, settings.backoff);
+  const door = new FinishDoor(
+    store,
+    events,
+    handlers,
+    deferred,
+    settings.backoff,
+  );
   const runs = new RunJobs(
     handlers,
     processes,
@@ -69,6 +79,7 @@ export function createRuntime(
   const heartbeat = new Heartbeat(
     store,
     claims,
+    deferred,
     runs,
     ahead,
     processes,
@@ -81,6 +92,7 @@ export function createRuntime(
     heartbeat,
     slots,
     door,
+    new Sweep(store, deferred, node, settings.name),
     events,
     node,
   );
@@ -94,7 +106,14 @@ export function createRuntime(
     node,
     settings.killGraceMs,
   );
-  const interventions = new Interventions(store, processes, door, runs, killer);
+  const interventions = new Interventions(
+    store,
+    processes,
+    door,
+    deferred,
+    runs,
+    killer,
+  );
   const engine = new Engine(
     cycle,
     slots,
@@ -121,6 +140,7 @@ export function createRuntime(
     templates,
     enqueue,
     claims,
+    deferred,
     door,
     runs,
     cycle,

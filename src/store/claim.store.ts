@@ -3,10 +3,8 @@ import { JobRunStatus } from '../model/status.js';
 import { asRun, operatorSchema, runColumns } from './columns.js';
 import { isTaken } from './database-error.js';
 import type { JobRun } from './entities/index.js';
+import { LONGEST_MS } from './migrations/002-hot-path/claim.js';
 import { rows, type Queryable, type Tables } from './tables.js';
-
-/** 100 years: longer intervals overflow, and one such entry would stop every claim. */
-const LONGEST_MS = 3_155_760_000_000;
 
 export interface Claimer {
   nodeId: string;
@@ -21,7 +19,13 @@ export interface Claim {
   jobRun(): JobRun;
 }
 
-/** Where a claim begins to look: behind an entry, or at the head of the queue. */
+export interface NextOptions {
+  /** Begin to look behind this entry, not at the head of the queue. */
+  after?: ClaimedEntry | null;
+  /** The runs' rows are written when they end, or by the next heartbeat. */
+  deferred?: boolean;
+}
+
 export interface ClaimedEntry {
   id: string;
   priority: number;
@@ -37,7 +41,7 @@ export async function claimNext(
   claimer: Claimer,
   codes: string[],
   limit: number,
-  after: ClaimedEntry | null = null,
+  { after = null, deferred = false }: NextOptions = {},
 ): Promise<{ claims: Claim[]; last: ClaimedEntry | null }> {
   try {
     const claimed = await rows<NextRow>(
@@ -46,7 +50,7 @@ export async function claimNext(
          template_code AS "templateCode", operator_schema AS "operatorSchema", identifier AS "jobRunIdentifier",
          retry_number AS retry, context AS "jobContext", urgency AS priority, retries AS "maxRetries",
          uncounted AS "uncountedRuns", allowed_ms AS "timeoutMs", backoff_data AS backoff, due_at_ms AS "dueAtMs", now_ms AS "nowMs"
-       FROM ${tables.claim} ($1, $2, $3, $4, $5, $6)`,
+       FROM ${tables.claim} ($1, $2, $3, $4, $5, $6, $7)`,
       [
         claimer.nodeId,
         claimer.leaseMs,
@@ -54,11 +58,12 @@ export async function claimNext(
         limit,
         after?.priority ?? null,
         after?.id ?? null,
+        deferred,
       ],
     );
     const last = claimed.at(-1);
     return {
-      claims: claimed.map((row) => new NextClaim(row, claimer)),
+      claims: claimed.map((row) => new NextClaim(row, claimer, deferred)),
       last: last ? { id: last.jobQueueEntryId, priority: last.priority } : null,
     };
   } catch (error) {
@@ -250,6 +255,7 @@ function asClaim(row: ClaimRow): Claim {
       jobProcessName,
       jobContext,
       operatorSchema,
+      deferred: false,
     },
   };
 }
@@ -267,7 +273,9 @@ class NextClaim implements Claim {
   constructor(
     private readonly row: NextRow,
     private readonly claimer: Claimer,
+    deferred: boolean,
   ) {
+    row.deferred = deferred;
     row.jobProcessName = `${row.jobRunIdentifier}#${row.retry}`;
     row.timeoutAtMs = row.nowMs + Math.min(row.timeoutMs, LONGEST_MS);
     this.claimed = row;

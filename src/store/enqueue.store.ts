@@ -134,7 +134,7 @@ export async function promoteScheduled(
   return row?.promoted ?? 0;
 }
 
-/** @returns whether there was such an entry */
+/** @returns false when there is no such entry, or its run's row is not written yet */
 export async function deleteEntry(
   db: Queryable,
   { entries }: Tables,
@@ -144,7 +144,7 @@ export async function deleteEntry(
   const deleted = await rows(
     db,
     `WITH gone AS (
-       DELETE FROM ${entries} WHERE id = $1 AND (NOT $2 OR status = 'AVAILABLE') RETURNING id
+       DELETE FROM ${entries} WHERE id = $1 AND (NOT $2 OR status = 'AVAILABLE') AND claimed_by IS NULL RETURNING id
      ) SELECT id FROM gone`,
     [entryId, onlyAvailable],
   );

@@ -107,7 +107,7 @@ export async function reopenOrphans(
     db,
     `WITH orphans AS MATERIALIZED (
        SELECT e.id FROM ${entries} e
-       WHERE e.status = 'RUNNING'
+       WHERE e.status = 'RUNNING' AND e.claimed_by IS NULL
          AND NOT EXISTS (SELECT FROM ${runs} r WHERE r.id = e.current_job_run_id AND r.status = 'RUNNING')
        ORDER BY e.id LIMIT $1 FOR UPDATE SKIP LOCKED
      ), reopened AS (

@@ -87,3 +87,21 @@ export async function dropGuard(
     [name, node, term],
   );
 }
+
+/** Takes the look at every entry, which is due once a lease. @returns whether it was */
+export async function takeSweep(
+  db: Queryable,
+  { configs }: Tables,
+  name: string,
+  leaseMs: number,
+): Promise<boolean> {
+  const taken = await rows(
+    db,
+    `WITH taken AS (
+       UPDATE ${configs} SET swept_at = clock_timestamp()
+       WHERE name = $1 AND swept_at <= clock_timestamp() - $2::float8 * interval '1 ms' RETURNING name
+     ) SELECT name FROM taken`,
+    [name, leaseMs],
+  );
+  return taken.length > 0;
+}

@@ -12,6 +12,7 @@ export interface Tables {
   pick: string;
   claim: string;
   end: string;
+  endDeferred: string;
   enqueue: string;
 }
 
@@ -28,6 +29,7 @@ export function tablesOf(schema: string): Tables {
     pick: named('pick_job_queue_entries'),
     claim: named('claim_job_queue_entries'),
     end: named('end_job_runs'),
+    endDeferred: named('end_deferred_job_runs'),
     enqueue: named('enqueue_jobs'),
   };
 }

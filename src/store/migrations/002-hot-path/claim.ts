@@ -1,7 +1,7 @@
 import type { Tables } from '../../tables.js';
 
 /** 100 years: longer intervals overflow, and one such entry would stop every claim. */
-const LONGEST_MS = 3_155_760_000_000;
+export const LONGEST_MS = 3_155_760_000_000;
 
 /**
  * Claims up to `most` due entries of the templates with these codes by priority, then age: the entries
@@ -11,6 +11,8 @@ const LONGEST_MS = 3_155_760_000_000;
  * ready index until vacuum takes it away; starting behind it instead of stepping over it takes a claim
  * of 500 behind 100,000 ended jobs from 8.0 ms to 2.9. More urgent entries are looked for in any case;
  * entries of the same priority that came back are seen by a look without `after_*`.
+ *
+ * With `deferred` a run's row is not written yet: its number and what the row will say stand in the entry.
  *
  * unique_violation when a run of an identifier and retry number is there already: nothing is claimed.
  */
@@ -22,7 +24,7 @@ export const claimFunction = ({
   claim,
 }: Tables) => `
 CREATE OR REPLACE FUNCTION ${claim} (
-  node text, lease_ms float8, codes text[], most integer, after_priority integer, after_id bigint
+  node text, lease_ms float8, codes text[], most integer, after_priority integer, after_id bigint, deferred boolean
 ) RETURNS TABLE (
   run_id bigint, entry_id bigint, template_id bigint, template_code text, operator_schema jsonb,
   identifier text, retry_number integer, context jsonb, urgency integer, retries integer, uncounted integer,
@@ -57,11 +59,19 @@ BEGIN
     END IF;
   END IF;
   IF cardinality(picked) = 0 THEN RETURN; END IF;
+  IF deferred THEN
+    RETURN QUERY
+    WITH taken AS (
+      UPDATE ${entries} e SET ${taken(runIds)}, claimed_by = node, claimed_at = moment,
+        claim_expires_at = moment + lease_ms * interval '1 ms'
+      WHERE e.id = ANY (picked) RETURNING e.*
+    ), ${kinds(templates)}
+    ${CLAIMED};
+    RETURN;
+  END IF;
   RETURN QUERY
   WITH taken AS (
-    UPDATE ${entries} e SET status = 'RUNNING', retry = e.retry + 1,
-      current_job_run_id = nextval('${runIds}'), updated_at = moment
-    WHERE e.id = ANY (picked) RETURNING e.*
+    UPDATE ${entries} e SET ${taken(runIds)} WHERE e.id = ANY (picked) RETURNING e.*
   ), born AS (
     INSERT INTO ${runs} (id, job_template_id, job_queue_entry_id, job_run_identifier, retry, job_process_name,
                          node_id, job_context, available_at, started_at, timeout_at, expires_at, inserted_at, updated_at)
@@ -69,13 +79,20 @@ BEGIN
            e.job_run_identifier || '#' || (e.retry - 1), node, e.job_context, e.run_at, moment,
            moment + least(e.timeout_ms, ${LONGEST_MS}) * interval '1 ms', moment + lease_ms * interval '1 ms', moment, moment
     FROM taken e
-  ), kinds AS MATERIALIZED (
+  ), ${kinds(templates)}
+  ${CLAIMED};
+END $claim$`;
+
+const taken = (runIds: string) =>
+  `status = 'RUNNING', retry = e.retry + 1, current_job_run_id = nextval('${runIds}'), updated_at = moment`;
+
+const kinds = (templates: string) => `kinds AS MATERIALIZED (
     SELECT t.id, t.code, t.default_backoff,
            CASE WHEN t.job_context_schema IS DISTINCT FROM t.declared -> 'jobContextSchema' THEN t.job_context_schema END AS demanded
     FROM ${templates} t WHERE t.id = ANY (open)
-  )
-  SELECT e.current_job_run_id, e.id, e.job_template_id, t.code, t.demanded, e.job_run_identifier, e.retry - 1, e.job_context,
-         e.priority, e.max_retries, e.uncounted_runs, e.timeout_ms::float8, coalesce(e.backoff, t.default_backoff),
-         date_part('epoch', e.run_at) * 1000, moment_ms
-  FROM taken e JOIN kinds t ON t.id = e.job_template_id ORDER BY e.priority, e.id;
-END $claim$`;
+  )`;
+
+const CLAIMED = `SELECT e.current_job_run_id, e.id, e.job_template_id, t.code, t.demanded, e.job_run_identifier, e.retry - 1,
+         e.job_context, e.priority, e.max_retries, e.uncounted_runs, e.timeout_ms::float8,
+         coalesce(e.backoff, t.default_backoff), date_part('epoch', e.run_at) * 1000, moment_ms
+  FROM taken e JOIN kinds t ON t.id = e.job_template_id ORDER BY e.priority, e.id`;

@@ -71,7 +71,7 @@ BEGIN
   IF landed < cardinality(run_ids) THEN
     UPDATE ${entries} e SET status = 'AVAILABLE', scheduled = false, updated_at = moment
     FROM unnest(run_ids, entry_ids) AS i (run_id, entry_id)
-    WHERE e.id = i.entry_id AND e.status = 'RUNNING' AND e.current_job_run_id = i.run_id
+    WHERE e.id = i.entry_id AND e.status = 'RUNNING' AND e.current_job_run_id = i.run_id AND e.claimed_by IS NULL
       AND NOT EXISTS (SELECT FROM ${runs} r WHERE r.id = i.run_id AND r.status = 'RUNNING');
   END IF;
 END $end$`;

@@ -1,5 +1,6 @@
 import type { MigrationStep } from '../step.js';
 import { claimFunction } from './claim.js';
+import { endDeferredFunction } from './end-deferred.js';
 import { endFunction } from './end.js';
 import { enqueueFunction } from './enqueue.js';
 
@@ -9,7 +10,11 @@ import { enqueueFunction } from './enqueue.js';
  * 50,000 rows). So the ready index holds what runs as well, which a claim's look steps over; what runs is
  * found by the index of RUNNING runs.
  *
- * The three hot statements are functions: their plans are cached in the session whatever lies between
+ * A node that ends jobs by the thousand defers their runs' rows: until one ends, or the node's next heartbeat,
+ * what it would say stands in the entry (`claimed_*`). Then it is written once, as DONE, instead of inserted,
+ * and updated into every index of the history anew: 28 µs of server time a job from claim to end against 45.
+ *
+ * The hot statements are functions: their plans are cached in the session whatever lies between
  * (PgBouncer), and held to the indexes whatever the statistics say.
  */
 export const hotPath: MigrationStep = {
@@ -24,8 +29,13 @@ export const hotPath: MigrationStep = {
     `CREATE INDEX job_queue_entries_scheduled ON ${tables.entries} (run_at) WHERE scheduled`,
     // Room for each entry's second version on its page.
     `ALTER TABLE ${tables.entries} SET (fillfactor = 45)`,
+    // What a run's row will say, for runs whose row is written when they end.
+    `ALTER TABLE ${tables.entries} ADD COLUMN IF NOT EXISTS claimed_by text,
+       ADD COLUMN IF NOT EXISTS claimed_at timestamptz, ADD COLUMN IF NOT EXISTS claim_expires_at timestamptz`,
+    `ALTER TABLE ${tables.configs} ADD COLUMN IF NOT EXISTS swept_at timestamptz NOT NULL DEFAULT '-infinity'`,
     claimFunction(tables),
     endFunction(tables),
+    endDeferredFunction(tables),
     enqueueFunction(tables),
   ],
 };

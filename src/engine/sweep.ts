@@ -1,0 +1,34 @@
+import type { DeferredRuns } from '../life/deferred.js';
+import type { Store } from '../life/store.js';
+import type { NodeState } from '../model/node.js';
+import { reopenOrphans } from '../store/finish.store.js';
+import { takeSweep } from '../store/guard.store.js';
+
+/**
+ * A look at every entry, for the two things no index tells: runs whose rows were deferred by a node that is
+ * gone, and entries that a hand in the database left behind. Once a lease, by one node of all: 0.1 s with a
+ * million entries.
+ */
+export class Sweep {
+  private dueAt: number;
+
+  constructor(
+    private readonly store: Store,
+    private readonly deferred: DeferredRuns,
+    private readonly node: NodeState,
+    private readonly engineName: string,
+  ) {
+    this.dueAt = performance.now() + node.leaseMs;
+  }
+
+  async run(): Promise<void> {
+    if (performance.now() < this.dueAt) return;
+    this.dueAt = performance.now() + this.node.leaseMs;
+    const { dataSource, tables } = this.store;
+    const { leaseMs, batchSize } = this.node;
+    if (!(await takeSweep(dataSource, tables, this.engineName, leaseMs)))
+      return;
+    await this.deferred.writeLost(batchSize);
+    await reopenOrphans(dataSource, tables, batchSize);
+  }
+}

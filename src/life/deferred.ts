@@ -1,0 +1,75 @@
+import type { RunFacts } from '../model/facts.js';
+import { isConflict, isDataError, isTaken } from '../store/database-error.js';
+import {
+  endDeferred,
+  writeDeferredRuns,
+  writeLostRuns,
+  type DeferredEnd,
+} from '../store/deferred.store.js';
+import { Gather } from './gather.js';
+import type { Store } from './store.js';
+
+const RUNS_PER_STATEMENT = 500;
+
+/**
+ * Runs whose rows are written late. A node that ends jobs by the thousand claims entries without writing
+ * their runs; what a row would say stands in the entry. It is written with the end of a run that succeeds;
+ * or before, by the node's heartbeat, by whoever wants to do something to that run, or when its node is gone.
+ */
+export class DeferredRuns {
+  private readonly ends = new Gather<DeferredEnd, boolean>({
+    most: RUNS_PER_STATEMENT,
+    bytesOf: ({ output }) => output?.length ?? 0,
+    write: (ends) =>
+      endDeferred(this.store.dataSource, this.store.tables, ends),
+    isSomeonesFault: mayBeOnes,
+  });
+  private readonly rows = new Gather<string, void>({
+    most: RUNS_PER_STATEMENT,
+    bytesOf: () => 0,
+    write: async (entryIds) => {
+      const { dataSource, tables } = this.store;
+      await writeDeferredRuns(dataSource, tables, entryIds);
+      return entryIds.map(() => undefined);
+    },
+    isSomeonesFault: mayBeOnes,
+  });
+
+  constructor(private readonly store: Store) {}
+
+  /** Ends a run that succeeded. @returns false when it is not to be ended this way: its row is there, or it is not this run's turn */
+  async end(run: RunFacts, output: string | null): Promise<boolean> {
+    const { jobRunId, jobQueueEntryId } = run;
+    try {
+      return await this.ends.add({ jobRunId, jobQueueEntryId, output });
+    } catch (error) {
+      // Alone, and with a row to write to, it can be told what is wrong with it.
+      if (isDataError(error) || isTaken(error)) return false;
+      throw error;
+    }
+  }
+
+  /** After it their rows are there, as far as the runs are still theirs. */
+  async write(runs: RunFacts[]): Promise<void> {
+    await Promise.all(
+      runs.map(async (run) => {
+        await this.rows.add(run.jobQueueEntryId);
+        run.deferred = false;
+      }),
+    );
+  }
+
+  /** The same for whoever knows of an entry, not whether its run is deferred. */
+  async writeOf(jobQueueEntryId: string): Promise<void> {
+    await this.rows.add(jobQueueEntryId);
+  }
+
+  /** Of nodes that are gone: their runs can expire then. */
+  async writeLost(limit: number): Promise<void> {
+    await writeLostRuns(this.store.dataSource, this.store.tables, limit);
+  }
+}
+
+function mayBeOnes(error: unknown): boolean {
+  return isDataError(error) || isConflict(error) || isTaken(error);
+}

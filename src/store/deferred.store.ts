@@ -1,0 +1,93 @@
+import { LONGEST_MS } from './migrations/002-hot-path/claim.js';
+import {
+  jsonOrNull,
+  plainArray,
+  rows,
+  type Queryable,
+  type Tables,
+} from './tables.js';
+
+/** A run that succeeded, whose row is written with its end. */
+export interface DeferredEnd {
+  jobRunId: string;
+  jobQueueEntryId: string;
+  /** JSON text, or null. */
+  output: string | null;
+}
+
+/** Ends them in one statement. @returns for each whether it landed; where not, its row may be there by now */
+export async function endDeferred(
+  db: Queryable,
+  tables: Tables,
+  ends: DeferredEnd[],
+): Promise<boolean[]> {
+  const [row] = await rows<{ ended: string | null }>(
+    db,
+    `WITH ended AS (SELECT * FROM ${tables.endDeferred} ($1, $2, $3)) SELECT ended_ids AS ended FROM ended`,
+    [
+      plainArray(ends.map(({ jobQueueEntryId }) => jobQueueEntryId)),
+      plainArray(ends.map(({ jobRunId }) => jobRunId)),
+      jsonOrNull(ends.map(({ output }) => output)),
+    ],
+  );
+  if (row && row.ended === null) return ends.map(() => true);
+  const landed = new Set(row?.ended?.split(','));
+  return ends.map(({ jobRunId }) => landed.has(jobRunId));
+}
+
+/**
+ * Writes the rows that were deferred of these entries' runs: RUNNING, with the lease of their claim. A number
+ * that is taken already is stepped over. @returns how many
+ */
+export function writeDeferredRuns(
+  db: Queryable,
+  tables: Tables,
+  entryIds: string[],
+): Promise<number> {
+  return write(db, tables, 'e.id = ANY ($1::bigint[])', [plainArray(entryIds)]);
+}
+
+/** The same for those whose node has not written them within its lease: it is gone. Reads all entries. */
+export function writeLostRuns(
+  db: Queryable,
+  tables: Tables,
+  limit: number,
+): Promise<number> {
+  return write(
+    db,
+    tables,
+    `e.id = ANY (ARRAY(SELECT id FROM ${tables.entries}
+       WHERE status = 'RUNNING' AND claim_expires_at <= clock_timestamp() LIMIT $1))`,
+    [limit],
+  );
+}
+
+async function write(
+  db: Queryable,
+  { entries, runs }: Tables,
+  which: string,
+  parameters: unknown[],
+): Promise<number> {
+  const [row] = await rows<{ written: number }>(
+    db,
+    `WITH found AS MATERIALIZED (
+       SELECT e.*, CASE WHEN EXISTS (SELECT FROM ${runs} r WHERE r.job_run_identifier = e.job_run_identifier AND r.retry = e.retry - 1)
+         THEN (SELECT max(r.retry) + 1 FROM ${runs} r WHERE r.job_run_identifier = e.job_run_identifier)
+         ELSE e.retry - 1 END AS number
+       FROM ${entries} e WHERE ${which} AND e.status = 'RUNNING' AND e.claimed_by IS NOT NULL
+       ORDER BY e.id FOR UPDATE
+     ), born AS (
+       INSERT INTO ${runs} (id, job_template_id, job_queue_entry_id, job_run_identifier, retry, job_process_name, node_id,
+                            job_context, available_at, started_at, timeout_at, expires_at, inserted_at)
+       SELECT current_job_run_id, job_template_id, id, job_run_identifier, number, job_run_identifier || '#' || number,
+              claimed_by, job_context, run_at, claimed_at,
+              claimed_at + least(timeout_ms, ${LONGEST_MS}) * interval '1 ms', claim_expires_at, claimed_at
+       FROM found
+     ), kept AS (
+       UPDATE ${entries} e SET claimed_by = NULL, claimed_at = NULL, claim_expires_at = NULL, retry = found.number + 1
+       FROM found WHERE e.id = found.id RETURNING e.id
+     ) SELECT count(*)::int AS written FROM kept`,
+    parameters,
+  );
+  return row?.written ?? 0;
+}
