@@ -1,4 +1,4 @@
-/** The ten ratios of the last line: made within a round, whose runs lie next to one another, then compared. */
+/** Made within a round, whose runs lie next to one another, then compared between rounds. */
 import { CONTENDERS } from './contenders.js';
 import type { Results } from './results.js';
 import { spread, type Spread } from './statistics.js';
@@ -30,7 +30,10 @@ function best(look: Look, scenario: string, metric: string, lower = false) {
 const drain = (look: Look, ours: string, theirs: string) =>
   divided(look('drain', ours, 'rate'), look('drain', theirs, 'rate'));
 
-const RATIOS: Record<string, { meaning: string; of: (look: Look) => Value }> = {
+type Ratios = Record<string, { meaning: string; of: (look: Look) => Value }>;
+
+/** Of the last line. */
+const RATIOS: Ratios = {
   drainDefaultVsGraphileDefault: {
     meaning: "drain, our defaults / graphile-worker's quickstart",
     of: (look) => drain(look, 'bildad', 'graphile'),
@@ -88,8 +91,53 @@ const RATIOS: Record<string, { meaning: string; of: (look: Look) => Value }> = {
   },
 };
 
-export function ratiosOf(results: Results): Ratio[] {
-  return Object.entries(RATIOS).map(([key, { meaning, of }]) => {
+const steady = (look: Look, metric: string) =>
+  divided(
+    look('latency', 'bildad', metric),
+    look('latency', 'graphile-tuned', metric),
+  );
+
+/** For the table only. */
+const FURTHER: Ratios = {
+  enqueueSingleVsBullMQOnRedis: {
+    meaning: 'enqueueing one by one, ours / BullMQ on Redis without AOF',
+    of: (look) =>
+      divided(
+        look('enqueue', 'bildad', 'rate'),
+        look('enqueue', 'bullmq-redis-tuned', 'rate'),
+      ),
+  },
+  pickupP99VsBestPeer: {
+    meaning:
+      "idle pick-up p99, ours / the best peer's on PostgreSQL: LOWER is better",
+    of: (look) =>
+      divided(
+        look('latency', 'bildad', 'p99'),
+        best(look, 'latency', 'p99', true),
+      ),
+  },
+  steadyP50VsGraphileTuned: {
+    meaning: 'p50 at a steady rate, ours / its: LOWER is better',
+    of: (look) => steady(look, 'steadyP50'),
+  },
+  steadyP99VsGraphileTuned: {
+    meaning: 'p99 at a steady rate, ours / its: LOWER is better',
+    of: (look) => steady(look, 'steadyP99'),
+  },
+  steadyCpuVsGraphileTuned: {
+    meaning: "worker's CPU at a steady rate, ours / its: LOWER is better",
+    of: (look) => steady(look, 'steadyCpu'),
+  },
+};
+
+export const ratiosOf = (results: Results) => made(RATIOS, results);
+
+/** Those that were measured. */
+export const furtherRatiosOf = (results: Results) =>
+  made(FURTHER, results).filter(({ spread }) => spread !== undefined);
+
+function made(ratios: Ratios, results: Results): Ratio[] {
+  return Object.entries(ratios).map(([key, { meaning, of }]) => {
     const values = Array.from({ length: results.rounds }, (_none, round) =>
       of((scenario, contender, metric) =>
         results.value(scenario, contender, round, metric),

@@ -12,8 +12,8 @@ const DEADLINE_MS = 60_000;
 export const latency: Scenario = {
   name: 'latency',
   title: `From the call in one process to the handler in another, idle and at ${STEADY_PER_SECOND.toLocaleString('en')} jobs/s`,
-  notes: `Milliseconds from before the call that enqueues until the handler begins. Idle: one job after another with a pause of random length. Steady: ${STEADY_PER_SECOND.toLocaleString('en')} jobs per second whether or not the earlier ones are enqueued, a call for each, but of the peers on PostgreSQL, which cannot commit so often, a bulk call every 3 ms; – means that it cannot keep up, or in a quick run that it is known not to. CPU is the worker's per job.`,
-  quickSeconds: 45,
+  notes: `Milliseconds from before the call that enqueues until the handler begins. Idle: one job after another with a pause of random length. Steady: ${STEADY_PER_SECOND.toLocaleString('en')} jobs per second whether or not the earlier ones are enqueued, a call for each, but of the peers on PostgreSQL, which cannot commit so often, bulk calls with what is due every 3 ms; – means that it cannot keep up, or in a quick run that it is known not to. CPU is the worker's per job.`,
+  quickSeconds: 42,
   columns: () => [
     { key: 'p50', title: 'idle p50', digits: 2 },
     { key: 'p99', title: 'idle p99', digits: 2 },
