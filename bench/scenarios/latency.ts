@@ -7,6 +7,8 @@ import type { Sample, Scenario } from './scenario.js';
 
 const WARM_UP = 10;
 const STEADY_PER_SECOND = 2000;
+/** Seconds that a worker may be behind when the last job is sent. */
+const MOST_BEHIND_S = 2;
 const DEADLINE_MS = 60_000;
 
 export const latency: Scenario = {
@@ -77,7 +79,8 @@ async function steady(
     forMs: steadyMs,
     inBulk: commitsEach(contender),
   });
-  if (!keptUp) return nothing;
+  const behind = before + sent.length - worker.jobs;
+  if (!keptUp || behind > MOST_BEHIND_S * STEADY_PER_SECOND) return nothing;
   await worker.begun(before + sent.length, DEADLINE_MS);
   const cpu = (await worker.call('cpu')) - cpuBefore;
   // The first tenth warms up.
