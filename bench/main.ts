@@ -15,7 +15,7 @@ import { stopAllAgents } from './agents.js';
 import { contender, type Contender } from './contenders.js';
 import { installPeers } from './install.js';
 import { readOptions } from './options.js';
-import { lastLine, ratiosOf } from './ratios.js';
+import { furtherRatiosOf, lastLine, ratiosOf } from './ratios.js';
 import { HOW_TO_INSTALL, hasRedis, Redis } from './redis.js';
 import { Results } from './results.js';
 import { SCENARIOS } from './scenarios/index.js';
@@ -52,7 +52,7 @@ try {
   await server.stop();
 }
 const ratios = ratiosOf(results);
-console.log(ratioTable(ratios));
+console.log(ratioTable([...ratios, ...furtherRatiosOf(results)]));
 console.log(
   `Node ${process.version}, ${Math.round((performance.now() - began) / 1000)} s`,
 );
@@ -79,13 +79,17 @@ function idsOf(scenario: Scenario): string[] {
     );
 }
 
+function roundsOf({ mostRounds = Infinity }: Scenario): number {
+  return Math.min(options.rounds, mostRounds);
+}
+
 /** @param until when there is no time for another round, in milliseconds since we began */
 async function play(
   scenario: Scenario,
   stages: Stages,
   until: number,
 ): Promise<void> {
-  const rounds = Math.min(options.rounds, scenario.mostRounds ?? Infinity);
+  const rounds = roundsOf(scenario);
   let lastTook = 0;
   for (let round = 0; round < rounds; round++) {
     const start = performance.now();
@@ -108,7 +112,7 @@ async function once(
   const start = performance.now();
   const say = (text: string) =>
     console.error(
-      `${name}, round ${round + 1} of ${options.rounds}, ${label}: ${text} (${Math.round(performance.now() - start)} ms)`,
+      `${name}, round ${round + 1} of ${roundsOf(scenario)}, ${label}: ${text} (${Math.round(performance.now() - start)} ms)`,
     );
   try {
     const sample = await scenario.run(stages, contender(id), options);

@@ -1,5 +1,5 @@
-/** The ten ratios of the last line: made within a round, whose runs lie next to one another, then compared. */
-import { CONTENDERS } from './contenders.js';
+/** Made within a round, whose runs lie next to one another, then compared between rounds. */
+import { CONTENDERS, type Store } from './contenders.js';
 import type { Results } from './results.js';
 import { spread, type Spread } from './statistics.js';
 
@@ -12,25 +12,31 @@ export interface Ratio {
 type Value = number | undefined;
 type Look = (scenario: string, contender: string, metric: string) => Value;
 
-const POSTGRES_PEERS = CONTENDERS.filter(
-  ({ peer, store }) => peer && store === 'postgres',
-).map(({ id }) => id);
+const PEERS = CONTENDERS.filter(({ peer }) => peer);
 
 const divided = (ours: Value, theirs: Value): Value =>
   ours === undefined || theirs === undefined ? undefined : ours / theirs;
 
-function best(look: Look, scenario: string, metric: string, lower = false) {
-  const values = POSTGRES_PEERS.map((id) => look(scenario, id, metric)).filter(
-    (value) => value !== undefined,
-  );
-  if (values.length === 0) return undefined;
-  return lower ? Math.min(...values) : Math.max(...values);
-}
+const ofPeers = (look: Look, scenario: string, metric: string, on?: Store) =>
+  PEERS.filter(({ store }) => !on || store === on)
+    .map(({ id }) => look(scenario, id, metric))
+    .filter((value) => value !== undefined);
+
+/** Of those on PostgreSQL. */
+const fastest = (look: Look, scenario: string, metric: string): Value =>
+  spread(ofPeers(look, scenario, metric, 'postgres'))?.max;
+
+/** Of all, those on Redis too if they take part. */
+const soonest = (look: Look, scenario: string, metric: string): Value =>
+  spread(ofPeers(look, scenario, metric))?.min;
 
 const drain = (look: Look, ours: string, theirs: string) =>
   divided(look('drain', ours, 'rate'), look('drain', theirs, 'rate'));
 
-const RATIOS: Record<string, { meaning: string; of: (look: Look) => Value }> = {
+type Ratios = Record<string, { meaning: string; of: (look: Look) => Value }>;
+
+/** Of the last line. */
+const RATIOS: Ratios = {
   drainDefaultVsGraphileDefault: {
     meaning: "drain, our defaults / graphile-worker's quickstart",
     of: (look) => drain(look, 'bildad', 'graphile'),
@@ -54,20 +60,26 @@ const RATIOS: Record<string, { meaning: string; of: (look: Look) => Value }> = {
   enqueueSingleVsBestPostgresPeer: {
     meaning: 'enqueueing one by one, ours / the best peer on PostgreSQL',
     of: (look) =>
-      divided(look('enqueue', 'bildad', 'rate'), best(look, 'enqueue', 'rate')),
+      divided(
+        look('enqueue', 'bildad', 'rate'),
+        fastest(look, 'enqueue', 'rate'),
+      ),
   },
   enqueueBulkVsBestPostgresPeer: {
     meaning: 'enqueueing in bulk, ours / the best peer on PostgreSQL',
     of: (look) =>
-      divided(look('enqueue', 'bildad', 'bulk'), best(look, 'enqueue', 'bulk')),
+      divided(
+        look('enqueue', 'bildad', 'bulk'),
+        fastest(look, 'enqueue', 'bulk'),
+      ),
   },
   pickupP50VsBestPeer: {
     meaning:
-      "idle pick-up p50, ours / the best peer's on PostgreSQL: LOWER is better",
+      "idle pick-up p50, ours / the best's of all peers that took part: LOWER is better",
     of: (look) =>
       divided(
         look('latency', 'bildad', 'p50'),
-        best(look, 'latency', 'p50', true),
+        soonest(look, 'latency', 'p50'),
       ),
   },
   backlog1MVs20k: {
@@ -88,8 +100,53 @@ const RATIOS: Record<string, { meaning: string; of: (look: Look) => Value }> = {
   },
 };
 
-export function ratiosOf(results: Results): Ratio[] {
-  return Object.entries(RATIOS).map(([key, { meaning, of }]) => {
+const steady = (look: Look, metric: string) =>
+  divided(
+    look('latency', 'bildad', metric),
+    look('latency', 'graphile-tuned', metric),
+  );
+
+/** For the table only. */
+const FURTHER: Ratios = {
+  enqueueSingleVsBullMQOnRedis: {
+    meaning: 'enqueueing one by one, ours / BullMQ on Redis without AOF',
+    of: (look) =>
+      divided(
+        look('enqueue', 'bildad', 'rate'),
+        look('enqueue', 'bullmq-redis-tuned', 'rate'),
+      ),
+  },
+  pickupP99VsBestPeer: {
+    meaning:
+      "idle pick-up p99, ours / the best's of all peers that took part: LOWER is better",
+    of: (look) =>
+      divided(
+        look('latency', 'bildad', 'p99'),
+        soonest(look, 'latency', 'p99'),
+      ),
+  },
+  steadyP50VsGraphileTuned: {
+    meaning: 'p50 at a steady rate, ours / its: LOWER is better',
+    of: (look) => steady(look, 'steadyP50'),
+  },
+  steadyP99VsGraphileTuned: {
+    meaning: 'p99 at a steady rate, ours / its: LOWER is better',
+    of: (look) => steady(look, 'steadyP99'),
+  },
+  steadyCpuVsGraphileTuned: {
+    meaning: "worker's CPU at a steady rate, ours / its: LOWER is better",
+    of: (look) => steady(look, 'steadyCpu'),
+  },
+};
+
+export const ratiosOf = (results: Results) => made(RATIOS, results);
+
+/** Those that were measured. */
+export const furtherRatiosOf = (results: Results) =>
+  made(FURTHER, results).filter(({ spread }) => spread !== undefined);
+
+function made(ratios: Ratios, results: Results): Ratio[] {
+  return Object.entries(ratios).map(([key, { meaning, of }]) => {
     const values = Array.from({ length: results.rounds }, (_none, round) =>
       of((scenario, contender, metric) =>
         results.value(scenario, contender, round, metric),

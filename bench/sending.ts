@@ -11,6 +11,7 @@ export type Sent = [n: number, at: Moment][];
 
 const WARM_UP = 200;
 const TICK_MS = 3;
+const BULK_CALLS = 2;
 /** Numbers that no other way of sending uses. */
 const PACED_FROM = 1_000_000;
 /** Seconds of calls that may be unanswered before we say that it cannot keep up. */
@@ -65,7 +66,8 @@ export async function singly(
 
 /**
  * So many per second, whether or not the earlier ones are answered.
- * @param inBulk what is due at a tick is handed over in one call: for those that cannot commit so often
+ * @param inBulk for those that cannot commit so often: what is due is handed over in bulk calls, of which two may be
+ *   under way; what becomes due meanwhile leaves with the next
  */
 export async function paced(
   producer: Producer,
@@ -76,27 +78,40 @@ export async function paced(
   }: { perSecond: number; forMs: number; inBulk: boolean },
 ): Promise<{ sent: Sent; keptUp: boolean }> {
   const sent: Sent = [];
-  const calls: Promise<void>[] = [];
-  let answered = 0;
-  const send = async (jobs: Payload[]) => {
-    for (const { n } of jobs) sent.push([n, now()]);
-    await (inBulk
-      ? producer.enqueueBulk(jobs)
-      : Promise.all(jobs.map((job) => producer.enqueueOne(job))));
-    answered += jobs.length;
+  const calls = new Set<Promise<unknown>>();
+  let waiting: Payload[] = [];
+  let failure: unknown;
+  let unanswered = 0;
+  const call = (jobs: Payload[], enqueue: () => Promise<unknown>) => {
+    const made = enqueue()
+      .catch((error: unknown) => (failure ??= error))
+      .finally(() => {
+        calls.delete(made);
+        unanswered -= jobs.length;
+      });
+    calls.add(made);
   };
   const begin = now();
   const total = Math.round((forMs / 1000) * perSecond);
-  while (sent.length < total) {
+  while (sent.length < total || waiting.length > 0) {
     const due = Math.min(total, ((now() - begin) / 1000) * perSecond);
-    const jobs: Payload[] = [];
-    while (sent.length + jobs.length < due)
-      jobs.push(payload(PACED_FROM + sent.length + jobs.length));
-    if (jobs.length > 0) calls.push(send(jobs));
-    if (sent.length - answered > MOST_BEHIND * perSecond)
-      return { sent, keptUp: false };
+    while (sent.length < due) {
+      const job = payload(PACED_FROM + sent.length);
+      sent.push([job.n, now()]);
+      unanswered++;
+      if (inBulk) waiting.push(job);
+      else call([job], () => producer.enqueueOne(job));
+    }
+    if (waiting.length > 0 && calls.size < BULK_CALLS) {
+      const jobs = waiting;
+      waiting = [];
+      call(jobs, () => producer.enqueueBulk(jobs));
+    }
+    if (failure) throw failure;
+    if (unanswered > MOST_BEHIND * perSecond) return { sent, keptUp: false };
     await wait(TICK_MS);
   }
   await Promise.all(calls);
+  if (failure) throw failure;
   return { sent, keptUp: true };
 }

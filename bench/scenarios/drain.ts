@@ -10,7 +10,7 @@ export const drain: Scenario = {
   title: 'Draining a queue with one process',
   notes:
     'From the begin of the first handler until the ends of all jobs are recorded in the database. µs of CPU and bytes of WAL are per job; the server is all processes of it.',
-  quickSeconds: 70,
+  quickSeconds: 85,
   columns: () => [
     { key: 'rate', title: 'jobs/s' },
     { key: 'workerCpu', title: 'worker CPU µs', digits: 1 },

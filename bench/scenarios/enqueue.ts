@@ -8,7 +8,7 @@ export const enqueue: Scenario = {
   name: 'enqueue',
   title: 'Enqueueing, one by one and in bulk',
   notes: `One by one: ${IN_FLIGHT} callers that each await their job before the next, after 200 jobs to warm up; p50 and p99 are of a call. In bulk: all jobs in one call; tuned peers 5,000 at a time in two calls at once, which is faster. No worker runs.`,
-  quickSeconds: 70,
+  quickSeconds: 65,
   columns: () => [
     { key: 'rate', title: 'one by one, jobs/s' },
     { key: 'p50', title: 'p50 ms', digits: 2 },

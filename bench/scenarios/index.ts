@@ -7,8 +7,8 @@ import { processes } from './processes.js';
 import type { Scenario } from './scenario.js';
 
 export const SCENARIOS: readonly Scenario[] = [
-  enqueue,
   drain,
+  enqueue,
   processes,
   latency,
   backlog,

@@ -17,7 +17,7 @@ export interface Scenario {
   title: string;
   /** How it is measured, below the table. */
   notes: string;
-  /** What it may take of a quick run, on a busy machine with fewer rounds; 0: takes no part in it. */
+  /** What it may take of a quick run, on a busy machine with fewer rounds; 0: it has no part in one. */
   quickSeconds: number;
   mostRounds?: number;
   columns(options: Options): Column[];
