@@ -63,6 +63,8 @@ export class WakeUps implements Due {
     const { dataSource, tables } = this.store;
     try {
       do {
+        // Those whose insert was answered in this very turn come along.
+        await Promise.resolve();
         this.tellAgain = false;
         await notifyDue(dataSource, tables, this.node.id);
       } while (this.tellAgain);

@@ -16,8 +16,9 @@ import {
 import type { Queryable } from '../store/tables.js';
 import type { Store } from './store.js';
 
-/** How long an operator's change of a template may go unnoticed by `enqueueJob`. Activity is checked by the insert itself. */
-const FRESH_MS = 5_000;
+/** From this age on a template is read anew; an operator's change goes unnoticed by `enqueueJob` for no longer than `STALE_MS`. Activity is checked by the insert itself. */
+const FRESH_MS = 2_500;
+const STALE_MS = 5_000;
 
 /** A job as the caller names it: by code, with the contract of its class where there is one. */
 export interface JobReference {
@@ -36,6 +37,7 @@ export class Templates {
     string,
     KnownTemplate & { readAt: number }
   >();
+  private readonly reading = new Map<string, Promise<KnownTemplate>>();
 
   constructor(
     private readonly store: Store,
@@ -62,16 +64,50 @@ export class Templates {
 
   forget(code: string): void {
     this.byCode.delete(code);
+    // A look under way may have seen what is to be forgotten: it is not kept.
+    this.reading.delete(code);
   }
 
   private async read(code: string, db: Queryable): Promise<KnownTemplate> {
     const known = this.byCode.get(code);
-    if (known && performance.now() - known.readAt < FRESH_MS) return known;
-    const found = await findKnownTemplate(db, this.store.tables, code);
-    if (!found) throw new JobTemplateNotFoundError(code);
-    // What a transaction sees may never be committed.
-    if (db === this.store.dataSource)
-      this.byCode.set(code, { ...found, readAt: performance.now() });
-    return found;
+    if (known) {
+      const age = performance.now() - known.readAt;
+      if (age < FRESH_MS) return known;
+      // Nobody waits for the news as long as it is nearly fresh.
+      if (age < STALE_MS) {
+        this.readAnew(code).catch(() => undefined);
+        return known;
+      }
+    }
+    // What a transaction sees may never be committed, and it has its connection already.
+    return db === this.store.dataSource
+      ? this.readAnew(code)
+      : found(await findKnownTemplate(db, this.store.tables, code), code);
   }
+
+  /** Callers in flight together share a look. */
+  private readAnew(code: string): Promise<KnownTemplate> {
+    const underWay = this.reading.get(code);
+    if (underWay) return underWay;
+    const { dataSource, tables } = this.store;
+    const reading = findKnownTemplate(dataSource, tables, code)
+      .then((template) => {
+        const known = found(template, code);
+        // Not what was to be forgotten meanwhile.
+        if (this.reading.get(code) === reading)
+          this.byCode.set(code, { ...known, readAt: performance.now() });
+        return known;
+      })
+      .finally(() => {
+        if (this.reading.get(code) === reading) this.reading.delete(code);
+      });
+    this.reading.set(code, reading);
+    return reading;
+  }
+}
+
+/** @throws JobTemplateNotFoundError */
+function found(template: KnownTemplate | null, code: string): KnownTemplate {
+  if (!template) throw new JobTemplateNotFoundError(code);
+  return template;
 }
