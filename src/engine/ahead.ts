@@ -1,5 +1,5 @@
 import type { ClaimedRun } from '../model/facts.js';
-import type { Claim } from '../store/claim.store.js';
+import type { Claim } from '../store/claim-rows.js';
 
 /** A node holds at the most what it finishes within about this time: short, to be fair to other nodes. */
 const HORIZON_MS = 50;

@@ -4,6 +4,7 @@ import type { NodeState } from '../model/node.js';
 import {
   listen,
   listeningClient,
+  probe,
   type ListeningClient,
 } from '../store/notify.store.js';
 import { every, once, within } from './timers.js';
@@ -83,7 +84,7 @@ export class Listener {
     const client = this.client;
     if (!client) return;
     let answered = false;
-    const asking = client.query('SELECT 1').then(() => {
+    const asking = probe(client).then(() => {
       answered = true;
     });
     await within(PROBE_MS, asking);

@@ -3,7 +3,7 @@ import type { RunJobs } from '../life/run.js';
 import type { NodeState } from '../model/node.js';
 import type { Settings } from '../model/settings.js';
 import type { ProcessRegistry } from '../runner/process-registry.js';
-import type { Claim } from '../store/claim.store.js';
+import type { Claim } from '../store/claim-rows.js';
 import type { JobRun } from '../store/entities/index.js';
 import type { ClaimsAhead } from './ahead.js';
 import { within } from './timers.js';

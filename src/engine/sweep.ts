@@ -10,22 +10,20 @@ import { takeSweep } from '../store/guard.store.js';
  * million entries.
  */
 export class Sweep {
-  private dueAt: number;
+  private lastAt = performance.now();
 
   constructor(
     private readonly store: Store,
     private readonly deferred: DeferredRuns,
     private readonly node: NodeState,
     private readonly engineName: string,
-  ) {
-    this.dueAt = performance.now() + node.leaseMs;
-  }
+  ) {}
 
   async run(): Promise<void> {
-    if (performance.now() < this.dueAt) return;
-    this.dueAt = performance.now() + this.node.leaseMs;
-    const { dataSource, tables } = this.store;
     const { leaseMs, batchSize } = this.node;
+    if (performance.now() < this.lastAt + leaseMs) return;
+    this.lastAt = performance.now();
+    const { dataSource, tables } = this.store;
     if (!(await takeSweep(dataSource, tables, this.engineName, leaseMs)))
       return;
     await this.deferred.writeLost(batchSize);

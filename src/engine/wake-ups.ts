@@ -1,8 +1,8 @@
-import type { EntityManager, QueryRunner } from 'typeorm';
 import type { Due } from '../life/due.js';
 import type { Store } from '../life/store.js';
 import type { JobEvents } from '../model/events.js';
 import type { NodeState } from '../model/node.js';
+import { CommitWatch } from '../store/commit-watch.js';
 import { notifyDue } from '../store/notify.store.js';
 
 /**
@@ -10,7 +10,7 @@ import { notifyDue } from '../store/notify.store.js';
  * telling was under way. Nothing depends on it: the tick finds what a wake-up missed.
  */
 export class WakeUps implements Due {
-  private readonly waitingForCommit = new WeakSet<QueryRunner>();
+  private readonly commits: CommitWatch;
   private telling: Promise<void> | undefined;
   private tellAgain = false;
   private wakeHere: () => void = () => undefined;
@@ -20,19 +20,19 @@ export class WakeUps implements Due {
     private readonly events: JobEvents,
     private readonly node: NodeState,
     private readonly toOthers: boolean,
-  ) {}
+  ) {
+    this.commits = new CommitWatch(store.dataSource, () => this.now());
+  }
 
   /** @param wakeHere starts what is due on this node; not given where it runs no jobs */
   start(wakeHere?: () => void): void {
     if (wakeHere) this.wakeHere = wakeHere;
-    this.store.dataSource.subscribers.push(this.subscriber);
+    this.commits.start();
   }
 
-  /** Resolves when nothing is being told any more. */
+  /** Resolves when nothing is being told any more. Safe if never started. */
   async stop(): Promise<void> {
-    const { subscribers } = this.store.dataSource;
-    const at = subscribers.indexOf(this.subscriber);
-    if (at >= 0) subscribers.splice(at, 1);
+    this.commits.stop();
     this.wakeHere = () => undefined;
     await this.telling;
   }
@@ -44,19 +44,9 @@ export class WakeUps implements Due {
     else this.telling = this.tell();
   }
 
-  after({ queryRunner }: EntityManager): void {
-    if (queryRunner?.isTransactionActive)
-      this.waitingForCommit.add(queryRunner);
-    else this.now();
+  after(manager: Parameters<Due['after']>[0]): void {
+    this.commits.after(manager);
   }
-
-  /** TypeORM tells of a savepoint's release as well. */
-  private readonly subscriber = {
-    afterTransactionCommit: ({ queryRunner }: { queryRunner: QueryRunner }) => {
-      if (queryRunner.isTransactionActive) return;
-      if (this.waitingForCommit.delete(queryRunner)) this.now();
-    },
-  };
 
   /** Never rejects. */
   private async tell(): Promise<void> {

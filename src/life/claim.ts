@@ -12,8 +12,8 @@ import {
   claimEntries,
   claimNext,
   releaseClaims,
-  type Claim,
 } from '../store/claim.store.js';
+import type { Claim } from '../store/claim-rows.js';
 import type { JobQueueEntry } from '../store/entities/index.js';
 import { findEntry, findRuns } from '../store/run.store.js';
 import { findTemplate } from '../store/template.store.js';

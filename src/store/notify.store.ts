@@ -45,6 +45,11 @@ export function listeningClient(
   return pool?.Client ? new pool.Client(pool.options) : null;
 }
 
+/** Whether it answers at all. */
+export async function probe(client: ListeningClient): Promise<void> {
+  await client.query('SELECT 1');
+}
+
 export async function listen(
   client: ListeningClient,
   tables: Tables,

@@ -1,7 +1,8 @@
 import { expect, it } from 'vitest';
 import { sourceFiles, type SourceFile } from './source.js';
 
-// All SQL is in src/store, and three of its files alone change what a job's state is.
+// All SQL is in src/store, and few of its files change what a job's state is: enqueue, claim and finish, with the
+// functions they call, and what writes a run's row that a claim deferred.
 
 const SQL =
   /\b(SELECT\s|INSERT INTO|UPDATE\s+\S+\s+(\w+\s+)?SET|DELETE FROM|CREATE (TABLE|SCHEMA|INDEX)|ALTER TABLE|DROP (TABLE|SCHEMA)|WITH \w+ AS|RETURNING|SET LOCAL|FOR UPDATE|pg_\w+\()/;
@@ -30,6 +31,8 @@ it('only enqueue, claim and finish change a status', () => {
   expect(paths(changing)).toEqual([
     'src/store/claim.store.ts',
     'src/store/finish.store.ts',
+    'src/store/migrations/002-hot-path/claim.ts',
+    'src/store/migrations/002-hot-path/end.ts',
   ]);
 });
 
@@ -40,7 +43,10 @@ it('only enqueue and claim make what has a status, only they and finish delete i
   expect(paths(making)).toEqual([
     'src/store/claim.store.ts',
     'src/store/config.store.ts',
-    'src/store/enqueue.store.ts',
+    'src/store/deferred.store.ts',
+    'src/store/migrations/002-hot-path/claim.ts',
+    'src/store/migrations/002-hot-path/end-deferred.ts',
+    'src/store/migrations/002-hot-path/enqueue.ts',
     'src/store/migrations/apply.ts',
     'src/store/template.store.ts',
   ]);
@@ -48,7 +54,8 @@ it('only enqueue and claim make what has a status, only they and finish delete i
   expect(paths(deleting)).toEqual([
     'src/store/claim.store.ts',
     'src/store/enqueue.store.ts',
-    'src/store/finish.store.ts',
+    'src/store/migrations/002-hot-path/end-deferred.ts',
+    'src/store/migrations/002-hot-path/end.ts',
     'src/store/template.store.ts',
   ]);
 });

@@ -38,7 +38,7 @@ it('gives back at shutdown what it claimed ahead, as if it had not been claimed'
     });
     const { door } = await GatedJob.arrival();
     const held = await database.sql(
-      `SELECT count(*)::int AS n FROM bildad.job_runs WHERE status = 'RUNNING' AND job_run_identifier <> 'holds the slot'`,
+      `SELECT count(*)::int AS n FROM bildad.job_queue_entries WHERE status = 'RUNNING' AND job_run_identifier <> 'holds the slot'`,
     );
     expect(held[0].n).toBeGreaterThan(0);
 
@@ -111,7 +111,7 @@ it('a claim that waits for its slot can be cancelled and taken back', async () =
     });
     const { door, job } = await GatedJob.arrival();
     const waiting = await sql(
-      `SELECT job_queue_entry_id::text AS id, job_run_identifier AS name FROM bildad.job_runs
+      `SELECT id::text, job_run_identifier AS name FROM bildad.job_queue_entries
        WHERE status = 'RUNNING' AND job_run_identifier <> $1 ORDER BY id DESC LIMIT 2`,
       [job.jobRunIdentifier],
     );

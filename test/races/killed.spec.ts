@@ -146,6 +146,32 @@ it(
   },
 );
 
+it(
+  'killed while it ends jobs by the thousand: each has succeeded once in the end',
+  LONG,
+  async () => {
+    const { database, engine, jobs, sql } = bildad;
+    const JOBS = 30_000;
+    await engine.enqueueJobs(
+      'FAST',
+      Array.from({ length: JOBS }, (_none, n) => ({ n })),
+    );
+    const victim = await startWorker(database.url);
+    await expect
+      .poll(() => jobs.getNumberOfJobsInTheQueue(), { interval: 10 })
+      .toBeLessThan(JOBS - 5_000);
+    await victim.kill();
+    const left = await jobs.getNumberOfJobsInTheQueue();
+    expect(left).toBeGreaterThan(0);
+    await everyJobSucceeds(JOBS, 0);
+    // What it had in hand counts as lost with it, and nothing else was tried twice.
+    const [retried] = await sql(
+      `SELECT count(*)::int AS n FROM bildad.job_runs WHERE reason = 'Expired'`,
+    );
+    expect(retried.n).toBeLessThanOrEqual(2_000);
+  },
+);
+
 /** Lets claims through, and keeps every end waiting. */
 async function holdEnds(): Promise<() => Promise<void>> {
   const { dataSource } = bildad;

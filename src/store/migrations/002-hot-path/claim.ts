@@ -61,17 +61,17 @@ BEGIN
   IF cardinality(picked) = 0 THEN RETURN; END IF;
   IF deferred THEN
     RETURN QUERY
-    WITH taken AS (
-      UPDATE ${entries} e SET ${taken(runIds)}, claimed_by = node, claimed_at = moment,
+    WITH ${numbered(runIds)}, taken AS (
+      UPDATE ${entries} e ${TAKEN}, claimed_by = node, claimed_at = moment,
         claim_expires_at = moment + lease_ms * interval '1 ms'
-      WHERE e.id = ANY (picked) RETURNING e.*
+      FROM numbered WHERE e.id = numbered.id RETURNING e.*
     ), ${kinds(templates)}
     ${CLAIMED};
     RETURN;
   END IF;
   RETURN QUERY
-  WITH taken AS (
-    UPDATE ${entries} e SET ${taken(runIds)} WHERE e.id = ANY (picked) RETURNING e.*
+  WITH ${numbered(runIds)}, taken AS (
+    UPDATE ${entries} e ${TAKEN} FROM numbered WHERE e.id = numbered.id RETURNING e.*
   ), born AS (
     INSERT INTO ${runs} (id, job_template_id, job_queue_entry_id, job_run_identifier, retry, job_process_name,
                          node_id, job_context, available_at, started_at, timeout_at, expires_at, inserted_at, updated_at)
@@ -83,8 +83,11 @@ BEGIN
   ${CLAIMED};
 END $claim$`;
 
-const taken = (runIds: string) =>
-  `status = 'RUNNING', retry = e.retry + 1, current_job_run_id = nextval('${runIds}'), updated_at = moment`;
+/** Runs are numbered in the order they start. */
+const numbered = (runIds: string) =>
+  `numbered AS MATERIALIZED (SELECT p.id, nextval('${runIds}') AS run_id FROM unnest(picked) AS p (id))`;
+
+const TAKEN = `SET status = 'RUNNING', retry = e.retry + 1, current_job_run_id = numbered.run_id, updated_at = moment`;
 
 const kinds = (templates: string) => `kinds AS MATERIALIZED (
     SELECT t.id, t.code, t.default_backoff,
@@ -95,4 +98,4 @@ const kinds = (templates: string) => `kinds AS MATERIALIZED (
 const CLAIMED = `SELECT e.current_job_run_id, e.id, e.job_template_id, t.code, t.demanded, e.job_run_identifier, e.retry - 1,
          e.job_context, e.priority, e.max_retries, e.uncounted_runs, e.timeout_ms::float8,
          coalesce(e.backoff, t.default_backoff), date_part('epoch', e.run_at) * 1000, moment_ms
-  FROM taken e JOIN kinds t ON t.id = e.job_template_id ORDER BY e.priority, e.id`;
+  FROM taken e JOIN kinds t ON t.id = e.job_template_id ORDER BY e.current_job_run_id`;

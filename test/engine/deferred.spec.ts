@@ -1,0 +1,213 @@
+import { afterAll, beforeAll, beforeEach, expect, it, vi } from 'vitest';
+import { claimNext } from '../../src/store/claim.store.js';
+import {
+  endDeferred,
+  writeDeferredRuns,
+} from '../../src/store/deferred.store.js';
+import { tablesOf } from '../../src/store/tables.js';
+import { bootApp, type TestApp } from '../support/app.js';
+import { SimpleJob } from '../support/handlers.js';
+
+// A node that ends jobs by the thousand writes their runs' rows with their ends. Whoever looks before, or wants
+// to do something to such a run, finds it as any other.
+
+const tables = tablesOf('bildad');
+let bildad: TestApp;
+beforeAll(async () => {
+  bildad = await bootApp({ providers: [SimpleJob] });
+});
+afterAll(() => bildad.close());
+beforeEach(() =>
+  bildad.sql(
+    'DELETE FROM bildad.job_queue_entries; DELETE FROM bildad.job_runs',
+  ),
+);
+
+/** Entries that a node of another process has claimed and deferred. */
+async function claimedElsewhere(n: number) {
+  await bildad.engine.enqueueJobs(
+    SimpleJob,
+    Array.from({ length: n }, (_none, say) => ({ say })),
+  );
+  const { claims } = await claimNext(
+    bildad.dataSource,
+    tables,
+    { nodeId: 'elsewhere', leaseMs: 60_000 },
+    ['SIMPLE'],
+    n,
+    { deferred: true },
+  );
+  return claims.map(({ claimed }) => ({ ...claimed, output: null }));
+}
+const entryOf = ({ jobRunIdentifier }: { jobRunIdentifier: string }) =>
+  bildad.jobs.getJobQueueEntryForIdentifier(jobRunIdentifier);
+const runsOf = ({ jobRunIdentifier }: { jobRunIdentifier: string }) =>
+  bildad.jobs.listJobRunsForIdentifier(jobRunIdentifier);
+
+it('a fast node has a whole history, written at the ends', async () => {
+  const fast = await bootApp({
+    providers: [SimpleJob],
+    options: { tickInterval: 50 },
+    database: bildad.database,
+  });
+  const query = vi.spyOn(fast.dataSource, 'query');
+  try {
+    await bildad.engine.enqueueJobs(
+      SimpleJob,
+      Array.from({ length: 8_000 }, (_none, say) =>
+        // One in a hundred fails once for all.
+        say % 100 ? { say } : { fail: 'so be it' },
+      ),
+      { maxRetries: 0 },
+    );
+    await expect
+      .poll(() => bildad.jobs.getNumberOfJobsInTheQueue(), { timeout: 20_000 })
+      .toBe(0);
+  } finally {
+    await fast.close();
+  }
+  expect(query.mock.calls.some(([sql]) => sql.includes('end_deferred'))).toBe(
+    true,
+  );
+  expect(
+    await bildad.sql(
+      `SELECT status, result, reason, retry, count(*)::int AS runs, count(DISTINCT job_run_identifier)::int AS jobs,
+         bool_and(started_at <= ended_at AND available_at <= started_at AND expires_at > started_at AND timeout_at > started_at
+                  AND inserted_at = started_at AND job_process_name = job_run_identifier || '#0' AND node_id LIKE '%/%'
+                  AND (output IS NOT DISTINCT FROM job_context -> 'say')) AS whole
+       FROM bildad.job_runs GROUP BY 1, 2, 3, 4 ORDER BY result`,
+    ),
+  ).toEqual([
+    {
+      status: 'DONE',
+      result: 'FAILED',
+      reason: 'so be it',
+      retry: 0,
+      runs: 80,
+      jobs: 80,
+      whole: true,
+    },
+    {
+      status: 'DONE',
+      result: 'SUCCEEDED',
+      reason: null,
+      retry: 0,
+      runs: 7_920,
+      jobs: 7_920,
+      whole: true,
+    },
+  ]);
+});
+
+it('an end writes the row, and only the first one lands', async () => {
+  const [one, other] = await claimedElsewhere(2);
+  expect(await runsOf(one!)).toEqual([]);
+  expect(await entryOf(one!)).toMatchObject({
+    status: 'RUNNING',
+    currentJobRunId: one!.jobRunId,
+  });
+  const end = (runs: object[]) =>
+    endDeferred(bildad.dataSource, tables, runs as never[]);
+  expect(await end([{ ...one, output: '"said"' }])).toEqual([true]);
+  expect(await end([one!, other!])).toEqual([false, true]);
+  expect(await runsOf(one!)).toMatchObject([
+    {
+      id: one!.jobRunId,
+      status: 'DONE',
+      result: 'SUCCEEDED',
+      output: 'said',
+      nodeId: 'elsewhere',
+    },
+  ]);
+  expect(await entryOf(one!)).toBeNull();
+});
+
+it('a row that was written before is ended as any other', async () => {
+  const [run] = await claimedElsewhere(1);
+  await writeDeferredRuns(bildad.dataSource, tables, [run!.jobQueueEntryId]);
+  const [row] = await runsOf(run!);
+  expect(row).toMatchObject({
+    id: run!.jobRunId,
+    status: 'RUNNING',
+    nodeId: 'elsewhere',
+  });
+  expect(row!.timeoutAt.getTime()).toBe(
+    Math.floor(row!.startedAt.getTime() + run!.timeoutMs),
+  );
+  expect(await endDeferred(bildad.dataSource, tables, [run!])).toEqual([false]);
+  await bildad.engine.completeJob(row!, 'by hand');
+  expect(await runsOf(run!)).toMatchObject([{ output: 'by hand' }]);
+  expect(await entryOf(run!)).toBeNull();
+});
+
+it('the runs of a node that is gone expire and are tried again', async () => {
+  const runs = await claimedElsewhere(3);
+  await bildad.jobs.updateJobConfig({ leaseMs: 1_000 });
+  const rescuer = await bootApp({
+    providers: [SimpleJob],
+    database: bildad.database,
+  });
+  try {
+    await bildad.sql(
+      `UPDATE bildad.job_queue_entries SET claim_expires_at = now() - interval '1 s'`,
+    );
+    // The look at all entries is due once a lease.
+    await expect
+      .poll(async () => (await rescuer.engine.runJobEngine()).expire.length)
+      .toBe(3);
+    for (const run of runs)
+      expect(
+        await bildad.engine.waitForJob(run.jobRunIdentifier),
+      ).toMatchObject({ retry: 1, result: 'SUCCEEDED' });
+    expect(await runsOf(runs[0]!)).toMatchObject([
+      { id: runs[0]!.jobRunId, reason: 'Expired', nodeId: 'elsewhere' },
+      { result: 'SUCCEEDED' },
+    ]);
+  } finally {
+    await bildad.jobs.updateJobConfig({ leaseMs: 15_000 });
+    await rescuer.close();
+  }
+});
+
+it('an operator finds such a run: stop, cancel, remove', async () => {
+  const { engine } = bildad;
+  const [stopped, cancelled, removed] = await claimedElsewhere(3);
+  expect(await engine.stopJobInQueue((await entryOf(stopped!))!)).toMatchObject(
+    { id: stopped!.jobRunId, reason: 'Stopped' },
+  );
+  expect(await entryOf(stopped!)).toMatchObject({
+    status: 'AVAILABLE',
+    retry: 1,
+  });
+
+  // Word is left for its node.
+  expect(await engine.cancelJob((await entryOf(cancelled!))!)).toBeNull();
+  expect(await runsOf(cancelled!)).toMatchObject([
+    { status: 'RUNNING', killRequested: 'cancelled' },
+  ]);
+
+  await engine.removeJobFromQueue((await entryOf(removed!))!);
+  expect(await entryOf(removed!)).toBeNull();
+  expect(await runsOf(removed!)).toMatchObject([
+    { id: removed!.jobRunId, status: 'RUNNING' },
+  ]);
+});
+
+it('a number that is taken is stepped over when the row is written', async () => {
+  const [run] = await claimedElsewhere(1);
+  await bildad.sql(
+    `INSERT INTO bildad.job_runs (job_template_id, job_queue_entry_id, job_run_identifier, retry, job_process_name, node_id, status,
+       result, job_context, available_at, timeout_at, expires_at, ended_at)
+     VALUES (1, 0, $1, 0, '', 'nowhere', 'DONE', 'FAILED', '{}', now(), now(), now(), now())`,
+    [run!.jobRunIdentifier],
+  );
+  await expect(
+    endDeferred(bildad.dataSource, tables, [run!]),
+  ).rejects.toMatchObject({ driverError: { code: '23505' } });
+  expect(await entryOf(run!)).toMatchObject({ status: 'RUNNING' });
+  await writeDeferredRuns(bildad.dataSource, tables, [run!.jobQueueEntryId]);
+  expect(await runsOf(run!)).toMatchObject([
+    { retry: 0, nodeId: 'nowhere' },
+    { retry: 1, id: run!.jobRunId, status: 'RUNNING' },
+  ]);
+});
