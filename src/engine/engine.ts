@@ -135,7 +135,7 @@ export class Engine {
     if (this.node.closing) return;
     await this.guarded('a pass of the engine', async () => {
       const { alreadyRunning } = await this.cycle.run({ insist: false });
-      if (alreadyRunning) await this.slots.fill();
+      if (alreadyRunning) await this.slots.startAll();
       else await this.slots.refill();
     });
   }

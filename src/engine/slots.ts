@@ -67,7 +67,7 @@ export class Slots {
   }
 
   /** Starts what fits, until the slots or the queue are used up. One at a time. */
-  async fill({ whole = true } = {}): Promise<void> {
+  async startAll({ whole = true } = {}): Promise<void> {
     this.fillingUp ??= this.fillUp(whole).finally(() => {
       this.fillingUp = undefined;
     });
@@ -82,7 +82,7 @@ export class Slots {
     this.launchAhead();
     this.askedMeanwhile = this.filling !== undefined;
     return !this.askedMeanwhile && this.worthAClaim
-      ? this.fill({ whole: false })
+      ? this.startAll({ whole: false })
       : undefined;
   }
 
@@ -156,7 +156,7 @@ export class Slots {
     this.launchAhead();
     return Promise.all(
       outcomes.map((outcome, index) =>
-        Promise.race([outcome, started(claimed[index]!)]),
+        Promise.race([outcome, Promise.resolve(started(claimed[index]!))]),
       ),
     );
   }
