@@ -144,7 +144,14 @@ describe('rights', () => {
     await restricted.sql(
       `GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA bildad TO ${role}`,
     );
-    await works({ url });
+    const app = await bootHost({ url, providers: [SimpleJob] });
+    const engine = app.get(JobEngineService);
+    const entry = await engine.enqueueJob(SimpleJob, { say: 'allowed' });
+    await engine.runJobEngine();
+    expect(await engine.waitForJob(entry.jobRunIdentifier)).toMatchObject({
+      output: 'allowed',
+    });
+    await app.close();
   });
 
   it('of a role that may create schemas suffice', async () => {

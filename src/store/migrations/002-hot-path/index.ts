@@ -33,6 +33,9 @@ export const hotPath: MigrationStep = {
     `ALTER TABLE ${tables.entries} ADD COLUMN IF NOT EXISTS claimed_by text,
        ADD COLUMN IF NOT EXISTS claimed_at timestamptz, ADD COLUMN IF NOT EXISTS claim_expires_at timestamptz`,
     `ALTER TABLE ${tables.configs} ADD COLUMN IF NOT EXISTS swept_at timestamptz NOT NULL DEFAULT '-infinity'`,
+    // A claim takes the number of a run itself, for which the right to insert runs is not enough. Who may not use
+    // the schema does not get here.
+    `GRANT USAGE ON SEQUENCE ${tables.runIds} TO PUBLIC`,
     claimFunction(tables),
     endFunction(tables),
     endDeferredFunction(tables),
