@@ -8,6 +8,7 @@ import { startPostgres } from 'nestjs-bildad/testing';
 import { DataSource, type QueryRunner } from 'typeorm';
 import { claimEntries, claimNext } from '../src/store/claim.store.js';
 import { insertEntries, promoteScheduled } from '../src/store/enqueue.store.js';
+import { writeLostRuns } from '../src/store/deferred.store.js';
 import { endRuns, reopenOrphans } from '../src/store/finish.store.js';
 import { acquireGuard } from '../src/store/guard.store.js';
 import { migrate } from '../src/store/migrate.js';
@@ -49,8 +50,8 @@ try {
   const text = `# Plans of the hot statements
 
 Made by \`npm run plans\`: ${ROWS.toLocaleString('en')} waiting entries (a tenth of them scheduled), ${ROWS.toLocaleString('en')} runs of history and 500 running ones,
-PostgreSQL ${await version()}. Every statement reaches its rows through an index, but for the ten templates, which fill one
-page; times are of one run on a small machine. Claims, ends and enqueues are functions: the plans are of the statements in
+PostgreSQL ${await version()}. Every statement reaches its rows through an index, but for the ten templates, which fill one page,
+and the look at all entries once a lease; times are of one run on a small machine. Claims, ends and enqueues are functions: the plans are of the statements in
 them, in their order.
 
 ${sections.join('\n')}`;
@@ -166,6 +167,10 @@ async function explainAll(): Promise<string[]> {
     ['make due what is scheduled', (db) => promoteScheduled(db, tables, 1000)],
     ['find expired runs', (db) => expiredFacts(db, tables, 1000)],
     ['find entries whose run is gone', (db) => reopenOrphans(db, tables, 1000)],
+    [
+      'find runs whose rows a lost node deferred',
+      (db) => writeLostRuns(db, tables, 1000),
+    ],
     [
       'renew 100 leases',
       (db) => renewRuns(db, tables, 'me', 15_000, running.slice(0, 100)),
