@@ -59,6 +59,7 @@ export class Heartbeat {
       const { dataSource, tables } = this.store;
       const held = [...this.runs.held(), ...this.ahead.held()];
       await this.deferred.write(held.filter(({ deferred }) => deferred));
+      await this.deferred.releaseUnheard();
       const { id, leaseMs } = this.node;
       const { lost, stranded } = await renewRuns(
         dataSource,

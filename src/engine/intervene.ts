@@ -62,7 +62,9 @@ export class Interventions {
       if (await deleteEntry(dataSource, tables, entryId, WAITING)) return null;
       await this.deferred.writeOf(entryId);
       const entry = await findEntry(dataSource, tables, { id: entryId });
-      if (!entry?.currentJobRunId) return null;
+      if (!entry) return null;
+      // Given back since it was not deleted.
+      if (!entry.currentJobRunId) continue;
       const runId = entry.currentJobRunId;
       if (!(await requestKill(dataSource, tables, runId, 'cancelled')))
         continue;
@@ -99,7 +101,9 @@ export class Interventions {
       throw new RunNotActiveError(runId);
     }
     const { dataSource, tables } = this.store;
-    if (await requestKill(dataSource, tables, runId, 'killed')) return null;
+    const ask = () => requestKill(dataSource, tables, runId, 'killed');
+    if (await ask()) return null;
+    if ((await this.surface(runId)) && (await ask())) return null;
     throw new RunNotActiveError(runId);
   }
 
@@ -117,12 +121,21 @@ export class Interventions {
 
   private async finish(runId: string, outcome: Outcome): Promise<JobRun> {
     const { dataSource, tables } = this.store;
-    const here = this.processes.find(runId)?.run;
-    if (here?.deferred) await this.deferred.write([here]);
-    const facts = await runningFacts(dataSource, tables, runId);
+    const look = () => runningFacts(dataSource, tables, runId);
+    let facts = await look();
+    if (!facts && (await this.surface(runId))) facts = await look();
     const landed = facts && (await this.door.finish(facts, outcome));
     if (!landed) throw new RunNotActiveError(runId);
     return this.ended(runId);
+  }
+
+  /** Has the row of a run written that is deferred. @returns whether there was none, so that another look may find it */
+  private async surface(runId: string): Promise<boolean> {
+    const { dataSource, tables } = this.store;
+    const [run] = await findRuns(dataSource, tables, [runId]);
+    if (run) return false;
+    await this.deferred.writeRun(runId);
+    return true;
   }
 
   /** A run that is DONE changes no more; only somebody who deletes history can take it away meanwhile. */

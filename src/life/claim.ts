@@ -46,16 +46,22 @@ export class ClaimJobs {
     if (limit < 1 || codes.length === 0 || !this.open) return [];
     const { dataSource, tables } = this.store;
     if (whole) this.front.reset();
-    const { claims, last } = await claimNext(
-      dataSource,
-      tables,
-      this.claimer,
-      codes,
-      limit,
-      { after: this.front.from(), deferred },
-    );
-    this.front.reached(last);
-    return claims;
+    const after = this.front.from();
+    try {
+      const { claims, last } = await claimNext(
+        dataSource,
+        tables,
+        this.claimer,
+        codes,
+        limit,
+        { after, deferred },
+      );
+      this.front.reached(last);
+      return claims;
+    } catch (error) {
+      this.deferred.unheard();
+      throw error;
+    }
   }
 
   /** @throws JobHandlerNotFoundError when this node could not run such a job */

@@ -1,7 +1,10 @@
 import type { RunFacts } from '../model/facts.js';
+import type { NodeState } from '../model/node.js';
 import { isConflict, isDataError, isTaken } from '../store/database-error.js';
 import {
   endDeferred,
+  releaseUnheard,
+  writeDeferredRun,
   writeDeferredRuns,
   writeLostRuns,
   type DeferredEnd,
@@ -35,7 +38,25 @@ export class DeferredRuns {
     isSomeonesFault: mayBeOnes,
   });
 
-  constructor(private readonly store: Store) {}
+  /** When the answer to a claim was lost last: what it claimed may be this node's without its knowing. */
+  private unheardAt = -Infinity;
+
+  constructor(
+    private readonly store: Store,
+    private readonly node: NodeState,
+  ) {}
+
+  /** The answer to a claim was lost. */
+  unheard(): void {
+    this.unheardAt = performance.now();
+  }
+
+  /** Gives back what this node claimed without hearing of it. For its heartbeat, after it has written what is held. */
+  async releaseUnheard(): Promise<void> {
+    const { id, leaseMs } = this.node;
+    if (performance.now() - this.unheardAt > 2 * leaseMs) return;
+    await releaseUnheard(this.store.dataSource, this.store.tables, id, leaseMs);
+  }
 
   /** Ends a run that succeeded. @returns false when it is not to be ended this way: its row is there, or it is not this run's turn */
   async end(run: RunFacts, output: string | null): Promise<boolean> {
@@ -62,6 +83,11 @@ export class DeferredRuns {
   /** The same for whoever knows of an entry, not whether its run is deferred. */
   async writeOf(jobQueueEntryId: string): Promise<void> {
     await this.rows.add(jobQueueEntryId);
+  }
+
+  /** For who knows of a run by its number alone. */
+  async writeRun(jobRunId: string): Promise<void> {
+    await writeDeferredRun(this.store.dataSource, this.store.tables, jobRunId);
   }
 
   /** Of nodes that are gone: their runs can expire then. */

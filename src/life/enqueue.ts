@@ -1,6 +1,6 @@
 import { DuplicateJobError } from '../model/errors.js';
 import type { JobEvents } from '../model/events.js';
-import { encodeContext } from '../policy/context.js';
+import { encodeContext, type ContextContract } from '../policy/context.js';
 import { isConflict, isDataError } from '../store/database-error.js';
 import { insertEntries, type NewEntry } from '../store/enqueue.store.js';
 import type { JobQueueEntry } from '../store/entities/index.js';
@@ -92,7 +92,7 @@ export class Enqueue {
     );
     const defaults = entryFields(template, options);
     if (contexts.length === 0) return [];
-    const batches = encodedBatches(contract, contexts, this.maxContextBytes);
+    const batches = await this.batches(contract, contexts);
     // In a caller's transaction this is a savepoint.
     const entries = await (
       options.manager ?? this.store.dataSource
@@ -124,7 +124,27 @@ export class Enqueue {
     return this.own(dataSource, code, { ...draft, jobTemplateId: template.id });
   }
 
-  /** A batch is checked while the one before it is being inserted. */
+  /**
+   * The first batch is checked before a transaction begins, the others while those before them are inserted; but
+   * all of them before where a validator may wait for a connection that the transactions hold.
+   */
+  private async batches(
+    contract: ContextContract,
+    contexts: readonly unknown[],
+  ): Promise<AsyncIterable<EncodedContext[]>> {
+    const batches = encodedBatches(contract, contexts, this.maxContextBytes);
+    const checked: EncodedContext[][] = [];
+    do {
+      const next = await batches.next();
+      if (next.done) break;
+      checked.push(next.value);
+    } while (!contract.selfContained);
+    return (async function* () {
+      yield* checked;
+      yield* batches;
+    })();
+  }
+
   private async insertAll(
     db: Queryable,
     code: string,

@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { setTimeout as pause } from 'node:timers/promises';
 import {
   InvalidJobContextError,
@@ -41,7 +42,10 @@ export class RunJobs {
     private readonly door: FinishDoor,
     private readonly events: JobEvents,
     private readonly loggerFor: (run: ClaimedRun) => ExecutionLogger,
-  ) {}
+  ) {
+    // One for each outcome that waits for the database to come back.
+    setMaxListeners(0, this.giveUp.signal);
+  }
 
   /**
    * Resolves when the handler has been started.

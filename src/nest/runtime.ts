@@ -50,7 +50,7 @@ export function createRuntime(
     wakeUps,
     settings.maxContextBytes,
   );
-  const deferred = new DeferredRuns(store);
+  const deferred = new DeferredRuns(store, node);
   const claims = new ClaimJobs(
     store,
     node,

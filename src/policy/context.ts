@@ -21,12 +21,15 @@ export interface ContextContract {
   schema: JsonSchema;
   /** A context as stored, turned into what the handler gets, or a promise of that. @throws InvalidJobContextError, or rejects with it */
   decode: (stored: JsonValue) => unknown;
+  /** Whether it decides by itself. A validator of the user's own may ask the database. */
+  selfContained: boolean;
 }
 
 /** For templates that name no context: anything JSON can carry. */
 export const ANY_CONTEXT: ContextContract = {
   schema: {},
   decode: (stored) => stored,
+  selfContained: true,
 };
 
 /** @throws InvalidJobSchemaError when the class or the schema is unusable */
@@ -57,6 +60,7 @@ export function narrowed(
       decode(stored);
       return contract.decode(stored);
     },
+    selfContained: contract.selfContained,
   };
 }
 
@@ -85,6 +89,7 @@ function ofSchema(schema: JsonSchema, owner?: string): ContextContract {
       if (violations.length > 0) throw new InvalidJobContextError(violations);
       return stored;
     },
+    selfContained: true,
   };
 }
 
@@ -96,6 +101,7 @@ function ofClass(target: ContextClass, owner?: string): ContextContract {
   return {
     schema,
     decode: (stored) => quick?.(stored) ?? decodeInstance(target, stored),
+    selfContained: quick !== null,
   };
 }
 

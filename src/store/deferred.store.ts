@@ -62,6 +62,46 @@ export function writeLostRuns(
   );
 }
 
+/** The same for a run of which only the number is known. Reads all entries. */
+export function writeDeferredRun(
+  db: Queryable,
+  tables: Tables,
+  runId: string,
+): Promise<number> {
+  return write(
+    db,
+    tables,
+    `e.id = ANY (ARRAY(SELECT id FROM ${tables.entries} WHERE status = 'RUNNING' AND current_job_run_id = $1))`,
+    [runId],
+  );
+}
+
+/**
+ * Gives back entries that this node claimed without hearing of it: each of its heartbeats writes the rows of
+ * those it holds, so what has none for most of a lease is not held. Reads all entries. @returns how many
+ */
+export async function releaseUnheard(
+  db: Queryable,
+  { entries, runs }: Tables,
+  nodeId: string,
+  leaseMs: number,
+): Promise<number> {
+  const [row] = await rows<{ released: number }>(
+    db,
+    `WITH back AS (
+       UPDATE ${entries} e SET status = 'AVAILABLE', retry = e.retry - 1, claimed_by = NULL, claimed_at = NULL,
+         claim_expires_at = NULL, updated_at = clock_timestamp(),
+         current_job_run_id = (SELECT r.id FROM ${runs} r
+                               WHERE r.job_run_identifier = e.job_run_identifier AND r.retry = e.retry - 2)
+       WHERE e.status = 'RUNNING' AND e.claimed_by = $1
+         AND e.claim_expires_at < clock_timestamp() + $2::float8 * interval '0.4 ms'
+       RETURNING e.id
+     ) SELECT count(*)::int AS released FROM back`,
+    [nodeId, leaseMs],
+  );
+  return row?.released ?? 0;
+}
+
 async function write(
   db: Queryable,
   { entries, runs }: Tables,

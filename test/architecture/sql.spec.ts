@@ -30,6 +30,7 @@ it('only enqueue, claim and finish change a status', () => {
   );
   expect(paths(changing)).toEqual([
     'src/store/claim.store.ts',
+    'src/store/deferred.store.ts',
     'src/store/finish.store.ts',
     'src/store/migrations/002-hot-path/claim.ts',
     'src/store/migrations/002-hot-path/end.ts',
@@ -50,12 +51,13 @@ it('only enqueue and claim make what has a status, only they and finish delete i
     'src/store/migrations/apply.ts',
     'src/store/template.store.ts',
   ]);
-  // A claim that is given back takes the run with it that it made.
+  // A claim that is given back takes the run with it that it made; enqueue takes its own entry back where a run of the name turns up.
   expect(paths(deleting)).toEqual([
     'src/store/claim.store.ts',
     'src/store/enqueue.store.ts',
     'src/store/migrations/002-hot-path/end-deferred.ts',
     'src/store/migrations/002-hot-path/end.ts',
+    'src/store/migrations/002-hot-path/enqueue.ts',
     'src/store/template.store.ts',
   ]);
 });

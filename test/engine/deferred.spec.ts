@@ -7,6 +7,7 @@ import {
 import { tablesOf } from '../../src/store/tables.js';
 import { bootApp, type TestApp } from '../support/app.js';
 import { SimpleJob } from '../support/handlers.js';
+import { waitingForLock } from '../support/lock.js';
 
 // A node that ends jobs by the thousand writes their runs' rows with their ends. Whoever looks before, or wants
 // to do something to such a run, finds it as any other.
@@ -191,6 +192,98 @@ it('an operator finds such a run: stop, cancel, remove', async () => {
   expect(await runsOf(removed!)).toMatchObject([
     { id: removed!.jobRunId, status: 'RUNNING' },
   ]);
+});
+
+it('a run is killed and ended by hand by its number, from any node', async () => {
+  const { engine } = bildad;
+  const [killed, failed, completed] = await claimedElsewhere(3);
+  const numberOf = ({ jobRunId }: { jobRunId: string }) => ({ id: jobRunId });
+  expect(await engine.killJob(numberOf(killed!))).toBeNull();
+  expect(await runsOf(killed!)).toMatchObject([{ killRequested: 'killed' }]);
+  expect(
+    await engine.failJob(numberOf(failed!), new Error('by hand')),
+  ).toMatchObject({ id: failed!.jobRunId, reason: 'by hand' });
+  expect(await engine.completeJob(numberOf(completed!), 1)).toMatchObject({
+    id: completed!.jobRunId,
+    output: 1,
+  });
+});
+
+it('its identifier is not free for the moment in which its entry goes and its run comes', async () => {
+  const { engine, dataSource } = bildad;
+  const entry = await engine.enqueueJob(
+    SimpleJob,
+    {},
+    { jobRunIdentifier: 'mine' },
+  );
+  const { claims } = await claimNext(
+    dataSource,
+    tables,
+    { nodeId: 'elsewhere', leaseMs: 60_000 },
+    ['SIMPLE'],
+    1,
+    { deferred: true },
+  );
+  const runner = dataSource.createQueryRunner();
+  await runner.startTransaction();
+  await endDeferred(runner, tables, [{ ...claims[0]!.claimed, output: null }]);
+  const again = Promise.allSettled([
+    engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: 'other' }),
+    engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: 'mine' }),
+  ]);
+  await waitingForLock(bildad, 'enqueue_jobs');
+  await runner.commitTransaction();
+  await runner.release();
+  expect(await again).toMatchObject([
+    { status: 'fulfilled', value: { jobRunIdentifier: 'other' } },
+    { status: 'rejected', reason: { code: 'DUPLICATE_JOB' } },
+  ]);
+  expect(await runsOf(entry)).toHaveLength(1);
+  expect(await entryOf(entry)).toBeNull();
+});
+
+it('a claim whose answer was lost is given back, and costs no retry', async () => {
+  await bildad.jobs.updateJobConfig({ leaseMs: 1_000 });
+  const fast = await bootApp({
+    providers: [SimpleJob],
+    options: { tickInterval: 50 },
+    database: bildad.database,
+  });
+  const query = fast.dataSource.query.bind(fast.dataSource);
+  let lost = 0;
+  vi.spyOn(fast.dataSource, 'query').mockImplementation(
+    async (sql: string, values?: any) => {
+      const answer: unknown[] = await query(sql, values);
+      if (
+        lost ||
+        !sql.includes('claim_job') ||
+        (values as unknown[])?.at(-1) !== true
+      )
+        return answer;
+      lost = answer.length;
+      throw new Error('the connection is gone');
+    },
+  );
+  try {
+    const JOBS = 8_000;
+    await bildad.engine.enqueueJobs(
+      SimpleJob,
+      Array.from({ length: JOBS }, () => ({})),
+      { maxRetries: 0 },
+    );
+    await expect
+      .poll(() => bildad.jobs.getNumberOfJobsInTheQueue(), { timeout: 15_000 })
+      .toBe(0);
+    expect(lost).toBeGreaterThan(0);
+    expect(
+      await bildad.sql(
+        'SELECT result, retry, count(*)::int FROM bildad.job_runs GROUP BY 1, 2',
+      ),
+    ).toEqual([{ result: 'SUCCEEDED', retry: 0, count: JOBS }]);
+  } finally {
+    await fast.close();
+    await bildad.jobs.updateJobConfig({ leaseMs: 15_000 });
+  }
 });
 
 it('a number that is taken is stepped over when the row is written', async () => {

@@ -1,4 +1,5 @@
-import { DuplicateJobError } from 'nestjs-bildad';
+import { ValidateBy } from 'class-validator';
+import { BildadJob, DuplicateJobError } from 'nestjs-bildad';
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { SimpleJob } from '../support/handlers.js';
@@ -100,4 +101,29 @@ it('two batches that want the same identifiers the other way round both get thei
   for (const answer of answers.flat())
     if (answer.status === 'rejected')
       expect(answer.reason).toBeInstanceOf(DuplicateJobError);
+});
+
+it('validators that ask the database do not wait for connections that their own transactions hold', async () => {
+  const { dataSource, engine } = bildad;
+  class Asking {
+    @ValidateBy({
+      name: 'isKnown',
+      async: true,
+      validator: {
+        validate: async () => (await dataSource.query('SELECT 1')).length === 1,
+      },
+    })
+    n!: number;
+  }
+  class AskingJob {
+    runJob(): void {}
+  }
+  BildadJob({ code: 'SIMPLE', context: Asking })(AskingJob);
+  // TypeORM's pool has ten connections unless told otherwise.
+  const all = await Promise.all(
+    Array.from({ length: 30 }, () =>
+      engine.enqueueJobs(AskingJob, [{ n: 1 }, { n: 2 }] as never[]),
+    ),
+  );
+  expect(all.flat()).toHaveLength(60);
 });

@@ -22,6 +22,7 @@ AS $enqueue$
 DECLARE
   moment timestamptz := clock_timestamp();
   open bigint[] := ARRAY(SELECT t.id FROM ${tables.templates} t WHERE t.id = ANY (template_ids) AND t.active FOR KEY SHARE);
+  added_ids bigint[];
 BEGIN
   IF named = '{false}' THEN
     ${insert(tables, '', '')}
@@ -32,7 +33,16 @@ BEGIN
                AND EXISTS (SELECT FROM ${tables.runs} r WHERE r.job_run_identifier = i.identifier))`,
       'ON CONFLICT (job_run_identifier) DO NOTHING',
     )}
+    -- A job that ended meanwhile took its entry away and left a run, which the statement above was too early to see.
+    DELETE FROM ${tables.entries} e
+    WHERE e.id = ANY (added_ids) AND EXISTS (SELECT FROM ${tables.runs} r WHERE r.job_run_identifier = e.job_run_identifier);
+    IF FOUND THEN
+      SELECT array_agg(e.id), array_agg(e.job_run_identifier) INTO added_ids, identifiers
+      FROM (SELECT * FROM ${tables.entries} WHERE id = ANY (added_ids) ORDER BY id) e;
+    END IF;
   END IF;
+  ids := array_to_string(added_ids, ',');
+  IF cardinality(added_ids) = cardinality(new_identifiers) THEN identifiers := NULL; END IF;
   now_ms := date_part('epoch', moment) * 1000;
 END $enqueue$`;
 
@@ -56,5 +66,4 @@ const insert = (
     ${onConflict}
     RETURNING e.id, e.job_run_identifier
   )
-  SELECT string_agg(a.id::text, ','), CASE WHEN count(*) < cardinality(new_identifiers) THEN array_agg(a.job_run_identifier) END
-  INTO ids, identifiers FROM added a;`;
+  SELECT array_agg(a.id), array_agg(a.job_run_identifier) INTO added_ids, identifiers FROM added a;`;
