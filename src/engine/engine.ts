@@ -8,7 +8,7 @@ import { BEATS_PER_LEASE, type Heartbeat } from './heartbeat.js';
 import type { Killer } from './killer.js';
 import type { Listener } from './listener.js';
 import type { Slots } from './slots.js';
-import { every, once, within, type Ticker } from './timers.js';
+import { everyOffBeat, once, within, type Ticker } from './timers.js';
 import type { WakeUps } from './wake-ups.js';
 
 const SWEEP_MS = 1_000;
@@ -46,7 +46,7 @@ export class Engine {
     const startsByItself = role !== 'producer' && tickMs !== false;
     this.wakeUps.start(startsByItself ? () => this.wake() : undefined);
     if (role === 'producer') return;
-    this.running.push(every(SWEEP_MS, () => void this.killer.sweep()));
+    this.running.push(everyOffBeat(SWEEP_MS, () => void this.killer.sweep()));
     this.beatLater();
     this.processes.watch({ added: () => this.beatInTime() });
     if (tickMs === false) return;

@@ -16,6 +16,15 @@ export function every(ms: number, work: () => void): () => void {
   return () => clearInterval(interval);
 }
 
+/** The same, half a turn out of step with others of its length, so that they need not a connection each at once. */
+export function everyOffBeat(ms: number, work: () => void): () => void {
+  let stop = once(ms / 2, () => {
+    work();
+    stop = every(ms, work);
+  });
+  return () => stop();
+}
+
 /** @returns how to stop it */
 export function once(ms: number, work: () => void): () => void {
   const timeout = setTimeout(work, Math.min(ms, LONGEST_TIMER_MS));

@@ -12,7 +12,7 @@ import {
 import { Gather } from './gather.js';
 import type { Store } from './store.js';
 
-const RUNS_PER_STATEMENT = 500;
+const RUNS_PER_STATEMENT = 1_000;
 
 /**
  * Runs whose rows are written late. A node that ends jobs by the thousand claims entries without writing
