@@ -12,7 +12,6 @@ import {
 import { Gather } from './gather.js';
 import type { Store } from './store.js';
 
-/** Larger ones were slower: with 1,000 a drain from cold took half as long again. */
 const RUNS_PER_STATEMENT = 500;
 
 /**

@@ -30,7 +30,7 @@ CREATE OR REPLACE FUNCTION ${claim} (
   identifier text, retry_number integer, context jsonb, urgency integer, retries integer, uncounted integer,
   allowed_ms float8, backoff_data jsonb, due_at_ms float8, now_ms float8
 ) LANGUAGE plpgsql ROWS 100
-  SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET enable_mergejoin = off
+  SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET enable_mergejoin = off
 AS $claim$
 DECLARE
   moment timestamptz := clock_timestamp();

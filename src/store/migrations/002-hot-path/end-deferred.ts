@@ -11,7 +11,7 @@ import { LONGEST_MS } from './claim.js';
 export const endDeferredFunction = ({ entries, runs, endDeferred }: Tables) => `
 CREATE OR REPLACE FUNCTION ${endDeferred} (entry_ids bigint[], run_ids bigint[], outputs jsonb, OUT ended_ids text)
 LANGUAGE plpgsql
-  SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+  SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $end$
 DECLARE
   moment timestamptz := clock_timestamp();

@@ -18,7 +18,7 @@ CREATE OR REPLACE FUNCTION ${end} (
   reopen boolean[], delays_ms float8[], uncounted boolean[], only_if_expired boolean[],
   OUT ended_ids text, OUT removed_ids text, OUT reopened_ids text
 ) LANGUAGE plpgsql
-  SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+  SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $end$
 DECLARE
   moment timestamptz := clock_timestamp();

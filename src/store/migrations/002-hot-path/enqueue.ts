@@ -17,7 +17,7 @@ CREATE OR REPLACE FUNCTION ${tables.enqueue} (
   retries integer[], contexts jsonb, backoffs jsonb, run_ats timestamptz[], delays_ms float8[], retry_ofs bigint[],
   OUT ids text, OUT identifiers text[], OUT now_ms float8
 ) LANGUAGE plpgsql
-  SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+  SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $enqueue$
 DECLARE
   moment timestamptz := clock_timestamp();

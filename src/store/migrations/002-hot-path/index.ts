@@ -15,7 +15,9 @@ import { enqueueFunction } from './enqueue.js';
  * and updated into every index of the history anew: 28 µs of server time a job from claim to end against 45.
  *
  * The hot statements are functions: their plans are cached in the session whatever lies between
- * (PgBouncer), and held to the indexes whatever the statistics say.
+ * (PgBouncer), and held to the indexes whatever the statistics say. Generic from the first call: planned for
+ * the arrays they were given, the first ends of a session put the queue outside and the array inside of a
+ * nested loop, which took 280 ms for 1,000 of 30,000 entries, and 20 ms the other way round.
  */
 export const hotPath: MigrationStep = {
   version: 2,
