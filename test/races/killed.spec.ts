@@ -164,11 +164,11 @@ it(
     const left = await jobs.getNumberOfJobsInTheQueue();
     expect(left).toBeGreaterThan(0);
     await everyJobSucceeds(JOBS, 0);
-    // What it had in hand counts as lost with it, and nothing else was tried twice.
+    // What it had in hand counts as lost with it: a claim ahead, one under way, and ends not recorded yet.
     const [retried] = await sql(
       `SELECT count(*)::int AS n FROM bildad.job_runs WHERE reason = 'Expired'`,
     );
-    expect(retried.n).toBeLessThanOrEqual(2_000);
+    expect(retried.n).toBeLessThanOrEqual(4_000);
   },
 );
 
