@@ -15,6 +15,8 @@ import { LONGEST_TIMER_MS, within } from './timers.js';
  */
 export class Killer {
   private readonly alarms = new Map<JobProcess, NodeJS.Timeout>();
+  private readonly unarmed: JobProcess[] = [];
+  private closed = false;
   private sweeping: Promise<void> | undefined;
 
   constructor(
@@ -28,8 +30,7 @@ export class Killer {
     private readonly graceMs: number,
   ) {
     processes.watch({
-      added: (process) =>
-        this.arm(process, performance.now() + process.run.timeoutMs),
+      added: (process) => this.armSoon(process),
       removed: (process) => this.disarm(process),
     });
   }
@@ -55,6 +56,7 @@ export class Killer {
 
   /** Lets all alarms go; a handler that never ends must not keep the process alive. */
   close(): void {
+    this.closed = true;
     for (const process of this.alarms.keys()) this.disarm(process);
   }
 
@@ -87,6 +89,16 @@ export class Killer {
       jobRunId,
     );
     if (facts) await this.door.finish(facts, reason);
+  }
+
+  /** Jobs that end in the turn of the event loop they begin in are spared a timer. */
+  private armSoon(process: JobProcess): void {
+    if (this.unarmed.push(process) === 1)
+      setImmediate(() => {
+        for (const one of this.unarmed.splice(0))
+          if (!one.isSettled && !this.closed)
+            this.arm(one, performance.now() + one.run.timeoutMs - one.ageMs);
+      });
   }
 
   private arm(process: JobProcess, at: number): void {

@@ -14,6 +14,12 @@ const MOST_UNRECORDED = 2_000;
 /** A pass waits so long for the jobs it starts to be checked: one that hangs does not stop the others. */
 const LAUNCH_MS = 1_000;
 
+/**
+ * Launches in one turn of the event loop. Jobs that take microseconds begin and end in one, and a thousand in a
+ * row kept the next claim from being sent for 10 ms of each 40.
+ */
+const TURN = 100;
+
 /** What became of one job in a pass. */
 export type JobOutcome =
   { ok: true; jobRun: JobRun } | { ok: false; error: unknown };
@@ -31,6 +37,8 @@ export class Slots {
   private woken = false;
   private lookAnew = false;
   private readonly launching = new Set<Promise<JobRun>>();
+  /** Launched from ahead in this turn. */
+  private begun = 0;
 
   constructor(
     private readonly claims: ClaimJobs,
@@ -162,12 +170,20 @@ export class Slots {
   }
 
   private launchAhead(): void {
-    while (this.free > 0 && !this.node.closing) {
+    while (this.free > 0 && !this.node.closing && this.begun < TURN) {
       const claim = this.ahead.next();
       if (!claim) return;
+      if (this.begun++ === 0) setImmediate(this.nextTurn);
       this.runs.begin(claim.claimed);
     }
   }
+
+  private readonly nextTurn = (): void => {
+    const paused = this.begun >= TURN;
+    this.begun = 0;
+    // Should a claim fail, the next tick says so.
+    if (paused) void this.refill()?.catch(() => undefined);
+  };
 
   /** Holds a slot from the call on. Never rejects. */
   private async launchOne(claim: Claim): Promise<JobOutcome> {

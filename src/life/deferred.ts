@@ -23,8 +23,7 @@ export class DeferredRuns {
   private readonly ends = new Gather<DeferredEnd, boolean>({
     most: RUNS_PER_STATEMENT,
     bytesOf: ({ output }) => output?.length ?? 0,
-    write: (ends) =>
-      endDeferred(this.store.dataSource, this.store.tables, ends),
+    write: (ends) => this.endAll(ends),
     isSomeonesFault: mayBeOnes,
   });
   private readonly rows = new Gather<string, void>({
@@ -59,13 +58,20 @@ export class DeferredRuns {
   }
 
   /** Ends a run that succeeded. @returns false when it is not to be ended this way: its row is there, or it is not this run's turn */
-  async end(run: RunFacts, output: string | null): Promise<boolean> {
-    const { jobRunId, jobQueueEntryId } = run;
+  end(
+    { jobRunId, jobQueueEntryId }: RunFacts,
+    output: string | null,
+  ): Promise<boolean> {
+    return this.ends.add({ jobRunId, jobQueueEntryId, output });
+  }
+
+  private async endAll(ends: DeferredEnd[]): Promise<boolean[]> {
     try {
-      return await this.ends.add({ jobRunId, jobQueueEntryId, output });
+      return await endDeferred(this.store.dataSource, this.store.tables, ends);
     } catch (error) {
       // Alone, and with a row to write to, it can be told what is wrong with it.
-      if (isDataError(error) || isTaken(error)) return false;
+      if (ends.length === 1 && (isDataError(error) || isTaken(error)))
+        return [false];
       throw error;
     }
   }

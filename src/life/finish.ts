@@ -48,22 +48,29 @@ export class FinishDoor {
     outcome: Outcome,
     { onlyIfExpired = false } = {},
   ): Promise<EntryFate | null> {
-    return run.deferred
-      ? this.finishDeferred(run, outcome)
-      : this.end(run, outcome, onlyIfExpired);
+    if (!run.deferred) return this.end(run, outcome, onlyIfExpired);
+    return outcome.kind === 'completed'
+      ? this.endDeferred(run, outcome)
+      : this.writeAndEnd(run, outcome);
   }
 
-  private async finishDeferred(
+  private endDeferred(
+    run: RunFacts,
+    outcome: Extract<Outcome, { kind: 'completed' }>,
+  ): Promise<EntryFate | null> {
+    return this.deferred
+      .end(run, storableOutput(outcome.output))
+      .then((landed) => {
+        if (!landed) return this.writeAndEnd(run, outcome);
+        this.tell(run, outcome, 'removed');
+        return 'removed';
+      });
+  }
+
+  private async writeAndEnd(
     run: RunFacts,
     outcome: Outcome,
   ): Promise<EntryFate | null> {
-    if (outcome.kind === 'completed') {
-      const { output } = this.verdict(run, outcome);
-      if (await this.deferred.end(run, output)) {
-        this.tell(run, outcome, 'removed');
-        return 'removed';
-      }
-    }
     await this.deferred.write([run]);
     return this.end(run, outcome, false);
   }
@@ -113,17 +120,22 @@ export class FinishDoor {
     landed: EntryFate | null,
   ): void {
     const { jobRunId, jobRunIdentifier, templateCode, retry } = run;
-    const event = { jobRunId, jobRunIdentifier, templateCode, retry };
     if (!landed)
       return this.events.emit('run.finishLost', {
-        ...event,
+        jobRunId,
+        jobRunIdentifier,
+        templateCode,
+        retry,
         outcome: outcome.kind,
       });
     this.events.emit('run.finished', {
-      ...event,
+      jobRunId,
+      jobRunIdentifier,
+      templateCode,
+      retry,
       outcome: outcome.kind,
       entry: landed,
-      ...(outcome.kind === 'failed' && { errorName: nameOf(outcome.error) }),
+      errorName: outcome.kind === 'failed' ? nameOf(outcome.error) : undefined,
     });
   }
 }

@@ -15,7 +15,6 @@ import type {
   RegisteredHandler,
 } from '../runner/handler-registry.js';
 import { JobProcess } from '../runner/job-process.js';
-import { Once } from '../runner/once.js';
 import type { ProcessRegistry } from '../runner/process-registry.js';
 import { Execution, identityOf } from './execution.js';
 import type { FinishDoor } from './finish.js';
@@ -26,14 +25,11 @@ const LONGEST_PAUSE_MS = 1_000;
 /** Told that the handler runs, or why it does not, or that its process is over: the first time counts. */
 type Launched = (refused?: Error) => void;
 
-/** What becomes of the entry of a run, null when somebody else ended the run. */
-type End = Once<EntryFate | null>;
-
 /** Claimed runs become processes here, and each process's outcome goes to the finish. */
 export class RunJobs {
   /** By run: processes that hold a slot, and those whose end is not in the database yet. */
-  private readonly lives = new Map<string, { run: ClaimedRun; end: End }>();
-  private readonly unrecorded = new Set<End>();
+  private readonly lives = new Map<string, JobProcess>();
+  private readonly unrecorded = new Set<JobProcess>();
   private readonly giveUp = new AbortController();
 
   constructor(
@@ -59,7 +55,7 @@ export class RunJobs {
         told = true;
         if (!refused) return resolve();
         const life = this.lives.get(run.jobRunId);
-        if (life) life.end.whenever(() => reject(refused));
+        if (life) life.recorded.whenever(() => reject(refused));
         else reject(refused);
       });
       if (!begun)
@@ -78,7 +74,7 @@ export class RunJobs {
    * timeout, kill and heartbeat cover a validator that hangs.
    * @returns false when the run has a process already, which goes on
    */
-  begin(run: ClaimedRun, launched: Launched = () => undefined): boolean {
+  begin(run: ClaimedRun, launched?: Launched): boolean {
     const handler = this.handlers.get(run.templateCode);
     if (!handler) {
       void this.giveBack(run, launched);
@@ -89,52 +85,57 @@ export class RunJobs {
       return false;
     // Before it starts and anybody hears of it: a listener may kill it at once.
     this.follow(process);
-    process.decided.whenever(() => launched());
-    process.start(() => this.work(process, handler, launched));
+    if (launched) process.decided.whenever(() => launched());
+    void this.carryOut(process, handler, launched);
     return true;
   }
 
-  private async work(
+  /** Never rejects. */
+  private async carryOut(
     process: JobProcess,
     handler: RegisteredHandler<ContextContract>,
-    launched: Launched,
-  ): Promise<Outcome> {
-    const { operatorSchema, templateCode, jobContext } = process.run;
-    let context: unknown;
+    launched?: Launched,
+  ): Promise<void> {
+    let checked = false;
+    let outcome: Outcome;
     try {
+      const { operatorSchema, templateCode, jobContext } = process.run;
       const contract = narrowed(handler.contract, operatorSchema, templateCode);
-      context = contract.decode(jobContext);
+      let context: unknown = contract.decode(jobContext);
       if (context instanceof Promise) context = await context;
+      checked = true;
+      process.throwIfStopping();
+      let instance = handler.resolve();
+      if (instance instanceof Promise) instance = await instance;
+      this.events.emit('run.started', identityOf(process.run));
+      launched?.();
+      const output = await instance.runJob(
+        context,
+        new Execution(process, this.events, this.loggerFor),
+      );
+      outcome = { kind: 'completed', output };
     } catch (error) {
-      launched(error as Error);
-      return error instanceof InvalidJobContextError
-        ? { kind: 'invalidContext', error }
-        : { kind: 'failed', error };
+      if (!checked) launched?.(error as Error);
+      outcome =
+        !checked && error instanceof InvalidJobContextError
+          ? { kind: 'invalidContext', error }
+          : { kind: 'failed', error };
     }
-    process.throwIfStopping();
-    let instance = handler.resolve();
-    if (instance instanceof Promise) instance = await instance;
-    this.events.emit('run.started', identityOf(process.run));
-    launched();
-    const output = await instance.runJob(
-      context,
-      new Execution(process, this.events, this.loggerFor),
-    );
-    return { kind: 'completed', output };
+    process.settle(outcome);
   }
 
-  private async giveBack(run: ClaimedRun, launched: Launched): Promise<void> {
+  private async giveBack(run: ClaimedRun, launched?: Launched): Promise<void> {
     try {
       await this.door.finish(run, { kind: 'interrupted' });
     } catch (error) {
-      return launched(error as Error);
+      return launched?.(error as Error);
     }
-    launched(new JobHandlerNotFoundError(run.templateCode));
+    launched?.(new JobHandlerNotFoundError(run.templateCode));
   }
 
   /** What becomes of the entry of a run on this node, null when somebody else ended the run; undefined when it is not here. */
   endOf(jobRunId: string): Promise<EntryFate | null> | undefined {
-    return this.lives.get(jobRunId)?.end.promise;
+    return this.lives.get(jobRunId)?.recorded.promise;
   }
 
   /** The runs this node answers for. */
@@ -149,7 +150,9 @@ export class RunJobs {
 
   /** Resolves when every outcome known so far has been recorded, or given up. */
   async recorded(): Promise<void> {
-    await Promise.all([...this.unrecorded].map((end) => end.promise));
+    await Promise.all(
+      [...this.unrecorded].map(({ recorded }) => recorded.promise),
+    );
   }
 
   /** Stops trying to record outcomes: the leases will do the rest. */
@@ -159,27 +162,18 @@ export class RunJobs {
 
   /** The slot is free as soon as the handler has ended; its outcome is recorded meanwhile. */
   private follow(process: JobProcess): void {
-    const end: End = new Once();
-    this.lives.set(process.jobRunId, { run: process.run, end });
+    this.lives.set(process.jobRunId, process);
     process.decided.whenever((outcome) => {
-      this.unrecorded.add(end);
-      void this.record(process, outcome).then((fate) => {
-        this.unrecorded.delete(end);
-        if (process.isSettled) this.lives.delete(process.jobRunId);
-        end.happen(fate);
-      });
+      this.unrecorded.add(process);
+      void this.record(process, outcome);
       if (process.isSettled) this.processes.remove(process);
-      else void this.outlive(process, outcome, end);
+      else void this.outlive(process, outcome);
     });
   }
 
   /** An abandoned handler keeps its slot until it ends, so that a node is not overrun by what it cannot stop. */
-  private async outlive(
-    process: JobProcess,
-    { kind }: Outcome,
-    end: End,
-  ): Promise<void> {
-    await end.promise;
+  private async outlive(process: JobProcess, { kind }: Outcome): Promise<void> {
+    await process.recorded.promise;
     this.events.emit('process.abandoned', {
       ...identityOf(process.run),
       outcome: kind,
@@ -190,14 +184,17 @@ export class RunJobs {
     this.processes.remove(process);
   }
 
-  /** An outcome is decided once; while the database is away it waits. */
-  private record(
-    process: JobProcess,
-    outcome: Outcome,
-  ): Promise<EntryFate | null> {
-    return this.door
-      .finish(process.run, outcome)
-      .catch((error: unknown) => this.recordLater(process, outcome, error));
+  /** An outcome is decided once; while the database is away it waits. Never rejects. */
+  private async record(process: JobProcess, outcome: Outcome): Promise<void> {
+    let fate: EntryFate | null;
+    try {
+      fate = await this.door.finish(process.run, outcome);
+    } catch (error) {
+      fate = await this.recordLater(process, outcome, error);
+    }
+    this.unrecorded.delete(process);
+    if (process.isSettled) this.lives.delete(process.jobRunId);
+    process.recorded.happen(fate);
   }
 
   private async recordLater(

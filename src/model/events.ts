@@ -1,4 +1,3 @@
-import { EventEmitter } from 'node:events';
 import type { OutcomeKind } from './outcome.js';
 
 interface RunEvent {
@@ -46,9 +45,17 @@ export interface JobEventMap {
   'engine.error': [{ doing: string; error: unknown }];
 }
 
-/** Typed events of one engine. A listener that throws is reported, and harms nobody else. */
+type Listener = (payload: never) => void;
+
+/**
+ * Typed events of one engine. A listener that throws is reported, and harms nobody else. The lists are never
+ * changed, only replaced: an emitter that copies its list for each event took 0.3 µs a job.
+ */
 export class JobEvents {
-  private readonly emitter = new EventEmitter().setMaxListeners(0);
+  private readonly listeners = new Map<
+    keyof JobEventMap,
+    readonly Listener[]
+  >();
 
   on<E extends keyof JobEventMap>(
     event: E,
@@ -58,23 +65,34 @@ export class JobEvents {
       if (event !== 'engine.error')
         this.emit('engine.error', { doing: `a listener of ${event}`, error });
     };
-    const guarded = (...payload: JobEventMap[E]) => {
+    const guarded = (payload: JobEventMap[E][0]) => {
       try {
-        const result = listener(...payload);
+        const result = (listener as (payload: JobEventMap[E][0]) => unknown)(
+          payload,
+        );
         if (result instanceof Promise) result.catch(report);
       } catch (error) {
         report(error);
       }
     };
-    this.emitter.on(event, guarded as (...args: unknown[]) => void);
+    this.listeners.set(event, [...this.of(event), guarded]);
     return () =>
-      this.emitter.off(event, guarded as (...args: unknown[]) => void);
+      void this.listeners.set(
+        event,
+        this.of(event).filter((one) => one !== guarded),
+      );
   }
 
   emit<E extends keyof JobEventMap>(
     event: E,
-    ...payload: JobEventMap[E]
+    payload: JobEventMap[E][0],
   ): void {
-    this.emitter.emit(event, ...payload);
+    for (const listener of this.of(event)) listener(payload as never);
+  }
+
+  private of(event: keyof JobEventMap): readonly Listener[] {
+    return this.listeners.get(event) ?? NOBODY;
   }
 }
+
+const NOBODY: readonly Listener[] = [];

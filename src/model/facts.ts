@@ -22,7 +22,6 @@ export interface RunFacts {
 /** A run that this node has claimed and may launch. */
 export interface ClaimedRun extends RunFacts {
   jobTemplateId: string;
-  jobProcessName: string;
   jobContext: JsonValue;
   /** A schema that an operator gave the template, on top of what the handler's class demands. */
   operatorSchema: JsonSchema | null;
@@ -30,3 +29,10 @@ export interface ClaimedRun extends RunFacts {
   /** By the database's clock. */
   timeoutAtMs: number;
 }
+
+/** Unique among all runs. */
+export const processName = ({
+  jobRunIdentifier,
+  retry,
+}: Pick<RunFacts, 'jobRunIdentifier' | 'retry'>) =>
+  `${jobRunIdentifier}#${retry}`;

@@ -1,5 +1,6 @@
 import { JobKilledError, JobTimeoutError } from '../model/errors.js';
-import type { ClaimedRun } from '../model/facts.js';
+import type { EntryFate } from '../model/events.js';
+import { processName, type ClaimedRun } from '../model/facts.js';
 import type { Outcome } from '../model/outcome.js';
 import { Once } from './once.js';
 
@@ -12,7 +13,7 @@ export type StopReason = Extract<
 /**
  * A handler at work on this node.
  *
- * Its life: it is registered, then started, then it settles. Meanwhile it may be told to stop: its
+ * Its life: it is registered, its handler works, then it settles. Meanwhile it may be told to stop: its
  * signal aborts, and the stop reason will be the outcome whatever the handler does, except that a
  * handler interrupted by a shutdown which still returns has completed. If it does not settle within
  * the grace period it is abandoned: the outcome is decided without it, and the process keeps its
@@ -21,19 +22,20 @@ export type StopReason = Extract<
 export class JobProcess {
   /** How the run ends, with or without the handler. */
   readonly decided = new Once<Outcome>();
+  /** Its end is in the database: what became of its entry, or null when somebody else had ended the run. */
+  readonly recorded = new Once<EntryFate | null>();
   private readonly startedTicking = performance.now();
   private readonly ended = new Once<void>();
   private controller?: AbortController;
   private abortReason?: Error;
   private stopReason?: StopReason;
-  private started = false;
   private fencedOff = false;
 
   constructor(readonly run: ClaimedRun) {}
 
   /** Unique among all runs: the identifier and the retry number. */
   get name(): string {
-    return this.run.jobProcessName;
+    return processName(this.run);
   }
 
   get jobRunId(): string {
@@ -94,11 +96,14 @@ export class JobProcess {
     return this.decided.happened;
   }
 
-  /** Does the work, which says itself how it ended. Never throws, never rejects. */
-  start(work: () => Promise<Outcome>): void {
-    if (this.started) return;
-    this.started = true;
-    void this.carryOut(work);
+  /** The handler itself has ended, or did not get to start. */
+  settle(outcome: Outcome): void {
+    this.ended.happen();
+    const stopped =
+      this.stopReason?.kind === 'interrupted' && outcome.kind === 'completed'
+        ? undefined
+        : this.stopReason;
+    this.decided.happen(stopped ?? outcome);
   }
 
   /**
@@ -130,21 +135,6 @@ export class JobProcess {
   private abort(reason: Error): void {
     this.abortReason ??= reason;
     this.controller?.abort(this.abortReason);
-  }
-
-  private async carryOut(work: () => Promise<Outcome>): Promise<void> {
-    let outcome: Outcome;
-    try {
-      outcome = await work();
-    } catch (error) {
-      outcome = { kind: 'failed', error };
-    }
-    this.ended.happen();
-    const stopped =
-      this.stopReason?.kind === 'interrupted' && outcome.kind === 'completed'
-        ? undefined
-        : this.stopReason;
-    this.decided.happen(stopped ?? outcome);
   }
 
   private errorFor({ kind }: StopReason): Error {

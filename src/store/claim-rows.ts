@@ -1,4 +1,5 @@
-import type { ClaimedRun } from '../model/facts.js';
+import { processName, type ClaimedRun } from '../model/facts.js';
+import type { JsonValue } from '../model/json.js';
 import { JobRunStatus } from '../model/status.js';
 import { asRun } from './columns.js';
 import type { JobRun } from './entities/index.js';
@@ -46,7 +47,6 @@ export function asClaim(row: ClaimRow): Claim {
     jobTemplateId,
     jobQueueEntryId,
     retry,
-    jobProcessName,
     jobContext,
   } = run;
   return {
@@ -63,7 +63,6 @@ export function asClaim(row: ClaimRow): Claim {
       backoff,
       timeoutMs,
       timeoutAtMs,
-      jobProcessName,
       jobContext,
       operatorSchema,
       deferred: false,
@@ -71,37 +70,92 @@ export function asClaim(row: ClaimRow): Claim {
   };
 }
 
-export interface NextRow extends ClaimedRun {
+/** Entries claimed together that differ in nothing but these texts, in which the n-th value is the n-th entry's. */
+export interface ClaimedGroup extends Pick<
+  ClaimedRun,
+  | 'jobTemplateId'
+  | 'templateCode'
+  | 'operatorSchema'
+  | 'backoff'
+  | 'retry'
+  | 'maxRetries'
+  | 'uncountedRuns'
+  | 'timeoutMs'
+> {
   priority: number;
-  dueAtMs: number;
+  /** Numbers, between commas. */
+  runIds: string;
+  entryIds: string;
+  /** JSON lists. */
+  identifiers: string;
+  contexts: string;
+  /** When they became due: milliseconds since 1970, between commas. */
+  duesMs: string;
   nowMs: number;
 }
 
-/** Its times are of one moment: reading four of them a row was a tenth of a claim's cost on this side. */
-export class NextClaim implements Claim {
-  readonly claimed: ClaimedRun;
+/** In the order of their runs. */
+export function claimsOf(
+  groups: ClaimedGroup[],
+  claimer: Claimer,
+  deferred: boolean,
+): NextClaim[] {
+  const claims = groups.flatMap((group) => {
+    const runIds = group.runIds.split(',');
+    const entryIds = group.entryIds.split(',');
+    const identifiers = JSON.parse(group.identifiers) as string[];
+    const contexts = JSON.parse(group.contexts) as JsonValue[];
+    const timeoutAtMs = group.nowMs + Math.min(group.timeoutMs, LONGEST_MS);
+    return runIds.map(
+      (jobRunId, index) =>
+        new NextClaim(group, index, claimer, {
+          jobRunId,
+          jobQueueEntryId: entryIds[index]!,
+          jobRunIdentifier: identifiers[index]!,
+          jobTemplateId: group.jobTemplateId,
+          templateCode: group.templateCode,
+          retry: group.retry,
+          maxRetries: group.maxRetries,
+          uncountedRuns: group.uncountedRuns,
+          backoff: group.backoff,
+          deferred,
+          jobContext: contexts[index]!,
+          operatorSchema: group.operatorSchema,
+          timeoutMs: group.timeoutMs,
+          timeoutAtMs,
+        }),
+    );
+  });
+  // Ids are bigints as text: of two positive ones the longer is the larger.
+  return claims.sort((one, other) => {
+    const a = one.claimed.jobRunId;
+    const b = other.claimed.jobRunId;
+    return a.length - b.length || (a < b ? -1 : 1);
+  });
+}
 
+class NextClaim implements Claim {
   constructor(
-    private readonly row: NextRow,
+    private readonly group: ClaimedGroup,
+    private readonly index: number,
     private readonly claimer: Claimer,
-    deferred: boolean,
-  ) {
-    row.deferred = deferred;
-    row.jobProcessName = `${row.jobRunIdentifier}#${row.retry}`;
-    row.timeoutAtMs = row.nowMs + Math.min(row.timeoutMs, LONGEST_MS);
-    this.claimed = row;
+    readonly claimed: ClaimedRun,
+  ) {}
+
+  get priority(): number {
+    return this.group.priority;
   }
 
   jobRun(): JobRun {
-    const { claimed, claimer, row } = this;
-    const startedAt = new Date(row.nowMs);
+    const { claimed, claimer, group } = this;
+    const startedAt = new Date(group.nowMs);
     return asRun({
       id: claimed.jobRunId,
       jobTemplateId: claimed.jobTemplateId,
       jobQueueEntryId: claimed.jobQueueEntryId,
       jobRunIdentifier: claimed.jobRunIdentifier,
       retry: claimed.retry,
-      jobProcessName: claimed.jobProcessName,
+      jobProcessName: processName(claimed),
       nodeId: claimer.nodeId,
       status: JobRunStatus.RUNNING,
       result: null,
@@ -110,10 +164,10 @@ export class NextClaim implements Claim {
       output: null,
       jobContext: claimed.jobContext,
       killRequested: null,
-      availableAt: new Date(row.dueAtMs),
+      availableAt: new Date(Number(group.duesMs.split(',')[this.index])),
       startedAt,
       timeoutAt: new Date(claimed.timeoutAtMs),
-      expiresAt: new Date(row.nowMs + claimer.leaseMs),
+      expiresAt: new Date(group.nowMs + claimer.leaseMs),
       endedAt: null,
       insertedAt: startedAt,
       updatedAt: startedAt,

@@ -1,10 +1,10 @@
 import {
   asClaim,
-  NextClaim,
+  claimsOf,
   type Claim,
   type Claimer,
   type ClaimRow,
-  type NextRow,
+  type ClaimedGroup,
 } from './claim-rows.js';
 import { operatorSchema, runColumns } from './columns.js';
 import { isTaken } from './database-error.js';
@@ -25,7 +25,7 @@ export interface ClaimedEntry {
 
 /**
  * Claims up to `limit` due entries of the templates with these codes by priority, then age, in one
- * statement whatever the number (`migrations/002-hot-path/claim`).
+ * statement whatever the number (`migrations/003-claims-by-kind`).
  */
 export async function claimNext(
   db: Queryable,
@@ -36,12 +36,12 @@ export async function claimNext(
   { after = null, deferred = false }: NextOptions = {},
 ): Promise<{ claims: Claim[]; last: ClaimedEntry | null }> {
   try {
-    const claimed = await rows<NextRow>(
+    const groups = await rows<ClaimedGroup>(
       db,
-      `SELECT run_id::text AS "jobRunId", entry_id::text AS "jobQueueEntryId", template_id::text AS "jobTemplateId",
-         template_code AS "templateCode", operator_schema AS "operatorSchema", identifier AS "jobRunIdentifier",
-         retry_number AS retry, context AS "jobContext", urgency AS priority, retries AS "maxRetries",
-         uncounted AS "uncountedRuns", allowed_ms AS "timeoutMs", backoff_data AS backoff, due_at_ms AS "dueAtMs", now_ms AS "nowMs"
+      `SELECT template_id::text AS "jobTemplateId", template_code AS "templateCode", operator_schema AS "operatorSchema",
+         backoff_data AS backoff, retry_number AS retry, urgency AS priority, retries AS "maxRetries",
+         uncounted AS "uncountedRuns", allowed_ms AS "timeoutMs", run_ids AS "runIds", entry_ids AS "entryIds",
+         identifiers, contexts, dues_ms AS "duesMs", now_ms AS "nowMs"
        FROM ${tables.claim} ($1, $2, $3, $4, $5, $6, $7)`,
       [
         claimer.nodeId,
@@ -53,10 +53,13 @@ export async function claimNext(
         deferred,
       ],
     );
-    const last = claimed.at(-1);
+    const claims = claimsOf(groups, claimer, deferred);
+    const last = claims.at(-1);
     return {
-      claims: claimed.map((row) => new NextClaim(row, claimer, deferred)),
-      last: last ? { id: last.jobQueueEntryId, priority: last.priority } : null,
+      claims,
+      last: last
+        ? { id: last.claimed.jobQueueEntryId, priority: last.priority }
+        : null,
     };
   } catch (error) {
     if (!isTaken(error)) throw error;

@@ -10,6 +10,8 @@ export interface Tables {
   versions: string;
   /** Functions. `pick` is what a claim that steps over taken run numbers looks with. */
   pick: string;
+  /** What 0.2 claims with. */
+  claimByRow: string;
   claim: string;
   end: string;
   endDeferred: string;
@@ -27,7 +29,8 @@ export function tablesOf(schema: string): Tables {
     runIds: named('job_runs_id_seq'),
     versions: named('schema_versions'),
     pick: named('pick_job_queue_entries'),
-    claim: named('claim_job_queue_entries'),
+    claimByRow: named('claim_job_queue_entries'),
+    claim: named('claim_jobs'),
     end: named('end_job_runs'),
     endDeferred: named('end_deferred_job_runs'),
     enqueue: named('enqueue_jobs'),

@@ -34,6 +34,7 @@ it('only enqueue, claim and finish change a status', () => {
     'src/store/finish.store.ts',
     'src/store/migrations/002-hot-path/claim.ts',
     'src/store/migrations/002-hot-path/end.ts',
+    'src/store/migrations/003-claims-by-kind.ts',
   ]);
 });
 
@@ -48,6 +49,7 @@ it('only enqueue and claim make what has a status, only they and finish delete i
     'src/store/migrations/002-hot-path/claim.ts',
     'src/store/migrations/002-hot-path/end-deferred.ts',
     'src/store/migrations/002-hot-path/enqueue.ts',
+    'src/store/migrations/003-claims-by-kind.ts',
     'src/store/migrations/apply.ts',
     'src/store/template.store.ts',
   ]);

@@ -110,7 +110,7 @@ it(
       [first!.jobRunIdentifier],
     );
     const victim = await startWorker(database.url);
-    await waitingForLock(bildad, 'claim_job_queue_entries');
+    await waitingForLock(bildad, 'claim_jobs');
     await victim.kill();
     await inTheWay.rollbackTransaction();
     await inTheWay.release();

@@ -21,9 +21,9 @@ export const claimFunction = ({
   runs,
   runIds,
   templates,
-  claim,
+  claimByRow,
 }: Tables) => `
-CREATE OR REPLACE FUNCTION ${claim} (
+CREATE OR REPLACE FUNCTION ${claimByRow} (
   node text, lease_ms float8, codes text[], most integer, after_priority integer, after_id bigint, deferred boolean
 ) RETURNS TABLE (
   run_id bigint, entry_id bigint, template_id bigint, template_code text, operator_schema jsonb,

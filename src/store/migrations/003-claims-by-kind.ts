@@ -1,0 +1,114 @@
+import type { Tables } from '../tables.js';
+import { LONGEST_MS } from './002-hot-path/claim.js';
+import type { MigrationStep } from './step.js';
+
+/**
+ * Claims answer with a row for each kind of entry instead of one for each entry: what differs from entry to
+ * entry comes as a text of values. 1,000 claims take 1.6 µs of the node's time each to read instead of 5.8, and
+ * leave it a third of the objects, at the same price for the server. The function of before stays for nodes of
+ * before.
+ */
+export const claimsByKind: MigrationStep = {
+  version: 3,
+  name: 'ClaimsByKind',
+  timestamp: 1_764_700_000_000,
+  statements: (tables) => [claimFunction(tables)],
+};
+
+/**
+ * Claims up to `most` due entries of the templates with these codes by priority, then age: the entries
+ * become RUNNING and their run rows are born.
+ *
+ * `after_*` is the last entry of this node's last claim. What it and others claimed before stays in the
+ * ready index until vacuum takes it away; starting behind it instead of stepping over it takes a claim
+ * of 500 behind 100,000 ended jobs from 8.0 ms to 2.9. More urgent entries are looked for in any case;
+ * entries of the same priority that came back are seen by a look without `after_*`.
+ *
+ * With `deferred` a run's row is not written yet: its number and what the row will say stand in the entry.
+ *
+ * Runs are numbered in the order they start: the update visits `picked` in its order. A large context has a row
+ * of its own, for a text ends at 1 GB.
+ *
+ * unique_violation when a run of an identifier and retry number is there already: nothing is claimed.
+ */
+const claimFunction = ({ entries, runs, runIds, templates, claim }: Tables) => `
+CREATE OR REPLACE FUNCTION ${claim} (
+  node text, lease_ms float8, codes text[], most integer, after_priority integer, after_id bigint, deferred boolean
+) RETURNS TABLE (
+  template_id bigint, template_code text, operator_schema jsonb, backoff_data jsonb, retry_number integer,
+  urgency integer, retries integer, uncounted integer, allowed_ms float8,
+  run_ids text, entry_ids text, identifiers text, contexts text, dues_ms text, now_ms float8
+) LANGUAGE plpgsql ROWS 10
+  SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET enable_mergejoin = off
+AS $claim$
+DECLARE
+  moment timestamptz := clock_timestamp();
+  -- Not extract, which computes in numeric: twice a row that was 2 µs.
+  moment_ms float8 := date_part('epoch', moment) * 1000;
+  open bigint[] := ARRAY(SELECT t.id FROM ${templates} t WHERE t.code = ANY (codes) AND t.active);
+  picked bigint[];
+BEGIN
+  IF after_id IS NULL THEN
+    picked := ARRAY(
+      SELECT e.id FROM ${entries} e
+      WHERE NOT e.scheduled AND e.status = 'AVAILABLE' AND e.job_template_id = ANY (open)
+      ORDER BY e.priority, e.id LIMIT most FOR UPDATE SKIP LOCKED);
+  ELSE
+    picked := ARRAY(
+      SELECT e.id FROM ${entries} e
+      WHERE NOT e.scheduled AND e.status = 'AVAILABLE' AND e.job_template_id = ANY (open)
+        AND e.priority < after_priority
+      ORDER BY e.priority, e.id LIMIT most FOR UPDATE SKIP LOCKED);
+    IF cardinality(picked) < most THEN
+      picked := picked || ARRAY(
+        SELECT e.id FROM ${entries} e
+        WHERE NOT e.scheduled AND e.status = 'AVAILABLE' AND e.job_template_id = ANY (open)
+          AND (e.priority, e.id) > (after_priority, after_id)
+        ORDER BY e.priority, e.id LIMIT most - cardinality(picked) FOR UPDATE SKIP LOCKED);
+    END IF;
+  END IF;
+  IF cardinality(picked) = 0 THEN RETURN; END IF;
+  IF deferred THEN
+    RETURN QUERY
+    WITH taken AS (
+      UPDATE ${entries} e ${taken(runIds)}, claimed_by = node, claimed_at = moment,
+        claim_expires_at = moment + lease_ms * interval '1 ms'
+      FROM unnest(picked) AS p (id) WHERE e.id = p.id RETURNING ${TOLD}
+    ), ${grouped(templates)};
+    RETURN;
+  END IF;
+  RETURN QUERY
+  WITH taken AS (
+    UPDATE ${entries} e ${taken(runIds)} FROM unnest(picked) AS p (id) WHERE e.id = p.id RETURNING ${TOLD}
+  ), born AS (
+    INSERT INTO ${runs} (id, job_template_id, job_queue_entry_id, job_run_identifier, retry, job_process_name,
+                         node_id, job_context, available_at, started_at, timeout_at, expires_at, inserted_at, updated_at)
+    SELECT e.current_job_run_id, e.job_template_id, e.id, e.job_run_identifier, e.retry - 1,
+           e.job_run_identifier || '#' || (e.retry - 1), node, e.job_context, e.run_at, moment,
+           moment + least(e.timeout_ms, ${LONGEST_MS}) * interval '1 ms', moment + lease_ms * interval '1 ms', moment, moment
+    FROM taken e
+  ), ${grouped(templates)};
+END $claim$`;
+
+const taken = (runIds: string) =>
+  `SET status = 'RUNNING', retry = e.retry + 1, current_job_run_id = nextval('${runIds}'), updated_at = moment`;
+
+const TOLD = `e.id, e.job_template_id, e.job_run_identifier, e.retry, e.current_job_run_id, e.job_context, e.priority,
+        e.max_retries, e.uncounted_runs, e.timeout_ms, e.backoff, e.run_at`;
+
+const grouped = (templates: string) => `kinds AS MATERIALIZED (
+    SELECT t.id, t.code, t.default_backoff,
+           CASE WHEN t.job_context_schema IS DISTINCT FROM t.declared -> 'jobContextSchema' THEN t.job_context_schema END AS demanded
+    FROM ${templates} t WHERE t.id = ANY (open)
+  ), grouped AS (
+    SELECT e.job_template_id, e.retry - 1 AS retry, e.priority, e.max_retries, e.uncounted_runs, e.timeout_ms, e.backoff,
+           string_agg(e.current_job_run_id::text, ',') AS run_ids, string_agg(e.id::text, ',') AS entry_ids,
+           json_agg(e.job_run_identifier)::text AS identifiers, string_agg(e.job_context::text, ',') AS contexts,
+           string_agg((date_part('epoch', e.run_at) * 1000)::text, ',') AS dues_ms
+    FROM taken e
+    GROUP BY 1, 2, 3, 4, 5, 6, 7, CASE WHEN pg_column_size(e.job_context) > 2000 THEN e.id END
+  )
+  SELECT t.id, t.code, t.demanded, coalesce(g.backoff, t.default_backoff), g.retry, g.priority, g.max_retries,
+         g.uncounted_runs, g.timeout_ms::float8, g.run_ids, g.entry_ids, g.identifiers, '[' || g.contexts || ']',
+         g.dues_ms, moment_ms
+  FROM grouped g JOIN kinds t ON t.id = g.job_template_id`;
