@@ -127,7 +127,7 @@ export function claimsOf(
     );
   });
   // Ids are bigints as text: of two positive ones the longer is the larger.
-  return claims.sort((one, other) => {
+  return claims.toSorted((one, other) => {
     const a = one.claimed.jobRunId;
     const b = other.claimed.jobRunId;
     return a.length - b.length || (a < b ? -1 : 1);
