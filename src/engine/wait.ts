@@ -13,7 +13,7 @@ const LONGEST_POLL_MS = 1_000;
  * where it does not. @throws JobNotFoundError, WaitTimeoutError
  */
 export async function waitForFinalRun(
-  { dataSource, tables }: Store,
+  { db, tables }: Store,
   events: JobEvents,
   jobRunIdentifier: string,
   timeoutMs: number,
@@ -31,10 +31,10 @@ export async function waitForFinalRun(
     ) {
       wake = new AbortController();
       // The entry first: it goes in the same statement that ends its last run.
-      const entry = await findEntry(dataSource, tables, { jobRunIdentifier });
+      const entry = await findEntry(db, tables, { jobRunIdentifier });
       const run = entry
         ? null
-        : await findLastRun(dataSource, tables, jobRunIdentifier);
+        : await findLastRun(db, tables, jobRunIdentifier);
       if (run?.status === 'DONE') return run;
       if (!entry && !run) throw new JobNotFoundError(jobRunIdentifier);
       const left = giveUpAt - performance.now();

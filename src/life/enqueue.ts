@@ -32,8 +32,7 @@ export class Enqueue {
   private readonly inserts = new Gather<NewEntry, JobQueueEntry | null>({
     most: ROWS_PER_SHARED_INSERT,
     bytesOf: ({ jobContext }) => jobContext.length,
-    write: (drafts) =>
-      insertEntries(this.store.dataSource, this.store.tables, drafts),
+    write: (drafts) => insertEntries(this.store.db, this.store.tables, drafts),
     isSomeonesFault: (error) => isDataError(error) || isConflict(error),
   });
 
@@ -94,11 +93,10 @@ export class Enqueue {
     if (contexts.length === 0) return [];
     const batches = await this.batches(contract, contexts);
     // In a caller's transaction this is a savepoint.
-    const entries = await (
-      options.manager ?? this.store.dataSource
-    ).transaction((manager) =>
-      this.insertAll(manager, job.code, defaults, batches),
-    );
+    const insert = (db: Queryable) =>
+      this.insertAll(db, job.code, defaults, batches);
+    const entries = await (options.manager?.transaction(insert) ??
+      this.store.db.transaction(insert));
     if (!options.manager) this.tell(job.code, entries);
     if (entries.some(({ scheduled }) => !scheduled))
       if (options.manager) this.due.after(options.manager);
@@ -117,11 +115,11 @@ export class Enqueue {
 
   /** A generated identifier is nobody else's: then the template was made anew since it was read. */
   private async again(code: string, draft: NewEntry): Promise<JobQueueEntry> {
-    const { dataSource } = this.store;
-    if (draft.named) return this.refuse(dataSource, code, draft);
+    const { db } = this.store;
+    if (draft.named) return this.refuse(db, code, draft);
     this.templates.forget(code);
     const { template } = await this.templates.resolve({ code });
-    return this.own(dataSource, code, { ...draft, jobTemplateId: template.id });
+    return this.own(db, code, { ...draft, jobTemplateId: template.id });
   }
 
   /**

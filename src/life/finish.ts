@@ -27,7 +27,7 @@ export class FinishDoor {
     most: RUNS_PER_STATEMENT,
     bytesOf: ({ output, error }) =>
       (output?.length ?? 0) + (error?.length ?? 0),
-    write: (ends) => endRuns(this.store.dataSource, this.store.tables, ends),
+    write: (ends) => endRuns(this.store.db, this.store.tables, ends),
     isSomeonesFault: (error) => isDataError(error) || isConflict(error),
   });
 
