@@ -49,7 +49,7 @@ export function logEvents(events: JobEvents): void {
   events.on('database.lost', ({ error }) => {
     const code = databaseCode(error);
     logger.error(
-      `the database is away: ${nameOf(error)}${code ? ` (${code})` : ''}; the engine looks for it about once a second`,
+      `the database was lost: ${nameOf(error)}${code ? ` (${code})` : ''}; the engine goes on trying`,
     );
   });
   events.on('database.back', ({ awayMs }) =>

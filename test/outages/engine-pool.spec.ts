@@ -1,7 +1,8 @@
+import { randomUUID } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
-import { SimpleJob } from '../support/handlers.js';
+import { GatedJob, SimpleJob } from '../support/handlers.js';
 import { startProxy, type Proxy } from '../support/proxy.js';
 
 // The engine's own connections: dead ones are noticed and never used again, whatever way they died.
@@ -19,7 +20,7 @@ let bildad: TestApp;
 beforeEach(async () => {
   proxy = await startProxy(database.url);
   bildad = await bootApp({
-    providers: [SimpleJob],
+    providers: [SimpleJob, GatedJob],
     database: { ...database, url: proxy.url },
     options: { queryTimeout: TIMEOUT_MS, tickInterval: 100 },
   });
@@ -85,6 +86,39 @@ it('a database that refuses connections is asked about once a second, told of on
   await proxy.pass();
   expect(await untilWorkResumes()).toBeLessThan(3_000);
   expect(told).toEqual(['lost', 'back']);
+});
+
+it('results wait while the database is away, and are recorded when it is back', async () => {
+  const RUNS = 5;
+  const runs = await Promise.all(
+    Array.from({ length: RUNS }, () =>
+      bildad.engine.enqueueAndRunJob(GatedJob, {}),
+    ),
+  );
+  const arrivals = await Promise.all(runs.map(() => GatedJob.arrival()));
+  const lost = bildad.next('database.lost');
+  await proxy.refuse();
+  await lost;
+  const errors: string[] = [];
+  bildad.events.on('engine.error', ({ doing }) => errors.push(doing));
+  for (const [index, { door }] of arrivals.entries()) door.open(index);
+  const unanswered = bildad.next('engine.error', ({ doing }) =>
+    doing.startsWith('recording'),
+  );
+  await unanswered;
+  await proxy.pass();
+  const ended = await Promise.all(
+    runs.map(({ jobRunIdentifier }) =>
+      bildad.engine.waitForJob(jobRunIdentifier),
+    ),
+  );
+  expect(ended.map(({ result }) => result)).toEqual(
+    runs.map(() => 'SUCCEEDED'),
+  );
+  // Told once of each, however often it was tried.
+  expect(
+    errors.filter((doing) => doing.startsWith('recording')).length,
+  ).toBeLessThanOrEqual(RUNS);
 });
 
 it('a server that has become read-only is left, and found again when it can be written to', async () => {
@@ -154,4 +188,43 @@ it('connections are as many as the budget says', async () => {
   );
   // The pool, and the one that listens.
   expect(row!.count).toBeLessThanOrEqual(5);
+});
+
+it('with fewer connections than the budget the engine makes do', async () => {
+  const role = `r_${randomUUID().replaceAll('-', '')}`;
+  await database.sql(
+    `CREATE ROLE ${role} LOGIN PASSWORD 'secret' CONNECTION LIMIT 3`,
+  );
+  const address = new URL(proxy.url);
+  address.username = role;
+  address.password = 'secret';
+  try {
+    await database.sql(`GRANT USAGE ON SCHEMA bildad TO ${role}`);
+    await database.sql(
+      `GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA bildad TO ${role}`,
+    );
+    // One of the three is the host's.
+    const crowded = await bootApp({
+      providers: [SimpleJob],
+      database: { ...database, url: address.href },
+      options: { role: 'producer' },
+    });
+    try {
+      const lost: unknown[] = [];
+      crowded.events.on('database.lost', ({ error }) => lost.push(error));
+      await Promise.all(
+        Array.from({ length: 40 }, async (_none, n) =>
+          n % 2
+            ? crowded.engine.enqueueJob(SimpleJob, {}, { delay: '1h' })
+            : crowded.engine.enqueueJobs(SimpleJob, [{}, {}], { delay: '1h' }),
+        ),
+      );
+      expect(lost).toEqual([]);
+    } finally {
+      await crowded.app.close();
+    }
+  } finally {
+    await database.sql(`DROP OWNED BY ${role}`);
+    await database.sql(`DROP ROLE ${role}`);
+  }
 });

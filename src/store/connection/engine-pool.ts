@@ -7,19 +7,13 @@ import {
   type Driver,
   type PooledClient,
 } from './driver.js';
-import {
-  BusyError,
-  ConnectionLostError,
-  isBroken,
-  NoAnswerError,
-} from './lost.js';
+import { BusyError, ConnectionLostError, NoAnswerError } from './lost.js';
 import { Outage } from './outage.js';
+import { Statements } from './statements.js';
 import { Turns } from './turns.js';
 
 /** Transactions of many statements leave connections for the rest. */
 const LONG_TRANSACTIONS = 2;
-/** Where one connection has died silently, what is under way on others has so long left to be answered. */
-const SUSPECT_MS = 1_000;
 const CANCEL_MS = 1_000;
 /** A process that stops in the middle of a transaction must not hold its locks for ever. */
 const IDLE_IN_TRANSACTION_MS = 300_000;
@@ -44,8 +38,7 @@ export interface EnginePoolOptions {
 export class EnginePool implements Queryable {
   private driver: Driver | null | undefined;
   private made: Connections | undefined;
-  /** What is under way, and how to hurry it. */
-  private readonly underWay = new Set<() => void>();
+  private readonly statements: Statements;
   private outage: Outage | undefined;
   private readonly longOnes = new Turns(LONG_TRANSACTIONS);
   private readonly closing = new AbortController();
@@ -54,7 +47,12 @@ export class EnginePool implements Queryable {
   constructor(
     private readonly dataSource: DataSource,
     private readonly options: EnginePoolOptions,
-  ) {}
+  ) {
+    this.statements = new Statements(
+      options.queryTimeoutMs,
+      (error) => void this.lose(error),
+    );
+  }
 
   get queryTimeoutMs(): number {
     return this.options.queryTimeoutMs;
@@ -77,7 +75,10 @@ export class EnginePool implements Queryable {
    * Statements of one transaction; a few transactions at a time.
    * @throws ConnectionLostError, of something that may be done only if the answer to COMMIT was lost; what `work` throws
    */
-  transaction<T>(work: (db: Queryable) => Promise<T>): Promise<T> {
+  async transaction<T>(work: (db: Queryable) => Promise<T>): Promise<T> {
+    // Who comes while the database is away does not wait in line for each other's attempts.
+    if (this.outage)
+      this.connections.giveBack(await this.connect('BEGIN', undefined));
     return this.longOnes.take(() =>
       this.isOurs ? this.begin(work) : this.dataSource.transaction(work),
     );
@@ -94,7 +95,9 @@ export class EnginePool implements Queryable {
   private readonly runner = {
     isReleased: false,
     query: (sql: string, parameters?: unknown[]) =>
-      this.on(sql, parameters, (client) => this.ask(client, sql, parameters)),
+      this.on(sql, parameters, (client) =>
+        this.statements.ask(client, sql, parameters),
+      ),
   } as unknown as QueryRunner;
 
   /** Not where something else than `pg` stands behind the DataSource. */
@@ -111,7 +114,7 @@ export class EnginePool implements Queryable {
     const timeoutMs = Math.ceil(this.queryTimeoutMs * 0.9);
     return this.on('BEGIN', undefined, async (client) => {
       const ask = (sql: string, parameters?: unknown[]) =>
-        this.ask(client, sql, parameters);
+        this.statements.ask(client, sql, parameters);
       let result: T;
       try {
         await ask(
@@ -164,44 +167,6 @@ export class EnginePool implements Queryable {
     }
   }
 
-  private ask(
-    client: PooledClient,
-    sql: string,
-    parameters?: unknown[],
-  ): Promise<unknown[]> {
-    return new Promise((resolve, reject) => {
-      const { queryTimeoutMs } = this;
-      const giveUpAt = performance.now() + queryTimeoutMs;
-      // True for the first time.
-      const over = () => {
-        clearTimeout(timer);
-        return this.underWay.delete(hurry);
-      };
-      const failed = (error: Error) => {
-        if (!over()) return;
-        if (!isBroken(error))
-          return reject(new QueryFailedError(sql, parameters, error));
-        this.lose(error);
-        reject(new ConnectionLostError(sql, parameters, error, true));
-      };
-      const noAnswer = () => failed(new NoAnswerError(queryTimeoutMs));
-      let timer = setTimeout(() => {
-        noAnswer();
-        for (const hurryOther of this.underWay) hurryOther();
-      }, queryTimeoutMs);
-      const hurry = () => {
-        clearTimeout(timer);
-        const left = giveUpAt - performance.now();
-        timer = setTimeout(noAnswer, Math.min(left, SUSPECT_MS));
-      };
-      this.underWay.add(hurry);
-      client.query(sql, parameters).then((answer) => {
-        over();
-        resolve(Array.isArray(answer) ? [] : answer.rows);
-      }, failed);
-    });
-  }
-
   private drop(client: PooledClient, { driverError }: QueryFailedError): void {
     const destroy = () => this.connections.destroy(client);
     // Nobody waits for it any more; it would go on holding locks, and waiting for them.
@@ -223,7 +188,7 @@ export class EnginePool implements Queryable {
   private async lookForIt(): Promise<void> {
     const client = await this.connections.take();
     try {
-      const [row] = await this.ask(client, READ_ONLY);
+      const [row] = await this.statements.ask(client, READ_ONLY);
       if ((row as { readOnly: boolean }).readOnly) throw new ReadOnlyError();
     } catch (error) {
       this.connections.destroy(client);
