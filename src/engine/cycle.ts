@@ -128,12 +128,12 @@ export class EngineCycle {
   }
 
   private async expire(): Promise<JobOutcome[]> {
-    const { dataSource, tables } = this.store;
+    const { db, tables } = this.store;
     const limit = this.node.batchSize;
     let lost: RunFacts[] = [];
     if (await this.heartbeat.canJudge()) {
       await this.sweep.run();
-      lost = await expiredFacts(dataSource, tables, limit);
+      lost = await expiredFacts(db, tables, limit);
     }
     const ended: string[] = [];
     const outcomes: JobOutcome[] = [];
@@ -151,7 +151,7 @@ export class EngineCycle {
     };
     await Promise.all(lost.map(end));
     if (ended.length > 0)
-      for (const jobRun of await findRuns(dataSource, tables, ended))
+      for (const jobRun of await findRuns(db, tables, ended))
         outcomes.push({ ok: true, jobRun });
     await this.makeDue();
     return outcomes;
@@ -159,9 +159,9 @@ export class EngineCycle {
 
   /** All that is due by now, so that priority decides among them. */
   private async makeDue(): Promise<void> {
-    const { dataSource, tables } = this.store;
+    const { db, tables } = this.store;
     let promoted: number;
-    do promoted = await promoteScheduled(dataSource, tables, PROMOTED_AT_ONCE);
+    do promoted = await promoteScheduled(db, tables, PROMOTED_AT_ONCE);
     while (promoted === PROMOTED_AT_ONCE && !this.node.closing);
   }
 }

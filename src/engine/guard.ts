@@ -20,12 +20,11 @@ export class SingleRunnerGuard {
    * @returns the term, or null when another node holds the guard
    */
   async acquire(insist: boolean): Promise<string | null> {
-    const { dataSource, tables } = this.store;
-    const ask = () =>
-      acquireGuard(dataSource, tables, this.name, this.node.id, insist);
+    const { db, tables } = this.store;
+    const ask = () => acquireGuard(db, tables, this.name, this.node.id, insist);
     let answer = await ask();
     if (!answer) {
-      await ensureConfig(dataSource, tables, this.name);
+      await ensureConfig(db, tables, this.name);
       answer = await ask();
     }
     if (!answer) return null;
@@ -36,21 +35,16 @@ export class SingleRunnerGuard {
 
   /** @returns true when somebody asked for another look: the guard is still held then */
   async release(term: string): Promise<boolean> {
-    const { dataSource, tables } = this.store;
+    const { db, tables } = this.store;
     return (
-      (await releaseGuard(
-        dataSource,
-        tables,
-        this.name,
-        this.node.id,
-        term,
-      )) === 'again'
+      (await releaseGuard(db, tables, this.name, this.node.id, term)) ===
+      'again'
     );
   }
 
   /** After a pass that failed. */
   async drop(term: string): Promise<void> {
-    const { dataSource, tables } = this.store;
-    await dropGuard(dataSource, tables, this.name, this.node.id, term);
+    const { db, tables } = this.store;
+    await dropGuard(db, tables, this.name, this.node.id, term);
   }
 }

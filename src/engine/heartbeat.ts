@@ -56,13 +56,13 @@ export class Heartbeat {
 
   private async renew(): Promise<void> {
     try {
-      const { dataSource, tables } = this.store;
+      const { db, tables } = this.store;
       const held = [...this.runs.held(), ...this.ahead.held()];
       await this.deferred.write(held.filter(({ deferred }) => deferred));
       await this.deferred.releaseUnheard();
       const { id, leaseMs } = this.node;
       const { lost, stranded } = await renewRuns(
-        dataSource,
+        db,
         tables,
         id,
         leaseMs,

@@ -43,9 +43,9 @@ export class Interventions {
 
   /** Takes a running entry back, in the database only. @returns null when it is not running @throws RunNotActiveError */
   async takeBack(entryId: string): Promise<JobRun | null> {
-    const { dataSource, tables } = this.store;
+    const { db, tables } = this.store;
     await this.deferred.writeOf(entryId);
-    const entry = await findEntry(dataSource, tables, { id: entryId });
+    const entry = await findEntry(db, tables, { id: entryId });
     if (entry?.status !== 'RUNNING' || entry.currentJobRunId === null)
       return null;
     return this.finish(entry.currentJobRunId, { kind: 'stopped' });
@@ -56,23 +56,22 @@ export class Interventions {
    * anything else is done: however the run ends then, the job does not come back.
    */
   async cancel(entryId: string): Promise<JobRun | null> {
-    const { dataSource, tables } = this.store;
+    const { db, tables } = this.store;
     // Between two looks a run may end and the entry be reopened, or be claimed again.
     for (let look = 0; look < CANCEL_LOOKS; look++) {
-      if (await deleteEntry(dataSource, tables, entryId, WAITING)) return null;
+      if (await deleteEntry(db, tables, entryId, WAITING)) return null;
       await this.deferred.writeOf(entryId);
-      const entry = await findEntry(dataSource, tables, { id: entryId });
+      const entry = await findEntry(db, tables, { id: entryId });
       if (!entry) return null;
       // Given back since it was not deleted.
       if (!entry.currentJobRunId) continue;
       const runId = entry.currentJobRunId;
-      if (!(await requestKill(dataSource, tables, runId, 'cancelled')))
-        continue;
+      if (!(await requestKill(db, tables, runId, 'cancelled'))) continue;
       const process = this.processes.find(runId);
       if (!process) return null;
       await this.killer.stop(process, { kind: 'cancelled' });
       await this.runs.endOf(runId);
-      const [run] = await findRuns(dataSource, tables, [runId]);
+      const [run] = await findRuns(db, tables, [runId]);
       return run ?? null;
     }
     throw new JobNotAvailableError(
@@ -83,11 +82,11 @@ export class Interventions {
 
   /** Deletes an entry, running or not. A run of it has its row by then. */
   async remove(entryId: string): Promise<void> {
-    const { dataSource, tables } = this.store;
+    const { db, tables } = this.store;
     do await this.deferred.writeOf(entryId);
     while (
-      !(await deleteEntry(dataSource, tables, entryId, ANY)) &&
-      (await findEntry(dataSource, tables, { id: entryId }))
+      !(await deleteEntry(db, tables, entryId, ANY)) &&
+      (await findEntry(db, tables, { id: entryId }))
     );
   }
 
@@ -100,8 +99,8 @@ export class Interventions {
       await ending;
       throw new RunNotActiveError(runId);
     }
-    const { dataSource, tables } = this.store;
-    const ask = () => requestKill(dataSource, tables, runId, 'killed');
+    const { db, tables } = this.store;
+    const ask = () => requestKill(db, tables, runId, 'killed');
     if (await ask()) return null;
     if ((await this.surface(runId)) && (await ask())) return null;
     throw new RunNotActiveError(runId);
@@ -120,8 +119,8 @@ export class Interventions {
   }
 
   private async finish(runId: string, outcome: Outcome): Promise<JobRun> {
-    const { dataSource, tables } = this.store;
-    const look = () => runningFacts(dataSource, tables, runId);
+    const { db, tables } = this.store;
+    const look = () => runningFacts(db, tables, runId);
     let facts = await look();
     if (!facts && (await this.surface(runId))) facts = await look();
     const landed = facts && (await this.door.finish(facts, outcome));
@@ -131,8 +130,8 @@ export class Interventions {
 
   /** Has the row of a run written that is deferred. @returns whether there was none, so that another look may find it */
   private async surface(runId: string): Promise<boolean> {
-    const { dataSource, tables } = this.store;
-    const [run] = await findRuns(dataSource, tables, [runId]);
+    const { db, tables } = this.store;
+    const [run] = await findRuns(db, tables, [runId]);
     if (run) return false;
     await this.deferred.writeRun(runId);
     return true;
@@ -140,8 +139,8 @@ export class Interventions {
 
   /** A run that is DONE changes no more; only somebody who deletes history can take it away meanwhile. */
   private async ended(runId: string): Promise<JobRun> {
-    const { dataSource, tables } = this.store;
-    const [run] = await findRuns(dataSource, tables, [runId]);
+    const { db, tables } = this.store;
+    const [run] = await findRuns(db, tables, [runId]);
     if (!run) throw new RunNotActiveError(runId);
     return run;
   }

@@ -62,8 +62,8 @@ export class Killer {
 
   private async lookForRunsToStop(): Promise<void> {
     try {
-      const { dataSource, tables } = this.store;
-      const found = await runsToStop(dataSource, tables, this.node.id);
+      const { db, tables } = this.store;
+      const found = await runsToStop(db, tables, this.node.id);
       await Promise.all(
         found.map(({ jobRunId, killRequested }) =>
           this.stopRun(jobRunId, { kind: killRequested ?? 'timedOut' }),
@@ -84,7 +84,7 @@ export class Killer {
     // Claimed by this node, and not launched, or lost before it was.
     this.ahead.drop(jobRunId);
     const facts = await runningFacts(
-      this.store.dataSource,
+      this.store.db,
       this.store.tables,
       jobRunId,
     );

@@ -1,12 +1,9 @@
 import type { Store } from '../life/store.js';
 import type { JobEvents } from '../model/events.js';
 import type { NodeState } from '../model/node.js';
-import {
-  listen,
-  listeningClient,
-  probe,
-  type ListeningClient,
-} from '../store/notify.store.js';
+import { cut, type PgClient } from '../store/connection/driver.js';
+import { asLost } from '../store/connection/lost.js';
+import { listen, listeningClient, probe } from '../store/notify.store.js';
 import { every, once, within } from './timers.js';
 
 const FIRST_PAUSE_MS = 500;
@@ -14,10 +11,13 @@ const LONGEST_PAUSE_MS = 15_000;
 /** A connection that is dead without having said so is noticed by this. */
 const PROBE_EVERY_MS = 30_000;
 const PROBE_MS = 5_000;
+/** What a goodbye may take. */
+const END_MS = 1_000;
 
 /** Hears of what other processes enqueue, on a connection of its own that is made again whenever it is lost. */
 export class Listener {
-  private client: ListeningClient | undefined;
+  private client: PgClient | undefined;
+  private opening: PgClient | undefined;
   private connecting: Promise<void> | undefined;
   private cancelRetry: (() => void) | undefined;
   private stopProbing: (() => void) | undefined;
@@ -42,10 +42,13 @@ export class Listener {
     this.over = true;
     this.stopProbing?.();
     this.cancelRetry?.();
+    if (this.opening) cut(this.opening);
     await this.connecting;
     const client = this.client;
     this.client = undefined;
-    await client?.end().catch(() => undefined);
+    if (!client) return;
+    await within(END_MS, client.end());
+    cut(client);
   }
 
   private connect(): void {
@@ -56,11 +59,13 @@ export class Listener {
 
   /** Never rejects. */
   private async open(): Promise<void> {
-    let client: ListeningClient | null = null;
+    let client: PgClient | null = null;
     try {
-      client = listeningClient(this.store.dataSource);
+      const { dataSource, db } = this.store;
+      client = listeningClient(dataSource, db.queryTimeoutMs);
       if (!client) return;
       const opened = client;
+      this.opening = opened;
       // Without a listener an 'error' would end the process.
       opened.on('error', (error) => this.lose(opened, error));
       opened.on('end', () => this.lose(opened));
@@ -74,9 +79,12 @@ export class Listener {
       // What was told meanwhile was told to nobody.
       this.wake();
     } catch (error) {
-      this.tell(error);
-      await client?.end().catch(() => undefined);
+      // Once: it is tried until it is there.
+      if (this.failures === 0) this.tell(error);
+      if (client) cut(client);
       this.retry();
+    } finally {
+      this.opening = undefined;
     }
   }
 
@@ -91,10 +99,10 @@ export class Listener {
     if (!answered) this.lose(client, new Error('no answer to a probe'));
   }
 
-  private lose(client: ListeningClient, error?: unknown): void {
+  private lose(client: PgClient, error?: unknown): void {
     if (this.client !== client) return;
     this.client = undefined;
-    client.end().catch(() => undefined);
+    cut(client);
     if (error !== undefined) this.tell(error);
     this.retry();
   }
@@ -114,7 +122,7 @@ export class Listener {
     if (!this.over)
       this.events.emit('engine.error', {
         doing: 'listening for jobs of other processes',
-        error,
+        error: asLost('LISTEN', error),
       });
   }
 }

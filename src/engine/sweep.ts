@@ -27,11 +27,10 @@ export class Sweep {
     const { leaseMs, batchSize } = this.node;
     if (performance.now() < this.lastAt + leaseMs) return;
     this.lastAt = performance.now();
-    const { dataSource, tables } = this.store;
-    if (!(await takeSweep(dataSource, tables, this.engineName, leaseMs)))
-      return;
+    const { db, tables } = this.store;
+    if (!(await takeSweep(db, tables, this.engineName, leaseMs))) return;
     await this.deferred.writeLost(batchSize);
     if (this.sweeps++ % ORPHANS_EVERY === 0)
-      await reopenOrphans(dataSource, tables, batchSize);
+      await reopenOrphans(db, tables, batchSize);
   }
 }

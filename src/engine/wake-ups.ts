@@ -50,13 +50,13 @@ export class WakeUps implements Due {
 
   /** Never rejects. */
   private async tell(): Promise<void> {
-    const { dataSource, tables } = this.store;
+    const { db, tables } = this.store;
     try {
       do {
         // Those whose insert was answered in this very turn come along.
         await Promise.resolve();
         this.tellAgain = false;
-        await notifyDue(dataSource, tables, this.node.id);
+        await notifyDue(db, tables, this.node.id);
       } while (this.tellAgain);
     } catch (error) {
       this.events.emit('engine.error', { doing: 'waking other nodes', error });

@@ -44,12 +44,12 @@ export class ClaimJobs {
   ): Promise<Claim[]> {
     const codes = this.handlers.codes();
     if (limit < 1 || codes.length === 0 || !this.open) return [];
-    const { dataSource, tables } = this.store;
+    const { db, tables } = this.store;
     if (whole) this.front.reset();
     const after = this.front.from();
     try {
       const { claims, last } = await claimNext(
-        dataSource,
+        db,
         tables,
         this.claimer,
         codes,
@@ -75,15 +75,15 @@ export class ClaimJobs {
     id,
     jobRunIdentifier,
   }: Pick<JobQueueEntry, 'id' | 'jobRunIdentifier'>): Promise<Claim> {
-    const { dataSource, tables } = this.store;
-    const entry = await findEntry(dataSource, tables, { id });
+    const { db, tables } = this.store;
+    const entry = await findEntry(db, tables, { id });
     if (!entry)
       throw new JobNotAvailableError(
         jobRunIdentifier,
         'it is not in the queue',
       );
     await this.checkRunnable(entry);
-    const [claim] = await claimEntries(dataSource, tables, this.claimer, [id]);
+    const [claim] = await claimEntries(db, tables, this.claimer, [id]);
     if (!claim)
       throw new JobNotAvailableError(
         jobRunIdentifier,
@@ -94,11 +94,11 @@ export class ClaimJobs {
 
   /** A RUNNING run without a process that is this node's, or whose node is gone. @throws RunNotActiveError, JobNotAvailableError */
   async run(runId: string): Promise<Claim> {
-    const { dataSource, tables } = this.store;
-    const [run] = await findRuns(dataSource, tables, [runId]);
+    const { db, tables } = this.store;
+    const [run] = await findRuns(db, tables, [runId]);
     if (run?.status !== 'RUNNING') throw new RunNotActiveError(runId);
     await this.checkRunnable(run);
-    const claim = await adoptRun(dataSource, tables, this.claimer, runId);
+    const claim = await adoptRun(db, tables, this.claimer, runId);
     if (!claim)
       throw new JobNotAvailableError(
         run.jobRunIdentifier,
@@ -117,8 +117,8 @@ export class ClaimJobs {
         job.jobRunIdentifier,
         'this node is shutting down',
       );
-    const { dataSource, tables } = this.store;
-    const template = await findTemplate(dataSource, tables, {
+    const { db, tables } = this.store;
+    const template = await findTemplate(db, tables, {
       id: job.jobTemplateId,
     });
     if (!template || !this.open || !this.handlers.get(template.code))
@@ -137,8 +137,8 @@ export class ClaimJobs {
   /** The same of runs whose rows are written. */
   async releaseRuns(runIds: string[]): Promise<void> {
     if (runIds.length === 0) return;
-    const { dataSource, tables } = this.store;
-    await releaseClaims(dataSource, tables, this.node.id, runIds);
+    const { db, tables } = this.store;
+    await releaseClaims(db, tables, this.node.id, runIds);
   }
 
   private get open(): boolean {

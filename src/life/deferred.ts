@@ -30,8 +30,8 @@ export class DeferredRuns {
     most: RUNS_PER_STATEMENT,
     bytesOf: () => 0,
     write: async (entryIds) => {
-      const { dataSource, tables } = this.store;
-      await writeDeferredRuns(dataSource, tables, entryIds);
+      const { db, tables } = this.store;
+      await writeDeferredRuns(db, tables, entryIds);
       return entryIds.map(() => undefined);
     },
     isSomeonesFault: mayBeOnes,
@@ -54,7 +54,7 @@ export class DeferredRuns {
   async releaseUnheard(): Promise<void> {
     const { id, leaseMs } = this.node;
     if (performance.now() - this.unheardAt > 2 * leaseMs) return;
-    await releaseUnheard(this.store.dataSource, this.store.tables, id, leaseMs);
+    await releaseUnheard(this.store.db, this.store.tables, id, leaseMs);
   }
 
   /** Ends a run that succeeded. @returns false when it is not to be ended this way: its row is there, or it is not this run's turn */
@@ -67,7 +67,7 @@ export class DeferredRuns {
 
   private async endAll(ends: DeferredEnd[]): Promise<boolean[]> {
     try {
-      return await endDeferred(this.store.dataSource, this.store.tables, ends);
+      return await endDeferred(this.store.db, this.store.tables, ends);
     } catch (error) {
       // Alone, and with a row to write to, it can be told what is wrong with it.
       if (ends.length === 1 && (isDataError(error) || isTaken(error)))
@@ -93,12 +93,12 @@ export class DeferredRuns {
 
   /** For who knows of a run by its number alone. */
   async writeRun(jobRunId: string): Promise<void> {
-    await writeDeferredRun(this.store.dataSource, this.store.tables, jobRunId);
+    await writeDeferredRun(this.store.db, this.store.tables, jobRunId);
   }
 
   /** Of nodes that are gone: their runs can expire then. */
   async writeLost(limit: number): Promise<void> {
-    await writeLostRuns(this.store.dataSource, this.store.tables, limit);
+    await writeLostRuns(this.store.db, this.store.tables, limit);
   }
 }
 

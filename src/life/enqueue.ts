@@ -1,6 +1,10 @@
 import { DuplicateJobError } from '../model/errors.js';
 import type { JobEvents } from '../model/events.js';
 import { encodeContext, type ContextContract } from '../policy/context.js';
+import {
+  isUnknown,
+  type ConnectionLostError,
+} from '../store/connection/lost.js';
 import { isConflict, isDataError } from '../store/database-error.js';
 import { insertEntries, type NewEntry } from '../store/enqueue.store.js';
 import type { JobQueueEntry } from '../store/entities/index.js';
@@ -11,6 +15,7 @@ import {
   type EnqueueOptions,
   type EntryDefaults,
 } from './enqueue-options.js';
+import { DoubtfulInserts } from './doubtful-inserts.js';
 import { Gather } from './gather.js';
 import { newIdentifier } from './identifier.js';
 import type { Due } from './due.js';
@@ -32,10 +37,11 @@ export class Enqueue {
   private readonly inserts = new Gather<NewEntry, JobQueueEntry | null>({
     most: ROWS_PER_SHARED_INSERT,
     bytesOf: ({ jobContext }) => jobContext.length,
-    write: (drafts) =>
-      insertEntries(this.store.dataSource, this.store.tables, drafts),
+    write: (drafts) => insertEntries(this.store.db, this.store.tables, drafts),
     isSomeonesFault: (error) => isDataError(error) || isConflict(error),
   });
+
+  private readonly doubtful: DoubtfulInserts;
 
   constructor(
     private readonly store: Store,
@@ -43,7 +49,9 @@ export class Enqueue {
     private readonly events: JobEvents,
     private readonly due: Due,
     private readonly maxContextBytes: number,
-  ) {}
+  ) {
+    this.doubtful = new DoubtfulInserts(store);
+  }
 
   async one(
     job: JobReference,
@@ -74,7 +82,7 @@ export class Enqueue {
       return entry;
     }
     const entry =
-      (await this.inserts.add(draft)) ?? (await this.again(job.code, draft));
+      (await this.insert(draft)) ?? (await this.again(job.code, draft));
     this.tell(job.code, [entry]);
     if (!entry.scheduled) this.due.now({ here: wakeHere });
     return entry;
@@ -93,17 +101,44 @@ export class Enqueue {
     const defaults = entryFields(template, options);
     if (contexts.length === 0) return [];
     const batches = await this.batches(contract, contexts);
+    const inserts = new Inserts();
+    const insert = (db: Queryable) =>
+      this.insertAll(db, job.code, defaults, batches, inserts);
     // In a caller's transaction this is a savepoint.
-    const entries = await (
-      options.manager ?? this.store.dataSource
-    ).transaction((manager) =>
-      this.insertAll(manager, job.code, defaults, batches),
-    );
+    await (options.manager?.transaction(insert) ??
+      this.committed(insert, inserts));
+    const { entries } = inserts;
     if (!options.manager) this.tell(job.code, entries);
     if (entries.some(({ scheduled }) => !scheduled))
       if (options.manager) this.due.after(options.manager);
       else this.due.now();
     return entries;
+  }
+
+  /** Once, also where the connection is lost meanwhile. @returns null where it was left out */
+  private async insert(draft: NewEntry): Promise<JobQueueEntry | null> {
+    const sentAt = performance.now();
+    try {
+      return await this.inserts.add(draft);
+    } catch (error) {
+      if (!isUnknown(error)) throw error;
+      return this.doubtful.settle(draft, sentAt);
+    }
+  }
+
+  private async committed(
+    insert: (db: Queryable) => Promise<void>,
+    inserts: Inserts,
+  ): Promise<void> {
+    const sentAt = performance.now();
+    try {
+      await this.store.db.transaction(insert);
+    } catch (error) {
+      if (!isUnknown(error)) throw error;
+      // Sent was the COMMIT.
+      if (!(await this.doubtful.wasCommitted(inserts.first!, sentAt)))
+        throw (error as ConnectionLostError).undone();
+    }
   }
 
   private async own(
@@ -117,11 +152,12 @@ export class Enqueue {
 
   /** A generated identifier is nobody else's: then the template was made anew since it was read. */
   private async again(code: string, draft: NewEntry): Promise<JobQueueEntry> {
-    const { dataSource } = this.store;
-    if (draft.named) return this.refuse(dataSource, code, draft);
+    const { db } = this.store;
+    if (draft.named) return this.refuse(db, code, draft);
     this.templates.forget(code);
     const { template } = await this.templates.resolve({ code });
-    return this.own(dataSource, code, { ...draft, jobTemplateId: template.id });
+    const anew = { ...draft, jobTemplateId: template.id };
+    return (await this.insert(anew)) ?? this.refuse(db, code, anew);
   }
 
   /**
@@ -150,17 +186,20 @@ export class Enqueue {
     code: string,
     defaults: EntryDefaults,
     batches: AsyncIterable<EncodedContext[]>,
-  ): Promise<JobQueueEntry[]> {
-    const inserted: JobQueueEntry[] = [];
+    inserts: Inserts,
+  ): Promise<void> {
     const insert = async (contexts: EncodedContext[]) => {
       const drafts = contexts.map((encoded) => ({
         ...defaults,
         ...encoded,
         jobRunIdentifier: newIdentifier(),
       }));
+      inserts.first ??= drafts[0];
       const entries = await insertEntries(db, this.store.tables, drafts);
       for (const [index, entry] of entries.entries())
-        inserted.push(entry ?? (await this.refuse(db, code, drafts[index]!)));
+        inserts.entries.push(
+          entry ?? (await this.refuse(db, code, drafts[index]!)),
+        );
     };
     let inserting = Promise.resolve();
     try {
@@ -174,7 +213,6 @@ export class Enqueue {
       // Nobody may roll back while a statement is under way.
       await inserting;
     }
-    return inserted;
   }
 
   /** Why it was left out: the template inactive or deleted since it was read, else the identifier taken. */
@@ -196,4 +234,11 @@ export class Enqueue {
         templateCode,
       });
   }
+}
+
+/** What a transaction has put in so far. */
+class Inserts {
+  readonly entries: JobQueueEntry[] = [];
+  /** It stands for all of them where nobody knows whether they were committed. */
+  first: NewEntry | undefined;
 }

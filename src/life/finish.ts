@@ -10,7 +10,8 @@ import {
   isConflict,
   isDataError,
 } from '../store/database-error.js';
-import { endRuns, type RunEnd } from '../store/finish.store.js';
+import { isUnknown } from '../store/connection/lost.js';
+import { endRuns, findEnds, type RunEnd } from '../store/finish.store.js';
 import type { DeferredRuns } from './deferred.js';
 import { Gather } from './gather.js';
 import type { Store } from './store.js';
@@ -27,8 +28,17 @@ export class FinishDoor {
     most: RUNS_PER_STATEMENT,
     bytesOf: ({ output, error }) =>
       (output?.length ?? 0) + (error?.length ?? 0),
-    write: (ends) => endRuns(this.store.dataSource, this.store.tables, ends),
+    write: (ends) => endRuns(this.store.db, this.store.tables, ends),
     isSomeonesFault: (error) => isDataError(error) || isConflict(error),
+  });
+
+  /** Ends whose answer was lost, and which did not land the second time: they may have the first time. */
+  private readonly looks = new Gather<RunEnd, EntryFate | null>({
+    most: RUNS_PER_STATEMENT,
+    bytesOf: ({ output, error }) =>
+      (output?.length ?? 0) + (error?.length ?? 0),
+    write: (ends) => findEnds(this.store.db, this.store.tables, ends),
+    isSomeonesFault: isDataError,
   });
 
   constructor(
@@ -41,27 +51,29 @@ export class FinishDoor {
 
   /**
    * @param onlyIfExpired lands only if the run's lease is still over
+   * @param again the answer to this very end was lost before: what it finds done as it says has landed
    * @returns what became of the entry, or null when somebody else had ended it: then nothing was changed
    */
   finish(
     run: RunFacts,
     outcome: Outcome,
-    { onlyIfExpired = false } = {},
+    { onlyIfExpired = false, again = false } = {},
   ): Promise<EntryFate | null> {
-    if (!run.deferred) return this.end(run, outcome, onlyIfExpired);
+    if (!run.deferred) return this.end(run, outcome, onlyIfExpired, again);
     return outcome.kind === 'completed'
-      ? this.endDeferred(run, outcome)
-      : this.writeAndEnd(run, outcome);
+      ? this.endDeferred(run, outcome, again)
+      : this.writeAndEnd(run, outcome, again);
   }
 
   private endDeferred(
     run: RunFacts,
     outcome: Extract<Outcome, { kind: 'completed' }>,
+    again: boolean,
   ): Promise<EntryFate | null> {
     return this.deferred
       .end(run, storableOutput(outcome.output))
       .then((landed) => {
-        if (!landed) return this.writeAndEnd(run, outcome);
+        if (!landed) return this.writeAndEnd(run, outcome, again);
         this.tell(run, outcome, 'removed');
         return 'removed';
       });
@@ -70,15 +82,17 @@ export class FinishDoor {
   private async writeAndEnd(
     run: RunFacts,
     outcome: Outcome,
+    again: boolean,
   ): Promise<EntryFate | null> {
     await this.deferred.write([run]);
-    return this.end(run, outcome, false);
+    return this.end(run, outcome, false, again);
   }
 
-  private end(
+  private async end(
     run: RunFacts,
     outcome: Outcome,
     onlyIfExpired: boolean,
+    again: boolean,
   ): Promise<EntryFate | null> {
     const end: RunEnd = {
       jobRunId: run.jobRunId,
@@ -86,16 +100,26 @@ export class FinishDoor {
       onlyIfExpired,
       ...this.verdict(run, outcome),
     };
-    const told = (landed: EntryFate | null) => {
-      // A lease that was renewed meanwhile is good news, and nobody's loss.
-      if (landed || !onlyIfExpired) this.tell(run, outcome, landed);
-      return landed;
-    };
-    return this.writes.add(end).then(told, (error: unknown) => {
+    const landed = await this.write(end, again);
+    // A lease that was renewed meanwhile is good news, and nobody's loss.
+    if (landed || !onlyIfExpired) this.tell(run, outcome, landed);
+    return landed;
+  }
+
+  private async write(end: RunEnd, again: boolean): Promise<EntryFate | null> {
+    try {
+      const landed = await this.writes.add(end);
+      return landed ?? (again ? await this.looks.add(end) : null);
+    } catch (error) {
+      if (isUnknown(error) && !again)
+        return this.write(end, true).catch(() => {
+          // Whoever tries again has to know that it may have landed.
+          throw error;
+        });
       if (!isDataError(error) || isBare(end)) throw error;
       // What PostgreSQL cannot store is left out: a run must not stay RUNNING for that.
-      return this.writes.add(bare(end, error)).then(told);
-    });
+      return this.write(bare(end, error), again);
+    }
   }
 
   private verdict(run: RunFacts, outcome: Outcome) {

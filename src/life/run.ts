@@ -16,6 +16,7 @@ import type {
 } from '../runner/handler-registry.js';
 import { JobProcess } from '../runner/job-process.js';
 import type { ProcessRegistry } from '../runner/process-registry.js';
+import { ConnectionLostError, isUnknown } from '../store/connection/lost.js';
 import { Execution, identityOf } from './execution.js';
 import type { FinishDoor } from './finish.js';
 
@@ -203,14 +204,18 @@ export class RunJobs {
     firstError: unknown,
   ): Promise<EntryFate | null> {
     let error = firstError;
+    let again = false;
     for (let attempt = 0; ; attempt++) {
-      this.events.emit('engine.error', {
-        doing: `recording the end of run ${process.jobRunId}`,
-        error,
-      });
+      again ||= isUnknown(error);
+      // That the database is away is told elsewhere, once.
+      if (attempt === 0 || !(error instanceof ConnectionLostError))
+        this.events.emit('engine.error', {
+          doing: `recording the end of run ${process.jobRunId}`,
+          error,
+        });
       if (!(await this.patience(attempt))) return null;
       try {
-        return await this.door.finish(process.run, outcome);
+        return await this.door.finish(process.run, outcome, { again });
       } catch (again) {
         error = again;
       }

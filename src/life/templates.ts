@@ -51,7 +51,7 @@ export class Templates {
    */
   async resolve(
     { code, contract }: JobReference,
-    db: Queryable = this.store.dataSource,
+    db: Queryable = this.store.db,
   ): Promise<OpenTemplate> {
     const { template, operatorSchema } = await this.read(code, db);
     if (!template.active) throw new JobTemplateInactiveError(code);
@@ -80,7 +80,7 @@ export class Templates {
       }
     }
     // What a transaction sees may never be committed, and it has its connection already.
-    return db === this.store.dataSource
+    return db === this.store.db
       ? this.readAnew(code)
       : found(await findKnownTemplate(db, this.store.tables, code), code);
   }
@@ -89,8 +89,8 @@ export class Templates {
   private readAnew(code: string): Promise<KnownTemplate> {
     const underWay = this.reading.get(code);
     if (underWay) return underWay;
-    const { dataSource, tables } = this.store;
-    const reading = findKnownTemplate(dataSource, tables, code)
+    const { db, tables } = this.store;
+    const reading = findKnownTemplate(db, tables, code)
       .then((template) => {
         const known = found(template, code);
         // Not what was to be forgotten meanwhile.

@@ -9,12 +9,12 @@ const LONGEST = 100 * 365.25 * 24 * 3600 * 1000;
 
 /**
  * A duration in whole milliseconds.
- * @throws BildadConfigError naming `field`, when `value` is no duration or lies outside `min` and 100 years
+ * @throws BildadConfigError naming `field`, when `value` is no duration or lies outside `min` and `max` (100 years)
  */
 export function toMilliseconds(
   value: unknown,
   field: string,
-  { min = 0 }: { min?: number } = {},
+  { min = 0, max = LONGEST }: { min?: number; max?: number } = {},
 ): number {
   const parsed =
     typeof value === 'number'
@@ -26,11 +26,11 @@ export function toMilliseconds(
     parsed === undefined ||
     !Number.isFinite(parsed) ||
     parsed < min ||
-    parsed > LONGEST
+    parsed > max
   )
     throw new BildadConfigError(
       field,
-      `a duration of at least ${min} ms: milliseconds, or text such as '90s', '5m', '2h'`,
+      `a duration of at least ${min}${max < LONGEST ? ` and at most ${max}` : ''} ms: milliseconds, or text such as '90s', '5m', '2h'`,
       value,
     );
   return Math.round(parsed);

@@ -41,6 +41,10 @@ export interface JobEventMap {
       errors: number;
     },
   ];
+  /** A connection of the engine's was lost, or none could be made: once, until the database is back. */
+  'database.lost': [{ error: unknown }];
+  /** It answers again, and can be written to. */
+  'database.back': [{ awayMs: number }];
   /** Something in the background failed; the engine goes on and tries again. */
   'engine.error': [{ doing: string; error: unknown }];
 }

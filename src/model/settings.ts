@@ -29,6 +29,11 @@ export interface BildadModuleOptions {
   backoff?: Backoff;
   /** The largest context that may be enqueued, in bytes of JSON. Default 1,048,576. */
   maxContextBytes?: number;
+  /**
+   * How long a statement of the engine may go unanswered before its connection counts as dead; a new connection may
+   * take as long, but no more than 5 s. From `'100ms'` up to a day. Default `'10s'`.
+   */
+  queryTimeout?: Duration;
   shutdown?: {
     /** How long running jobs may finish by themselves. Default `'30s'`. */
     drainTimeout?: Duration;
@@ -57,6 +62,7 @@ export interface Settings {
   migrate: boolean;
   backoff: Backoff;
   maxContextBytes: number;
+  queryTimeoutMs: number;
   drainMs: number;
   killGraceMs: number;
 }
@@ -77,6 +83,7 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
     migrate = true,
     backoff = { type: 'exponential' },
     maxContextBytes = 1_048_576,
+    queryTimeout = '10s',
     shutdown = {},
   } = options;
   refuseUnknown(shutdown, 'shutdown.', ['drainTimeout', 'killGracePeriod']);
@@ -103,6 +110,10 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
       // PostgreSQL refuses a jsonb of 256 MB and more.
       200 * 1_048_576,
     ),
+    queryTimeoutMs: toMilliseconds(queryTimeout, 'queryTimeout', {
+      min: 100,
+      max: 24 * 3_600_000,
+    }),
     drainMs: toMilliseconds(drainTimeout, 'shutdown.drainTimeout'),
     killGraceMs: toMilliseconds(killGracePeriod, 'shutdown.killGracePeriod'),
   };
@@ -118,6 +129,7 @@ const OPTION_NAMES: readonly (keyof BildadModuleOptions)[] = [
   'migrate',
   'backoff',
   'maxContextBytes',
+  'queryTimeout',
   'shutdown',
 ];
 

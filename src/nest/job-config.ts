@@ -17,13 +17,13 @@ const RANGES: Record<keyof ConfigChanges, [min: number, max: number]> = {
 
 /** The engine's row, made anew if somebody deleted it. */
 export async function currentConfig({
-  store: { dataSource, tables },
+  store: { db, tables },
   settings: { name },
 }: BildadRuntime): Promise<JobConfig> {
-  const config = await readConfig(dataSource, tables, name);
+  const config = await readConfig(db, tables, name);
   if (config) return config;
-  await ensureConfig(dataSource, tables, name);
-  return (await readConfig(dataSource, tables, name))!;
+  await ensureConfig(db, tables, name);
+  return (await readConfig(db, tables, name))!;
 }
 
 /** @throws BildadConfigError naming the wrong change */
@@ -37,6 +37,6 @@ export async function changeConfig(
     if (value !== undefined) wholeNumber(value, field, min, max);
   }
   const { name } = await currentConfig(bildad);
-  const { dataSource, tables } = bildad.store;
-  return (await updateConfig(dataSource, tables, name, changes))!;
+  const { db, tables } = bildad.store;
+  return (await updateConfig(db, tables, name, changes))!;
 }

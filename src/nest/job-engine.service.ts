@@ -235,9 +235,9 @@ export class JobEngineService {
 
   /** The retry number of the entry's next run: its current run's + 1, or 0 when none has run. Upstream: `get_retry_count`. */
   async getRetryCount(entry: Pick<JobQueueEntry, 'id'>): Promise<number> {
-    const { dataSource, tables } = this.bildad.store;
+    const { db, tables } = this.bildad.store;
     return (
-      (await findEntry(dataSource, tables, { id: idOf(entry, 'queue entry') }))
+      (await findEntry(db, tables, { id: idOf(entry, 'queue entry') }))
         ?.retry ?? 0
     );
   }
@@ -290,8 +290,8 @@ export class JobEngineService {
     run: Pick<JobRun, 'id' | 'jobTemplateId' | 'jobContext'>,
     { context, ...options }: EnqueueOptions & { context?: object } = {},
   ): Promise<JobQueueEntry> {
-    const { dataSource, tables } = this.bildad.store;
-    const template = await findTemplate(dataSource, tables, {
+    const { db, tables } = this.bildad.store;
+    const template = await findTemplate(db, tables, {
       id: run.jobTemplateId,
     });
     if (!template)
@@ -336,13 +336,13 @@ export class JobEngineService {
   }
 
   private lastRun(identifier: string): Promise<JobRun | null> {
-    const { dataSource, tables } = this.bildad.store;
-    return findLastRun(dataSource, tables, identifier);
+    const { db, tables } = this.bildad.store;
+    return findLastRun(db, tables, identifier);
   }
 
   private async runningRun(id: string): Promise<JobRun> {
-    const { dataSource, tables } = this.bildad.store;
-    const [run] = await findRuns(dataSource, tables, [id]);
+    const { db, tables } = this.bildad.store;
+    const [run] = await findRuns(db, tables, [id]);
     if (run?.status !== 'RUNNING') throw new RunNotActiveError(id);
     return run;
   }

@@ -228,7 +228,7 @@ export class JobsService {
   }
 
   private get db() {
-    return this.bildad.store.dataSource;
+    return this.bildad.store.db;
   }
 
   private get tables() {
@@ -236,14 +236,20 @@ export class JobsService {
   }
 
   private get templates() {
-    return this.db.getRepository(this.bildad.entities.JobTemplate);
+    return this.bildad.store.dataSource.getRepository(
+      this.bildad.entities.JobTemplate,
+    );
   }
 
   private get runs() {
-    return this.db.getRepository(this.bildad.entities.JobRun);
+    return this.bildad.store.dataSource.getRepository(
+      this.bildad.entities.JobRun,
+    );
   }
 
   private get entries() {
-    return this.db.getRepository(this.bildad.entities.JobQueueEntry);
+    return this.bildad.store.dataSource.getRepository(
+      this.bildad.entities.JobQueueEntry,
+    );
   }
 }

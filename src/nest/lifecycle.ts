@@ -3,6 +3,7 @@ import {
   Injectable,
   type BeforeApplicationShutdown,
   type OnApplicationBootstrap,
+  type OnApplicationShutdown,
   type OnModuleDestroy,
   type OnModuleInit,
 } from '@nestjs/common';
@@ -16,6 +17,9 @@ import { HandlerExplorer } from './explorer.js';
 import { logEvents } from './log-lines.js';
 import { BILDAD_RUNTIME, type BildadRuntime } from './runtime.js';
 
+/** What the last statements may take at shutdown. */
+const CLOSE_MS = 2_000;
+
 /**
  * Boot: schema, config row, handlers and their templates, before anything of the app's own bootstrap
  * runs; then the engine. An error in any of it keeps the app from starting. Shutdown: claim nothing
@@ -27,7 +31,8 @@ export class BildadLifecycle
     OnModuleInit,
     OnApplicationBootstrap,
     OnModuleDestroy,
-    BeforeApplicationShutdown
+    BeforeApplicationShutdown,
+    OnApplicationShutdown
 {
   private ready = false;
 
@@ -49,11 +54,13 @@ export class BildadLifecycle
       else await checkVersion(store.dataSource, store.tables);
       await this.readConfig();
       await declareTemplates(
-        store.dataSource,
+        store.db,
         store.tables,
         found.map(({ declaration }) => declaration),
       );
     } catch (error) {
+      // Nest closes nothing of an app that did not start.
+      await store.db.close(0);
       throw explained(error, 'Bildad cannot start', store.tables.schema);
     }
     this.ready = true;
@@ -69,6 +76,11 @@ export class BildadLifecycle
 
   async beforeApplicationShutdown(): Promise<void> {
     if (this.ready) await this.bildad.engine.stop();
+  }
+
+  /** Not before: what else is being shut down may enqueue to the last. */
+  async onApplicationShutdown(): Promise<void> {
+    await this.bildad.store.db.close(CLOSE_MS);
   }
 
   private checkDataSource(): void {
@@ -98,12 +110,8 @@ export class BildadLifecycle
 
   private async readConfig(): Promise<void> {
     const { store, settings, node } = this.bildad;
-    await ensureConfig(store.dataSource, store.tables, settings.name);
-    const config = await readConfig(
-      store.dataSource,
-      store.tables,
-      settings.name,
-    );
+    await ensureConfig(store.db, store.tables, settings.name);
+    const config = await readConfig(store.db, store.tables, settings.name);
     if (!config) return;
     node.batchSize = config.batchSize;
     node.leaseMs = config.leaseMs;

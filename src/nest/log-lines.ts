@@ -1,6 +1,7 @@
 import { Logger } from '@nestjs/common';
 import type { JobEvents } from '../model/events.js';
 import { nameOf } from '../policy/storable.js';
+import { ConnectionLostError } from '../store/connection/lost.js';
 import { databaseCode } from '../store/database-error.js';
 
 const logger = new Logger('Bildad');
@@ -45,7 +46,18 @@ export function logEvents(events: JobEvents): void {
   events.on('process.ended', (run) =>
     logger.warn(`${named(run)}: its abandoned handler has ended`),
   );
+  events.on('database.lost', ({ error }) => {
+    const code = databaseCode(error);
+    logger.error(
+      `the database was lost: ${nameOf(error)}${code ? ` (${code})` : ''}; the engine goes on trying`,
+    );
+  });
+  events.on('database.back', ({ awayMs }) =>
+    logger.log(`the database is back after ${Math.round(awayMs)} ms`),
+  );
   events.on('engine.error', ({ doing, error }) => {
+    // Said once, not for each statement.
+    if (error instanceof ConnectionLostError) return;
     const code = databaseCode(error);
     logger.error(
       `${doing} failed with ${nameOf(error)}${code ? ` (${code})` : ''}; the engine goes on`,

@@ -24,6 +24,7 @@ import type { Settings } from '../model/settings.js';
 import type { ContextContract } from '../policy/context.js';
 import { HandlerRegistry } from '../runner/handler-registry.js';
 import { ProcessRegistry } from '../runner/process-registry.js';
+import { EnginePool } from '../store/connection/engine-pool.js';
 import { bildadEntities } from '../store/entities/index.js';
 import { tablesOf } from '../store/tables.js';
 
@@ -34,10 +35,15 @@ export function createRuntime(
   settings: Settings,
   ticker: Ticker,
 ) {
-  const store = { dataSource, tables: tablesOf(schema) };
+  const events = new JobEvents();
+  const db = new EnginePool(dataSource, {
+    queryTimeoutMs: settings.queryTimeoutMs,
+    lost: (error) => events.emit('database.lost', { error }),
+    back: (awayMs) => events.emit('database.back', { awayMs }),
+  });
+  const store = { dataSource, db, tables: tablesOf(schema) };
   const entities = bildadEntities(schema);
   const node = new NodeState();
-  const events = new JobEvents();
   const handlers = new HandlerRegistry<ContextContract>();
   const processes = new ProcessRegistry();
 

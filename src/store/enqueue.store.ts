@@ -81,6 +81,45 @@ export async function insertEntries(
   });
 }
 
+/**
+ * Those of these entries that are queued or were, put in within these milliseconds and not before. They are known by
+ * identifier, template and context: to be asked where the answer to the insert was lost.
+ */
+export async function findInserted(
+  db: Queryable,
+  { entries, runs }: Tables,
+  batch: NewEntry[],
+  withinMs: number,
+): Promise<(JobQueueEntry | null)[]> {
+  const found = await rows<{ ord: number; id: string; nowMs: number }>(
+    db,
+    `WITH asked AS MATERIALIZED (
+       SELECT i.ord::int, i.identifier, i.template, $3::jsonb -> (i.ord - 1)::int AS context,
+              clock_timestamp() - $4::float8 * interval '1 ms' AS since
+       FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS i (identifier, template, ord)
+     )
+     SELECT ord, e.id::text, date_part('epoch', e.inserted_at) * 1000 AS "nowMs"
+     FROM asked JOIN ${entries} e ON e.job_run_identifier = identifier
+     WHERE e.inserted_at >= since AND e.job_template_id = template AND e.job_context = context
+     UNION ALL
+     SELECT ord, min(r.job_queue_entry_id)::text, date_part('epoch', min(r.available_at)) * 1000
+     FROM asked JOIN ${runs} r ON r.job_run_identifier = identifier
+     WHERE r.job_template_id = template AND r.job_context = context
+     GROUP BY ord, since HAVING min(r.inserted_at) >= since`,
+    [
+      batch.map(({ jobRunIdentifier }) => jobRunIdentifier),
+      plainArray(batch.map(({ jobTemplateId }) => jobTemplateId)),
+      jsonList(batch.map(({ jobContext }) => jobContext)),
+      withinMs,
+    ],
+  );
+  const byOrder = new Map(found.map((row) => [row.ord, row]));
+  return batch.map((draft, index) => {
+    const row = byOrder.get(index + 1);
+    return row ? entryOf(draft, row.id, row.nowMs) : null;
+  });
+}
+
 /** One element stands for all: most batches are of one kind. */
 const shared = (values: readonly (string | number | boolean)[]) =>
   plainArray(

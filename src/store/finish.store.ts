@@ -87,6 +87,40 @@ export async function endRuns(
   );
 }
 
+/**
+ * What became of the entries of runs that ended as these ends say (null for the others): to be asked where the answer to
+ * an end was lost, which may have landed.
+ */
+export async function findEnds(
+  db: Queryable,
+  { entries, runs }: Tables,
+  ends: RunEnd[],
+): Promise<(EntryFate | null)[]> {
+  const found = await rows<{ jobRunId: string; fate: EntryFate }>(
+    db,
+    `SELECT r.id::text AS "jobRunId",
+       CASE WHEN i.reopen AND r.kill_requested IS DISTINCT FROM 'cancelled' THEN 'reopened'
+            WHEN EXISTS (SELECT FROM ${entries} e WHERE e.id = i.entry_id) THEN 'kept' ELSE 'removed' END AS fate
+     FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::boolean[]) WITH ORDINALITY
+       AS i (run_id, entry_id, result, reason, reopen, ord)
+     JOIN ${runs} r ON r.id = i.run_id
+     WHERE r.status = 'DONE' AND r.result = i.result AND r.reason IS NOT DISTINCT FROM i.reason
+       AND r.error IS NOT DISTINCT FROM nullif($6::jsonb -> (i.ord - 1)::int, 'null')
+       AND r.output IS NOT DISTINCT FROM nullif($7::jsonb -> (i.ord - 1)::int, 'null')`,
+    [
+      plainArray(ends.map(({ jobRunId }) => jobRunId)),
+      plainArray(ends.map(({ jobQueueEntryId }) => jobQueueEntryId)),
+      plainArray(ends.map(({ result }) => result)),
+      ends.map(({ reason }) => reason),
+      plainArray(ends.map(({ entry }) => entry === 'reopen')),
+      jsonOrNull(ends.map(({ error }) => error)),
+      jsonOrNull(ends.map(({ output }) => output)),
+    ],
+  );
+  const fates = new Map(found.map(({ jobRunId, fate }) => [jobRunId, fate]));
+  return ends.map(({ jobRunId }) => fates.get(jobRunId) ?? null);
+}
+
 const idsIn = (text: string | null | undefined) => text?.split(',') ?? [];
 
 /** NULL, which the function takes for all false, where it is. */

@@ -1,17 +1,12 @@
 import type { DataSource } from 'typeorm';
+import {
+  CONNECT_MS,
+  driverOf,
+  optionsOver,
+  sturdy,
+  type PgClient,
+} from './connection/driver.js';
 import { rows, type Queryable, type Tables } from './tables.js';
-
-/** As much of a `pg` client as listening takes. */
-export interface ListeningClient {
-  connect(): Promise<unknown>;
-  end(): Promise<void>;
-  query(sql: string): Promise<unknown>;
-  on(
-    event: 'notification',
-    heard: (message: { payload?: string }) => void,
-  ): void;
-  on(event: 'error' | 'end', gone: (error?: unknown) => void): void;
-}
 
 const channelOf = ({ schema }: Tables) => `nestjs_bildad:${schema}`;
 
@@ -35,24 +30,21 @@ export async function notifyDue(
 /** A connection of its own, made as the DataSource's pool makes its connections. Null where there is no such pool. */
 export function listeningClient(
   dataSource: DataSource,
-): ListeningClient | null {
-  const { master: pool } = dataSource.driver as {
-    master?: {
-      Client?: new (options: object) => ListeningClient;
-      options: object;
-    };
-  };
-  return pool?.Client ? new pool.Client(pool.options) : null;
+  queryTimeoutMs: number,
+): PgClient | null {
+  const driver = driverOf(dataSource);
+  if (!driver) return null;
+  const options = sturdy(driver.options, Math.min(CONNECT_MS, queryTimeoutMs));
+  return new driver.Client(
+    optionsOver(options, { query_timeout: queryTimeoutMs }),
+  );
 }
 
 /** Whether it answers at all. */
-export async function probe(client: ListeningClient): Promise<void> {
+export async function probe(client: PgClient): Promise<void> {
   await client.query('SELECT 1');
 }
 
-export async function listen(
-  client: ListeningClient,
-  tables: Tables,
-): Promise<void> {
+export async function listen(client: PgClient, tables: Tables): Promise<void> {
   await client.query(`LISTEN "${channelOf(tables)}"`);
 }

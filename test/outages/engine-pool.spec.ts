@@ -1,0 +1,230 @@
+import { randomUUID } from 'node:crypto';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
+import { bootApp, type TestApp } from '../support/app.js';
+import { createDatabase, type TestDatabase } from '../support/database.js';
+import { GatedJob, SimpleJob } from '../support/handlers.js';
+import { startProxy, type Proxy } from '../support/proxy.js';
+
+// The engine's own connections: dead ones are noticed and never used again, whatever way they died.
+
+const TIMEOUT_MS = 1_000;
+
+let database: TestDatabase;
+beforeAll(async () => {
+  database = await createDatabase();
+});
+afterAll(() => database.drop());
+
+let proxy: Proxy;
+let bildad: TestApp;
+beforeEach(async () => {
+  proxy = await startProxy(database.url);
+  bildad = await bootApp({
+    providers: [SimpleJob, GatedJob],
+    database: { ...database, url: proxy.url },
+    options: { queryTimeout: TIMEOUT_MS, tickInterval: 100 },
+  });
+});
+afterEach(async () => {
+  await proxy.pass();
+  await bildad.app.close();
+  await proxy.close();
+});
+
+/** From now until a job that is enqueued from outside has run here. */
+async function untilWorkResumes(): Promise<number> {
+  const from = performance.now();
+  const done = bildad.next('run.finished');
+  await database.sql(
+    `INSERT INTO bildad.job_queue_entries (job_template_id, job_run_identifier, priority, timeout_ms, max_retries, job_context, run_at)
+     SELECT id, gen_random_uuid(), 0, 60000, 0, '{}', clock_timestamp() FROM bildad.job_templates WHERE code = 'SIMPLE'`,
+  );
+  await done;
+  return performance.now() - from;
+}
+
+it('all connections die without a word, new ones work: the engine is back within the query timeout and two seconds', async () => {
+  await untilWorkResumes();
+  const lost = bildad.next('database.lost');
+  const back = bildad.next('database.back');
+  proxy.blackholeOld();
+  expect(await untilWorkResumes()).toBeLessThan(TIMEOUT_MS + 2_000);
+  expect(await lost).toMatchObject({ error: { code: 'ETIMEDOUT' } });
+  await back;
+});
+
+it('backends that are killed cost their statements, and nothing else', async () => {
+  await untilWorkResumes();
+  await database.sql(
+    `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+     WHERE datname = current_database() AND application_name = 'nestjs-bildad'`,
+  );
+  expect(await untilWorkResumes()).toBeLessThan(1_000);
+});
+
+it('a database that refuses connections is asked about once a second, told of once, and work goes on when it is back', async () => {
+  await untilWorkResumes();
+  const told: string[] = [];
+  bildad.events.on('database.lost', () => told.push('lost'));
+  bildad.events.on('database.back', () => told.push('back'));
+  const tried: number[] = [];
+  const refused = bildad.next('database.lost');
+  await proxy.refuse();
+  await refused;
+  // Somebody who asks all the time.
+  const askUntil = performance.now() + 3_500;
+  while (performance.now() < askUntil)
+    await bildad.engine.enqueueJob(SimpleJob, {}).then(
+      () => expect.unreachable(),
+      (error: { code?: string }) => {
+        expect(error.code).toBe('ECONNREFUSED');
+        tried.push(performance.now());
+      },
+    );
+  // The first attempt, at once, and one for each second.
+  expect(tried.length).toBeLessThanOrEqual(5);
+  await proxy.pass();
+  expect(await untilWorkResumes()).toBeLessThan(3_000);
+  expect(told).toEqual(['lost', 'back']);
+});
+
+it('results wait while the database is away, and are recorded when it is back', async () => {
+  const RUNS = 5;
+  const runs = await Promise.all(
+    Array.from({ length: RUNS }, () =>
+      bildad.engine.enqueueAndRunJob(GatedJob, {}),
+    ),
+  );
+  const arrivals = await Promise.all(runs.map(() => GatedJob.arrival()));
+  const lost = bildad.next('database.lost');
+  await proxy.refuse();
+  await lost;
+  const errors: string[] = [];
+  bildad.events.on('engine.error', ({ doing }) => errors.push(doing));
+  for (const [index, { door }] of arrivals.entries()) door.open(index);
+  const unanswered = bildad.next('engine.error', ({ doing }) =>
+    doing.startsWith('recording'),
+  );
+  await unanswered;
+  await proxy.pass();
+  const ended = await Promise.all(
+    runs.map(({ jobRunIdentifier }) =>
+      bildad.engine.waitForJob(jobRunIdentifier),
+    ),
+  );
+  expect(ended.map(({ result }) => result)).toEqual(
+    runs.map(() => 'SUCCEEDED'),
+  );
+  // Told once of each, however often it was tried.
+  expect(
+    errors.filter((doing) => doing.startsWith('recording')).length,
+  ).toBeLessThanOrEqual(RUNS);
+});
+
+it('a server that has become read-only is left, and found again when it can be written to', async () => {
+  await untilWorkResumes();
+  const readOnly = (on: 'on' | 'off') =>
+    database.sql(
+      `BEGIN READ WRITE; DO $$ BEGIN EXECUTE format(
+         'ALTER DATABASE %I SET default_transaction_read_only = ${on}', current_database()); END $$; COMMIT`,
+    );
+  const lost = bildad.next('database.lost');
+  await readOnly('on');
+  try {
+    // Sessions that are there keep what they had; as after a failover there are new ones.
+    await database.sql(
+      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+       WHERE datname = current_database() AND application_name = 'nestjs-bildad'`,
+    );
+    await lost;
+    await expect
+      .poll(() =>
+        bildad.engine.enqueueJob(SimpleJob, {}).then(
+          () => 'done',
+          (error: { code?: string }) => error.code,
+        ),
+      )
+      .toBe('25006');
+  } finally {
+    await readOnly('off');
+  }
+  expect(await untilWorkResumes()).toBeLessThan(3_000);
+});
+
+it('a statement that nobody waits for any more is cancelled, and gives its locks back', async () => {
+  const entry = await bildad.engine.enqueueJob(
+    SimpleJob,
+    {},
+    { delay: '1h', jobRunIdentifier: 'held' },
+  );
+  const runner = bildad.dataSource.createQueryRunner();
+  await runner.startTransaction();
+  await runner.query(
+    'SELECT FROM bildad.job_queue_entries WHERE id = $1 FOR UPDATE',
+    [entry.id],
+  );
+  await expect(bildad.engine.cancelJob(entry)).rejects.toMatchObject({
+    code: 'ETIMEDOUT',
+  });
+  await expect
+    .poll(() =>
+      database.sql(
+        `SELECT query FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`,
+      ),
+    )
+    .toEqual([]);
+  await runner.rollbackTransaction();
+  await runner.release();
+});
+
+it('connections are as many as the budget says', async () => {
+  await Promise.all(
+    Array.from({ length: 50 }, () =>
+      bildad.engine.enqueueJobs(SimpleJob, [{}, {}], { delay: '1h' }),
+    ),
+  );
+  const [row] = await database.sql<{ count: number }>(
+    `SELECT count(*)::int FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'nestjs-bildad'`,
+  );
+  // The pool, and the one that listens.
+  expect(row!.count).toBeLessThanOrEqual(5);
+});
+
+it('with fewer connections than the budget the engine makes do', async () => {
+  const role = `r_${randomUUID().replaceAll('-', '')}`;
+  await database.sql(
+    `CREATE ROLE ${role} LOGIN PASSWORD 'secret' CONNECTION LIMIT 3`,
+  );
+  const address = new URL(proxy.url);
+  address.username = role;
+  address.password = 'secret';
+  try {
+    await database.sql(`GRANT USAGE ON SCHEMA bildad TO ${role}`);
+    await database.sql(
+      `GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA bildad TO ${role}`,
+    );
+    // One of the three is the host's.
+    const crowded = await bootApp({
+      providers: [SimpleJob],
+      database: { ...database, url: address.href },
+      options: { role: 'producer' },
+    });
+    try {
+      const lost: unknown[] = [];
+      crowded.events.on('database.lost', ({ error }) => lost.push(error));
+      await Promise.all(
+        Array.from({ length: 40 }, async (_none, n) =>
+          n % 2
+            ? crowded.engine.enqueueJob(SimpleJob, {}, { delay: '1h' })
+            : crowded.engine.enqueueJobs(SimpleJob, [{}, {}], { delay: '1h' }),
+        ),
+      );
+      expect(lost).toEqual([]);
+    } finally {
+      await crowded.app.close();
+    }
+  } finally {
+    await database.sql(`DROP OWNED BY ${role}`);
+    await database.sql(`DROP ROLE ${role}`);
+  }
+});
