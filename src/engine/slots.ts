@@ -24,12 +24,18 @@ const TURN = 100;
 export type JobOutcome =
   { ok: true; jobRun: JobRun } | { ok: false; error: unknown };
 
+interface Launch {
+  claim: Claim;
+  /** Why its handler was not started. */
+  refused?: { error: unknown };
+}
+
 /**
  * This node's slots, and what fills them: claims, some of them made ahead of a free slot. That needs no
  * guard, for a claim is compare-and-set.
  */
 export class Slots {
-  private filling: Promise<JobOutcome[]> | undefined;
+  private filling: Promise<Launch[]> | undefined;
   private fillingUp: Promise<void> | undefined;
   private moreWaiting = false;
   private askedMeanwhile = false;
@@ -57,21 +63,10 @@ export class Slots {
     return Math.max(0, this.settings.concurrency - this.processes.size);
   }
 
-  /**
-   * Claims what fits and starts it. One claim at a time: two would count the same slots as free.
-   * @param whole looks at the whole queue, not only behind the last claim
-   */
-  async start({ whole = true } = {}): Promise<JobOutcome[]> {
-    while (this.filling) await this.filling.catch(() => undefined);
-    this.filling = this.claimAndLaunch(whole || this.lookAnew);
-    try {
-      return await this.filling;
-    } finally {
-      this.filling = undefined;
-      // Should it fail, the next tick says so.
-      if (this.askedMeanwhile && !this.fillingUp)
-        void this.refill()?.catch(() => undefined);
-    }
+  /** Claims what fits and starts it, looking at the whole queue. */
+  async start(): Promise<JobOutcome[]> {
+    const launches = await this.fill(true);
+    return launches.map(outcomeOf);
   }
 
   /** Starts what fits, until the slots or the queue are used up. One at a time. */
@@ -126,10 +121,27 @@ export class Slots {
     await this.claims.release(this.ahead.clear());
   }
 
+  /**
+   * One claim at a time: two would count the same slots as free.
+   * @param whole looks at the whole queue, not only behind the last claim
+   */
+  private async fill(whole: boolean): Promise<Launch[]> {
+    while (this.filling) await this.filling.catch(() => undefined);
+    this.filling = this.claimAndLaunch(whole || this.lookAnew);
+    try {
+      return await this.filling;
+    } finally {
+      this.filling = undefined;
+      // Should it fail, the next tick says so.
+      if (this.askedMeanwhile && !this.fillingUp)
+        void this.refill()?.catch(() => undefined);
+    }
+  }
+
   private async fillUp(whole: boolean): Promise<void> {
     do {
       this.askedMeanwhile = false;
-      await this.start({ whole });
+      await this.fill(whole);
     } while (this.worthAClaim);
   }
 
@@ -139,7 +151,7 @@ export class Slots {
     );
   }
 
-  private async claimAndLaunch(whole: boolean): Promise<JobOutcome[]> {
+  private async claimAndLaunch(whole: boolean): Promise<Launch[]> {
     this.launchAhead();
     this.moreWaiting = true;
     const slots = this.free;
@@ -156,17 +168,11 @@ export class Slots {
     this.moreWaiting = claimed.length === limit || this.woken;
     const startable = this.node.closing ? 0 : slots;
     this.ahead.put(claimed.slice(startable));
-    const outcomes = claimed
-      .slice(0, startable)
-      .map((claim) => this.launchOne(claim));
+    const launches = claimed.slice(0, startable).map((claim) => ({ claim }));
     // One whose context is not checked by then has its process, its slot and its timeout: it is started.
-    await within(LAUNCH_MS, Promise.all(outcomes));
+    await within(LAUNCH_MS, Promise.all(launches.map(this.launchOne)));
     this.launchAhead();
-    return Promise.all(
-      outcomes.map((outcome, index) =>
-        Promise.race([outcome, Promise.resolve(started(claimed[index]!))]),
-      ),
-    );
+    return launches;
   }
 
   private launchAhead(): void {
@@ -186,14 +192,13 @@ export class Slots {
   };
 
   /** Holds a slot from the call on. Never rejects. */
-  private async launchOne(claim: Claim): Promise<JobOutcome> {
+  private readonly launchOne = async (launch: Launch): Promise<void> => {
     try {
-      await this.runs.launch(claim.claimed);
-      return started(claim);
+      await this.runs.launch(launch.claim.claimed);
     } catch (error) {
-      return { ok: false, error };
+      launch.refused = { error };
     }
-  }
+  };
 
   /** Only where the engine goes on by itself: who calls for each pass gets what he asked for. */
   private get claimsAhead(): boolean {
@@ -203,7 +208,7 @@ export class Slots {
   }
 }
 
-const started = (claim: Claim): JobOutcome => ({
-  ok: true,
-  jobRun: claim.jobRun(),
-});
+const outcomeOf = ({ claim, refused }: Launch): JobOutcome =>
+  refused
+    ? { ok: false, error: refused.error }
+    : { ok: true, jobRun: claim.jobRun() };

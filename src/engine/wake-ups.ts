@@ -3,7 +3,11 @@ import type { Store } from '../life/store.js';
 import type { JobEvents } from '../model/events.js';
 import type { NodeState } from '../model/node.js';
 import { CommitWatch } from '../store/commit-watch.js';
-import { notifyDue } from '../store/notify.store.js';
+import type { Following } from '../store/connection/following.js';
+import { dueNotice, notifyDue } from '../store/notify.store.js';
+
+/** An insert so long after the last telling is one of few, and takes the next telling along. */
+const ALONE_MS = 20;
 
 /**
  * What is enqueued here is told to this node at once, and to others once for all that came while the last
@@ -13,6 +17,7 @@ export class WakeUps implements Due {
   private readonly commits: CommitWatch;
   private telling: Promise<void> | undefined;
   private tellAgain = false;
+  private toldAt = -Infinity;
   private wakeHere: () => void = () => undefined;
 
   constructor(
@@ -37,11 +42,25 @@ export class WakeUps implements Due {
     await this.telling;
   }
 
-  now({ here = true } = {}): void {
+  now({ here = true, others = true } = {}): void {
     if (here) this.wakeHere();
-    if (!this.toOthers) return;
+    if (!this.toOthers || !others) return;
     if (this.telling) this.tellAgain = true;
     else this.telling = this.tell();
+  }
+
+  along(): Following | null {
+    const { tables } = this.store;
+    const now = performance.now();
+    const alone = now - this.toldAt > ALONE_MS;
+    if (!this.toOthers || this.telling || !alone) return null;
+    this.toldAt = now;
+    return {
+      ...dueNotice(tables, this.node.id),
+      settled: (error) => {
+        if (error !== undefined) this.failed(error);
+      },
+    };
   }
 
   after(manager: Parameters<Due['after']>[0]): void {
@@ -59,9 +78,14 @@ export class WakeUps implements Due {
         await notifyDue(db, tables, this.node.id);
       } while (this.tellAgain);
     } catch (error) {
-      this.events.emit('engine.error', { doing: 'waking other nodes', error });
+      this.failed(error);
     } finally {
+      this.toldAt = performance.now();
       this.telling = undefined;
     }
+  }
+
+  private failed(error: unknown): void {
+    this.events.emit('engine.error', { doing: 'waking other nodes', error });
   }
 }

@@ -1,6 +1,6 @@
 import { DuplicateJobError } from '../model/errors.js';
 import type { JobEvents } from '../model/events.js';
-import { encodeContext, type ContextContract } from '../policy/context.js';
+import { encodeContext } from '../policy/context.js';
 import {
   isUnknown,
   type ConnectionLostError,
@@ -9,15 +9,10 @@ import { isConflict, isDataError } from '../store/database-error.js';
 import { insertEntries, type NewEntry } from '../store/enqueue.store.js';
 import type { JobQueueEntry } from '../store/entities/index.js';
 import type { Queryable } from '../store/tables.js';
-import { encodedBatches, type EncodedContext } from './encode-contexts.js';
-import {
-  entryFields,
-  type EnqueueOptions,
-  type EntryDefaults,
-} from './enqueue-options.js';
+import { BulkInsert, checkedBatches } from './bulk-insert.js';
+import { entryFields, type EnqueueOptions } from './enqueue-options.js';
 import { DoubtfulInserts } from './doubtful-inserts.js';
 import { Gather } from './gather.js';
-import { newIdentifier } from './identifier.js';
 import type { Due } from './due.js';
 import type { Store } from './store.js';
 import type { JobReference, Templates } from './templates.js';
@@ -34,10 +29,10 @@ export interface EnqueueCall {
 /** The one door in: what comes through it is AVAILABLE, and its context is valid. */
 export class Enqueue {
   /** Calls in flight together share one insert. */
-  private readonly inserts = new Gather<NewEntry, JobQueueEntry | null>({
+  private readonly inserts = new Gather<NewEntry, Inserted>({
     most: ROWS_PER_SHARED_INSERT,
     bytesOf: ({ jobContext }) => jobContext.length,
-    write: (drafts) => insertEntries(this.store.db, this.store.tables, drafts),
+    write: (drafts) => this.insertTogether(drafts),
     isSomeonesFault: (error) => isDataError(error) || isConflict(error),
   });
 
@@ -81,10 +76,11 @@ export class Enqueue {
       if (!entry.scheduled) this.due.after(options.manager);
       return entry;
     }
-    const entry =
-      (await this.insert(draft)) ?? (await this.again(job.code, draft));
+    const { entry: inserted, told } = await this.insert(draft);
+    const entry = inserted ?? (await this.again(job.code, draft));
     this.tell(job.code, [entry]);
-    if (!entry.scheduled) this.due.now({ here: wakeHere });
+    if (!entry.scheduled)
+      this.due.now({ here: wakeHere, others: !inserted || !told });
     return entry;
   }
 
@@ -100,10 +96,13 @@ export class Enqueue {
     );
     const defaults = entryFields(template, options);
     if (contexts.length === 0) return [];
-    const batches = await this.batches(contract, contexts);
-    const inserts = new Inserts();
+    const inserts = new BulkInsert(
+      this.store.tables,
+      defaults,
+      await checkedBatches(contract, contexts, this.maxContextBytes),
+    );
     const insert = (db: Queryable) =>
-      this.insertAll(db, job.code, defaults, batches, inserts);
+      inserts.into(db, (db, draft) => this.refuse(db, job.code, draft));
     // In a caller's transaction this is a savepoint.
     await (options.manager?.transaction(insert) ??
       this.committed(insert, inserts));
@@ -115,20 +114,31 @@ export class Enqueue {
     return entries;
   }
 
-  /** Once, also where the connection is lost meanwhile. @returns null where it was left out */
-  private async insert(draft: NewEntry): Promise<JobQueueEntry | null> {
+  /** Once, also where the connection is lost meanwhile. */
+  private async insert(draft: NewEntry): Promise<Inserted> {
     const sentAt = performance.now();
     try {
       return await this.inserts.add(draft);
     } catch (error) {
       if (!isUnknown(error)) throw error;
-      return this.doubtful.settle(draft, sentAt);
+      return { entry: await this.doubtful.settle(draft, sentAt), told: false };
     }
+  }
+
+  private async insertTogether(drafts: NewEntry[]): Promise<Inserted[]> {
+    const { db, tables } = this.store;
+    const along = drafts.some(isDue) ? this.due.along() : null;
+    const entries = await insertEntries(
+      along ? db.followedBy(along) : db,
+      tables,
+      drafts,
+    );
+    return entries.map((entry) => ({ entry, told: along !== null }));
   }
 
   private async committed(
     insert: (db: Queryable) => Promise<void>,
-    inserts: Inserts,
+    inserts: BulkInsert,
   ): Promise<void> {
     const sentAt = performance.now();
     try {
@@ -157,62 +167,8 @@ export class Enqueue {
     this.templates.forget(code);
     const { template } = await this.templates.resolve({ code });
     const anew = { ...draft, jobTemplateId: template.id };
-    return (await this.insert(anew)) ?? this.refuse(db, code, anew);
-  }
-
-  /**
-   * The first batch is checked before a transaction begins, the others while those before them are inserted; but
-   * all of them before where a validator may wait for a connection that the transactions hold.
-   */
-  private async batches(
-    contract: ContextContract,
-    contexts: readonly unknown[],
-  ): Promise<AsyncIterable<EncodedContext[]>> {
-    const batches = encodedBatches(contract, contexts, this.maxContextBytes);
-    const checked: EncodedContext[][] = [];
-    do {
-      const next = await batches.next();
-      if (next.done) break;
-      checked.push(next.value);
-    } while (!contract.selfContained);
-    return (async function* () {
-      yield* checked;
-      yield* batches;
-    })();
-  }
-
-  private async insertAll(
-    db: Queryable,
-    code: string,
-    defaults: EntryDefaults,
-    batches: AsyncIterable<EncodedContext[]>,
-    inserts: Inserts,
-  ): Promise<void> {
-    const insert = async (contexts: EncodedContext[]) => {
-      const drafts = contexts.map((encoded) => ({
-        ...defaults,
-        ...encoded,
-        jobRunIdentifier: newIdentifier(),
-      }));
-      inserts.first ??= drafts[0];
-      const entries = await insertEntries(db, this.store.tables, drafts);
-      for (const [index, entry] of entries.entries())
-        inserts.entries.push(
-          entry ?? (await this.refuse(db, code, drafts[index]!)),
-        );
-    };
-    let inserting = Promise.resolve();
-    try {
-      for await (const contexts of batches) {
-        await inserting;
-        inserting = insert(contexts);
-        // Its rejection is met by the next `await`, which a long check may keep waiting.
-        inserting.catch(() => undefined);
-      }
-    } finally {
-      // Nobody may roll back while a statement is under way.
-      await inserting;
-    }
+    const { entry } = await this.insert(anew);
+    return entry ?? this.refuse(db, code, anew);
   }
 
   /** Why it was left out: the template inactive or deleted since it was read, else the identifier taken. */
@@ -236,9 +192,11 @@ export class Enqueue {
   }
 }
 
-/** What a transaction has put in so far. */
-class Inserts {
-  readonly entries: JobQueueEntry[] = [];
-  /** It stands for all of them where nobody knows whether they were committed. */
-  first: NewEntry | undefined;
+interface Inserted {
+  /** Null where it was left out. */
+  entry: JobQueueEntry | null;
+  /** Whether other processes were told of it along with the insert. */
+  told: boolean;
 }
+
+const isDue = ({ runAt, delayMs }: NewEntry) => runAt === null && delayMs === 0;

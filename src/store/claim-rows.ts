@@ -92,6 +92,8 @@ export interface ClaimedGroup extends Pick<
   /** When they became due: milliseconds since 1970, between commas. */
   duesMs: string;
   nowMs: number;
+  /** `duesMs`, taken apart when somebody asks. */
+  dues?: string[];
 }
 
 /** In the order of their runs. */
@@ -148,6 +150,7 @@ class NextClaim implements Claim {
 
   jobRun(): JobRun {
     const { claimed, claimer, group } = this;
+    const dues = (group.dues ??= group.duesMs.split(','));
     const startedAt = new Date(group.nowMs);
     return asRun({
       id: claimed.jobRunId,
@@ -164,7 +167,7 @@ class NextClaim implements Claim {
       output: null,
       jobContext: claimed.jobContext,
       killRequested: null,
-      availableAt: new Date(Number(group.duesMs.split(',')[this.index])),
+      availableAt: new Date(Number(dues[this.index])),
       startedAt,
       timeoutAt: new Date(claimed.timeoutAtMs),
       expiresAt: new Date(group.nowMs + claimer.leaseMs),

@@ -20,12 +20,14 @@ export async function notifyDue(
   tables: Tables,
   sender: string,
 ): Promise<void> {
-  await rows(
-    db,
-    `SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)`,
-    [channelOf(tables), sender],
-  );
+  const { sql, parameters } = dueNotice(tables, sender);
+  await rows(db, sql, parameters);
 }
+
+export const dueNotice = (tables: Tables, sender: string) => ({
+  sql: `SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)`,
+  parameters: [channelOf(tables), sender],
+});
 
 /** A connection of its own, made as the DataSource's pool makes its connections. Null where there is no such pool. */
 export function listeningClient(

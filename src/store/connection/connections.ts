@@ -50,6 +50,8 @@ export class Connections {
         connectionTimeoutMillis: waitMs,
         // The engine has a clock of its own for it.
         query_timeout: 0,
+        // What is asked behind another statement is sent without waiting for its answer.
+        pipeline: true,
       }),
     );
     this.pool.on('error', () => undefined);

@@ -1,4 +1,4 @@
-import { QueryFailedError, type DataSource, type QueryRunner } from 'typeorm';
+import { QueryFailedError, type DataSource } from 'typeorm';
 import type { Queryable } from '../tables.js';
 import { Connections } from './connections.js';
 import {
@@ -7,7 +7,13 @@ import {
   type Driver,
   type PooledClient,
 } from './driver.js';
-import { BusyError, ConnectionLostError, NoAnswerError } from './lost.js';
+import {
+  BusyError,
+  ConnectionLostError,
+  NoAnswerError,
+  ReadOnlyError,
+} from './lost.js';
+import { asRunner, type Following } from './following.js';
 import { Outage } from './outage.js';
 import { Statements } from './statements.js';
 import { Turns } from './turns.js';
@@ -72,6 +78,21 @@ export class EnginePool implements Queryable {
   }
 
   /**
+   * For one statement, behind which another one is sent on the same connection: two commits, one after the other,
+   * without the way to this process and back between them.
+   */
+  followedBy(next: Following): Queryable {
+    const query = (sql: string, parameters?: unknown[]) =>
+      this.both(sql, parameters, next);
+    return this.isOurs
+      ? {
+          query: (sql, parameters) =>
+            this.dataSource.query(sql, parameters, asRunner(query)),
+        }
+      : this.dataSource;
+  }
+
+  /**
    * Statements of one transaction; a few transactions at a time.
    * @throws ConnectionLostError, of something that may be done only if the answer to COMMIT was lost; what `work` throws
    */
@@ -91,14 +112,38 @@ export class EnginePool implements Queryable {
     return this.closed;
   }
 
-  /** As much of a QueryRunner as `DataSource.query` takes. */
-  private readonly runner = {
-    isReleased: false,
-    query: (sql: string, parameters?: unknown[]) =>
-      this.on(sql, parameters, (client) =>
-        this.statements.ask(client, sql, parameters),
-      ),
-  } as unknown as QueryRunner;
+  private readonly runner = asRunner((sql, parameters) =>
+    this.on(sql, parameters, (client) =>
+      this.statements.ask(client, sql, parameters),
+    ),
+  );
+
+  private both(
+    sql: string,
+    parameters: unknown[] | undefined,
+    next: Following,
+  ): Promise<unknown> {
+    return new Promise((resolve, reject) => {
+      const sent = this.on(sql, parameters, async (client) => {
+        const first = this.statements.ask(client, sql, parameters);
+        first.then(resolve, reject);
+        const second = this.dataSource.query(
+          next.sql,
+          next.parameters,
+          asRunner((text, values) => this.statements.ask(client, text, values)),
+        );
+        for (const end of await Promise.allSettled([first, second]))
+          if (end.status === 'rejected') throw end.reason;
+      });
+      sent.then(
+        () => next.settled(),
+        (error: unknown) => {
+          reject(error as Error);
+          next.settled(error);
+        },
+      );
+    });
+  }
 
   /** Not where something else than `pg` stands behind the DataSource. */
   private get isOurs(): boolean {
@@ -201,13 +246,4 @@ export class EnginePool implements Queryable {
   }
 }
 
-/** A standby, or a primary that was made read-only. */
 const READ_ONLY = `SELECT current_setting('transaction_read_only')::boolean AS "readOnly"`;
-
-class ReadOnlyError extends Error {
-  readonly code = '25006';
-
-  constructor() {
-    super('the server is read-only');
-  }
-}

@@ -75,3 +75,12 @@ export class BusyError extends Error {
     super(`no connection of the engine became free within ${ms} ms`);
   }
 }
+
+/** A standby, or a primary that was made read-only. */
+export class ReadOnlyError extends Error {
+  readonly code = '25006';
+
+  constructor() {
+    super('the server is read-only');
+  }
+}
