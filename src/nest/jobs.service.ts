@@ -94,7 +94,8 @@ export class JobsService {
     const id = idOf(template, 'template');
     const known = await this.templates.findOneBy({ id });
     if (!known) throw new JobTemplateNotFoundError(`template ${id}`);
-    const deleted = await this.db.transaction((manager) =>
+    // Looks through the whole history, which may take longer than a statement of the engine may.
+    const deleted = await this.bildad.store.dataSource.transaction((manager) =>
       deleteTemplate(manager, this.tables, id),
     );
     if (!deleted) throw new JobTemplateInUseError(known.code);

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
 import { sourceFiles, type SourceFile } from './source.js';
 
@@ -22,6 +23,19 @@ it('only src/store speaks SQL', () => {
   expect(
     paths(speakers).filter((path) => !path.startsWith('src/store/')),
   ).toEqual([]);
+});
+
+it("the engine's statements go over connections of its own", () => {
+  // Where the host's DataSource is for: to be told of commits, and as what connections are made from.
+  const MAY = ['engine/listener', 'engine/wake-ups', 'life/store'];
+  const others = source
+    .filter(({ path }) => /^src\/(life|engine)\//.test(path))
+    .filter(({ path }) =>
+      /\bdataSource\b/.test(
+        readFileSync(new URL(`../../${path}`, import.meta.url), 'utf8'),
+      ),
+    );
+  expect(paths(others)).toEqual(MAY.map((name) => `src/${name}.ts`));
 });
 
 it('only enqueue, claim and finish change a status', () => {

@@ -59,6 +59,9 @@ it.each<[options: object, field: string, expected: RegExp, got: string]>([
   [{ maxContextBytes: 1 }, 'maxContextBytes', /whole number from 2/, '1'],
   [{ maxContextBytes: 1e9 }, 'maxContextBytes', /whole number/, '1000000000'],
   [{ maxContextBytes: '1MB' }, 'maxContextBytes', /whole number/, "'1MB'"],
+  [{ queryTimeout: 99 }, 'queryTimeout', /duration of at least 100 /, '99'],
+  [{ queryTimeout: '2d' }, 'queryTimeout', /at most 86400000 ms/, "'2d'"],
+  [{ queryTimeout: false }, 'queryTimeout', /duration/, 'false'],
   [
     { shutdown: { drainTimeout: 'never' } },
     'shutdown.drainTimeout',

@@ -249,7 +249,7 @@ it('thousands of quick jobs run once each, and are told so, though answers to cl
       ),
     ];
     await Promise.all(cuts);
-    await proxy.cutAfter('claim_job_queue_entries');
+    await proxy.cutAfter('."claim_job');
     await expect
       .poll(() => identifiers().then(({ length }) => length), {
         timeout: 15_000,
