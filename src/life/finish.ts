@@ -85,7 +85,7 @@ export class FinishDoor {
       return landed;
     };
     return this.writes.add(end).then(told, (error: unknown) => {
-      if (!isDataError(error) || isBare(end)) throw error;
+      if (!isDataError(error)) throw error;
       // What PostgreSQL cannot store is left out: a run must not stay RUNNING for that.
       return this.writes.add(bare(end, error)).then(told);
     });
@@ -127,9 +127,6 @@ export class FinishDoor {
     });
   }
 }
-
-const isBare = (end: RunEnd) =>
-  end.error === null && (end.output?.startsWith('{"$unserializable"') ?? true);
 
 function bare(end: RunEnd, error: unknown): RunEnd {
   const why = `PostgreSQL refused it (${databaseCode(error)})`;

@@ -116,10 +116,11 @@ export class RunJobs {
     if (instance instanceof Promise) instance = await instance;
     this.events.emit('run.started', identityOf(process.run));
     launched();
-    const output = await instance.runJob(
+    const returned: unknown = instance.runJob(
       context,
       new Execution(process, this.events, this.loggerFor),
     );
+    const output = isThenable(returned) ? await returned : returned;
     return { kind: 'completed', output };
   }
 
@@ -230,5 +231,14 @@ export class RunJobs {
     } catch {
       return false;
     }
+  }
+}
+
+/** Asked by ourselves: to `await` a value whose `then` throws would fail a handler that has succeeded. */
+function isThenable(value: unknown): boolean {
+  try {
+    return typeof (value as PromiseLike<unknown> | null)?.then === 'function';
+  } catch {
+    return false;
   }
 }
