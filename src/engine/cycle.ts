@@ -1,4 +1,5 @@
 import type { FinishDoor } from '../life/finish.js';
+import type { Quarantine } from '../life/quarantine.js';
 import type { Store } from '../life/store.js';
 import type { JobEvents } from '../model/events.js';
 import type { RunFacts } from '../model/facts.js';
@@ -10,6 +11,7 @@ import type { SingleRunnerGuard } from './guard.js';
 import type { Heartbeat } from './heartbeat.js';
 import type { JobOutcome, Slots } from './slots.js';
 import type { Sweep } from './sweep.js';
+import type { VersionWatch } from './version-watch.js';
 
 const PROMOTED_AT_ONCE = 5_000;
 
@@ -35,7 +37,9 @@ export class EngineCycle {
     private readonly heartbeat: Heartbeat,
     private readonly slots: Slots,
     private readonly door: FinishDoor,
+    private readonly versions: VersionWatch,
     private readonly sweep: Sweep,
+    private readonly quarantine: Quarantine,
     private readonly events: JobEvents,
     private readonly node: NodeState,
   ) {}
@@ -88,8 +92,10 @@ export class EngineCycle {
 
   private async guarded(insist: boolean): Promise<JobEngineResults> {
     this.lookAgain = false;
-    const term = await this.guard.acquire(insist);
     const results = nothingDone();
+    if (!(await this.versions.usable()))
+      return { ...results, alreadyRunning: false };
+    const term = await this.guard.acquire(insist);
     if (term === null) return results;
     results.alreadyRunning = false;
     try {
@@ -161,7 +167,10 @@ export class EngineCycle {
   private async makeDue(): Promise<void> {
     const { dataSource, tables } = this.store;
     let promoted: number;
-    do promoted = await promoteScheduled(dataSource, tables, PROMOTED_AT_ONCE);
+    do
+      promoted = await this.quarantine.around(() =>
+        promoteScheduled(dataSource, tables, PROMOTED_AT_ONCE),
+      );
     while (promoted === PROMOTED_AT_ONCE && !this.node.closing);
   }
 }

@@ -1,4 +1,5 @@
 import type { DeferredRuns } from '../life/deferred.js';
+import type { Quarantine } from '../life/quarantine.js';
 import type { Store } from '../life/store.js';
 import type { NodeState } from '../model/node.js';
 import { reopenOrphans } from '../store/finish.store.js';
@@ -19,6 +20,7 @@ export class Sweep {
   constructor(
     private readonly store: Store,
     private readonly deferred: DeferredRuns,
+    private readonly quarantine: Quarantine,
     private readonly node: NodeState,
     private readonly engineName: string,
   ) {}
@@ -31,7 +33,8 @@ export class Sweep {
     if (!(await takeSweep(dataSource, tables, this.engineName, leaseMs)))
       return;
     await this.deferred.writeLost(batchSize);
-    if (this.sweeps++ % ORPHANS_EVERY === 0)
-      await reopenOrphans(dataSource, tables, batchSize);
+    if (this.sweeps++ % ORPHANS_EVERY !== 0) return;
+    await this.quarantine.sweep();
+    await reopenOrphans(dataSource, tables, batchSize);
   }
 }

@@ -7,6 +7,7 @@ import {
 import type { ClaimedRun } from '../model/facts.js';
 import type { NodeState } from '../model/node.js';
 import type { HandlerRegistry } from '../runner/handler-registry.js';
+import { isRefusal } from '../store/database-error.js';
 import {
   adoptRun,
   claimEntries,
@@ -18,7 +19,9 @@ import type { JobQueueEntry } from '../store/entities/index.js';
 import { findEntry, findRuns } from '../store/run.store.js';
 import { findTemplate } from '../store/template.store.js';
 import { ClaimFront } from './claim-front.js';
+import { claimSingly } from './claim-singly.js';
 import type { DeferredRuns } from './deferred.js';
+import type { Quarantine } from './quarantine.js';
 import type { Store } from './store.js';
 
 /** AVAILABLE entries become RUNNING here, and only here: each for one caller. */
@@ -30,6 +33,7 @@ export class ClaimJobs {
     private readonly node: NodeState,
     private readonly handlers: HandlerRegistry,
     private readonly deferred: DeferredRuns,
+    private readonly quarantine: Quarantine,
     private readonly runsJobs: boolean,
   ) {}
 
@@ -59,9 +63,15 @@ export class ClaimJobs {
       this.front.reached(last);
       return claims;
     } catch (error) {
+      if (isRefusal(error)) return this.singly(codes, limit);
       this.deferred.unheard();
       throw error;
     }
+  }
+
+  private singly(codes: string[], limit: number): Promise<Claim[]> {
+    const { store, claimer, quarantine } = this;
+    return claimSingly(store, claimer, quarantine, codes, limit);
   }
 
   /** @throws JobHandlerNotFoundError when this node could not run such a job */
@@ -82,14 +92,34 @@ export class ClaimJobs {
         jobRunIdentifier,
         'it is not in the queue',
       );
+    if (entry.status === 'QUARANTINED')
+      throw new JobNotAvailableError(
+        jobRunIdentifier,
+        `it is quarantined: ${entry.quarantineReason}`,
+      );
     await this.checkRunnable(entry);
-    const [claim] = await claimEntries(dataSource, tables, this.claimer, [id]);
+    const [claim] = await this.claimOf(entry);
     if (!claim)
       throw new JobNotAvailableError(
         jobRunIdentifier,
         'it is running, or was claimed by somebody else just now',
       );
     return claim;
+  }
+
+  private async claimOf(entry: JobQueueEntry): Promise<Claim[]> {
+    const { dataSource, tables } = this.store;
+    try {
+      return await claimEntries(dataSource, tables, this.claimer, [entry.id]);
+    } catch (error) {
+      if (!isRefusal(error)) throw error;
+      await this.quarantine.put([entry.id], error);
+      throw new JobNotAvailableError(
+        entry.jobRunIdentifier,
+        'the database refuses to claim it: it is quarantined now',
+        { cause: error },
+      );
+    }
   }
 
   /** A RUNNING run without a process that is this node's, or whose node is gone. @throws RunNotActiveError, JobNotAvailableError */
@@ -117,6 +147,11 @@ export class ClaimJobs {
         job.jobRunIdentifier,
         'this node is shutting down',
       );
+    if (this.node.outdated)
+      throw new JobNotAvailableError(
+        job.jobRunIdentifier,
+        "this node's package is older than the tables",
+      );
     const { dataSource, tables } = this.store;
     const template = await findTemplate(dataSource, tables, {
       id: job.jobTemplateId,
@@ -142,7 +177,7 @@ export class ClaimJobs {
   }
 
   private get open(): boolean {
-    return this.runsJobs && !this.node.closing;
+    return this.runsJobs && !this.node.closing && !this.node.outdated;
   }
 
   private get claimer() {

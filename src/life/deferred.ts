@@ -1,8 +1,14 @@
 import type { RunFacts } from '../model/facts.js';
 import type { NodeState } from '../model/node.js';
-import { isConflict, isDataError, isTaken } from '../store/database-error.js';
+import {
+  isConflict,
+  isDataError,
+  isRefusal,
+  isTaken,
+} from '../store/database-error.js';
 import {
   endDeferred,
+  lostEntries,
   releaseUnheard,
   writeDeferredRun,
   writeDeferredRuns,
@@ -10,6 +16,7 @@ import {
   type DeferredEnd,
 } from '../store/deferred.store.js';
 import { Gather } from './gather.js';
+import type { Quarantine } from './quarantine.js';
 import type { Store } from './store.js';
 
 const RUNS_PER_STATEMENT = 500;
@@ -43,6 +50,7 @@ export class DeferredRuns {
 
   constructor(
     private readonly store: Store,
+    private readonly quarantine: Quarantine,
     private readonly node: NodeState,
   ) {}
 
@@ -92,7 +100,25 @@ export class DeferredRuns {
 
   /** Of nodes that are gone: their runs can expire then. */
   async writeLost(limit: number): Promise<void> {
-    await writeLostRuns(this.store.dataSource, this.store.tables, limit);
+    const { dataSource, tables } = this.store;
+    try {
+      await writeLostRuns(dataSource, tables, limit);
+    } catch (error) {
+      if (!isRefusal(error)) throw error;
+      await this.writeLostSingly(limit);
+    }
+  }
+
+  /** One whose row cannot be written must not keep the others from expiring. */
+  private async writeLostSingly(limit: number): Promise<void> {
+    const { dataSource, tables } = this.store;
+    for (const entryId of await lostEntries(dataSource, tables, limit))
+      try {
+        await writeDeferredRuns(dataSource, tables, [entryId]);
+      } catch (error) {
+        if (!isRefusal(error)) throw error;
+        await this.quarantine.put([entryId], error);
+      }
   }
 }
 

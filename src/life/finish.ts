@@ -8,11 +8,12 @@ import type { HandlerRegistry } from '../runner/handler-registry.js';
 import {
   databaseCode,
   isConflict,
-  isDataError,
+  isRefusal,
 } from '../store/database-error.js';
 import { endRuns, type RunEnd } from '../store/finish.store.js';
 import type { DeferredRuns } from './deferred.js';
 import { Gather } from './gather.js';
+import type { Quarantine } from './quarantine.js';
 import type { Store } from './store.js';
 
 const RUNS_PER_STATEMENT = 500;
@@ -28,7 +29,7 @@ export class FinishDoor {
     bytesOf: ({ output, error }) =>
       (output?.length ?? 0) + (error?.length ?? 0),
     write: (ends) => endRuns(this.store.dataSource, this.store.tables, ends),
-    isSomeonesFault: (error) => isDataError(error) || isConflict(error),
+    isSomeonesFault: (error) => isRefusal(error) || isConflict(error),
   });
 
   constructor(
@@ -36,6 +37,7 @@ export class FinishDoor {
     private readonly events: JobEvents,
     private readonly handlers: HandlerRegistry,
     private readonly deferred: DeferredRuns,
+    private readonly quarantine: Quarantine,
     private readonly defaultBackoff: Backoff,
   ) {}
 
@@ -84,11 +86,29 @@ export class FinishDoor {
       if (landed || !onlyIfExpired) this.tell(run, outcome, landed);
       return landed;
     };
-    return this.writes.add(end).then(told, (error: unknown) => {
-      if (!isDataError(error)) throw error;
-      // What PostgreSQL cannot store is left out: a run must not stay RUNNING for that.
-      return this.writes.add(bare(end, error)).then(told);
-    });
+    return this.writes
+      .add(end)
+      .catch((error: unknown) => this.endBare(end, error))
+      .then(told);
+  }
+
+  /**
+   * What PostgreSQL cannot store is left out: a run must not stay RUNNING for that. If it is the entry's row that
+   * it refuses to write, the entry is put aside.
+   */
+  private async endBare(
+    end: RunEnd,
+    refused: unknown,
+  ): Promise<EntryFate | null> {
+    if (!isRefusal(refused)) throw refused;
+    const without = bare(end, refused);
+    try {
+      return await this.writes.add(without);
+    } catch (error) {
+      if (!isRefusal(error)) throw error;
+      await this.quarantine.put([end.jobQueueEntryId], error);
+      return this.writes.add(without);
+    }
   }
 
   private verdict(run: RunFacts, outcome: Outcome) {

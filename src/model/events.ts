@@ -1,4 +1,5 @@
 import { EventEmitter } from 'node:events';
+import type { SchemaVersionError } from './errors.js';
 import type { OutcomeKind } from './outcome.js';
 
 interface RunEvent {
@@ -14,6 +15,10 @@ export type EntryFate = 'removed' | 'reopened' | 'kept';
 export interface JobEventMap {
   'entry.enqueued': [
     { jobQueueEntryId: string; jobRunIdentifier: string; templateCode: string },
+  ];
+  /** Its row cannot be run: it was put aside, until it is released or cancelled. */
+  'entry.quarantined': [
+    { jobQueueEntryId: string; jobRunIdentifier: string; reason: string },
   ];
   'run.started': [RunEvent];
   'run.progress': [RunEvent & { fraction: number; message?: string }];
@@ -42,6 +47,11 @@ export interface JobEventMap {
       errors: number;
     },
   ];
+  /**
+   * The tables were upgraded while this node ran, beyond what its package can work with: it claims nothing, and what
+   * runs goes on to its end. `null`: they can be worked with again. Told once each time.
+   */
+  'engine.outdated': [{ error: SchemaVersionError | null }];
   /** Something in the background failed; the engine goes on and tries again. */
   'engine.error': [{ doing: string; error: unknown }];
 }

@@ -9,4 +9,6 @@ export class NodeState {
   batchSize = 1_000;
   /** The node has begun to stop: it claims nothing. */
   closing = false;
+  /** The tables were upgraded beyond what this package can work with: the node claims nothing. */
+  outdated = false;
 }

@@ -1,5 +1,11 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { Raw, type FindManyOptions, type Repository } from 'typeorm';
+import {
+  IsNull,
+  Not,
+  Raw,
+  type FindManyOptions,
+  type Repository,
+} from 'typeorm';
 import {
   BildadConfigError,
   JobTemplateInUseError,
@@ -23,6 +29,7 @@ import {
 import { changeConfig, currentConfig } from './job-config.js';
 import { identifier, idOf } from './ids.js';
 import { listPage, type Page } from './paging.js';
+import { releaseQuarantined } from './release.js';
 import { BILDAD_RUNTIME, type BildadRuntime } from './runtime.js';
 import {
   readNewTemplate,
@@ -190,6 +197,21 @@ export class JobsService {
 
   listAllJobsInTheQueue(page: Page = {}): Promise<JobQueueEntry[]> {
     return this.list(this.entries, page, { order: QUEUE_ORDER });
+  }
+
+  /** Put aside because their rows cannot be run: `quarantineReason` says why. They wait for `releaseQuarantined` or `cancelJob`. */
+  listQuarantinedJobs(page: Page = {}): Promise<JobQueueEntry[]> {
+    return this.list(this.entries, page, {
+      where: { quarantinedAt: Not(IsNull()) },
+      order: OLDEST_FIRST,
+    });
+  }
+
+  /** Gives an entry back to the queue whose row somebody has mended. @throws JobNotAvailableError when nobody has, or it is not quarantined */
+  releaseQuarantined(
+    entry: Pick<JobQueueEntry, 'id' | 'jobRunIdentifier'>,
+  ): Promise<JobQueueEntry> {
+    return releaseQuarantined(this.bildad, entry);
   }
 
   getNumberOfJobsInTheQueue(): Promise<number> {

@@ -37,6 +37,13 @@ export function logEvents(events: JobEvents): void {
       `${named(run)} ${outcome} too late: its run was closed before, nothing was changed`,
     ),
   );
+  events.on(
+    'entry.quarantined',
+    ({ jobQueueEntryId, jobRunIdentifier, reason }) =>
+      logger.error(
+        `"${jobRunIdentifier}" (entry ${jobQueueEntryId}) is quarantined: ${reason}`,
+      ),
+  );
   events.on('process.abandoned', ({ outcome, ...run }) =>
     logger.error(
       `${named(run)} ${outcome}, but its handler did not stop: it goes on and keeps its slot`,
@@ -44,6 +51,11 @@ export function logEvents(events: JobEvents): void {
   );
   events.on('process.ended', (run) =>
     logger.warn(`${named(run)}: its abandoned handler has ended`),
+  );
+  events.on('engine.outdated', ({ error }) =>
+    error
+      ? logger.error(`${error.message}; this node claims nothing until then`)
+      : logger.log('the tables can be worked with again: this node claims'),
   );
   events.on('engine.error', ({ doing, error }) => {
     const code = databaseCode(error);

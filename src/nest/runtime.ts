@@ -11,11 +11,13 @@ import { Slots } from '../engine/slots.js';
 import { Sweep } from '../engine/sweep.js';
 import { Listener } from '../engine/listener.js';
 import type { Ticker } from '../engine/timers.js';
+import { VersionWatch } from '../engine/version-watch.js';
 import { WakeUps } from '../engine/wake-ups.js';
 import { ClaimJobs } from '../life/claim.js';
 import { DeferredRuns } from '../life/deferred.js';
 import { Enqueue } from '../life/enqueue.js';
 import { FinishDoor } from '../life/finish.js';
+import { Quarantine } from '../life/quarantine.js';
 import { RunJobs } from '../life/run.js';
 import { Templates } from '../life/templates.js';
 import { JobEvents } from '../model/events.js';
@@ -50,12 +52,14 @@ export function createRuntime(
     wakeUps,
     settings.maxContextBytes,
   );
-  const deferred = new DeferredRuns(store, node);
+  const quarantine = new Quarantine(store, events);
+  const deferred = new DeferredRuns(store, quarantine, node);
   const claims = new ClaimJobs(
     store,
     node,
     handlers,
     deferred,
+    quarantine,
     settings.role !== 'producer',
   );
   const door = new FinishDoor(
@@ -63,6 +67,7 @@ export function createRuntime(
     events,
     handlers,
     deferred,
+    quarantine,
     settings.backoff,
   );
   const runs = new RunJobs(
@@ -92,7 +97,9 @@ export function createRuntime(
     heartbeat,
     slots,
     door,
-    new Sweep(store, deferred, node, settings.name),
+    new VersionWatch(store, events, node),
+    new Sweep(store, deferred, quarantine, node, settings.name),
+    quarantine,
     events,
     node,
   );

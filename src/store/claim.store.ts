@@ -72,6 +72,21 @@ export async function claimNext(
   }
 }
 
+/** Locks the entry that a claim would take next. To be called inside a transaction. @returns null when there is none */
+export async function pickNext(
+  transaction: Queryable,
+  { pick, templates }: Tables,
+  codes: string[],
+): Promise<string | null> {
+  const [row] = await rows<{ id: string }>(
+    transaction,
+    `SELECT id::text FROM ${pick} (
+       ARRAY(SELECT id FROM ${templates} WHERE code = ANY ($1::text[]) AND active), 1) AS id`,
+    [codes],
+  );
+  return row?.id ?? null;
+}
+
 /** Claims these very entries if they are AVAILABLE, due or not: of ten concurrent callers one gets an entry. */
 export function claimEntries(
   db: Queryable,

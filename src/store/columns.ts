@@ -27,6 +27,8 @@ export const entryColumns = select({
   uncountedRuns: 'uncounted_runs',
   currentJobRunId: 'current_job_run_id::text',
   retryOfJobRunId: 'retry_of_job_run_id::text',
+  quarantinedAt: 'quarantined_at',
+  quarantineReason: 'quarantine_reason',
   insertedAt: 'inserted_at',
   updatedAt: 'updated_at',
 });

@@ -14,6 +14,10 @@ export function databaseCode(error: unknown): string | undefined {
 export const isDataError = (error: unknown) =>
   /^(22|54)/.test(databaseCode(error) ?? '');
 
+/** The same, or integrity_constraint_violation: this row will be refused each time. */
+export const isRefusal = (error: unknown) =>
+  /^(22|23|54)/.test(databaseCode(error) ?? '');
+
 /** serialization_failure, deadlock_detected: it may go well without, or after, the others. */
 export const isConflict = (error: unknown) =>
   /^(40001|40P01)$/.test(databaseCode(error) ?? '');

@@ -108,6 +108,8 @@ function entryOf(draft: NewEntry, id: string, nowMs: number): JobQueueEntry {
     uncountedRuns: 0,
     currentJobRunId: null,
     retryOfJobRunId: draft.retryOfJobRunId,
+    quarantinedAt: null,
+    quarantineReason: null,
     insertedAt,
     updatedAt: insertedAt,
   });
@@ -139,14 +141,14 @@ export async function deleteEntry(
   db: Queryable,
   { entries }: Tables,
   entryId: string,
-  { onlyAvailable }: { onlyAvailable: boolean },
+  { onlyWaiting }: { onlyWaiting: boolean },
 ): Promise<boolean> {
   const deleted = await rows(
     db,
     `WITH gone AS (
-       DELETE FROM ${entries} WHERE id = $1 AND (NOT $2 OR status = 'AVAILABLE') AND claimed_by IS NULL RETURNING id
+       DELETE FROM ${entries} WHERE id = $1 AND (NOT $2 OR status <> 'RUNNING') AND claimed_by IS NULL RETURNING id
      ) SELECT id FROM gone`,
-    [entryId, onlyAvailable],
+    [entryId, onlyWaiting],
   );
   return deleted.length > 0;
 }

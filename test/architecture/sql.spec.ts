@@ -24,7 +24,7 @@ it('only src/store speaks SQL', () => {
   ).toEqual([]);
 });
 
-it('only enqueue, claim and finish change a status', () => {
+it('only enqueue, claim, finish and quarantine change a status', () => {
   const changing = source.filter(
     saying(/\bSET\b(?:(?!\b(?:FROM|WHERE)\b)[^])*\bstatus\s*=/),
   );
@@ -34,6 +34,7 @@ it('only enqueue, claim and finish change a status', () => {
     'src/store/finish.store.ts',
     'src/store/migrations/002-hot-path/claim.ts',
     'src/store/migrations/002-hot-path/end.ts',
+    'src/store/quarantine.store.ts',
   ]);
 });
 

@@ -147,6 +147,7 @@ describe.each(Object.keys(PATHS) as (keyof typeof PATHS)[])('%s', (path) => {
     ],
     [
       'a then that throws',
+      // oxlint-disable-next-line unicorn/no-thenable -- the point of it
       () => Object.defineProperty({}, 'then', { get: trap, enumerable: true }),
       why(/go away/),
     ],

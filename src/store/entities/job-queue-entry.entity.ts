@@ -43,7 +43,7 @@ export class JobQueueEntry {
   @Column({ name: 'run_at', ...DB_TIME })
   runAt!: Date;
 
-  /** `runAt` lay ahead when the entry was written; a pass clears it when the time has come. */
+  /** `runAt` lay ahead when the entry was written; a pass clears it when the time has come. True while QUARANTINED. */
   @Column({ type: 'boolean', default: false })
   scheduled!: boolean;
 
@@ -62,6 +62,14 @@ export class JobQueueEntry {
   /** The run this job does again, for entries made by `retryJob`. */
   @Column({ name: 'retry_of_job_run_id', ...BIGINT, nullable: true })
   retryOfJobRunId!: string | null;
+
+  /** When it was put aside; null unless it is QUARANTINED. */
+  @Column({ name: 'quarantined_at', type: 'timestamptz', nullable: true })
+  quarantinedAt!: Date | null;
+
+  /** Why it was put aside: words and an SQLSTATE, no value of the row. */
+  @Column({ name: 'quarantine_reason', type: 'text', nullable: true })
+  quarantineReason!: string | null;
 
   @Column({ name: 'inserted_at', ...DB_TIME })
   insertedAt!: Date;
