@@ -7,6 +7,7 @@ import {
   probe,
   type ListeningClient,
 } from '../store/notify.store.js';
+import { Hearing } from './hearing.js';
 import { every, once, within } from './timers.js';
 
 const FIRST_PAUSE_MS = 500;
@@ -21,6 +22,7 @@ export class Listener {
   private connecting: Promise<void> | undefined;
   private cancelRetry: (() => void) | undefined;
   private stopProbing: (() => void) | undefined;
+  private checking: Promise<void> | undefined;
   private failures = 0;
   private wake: () => void = () => undefined;
   private over = false;
@@ -29,6 +31,7 @@ export class Listener {
     private readonly store: Store,
     private readonly events: JobEvents,
     private readonly node: NodeState,
+    private readonly hearing = new Hearing(store, events),
   ) {}
 
   start(wake: () => void): void {
@@ -42,7 +45,9 @@ export class Listener {
     this.over = true;
     this.stopProbing?.();
     this.cancelRetry?.();
+    this.hearing.close();
     await this.connecting;
+    await this.checking;
     const client = this.client;
     this.client = undefined;
     await client?.end().catch(() => undefined);
@@ -65,7 +70,8 @@ export class Listener {
       opened.on('error', (error) => this.lose(opened, error));
       opened.on('end', () => this.lose(opened));
       opened.on('notification', ({ payload }) => {
-        if (payload !== this.node.id) this.wake();
+        if (!this.hearing.took(payload) && payload !== this.node.id)
+          this.wake();
       });
       await opened.connect();
       await listen(opened, this.store.tables);
@@ -73,6 +79,7 @@ export class Listener {
       this.failures = 0;
       // What was told meanwhile was told to nobody.
       this.wake();
+      this.check(opened);
     } catch (error) {
       this.tell(error);
       await client?.end().catch(() => undefined);
@@ -88,7 +95,24 @@ export class Listener {
       answered = true;
     });
     await within(PROBE_MS, asking);
-    if (!answered) this.lose(client, new Error('no answer to a probe'));
+    if (answered) this.check(client);
+    else this.lose(client, new Error('no answer to a probe'));
+  }
+
+  /** In the background; never rejects. */
+  private check(client: ListeningClient): void {
+    if (this.over || this.client !== client) return;
+    this.checking ??= this.hearing
+      .check(client)
+      .then(
+        () => undefined,
+        (error: unknown) => {
+          if (this.client === client) this.tell(error);
+        },
+      )
+      .finally(() => {
+        this.checking = undefined;
+      });
   }
 
   private lose(client: ListeningClient, error?: unknown): void {

@@ -52,6 +52,11 @@ export interface JobEventMap {
    * runs goes on to its end. `null`: they can be worked with again. Told once each time.
    */
   'engine.outdated': [{ error: SchemaVersionError | null }];
+  /**
+   * Whether NOTIFY reaches this node, told when that changes from what it was; from the start it is taken to. While
+   * it does not, jobs that other processes enqueue start at the next tick.
+   */
+  'engine.listening': [{ hears: boolean }];
   /** Something in the background failed; the engine goes on and tries again. */
   'engine.error': [{ doing: string; error: unknown }];
 }

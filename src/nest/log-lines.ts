@@ -57,6 +57,14 @@ export function logEvents(events: JobEvents): void {
       ? logger.error(`${error.message}; this node claims nothing until then`)
       : logger.log('the tables can be worked with again: this node claims'),
   );
+  events.on('engine.listening', ({ hears }) =>
+    hears
+      ? logger.log('NOTIFY reaches this node again')
+      : logger.warn(
+          'NOTIFY does not reach this node, as behind PgBouncer in transaction mode: jobs that other processes enqueue ' +
+            'start at its next tick. Connect to PostgreSQL directly, or set notify: false, which saves a connection',
+        ),
+  );
   events.on('engine.error', ({ doing, error }) => {
     const code = databaseCode(error);
     logger.error(

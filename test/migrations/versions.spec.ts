@@ -124,7 +124,7 @@ it('a running node claims no more once its package is too old, says so once, and
   const told: unknown[] = [];
   events.on('engine.outdated', ({ error }) => told.push(error));
   let now = 0;
-  const watch = new VersionWatch(store, events as never, node, () => now);
+  const watch = new VersionWatch(store, events, node, () => now);
   Object.assign(cycle, { versions: watch });
   const pass = (afterMs: number) => {
     now += afterMs;
