@@ -11,6 +11,7 @@ import {
   adoptRun,
   claimEntries,
   claimNext,
+  claimSuspect,
   releaseClaims,
 } from '../store/claim.store.js';
 import type { Claim } from '../store/claim-rows.js';
@@ -62,6 +63,14 @@ export class ClaimJobs {
       this.deferred.unheard();
       throw error;
     }
+  }
+
+  /** A job that was aboard a node when that was lost, if one is due. */
+  async suspect(): Promise<Claim | null> {
+    const codes = this.handlers.codes();
+    if (codes.length === 0 || !this.open) return null;
+    const { dataSource, tables } = this.store;
+    return claimSuspect(dataSource, tables, this.claimer, codes);
   }
 
   /** @throws JobHandlerNotFoundError when this node could not run such a job */
@@ -117,6 +126,11 @@ export class ClaimJobs {
         job.jobRunIdentifier,
         'this node is shutting down',
       );
+    if (this.runsJobs && !this.node.accepting)
+      throw new JobNotAvailableError(
+        job.jobRunIdentifier,
+        'this node has lost touch with the database',
+      );
     const { dataSource, tables } = this.store;
     const template = await findTemplate(dataSource, tables, {
       id: job.jobTemplateId,
@@ -128,21 +142,24 @@ export class ClaimJobs {
     if (!template.active) throw new JobTemplateInactiveError(template.code);
   }
 
-  /** Claims that will not be launched. */
-  async release(runs: ClaimedRun[]): Promise<void> {
+  /** Claims that will not be launched. @param nodeId under which they were made */
+  async release(runs: ClaimedRun[], nodeId = this.node.id): Promise<void> {
     await this.deferred.write(runs.filter(({ deferred }) => deferred));
-    await this.releaseRuns(runs.map(({ jobRunId }) => jobRunId));
+    await this.releaseRuns(
+      runs.map(({ jobRunId }) => jobRunId),
+      nodeId,
+    );
   }
 
   /** The same of runs whose rows are written. */
-  async releaseRuns(runIds: string[]): Promise<void> {
+  async releaseRuns(runIds: string[], nodeId = this.node.id): Promise<void> {
     if (runIds.length === 0) return;
     const { dataSource, tables } = this.store;
-    await releaseClaims(dataSource, tables, this.node.id, runIds);
+    await releaseClaims(dataSource, tables, nodeId, runIds);
   }
 
   private get open(): boolean {
-    return this.runsJobs && !this.node.closing;
+    return this.runsJobs && this.node.accepting;
   }
 
   private get claimer() {

@@ -90,9 +90,9 @@ export class DeferredRuns {
     await writeDeferredRun(this.store.dataSource, this.store.tables, jobRunId);
   }
 
-  /** Of nodes that are gone: their runs can expire then. */
-  async writeLost(limit: number): Promise<void> {
-    await writeLostRuns(this.store.dataSource, this.store.tables, limit);
+  /** Of nodes that are gone: their runs can expire then. @returns how many */
+  writeLost(limit: number): Promise<number> {
+    return writeLostRuns(this.store.dataSource, this.store.tables, limit);
   }
 }
 

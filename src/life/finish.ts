@@ -53,6 +53,11 @@ export class FinishDoor {
       : this.end(run, outcome, onlyIfExpired);
   }
 
+  /** The end of a run that was taken away: it is told of, and nothing is written. */
+  lose(run: RunFacts, outcome: Outcome): void {
+    this.tell(run, outcome, null);
+  }
+
   private async finishDeferred(
     run: RunFacts,
     outcome: Outcome,

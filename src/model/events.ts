@@ -42,6 +42,17 @@ export interface JobEventMap {
       errors: number;
     },
   ];
+  /** This node has an id that no node had before, and says that it is alive. */
+  'node.joined': [{ node: string }];
+  /**
+   * This node stops what it runs, and claims nothing until it has joined anew: it could not tell the database that
+   * it is alive (`silent`), or somebody has ended it (`declared`).
+   */
+  'node.fenced': [
+    { node: string; why: 'silent' | 'declared'; running: number },
+  ];
+  /** A pass has found a node dead. `charged`: jobs that it may have died of. */
+  'node.lost': [{ node: string; charged: number }];
   /** Something in the background failed; the engine goes on and tries again. */
   'engine.error': [{ doing: string; error: unknown }];
 }

@@ -10,10 +10,12 @@ import { JobQueueStatus, JobRunResult, JobRunStatus } from '../model/status.js';
 import type { ConfigChanges } from '../store/config.store.js';
 import type {
   JobConfig,
+  JobNode,
   JobQueueEntry,
   JobRun,
   JobTemplate,
 } from '../store/entities/index.js';
+import { spared } from '../store/node.store.js';
 import { findEntry, queuePosition } from '../store/run.store.js';
 import {
   changeTemplate,
@@ -119,10 +121,15 @@ export class JobsService {
     });
   }
 
-  /** RUNNING, and their node has not renewed the lease: the next pass will expire them. */
+  /** RUNNING, and their node has not renewed the lease, though it is not merely stuck: the next pass will expire them. */
   listExpiredJobs(page: Page = {}): Promise<JobRun[]> {
+    const unspared = Raw((nodeId) => `NOT ${spared(this.tables, nodeId)}`);
     return this.list(this.runs, page, {
-      where: { status: JobRunStatus.RUNNING, expiresAt: PAST },
+      where: {
+        status: JobRunStatus.RUNNING,
+        expiresAt: PAST,
+        nodeId: unspared,
+      },
       order: OLDEST_FIRST,
     });
   }
@@ -203,6 +210,18 @@ export class JobsService {
     return queuePosition(this.db, this.tables, identifier(jobRunIdentifier));
   }
 
+  // Nodes
+
+  /** The processes that run jobs, the youngest first; then those that ended within about a day, the last one first. */
+  listNodes(page: Page = {}): Promise<JobNode[]> {
+    return this.list(this.nodes, page, {
+      order: {
+        endedAt: { direction: 'DESC', nulls: 'FIRST' },
+        startedAt: 'DESC',
+      },
+    });
+  }
+
   // Config
 
   getJobConfig(): Promise<JobConfig> {
@@ -241,6 +260,10 @@ export class JobsService {
 
   private get runs() {
     return this.db.getRepository(this.bildad.entities.JobRun);
+  }
+
+  private get nodes() {
+    return this.db.getRepository(this.bildad.entities.JobNode);
   }
 
   private get entries() {

@@ -45,6 +45,19 @@ export function logEvents(events: JobEvents): void {
   events.on('process.ended', (run) =>
     logger.warn(`${named(run)}: its abandoned handler has ended`),
   );
+  events.on('node.joined', ({ node }) => logger.debug(`joined as ${node}`));
+  events.on('node.fenced', ({ node, why, running }) =>
+    logger.error(
+      why === 'silent'
+        ? `node ${node} cannot tell the database that it is alive: it stops its ${running} jobs and claims none until it can`
+        : `node ${node} was declared lost: it stops its ${running} jobs and begins anew`,
+    ),
+  );
+  events.on('node.lost', ({ node, charged }) =>
+    logger.warn(
+      `node ${node} is lost, its jobs are tried again; ${charged} of them may be the cause`,
+    ),
+  );
   events.on('engine.error', ({ doing, error }) => {
     const code = databaseCode(error);
     logger.error(

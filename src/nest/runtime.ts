@@ -6,8 +6,11 @@ import { Engine } from '../engine/engine.js';
 import { SingleRunnerGuard } from '../engine/guard.js';
 import { Heartbeat } from '../engine/heartbeat.js';
 import { Interventions } from '../engine/intervene.js';
+import { NodeJudge } from '../engine/judge.js';
 import { Killer } from '../engine/killer.js';
+import { Membership } from '../engine/membership.js';
 import { Slots } from '../engine/slots.js';
+import { Suspects } from '../engine/suspects.js';
 import { Sweep } from '../engine/sweep.js';
 import { Listener } from '../engine/listener.js';
 import type { Ticker } from '../engine/timers.js';
@@ -75,7 +78,16 @@ export function createRuntime(
 
   const guard = new SingleRunnerGuard(store, settings.name, node);
   const ahead = new ClaimsAhead();
-  const slots = new Slots(claims, runs, ahead, processes, node, settings);
+  const suspects = new Suspects(claims, processes);
+  const slots = new Slots(
+    claims,
+    runs,
+    ahead,
+    suspects,
+    processes,
+    node,
+    settings,
+  );
   const heartbeat = new Heartbeat(
     store,
     claims,
@@ -93,8 +105,11 @@ export function createRuntime(
     slots,
     door,
     new Sweep(store, deferred, node, settings.name),
+    new NodeJudge(store, events, node),
+    suspects,
     events,
     node,
+    settings.maxCrashes,
   );
   const killer = new Killer(
     store,
@@ -124,6 +139,19 @@ export function createRuntime(
     ticker,
     wakeUps,
     new Listener(store, events, node),
+    new Membership(
+      store,
+      claims,
+      handlers,
+      processes,
+      ahead,
+      heartbeat,
+      killer,
+      suspects,
+      events,
+      node,
+      settings,
+    ),
     events,
     node,
     settings,

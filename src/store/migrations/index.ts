@@ -4,10 +4,17 @@ import { DEFAULT_SCHEMA, readSchemaName } from '../../model/settings.js';
 import { tablesOf } from '../tables.js';
 import { initial } from './001-initial.js';
 import { hotPath } from './002-hot-path/index.js';
+import { reserved } from './003-reserved.js';
+import { nodes } from './004-nodes/index.js';
 import { applyStep, installedVersion, migrationLock } from './apply.js';
 import type { MigrationStep } from './step.js';
 
-export const STEPS: readonly MigrationStep[] = [initial, hotPath];
+export const STEPS: readonly MigrationStep[] = [
+  initial,
+  hotPath,
+  reserved,
+  nodes,
+];
 
 /** The version of the tables that this package works with. */
 export const SCHEMA_VERSION = STEPS.length;
