@@ -2,14 +2,17 @@ import type { FinishDoor } from '../life/finish.js';
 import type { Quarantine } from '../life/quarantine.js';
 import type { Store } from '../life/store.js';
 import type { JobEvents } from '../model/events.js';
-import type { RunFacts } from '../model/facts.js';
 import type { NodeState } from '../model/node.js';
 import { countOutcomes } from '../policy/counts.js';
 import { promoteScheduled } from '../store/enqueue.store.js';
-import { expiredFacts, findRuns } from '../store/run.store.js';
+import { expiredFacts, findRuns, type LostRun } from '../store/run.store.js';
+import type { UnrunnableAlarm } from './alarm.js';
 import type { SingleRunnerGuard } from './guard.js';
 import type { Heartbeat } from './heartbeat.js';
+import type { NodeJudge } from './judge.js';
+import { endOfLost } from './lost.js';
 import type { JobOutcome, Slots } from './slots.js';
+import type { Suspects } from './suspects.js';
 import type { Sweep } from './sweep.js';
 import type { VersionWatch } from './version-watch.js';
 
@@ -40,8 +43,12 @@ export class EngineCycle {
     private readonly versions: VersionWatch,
     private readonly sweep: Sweep,
     private readonly quarantine: Quarantine,
+    private readonly alarm: UnrunnableAlarm,
+    private readonly judge: NodeJudge,
+    private readonly suspects: Suspects,
     private readonly events: JobEvents,
     private readonly node: NodeState,
+    private readonly maxCrashes: number,
   ) {}
 
   /** @param insist if a pass is under way, here or on another node, make it look once more */
@@ -136,18 +143,20 @@ export class EngineCycle {
   private async expire(): Promise<JobOutcome[]> {
     const { dataSource, tables } = this.store;
     const limit = this.node.batchSize;
-    let lost: RunFacts[] = [];
+    let lost: LostRun[] = [];
     if (await this.heartbeat.canJudge()) {
-      await this.sweep.run();
+      const lostNodes = await this.judge.judge();
+      await this.sweep.run(lostNodes > 0);
       lost = await expiredFacts(dataSource, tables, limit);
-    }
+      if (lost.some(({ crashes }) => crashes > 0)) this.suspects.tell(true);
+    } else this.judge.forget();
     const ended: string[] = [];
     const outcomes: JobOutcome[] = [];
-    const end = async (run: RunFacts) => {
+    const end = async (run: LostRun) => {
       try {
         const landed = await this.door.finish(
           run,
-          { kind: 'expired' },
+          endOfLost(run, this.maxCrashes),
           { onlyIfExpired: true },
         );
         if (landed) ended.push(run.jobRunId);
@@ -160,6 +169,7 @@ export class EngineCycle {
       for (const jobRun of await findRuns(dataSource, tables, ended))
         outcomes.push({ ok: true, jobRun });
     await this.makeDue();
+    await this.alarm.run();
     return outcomes;
   }
 

@@ -12,6 +12,7 @@ import {
   adoptRun,
   claimEntries,
   claimNext,
+  claimSuspect,
   releaseClaims,
 } from '../store/claim.store.js';
 import type { Claim } from '../store/claim-rows.js';
@@ -74,6 +75,16 @@ export class ClaimJobs {
     return claimSingly(store, claimer, quarantine, codes, limit);
   }
 
+  /** A job that was aboard a node when that was lost, if one is due. */
+  async suspect(): Promise<Claim | null> {
+    const codes = this.handlers.codes();
+    if (codes.length === 0 || !this.open) return null;
+    const { dataSource, tables } = this.store;
+    return this.quarantine.around(() =>
+      claimSuspect(dataSource, tables, this.claimer, codes),
+    );
+  }
+
   /** @throws JobHandlerNotFoundError when this node could not run such a job */
   checkHandler(code: string): void {
     if (!this.runsJobs || !this.handlers.get(code))
@@ -113,7 +124,7 @@ export class ClaimJobs {
       return await claimEntries(dataSource, tables, this.claimer, [entry.id]);
     } catch (error) {
       if (!isRefusal(error)) throw error;
-      await this.quarantine.put([entry.id], error);
+      await this.quarantine.put({ id: entry.id, error });
       throw new JobNotAvailableError(
         entry.jobRunIdentifier,
         'the database refuses to claim it: it is quarantined now',
@@ -152,6 +163,11 @@ export class ClaimJobs {
         job.jobRunIdentifier,
         "this node's package is older than the tables",
       );
+    if (this.runsJobs && !this.node.accepting)
+      throw new JobNotAvailableError(
+        job.jobRunIdentifier,
+        'this node has lost touch with the database',
+      );
     const { dataSource, tables } = this.store;
     const template = await findTemplate(dataSource, tables, {
       id: job.jobTemplateId,
@@ -163,21 +179,24 @@ export class ClaimJobs {
     if (!template.active) throw new JobTemplateInactiveError(template.code);
   }
 
-  /** Claims that will not be launched. */
-  async release(runs: ClaimedRun[]): Promise<void> {
+  /** Claims that will not be launched. @param nodeId under which they were made */
+  async release(runs: ClaimedRun[], nodeId = this.node.id): Promise<void> {
     await this.deferred.write(runs.filter(({ deferred }) => deferred));
-    await this.releaseRuns(runs.map(({ jobRunId }) => jobRunId));
+    await this.releaseRuns(
+      runs.map(({ jobRunId }) => jobRunId),
+      nodeId,
+    );
   }
 
   /** The same of runs whose rows are written. */
-  async releaseRuns(runIds: string[]): Promise<void> {
+  async releaseRuns(runIds: string[], nodeId = this.node.id): Promise<void> {
     if (runIds.length === 0) return;
     const { dataSource, tables } = this.store;
-    await releaseClaims(dataSource, tables, this.node.id, runIds);
+    await releaseClaims(dataSource, tables, nodeId, runIds);
   }
 
   private get open(): boolean {
-    return this.runsJobs && !this.node.closing && !this.node.outdated;
+    return this.runsJobs && this.node.accepting;
   }
 
   private get claimer() {

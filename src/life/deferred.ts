@@ -16,7 +16,7 @@ import {
   type DeferredEnd,
 } from '../store/deferred.store.js';
 import { Gather } from './gather.js';
-import type { Quarantine } from './quarantine.js';
+import type { Quarantine, Refused } from './quarantine.js';
 import type { Store } from './store.js';
 
 const RUNS_PER_STATEMENT = 500;
@@ -98,27 +98,31 @@ export class DeferredRuns {
     await writeDeferredRun(this.store.dataSource, this.store.tables, jobRunId);
   }
 
-  /** Of nodes that are gone: their runs can expire then. */
-  async writeLost(limit: number): Promise<void> {
+  /** Of nodes that are gone: their runs can expire then. @returns how many */
+  async writeLost(limit: number): Promise<number> {
     const { dataSource, tables } = this.store;
     try {
-      await writeLostRuns(dataSource, tables, limit);
+      return await writeLostRuns(dataSource, tables, limit);
     } catch (error) {
       if (!isRefusal(error)) throw error;
-      await this.writeLostSingly(limit);
+      return this.writeLostSingly(limit);
     }
   }
 
   /** One whose row cannot be written must not keep the others from expiring. */
-  private async writeLostSingly(limit: number): Promise<void> {
+  private async writeLostSingly(limit: number): Promise<number> {
     const { dataSource, tables } = this.store;
-    for (const entryId of await lostEntries(dataSource, tables, limit))
+    let written = 0;
+    const refused: Refused[] = [];
+    for (const id of await lostEntries(dataSource, tables, limit))
       try {
-        await writeDeferredRuns(dataSource, tables, [entryId]);
+        written += await writeDeferredRuns(dataSource, tables, [id]);
       } catch (error) {
         if (!isRefusal(error)) throw error;
-        await this.quarantine.put([entryId], error);
+        refused.push({ id, error });
       }
+    this.quarantine.tell(await this.quarantine.judge(refused, written > 0));
+    return written;
   }
 }
 

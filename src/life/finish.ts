@@ -55,6 +55,11 @@ export class FinishDoor {
       : this.end(run, outcome, onlyIfExpired);
   }
 
+  /** The end of a run that was taken away: it is told of, and nothing is written. */
+  lose(run: RunFacts, outcome: Outcome): void {
+    this.tell(run, outcome, null);
+  }
+
   private async finishDeferred(
     run: RunFacts,
     outcome: Outcome,
@@ -106,7 +111,7 @@ export class FinishDoor {
       return await this.writes.add(without);
     } catch (error) {
       if (!isRefusal(error)) throw error;
-      await this.quarantine.put([end.jobQueueEntryId], error);
+      await this.quarantine.put({ id: end.jobQueueEntryId, error });
       return this.writes.add(without);
     }
   }

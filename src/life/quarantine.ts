@@ -11,6 +11,12 @@ import type { Store } from './store.js';
 /** At once: a hand that spoils more leaves the rest for the next look. */
 const MOST = 1_000;
 
+/** An entry that the database refused to write. */
+export interface Refused {
+  id: string;
+  error: unknown;
+}
+
 /**
  * Where entries go whose rows cannot be run, as only a hand in the database leaves them: aside, so that they hold up
  * neither the queue nor a pass, and to be seen. They are released or cancelled by somebody.
@@ -21,20 +27,31 @@ export class Quarantine {
     private readonly events: JobEvents,
   ) {}
 
-  /** Puts entries aside that the database refused to write. */
-  async put(entryIds: string[], refused: unknown): Promise<void> {
-    const { dataSource } = this.store;
-    this.tell(await this.putQuietly(dataSource, entryIds, refused));
+  /** Puts an entry aside that the database refused to write. @throws what it said, when the row is not to blame for all we know */
+  async put(refused: Refused): Promise<void> {
+    this.tell(await this.judge([refused], false));
   }
 
-  /** The same within a transaction, which is to be told of when it is committed. */
-  putQuietly(
-    db: Queryable,
-    entryIds: string[],
-    refused: unknown,
+  /**
+   * Puts aside what the database refused: all of it where others were written meanwhile, otherwise what is known to be
+   * malformed. A cause that is not in the row, such as a trigger of the host's, must not empty the queue. To be told of.
+   * @throws what the database said, when nothing is to be put aside
+   */
+  async judge(
+    refused: Refused[],
+    othersWritten: boolean,
+    db: Queryable = this.store.dataSource,
   ): Promise<QuarantinedEntry[]> {
-    const reason = `the database refuses it (${databaseCode(refused)})`;
-    return quarantineEntries(db, this.store.tables, entryIds, reason);
+    const aside: QuarantinedEntry[] = [];
+    for (const { id, error } of refused) {
+      const reason = othersWritten
+        ? `the database refuses it (${databaseCode(error)})`
+        : null;
+      const { tables } = this.store;
+      aside.push(...(await quarantineEntries(db, tables, [id], reason)));
+    }
+    if (refused.length > 0 && aside.length === 0) throw refused[0]!.error;
+    return aside;
   }
 
   /** Does work on many entries; if the database refuses to, does it again without those that are malformed. */

@@ -196,6 +196,11 @@ export class RunJobs {
     process: JobProcess,
     outcome: Outcome,
   ): Promise<EntryFate | null> {
+    if (process.fenced) {
+      // The run is somebody else's, who may carry it out under the same number.
+      this.door.lose(process.run, outcome);
+      return Promise.resolve(null);
+    }
     return this.door
       .finish(process.run, outcome)
       .catch((error: unknown) => this.recordLater(process, outcome, error));

@@ -52,11 +52,26 @@ export interface JobEventMap {
    * runs goes on to its end. `null`: they can be worked with again. Told once each time.
    */
   'engine.outdated': [{ error: SchemaVersionError | null }];
+  /** These jobs are due for a minute or more, and no living node can run them: they wait. Told once a minute for each code. */
+  'engine.unrunnable': [
+    { code: string; active: boolean; count: number; oldestDueAt: Date },
+  ];
   /**
    * Whether NOTIFY reaches this node, told when that changes from what it was; from the start it is taken to. While
    * it does not, jobs that other processes enqueue start at the next tick.
    */
   'engine.listening': [{ hears: boolean }];
+  /** This node has an id that no node had before, and says that it is alive. */
+  'node.joined': [{ node: string }];
+  /**
+   * This node stops what it runs, and claims nothing until it has joined anew: it could not tell the database that
+   * it is alive (`silent`), or somebody has ended it (`declared`).
+   */
+  'node.fenced': [
+    { node: string; why: 'silent' | 'declared'; running: number },
+  ];
+  /** A pass has found a node dead. `charged`: jobs that it may have died of. */
+  'node.lost': [{ node: string; charged: number }];
   /** Something in the background failed; the engine goes on and tries again. */
   'engine.error': [{ doing: string; error: unknown }];
 }

@@ -27,6 +27,16 @@ export interface BildadModuleOptions {
   migrate?: boolean;
   /** For templates and entries that name none. Default: exponential from 1 s, doubled up to 1 h, half of it random. */
   backoff?: Backoff;
+  /**
+   * Nodes that may be lost while they run a job before it fails for good, with the reason "Crashed", from 1.
+   * Default 3. Such losses cost no retry.
+   */
+  maxCrashes?: number;
+  /**
+   * How long the event loop may be blocked before the process is killed (SIGKILL), so that its jobs run elsewhere;
+   * `false`: for ever. At least a second. Time at a debugger's breakpoint does not count. Default `'60s'`.
+   */
+  maxEventLoopBlock?: Duration | false;
   /** The largest context that may be enqueued, in bytes of JSON. Default 1,048,576. */
   maxContextBytes?: number;
   shutdown?: {
@@ -57,6 +67,8 @@ export interface Settings {
   migrate: boolean;
   backoff: Backoff;
   maxContextBytes: number;
+  maxCrashes: number;
+  maxBlockMs: number | false;
   drainMs: number;
   killGraceMs: number;
 }
@@ -77,6 +89,8 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
     migrate = true,
     backoff = { type: 'exponential' },
     maxContextBytes = 1_048_576,
+    maxCrashes = 3,
+    maxEventLoopBlock = '60s',
     shutdown = {},
   } = options;
   refuseUnknown(shutdown, 'shutdown.', ['drainTimeout', 'killGracePeriod']);
@@ -103,6 +117,13 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
       // PostgreSQL refuses a jsonb of 256 MB and more.
       200 * 1_048_576,
     ),
+    maxCrashes: wholeNumber(maxCrashes, 'maxCrashes', 1, 1_000),
+    maxBlockMs:
+      maxEventLoopBlock === false
+        ? false
+        : toMilliseconds(maxEventLoopBlock, 'maxEventLoopBlock', {
+            min: 1_000,
+          }),
     drainMs: toMilliseconds(drainTimeout, 'shutdown.drainTimeout'),
     killGraceMs: toMilliseconds(killGracePeriod, 'shutdown.killGracePeriod'),
   };
@@ -118,6 +139,8 @@ const OPTION_NAMES: readonly (keyof BildadModuleOptions)[] = [
   'migrate',
   'backoff',
   'maxContextBytes',
+  'maxCrashes',
+  'maxEventLoopBlock',
   'shutdown',
 ];
 

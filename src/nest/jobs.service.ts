@@ -1,11 +1,5 @@
 import { Inject, Injectable } from '@nestjs/common';
-import {
-  IsNull,
-  Not,
-  Raw,
-  type FindManyOptions,
-  type Repository,
-} from 'typeorm';
+import { Raw, type FindManyOptions, type Repository } from 'typeorm';
 import {
   BildadConfigError,
   JobTemplateInUseError,
@@ -16,10 +10,12 @@ import { JobQueueStatus, JobRunResult, JobRunStatus } from '../model/status.js';
 import type { ConfigChanges } from '../store/config.store.js';
 import type {
   JobConfig,
+  JobNode,
   JobQueueEntry,
   JobRun,
   JobTemplate,
 } from '../store/entities/index.js';
+import { spared } from '../store/node.store.js';
 import { findEntry, queuePosition } from '../store/run.store.js';
 import {
   changeTemplate,
@@ -29,7 +25,6 @@ import {
 import { changeConfig, currentConfig } from './job-config.js';
 import { identifier, idOf } from './ids.js';
 import { listPage, type Page } from './paging.js';
-import { releaseQuarantined } from './release.js';
 import { BILDAD_RUNTIME, type BildadRuntime } from './runtime.js';
 import {
   readNewTemplate,
@@ -37,6 +32,7 @@ import {
   type NewTemplate,
   type TemplateFields,
 } from './template-fields.js';
+import { TroubledJobs } from './troubled-jobs.js';
 
 const PAST = Raw((column) => `${column} <= clock_timestamp()`);
 const QUEUE_ORDER = { priority: 'ASC', id: 'ASC' } as const;
@@ -45,8 +41,12 @@ const OLDEST_FIRST = { id: 'ASC' } as const;
 
 /** The read side, and templates (upstream's `Jobs`). Lists are pages; what is past a time is so by the database's clock. */
 @Injectable()
-export class JobsService {
-  constructor(@Inject(BILDAD_RUNTIME) private readonly bildad: BildadRuntime) {}
+export class JobsService extends TroubledJobs {
+  constructor(
+    @Inject(BILDAD_RUNTIME) protected readonly bildad: BildadRuntime,
+  ) {
+    super();
+  }
 
   // Templates
 
@@ -126,10 +126,15 @@ export class JobsService {
     });
   }
 
-  /** RUNNING, and their node has not renewed the lease: the next pass will expire them. */
+  /** RUNNING, and their node has not renewed the lease, though it is not merely stuck: the next pass will expire them. */
   listExpiredJobs(page: Page = {}): Promise<JobRun[]> {
+    const unspared = Raw((nodeId) => `NOT ${spared(this.tables, nodeId)}`);
     return this.list(this.runs, page, {
-      where: { status: JobRunStatus.RUNNING, expiresAt: PAST },
+      where: {
+        status: JobRunStatus.RUNNING,
+        expiresAt: PAST,
+        nodeId: unspared,
+      },
       order: OLDEST_FIRST,
     });
   }
@@ -199,21 +204,6 @@ export class JobsService {
     return this.list(this.entries, page, { order: QUEUE_ORDER });
   }
 
-  /** Put aside because their rows cannot be run: `quarantineReason` says why. They wait for `releaseQuarantined` or `cancelJob`. */
-  listQuarantinedJobs(page: Page = {}): Promise<JobQueueEntry[]> {
-    return this.list(this.entries, page, {
-      where: { quarantinedAt: Not(IsNull()) },
-      order: OLDEST_FIRST,
-    });
-  }
-
-  /** Gives an entry back to the queue whose row somebody has mended. @throws JobNotAvailableError when nobody has, or it is not quarantined */
-  releaseQuarantined(
-    entry: Pick<JobQueueEntry, 'id' | 'jobRunIdentifier'>,
-  ): Promise<JobQueueEntry> {
-    return releaseQuarantined(this.bildad, entry);
-  }
-
   getNumberOfJobsInTheQueue(): Promise<number> {
     return this.entries.count();
   }
@@ -223,6 +213,18 @@ export class JobsService {
     jobRunIdentifier: string,
   ): Promise<number | null> {
     return queuePosition(this.db, this.tables, identifier(jobRunIdentifier));
+  }
+
+  // Nodes
+
+  /** The processes that run jobs, the youngest first; then those that ended within about a day, the last one first. */
+  listNodes(page: Page = {}): Promise<JobNode[]> {
+    return this.list(this.nodes, page, {
+      order: {
+        endedAt: { direction: 'DESC', nulls: 'FIRST' },
+        startedAt: 'DESC',
+      },
+    });
   }
 
   // Config
@@ -263,6 +265,10 @@ export class JobsService {
 
   private get runs() {
     return this.db.getRepository(this.bildad.entities.JobRun);
+  }
+
+  private get nodes() {
+    return this.db.getRepository(this.bildad.entities.JobNode);
   }
 
   private get entries() {

@@ -1,13 +1,17 @@
 import { Logger } from '@nestjs/common';
 import type { DataSource } from 'typeorm';
+import { UnrunnableAlarm } from '../engine/alarm.js';
 import { ClaimsAhead } from '../engine/ahead.js';
 import { EngineCycle } from '../engine/cycle.js';
 import { Engine } from '../engine/engine.js';
 import { SingleRunnerGuard } from '../engine/guard.js';
 import { Heartbeat } from '../engine/heartbeat.js';
 import { Interventions } from '../engine/intervene.js';
+import { NodeJudge } from '../engine/judge.js';
 import { Killer } from '../engine/killer.js';
+import { Membership } from '../engine/membership.js';
 import { Slots } from '../engine/slots.js';
+import { Suspects } from '../engine/suspects.js';
 import { Sweep } from '../engine/sweep.js';
 import { Listener } from '../engine/listener.js';
 import type { Ticker } from '../engine/timers.js';
@@ -80,7 +84,16 @@ export function createRuntime(
 
   const guard = new SingleRunnerGuard(store, settings.name, node);
   const ahead = new ClaimsAhead();
-  const slots = new Slots(claims, runs, ahead, processes, node, settings);
+  const suspects = new Suspects(claims, processes);
+  const slots = new Slots(
+    claims,
+    runs,
+    ahead,
+    suspects,
+    processes,
+    node,
+    settings,
+  );
   const heartbeat = new Heartbeat(
     store,
     claims,
@@ -100,8 +113,12 @@ export function createRuntime(
     new VersionWatch(store, events, node),
     new Sweep(store, deferred, quarantine, node, settings.name),
     quarantine,
+    new UnrunnableAlarm(store, events, settings.name),
+    new NodeJudge(store, events, node),
+    suspects,
     events,
     node,
+    settings.maxCrashes,
   );
   const killer = new Killer(
     store,
@@ -131,6 +148,19 @@ export function createRuntime(
     ticker,
     wakeUps,
     new Listener(store, events, node),
+    new Membership(
+      store,
+      claims,
+      handlers,
+      processes,
+      ahead,
+      heartbeat,
+      killer,
+      suspects,
+      events,
+      node,
+      settings,
+    ),
     events,
     node,
     settings,

@@ -1,4 +1,5 @@
 import { LONGEST_MS } from './migrations/002-hot-path/claim.js';
+import { spared } from './node.store.js';
 import {
   jsonOrNull,
   plainArray,
@@ -47,10 +48,11 @@ export function writeDeferredRuns(
   return write(db, tables, 'e.id = ANY ($1::bigint[])', [plainArray(entryIds)]);
 }
 
-const lost = ({ entries }: Tables) => `SELECT id FROM ${entries}
-  WHERE status = 'RUNNING' AND claimed_by IS NOT NULL AND claim_expires_at <= clock_timestamp() LIMIT $1`;
+const lost = (tables: Tables) => `SELECT id FROM ${tables.entries}
+  WHERE status = 'RUNNING' AND claimed_by IS NOT NULL AND claim_expires_at <= clock_timestamp()
+    AND NOT ${spared(tables, `${tables.entries}.claimed_by`)} LIMIT $1`;
 
-/** The same for those whose node has not written them within its lease: it is gone. Reads all entries. */
+/** The same for those whose node has not written them within its lease: it is gone, if it is not stuck. Reads all entries. */
 export function writeLostRuns(
   db: Queryable,
   tables: Tables,

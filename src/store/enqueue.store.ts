@@ -106,6 +106,7 @@ function entryOf(draft: NewEntry, id: string, nowMs: number): JobQueueEntry {
     scheduled: dueAtMs > nowMs,
     retry: 0,
     uncountedRuns: 0,
+    crashes: 0,
     currentJobRunId: null,
     retryOfJobRunId: draft.retryOfJobRunId,
     quarantinedAt: null,
@@ -125,7 +126,7 @@ export async function promoteScheduled(
     db,
     `WITH due AS MATERIALIZED (
        SELECT id FROM ${entries}
-       WHERE status = 'AVAILABLE' AND scheduled AND run_at <= clock_timestamp()
+       WHERE status = 'AVAILABLE' AND scheduled AND crashes = 0 AND run_at <= clock_timestamp()
        ORDER BY run_at LIMIT $1 FOR UPDATE SKIP LOCKED
      ), ready AS (
        UPDATE ${entries} e SET scheduled = false, updated_at = clock_timestamp()

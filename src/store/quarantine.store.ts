@@ -22,18 +22,20 @@ const ASIDE = `status = 'QUARANTINED', quarantined_at = clock_timestamp(), sched
   current_job_run_id = CASE WHEN e.status = 'AVAILABLE' THEN e.current_job_run_id END`;
 const PUT_ASIDE = `e.id::text AS "jobQueueEntryId", e.job_run_identifier AS "jobRunIdentifier", e.quarantine_reason AS reason`;
 
-/** Puts entries aside. @param reason where none of ours is known @returns those that were not aside before */
+/** Puts entries aside. @param reason where none of ours is known; null: only where one is @returns those that were not aside before */
 export function quarantineEntries(
   db: Queryable,
   { entries }: Tables,
   entryIds: string[],
-  reason: string,
+  reason: string | null,
 ): Promise<QuarantinedEntry[]> {
   return rows(
     db,
     `WITH aside AS (
        UPDATE ${entries} e SET ${ASIDE}, quarantine_reason = coalesce(${PROBLEM}, $2)
-       WHERE e.id = ANY ($1::bigint[]) AND e.status IS DISTINCT FROM 'QUARANTINED' RETURNING *
+       WHERE e.id = ANY ($1::bigint[]) AND e.status IS DISTINCT FROM 'QUARANTINED'
+         AND ($2::text IS NOT NULL OR ${PROBLEM} IS NOT NULL)
+       RETURNING *
      ) SELECT ${PUT_ASIDE} FROM aside e`,
     [entryIds, reason],
   );
@@ -80,7 +82,7 @@ export async function releaseEntry(
   const [row] = await rows(
     db,
     `WITH back AS (
-       UPDATE ${entries} e SET status = 'AVAILABLE', scheduled = e.run_at > clock_timestamp(), quarantined_at = NULL,
+       UPDATE ${entries} e SET status = 'AVAILABLE', scheduled = e.run_at > clock_timestamp() OR e.crashes > 0, quarantined_at = NULL,
          quarantine_reason = NULL, updated_at = clock_timestamp()
        WHERE e.id = $1 AND e.status = 'QUARANTINED'
          AND EXISTS (SELECT FROM ${templates} t WHERE t.id = e.job_template_id)

@@ -50,6 +50,7 @@ it('only enqueue and claim make what has a status, only they and finish delete i
     'src/store/migrations/002-hot-path/end-deferred.ts',
     'src/store/migrations/002-hot-path/enqueue.ts',
     'src/store/migrations/apply.ts',
+    'src/store/node.store.ts',
     'src/store/template.store.ts',
   ]);
   // A claim that is given back takes the run with it that it made; enqueue takes its own entry back where a run of the name turns up.
@@ -59,6 +60,7 @@ it('only enqueue and claim make what has a status, only they and finish delete i
     'src/store/migrations/002-hot-path/end-deferred.ts',
     'src/store/migrations/002-hot-path/end.ts',
     'src/store/migrations/002-hot-path/enqueue.ts',
+    'src/store/node.store.ts',
     'src/store/template.store.ts',
   ]);
 });

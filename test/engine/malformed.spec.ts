@@ -307,6 +307,29 @@ it('hundreds of spoilt rows hold up nobody', async () => {
   expect(new Set(quarantined)).toEqual(new Set(['retry is out of range']));
 });
 
+it('what the database refuses for every row empties no queue, and is told', async () => {
+  const { engine, jobs, sql } = bildad;
+  await sql(`CREATE FUNCTION bildad.no() RETURNS trigger LANGUAGE plpgsql
+    AS $$ BEGIN RAISE check_violation USING MESSAGE = 'a trigger of the host'; END $$`);
+  await sql(`CREATE TRIGGER no BEFORE INSERT ON bildad.job_runs
+    FOR EACH ROW EXECUTE FUNCTION bildad.no()`);
+  const entries = await engine.enqueueJobs(SimpleJob, [{}, {}, {}]);
+  await expect(engine.runJobEngine()).rejects.toMatchObject({
+    driverError: { code: '23514' },
+  });
+  await expect(engine.runJob(entries[0]!)).rejects.toMatchObject({
+    driverError: { code: '23514' },
+  });
+  expect(await jobs.listQuarantinedJobs()).toEqual([]);
+  await sql('DROP TRIGGER no ON bildad.job_runs');
+  expect((await engine.runJobEngine()).start).toHaveLength(3);
+  for (const { jobRunIdentifier } of entries)
+    expect(await engine.waitForJob(jobRunIdentifier)).toMatchObject({
+      result: 'SUCCEEDED',
+      retry: 0,
+    });
+});
+
 it('the rows are refused from now on', async () => {
   const { engine, sql } = bildad;
   await engine.enqueueJob(SimpleJob, {});

@@ -43,7 +43,7 @@ export class JobQueueEntry {
   @Column({ name: 'run_at', ...DB_TIME })
   runAt!: Date;
 
-  /** `runAt` lay ahead when the entry was written; a pass clears it when the time has come. True while QUARANTINED. */
+  /** `runAt` lay ahead when the entry was written; a pass clears it when the time has come. A job with crashes stays so, and one that is QUARANTINED. */
   @Column({ type: 'boolean', default: false })
   scheduled!: boolean;
 
@@ -51,9 +51,13 @@ export class JobQueueEntry {
   @Column({ type: 'integer', default: 0 })
   retry!: number;
 
-  /** Runs that did not cost a retry, because a shutdown interrupted them. */
+  /** Runs that did not cost a retry: a shutdown interrupted them, or their node was lost. */
   @Column({ name: 'uncounted_runs', type: 'integer', default: 0 })
   uncountedRuns!: number;
+
+  /** Nodes that were lost while they ran this job and may have died of it. */
+  @Column({ type: 'integer', default: 0 })
+  crashes!: number;
 
   /** The run of a RUNNING entry, the last run of an AVAILABLE one. */
   @Column({ name: 'current_job_run_id', ...BIGINT, nullable: true })

@@ -4,23 +4,17 @@ import { DEFAULT_SCHEMA, readSchemaName } from '../../model/settings.js';
 import { tablesOf } from '../tables.js';
 import { initial } from './001-initial.js';
 import { hotPath } from './002-hot-path/index.js';
+import { reserved } from './003-reserved.js';
+import { nodes } from './004-nodes/index.js';
 import { quarantine } from './005-quarantine/index.js';
 import { applyStep, installedVersion, migrationLock } from './apply.js';
 import type { MigrationStep } from './step.js';
 
-/** A number that another step will have. */
-const reserved = (version: number): MigrationStep => ({
-  version,
-  name: `Reserved${version}`,
-  timestamp: hotPath.timestamp + version,
-  statements: () => [],
-});
-
 export const STEPS: readonly MigrationStep[] = [
   initial,
   hotPath,
-  reserved(3),
-  reserved(4),
+  reserved,
+  nodes,
   quarantine,
 ];
 

@@ -15,7 +15,7 @@ export const quarantine: MigrationStep = {
   version: 5,
   name: 'Quarantine',
   timestamp: 1_764_900_000_000,
-  statements: ({ entries, versions }) => [
+  statements: ({ configs, entries, versions }) => [
     `ALTER TABLE ${entries} ADD COLUMN IF NOT EXISTS quarantined_at timestamptz,
        ADD COLUMN IF NOT EXISTS quarantine_reason text`,
     // In the two below, which let a row be put aside whatever is in it.
@@ -29,6 +29,8 @@ export const quarantine: MigrationStep = {
     `ALTER TABLE ${entries} ADD CONSTRAINT job_queue_entries_well_formed
        CHECK (status = 'QUARANTINED' OR (${WELL_FORMED})) NOT VALID`,
     `CREATE INDEX IF NOT EXISTS job_queue_entries_quarantined ON ${entries} (id) WHERE quarantined_at IS NOT NULL`,
+    // When an engine last looked for jobs that nobody can run.
+    `ALTER TABLE ${configs} ADD COLUMN IF NOT EXISTS alarmed_at timestamptz NOT NULL DEFAULT '-infinity'`,
     `ALTER TABLE ${versions} ADD COLUMN IF NOT EXISTS min_reader integer`,
   ],
 };

@@ -8,6 +8,7 @@ const RULES: readonly [condition: string, problem: string][] = [
   ['max_retries >= 0', 'max_retries is out of range'],
   ['retry BETWEEN 0 AND 2000000000', 'retry is out of range'],
   ['uncounted_runs BETWEEN 0 AND 2000000000', 'uncounted_runs is out of range'],
+  ['crashes BETWEEN 0 AND 2000000000', 'crashes is out of range'],
   ['octet_length(job_run_identifier) <= 2000', 'its identifier is too long'],
   ['isfinite(run_at)', 'run_at is infinite'],
   [
