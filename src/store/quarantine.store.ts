@@ -43,7 +43,7 @@ export function quarantineEntries(
 
 /**
  * Puts aside what waits and cannot run, and what nobody will ever end: a rule is broken, the status is none, or the
- * template is gone. Reads all entries (0.3 s with a million).
+ * template is gone. Reads all entries: 0.42 s with a million (docs/plans.md).
  */
 export function quarantineMalformed(
   db: Queryable,

@@ -12,8 +12,8 @@ export interface UnrunnableJobs {
 
 /**
  * What is due for longer than this, of templates that are inactive or that no living node has a handler for, by code.
- * Templates and nodes are few: where each template has a node, that is all it reads (0.1 ms with a million waiting
- * entries). Where one has none, it counts among all entries (MEASURED with a million).
+ * Templates and nodes are few: where each template has a node, that is all it reads: 0.06 ms with a million waiting
+ * entries. Where one has none, it counts among all entries: 0.24 s (docs/plans.md).
  */
 export function unrunnableJobs(
   db: Queryable,
