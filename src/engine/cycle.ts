@@ -148,7 +148,7 @@ export class EngineCycle {
       const lostNodes = await this.judge.judge();
       await this.sweep.run(lostNodes > 0);
       lost = await expiredFacts(dataSource, tables, limit);
-      if (lost.some(({ crashes }) => crashes > 0)) this.suspects.tell(true);
+      if (lost.some(({ crashes }) => crashes > 0)) this.suspects.made();
     } else this.judge.forget();
     const ended: string[] = [];
     const outcomes: JobOutcome[] = [];

@@ -42,14 +42,16 @@ export class Engine {
     private readonly settings: Settings,
   ) {}
 
-  start(): void {
+  /** Never rejects. */
+  async start(): Promise<void> {
     const { role, tickMs, notify } = this.settings;
     // The app may be closed before it has started.
     if (this.node.closing) return;
     const startsByItself = role !== 'producer' && tickMs !== false;
     this.wakeUps.start(startsByItself ? () => this.wake() : undefined);
     if (role === 'producer') return;
-    this.membership.join();
+    await this.membership.join();
+    if (this.node.closing) return;
     this.running.push(everyOffBeat(SWEEP_MS, () => void this.killer.sweep()));
     this.beatLater();
     this.processes.watch({ added: () => this.beatInTime() });

@@ -1,4 +1,3 @@
-import { url as debuggerUrl } from 'node:inspector';
 import { hostname } from 'node:os';
 import type { ClaimJobs } from '../life/claim.js';
 import type { Store } from '../life/store.js';
@@ -8,18 +7,20 @@ import type { Settings } from '../model/settings.js';
 import { PACKAGE_VERSION } from '../model/version.js';
 import type { HandlerRegistry } from '../runner/handler-registry.js';
 import type { ProcessRegistry } from '../runner/process-registry.js';
-import type { NodeFacts } from '../store/node.store.js';
+import { registerNode, type NodeFacts } from '../store/node.store.js';
 import type { ClaimsAhead } from './ahead.js';
 import type { Heartbeat } from './heartbeat.js';
 import type { Killer } from './killer.js';
 import { startPulse, type PulseHost } from './pulse/host.js';
-import { monotonicMs, PulseMemory } from './pulse/memory.js';
+import { monotonicMs, PulseMemory, trustedUntil } from './pulse/memory.js';
 import type { PulseNews } from './pulse/pulse.js';
 import type { Suspects } from './suspects.js';
 import { once, within } from './timers.js';
 
 const LONGEST_TURN_MS = 250;
 const SHORTEST_TURN_MS = 20;
+/** An answer that takes longer is not waited for at boot. */
+const JOIN_MS = 5_000;
 /** Claims that were never launched are given back before the node begins anew, if the database is that fast. */
 const RELEASE_MS = 5_000;
 
@@ -49,10 +50,16 @@ export class Membership {
     private readonly settings: Settings,
   ) {}
 
-  /** Until the database has heard of it, the node's runs are kept by their own leases alone. */
-  join(): void {
+  /**
+   * Before anything is claimed: a job that kills the node in its first moments is to be charged with it. If the
+   * database does not answer now, the pulse goes on trying, and the runs are kept by their own leases meanwhile.
+   * Never rejects.
+   */
+  async join(): Promise<void> {
     this.node.isTrusted = () => monotonicMs() < this.memory.trustedUntil;
     this.turn(monotonicMs());
+    await within(JOIN_MS, this.register());
+    if (this.over) return;
     this.pulse = startPulse(
       this.store,
       this.memory,
@@ -65,6 +72,19 @@ export class Membership {
         }),
     );
     this.pulse?.join(this.facts());
+  }
+
+  /** Not by the pulse, whose thread takes a tenth of a second to begin; for it this is a beat of before. */
+  private async register(): Promise<void> {
+    const { dataSource, tables } = this.store;
+    const { leaseMs } = this.node;
+    const sentAt = monotonicMs();
+    try {
+      await registerNode(dataSource, tables, this.facts(), leaseMs);
+      this.memory.trustUntil(trustedUntil(sentAt, leaseMs));
+    } catch (error) {
+      this.events.emit('engine.error', { doing: 'joining the nodes', error });
+    }
   }
 
   /** Safe if never joined. Never rejects. */
@@ -81,8 +101,8 @@ export class Membership {
     this.memory.lagged(now - due);
     this.memory.leaseMs = this.node.leaseMs;
     this.memory.running = this.processes.size;
-    this.memory.debugged = debuggerUrl() !== undefined;
-    if (!this.node.isTrusted()) this.fence('silent');
+    this.memory.debugged = isDebugged();
+    if (!this.over && !this.node.isTrusted()) this.fence('silent');
     const pause = Math.max(
       Math.min(this.node.leaseMs / 20, LONGEST_TURN_MS),
       SHORTEST_TURN_MS,
@@ -94,7 +114,6 @@ export class Membership {
 
   private heard(news: PulseNews): void {
     if (news.kind === 'failed') {
-      this.heartbeat.failed();
       // Once for each time the database is away.
       if (!this.failing && !this.over)
         this.events.emit('engine.error', {
@@ -162,3 +181,13 @@ export class Membership {
     };
   }
 }
+
+const isDebugged = (() => {
+  try {
+    const inspector = process.getBuiltinModule('node:inspector');
+    return () => inspector.url() !== undefined;
+  } catch {
+    // A Node built without it.
+    return () => false;
+  }
+})();

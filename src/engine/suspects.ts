@@ -2,6 +2,9 @@ import type { ClaimJobs } from '../life/claim.js';
 import type { ProcessRegistry } from '../runner/process-registry.js';
 import type { Claim } from '../store/claim-rows.js';
 
+/** More than a beat takes to come. */
+const LOOKS_BACK_MS = 5_000;
+
 /**
  * Jobs that were aboard a node when that was lost: it may have died of them. One of them at a time runs on a node,
  * so that the next loss tells which it is. They are looked for only while there are any.
@@ -10,15 +13,22 @@ export class Suspects {
   private known = false;
   private lastLookWasVain = false;
   private running: string | undefined;
+  private madeAt = -Infinity;
 
   constructor(
     private readonly claims: ClaimJobs,
     private readonly processes: ProcessRegistry,
   ) {}
 
-  /** The database says whether there are any, or some have just been made. */
+  /** What the node's beat says. It may have looked before some were made. */
   tell(waiting: boolean): void {
-    this.known = waiting;
+    this.known = waiting || performance.now() - this.madeAt < LOOKS_BACK_MS;
+  }
+
+  /** A pass of this node has made some. */
+  made(): void {
+    this.known = true;
+    this.madeAt = performance.now();
   }
 
   /** A look may find one to start. */

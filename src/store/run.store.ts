@@ -60,8 +60,8 @@ export function expiredFacts(
 }
 
 /**
- * Renews the lease of a node's runs, and says in its row that it does. A node that has ended renews nothing: its
- * runs are about to be given to others.
+ * Renews the lease of a node's runs, and says in its row that it does. A node that has ended renews nothing, and
+ * is told nothing: its pulse finds out.
  * @returns `lost`: those of the ids that are this node's no more, and why; `stranded`: runs that are this
  *   node's and not among the ids for most of a lease, so that no claim of them can still be under way
  */
@@ -81,10 +81,12 @@ export async function renewRuns(
     stranded: boolean;
   }>(
     db,
-    `WITH renewed AS (
+    `WITH me AS (
+       SELECT EXISTS (SELECT FROM ${nodes} WHERE id = $1 AND ended_at IS NOT NULL) AS ended
+     ), renewed AS (
        UPDATE ${runs} SET expires_at = clock_timestamp() + $2::float8 * interval '1 ms'
        WHERE id = ANY ($3::bigint[]) AND status = 'RUNNING' AND node_id = $1
-         AND NOT EXISTS (SELECT FROM ${nodes} WHERE id = $1 AND ended_at IS NOT NULL)
+         AND NOT (SELECT ended FROM me)
        RETURNING id
      ), told AS (
        UPDATE ${nodes} SET renewed_until = clock_timestamp() + $2::float8 * interval '1 ms'
@@ -92,11 +94,11 @@ export async function renewRuns(
      )
      SELECT asked.id::text AS "jobRunId", r.reason, false AS stranded
      FROM unnest($3::bigint[]) AS asked (id) LEFT JOIN ${runs} r ON r.id = asked.id
-     WHERE asked.id NOT IN (SELECT id FROM renewed)
+     WHERE asked.id NOT IN (SELECT id FROM renewed) AND NOT (SELECT ended FROM me)
      UNION ALL
      SELECT id::text, NULL, true FROM ${runs}
      WHERE status = 'RUNNING' AND node_id = $1 AND id <> ALL ($3::bigint[])
-       AND expires_at < clock_timestamp() + $2::float8 * interval '0.4 ms'`,
+       AND expires_at < clock_timestamp() + $2::float8 * interval '0.4 ms' AND NOT (SELECT ended FROM me)`,
     [nodeId, leaseMs, runIds],
   );
   return {

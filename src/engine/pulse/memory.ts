@@ -1,8 +1,17 @@
+import { BEATS_PER_LEASE } from '../beats.js';
+
 /** Milliseconds by a clock that all threads of a process share and nobody sets. */
 export function monotonicMs(): number {
   const [seconds, nanoseconds] = process.hrtime();
   return seconds * 1_000 + nanoseconds / 1e6;
 }
+
+/**
+ * Until when a beat that the database has answered lets the node be trusted: the lease counts from a later moment by
+ * the database's clock, and the margin of one beat is for stopping what runs.
+ */
+export const trustedUntil = (sentAt: number, leaseMs: number) =>
+  sentAt + leaseMs - leaseMs / BEATS_PER_LEASE;
 
 enum Cell {
   Turned,
@@ -42,8 +51,10 @@ export class PulseMemory {
     const until = this.get(Cell.TrustedUntil);
     return until === 0 ? Infinity : until / 1_000;
   }
+  /** Answers may come out of turn: none takes trust away. */
   trustUntil(time: number): void {
-    this.set(Cell.TrustedUntil, time * 1_000);
+    if (time * 1_000 > this.get(Cell.TrustedUntil))
+      this.set(Cell.TrustedUntil, time * 1_000);
   }
 
   get leaseMs(): number {

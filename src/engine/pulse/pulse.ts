@@ -7,7 +7,7 @@ import {
 import type { OwnConnection } from '../../store/own-connection.js';
 import type { Tables } from '../../store/tables.js';
 import { BEATS_PER_LEASE } from '../beats.js';
-import { monotonicMs, type PulseMemory } from './memory.js';
+import { monotonicMs, trustedUntil, type PulseMemory } from './memory.js';
 
 /** What a pulse tells the node it beats for. `id` is the incarnation it speaks of. */
 export type PulseNews =
@@ -66,7 +66,7 @@ export class Pulse {
     this.facts = undefined;
     clearTimeout(this.timer);
     try {
-      if (facts && this.joined)
+      if (facts)
         await endNode(await this.open(), this.tables, facts.id, reason);
       await this.connection?.end();
     } catch {
@@ -123,8 +123,7 @@ export class Pulse {
         })
       : await registerNode(db, tables, facts, leaseMs);
     if (!answer) return this.end(facts, 'lost');
-    const margin = leaseMs / BEATS_PER_LEASE;
-    memory.trustUntil(sentAt + leaseMs - margin);
+    memory.trustUntil(trustedUntil(sentAt, leaseMs));
     const kind = this.joined ? 'beat' : 'joined';
     this.joined = true;
     this.tell({ kind, id: facts.id, suspects: answer.suspects });
