@@ -19,6 +19,8 @@ export interface Options {
   steadyMs: number;
   processes: number;
   backlogs: number[];
+  /** Dead rows in front of the queue, growing. */
+  deadRows: number[];
 }
 
 const ROUNDS = 3;
@@ -31,6 +33,7 @@ const FULL = {
   steadyMs: 20_000,
   processes: 200_000,
   backlogs: [20_000, 200_000, 1_000_000],
+  deadRows: [0, 100_000, 1_000_000],
 };
 const QUICK: typeof FULL = {
   drain: { fast: 30_000, slow: 1500, polling: 2 },
@@ -41,6 +44,7 @@ const QUICK: typeof FULL = {
   steadyMs: 2000,
   processes: 50_000,
   backlogs: [20_000, 1_000_000],
+  deadRows: [0, 20_000, 100_000],
 };
 
 export function readOptions(args: string[], scenarios: string[]): Options {

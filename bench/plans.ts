@@ -12,6 +12,7 @@ import { writeLostRuns } from '../src/store/deferred.store.js';
 import { endRuns, reopenOrphans } from '../src/store/finish.store.js';
 import { acquireGuard } from '../src/store/guard.store.js';
 import { migrate } from '../src/store/migrate.js';
+import { quarantineMalformed } from '../src/store/quarantine.store.js';
 import {
   expiredFacts,
   findEntry,
@@ -21,6 +22,7 @@ import {
   runsToStop,
 } from '../src/store/run.store.js';
 import { tablesOf, type Queryable } from '../src/store/tables.js';
+import { unrunnableJobs } from '../src/store/unrunnable.store.js';
 
 const ROWS = Number(process.argv[2] ?? 1_000_000);
 const tables = tablesOf('bildad');
@@ -85,6 +87,11 @@ async function fill(): Promise<void> {
   );
   await dataSource.query(
     `UPDATE ${tables.entries} SET scheduled = scheduled WHERE id % 50 = 0`,
+  );
+  await dataSource.query(
+    `INSERT INTO ${tables.nodes} (id, engine_name, host, pid, version, template_codes, concurrency, expires_at, renewed_until)
+     SELECT 'node' || n, 'default', '', 0, '', $1, 10, now() + interval '1 d', now() + interval '1 d' FROM generate_series(1, 3) n`,
+    [CODES],
   );
   await claimNext(dataSource, tables, me, CODES, 500);
   await dataSource.query(`VACUUM (ANALYZE) ${tables.entries}`);
@@ -170,6 +177,23 @@ async function explainAll(): Promise<string[]> {
     [
       'find runs whose rows a lost node deferred',
       (db) => writeLostRuns(db, tables, 1000),
+    ],
+    [
+      'find entries that are malformed',
+      (db) => quarantineMalformed(db, tables, 1000),
+    ],
+    [
+      'find jobs that nobody can run, where each template has a node',
+      (db) => unrunnableJobs(db, tables, 0),
+    ],
+    [
+      'the same, where one template has none',
+      async (db) => {
+        await db.query(
+          `UPDATE ${tables.nodes} SET template_codes = array_remove(template_codes, 'T3')`,
+        );
+        return unrunnableJobs(db, tables, 0);
+      },
     ],
     [
       'renew 100 leases',

@@ -6,6 +6,8 @@ import type { Redis } from './redis.js';
 import type { Server } from './server.js';
 
 export interface Stage {
+  /** Of the database, or of Redis. */
+  url: string;
   meter(): Promise<Meter>;
   sql(statement: string): Promise<void>;
 }
@@ -66,6 +68,7 @@ export class Stages {
       for (const agent of agents) await agent.call('aim', { url, config });
       return await play(
         {
+          url,
           meter: async () => ({
             serverCpuMs: await (redis ?? this.server).cpuMs(),
             walBytes: redis ? Number.NaN : await this.server.walBytes(),

@@ -30,6 +30,7 @@ export {
   type JobContext,
 } from './nest/job-engine.service.js';
 export { JobsService } from './nest/jobs.service.js';
+export type { JobNodeEnd } from './store/entities/job-node.entity.js';
 export type { Page } from './nest/paging.js';
 export type { NewTemplate, TemplateFields } from './nest/template-fields.js';
 export type { ContextClass } from './policy/context.js';
@@ -40,11 +41,13 @@ export {
   BILDAD_ENTITIES,
   bildadEntities,
   JobConfig,
+  JobNode,
   JobQueueEntry,
   JobRun,
   JobTemplate,
   type BildadEntities,
 } from './store/entities/index.js';
+export type { UnrunnableJobs } from './store/unrunnable.store.js';
 export {
   BILDAD_MIGRATIONS,
   bildadMigrations,

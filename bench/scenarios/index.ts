@@ -1,6 +1,7 @@
 import { backlog } from './backlog.js';
 import { drain } from './drain.js';
 import { enqueue } from './enqueue.js';
+import { heldXmin } from './held-xmin.js';
 import { latency } from './latency.js';
 import { memory } from './memory.js';
 import { processes } from './processes.js';
@@ -13,4 +14,5 @@ export const SCENARIOS: readonly Scenario[] = [
   latency,
   backlog,
   memory,
+  heldXmin,
 ];

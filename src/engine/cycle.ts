@@ -1,15 +1,20 @@
 import type { FinishDoor } from '../life/finish.js';
+import type { Quarantine } from '../life/quarantine.js';
 import type { Store } from '../life/store.js';
 import type { JobEvents } from '../model/events.js';
-import type { RunFacts } from '../model/facts.js';
 import type { NodeState } from '../model/node.js';
 import { countOutcomes } from '../policy/counts.js';
 import { promoteScheduled } from '../store/enqueue.store.js';
-import { expiredFacts, findRuns } from '../store/run.store.js';
+import { expiredFacts, findRuns, type LostRun } from '../store/run.store.js';
+import type { UnrunnableAlarm } from './alarm.js';
 import type { SingleRunnerGuard } from './guard.js';
 import type { Heartbeat } from './heartbeat.js';
+import type { NodeJudge } from './judge.js';
+import { endOfLost } from './lost.js';
 import type { JobOutcome, Slots } from './slots.js';
+import type { Suspects } from './suspects.js';
 import type { Sweep } from './sweep.js';
+import type { VersionWatch } from './version-watch.js';
 
 const PROMOTED_AT_ONCE = 5_000;
 
@@ -35,9 +40,15 @@ export class EngineCycle {
     private readonly heartbeat: Heartbeat,
     private readonly slots: Slots,
     private readonly door: FinishDoor,
+    private readonly versions: VersionWatch,
     private readonly sweep: Sweep,
+    private readonly quarantine: Quarantine,
+    private readonly alarm: UnrunnableAlarm,
+    private readonly judge: NodeJudge,
+    private readonly suspects: Suspects,
     private readonly events: JobEvents,
     private readonly node: NodeState,
+    private readonly maxCrashes: number,
   ) {}
 
   /** @param insist if a pass is under way, here or on another node, make it look once more */
@@ -88,8 +99,10 @@ export class EngineCycle {
 
   private async guarded(insist: boolean): Promise<JobEngineResults> {
     this.lookAgain = false;
-    const term = await this.guard.acquire(insist);
     const results = nothingDone();
+    if (!(await this.versions.usable()))
+      return { ...results, alreadyRunning: false };
+    const term = await this.guard.acquire(insist);
     if (term === null) return results;
     results.alreadyRunning = false;
     try {
@@ -130,18 +143,20 @@ export class EngineCycle {
   private async expire(): Promise<JobOutcome[]> {
     const { db, tables } = this.store;
     const limit = this.node.batchSize;
-    let lost: RunFacts[] = [];
+    let lost: LostRun[] = [];
     if (await this.heartbeat.canJudge()) {
-      await this.sweep.run();
+      const lostNodes = await this.judge.judge();
+      await this.sweep.run(lostNodes > 0);
       lost = await expiredFacts(db, tables, limit);
-    }
+      if (lost.some(({ crashes }) => crashes > 0)) this.suspects.made();
+    } else this.judge.forget();
     const ended: string[] = [];
     const outcomes: JobOutcome[] = [];
-    const end = async (run: RunFacts) => {
+    const end = async (run: LostRun) => {
       try {
         const landed = await this.door.finish(
           run,
-          { kind: 'expired' },
+          endOfLost(run, this.maxCrashes),
           { onlyIfExpired: true },
         );
         if (landed) ended.push(run.jobRunId);
@@ -154,6 +169,7 @@ export class EngineCycle {
       for (const jobRun of await findRuns(db, tables, ended))
         outcomes.push({ ok: true, jobRun });
     await this.makeDue();
+    await this.alarm.run();
     return outcomes;
   }
 
@@ -161,7 +177,10 @@ export class EngineCycle {
   private async makeDue(): Promise<void> {
     const { db, tables } = this.store;
     let promoted: number;
-    do promoted = await promoteScheduled(db, tables, PROMOTED_AT_ONCE);
+    do
+      promoted = await this.quarantine.around(() =>
+        promoteScheduled(db, tables, PROMOTED_AT_ONCE),
+      );
     while (promoted === PROMOTED_AT_ONCE && !this.node.closing);
   }
 }

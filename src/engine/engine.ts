@@ -4,9 +4,11 @@ import type { NodeState } from '../model/node.js';
 import type { Settings } from '../model/settings.js';
 import type { ProcessRegistry } from '../runner/process-registry.js';
 import type { EngineCycle } from './cycle.js';
-import { BEATS_PER_LEASE, type Heartbeat } from './heartbeat.js';
+import { BEATS_PER_LEASE } from './beats.js';
+import type { Heartbeat } from './heartbeat.js';
 import type { Killer } from './killer.js';
 import type { Listener } from './listener.js';
+import type { Membership } from './membership.js';
 import type { Slots } from './slots.js';
 import { everyOffBeat, once, within, type Ticker } from './timers.js';
 import type { WakeUps } from './wake-ups.js';
@@ -34,18 +36,22 @@ export class Engine {
     private readonly ticker: Ticker,
     private readonly wakeUps: WakeUps,
     private readonly listener: Listener,
+    private readonly membership: Membership,
     private readonly events: JobEvents,
     private readonly node: NodeState,
     private readonly settings: Settings,
   ) {}
 
-  start(): void {
+  /** Never rejects. */
+  async start(): Promise<void> {
     const { role, tickMs, notify } = this.settings;
     // The app may be closed before it has started.
     if (this.node.closing) return;
     const startsByItself = role !== 'producer' && tickMs !== false;
     this.wakeUps.start(startsByItself ? () => this.wake() : undefined);
     if (role === 'producer') return;
+    await this.membership.join();
+    if (this.node.closing) return;
     this.running.push(everyOffBeat(SWEEP_MS, () => void this.killer.sweep()));
     this.beatLater();
     this.processes.watch({ added: () => this.beatInTime() });
@@ -63,6 +69,7 @@ export class Engine {
     this.events.on('run.finished', ({ entry }) =>
       entry === 'reopened' ? this.wake({ anew: true }) : refill(),
     );
+    this.events.on('node.joined', () => this.wake({ anew: true }));
     if (notify) this.listener.start(() => this.wake());
     void this.tick();
   }
@@ -111,7 +118,11 @@ export class Engine {
     this.over = true;
     await within(
       RECORD_MS,
-      Promise.all([this.wakeUps.stop(), this.listener.stop()]),
+      Promise.all([
+        this.wakeUps.stop(),
+        this.listener.stop(),
+        this.membership.leave(RECORD_MS),
+      ]),
     );
   }
 

@@ -3,13 +3,12 @@ import type { DeferredRuns } from '../life/deferred.js';
 import type { RunJobs } from '../life/run.js';
 import type { Store } from '../life/store.js';
 import type { JobEvents } from '../model/events.js';
+import type { ClaimedRun } from '../model/facts.js';
 import type { NodeState } from '../model/node.js';
 import type { ProcessRegistry } from '../runner/process-registry.js';
 import { renewRuns } from '../store/run.store.js';
 import type { ClaimsAhead } from './ahead.js';
-
-/** Beats in one lease: four may be lost before a living run counts as lost. */
-export const BEATS_PER_LEASE = 5;
+import { BEATS_PER_LEASE } from './beats.js';
 
 /**
  * Keeps the leases of this node's runs, learns which of them somebody else has closed, and gives back
@@ -19,6 +18,8 @@ export class Heartbeat {
   private beating: Promise<void> | undefined;
   private answeredAt = performance.now();
   private failedAt = -Infinity;
+  /** Runs of a former incarnation: their ends are still to be recorded, their leases are not this one's. */
+  private former = new Set<string>();
 
   constructor(
     private readonly store: Store,
@@ -54,10 +55,16 @@ export class Heartbeat {
     this.failedAt = performance.now();
   }
 
+  /** Renews what is held now no more. */
+  disown(): void {
+    for (const { jobRunId } of this.runs.held()) this.former.add(jobRunId);
+  }
+
   private async renew(): Promise<void> {
+    if (this.node.fenced) return;
     try {
       const { db, tables } = this.store;
-      const held = [...this.runs.held(), ...this.ahead.held()];
+      const held = [...this.mine(), ...this.ahead.held()];
       await this.deferred.write(held.filter(({ deferred }) => deferred));
       await this.deferred.releaseUnheard();
       const { id, leaseMs } = this.node;
@@ -75,6 +82,14 @@ export class Heartbeat {
       this.failed();
       this.events.emit('engine.error', { doing: 'the heartbeat', error });
     }
+  }
+
+  private mine(): ClaimedRun[] {
+    const held = this.runs.held();
+    if (this.former.size === 0) return held;
+    const former = held.filter(({ jobRunId }) => this.former.has(jobRunId));
+    this.former = new Set(former.map(({ jobRunId }) => jobRunId));
+    return held.filter(({ jobRunId }) => !this.former.has(jobRunId));
   }
 
   private lose({

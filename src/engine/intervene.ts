@@ -17,8 +17,8 @@ import {
 import type { Killer } from './killer.js';
 
 const CANCEL_LOOKS = 20;
-const WAITING = { onlyAvailable: true };
-const ANY = { onlyAvailable: false };
+const WAITING = { onlyWaiting: true };
+const ANY = { onlyWaiting: false };
 
 /** What somebody may do to a job from outside while it waits or runs, on this node or another. */
 export class Interventions {
@@ -52,7 +52,7 @@ export class Interventions {
   }
 
   /**
-   * Deletes a waiting entry (null), stops a running one for good. The request is in the database before
+   * Deletes an entry that waits or is quarantined (null), stops a running one for good. The request is in the database before
    * anything else is done: however the run ends then, the job does not come back.
    */
   async cancel(entryId: string): Promise<JobRun | null> {

@@ -4,6 +4,7 @@ import type { NodeState } from '../model/node.js';
 import { cut, type PgClient } from '../store/connection/driver.js';
 import { asLost } from '../store/connection/lost.js';
 import { listen, listeningClient, probe } from '../store/notify.store.js';
+import { Hearing } from './hearing.js';
 import { every, once, within } from './timers.js';
 
 const FIRST_PAUSE_MS = 500;
@@ -21,6 +22,7 @@ export class Listener {
   private connecting: Promise<void> | undefined;
   private cancelRetry: (() => void) | undefined;
   private stopProbing: (() => void) | undefined;
+  private checking: Promise<void> | undefined;
   private failures = 0;
   private wake: () => void = () => undefined;
   private over = false;
@@ -29,6 +31,7 @@ export class Listener {
     private readonly store: Store,
     private readonly events: JobEvents,
     private readonly node: NodeState,
+    private readonly hearing = new Hearing(store, events),
   ) {}
 
   start(wake: () => void): void {
@@ -43,7 +46,9 @@ export class Listener {
     this.stopProbing?.();
     this.cancelRetry?.();
     if (this.opening) cut(this.opening);
+    this.hearing.close();
     await this.connecting;
+    await this.checking;
     const client = this.client;
     this.client = undefined;
     if (!client) return;
@@ -70,7 +75,8 @@ export class Listener {
       opened.on('error', (error) => this.lose(opened, error));
       opened.on('end', () => this.lose(opened));
       opened.on('notification', ({ payload }) => {
-        if (payload !== this.node.id) this.wake();
+        if (!this.hearing.took(payload) && payload !== this.node.id)
+          this.wake();
       });
       await opened.connect();
       await listen(opened, this.store.tables);
@@ -78,6 +84,7 @@ export class Listener {
       this.failures = 0;
       // What was told meanwhile was told to nobody.
       this.wake();
+      this.check(opened);
     } catch (error) {
       // Once: it is tried until it is there.
       if (this.failures === 0) this.tell(error);
@@ -96,7 +103,24 @@ export class Listener {
       answered = true;
     });
     await within(PROBE_MS, asking);
-    if (!answered) this.lose(client, new Error('no answer to a probe'));
+    if (answered) this.check(client);
+    else this.lose(client, new Error('no answer to a probe'));
+  }
+
+  /** In the background; never rejects. */
+  private check(client: PgClient): void {
+    if (this.over || this.client !== client) return;
+    this.checking ??= this.hearing
+      .check(client)
+      .then(
+        () => undefined,
+        (error: unknown) => {
+          if (this.client === client) this.tell(error);
+        },
+      )
+      .finally(() => {
+        this.checking = undefined;
+      });
   }
 
   private lose(client: PgClient, error?: unknown): void {

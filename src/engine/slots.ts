@@ -6,6 +6,7 @@ import type { ProcessRegistry } from '../runner/process-registry.js';
 import type { Claim } from '../store/claim-rows.js';
 import type { JobRun } from '../store/entities/index.js';
 import type { ClaimsAhead } from './ahead.js';
+import type { Suspects } from './suspects.js';
 import { within } from './timers.js';
 
 /** More outcomes than this waiting to be recorded hold up new work: the database, not the memory, sets the pace. */
@@ -50,6 +51,7 @@ export class Slots {
     private readonly claims: ClaimJobs,
     private readonly runs: RunJobs,
     private readonly ahead: ClaimsAhead,
+    private readonly suspects: Suspects,
     private readonly processes: ProcessRegistry,
     private readonly node: NodeState,
     private readonly settings: Settings,
@@ -147,7 +149,10 @@ export class Slots {
 
   private get worthAClaim(): boolean {
     return (
-      this.moreWaiting && this.ahead.low && this.free > 0 && !this.node.closing
+      (this.moreWaiting || this.suspects.worthALook) &&
+      this.ahead.low &&
+      this.free > 0 &&
+      this.node.accepting
     );
   }
 
@@ -163,10 +168,24 @@ export class Slots {
     if (limit === 0) return [];
     this.woken = false;
     this.lookAnew = false;
+    const claimant = this.node.id;
     const deferred = this.claimsAhead && this.ahead.defers;
-    const claimed = await this.claims.next(limit, { whole, deferred });
-    this.moreWaiting = claimed.length === limit || this.woken;
-    const startable = this.node.closing ? 0 : slots;
+    const claimed = slots > 0 ? await this.suspects.claim(whole) : [];
+    if (claimed.length < limit) {
+      const wanted = limit - claimed.length;
+      const next = await this.claims.next(wanted, { whole, deferred });
+      this.moreWaiting = next.length === wanted || this.woken;
+      claimed.push(...next);
+    }
+    // An answer for an incarnation that is over: what it claimed is not this node's to run.
+    if (this.node.id !== claimant || this.node.fenced) {
+      await this.claims.release(
+        claimed.map((claim) => claim.claimed),
+        claimant,
+      );
+      return [];
+    }
+    const startable = this.node.accepting ? slots : 0;
     this.ahead.put(claimed.slice(startable));
     const launches = claimed.slice(0, startable).map((claim) => ({ claim }));
     // One whose context is not checked by then has its process, its slot and its timeout: it is started.
@@ -176,7 +195,7 @@ export class Slots {
   }
 
   private launchAhead(): void {
-    while (this.free > 0 && !this.node.closing && this.begun < TURN) {
+    while (this.free > 0 && this.node.accepting && this.begun < TURN) {
       const claim = this.ahead.next();
       if (!claim) return;
       if (this.begun++ === 0) setImmediate(this.nextTurn);

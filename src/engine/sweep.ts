@@ -1,8 +1,10 @@
 import type { DeferredRuns } from '../life/deferred.js';
+import type { Quarantine } from '../life/quarantine.js';
 import type { Store } from '../life/store.js';
 import type { NodeState } from '../model/node.js';
 import { reopenOrphans } from '../store/finish.store.js';
 import { takeSweep } from '../store/guard.store.js';
+import { pruneNodes } from '../store/node.store.js';
 
 /** Sweeps from one look for what a hand in the database left behind to the next: ten minutes with the default lease. */
 const ORPHANS_EVERY = 40;
@@ -10,27 +12,38 @@ const ORPHANS_EVERY = 40;
 /**
  * A look at every entry, for the two things no index tells: runs whose rows were deferred by a node that is
  * gone, and entries that a hand in the database left behind. Once a lease, by one node of all: 0.4 s with a
- * million entries (docs/plans.md).
+ * million entries (docs/plans.md). Right after a node was lost as well, so that its jobs need not wait for the next one.
  */
 export class Sweep {
   private lastAt = performance.now();
   private sweeps = 0;
+  /** The last look at deferred runs found more than a pass takes. */
+  private more = false;
 
   constructor(
     private readonly store: Store,
     private readonly deferred: DeferredRuns,
+    private readonly quarantine: Quarantine,
     private readonly node: NodeState,
     private readonly engineName: string,
   ) {}
 
-  async run(): Promise<void> {
+  /** @param atOnce although none is due: a node was lost */
+  async run(atOnce: boolean): Promise<void> {
     const { leaseMs, batchSize } = this.node;
+    if (atOnce || this.more) await this.writeLost(batchSize);
     if (performance.now() < this.lastAt + leaseMs) return;
     this.lastAt = performance.now();
     const { db, tables } = this.store;
     if (!(await takeSweep(db, tables, this.engineName, leaseMs))) return;
-    await this.deferred.writeLost(batchSize);
-    if (this.sweeps++ % ORPHANS_EVERY === 0)
-      await reopenOrphans(db, tables, batchSize);
+    await this.writeLost(batchSize);
+    await pruneNodes(db, tables);
+    if (this.sweeps++ % ORPHANS_EVERY !== 0) return;
+    await this.quarantine.sweep();
+    await reopenOrphans(db, tables, batchSize);
+  }
+
+  private async writeLost(batchSize: number): Promise<void> {
+    this.more = (await this.deferred.writeLost(batchSize)) === batchSize;
   }
 }

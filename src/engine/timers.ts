@@ -26,8 +26,13 @@ export function everyOffBeat(ms: number, work: () => void): () => void {
 }
 
 /** @returns how to stop it */
-export function once(ms: number, work: () => void): () => void {
+export function once(
+  ms: number,
+  work: () => void,
+  { keepsAlive = true } = {},
+): () => void {
   const timeout = setTimeout(work, Math.min(ms, LONGEST_TIMER_MS));
+  if (!keepsAlive) timeout.unref();
   return () => clearTimeout(timeout);
 }
 

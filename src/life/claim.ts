@@ -7,10 +7,12 @@ import {
 import type { ClaimedRun } from '../model/facts.js';
 import type { NodeState } from '../model/node.js';
 import type { HandlerRegistry } from '../runner/handler-registry.js';
+import { isRefusal } from '../store/database-error.js';
 import {
   adoptRun,
   claimEntries,
   claimNext,
+  claimSuspect,
   releaseClaims,
 } from '../store/claim.store.js';
 import type { Claim } from '../store/claim-rows.js';
@@ -18,7 +20,9 @@ import type { JobQueueEntry } from '../store/entities/index.js';
 import { findEntry, findRuns } from '../store/run.store.js';
 import { findTemplate } from '../store/template.store.js';
 import { ClaimFront } from './claim-front.js';
+import { claimSingly } from './claim-singly.js';
 import type { DeferredRuns } from './deferred.js';
+import type { Quarantine } from './quarantine.js';
 import type { Store } from './store.js';
 
 /** AVAILABLE entries become RUNNING here, and only here: each for one caller. */
@@ -30,6 +34,7 @@ export class ClaimJobs {
     private readonly node: NodeState,
     private readonly handlers: HandlerRegistry,
     private readonly deferred: DeferredRuns,
+    private readonly quarantine: Quarantine,
     private readonly runsJobs: boolean,
   ) {}
 
@@ -59,9 +64,25 @@ export class ClaimJobs {
       this.front.reached(last);
       return claims;
     } catch (error) {
+      if (isRefusal(error)) return this.singly(codes, limit);
       this.deferred.unheard();
       throw error;
     }
+  }
+
+  private singly(codes: string[], limit: number): Promise<Claim[]> {
+    const { store, claimer, quarantine } = this;
+    return claimSingly(store, claimer, quarantine, codes, limit);
+  }
+
+  /** A job that was aboard a node when that was lost, if one is due. */
+  async suspect(): Promise<Claim | null> {
+    const codes = this.handlers.codes();
+    if (codes.length === 0 || !this.open) return null;
+    const { db, tables } = this.store;
+    return this.quarantine.around(() =>
+      claimSuspect(db, tables, this.claimer, codes),
+    );
   }
 
   /** @throws JobHandlerNotFoundError when this node could not run such a job */
@@ -82,14 +103,34 @@ export class ClaimJobs {
         jobRunIdentifier,
         'it is not in the queue',
       );
+    if (entry.status === 'QUARANTINED')
+      throw new JobNotAvailableError(
+        jobRunIdentifier,
+        `it is quarantined: ${entry.quarantineReason}`,
+      );
     await this.checkRunnable(entry);
-    const [claim] = await claimEntries(db, tables, this.claimer, [id]);
+    const [claim] = await this.claimOf(entry);
     if (!claim)
       throw new JobNotAvailableError(
         jobRunIdentifier,
         'it is running, or was claimed by somebody else just now',
       );
     return claim;
+  }
+
+  private async claimOf(entry: JobQueueEntry): Promise<Claim[]> {
+    const { db, tables } = this.store;
+    try {
+      return await claimEntries(db, tables, this.claimer, [entry.id]);
+    } catch (error) {
+      if (!isRefusal(error)) throw error;
+      await this.quarantine.put({ id: entry.id, error });
+      throw new JobNotAvailableError(
+        entry.jobRunIdentifier,
+        'the database refuses to claim it: it is quarantined now',
+        { cause: error },
+      );
+    }
   }
 
   /** A RUNNING run without a process that is this node's, or whose node is gone. @throws RunNotActiveError, JobNotAvailableError */
@@ -117,6 +158,16 @@ export class ClaimJobs {
         job.jobRunIdentifier,
         'this node is shutting down',
       );
+    if (this.node.outdated)
+      throw new JobNotAvailableError(
+        job.jobRunIdentifier,
+        "this node's package is older than the tables",
+      );
+    if (this.runsJobs && !this.node.accepting)
+      throw new JobNotAvailableError(
+        job.jobRunIdentifier,
+        'this node has lost touch with the database',
+      );
     const { db, tables } = this.store;
     const template = await findTemplate(db, tables, {
       id: job.jobTemplateId,
@@ -128,21 +179,24 @@ export class ClaimJobs {
     if (!template.active) throw new JobTemplateInactiveError(template.code);
   }
 
-  /** Claims that will not be launched. */
-  async release(runs: ClaimedRun[]): Promise<void> {
+  /** Claims that will not be launched. @param nodeId under which they were made */
+  async release(runs: ClaimedRun[], nodeId = this.node.id): Promise<void> {
     await this.deferred.write(runs.filter(({ deferred }) => deferred));
-    await this.releaseRuns(runs.map(({ jobRunId }) => jobRunId));
+    await this.releaseRuns(
+      runs.map(({ jobRunId }) => jobRunId),
+      nodeId,
+    );
   }
 
   /** The same of runs whose rows are written. */
-  async releaseRuns(runIds: string[]): Promise<void> {
+  async releaseRuns(runIds: string[], nodeId = this.node.id): Promise<void> {
     if (runIds.length === 0) return;
     const { db, tables } = this.store;
-    await releaseClaims(db, tables, this.node.id, runIds);
+    await releaseClaims(db, tables, nodeId, runIds);
   }
 
   private get open(): boolean {
-    return this.runsJobs && !this.node.closing;
+    return this.runsJobs && this.node.accepting;
   }
 
   private get claimer() {

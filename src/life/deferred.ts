@@ -1,8 +1,14 @@
 import type { RunFacts } from '../model/facts.js';
 import type { NodeState } from '../model/node.js';
-import { isConflict, isDataError, isTaken } from '../store/database-error.js';
+import {
+  isConflict,
+  isDataError,
+  isRefusal,
+  isTaken,
+} from '../store/database-error.js';
 import {
   endDeferred,
+  lostEntries,
   releaseUnheard,
   writeDeferredRun,
   writeDeferredRuns,
@@ -10,6 +16,7 @@ import {
   type DeferredEnd,
 } from '../store/deferred.store.js';
 import { Gather } from './gather.js';
+import type { Quarantine, Refused } from './quarantine.js';
 import type { Store } from './store.js';
 
 const RUNS_PER_STATEMENT = 500;
@@ -42,6 +49,7 @@ export class DeferredRuns {
 
   constructor(
     private readonly store: Store,
+    private readonly quarantine: Quarantine,
     private readonly node: NodeState,
   ) {}
 
@@ -96,9 +104,31 @@ export class DeferredRuns {
     await writeDeferredRun(this.store.db, this.store.tables, jobRunId);
   }
 
-  /** Of nodes that are gone: their runs can expire then. */
-  async writeLost(limit: number): Promise<void> {
-    await writeLostRuns(this.store.db, this.store.tables, limit);
+  /** Of nodes that are gone: their runs can expire then. @returns how many */
+  async writeLost(limit: number): Promise<number> {
+    const { db, tables } = this.store;
+    try {
+      return await writeLostRuns(db, tables, limit);
+    } catch (error) {
+      if (!isRefusal(error)) throw error;
+      return this.writeLostSingly(limit);
+    }
+  }
+
+  /** One whose row cannot be written must not keep the others from expiring. */
+  private async writeLostSingly(limit: number): Promise<number> {
+    const { db, tables } = this.store;
+    let written = 0;
+    const refused: Refused[] = [];
+    for (const id of await lostEntries(db, tables, limit))
+      try {
+        written += await writeDeferredRuns(db, tables, [id]);
+      } catch (error) {
+        if (!isRefusal(error)) throw error;
+        refused.push({ id, error });
+      }
+    this.quarantine.tell(await this.quarantine.judge(refused, written > 0));
+    return written;
   }
 }
 

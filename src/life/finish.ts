@@ -8,12 +8,13 @@ import type { HandlerRegistry } from '../runner/handler-registry.js';
 import {
   databaseCode,
   isConflict,
-  isDataError,
+  isRefusal,
 } from '../store/database-error.js';
 import { isUnknown } from '../store/connection/lost.js';
 import { endRuns, findEnds, type RunEnd } from '../store/finish.store.js';
 import type { DeferredRuns } from './deferred.js';
 import { Gather } from './gather.js';
+import type { Quarantine } from './quarantine.js';
 import type { Store } from './store.js';
 
 const RUNS_PER_STATEMENT = 500;
@@ -29,7 +30,7 @@ export class FinishDoor {
     bytesOf: ({ output, error }) =>
       (output?.length ?? 0) + (error?.length ?? 0),
     write: (ends) => endRuns(this.store.db, this.store.tables, ends),
-    isSomeonesFault: (error) => isDataError(error) || isConflict(error),
+    isSomeonesFault: (error) => isRefusal(error) || isConflict(error),
   });
 
   /** Ends whose answer was lost, and which did not land the second time: they may have the first time. */
@@ -38,7 +39,7 @@ export class FinishDoor {
     bytesOf: ({ output, error }) =>
       (output?.length ?? 0) + (error?.length ?? 0),
     write: (ends) => findEnds(this.store.db, this.store.tables, ends),
-    isSomeonesFault: isDataError,
+    isSomeonesFault: isRefusal,
   });
 
   constructor(
@@ -46,6 +47,7 @@ export class FinishDoor {
     private readonly events: JobEvents,
     private readonly handlers: HandlerRegistry,
     private readonly deferred: DeferredRuns,
+    private readonly quarantine: Quarantine,
     private readonly defaultBackoff: Backoff,
   ) {}
 
@@ -63,6 +65,11 @@ export class FinishDoor {
     return outcome.kind === 'completed'
       ? this.endDeferred(run, outcome, again)
       : this.writeAndEnd(run, outcome, again);
+  }
+
+  /** The end of a run that was taken away: it is told of, and nothing is written. */
+  lose(run: RunFacts, outcome: Outcome): void {
+    this.tell(run, outcome, null);
   }
 
   private endDeferred(
@@ -116,9 +123,26 @@ export class FinishDoor {
           // Whoever tries again has to know that it may have landed.
           throw error;
         });
-      if (!isDataError(error) || isBare(end)) throw error;
-      // What PostgreSQL cannot store is left out: a run must not stay RUNNING for that.
-      return this.write(bare(end, error), again);
+      return this.endBare(end, error);
+    }
+  }
+
+  /**
+   * What PostgreSQL cannot store is left out: a run must not stay RUNNING for that. If it is the entry's row that
+   * it refuses to write, the entry is put aside.
+   */
+  private async endBare(
+    end: RunEnd,
+    refused: unknown,
+  ): Promise<EntryFate | null> {
+    if (!isRefusal(refused)) throw refused;
+    const without = bare(end, refused);
+    try {
+      return await this.writes.add(without);
+    } catch (error) {
+      if (!isRefusal(error)) throw error;
+      await this.quarantine.put({ id: end.jobQueueEntryId, error });
+      return this.writes.add(without);
     }
   }
 
@@ -163,9 +187,6 @@ export class FinishDoor {
     });
   }
 }
-
-const isBare = (end: RunEnd) =>
-  end.error === null && (end.output?.startsWith('{"$unserializable"') ?? true);
 
 function bare(end: RunEnd, error: unknown): RunEnd {
   const why = `PostgreSQL refused it (${databaseCode(error)})`;

@@ -110,10 +110,13 @@ export class RunJobs {
       if (instance instanceof Promise) instance = await instance;
       this.events.emit('run.started', identityOf(process.run));
       launched?.();
-      const output = await instance.runJob(
+      const returned: unknown = instance.runJob(
         context,
         new Execution(process, this.events, this.loggerFor),
       );
+      // Waits in any case: a job that ended in this very call would begin the next one inside of itself.
+      const awaited = await (isThenable(returned) ? returned : undefined);
+      const output = isThenable(returned) ? awaited : returned;
       outcome = { kind: 'completed', output };
     } catch (error) {
       if (!checked) launched?.(error as Error);
@@ -187,15 +190,29 @@ export class RunJobs {
 
   /** An outcome is decided once; while the database is away it waits. Never rejects. */
   private async record(process: JobProcess, outcome: Outcome): Promise<void> {
-    let fate: EntryFate | null;
-    try {
-      fate = await this.door.finish(process.run, outcome);
-    } catch (error) {
-      fate = await this.recordLater(process, outcome, error);
-    }
+    const fate = process.fenced
+      ? this.lose(process, outcome)
+      : await this.finish(process, outcome);
     this.unrecorded.delete(process);
     if (process.isSettled) this.lives.delete(process.jobRunId);
     process.recorded.happen(fate);
+  }
+
+  /** The run is somebody else's, who may carry it out under the same number. */
+  private lose({ run }: JobProcess, outcome: Outcome): null {
+    this.door.lose(run, outcome);
+    return null;
+  }
+
+  private async finish(
+    process: JobProcess,
+    outcome: Outcome,
+  ): Promise<EntryFate | null> {
+    try {
+      return await this.door.finish(process.run, outcome);
+    } catch (error) {
+      return this.recordLater(process, outcome, error);
+    }
   }
 
   private async recordLater(
@@ -232,5 +249,14 @@ export class RunJobs {
     } catch {
       return false;
     }
+  }
+}
+
+/** Asked by ourselves: to `await` a value whose `then` throws would fail a handler that has succeeded. */
+function isThenable(value: unknown): boolean {
+  try {
+    return typeof (value as PromiseLike<unknown> | null)?.then === 'function';
+  } catch {
+    return false;
   }
 }

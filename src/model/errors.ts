@@ -39,7 +39,7 @@ export class BildadDatabaseError extends BildadError {
   }
 }
 
-/** The tables were made by another version of this package. */
+/** The tables were made by another version of this package, and this one cannot work with them. */
 export class SchemaVersionError extends BildadError {
   readonly code = 'BILDAD_SCHEMA_VERSION';
 
@@ -166,8 +166,9 @@ export class JobNotAvailableError extends BildadError {
   constructor(
     readonly jobRunIdentifier: string,
     readonly why: string,
+    options?: ErrorOptions,
   ) {
-    super(`job "${jobRunIdentifier}" is not available: ${why}`);
+    super(`job "${jobRunIdentifier}" is not available: ${why}`, options);
   }
 }
 

@@ -1,3 +1,4 @@
+import type { SchemaVersionError } from './errors.js';
 import type { OutcomeKind } from './outcome.js';
 
 interface RunEvent {
@@ -13,6 +14,10 @@ export type EntryFate = 'removed' | 'reopened' | 'kept';
 export interface JobEventMap {
   'entry.enqueued': [
     { jobQueueEntryId: string; jobRunIdentifier: string; templateCode: string },
+  ];
+  /** Its row cannot be run: it was put aside, until it is released or cancelled. */
+  'entry.quarantined': [
+    { jobQueueEntryId: string; jobRunIdentifier: string; reason: string },
   ];
   'run.started': [RunEvent];
   'run.progress': [RunEvent & { fraction: number; message?: string }];
@@ -45,6 +50,31 @@ export interface JobEventMap {
   'database.lost': [{ error: unknown }];
   /** It answers again, and can be written to. */
   'database.back': [{ awayMs: number }];
+  /**
+   * The tables were upgraded while this node ran, beyond what its package can work with: it claims nothing, and what
+   * runs goes on to its end. `null`: they can be worked with again. Told once each time.
+   */
+  'engine.outdated': [{ error: SchemaVersionError | null }];
+  /** These jobs are due for a minute or more, and no living node can run them: they wait. Told once a minute for each code. */
+  'engine.unrunnable': [
+    { code: string; active: boolean; count: number; oldestDueAt: Date },
+  ];
+  /**
+   * Whether NOTIFY reaches this node, told when that changes from what it was; from the start it is taken to. While
+   * it does not, jobs that other processes enqueue start at the next tick.
+   */
+  'engine.listening': [{ hears: boolean }];
+  /** This node has an id that no node had before, and says that it is alive. */
+  'node.joined': [{ node: string }];
+  /**
+   * This node stops what it runs, and claims nothing until it has joined anew: it could not tell the database that
+   * it is alive (`silent`), or somebody has ended it (`declared`).
+   */
+  'node.fenced': [
+    { node: string; why: 'silent' | 'declared'; running: number },
+  ];
+  /** A pass has found a node dead. `charged`: jobs that it may have died of. */
+  'node.lost': [{ node: string; charged: number }];
   /** Something in the background failed; the engine goes on and tries again. */
   'engine.error': [{ doing: string; error: unknown }];
 }

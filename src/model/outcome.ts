@@ -8,6 +8,8 @@ export type Outcome =
   | { kind: 'timedOut' }
   | { kind: 'killed' }
   | { kind: 'expired' }
+  /** Its node was lost. `crashes`: lost nodes that the job was charged with, this one included. */
+  | { kind: 'crashed'; crashes: number; maxCrashes: number }
   | { kind: 'stopped' }
   | { kind: 'invalidContext'; error: Error }
   | { kind: 'interrupted' }

@@ -27,6 +27,16 @@ export interface BildadModuleOptions {
   migrate?: boolean;
   /** For templates and entries that name none. Default: exponential from 1 s, doubled up to 1 h, half of it random. */
   backoff?: Backoff;
+  /**
+   * Nodes that may be lost while they run a job before it fails for good, with the reason "Crashed", from 1.
+   * Default 3. Such losses cost no retry.
+   */
+  maxCrashes?: number;
+  /**
+   * How long the event loop may be blocked before the process is killed (SIGKILL), so that its jobs run elsewhere;
+   * `false`: for ever. At least a second. Time at a debugger's breakpoint does not count. Default `'60s'`.
+   */
+  maxEventLoopBlock?: Duration | false;
   /** The largest context that may be enqueued, in bytes of JSON. Default 1,048,576. */
   maxContextBytes?: number;
   /**
@@ -63,6 +73,8 @@ export interface Settings {
   backoff: Backoff;
   maxContextBytes: number;
   queryTimeoutMs: number;
+  maxCrashes: number;
+  maxBlockMs: number | false;
   drainMs: number;
   killGraceMs: number;
 }
@@ -84,6 +96,8 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
     backoff = { type: 'exponential' },
     maxContextBytes = 1_048_576,
     queryTimeout = '10s',
+    maxCrashes = 3,
+    maxEventLoopBlock = '60s',
     shutdown = {},
   } = options;
   refuseUnknown(shutdown, 'shutdown.', ['drainTimeout', 'killGracePeriod']);
@@ -114,6 +128,13 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
       min: 100,
       max: 24 * 3_600_000,
     }),
+    maxCrashes: wholeNumber(maxCrashes, 'maxCrashes', 1, 1_000),
+    maxBlockMs:
+      maxEventLoopBlock === false
+        ? false
+        : toMilliseconds(maxEventLoopBlock, 'maxEventLoopBlock', {
+            min: 1_000,
+          }),
     drainMs: toMilliseconds(drainTimeout, 'shutdown.drainTimeout'),
     killGraceMs: toMilliseconds(killGracePeriod, 'shutdown.killGracePeriod'),
   };
@@ -130,6 +151,8 @@ const OPTION_NAMES: readonly (keyof BildadModuleOptions)[] = [
   'backoff',
   'maxContextBytes',
   'queryTimeout',
+  'maxCrashes',
+  'maxEventLoopBlock',
   'shutdown',
 ];
 

@@ -1,7 +1,8 @@
-/** What a queue entry does now (upstream's words). */
+/** What a queue entry does now (upstream's words), or that it was put aside, because its row cannot be run (ours). */
 export const JobQueueStatus = {
   AVAILABLE: 'AVAILABLE',
   RUNNING: 'RUNNING',
+  QUARANTINED: 'QUARANTINED',
 } as const;
 export type JobQueueStatus =
   (typeof JobQueueStatus)[keyof typeof JobQueueStatus];

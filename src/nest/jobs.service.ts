@@ -10,10 +10,12 @@ import { JobQueueStatus, JobRunResult, JobRunStatus } from '../model/status.js';
 import type { ConfigChanges } from '../store/config.store.js';
 import type {
   JobConfig,
+  JobNode,
   JobQueueEntry,
   JobRun,
   JobTemplate,
 } from '../store/entities/index.js';
+import { spared } from '../store/node.store.js';
 import { findEntry, queuePosition } from '../store/run.store.js';
 import {
   changeTemplate,
@@ -30,6 +32,7 @@ import {
   type NewTemplate,
   type TemplateFields,
 } from './template-fields.js';
+import { TroubledJobs } from './troubled-jobs.js';
 
 const PAST = Raw((column) => `${column} <= clock_timestamp()`);
 const QUEUE_ORDER = { priority: 'ASC', id: 'ASC' } as const;
@@ -38,8 +41,12 @@ const OLDEST_FIRST = { id: 'ASC' } as const;
 
 /** The read side, and templates (upstream's `Jobs`). Lists are pages; what is past a time is so by the database's clock. */
 @Injectable()
-export class JobsService {
-  constructor(@Inject(BILDAD_RUNTIME) private readonly bildad: BildadRuntime) {}
+export class JobsService extends TroubledJobs {
+  constructor(
+    @Inject(BILDAD_RUNTIME) protected readonly bildad: BildadRuntime,
+  ) {
+    super();
+  }
 
   // Templates
 
@@ -120,10 +127,15 @@ export class JobsService {
     });
   }
 
-  /** RUNNING, and their node has not renewed the lease: the next pass will expire them. */
+  /** RUNNING, and their node has not renewed the lease, though it is not merely stuck: the next pass will expire them. */
   listExpiredJobs(page: Page = {}): Promise<JobRun[]> {
+    const unspared = Raw((nodeId) => `NOT ${spared(this.tables, nodeId)}`);
     return this.list(this.runs, page, {
-      where: { status: JobRunStatus.RUNNING, expiresAt: PAST },
+      where: {
+        status: JobRunStatus.RUNNING,
+        expiresAt: PAST,
+        nodeId: unspared,
+      },
       order: OLDEST_FIRST,
     });
   }
@@ -204,6 +216,18 @@ export class JobsService {
     return queuePosition(this.db, this.tables, identifier(jobRunIdentifier));
   }
 
+  // Nodes
+
+  /** The processes that run jobs, the youngest first; then those that ended within about a day, the last one first. */
+  listNodes(page: Page = {}): Promise<JobNode[]> {
+    return this.list(this.nodes, page, {
+      order: {
+        endedAt: { direction: 'DESC', nulls: 'FIRST' },
+        startedAt: 'DESC',
+      },
+    });
+  }
+
   // Config
 
   getJobConfig(): Promise<JobConfig> {
@@ -245,6 +269,12 @@ export class JobsService {
   private get runs() {
     return this.bildad.store.dataSource.getRepository(
       this.bildad.entities.JobRun,
+    );
+  }
+
+  private get nodes() {
+    return this.bildad.store.dataSource.getRepository(
+      this.bildad.entities.JobNode,
     );
   }
 

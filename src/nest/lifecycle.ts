@@ -66,8 +66,8 @@ export class BildadLifecycle
     this.ready = true;
   }
 
-  onApplicationBootstrap(): void {
-    this.bildad.engine.start();
+  async onApplicationBootstrap(): Promise<void> {
+    await this.bildad.engine.start();
   }
 
   onModuleDestroy(): void {

@@ -38,6 +38,13 @@ export function logEvents(events: JobEvents): void {
       `${named(run)} ${outcome} too late: its run was closed before, nothing was changed`,
     ),
   );
+  events.on(
+    'entry.quarantined',
+    ({ jobQueueEntryId, jobRunIdentifier, reason }) =>
+      logger.error(
+        `"${jobRunIdentifier}" (entry ${jobQueueEntryId}) is quarantined: ${reason}`,
+      ),
+  );
   events.on('process.abandoned', ({ outcome, ...run }) =>
     logger.error(
       `${named(run)} ${outcome}, but its handler did not stop: it goes on and keeps its slot`,
@@ -54,6 +61,40 @@ export function logEvents(events: JobEvents): void {
   });
   events.on('database.back', ({ awayMs }) =>
     logger.log(`the database is back after ${Math.round(awayMs)} ms`),
+  );
+  events.on('engine.outdated', ({ error }) =>
+    error
+      ? logger.error(`${error.message}; this node claims nothing until then`)
+      : logger.log('the tables can be worked with again: this node claims'),
+  );
+  events.on('engine.unrunnable', ({ code, active, count, oldestDueAt }) =>
+    logger.error(
+      `${count} jobs of ${code} wait, the first since ${oldestDueAt.toISOString()}: ` +
+        (active
+          ? 'no living node has a handler for it'
+          : 'its template is inactive'),
+    ),
+  );
+  events.on('engine.listening', ({ hears }) =>
+    hears
+      ? logger.log('NOTIFY reaches this node again')
+      : logger.warn(
+          'NOTIFY does not reach this node, as behind PgBouncer in transaction mode: jobs that other processes enqueue ' +
+            'start at its next tick. Connect to PostgreSQL directly, or set notify: false, which saves a connection',
+        ),
+  );
+  events.on('node.joined', ({ node }) => logger.debug(`joined as ${node}`));
+  events.on('node.fenced', ({ node, why, running }) =>
+    logger.error(
+      why === 'silent'
+        ? `node ${node} cannot tell the database that it is alive: it stops its ${running} jobs and claims none until it can`
+        : `node ${node} was declared lost: it stops its ${running} jobs and begins anew`,
+    ),
+  );
+  events.on('node.lost', ({ node, charged }) =>
+    logger.warn(
+      `node ${node} is lost, its jobs are tried again; ${charged} of them may be the cause`,
+    ),
   );
   events.on('engine.error', ({ doing, error }) => {
     // Said once, not for each statement.

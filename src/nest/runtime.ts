@@ -1,21 +1,27 @@
 import { Logger } from '@nestjs/common';
 import type { DataSource } from 'typeorm';
+import { UnrunnableAlarm } from '../engine/alarm.js';
 import { ClaimsAhead } from '../engine/ahead.js';
 import { EngineCycle } from '../engine/cycle.js';
 import { Engine } from '../engine/engine.js';
 import { SingleRunnerGuard } from '../engine/guard.js';
 import { Heartbeat } from '../engine/heartbeat.js';
 import { Interventions } from '../engine/intervene.js';
+import { NodeJudge } from '../engine/judge.js';
 import { Killer } from '../engine/killer.js';
+import { Membership } from '../engine/membership.js';
 import { Slots } from '../engine/slots.js';
+import { Suspects } from '../engine/suspects.js';
 import { Sweep } from '../engine/sweep.js';
 import { Listener } from '../engine/listener.js';
 import type { Ticker } from '../engine/timers.js';
+import { VersionWatch } from '../engine/version-watch.js';
 import { WakeUps } from '../engine/wake-ups.js';
 import { ClaimJobs } from '../life/claim.js';
 import { DeferredRuns } from '../life/deferred.js';
 import { Enqueue } from '../life/enqueue.js';
 import { FinishDoor } from '../life/finish.js';
+import { Quarantine } from '../life/quarantine.js';
 import { RunJobs } from '../life/run.js';
 import { Templates } from '../life/templates.js';
 import { JobEvents } from '../model/events.js';
@@ -56,12 +62,14 @@ export function createRuntime(
     wakeUps,
     settings.maxContextBytes,
   );
-  const deferred = new DeferredRuns(store, node);
+  const quarantine = new Quarantine(store, events);
+  const deferred = new DeferredRuns(store, quarantine, node);
   const claims = new ClaimJobs(
     store,
     node,
     handlers,
     deferred,
+    quarantine,
     settings.role !== 'producer',
   );
   const door = new FinishDoor(
@@ -69,6 +77,7 @@ export function createRuntime(
     events,
     handlers,
     deferred,
+    quarantine,
     settings.backoff,
   );
   const runs = new RunJobs(
@@ -81,7 +90,16 @@ export function createRuntime(
 
   const guard = new SingleRunnerGuard(store, settings.name, node);
   const ahead = new ClaimsAhead();
-  const slots = new Slots(claims, runs, ahead, processes, node, settings);
+  const suspects = new Suspects(claims, processes);
+  const slots = new Slots(
+    claims,
+    runs,
+    ahead,
+    suspects,
+    processes,
+    node,
+    settings,
+  );
   const heartbeat = new Heartbeat(
     store,
     claims,
@@ -98,9 +116,15 @@ export function createRuntime(
     heartbeat,
     slots,
     door,
-    new Sweep(store, deferred, node, settings.name),
+    new VersionWatch(store, events, node),
+    new Sweep(store, deferred, quarantine, node, settings.name),
+    quarantine,
+    new UnrunnableAlarm(store, events, settings.name),
+    new NodeJudge(store, events, node),
+    suspects,
     events,
     node,
+    settings.maxCrashes,
   );
   const killer = new Killer(
     store,
@@ -130,6 +154,19 @@ export function createRuntime(
     ticker,
     wakeUps,
     new Listener(store, events, node),
+    new Membership(
+      store,
+      claims,
+      handlers,
+      processes,
+      ahead,
+      heartbeat,
+      killer,
+      suspects,
+      events,
+      node,
+      settings,
+    ),
     events,
     node,
     settings,

@@ -39,7 +39,7 @@ export function backoffDelay(
     'backoff.maxDelay',
   );
   const whole = Math.min(first * 2 ** Math.min(retry, MAX_DOUBLINGS), max);
-  return Math.round(whole * (1 - (backoff.jitter ?? JITTER) * random));
+  return Math.round(whole * (1 - checkJitter(backoff.jitter) * random));
 }
 
 /** @throws BildadConfigError naming what is wrong with a backoff, before it is stored or used */
@@ -61,16 +61,18 @@ export function checkBackoff<B extends Backoff>(backoff: B, field: string): B {
   refuseUnknown(given, `${field}.`, ['type', 'delay', 'maxDelay', 'jitter']);
   if (delay !== undefined) toMilliseconds(delay, `${field}.delay`);
   if (maxDelay !== undefined) toMilliseconds(maxDelay, `${field}.maxDelay`);
-  if (
-    jitter !== undefined &&
-    !(typeof jitter === 'number' && jitter >= 0 && jitter <= 1)
-  )
-    throw new BildadConfigError(
-      `${field}.jitter`,
-      'a number from 0 to 1',
-      jitter,
-    );
+  checkJitter(jitter, field);
   return backoff;
+}
+
+/** Stored backoffs as well: a hand in the database may have written anything. */
+function checkJitter(jitter: unknown = JITTER, field = 'backoff'): number {
+  if (typeof jitter === 'number' && jitter >= 0 && jitter <= 1) return jitter;
+  throw new BildadConfigError(
+    `${field}.jitter`,
+    'a number from 0 to 1',
+    jitter,
+  );
 }
 
 function wrong(field: string, got: unknown): BildadConfigError {

@@ -9,8 +9,11 @@ interface Rule {
   result: JobRunResult;
   /** The run's reason; null where it is taken from the error, or where there is none. */
   reason: string | null;
-  /** What happens to the queue entry. `retry`: removed when retry + 1 > maxRetries, else reopened. */
-  entry: 'remove' | 'reopen' | 'retry';
+  /**
+   * What happens to the queue entry. `retry`: removed when retry + 1 > maxRetries, else reopened. `crash`:
+   * removed when it was charged with as many lost nodes as it may be, or is never to run twice (maxRetries 0).
+   */
+  entry: 'remove' | 'reopen' | 'retry' | 'crash';
   /** Whether a reopened entry waits for its backoff. */
   backoff: boolean;
   /** Whether the run counts against maxRetries. */
@@ -55,6 +58,13 @@ export const RULES: Readonly<Record<OutcomeKind, Rule>> = {
     entry: 'retry',
     backoff: true,
     counts: true,
+  },
+  crashed: {
+    result: FAILED,
+    reason: 'Expired',
+    entry: 'crash',
+    backoff: true,
+    counts: false,
   },
   stopped: {
     result: FAILED,
@@ -110,22 +120,29 @@ export function verdictOn(
   const rule = RULES[outcome.kind];
   const error = 'error' in outcome ? outcome.error : undefined;
   const countedRetry = run.retry - run.uncountedRuns;
-  const exhausted = rule.entry === 'retry' && countedRetry + 1 > run.maxRetries;
+  const crashedOut =
+    outcome.kind === 'crashed' && outcome.crashes >= outcome.maxCrashes;
+  const exhausted =
+    rule.entry === 'crash'
+      ? crashedOut || run.maxRetries === 0
+      : rule.entry === 'retry' && countedRetry + 1 > run.maxRetries;
   const entry = rule.entry === 'remove' || exhausted ? 'remove' : 'reopen';
+  // A job that was merely aboard need not wait: it is not what the node died of.
+  const earlier =
+    outcome.kind === 'crashed' ? outcome.crashes - 1 : countedRetry;
   return {
     result: rule.result,
-    reason: 'error' in outcome ? reasonOf(outcome.error) : rule.reason,
+    reason: crashedOut
+      ? 'Crashed'
+      : 'error' in outcome
+        ? reasonOf(outcome.error)
+        : rule.reason,
     error: 'error' in outcome ? errorRecord(outcome.error) : null,
     output: 'output' in outcome ? storableOutput(outcome.output) : null,
     entry,
     delayMs:
-      entry === 'reopen' && rule.backoff
-        ? backoffDelay(
-            run.backoff ?? defaultBackoff,
-            countedRetry,
-            error,
-            random,
-          )
+      entry === 'reopen' && rule.backoff && earlier >= 0
+        ? backoffDelay(run.backoff ?? defaultBackoff, earlier, error, random)
         : 0,
     counts: rule.counts,
   };

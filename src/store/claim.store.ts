@@ -9,6 +9,7 @@ import {
 import { operatorSchema, runColumns } from './columns.js';
 import { isTaken } from './database-error.js';
 import { LONGEST_MS } from './migrations/002-hot-path/claim.js';
+import { spared } from './node.store.js';
 import { rows, type Queryable, type Tables } from './tables.js';
 
 export interface NextOptions {
@@ -42,7 +43,8 @@ export async function claimNext(
          backoff_data AS backoff, retry_number AS retry, urgency AS priority, retries AS "maxRetries",
          uncounted AS "uncountedRuns", allowed_ms AS "timeoutMs", run_ids AS "runIds", entry_ids AS "entryIds",
          identifiers, contexts, dues_ms AS "duesMs", now_ms AS "nowMs"
-       FROM ${tables.claim} ($1, $2, $3, $4, $5, $6, $7)`,
+       FROM ${tables.claim} ($1, $2, CASE WHEN EXISTS (SELECT FROM ${tables.nodes} WHERE id = $1 AND ended_at IS NOT NULL)
+         THEN '{}' ELSE $3::text[] END, $4, $5, $6, $7)`,
       [
         claimer.nodeId,
         claimer.leaseMs,
@@ -75,6 +77,22 @@ export async function claimNext(
   }
 }
 
+/** Locks the entries that a claim would take, in its order. To be called inside a transaction. */
+export async function pickEntries(
+  transaction: Queryable,
+  { pick, templates }: Tables,
+  codes: string[],
+  limit: number,
+): Promise<string[]> {
+  const picked = await rows<{ id: string }>(
+    transaction,
+    `SELECT id::text FROM ${pick} (
+       ARRAY(SELECT id FROM ${templates} WHERE code = ANY ($1::text[]) AND active), $2) AS id`,
+    [codes, limit],
+  );
+  return picked.map(({ id }) => id);
+}
+
 /** Claims these very entries if they are AVAILABLE, due or not: of ten concurrent callers one gets an entry. */
 export function claimEntries(
   db: Queryable,
@@ -90,6 +108,29 @@ export function claimEntries(
      ORDER BY id FOR UPDATE`,
     [entryIds],
   );
+}
+
+/**
+ * Claims one job that was aboard a node when that was lost, if any is due, of the templates with these codes by
+ * priority, then age. Those are not in the ready index.
+ */
+export async function claimSuspect(
+  db: Queryable,
+  tables: Tables,
+  claimer: Claimer,
+  codes: string[],
+): Promise<Claim | null> {
+  const { entries, templates } = tables;
+  const [one] = await claim(
+    db,
+    tables,
+    claimer,
+    `SELECT id FROM ${entries} WHERE crashes > 0 AND status = 'AVAILABLE' AND run_at <= clock_timestamp()
+       AND job_template_id IN (SELECT id FROM ${templates} WHERE code = ANY ($3::text[]) AND active)
+     ORDER BY priority, id LIMIT 1 FOR UPDATE SKIP LOCKED`,
+    [codes],
+  );
+  return one ?? null;
 }
 
 /**
@@ -124,7 +165,7 @@ async function claim(
          retry = CASE WHEN born.id IS NOT NULL THEN e.retry + 1
                  ELSE (SELECT max(r.retry) + 1 FROM ${runs} r WHERE r.job_run_identifier = e.job_run_identifier) END,
          current_job_run_id = coalesce(born.id, e.current_job_run_id),
-         scheduled = false,
+         scheduled = e.crashes > 0,
          updated_at = clock_timestamp()
        FROM picked LEFT JOIN born ON born.job_queue_entry_id = picked.id
        WHERE e.id = picked.id
@@ -146,16 +187,17 @@ async function claim(
  */
 export async function adoptRun(
   db: Queryable,
-  { entries, runs, templates }: Tables,
+  tables: Tables,
   { nodeId, leaseMs }: Claimer,
   runId: string,
 ): Promise<Claim | null> {
+  const { entries, runs, templates } = tables;
   const [row] = await rows<ClaimRow>(
     db,
     `WITH adopted AS (
        UPDATE ${runs} SET node_id = $1, expires_at = clock_timestamp() + $2::float8 * interval '1 ms',
          updated_at = clock_timestamp()
-       WHERE id = $3 AND status = 'RUNNING' AND (node_id = $1 OR expires_at <= clock_timestamp())
+       WHERE id = $3 AND status = 'RUNNING' AND (node_id = $1 OR (expires_at <= clock_timestamp() AND NOT ${spared(tables, `${runs}.node_id`)}))
        RETURNING *
      )
      SELECT ${runColumns('r')}, coalesce(t.code, '') AS "templateCode", coalesce(e.max_retries, 0) AS "maxRetries",

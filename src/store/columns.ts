@@ -25,8 +25,11 @@ export const entryColumns = select({
   scheduled: 'scheduled',
   retry: 'retry',
   uncountedRuns: 'uncounted_runs',
+  crashes: 'crashes',
   currentJobRunId: 'current_job_run_id::text',
   retryOfJobRunId: 'retry_of_job_run_id::text',
+  quarantinedAt: 'quarantined_at',
+  quarantineReason: 'quarantine_reason',
   insertedAt: 'inserted_at',
   updatedAt: 'updated_at',
 });

@@ -1,18 +1,15 @@
 import { BildadDatabaseError, BildadError } from '../model/errors.js';
+import { databaseCode } from './error-code.js';
 
-/** SQLSTATE, or the system's code of a connection error, however deep a driver wrapped it. */
-export function databaseCode(error: unknown): string | undefined {
-  const { code, driverError } = (error ?? {}) as {
-    code?: unknown;
-    driverError?: unknown;
-  };
-  if (typeof code === 'string') return code;
-  return driverError === undefined ? undefined : databaseCode(driverError);
-}
+export { databaseCode };
 
 /** data_exception, program_limit_exceeded: the values are at fault, trying again would not help. */
 export const isDataError = (error: unknown) =>
   /^(22|54)/.test(databaseCode(error) ?? '');
+
+/** The same, or integrity_constraint_violation: this row will be refused each time. */
+export const isRefusal = (error: unknown) =>
+  /^(22|23|54)/.test(databaseCode(error) ?? '');
 
 /** serialization_failure, deadlock_detected: it may go well without, or after, the others. */
 export const isConflict = (error: unknown) =>

@@ -1,4 +1,5 @@
 import { LONGEST_MS } from './migrations/002-hot-path/claim.js';
+import { spared } from './node.store.js';
 import {
   jsonOrNull,
   plainArray,
@@ -47,19 +48,31 @@ export function writeDeferredRuns(
   return write(db, tables, 'e.id = ANY ($1::bigint[])', [plainArray(entryIds)]);
 }
 
-/** The same for those whose node has not written them within its lease: it is gone. Reads all entries. */
+const lost = (tables: Tables) => `SELECT id FROM ${tables.entries}
+  WHERE status = 'RUNNING' AND claimed_by IS NOT NULL AND claim_expires_at <= clock_timestamp()
+    AND NOT ${spared(tables, `${tables.entries}.claimed_by`)} LIMIT $1`;
+
+/** The same for those whose node has not written them within its lease: it is gone, if it is not stuck. Reads all entries. */
 export function writeLostRuns(
   db: Queryable,
   tables: Tables,
   limit: number,
 ): Promise<number> {
-  return write(
+  return write(db, tables, `e.id = ANY (ARRAY(${lost(tables)}))`, [limit]);
+}
+
+/** The entries of those. */
+export async function lostEntries(
+  db: Queryable,
+  tables: Tables,
+  limit: number,
+): Promise<string[]> {
+  const found = await rows<{ id: string }>(
     db,
-    tables,
-    `e.id = ANY (ARRAY(SELECT id FROM ${tables.entries}
-       WHERE status = 'RUNNING' AND claim_expires_at <= clock_timestamp() LIMIT $1))`,
+    `SELECT id::text FROM (${lost(tables)}) lost`,
     [limit],
   );
+  return found.map(({ id }) => id);
 }
 
 /** The same for a run of which only the number is known. Reads all entries. */

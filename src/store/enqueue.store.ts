@@ -145,8 +145,11 @@ function entryOf(draft: NewEntry, id: string, nowMs: number): JobQueueEntry {
     scheduled: dueAtMs > nowMs,
     retry: 0,
     uncountedRuns: 0,
+    crashes: 0,
     currentJobRunId: null,
     retryOfJobRunId: draft.retryOfJobRunId,
+    quarantinedAt: null,
+    quarantineReason: null,
     insertedAt,
     updatedAt: insertedAt,
   });
@@ -162,7 +165,7 @@ export async function promoteScheduled(
     db,
     `WITH due AS MATERIALIZED (
        SELECT id FROM ${entries}
-       WHERE status = 'AVAILABLE' AND scheduled AND run_at <= clock_timestamp()
+       WHERE status = 'AVAILABLE' AND scheduled AND crashes = 0 AND run_at <= clock_timestamp()
        ORDER BY run_at LIMIT $1 FOR UPDATE SKIP LOCKED
      ), ready AS (
        UPDATE ${entries} e SET scheduled = false, updated_at = clock_timestamp()
@@ -178,14 +181,14 @@ export async function deleteEntry(
   db: Queryable,
   { entries }: Tables,
   entryId: string,
-  { onlyAvailable }: { onlyAvailable: boolean },
+  { onlyWaiting }: { onlyWaiting: boolean },
 ): Promise<boolean> {
   const deleted = await rows(
     db,
     `WITH gone AS (
-       DELETE FROM ${entries} WHERE id = $1 AND (NOT $2 OR status = 'AVAILABLE') AND claimed_by IS NULL RETURNING id
+       DELETE FROM ${entries} WHERE id = $1 AND (NOT $2 OR status <> 'RUNNING') AND claimed_by IS NULL RETURNING id
      ) SELECT id FROM gone`,
-    [entryId, onlyAvailable],
+    [entryId, onlyWaiting],
   );
   return deleted.length > 0;
 }

@@ -145,7 +145,7 @@ export async function reopenOrphans(
          AND NOT EXISTS (SELECT FROM ${runs} r WHERE r.id = e.current_job_run_id AND r.status = 'RUNNING')
        ORDER BY e.id LIMIT $1 FOR UPDATE SKIP LOCKED
      ), reopened AS (
-       UPDATE ${entries} e SET status = 'AVAILABLE', scheduled = false, updated_at = clock_timestamp()
+       UPDATE ${entries} e SET status = 'AVAILABLE', scheduled = e.crashes > 0, updated_at = clock_timestamp()
        FROM orphans WHERE e.id = orphans.id AND e.status = 'RUNNING' RETURNING e.id
      ) SELECT count(*)::int AS reopened FROM reopened`,
     [limit],

@@ -1,7 +1,7 @@
 import { rows, type Queryable, type Tables } from './tables.js';
 
-/** A pass takes milliseconds; that of a node that died in it must not stop the others for long. */
-const GUARD_LEASE = "interval '15 s'";
+/** A pass takes milliseconds; that of a node that died in it must not stop the others for longer than its jobs wait. */
+const GUARD_LEASE = "least(interval '15 s', c.lease_ms * interval '1 ms')";
 
 export interface GuardAnswer {
   /** Fencing number of the pass that may begin; null when another node holds the guard. */

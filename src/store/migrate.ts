@@ -4,11 +4,12 @@ import { BildadDatabaseError, SchemaVersionError } from '../model/errors.js';
 import { databaseCode } from './database-error.js';
 import {
   applyStep,
+  installed,
   installedVersion,
   migrationLock,
 } from './migrations/apply.js';
 import { SCHEMA_VERSION, STEPS } from './migrations/index.js';
-import { rows, type Tables } from './tables.js';
+import { rows, type Queryable, type Tables } from './tables.js';
 
 /** A lock that DDL waits for blocks everyone behind it: give way sooner than anybody notices. */
 const LOCK_TIMEOUT_MS = 250;
@@ -19,7 +20,7 @@ const GIVE_WAY = ['55P03', '40P01', '23505', '42P06', '42P07'];
  * Brings the tables to this package's version. Safe when many processes start at once: one works
  * under a transaction-level advisory lock (PgBouncer may sit in between), the others wait for the
  * version to change.
- * @throws SchemaVersionError when the database is newer than the package
+ * @throws SchemaVersionError when the database is so new that the package cannot work with it
  */
 export async function migrate(
   dataSource: DataSource,
@@ -39,13 +40,13 @@ export async function migrate(
   await checkVersion(dataSource, tables);
 }
 
-/** @throws SchemaVersionError when the tables are of another version than this package's */
+/** @throws SchemaVersionError when the tables are older than this package's, or so new that it cannot work with them */
 export async function checkVersion(
-  dataSource: DataSource,
+  dataSource: Queryable,
   tables: Tables,
 ): Promise<void> {
-  const version = await installedVersion(dataSource, tables);
-  if (version !== SCHEMA_VERSION)
+  const { version, minReader } = await installed(dataSource, tables);
+  if (version < SCHEMA_VERSION || minReader > SCHEMA_VERSION)
     throw new SchemaVersionError(tables.schema, version, SCHEMA_VERSION);
 }
 

@@ -28,6 +28,23 @@ export const dueNotice = (tables: Tables, sender: string) => ({
   sql: `SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)`,
   parameters: [channelOf(tables), sender],
 });
+const PROBE = 'probe ';
+
+export const isProbe = (payload: string | undefined) =>
+  payload?.startsWith(PROBE) ?? false;
+
+/** Tells whoever listens nothing but this token. */
+export async function sendProbe(
+  db: Queryable,
+  tables: Tables,
+  token: string,
+): Promise<void> {
+  await rows(
+    db,
+    `SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)`,
+    [channelOf(tables), PROBE + token],
+  );
+}
 
 /** A connection of its own, made as the DataSource's pool makes its connections. Null where there is no such pool. */
 export function listeningClient(

@@ -1,6 +1,8 @@
 import type { RunFacts } from '../model/facts.js';
 import { asEntry, asRun, entryColumns, runColumns } from './columns.js';
 import type { JobQueueEntry, JobRun } from './entities/index.js';
+import type { JobNodeEnd } from './entities/job-node.entity.js';
+import { spared } from './node.store.js';
 import { rows, type Queryable, type Tables } from './tables.js';
 
 const facts = ({ entries, templates }: Tables) => ({
@@ -26,29 +28,46 @@ export async function runningFacts(
   return row ?? null;
 }
 
-/** RUNNING runs whose lease is over, oldest first. Reads the index of RUNNING runs, as small as what runs at once. */
+/** What a lost run's end depends on beside its own facts. */
+export interface LostRun extends RunFacts {
+  /** Lost nodes that the job was charged with. */
+  crashes: number;
+  /** How its node has ended; null where it has not, or has no row. */
+  nodeEnd: JobNodeEnd | null;
+  /** Its row was written after its node was lost: nobody knows whether it had begun. */
+  late: boolean;
+}
+
+/**
+ * RUNNING runs whose lease is over, oldest first, but for those of a node that is alive and cannot renew them.
+ * Reads the index of RUNNING runs, as small as what runs at once.
+ */
 export function expiredFacts(
   db: Queryable,
   tables: Tables,
   limit: number,
-): Promise<RunFacts[]> {
+): Promise<LostRun[]> {
   const { columns, joins } = facts(tables);
-  return rows<RunFacts>(
+  return rows<LostRun>(
     db,
-    `SELECT ${columns} FROM ${tables.runs} r ${joins}
-     WHERE r.status = 'RUNNING' AND r.expires_at <= clock_timestamp() ORDER BY r.id LIMIT $1`,
+    `SELECT ${columns}, coalesce(e.crashes, 0) AS crashes, n.end_reason AS "nodeEnd",
+       coalesce(r.updated_at >= n.ended_at, false) AS late
+     FROM ${tables.runs} r ${joins} LEFT JOIN ${tables.nodes} n ON n.id = r.node_id
+     WHERE r.status = 'RUNNING' AND r.expires_at <= clock_timestamp() AND NOT ${spared(tables, 'r.node_id')}
+     ORDER BY r.id LIMIT $1`,
     [limit],
   );
 }
 
 /**
- * Renews the lease of a node's runs.
+ * Renews the lease of a node's runs, and says in its row that it does. A node that has ended renews nothing, and
+ * is told nothing: its pulse finds out.
  * @returns `lost`: those of the ids that are this node's no more, and why; `stranded`: runs that are this
  *   node's and not among the ids for most of a lease, so that no claim of them can still be under way
  */
 export async function renewRuns(
   db: Queryable,
-  { runs }: Tables,
+  { runs, nodes }: Tables,
   nodeId: string,
   leaseMs: number,
   runIds: string[],
@@ -62,17 +81,24 @@ export async function renewRuns(
     stranded: boolean;
   }>(
     db,
-    `WITH renewed AS (
+    `WITH me AS (
+       SELECT EXISTS (SELECT FROM ${nodes} WHERE id = $1 AND ended_at IS NOT NULL) AS ended
+     ), renewed AS (
        UPDATE ${runs} SET expires_at = clock_timestamp() + $2::float8 * interval '1 ms'
-       WHERE id = ANY ($3::bigint[]) AND status = 'RUNNING' AND node_id = $1 RETURNING id
+       WHERE id = ANY ($3::bigint[]) AND status = 'RUNNING' AND node_id = $1
+         AND NOT (SELECT ended FROM me)
+       RETURNING id
+     ), told AS (
+       UPDATE ${nodes} SET renewed_until = clock_timestamp() + $2::float8 * interval '1 ms'
+       WHERE id = $1 AND ended_at IS NULL
      )
      SELECT asked.id::text AS "jobRunId", r.reason, false AS stranded
      FROM unnest($3::bigint[]) AS asked (id) LEFT JOIN ${runs} r ON r.id = asked.id
-     WHERE asked.id NOT IN (SELECT id FROM renewed)
+     WHERE asked.id NOT IN (SELECT id FROM renewed) AND NOT (SELECT ended FROM me)
      UNION ALL
      SELECT id::text, NULL, true FROM ${runs}
      WHERE status = 'RUNNING' AND node_id = $1 AND id <> ALL ($3::bigint[])
-       AND expires_at < clock_timestamp() + $2::float8 * interval '0.4 ms'`,
+       AND expires_at < clock_timestamp() + $2::float8 * interval '0.4 ms' AND NOT (SELECT ended FROM me)`,
     [nodeId, leaseMs, runIds],
   );
   return {

@@ -5,6 +5,7 @@ export interface Tables {
   templates: string;
   entries: string;
   runs: string;
+  nodes: string;
   /** The sequence of the runs' ids. */
   runIds: string;
   versions: string;
@@ -26,6 +27,7 @@ export function tablesOf(schema: string): Tables {
     templates: named('job_templates'),
     entries: named('job_queue_entries'),
     runs: named('job_runs'),
+    nodes: named('job_nodes'),
     runIds: named('job_runs_id_seq'),
     versions: named('schema_versions'),
     pick: named('pick_job_queue_entries'),

@@ -23,7 +23,8 @@ const PACKAGES: Record<string, readonly string[]> = {
     'class-validator',
     'class-validator-jsonschema',
   ],
-  store: ['typeorm'],
+  // `pg` where there is no DataSource: in the thread that beats.
+  store: ['pg', 'typeorm'],
   runner: [],
   life: ['typeorm', 'uuid'],
   engine: [],

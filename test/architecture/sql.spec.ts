@@ -27,7 +27,12 @@ it('only src/store speaks SQL', () => {
 
 it("the engine's statements go over connections of its own", () => {
   // Where the host's DataSource is for: to be told of commits, and as what connections are made from.
-  const MAY = ['engine/listener', 'engine/wake-ups', 'life/store'];
+  const MAY = [
+    'engine/listener',
+    'engine/pulse/host',
+    'engine/wake-ups',
+    'life/store',
+  ];
   const others = source
     .filter(({ path }) => /^src\/(life|engine)\//.test(path))
     .filter(({ path }) =>
@@ -38,7 +43,7 @@ it("the engine's statements go over connections of its own", () => {
   expect(paths(others)).toEqual(MAY.map((name) => `src/${name}.ts`));
 });
 
-it('only enqueue, claim and finish change a status', () => {
+it('only enqueue, claim, finish and quarantine change a status', () => {
   const changing = source.filter(
     saying(/\bSET\b(?:(?!\b(?:FROM|WHERE)\b)[^])*\bstatus\s*=/),
   );
@@ -49,6 +54,7 @@ it('only enqueue, claim and finish change a status', () => {
     'src/store/migrations/002-hot-path/claim.ts',
     'src/store/migrations/002-hot-path/end.ts',
     'src/store/migrations/003-claims-by-kind.ts',
+    'src/store/quarantine.store.ts',
   ]);
 });
 
@@ -65,6 +71,7 @@ it('only enqueue and claim make what has a status, only they and finish delete i
     'src/store/migrations/002-hot-path/enqueue.ts',
     'src/store/migrations/003-claims-by-kind.ts',
     'src/store/migrations/apply.ts',
+    'src/store/node.store.ts',
     'src/store/template.store.ts',
   ]);
   // A claim that is given back takes the run with it that it made; enqueue takes its own entry back where a run of the name turns up.
@@ -74,6 +81,7 @@ it('only enqueue and claim make what has a status, only they and finish delete i
     'src/store/migrations/002-hot-path/end-deferred.ts',
     'src/store/migrations/002-hot-path/end.ts',
     'src/store/migrations/002-hot-path/enqueue.ts',
+    'src/store/node.store.ts',
     'src/store/template.store.ts',
   ]);
 });

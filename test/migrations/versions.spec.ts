@@ -1,9 +1,13 @@
 import { SCHEMA_VERSION, SchemaVersionError } from 'nestjs-bildad';
 import { afterEach, beforeEach, expect, it } from 'vitest';
+import { VersionWatch } from '../../src/engine/version-watch.js';
+import type { BildadRuntime } from '../../src/nest/runtime.js';
+import { bootApp } from '../support/app.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
+import { SimpleJob } from '../support/handlers.js';
 import { bootError, bootHost } from '../support/host.js';
 
-// A package works with tables of its own version, and of no other.
+// A package works with tables of its own version, and with newer ones that say that it may.
 
 let database: TestDatabase;
 beforeEach(async () => {
@@ -66,4 +70,89 @@ it('a schema of that name that is there already is used, and what is in it stays
   await install();
   await install();
   expect(await database.sql('SELECT * FROM bildad.mine')).toEqual([]);
+});
+
+/** A step of a package that is not written yet. */
+const upgrade = (minReader: number | null) =>
+  database.sql(
+    "INSERT INTO bildad.schema_versions (version, name, min_reader) VALUES (999, 'Later', $1)",
+    [minReader],
+  );
+
+it.each([true, false])(
+  'newer tables that this package may read are used, migrate: %s',
+  async (migrate) => {
+    await install();
+    await upgrade(SCHEMA_VERSION);
+    const app = await bootApp({
+      providers: [SimpleJob],
+      options: { migrate },
+      database,
+    });
+    const run = await app.engine.enqueueAndRunJob(SimpleJob, { say: 'hi' });
+    expect(await app.engine.waitForJob(run.jobRunIdentifier)).toMatchObject({
+      output: 'hi',
+    });
+    await app.close();
+  },
+);
+
+it('newer tables that it may not read are refused', async () => {
+  await install();
+  await upgrade(SCHEMA_VERSION + 1);
+  expect(await bootError({ url: database.url })).toBeInstanceOf(
+    SchemaVersionError,
+  );
+});
+
+it('a step that came later does not let older ones in again', async () => {
+  await install();
+  await upgrade(SCHEMA_VERSION + 1);
+  await database.sql(
+    "INSERT INTO bildad.schema_versions (version, name, min_reader) VALUES (1000, 'Careless', 1)",
+  );
+  expect(await bootError({ url: database.url })).toBeInstanceOf(
+    SchemaVersionError,
+  );
+});
+
+it('a running node claims no more once its package is too old, says so once, and goes on when it can', async () => {
+  const app = await bootApp({ providers: [SimpleJob], database });
+  const { store, node, events, cycle } = (
+    app.engine as unknown as { bildad: BildadRuntime }
+  ).bildad;
+  const told: unknown[] = [];
+  events.on('engine.outdated', ({ error }) => told.push(error));
+  let now = 0;
+  const watch = new VersionWatch(store, events, node, () => now);
+  Object.assign(cycle, { versions: watch });
+  const pass = (afterMs: number) => {
+    now += afterMs;
+    return app.engine.runJobEngine();
+  };
+
+  await upgrade(SCHEMA_VERSION);
+  const entries = await app.engine.enqueueJobs(SimpleJob, [{}, {}]);
+  expect((await pass(6_000)).start).toHaveLength(2);
+  for (const { jobRunIdentifier } of entries)
+    await app.engine.waitForJob(jobRunIdentifier);
+
+  await database.sql('UPDATE bildad.schema_versions SET min_reader = 999');
+  const entry = await app.engine.enqueueJob(SimpleJob, {});
+  for (const afterMs of [6_000, 6_000, 1])
+    expect(await pass(afterMs)).toEqual({
+      start: [],
+      expire: [],
+      alreadyRunning: false,
+    });
+  await expect(app.engine.runJob(entry)).rejects.toThrow(/older than/);
+  expect(told).toMatchObject([
+    { databaseVersion: 999, packageVersion: SCHEMA_VERSION },
+  ]);
+
+  await database.sql('UPDATE bildad.schema_versions SET min_reader = 1');
+  expect((await pass(6_000)).start).toHaveLength(1);
+  expect(told).toHaveLength(2);
+  await app.engine.waitForJob(entry.jobRunIdentifier);
+  await app.close();
 });

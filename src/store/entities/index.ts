@@ -1,25 +1,27 @@
 import { Entity } from 'typeorm';
 import { DEFAULT_SCHEMA } from '../../model/settings.js';
 import { JobConfig } from './job-config.entity.js';
+import { JobNode } from './job-node.entity.js';
 import { JobQueueEntry } from './job-queue-entry.entity.js';
 import { JobRun } from './job-run.entity.js';
 import { JobTemplate } from './job-template.entity.js';
 
-export { JobConfig, JobQueueEntry, JobRun, JobTemplate };
+export { JobConfig, JobNode, JobQueueEntry, JobRun, JobTemplate };
 
 export interface BildadEntities {
   JobConfig: typeof JobConfig;
   JobTemplate: typeof JobTemplate;
   JobQueueEntry: typeof JobQueueEntry;
   JobRun: typeof JobRun;
+  JobNode: typeof JobNode;
 }
 
 const bySchema = new Map<string, BildadEntities>([
-  [DEFAULT_SCHEMA, { JobConfig, JobTemplate, JobQueueEntry, JobRun }],
+  [DEFAULT_SCHEMA, { JobConfig, JobTemplate, JobQueueEntry, JobRun, JobNode }],
 ]);
 
 /**
- * The four entities as they are in one schema. TypeORM ties a class to one table, so another schema
+ * The entities as they are in one schema. TypeORM ties a class to one table, so another schema
  * has subclasses of the same names: its rows are `instanceof` the exported classes all the same.
  */
 export function bildadEntities(schema = DEFAULT_SCHEMA): BildadEntities {
@@ -30,6 +32,7 @@ export function bildadEntities(schema = DEFAULT_SCHEMA): BildadEntities {
       JobTemplate: inSchema(schema, 'job_templates', JobTemplate),
       JobQueueEntry: inSchema(schema, 'job_queue_entries', JobQueueEntry),
       JobRun: inSchema(schema, 'job_runs', JobRun),
+      JobNode: inSchema(schema, 'job_nodes', JobNode),
     };
     bySchema.set(schema, entities);
   }

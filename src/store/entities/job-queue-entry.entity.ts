@@ -43,7 +43,7 @@ export class JobQueueEntry {
   @Column({ name: 'run_at', ...DB_TIME })
   runAt!: Date;
 
-  /** `runAt` lay ahead when the entry was written; a pass clears it when the time has come. */
+  /** `runAt` lay ahead when the entry was written; a pass clears it when the time has come. A job with crashes stays so, and one that is QUARANTINED. */
   @Column({ type: 'boolean', default: false })
   scheduled!: boolean;
 
@@ -51,9 +51,13 @@ export class JobQueueEntry {
   @Column({ type: 'integer', default: 0 })
   retry!: number;
 
-  /** Runs that did not cost a retry, because a shutdown interrupted them. */
+  /** Runs that did not cost a retry: a shutdown interrupted them, or their node was lost. */
   @Column({ name: 'uncounted_runs', type: 'integer', default: 0 })
   uncountedRuns!: number;
+
+  /** Nodes that were lost while they ran this job and may have died of it. */
+  @Column({ type: 'integer', default: 0 })
+  crashes!: number;
 
   /** The run of a RUNNING entry, the last run of an AVAILABLE one. */
   @Column({ name: 'current_job_run_id', ...BIGINT, nullable: true })
@@ -62,6 +66,14 @@ export class JobQueueEntry {
   /** The run this job does again, for entries made by `retryJob`. */
   @Column({ name: 'retry_of_job_run_id', ...BIGINT, nullable: true })
   retryOfJobRunId!: string | null;
+
+  /** When it was put aside; null unless it is QUARANTINED. */
+  @Column({ name: 'quarantined_at', type: 'timestamptz', nullable: true })
+  quarantinedAt!: Date | null;
+
+  /** Why it was put aside: words and an SQLSTATE, no value of the row. */
+  @Column({ name: 'quarantine_reason', type: 'text', nullable: true })
+  quarantineReason!: string | null;
 
   @Column({ name: 'inserted_at', ...DB_TIME })
   insertedAt!: Date;

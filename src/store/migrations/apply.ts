@@ -8,8 +8,16 @@ export const migrationLock = ({ schema }: Tables) =>
 /** 0 when nothing is installed. */
 export async function installedVersion(
   db: Queryable,
-  { schema, versions }: Tables,
+  tables: Tables,
 ): Promise<number> {
+  return (await installed(db, tables)).version;
+}
+
+/** What is installed, and the oldest version whose code may work with it: 0 and 0 when nothing is. */
+export async function installed(
+  db: Queryable,
+  { schema, versions }: Tables,
+): Promise<{ version: number; minReader: number }> {
   // Not to_regclass: it may answer from a cache that has not heard of what was committed just before
   // we got the advisory lock. Reading the catalogs as tables is up to date.
   const [found] = await rows<{ exists: boolean }>(
@@ -20,12 +28,14 @@ export async function installedVersion(
      ) AS "exists"`,
     [schema],
   );
-  if (!found?.exists) return 0;
-  const [row] = await rows<{ version: number }>(
+  if (!found?.exists) return { version: 0, minReader: 0 };
+  // As JSON: tables of before step 5 have no such column.
+  const [row] = await rows<{ version: number; minReader: number }>(
     db,
-    `SELECT coalesce(max(version), 0)::int AS version FROM ${versions}`,
+    `SELECT coalesce(max(version), 0)::int AS version,
+       coalesce(max(coalesce((to_jsonb(v) ->> 'min_reader')::int, version)), 0)::int AS "minReader" FROM ${versions} v`,
   );
-  return row?.version ?? 0;
+  return row!;
 }
 
 /** To be called inside a transaction, so that a step is done or not done. */
@@ -51,8 +61,14 @@ export async function applyStep(
     );
   }
   for (const statement of step.statements(tables)) await db.query(statement);
-  await db.query(
-    `INSERT INTO ${tables.versions} (version, name) VALUES ($1, $2)`,
-    [step.version, step.name],
-  );
+  if (step.minReader === undefined)
+    await db.query(
+      `INSERT INTO ${tables.versions} (version, name) VALUES ($1, $2)`,
+      [step.version, step.name],
+    );
+  else
+    await db.query(
+      `INSERT INTO ${tables.versions} (version, name, min_reader) VALUES ($1, $2, $3)`,
+      [step.version, step.name, step.minReader],
+    );
 }

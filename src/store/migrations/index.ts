@@ -5,10 +5,18 @@ import { tablesOf } from '../tables.js';
 import { initial } from './001-initial.js';
 import { hotPath } from './002-hot-path/index.js';
 import { claimsByKind } from './003-claims-by-kind.js';
+import { nodes } from './004-nodes/index.js';
+import { quarantine } from './005-quarantine/index.js';
 import { applyStep, installedVersion, migrationLock } from './apply.js';
 import type { MigrationStep } from './step.js';
 
-export const STEPS: readonly MigrationStep[] = [initial, hotPath, claimsByKind];
+export const STEPS: readonly MigrationStep[] = [
+  initial,
+  hotPath,
+  claimsByKind,
+  nodes,
+  quarantine,
+];
 
 /** The version of the tables that this package works with. */
 export const SCHEMA_VERSION = STEPS.length;

@@ -10,5 +10,10 @@ export interface MigrationStep {
   name: string;
   /** Milliseconds since 1970: TypeORM orders a host's migrations by it. */
   timestamp: number;
+  /**
+   * The oldest version whose code may go on with the tables as this step leaves them: nodes of that package work
+   * beside newer ones. Default: this step's own, which stops older nodes. From step 6 on.
+   */
+  minReader?: number;
   statements(tables: Tables): string[];
 }

@@ -56,7 +56,7 @@ BEGIN
       RETURNING ended.id
     ), reopened AS (
       UPDATE ${entries} e SET status = 'AVAILABLE', run_at = moment + coalesce(ended.delay_ms, 0) * interval '1 ms',
-        scheduled = coalesce(ended.delay_ms, 0) > 0, updated_at = moment,
+        scheduled = coalesce(ended.delay_ms, 0) > 0 OR e.crashes > 0, updated_at = moment,
         uncounted_runs = e.uncounted_runs + CASE WHEN ended.uncounted THEN 1 ELSE 0 END
       FROM ended
       WHERE ended.reopen AND e.id = ended.job_queue_entry_id AND e.current_job_run_id = ended.id
@@ -69,7 +69,7 @@ BEGIN
     INTO ended_ids, removed_ids, reopened_ids, landed;
   END IF;
   IF landed < cardinality(run_ids) THEN
-    UPDATE ${entries} e SET status = 'AVAILABLE', scheduled = false, updated_at = moment
+    UPDATE ${entries} e SET status = 'AVAILABLE', scheduled = e.crashes > 0, updated_at = moment
     FROM unnest(run_ids, entry_ids) AS i (run_id, entry_id)
     WHERE e.id = i.entry_id AND e.status = 'RUNNING' AND e.current_job_run_id = i.run_id AND e.claimed_by IS NULL
       AND NOT EXISTS (SELECT FROM ${runs} r WHERE r.id = i.run_id AND r.status = 'RUNNING');
