@@ -24,7 +24,10 @@ export async function startProxy(databaseUrl: string): Promise<Proxy> {
   };
   const server = createServer((client) => {
     keep(client);
-    if (swallows) return void client.resume();
+    if (swallows) {
+      client.resume();
+      return;
+    }
     const upstream = connect(Number(target.port), target.hostname);
     keep(upstream);
     const forward = (from: Socket, to: Socket) => {
