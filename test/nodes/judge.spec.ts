@@ -289,7 +289,7 @@ it.each([
       password,
       database: pathname.slice(1),
       ...typeorm,
-    } as object,
+    },
   });
   const beats = async () =>
     (await app.get(JobsService).listNodes())

@@ -56,7 +56,14 @@ it(
   async () => {
     // The other one would take the job over.
     const both = await Promise.all([start(), start()]);
-    await expect.poll(() => bildad.jobs.listNodes()).toHaveLength(2);
+    // Both beat in their threads.
+    await expect
+      .poll(async () =>
+        (await bildad.jobs.listNodes()).filter(
+          ({ beat, endedAt }) => Number(beat) > 0 && endedAt === null,
+        ),
+      )
+      .toHaveLength(2);
     const entry = await bildad.engine.enqueueJob('BLOCK', { ms: 2 * LEASE_MS });
     await began(1);
     const [{ pid }] = await bildad.sql('SELECT pid FROM ledger');
