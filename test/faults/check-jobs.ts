@@ -4,6 +4,8 @@ import { grouped, type Timeline } from './timeline.js';
 
 /** Runs that ended so cost no retry. */
 const UNCOUNTED = ['Interrupted'];
+/** The database's clock and that of the ledgers are read one after the other. */
+const CLOCKS_MS = 20;
 /** An entry goes after such a run although it failed, and had retries left. */
 const FOR_GOOD = ['Cancelled'];
 
@@ -21,11 +23,11 @@ export function checkJobs(timeline: Timeline): Violation[] {
       .map(({ id }) => id),
   );
   const acked = new Set(timeline.all('ack').map(({ id }) => id));
-  const returned = new Set(
+  const returned = new Map(
     timeline
       .all('end')
       .filter(({ how }) => how === 'returned')
-      .map(({ run }) => run),
+      .map(({ run, at }) => [run, at]),
   );
 
   for (const { id, maxRetries, transaction } of timeline.all('ask')) {
@@ -76,8 +78,11 @@ export function checkJobs(timeline: Timeline): Violation[] {
     if (successes.length > 1)
       say('I3', `succeeded ${successes.length} times: runs ${ids(successes)}`);
     for (const run of successes) {
-      if (!returned.has(run.id))
+      const at = returned.get(run.id);
+      if (at === undefined)
         say('I3', `run ${run.id} SUCCEEDED, and its handler did not return`);
+      else if (at > run.endedAt! + CLOCKS_MS)
+        say('I3', `run ${run.id} SUCCEEDED before its handler returned`);
       const later = own.filter(({ startedAt }) => startedAt > run.endedAt!);
       if (later.length > 0)
         say('I3', `runs ${ids(later)} began after run ${run.id} had SUCCEEDED`);

@@ -3,6 +3,8 @@ import type { RunRow } from './history.js';
 import { grouped, type Handling, type Timeline } from './timeline.js';
 import { covered, touches } from './windows.js';
 
+/** What a busy machine takes to get going again. */
+const MOMENT_MS = 1_000;
 /** An operator's stop leaves the process alone, and says so. */
 const GOES_ON = 'Stopped';
 
@@ -50,7 +52,7 @@ function handledTogether({ handlings, history }: Timeline): Violation[] {
         .map((other): Violation => ({
           invariant: 'I4',
           id,
-          what: `run ${handling.run} was handled by ${handling.by} while ${other.by} had run ${other.run}, and neither was closed`,
+          what: `run ${handling.run} was handled by ${handling.by} while ${other.by} had run ${other.run}${rows.has(other.run) ? '' : ', whose row is gone'}, and neither was closed`,
         })),
     ),
   );
@@ -94,7 +96,7 @@ function overlong(timeline: Timeline): Violation[] {
 function expiredAlive(timeline: Timeline): Violation[] {
   const { history, handlings } = timeline;
   const handledBy = new Map(handlings.map(({ run, by }) => [run, by]));
-  const { explainMs } = history.limits;
+  const { leaseMs } = history.limits;
   return history.runs.flatMap(
     ({ id, identifier, reason, endedAt, expiresAt }): Violation[] => {
       if (reason !== 'Expired' || endedAt === null) return [];
@@ -109,9 +111,10 @@ function expiredAlive(timeline: Timeline): Violation[] {
       const by = handledBy.get(id);
       // One that no process has heard of: the answer to its claim was lost.
       if (by === undefined) return [];
+      // What kept it from renewing lies between the last renewal and the end of the lease.
       return touches(
-        [endedAt - explainMs, endedAt],
-        timeline.disturbances(by, 0),
+        [expiresAt - leaseMs - MOMENT_MS, expiresAt],
+        timeline.disturbances(by, MOMENT_MS),
       )
         ? []
         : [

@@ -26,10 +26,11 @@ import {
 const MOST_AT_ONCE = 40;
 const ledger = new Ledger(setting('LAB_LEDGERS'), setting('LAB_NAME'));
 const seed = Number(setting('LAB_SEED'));
-const { perSecond, burst, mix } = JSON.parse(setting('LAB_LOAD')) as {
+const { perSecond, burst, mix, burstMix } = JSON.parse(setting('LAB_LOAD')) as {
   perSecond: number;
   burst: number;
   mix: Weights;
+  burstMix: Weights;
 };
 
 for (const event of ['unhandledRejection', 'uncaughtException'] as const)
@@ -195,7 +196,7 @@ async function bursts(): Promise<void> {
     for (let one = 0; one < burst; one++)
       submit(
         {
-          ...plannedJob(seed, 3, n * burst + one, { fast: 9, stopped: 1 }),
+          ...plannedJob(seed, 3, n * burst + one, burstMix),
           delayMs: 0,
         },
         alone,

@@ -25,6 +25,7 @@ const { values } = parseArgs({
     burst: { type: 'string' },
     mutants: { type: 'boolean' },
     mutant: { type: 'string', multiple: true },
+    control: { type: 'boolean' },
     keep: { type: 'boolean' },
   },
 });
@@ -105,6 +106,11 @@ function tell(seed: number, { planned, history, violations, ...one }: Round) {
       `  ${(at / 1_000).toFixed(1).padStart(5)} s  ${kind} ${target} for ${lasts} ms${details(rest)}`,
     );
   tellViolations(violations, 'everything held');
+  keep(folder, history, violations);
+}
+
+/** The ledgers of what went wrong. */
+function keep(folder: string, history: History, violations: Violation[]): void {
   if (violations.length > 0) {
     const file = join(folder, 'violations.json');
     writeFileSync(
@@ -142,28 +148,56 @@ function explained({ lines, runs }: History, violations: Violation[]) {
   }));
 }
 
-/** Each planted bug must be found, and by the invariant that is there for it. */
+/**
+ * Each planted bug must be found, and by the invariant that is there for it. With `--control` the same
+ * circumstances without the bug, which must hold.
+ */
 async function plantAll(server: PostgresServer): Promise<number> {
   const chosen = MUTANTS.filter(
     ({ name }) => !values.mutant || values.mutant.includes(name),
   );
   const caught: Record<string, string[]> = {};
-  let missed = 0;
+  let wrong = 0;
   for (const mutant of chosen) {
     const seed = Number(values.seed?.[0] ?? FIXED_SEED);
-    const { violations } = await round(
-      server,
-      options(seed, Number(values.seconds ?? SHORT_ROUND_S), mutant),
+    const planted = values.control ? withoutBug(mutant) : mutant;
+    const settings = options(
+      seed,
+      Number(values.seconds ?? SHORT_ROUND_S),
+      planted,
     );
+    const { history, violations } = await round(server, settings);
     const by = [...new Set(violations.map(({ invariant }) => invariant))];
-    caught[mutant.name] = by;
-    const red = by.some((one) => mutant.caughtBy.includes(one));
-    if (!red) missed++;
-    say(`${red ? 'caught' : 'MISSED'} ${mutant.name}: ${mutant.what}`);
-    tellViolations(violations.slice(0, 3), 'nothing was seen');
+    caught[planted.name] = by;
+    const good = values.control
+      ? by.length === 0
+      : violations.some(
+          ({ invariant, what }) =>
+            invariant === mutant.caughtBy && mutant.says.test(what),
+        );
+    if (!good) wrong++;
+    say(
+      `${good ? 'as it should be' : 'WRONG'}: ${planted.name}, ${violations.length} violations of ${by.join(', ') || 'nothing'}`,
+    );
+    tellViolations(
+      violations
+        .toSorted(
+          (a, b) =>
+            Number(mutant.says.test(b.what)) - Number(mutant.says.test(a.what)),
+        )
+        .slice(0, 3),
+      'everything held',
+    );
+    keep(settings.folder, history, violations);
   }
-  say(JSON.stringify({ mutants: chosen.length, caught, missed }));
-  return missed > 0 ? 1 : 0;
+  say(JSON.stringify({ mutants: chosen.length, caught, wrong }));
+  return wrong > 0 ? 1 : 0;
 }
+
+const withoutBug = (mutant: Mutant): Mutant => ({
+  ...mutant,
+  name: `${mutant.name}-control`,
+  sql: [],
+});
 
 process.exitCode = await main();

@@ -11,7 +11,7 @@ import { Nemesis } from './nemesis.js';
 import { FaultProxy } from './proxy.js';
 import { schedule, type PlannedFault } from './schedule.js';
 import { LEASE_MS, LIMITS } from './settings.js';
-import { MIX } from './workload.js';
+import { BURST_MIX, MIX } from './workload.js';
 
 export interface RoundOptions {
   seed: number;
@@ -44,10 +44,11 @@ const SAMPLE_MS = 500;
 /** A schedule of faults on a database of its own, then peace, a drain, a shutdown, and the checks. */
 export async function round(
   server: PostgresServer,
-  options: RoundOptions,
+  given: RoundOptions,
 ): Promise<Round> {
+  const focus = given.mutant?.focus ?? {};
+  const options = { ...given, ...focus };
   const { seed, mutant, folder } = options;
-  const focus = mutant?.focus ?? {};
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
   const ledger = new Ledger(folder, 'lab');
@@ -58,8 +59,8 @@ export async function round(
   const planned = schedule({
     seed,
     ms: options.seconds * 1_000,
-    workers: workers.map(({ name }) => name),
     ...focus,
+    workers: workers.map(({ name }) => name),
   });
   const sampling = setInterval(() => {
     for (const { by, proxy } of workers)
@@ -111,7 +112,7 @@ async function enlist(
 ): Promise<Members> {
   const port = Number(new URL(url).port);
   const { burst, perSecond } = options;
-  const load = { burst, perSecond, mix: MIX, ...focus };
+  const load = { burst, perSecond, mix: MIX, burstMix: BURST_MIX, ...focus };
   const member = async (
     name: string,
     program: 'worker' | 'client',

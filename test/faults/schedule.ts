@@ -35,7 +35,7 @@ export interface PlannedFault {
 export type FaultWeights = Partial<Record<FaultKind, number>>;
 
 export const FAULTS: FaultWeights = {
-  kill: 18,
+  kill: 22,
   freeze: 14,
   deploy: 8,
   blackhole: 9,
@@ -47,8 +47,8 @@ export const FAULTS: FaultWeights = {
   halfClose: 4,
   cut: 10,
   backends: 6,
-  restart: 3,
-  crash: 4,
+  restart: 5,
+  crash: 6,
   lock: 3,
   xmin: 2,
 };
@@ -131,9 +131,11 @@ export function schedule({
       target,
       ...details(kind, random),
     };
+    // An old snapshot is in nobody's way.
+    const place = kind === 'xmin' ? kind : target;
     // Drawn all the same: what comes after does not depend on it.
-    if ((free.get(target) ?? 0) > fault.at) continue;
-    free.set(target, fault.at + fault.lasts + 500);
+    if ((free.get(place) ?? 0) > fault.at) continue;
+    free.set(place, fault.at + fault.lasts + 500);
     planned.push(fault);
   }
   return planned;

@@ -15,8 +15,6 @@ export interface Limits {
   fenceMs: number;
   /** A guard held for longer is that of a node that cannot let it go. */
   guardStuckMs: number;
-  /** How far back a fault may lie that explains why a lease ran out. */
-  explainMs: number;
   /** Connections that one process holds at the most. */
   connections: number;
   /** After the last heal each node starts something after this. */
@@ -35,7 +33,6 @@ export const LIMITS: Limits = {
   rescueMs: LEASE_MS + 2 * TICK_MS + 1_000,
   fenceMs: (2 * LEASE_MS) / 5 + 1_000,
   guardStuckMs: 1_000,
-  explainMs: LEASE_MS + 15_000 + 3_000,
   connections: 18,
   firstStartMs: 15_000,
 };

@@ -56,6 +56,9 @@ export const MIX: Weights = {
   stopped: 21,
 };
 
+/** Of a burst. */
+export const BURST_MIX: Weights = { fast: 95, stopped: 5 };
+
 export interface PlannedJob {
   n: number;
   id: string;
