@@ -102,9 +102,9 @@ function inStep({ history }: Timeline): Violation[] {
   return [...grouped(pauses, ({ retry }) => retry)].flatMap(
     ([retry, alike]): Violation[] => {
       if (alike.length < ENOUGH_PAUSES) return [];
-      const times = alike.map(({ ms }) => ms);
-      const longest = Math.max(...times);
-      return longest - Math.min(...times) > longest / 50
+      const times = alike.map(({ ms }) => ms).toSorted((a, b) => a - b);
+      const longest = times.at(-1)!;
+      return longest - times[0]! > longest / 50
         ? []
         : [
             {

@@ -34,7 +34,7 @@ const LONG_ROUND_S = 60;
 const SHORT_ROUND_S = 15;
 /** Of every change the same. */
 const FIXED_SEED = 20_261_124;
-/** dist/test/faults lies as deep as test/faults, and one deeper. */
+/** From dist/test/faults to the root. */
 const FOLDER = fileURLToPath(new URL('../../../.lab/', import.meta.url));
 
 const say = (text: string) => console.log(text);
@@ -111,6 +111,9 @@ function tell(seed: number, { planned, history, violations, ...one }: Round) {
 
 /** The ledgers of what went wrong. */
 function keep(folder: string, history: History, violations: Violation[]): void {
+  const { lines: _lines, ...tables } = history;
+  if (violations.length > 0 || values.keep)
+    writeFileSync(join(folder, 'tables.json'), JSON.stringify(tables));
   if (violations.length > 0) {
     const file = join(folder, 'violations.json');
     writeFileSync(

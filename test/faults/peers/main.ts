@@ -85,7 +85,12 @@ class Peer {
       stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
     });
     child.on('error', () => undefined);
-    await once(child, 'message');
+    await Promise.race([
+      once(child, 'message'),
+      once(child, 'exit').then(([code]) =>
+        Promise.reject(new Error(`${this.system} ended with ${String(code)}`)),
+      ),
+    ]);
     return child;
   }
 
