@@ -14,6 +14,8 @@ export interface Focus {
   perSecond?: number;
   workers?: number;
   concurrency?: number;
+  /** Of all that workers and database say to one another. */
+  delayMs?: number;
   /** Of each worker's clock against that of the database. */
   skewsMs?: readonly number[];
 }
@@ -74,13 +76,14 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     caughtBy: 'I4',
     says: /before its lease was over/,
-    // Just past the lease, while the statements of the others take their time.
+    // Back just after the lease was over, while the look and the end that follows it are most of a second apart.
     focus: {
-      faults: { freeze: 6, delay: 6 },
-      lasts: { freeze: [2_600, 4_200], delay: [3_000, 6_000] },
-      pause: [200, 700],
+      faults: { freeze: 1 },
+      lasts: { freeze: [3_000, 4_500] },
+      pause: [300, 900],
+      delayMs: 350,
       mix: { long: 1 },
-      perSecond: 12,
+      perSecond: 10,
       burst: 0,
     },
   },

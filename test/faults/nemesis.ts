@@ -3,7 +3,7 @@ import pg from 'pg';
 import type { PostgresServer } from 'nestjs-bildad/testing';
 import type { Member } from './fleet.js';
 import type { Ledger } from './ledger.js';
-import type { PlannedFault } from './schedule.js';
+import { placeOf, type PlannedFault } from './schedule.js';
 
 export interface Arena {
   server: PostgresServer;
@@ -16,7 +16,8 @@ export interface Arena {
 
 /** Carries out a schedule. Each fault is on the ledger from its begin to its heal. */
 export class Nemesis {
-  private readonly underWay = new Set<Promise<void>>();
+  /** One fault at a time for each target: a deploy, for one, takes as long as the app takes to close. */
+  private readonly underWay = new Map<string, Promise<void>>();
 
   constructor(private readonly arena: Arena) {}
 
@@ -25,12 +26,14 @@ export class Nemesis {
     const began = performance.now();
     for (const fault of planned) {
       await wait(Math.max(0, began + fault.at - performance.now()));
-      const work = this.carryOut(fault).finally(() =>
-        this.underWay.delete(work),
+      const place = placeOf(fault);
+      const before = this.underWay.get(place) ?? Promise.resolve();
+      this.underWay.set(
+        place,
+        before.then(() => this.carryOut(fault)),
       );
-      this.underWay.add(work);
     }
-    await Promise.all(this.underWay);
+    await Promise.all(this.underWay.values());
   }
 
   private async carryOut(fault: PlannedFault): Promise<void> {

@@ -38,6 +38,8 @@ export interface Round {
 }
 
 const DRAIN_MS = 40_000;
+/** What a planted bug has stuck stays so. */
+const DRAIN_WITH_BUG_MS = 12_000;
 const ANSWERS_MS = 30_000;
 const SAMPLE_MS = 500;
 
@@ -73,6 +75,9 @@ export async function round(
     await ask(url, AUDIT);
     if (mutant) await plantInDatabase(url, mutant);
     await Promise.all(workers.map((worker) => worker.start()));
+    if (focus.delayMs !== undefined)
+      for (const { proxy } of workers)
+        await proxy.inflict('delay', { ms: focus.delayMs });
     client.process!.send('start');
     await new Nemesis({ server, url, workers, client, ledger }).run(planned);
     drainMs = await calmDown(url, options, members, ledger);
@@ -147,7 +152,7 @@ async function enlist(
 /** Everything is healed: all that was asked for comes to its end. @returns milliseconds */
 async function calmDown(
   url: string,
-  { workers: count, concurrency }: RoundOptions,
+  { workers: count, concurrency, mutant }: RoundOptions,
   { client, workers }: Members,
   ledger: Ledger,
 ): Promise<number> {
@@ -159,6 +164,7 @@ async function calmDown(
         await worker.start();
       }),
   );
+  await Promise.all(workers.map(({ proxy }) => proxy.heal()));
   while (!workers.every(({ isReady }) => isReady)) await wait(20);
   ledger.write({ what: 'calm' });
   const began = performance.now();
@@ -171,8 +177,9 @@ async function calmDown(
   });
   client.process!.send('stop');
   await Promise.race([stopped, wait(ANSWERS_MS)]);
+  const patience = mutant ? DRAIN_WITH_BUG_MS : DRAIN_MS;
   let left = Infinity;
-  while (left > 0 && performance.now() - began < DRAIN_MS) {
+  while (left > 0 && performance.now() - began < patience) {
     await wait(100);
     const [row] = await ask<{ left: number }>(
       url,

@@ -131,8 +131,7 @@ export function schedule({
       target,
       ...details(kind, random),
     };
-    // An old snapshot is in nobody's way.
-    const place = kind === 'xmin' ? kind : target;
+    const place = placeOf(fault);
     // Drawn all the same: what comes after does not depend on it.
     if ((free.get(place) ?? 0) > fault.at) continue;
     free.set(place, fault.at + fault.lasts + 500);
@@ -140,6 +139,10 @@ export function schedule({
   }
   return planned;
 }
+
+/** Where there is one fault at a time. An old snapshot is in nobody's way. */
+export const placeOf = ({ kind, target }: PlannedFault) =>
+  kind === 'xmin' ? kind : target;
 
 function details(kind: FaultKind, random: Random): Partial<PlannedFault> {
   if (kind === 'delay') return { delayMs: Math.round(random.between(50, 700)) };

@@ -23,7 +23,7 @@ it.each(['fast', 'crash'] as const)(
   async (how) => {
     await sql(`CREATE TABLE kept_${how} AS SELECT 1 AS n`);
     const lost = new pg.Client(server.url);
-    const gone = new Promise((resolve) => lost.once('error', resolve));
+    const gone = new Promise((resolve) => lost.on('error', resolve));
     await lost.connect();
     await server.restart(how);
     expect(await gone).toBeInstanceOf(Error);
