@@ -9,6 +9,9 @@ import { CLOSE_DEADLINE_MS } from './settings.js';
 const script = (name: string) =>
   fileURLToPath(new URL(`./${name}.js`, import.meta.url));
 
+/** Far more than any fault lasts. */
+const START_MS = 60_000;
+
 type ExitCause = Extract<Event, { what: 'exit' }>['cause'];
 
 /** A process of the lab behind its own proxy. A supervisor starts it again whenever it ends by itself. */
@@ -21,6 +24,8 @@ export class Member {
   private over = false;
   private missing: string | null = null;
   private waiting: Promise<void> | undefined;
+  /** On its error output, lately. */
+  private said = '';
 
   constructor(
     readonly name: string,
@@ -51,7 +56,14 @@ export class Member {
   async start(missing: string | null = null): Promise<void> {
     this.missing = missing;
     this.spawn();
-    while (!this.ready && !this.over) await wait(20);
+    const giveUpAt = performance.now() + START_MS;
+    while (!this.ready && !this.over) {
+      if (performance.now() > giveUpAt)
+        throw new Error(
+          `${this.by} is not ready after ${START_MS} ms: ${this.said}`,
+        );
+      await wait(20);
+    }
   }
 
   private spawn(): void {
@@ -76,9 +88,8 @@ export class Member {
       pid,
       missing: this.missing,
     });
-    let said = '';
     child.stderr!.setEncoding('utf8').on('data', (text: string) => {
-      said = (said + text).slice(-2_000);
+      this.said = (this.said + text).slice(-2_000);
     });
     child.on('message', (message) => {
       if (message === 'ready') this.ready = true;
@@ -96,7 +107,6 @@ export class Member {
         cause,
       });
       if (cause === 'itself' || cause === 'boot') {
-        if (said && process.env['LAB_VERBOSE']) console.error(by, said);
         this.waiting = this.again(cause === 'boot' ? 500 : 200);
       }
     });

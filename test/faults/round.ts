@@ -75,9 +75,6 @@ export async function round(
     await ask(url, AUDIT);
     if (mutant) await plantInDatabase(url, mutant);
     await Promise.all(workers.map((worker) => worker.start()));
-    if (focus.delayMs !== undefined)
-      for (const { proxy } of workers)
-        await proxy.inflict('delay', { ms: focus.delayMs });
     client.process!.send('start');
     await new Nemesis({ server, url, workers, client, ledger }).run(planned);
     drainMs = await calmDown(url, options, members, ledger);
@@ -164,7 +161,6 @@ async function calmDown(
         await worker.start();
       }),
   );
-  await Promise.all(workers.map(({ proxy }) => proxy.heal()));
   while (!workers.every(({ isReady }) => isReady)) await wait(20);
   ledger.write({ what: 'calm' });
   const began = performance.now();
