@@ -205,6 +205,7 @@ async function bursts(): Promise<void> {
   }
 }
 
+/** Long enough that a node which sees them at its next tick only finds some left. */
 function probe(count: number): void {
   for (let n = 0; n < count; n++)
     submit(
@@ -212,7 +213,7 @@ function probe(count: number): void {
         n,
         id: `probe-${n}`,
         kind: 'ok',
-        context: { n, ms: 150 },
+        context: { n, ms: 1_000 },
         priority: 1,
         delayMs: 0,
         rollsBack: false,
