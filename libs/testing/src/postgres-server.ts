@@ -5,11 +5,19 @@ import { chown, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
 import { isRoot, NOBODY, postgresBinaries } from './postgres-binaries.js';
 
 export interface PostgresServer {
   /** Of the database `postgres`, as its superuser. */
   url: string;
+  /**
+   * Takes the server away and brings it back on the same port, with its data: `fast` ends all sessions in order,
+   * `crash` leaves recovery to the next start. After a crash, commits of the last moments are lost unless
+   * `{ settings: { synchronous_commit: 'on' } }` or `durable` was given.
+   * @param downMs how long it is away beside what it takes to stop and start. Default 0.
+   */
+  restart(how: 'fast' | 'crash', downMs?: number): Promise<void>;
   /** Stops the server and removes its data. Idempotent. */
   stop(): Promise<void>;
 }
@@ -44,14 +52,19 @@ export async function startPostgres({
     const password = randomBytes(12).toString('hex');
     await initialise(bin, folder, data, password);
     const port = await freePort();
-    const server = await serve(bin, data, port, {
-      ...(durable ? {} : FAST),
-      ...settings,
-    });
+    const start = () =>
+      serve(bin, data, port, { ...(durable ? {} : FAST), ...settings });
+    let server = await start();
     const guardian = watchOver(server, folder);
     let stopped: Promise<void> | undefined;
     return {
       url: `postgres://postgres:${password}@127.0.0.1:${port}/postgres`,
+      restart: async (how, downMs = 0) => {
+        await end(server, how === 'fast' ? 'SIGINT' : 'SIGQUIT');
+        await pause(downMs);
+        server = await start();
+        guardian.stdin?.write(`${server.pid}\n`);
+      },
       stop: () => (stopped ??= shutDown(server, guardian, folder)),
     };
   } catch (error) {
@@ -135,9 +148,11 @@ async function serve(
 function watchOver(server: ChildProcess, folder: string): ChildProcess {
   const script = `
     const { rm } = require('node:fs/promises');
-    const running = () => { try { process.kill(${server.pid}, 0); return true; } catch { return false; } };
-    process.stdin.resume().on('end', async () => {
-      if (running()) process.kill(${server.pid}, 'SIGINT');
+    let pid = ${server.pid};
+    const running = () => { try { process.kill(pid, 0); return true; } catch { return false; } };
+    process.stdin.on('data', (restarted) => { pid = Number(String(restarted).trim().split('\\n').pop()); });
+    process.stdin.on('end', async () => {
+      if (running()) process.kill(pid, 'SIGINT');
       for (let n = 0; n < 100 && running(); n++) await new Promise((r) => setTimeout(r, 100));
       await rm(${JSON.stringify(folder)}, { recursive: true, force: true });
     });
@@ -160,14 +175,20 @@ async function shutDown(
   guardian: ChildProcess,
   folder: string,
 ): Promise<void> {
-  if (server.exitCode === null && server.signalCode === null) {
-    const exited = once(server, 'exit');
-    server.ref();
-    server.kill('SIGINT');
-    await exited;
-  }
+  await end(server, 'SIGINT');
   guardian.stdin?.end();
   await rm(folder, { recursive: true, force: true });
+}
+
+async function end(
+  server: ChildProcess,
+  signal: 'SIGINT' | 'SIGQUIT',
+): Promise<void> {
+  if (server.exitCode !== null || server.signalCode !== null) return;
+  const exited = once(server, 'exit');
+  server.ref();
+  server.kill(signal);
+  await exited;
 }
 
 /** What a program says on its error output, the last 20 kB of it. */

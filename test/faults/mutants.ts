@@ -1,0 +1,192 @@
+import pg from 'pg';
+import type { Invariant } from './checker.js';
+import type { FaultKind, FaultWeights } from './schedule.js';
+import type { Weights } from './workload.js';
+
+/** Circumstances in which a bug shows soon. */
+export interface Focus {
+  faults?: FaultWeights;
+  lasts?: Partial<Record<FaultKind, readonly [number, number]>>;
+  pause?: readonly [number, number];
+  mix?: Weights;
+  burst?: number;
+  burstMix?: Weights;
+  perSecond?: number;
+  workers?: number;
+  concurrency?: number;
+  /** Of each worker's clock against that of the database. */
+  skewsMs?: readonly number[];
+}
+
+export interface Mutant {
+  name: string;
+  what: string;
+  /** What is changed in the functions of the database. `circumstance`: no bug, and there without it as well. */
+  sql?: readonly {
+    functionName: string;
+    take: string;
+    put: string;
+    circumstance?: true;
+  }[];
+  /** What the checker must say about it. */
+  caughtBy: Invariant;
+  says: RegExp;
+  focus: Focus;
+}
+
+/** Nodes that come back after their leases were over, with work in hand. */
+const ZOMBIES: Focus = {
+  faults: { freeze: 6, blackhole: 2 },
+  lasts: { freeze: [4_500, 7_000], blackhole: [4_500, 7_000] },
+  pause: [600, 1_500],
+  mix: { long: 6, ok: 2 },
+  perSecond: 12,
+  burst: 0,
+};
+
+/** Bugs that the lab must find. They are planted in the database and the processes of one round, not in src. */
+export const MUTANTS: readonly Mutant[] = [
+  {
+    name: 'finish-any-status',
+    what: 'an end lands on a run that is DONE',
+    sql: [
+      {
+        functionName: 'end_job_runs',
+        take: ` AND r.status = 'RUNNING'
+      RETURNING`,
+        put: `
+      RETURNING`,
+      },
+      {
+        functionName: 'end_job_runs',
+        take: ` AND r.status = 'RUNNING' AND (i.only_if_expired`,
+        put: ` AND (i.only_if_expired`,
+      },
+    ],
+    caughtBy: 'I3',
+    says: /succeeded \d+ times/,
+    focus: ZOMBIES,
+  },
+  {
+    name: 'expire-unfenced',
+    what: 'a run expires by an earlier look, though its lease was renewed since',
+    sql: [
+      {
+        functionName: 'end_job_runs',
+        take: ` AND (i.only_if_expired IS NOT TRUE OR r.expires_at <= moment)`,
+        put: '',
+      },
+      {
+        functionName: 'end_job_runs',
+        take: '  IF failed IS NULL AND outputs IS NULL',
+        // The look that an end follows from is a second old, as on a slow line.
+        put: `  IF only_if_expired IS NOT NULL THEN PERFORM pg_sleep(1); END IF;
+  IF failed IS NULL AND outputs IS NULL`,
+        circumstance: true,
+      },
+    ],
+    caughtBy: 'I4',
+    says: /before its lease was over/,
+    // Back just after the lease was over, between the look and the end.
+    focus: {
+      faults: { freeze: 1 },
+      lasts: { freeze: [2_900, 4_200] },
+      pause: [300, 900],
+      mix: { long: 1 },
+      perSecond: 4,
+      burst: 0,
+    },
+  },
+  {
+    name: 'entry-of-any-run',
+    what: 'an end takes the entry away from a newer run',
+    sql: [
+      {
+        functionName: 'end_deferred_job_runs',
+        take: ' AND e.current_job_run_id = i.run_id',
+        put: '',
+      },
+    ],
+    caughtBy: 'I3',
+    says: /its handler/,
+    // Rows are deferred where jobs end by the hundred; an operator makes the older run.
+    focus: {
+      faults: { delay: 1 },
+      lasts: { delay: [100, 200] },
+      mix: { stopped: 1, ok: 1 },
+      burst: 2_000,
+      burstMix: { fast: 98, stopped: 2 },
+      perSecond: 4,
+      workers: 1,
+      concurrency: 60,
+    },
+  },
+  {
+    name: 'node-clock',
+    what: "leases and the guard go by the node's clock",
+    caughtBy: 'I4',
+    says: /which nothing disturbed/,
+    focus: {
+      faults: { xmin: 1 },
+      mix: { ok: 6, long: 4 },
+      burst: 0,
+      skewsMs: [0, -20_000, 20_000],
+    },
+  },
+  {
+    name: 'no-jitter',
+    what: 'pauses before retries are not random',
+    caughtBy: 'jitter',
+    says: /pauses after run number/,
+    focus: {
+      faults: { reset: 1 },
+      mix: { flaky: 1, failing: 1 },
+      burst: 0,
+    },
+  },
+];
+
+/** Plants the part of a mutant that is in the database. @throws where the text to take out is not there */
+export async function plantInDatabase(
+  url: string,
+  { name, sql = [] }: Mutant,
+): Promise<void> {
+  const client = new pg.Client(url);
+  await client.connect();
+  try {
+    for (const { functionName, take, put } of sql) {
+      const { rows } = await client.query<{ definition: string }>(
+        'SELECT pg_get_functiondef(oid) AS definition FROM pg_proc WHERE proname = $1',
+        [functionName],
+      );
+      const [found] = rows;
+      if (rows.length !== 1 || !found!.definition.includes(take))
+        throw new Error(
+          `mutant ${name}: expected one function ${functionName} with "${take.trim()}", got ${rows.length} of that name${rows.length === 1 ? ', without that text' : ''}`,
+        );
+      await client.query(found!.definition.replace(take, () => put));
+    }
+  } finally {
+    await client.end();
+  }
+}
+
+/** Plants the part of a mutant that is in this process, before the app is made. */
+export function plantInProcess(name: string | undefined, skewMs: number): void {
+  if (name === 'no-jitter') Math.random = () => 0.5;
+  if (name !== 'node-clock') return;
+  const prototype = pg.Client.prototype as {
+    query: (...given: unknown[]) => unknown;
+  };
+  const { query } = prototype;
+  prototype.query = function (this: unknown, ...given: unknown[]) {
+    const [first, ...rest] = given;
+    if (typeof first !== 'string') return query.apply(this, given);
+    const now = `to_timestamp(${(Date.now() + skewMs) / 1_000})`;
+    return query.call(
+      this,
+      first.replaceAll('clock_timestamp()', now),
+      ...rest,
+    );
+  };
+}
