@@ -66,7 +66,8 @@ export class Heartbeat {
       const { db, tables } = this.store;
       const held = [...this.mine(), ...this.ahead.held()];
       await this.deferred.write(held.filter(({ deferred }) => deferred));
-      await this.deferred.releaseUnheard();
+      if (!this.awaitsLateClaim)
+        await this.deferred.releaseUnheard(this.holds());
       const { id, leaseMs } = this.node;
       const { lost, stranded } = await renewRuns(
         db,
@@ -76,12 +77,24 @@ export class Heartbeat {
         held.map(({ jobRunId }) => jobRunId),
       );
       for (const run of lost) this.lose(run);
-      await this.claims.releaseRuns(stranded);
+      if (!this.awaitsLateClaim) {
+        const holds = new Set(this.holds().map(({ jobRunId }) => jobRunId));
+        await this.claims.releaseRuns(stranded.filter((id) => !holds.has(id)));
+      }
       this.answeredAt = performance.now();
     } catch (error) {
       this.failed();
       this.events.emit('engine.error', { doing: 'the heartbeat', error });
     }
+  }
+
+  /** The answer to a claim may come as late as that: what it claimed looks stranded, and is about to start. */
+  private get awaitsLateClaim(): boolean {
+    return this.claims.waitingMs > this.node.leaseMs / 2;
+  }
+
+  private holds(): ClaimedRun[] {
+    return [...this.runs.held(), ...this.ahead.held()];
   }
 
   private mine(): ClaimedRun[] {

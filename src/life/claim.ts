@@ -19,6 +19,7 @@ import type { Claim } from '../store/claim-rows.js';
 import type { JobQueueEntry } from '../store/entities/index.js';
 import { findEntry, findRuns } from '../store/run.store.js';
 import { findTemplate } from '../store/template.store.js';
+import { Answers } from './answers.js';
 import { ClaimFront } from './claim-front.js';
 import { claimSingly } from './claim-singly.js';
 import type { DeferredRuns } from './deferred.js';
@@ -28,6 +29,7 @@ import type { Store } from './store.js';
 /** AVAILABLE entries become RUNNING here, and only here: each for one caller. */
 export class ClaimJobs {
   private readonly front = new ClaimFront();
+  private readonly answers = new Answers();
 
   constructor(
     private readonly store: Store,
@@ -53,13 +55,8 @@ export class ClaimJobs {
     if (whole) this.front.reset();
     const after = this.front.from();
     try {
-      const { claims, last } = await claimNext(
-        db,
-        tables,
-        this.claimer,
-        codes,
-        limit,
-        { after, deferred },
+      const { claims, last } = await this.answers.to(
+        claimNext(db, tables, this.claimer, codes, limit, { after, deferred }),
       );
       this.front.reached(last);
       return claims;
@@ -72,7 +69,9 @@ export class ClaimJobs {
 
   private singly(codes: string[], limit: number): Promise<Claim[]> {
     const { store, claimer, quarantine } = this;
-    return claimSingly(store, claimer, quarantine, codes, limit);
+    return this.answers.to(
+      claimSingly(store, claimer, quarantine, codes, limit),
+    );
   }
 
   /** A job that was aboard a node when that was lost, if one is due. */
@@ -81,7 +80,7 @@ export class ClaimJobs {
     if (codes.length === 0 || !this.open) return null;
     const { db, tables } = this.store;
     return this.quarantine.around(() =>
-      claimSuspect(db, tables, this.claimer, codes),
+      this.answers.to(claimSuspect(db, tables, this.claimer, codes)),
     );
   }
 
@@ -121,7 +120,9 @@ export class ClaimJobs {
   private async claimOf(entry: JobQueueEntry): Promise<Claim[]> {
     const { db, tables } = this.store;
     try {
-      return await claimEntries(db, tables, this.claimer, [entry.id]);
+      return await this.answers.to(
+        claimEntries(db, tables, this.claimer, [entry.id]),
+      );
     } catch (error) {
       if (!isRefusal(error)) throw error;
       await this.quarantine.put({ id: entry.id, error });
@@ -193,6 +194,11 @@ export class ClaimJobs {
     if (runIds.length === 0) return;
     const { db, tables } = this.store;
     await releaseClaims(db, tables, nodeId, runIds);
+  }
+
+  /** For how long the oldest claim has been waiting for its answer, in ms. */
+  get waitingMs(): number {
+    return this.answers.waitingMs;
   }
 
   private get open(): boolean {

@@ -59,10 +59,12 @@ export class DeferredRuns {
   }
 
   /** Gives back what this node claimed without hearing of it. For its heartbeat, after it has written what is held. */
-  async releaseUnheard(): Promise<void> {
+  async releaseUnheard(held: RunFacts[]): Promise<void> {
     const { id, leaseMs } = this.node;
     if (performance.now() - this.unheardAt > 2 * leaseMs) return;
-    await releaseUnheard(this.store.db, this.store.tables, id, leaseMs);
+    const { db, tables } = this.store;
+    const entryIds = held.map(({ jobQueueEntryId }) => jobQueueEntryId);
+    await releaseUnheard(db, tables, id, leaseMs, entryIds);
   }
 
   /** Ends a run that succeeded. @returns false when it is not to be ended this way: its row is there, or it is not this run's turn */

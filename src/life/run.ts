@@ -1,5 +1,4 @@
 import { setMaxListeners } from 'node:events';
-import { setTimeout as pause } from 'node:timers/promises';
 import {
   InvalidJobContextError,
   JobHandlerNotFoundError,
@@ -18,10 +17,9 @@ import { JobProcess } from '../runner/job-process.js';
 import type { ProcessRegistry } from '../runner/process-registry.js';
 import { ConnectionLostError, isUnknown } from '../store/connection/lost.js';
 import { Execution, identityOf } from './execution.js';
+import { patience } from './patience.js';
+import { isThenable } from './thenable.js';
 import type { FinishDoor } from './finish.js';
-
-const FIRST_PAUSE_MS = 50;
-const LONGEST_PAUSE_MS = 1_000;
 
 /** Told that the handler runs, or why it does not, or that its process is over: the first time counts. */
 type Launched = (refused?: Error) => void;
@@ -230,33 +228,12 @@ export class RunJobs {
           doing: `recording the end of run ${process.jobRunId}`,
           error,
         });
-      if (!(await this.patience(attempt))) return null;
+      if (!(await patience(attempt, this.giveUp.signal))) return null;
       try {
         return await this.door.finish(process.run, outcome, { again });
       } catch (again) {
         error = again;
       }
     }
-  }
-
-  private async patience(attempt: number): Promise<boolean> {
-    const longest = Math.min(FIRST_PAUSE_MS * 2 ** attempt, LONGEST_PAUSE_MS);
-    try {
-      await pause(longest * (0.5 + Math.random() / 2), undefined, {
-        signal: this.giveUp.signal,
-      });
-      return true;
-    } catch {
-      return false;
-    }
-  }
-}
-
-/** Asked by ourselves: to `await` a value whose `then` throws would fail a handler that has succeeded. */
-function isThenable(value: unknown): boolean {
-  try {
-    return typeof (value as PromiseLike<unknown> | null)?.then === 'function';
-  } catch {
-    return false;
   }
 }

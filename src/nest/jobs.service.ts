@@ -261,26 +261,22 @@ export class JobsService extends TroubledJobs {
   }
 
   private get templates() {
-    return this.bildad.store.dataSource.getRepository(
-      this.bildad.entities.JobTemplate,
-    );
+    return this.repository(this.bildad.entities.JobTemplate);
   }
 
   private get runs() {
-    return this.bildad.store.dataSource.getRepository(
-      this.bildad.entities.JobRun,
-    );
+    return this.repository(this.bildad.entities.JobRun);
   }
 
   private get nodes() {
-    return this.bildad.store.dataSource.getRepository(
-      this.bildad.entities.JobNode,
-    );
+    return this.repository(this.bildad.entities.JobNode);
   }
 
   private get entries() {
-    return this.bildad.store.dataSource.getRepository(
-      this.bildad.entities.JobQueueEntry,
-    );
+    return this.repository(this.bildad.entities.JobQueueEntry);
+  }
+
+  private repository<T extends object>(entity: new () => T): Repository<T> {
+    return this.bildad.store.dataSource.getRepository(entity);
   }
 }

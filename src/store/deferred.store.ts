@@ -98,6 +98,7 @@ export async function releaseUnheard(
   { entries, runs }: Tables,
   nodeId: string,
   leaseMs: number,
+  heldEntryIds: string[],
 ): Promise<number> {
   const [row] = await rows<{ released: number }>(
     db,
@@ -107,10 +108,10 @@ export async function releaseUnheard(
          current_job_run_id = (SELECT r.id FROM ${runs} r
                                WHERE r.job_run_identifier = e.job_run_identifier AND r.retry = e.retry - 2)
        WHERE e.status = 'RUNNING' AND e.claimed_by = $1
-         AND e.claim_expires_at < clock_timestamp() + $2::float8 * interval '0.4 ms'
+         AND e.claim_expires_at < clock_timestamp() + $2::float8 * interval '0.4 ms' AND e.id <> ALL ($3::bigint[])
        RETURNING e.id
      ) SELECT count(*)::int AS released FROM back`,
-    [nodeId, leaseMs],
+    [nodeId, leaseMs, plainArray(heldEntryIds)],
   );
   return row?.released ?? 0;
 }

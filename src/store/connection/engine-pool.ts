@@ -138,7 +138,7 @@ export class EnginePool implements Queryable {
       sent.then(
         () => next.settled(),
         (error: unknown) => {
-          reject(error as Error);
+          reject(error);
           next.settled(error);
         },
       );
