@@ -106,10 +106,10 @@ export class EngineCycle {
     if (term === null) return results;
     results.alreadyRunning = false;
     try {
-      await this.look(results);
+      await this.look(results, insist);
       if (this.lookAgain || (await this.guard.release(term))) {
         this.lookAgain = false;
-        await this.look(results);
+        await this.look(results, insist);
         // Asked once more by another node: a pass of its own.
         if (await this.guard.release(term)) {
           this.lookAgain = true;
@@ -125,9 +125,14 @@ export class EngineCycle {
     return results;
   }
 
-  private async look(results: JobEngineResults): Promise<void> {
+  private async look(
+    results: JobEngineResults,
+    insist: boolean,
+  ): Promise<void> {
     results.expire.push(...(await this.expire()));
-    results.start.push(...(await this.slots.start()));
+    results.start.push(
+      ...(await this.slots.start(insist ? 'whole' : 'affordable')),
+    );
   }
 
   private tell(term: string, { start, expire }: JobEngineResults): void {

@@ -1,3 +1,4 @@
+import type { Look } from '../life/claim-front.js';
 import type { ClaimJobs } from '../life/claim.js';
 import type { RunJobs } from '../life/run.js';
 import type { NodeState } from '../model/node.js';
@@ -65,15 +66,15 @@ export class Slots {
     return Math.max(0, this.settings.concurrency - this.processes.size);
   }
 
-  /** Claims what fits and starts it, looking at the whole queue. */
-  async start(): Promise<JobOutcome[]> {
-    const launches = await this.fill(true);
+  /** Claims what fits and starts it. */
+  async start(look: Look): Promise<JobOutcome[]> {
+    const launches = await this.fill(look);
     return launches.map(outcomeOf);
   }
 
   /** Starts what fits, until the slots or the queue are used up. One at a time. */
-  async startAll({ whole = true } = {}): Promise<void> {
-    this.fillingUp ??= this.fillUp(whole).finally(() => {
+  async startAll(look: Look = 'affordable'): Promise<void> {
+    this.fillingUp ??= this.fillUp(look).finally(() => {
       this.fillingUp = undefined;
     });
     await this.fillingUp;
@@ -87,7 +88,7 @@ export class Slots {
     this.launchAhead();
     this.askedMeanwhile = this.filling !== undefined;
     return !this.askedMeanwhile && this.worthAClaim
-      ? this.startAll({ whole: false })
+      ? this.startAll('behind')
       : undefined;
   }
 
@@ -123,13 +124,12 @@ export class Slots {
     await this.claims.release(this.ahead.clear());
   }
 
-  /**
-   * One claim at a time: two would count the same slots as free.
-   * @param whole looks at the whole queue, not only behind the last claim
-   */
-  private async fill(whole: boolean): Promise<Launch[]> {
+  /** One claim at a time: two would count the same slots as free. */
+  private async fill(look: Look): Promise<Launch[]> {
     while (this.filling) await this.filling.catch(() => undefined);
-    this.filling = this.claimAndLaunch(whole || this.lookAnew);
+    this.filling = this.claimAndLaunch(
+      look === 'behind' && this.lookAnew ? 'affordable' : look,
+    );
     try {
       return await this.filling;
     } finally {
@@ -140,10 +140,10 @@ export class Slots {
     }
   }
 
-  private async fillUp(whole: boolean): Promise<void> {
+  private async fillUp(look: Look): Promise<void> {
     do {
       this.askedMeanwhile = false;
-      await this.fill(whole);
+      await this.fill(look);
     } while (this.worthAClaim);
   }
 
@@ -156,7 +156,7 @@ export class Slots {
     );
   }
 
-  private async claimAndLaunch(whole: boolean): Promise<Launch[]> {
+  private async claimAndLaunch(look: Look): Promise<Launch[]> {
     this.launchAhead();
     this.moreWaiting = true;
     const slots = this.free;
@@ -170,10 +170,11 @@ export class Slots {
     this.lookAnew = false;
     const claimant = this.node.id;
     const deferred = this.claimsAhead && this.ahead.defers;
-    const claimed = slots > 0 ? await this.suspects.claim(whole) : [];
+    const claimed =
+      slots > 0 ? await this.suspects.claim(look !== 'behind') : [];
     if (claimed.length < limit) {
       const wanted = limit - claimed.length;
-      const next = await this.claims.next(wanted, { whole, deferred });
+      const next = await this.claims.next(wanted, { look, deferred });
       this.moreWaiting = next.length === wanted || this.woken;
       claimed.push(...next);
     }

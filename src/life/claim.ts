@@ -20,11 +20,17 @@ import type { JobQueueEntry } from '../store/entities/index.js';
 import { findEntry, findRuns } from '../store/run.store.js';
 import { findTemplate } from '../store/template.store.js';
 import { Answers } from './answers.js';
-import { ClaimFront } from './claim-front.js';
+import { ClaimFront, type Look } from './claim-front.js';
 import { claimSingly } from './claim-singly.js';
 import type { DeferredRuns } from './deferred.js';
 import type { Quarantine } from './quarantine.js';
 import type { Store } from './store.js';
+
+export interface NextLook {
+  look?: Look;
+  /** Leaves the writing of the runs' rows to their ends. */
+  deferred?: boolean;
+}
 
 /** AVAILABLE entries become RUNNING here, and only here: each for one caller. */
 export class ClaimJobs {
@@ -42,23 +48,22 @@ export class ClaimJobs {
 
   /**
    * What is due and this node has handlers for, by priority, then age.
-   * @param whole looks at the whole queue, not only behind what this node claimed last
-   * @param deferred leaves the writing of the runs' rows to their ends
+   * @param look behind what this node claimed last, or at the whole queue
    */
   async next(
     limit: number,
-    { whole = true, deferred = false } = {},
+    { look = 'whole', deferred = false }: NextLook = {},
   ): Promise<Claim[]> {
     const codes = this.handlers.codes();
     if (limit < 1 || codes.length === 0 || !this.open) return [];
     const { db, tables } = this.store;
-    if (whole) this.front.reset();
-    const after = this.front.from();
+    const after = this.front.from(look);
+    const begin = performance.now();
     try {
       const { claims, last } = await this.answers.to(
         claimNext(db, tables, this.claimer, codes, limit, { after, deferred }),
       );
-      this.front.reached(last);
+      this.front.reached(last, after, performance.now() - begin);
       return claims;
     } catch (error) {
       if (isRefusal(error)) return this.singly(codes, limit);

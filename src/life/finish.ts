@@ -141,7 +141,8 @@ export class FinishDoor {
       return await this.writes.add(without);
     } catch (error) {
       if (!isRefusal(error)) throw error;
-      await this.quarantine.put({ id: end.jobQueueEntryId, error });
+      // What was said first says most.
+      await this.quarantine.put({ id: end.jobQueueEntryId, error: refused });
       return this.writes.add(without);
     }
   }

@@ -220,7 +220,7 @@ export class JobsService extends TroubledJobs {
 
   /** The processes that run jobs, the youngest first; then those that ended within about a day, the last one first. */
   listNodes(page: Page = {}): Promise<JobNode[]> {
-    return this.list(this.nodes, page, {
+    return this.list(this.repository(this.bildad.entities.JobNode), page, {
       order: {
         endedAt: { direction: 'DESC', nulls: 'FIRST' },
         startedAt: 'DESC',
@@ -266,10 +266,6 @@ export class JobsService extends TroubledJobs {
 
   private get runs() {
     return this.repository(this.bildad.entities.JobRun);
-  }
-
-  private get nodes() {
-    return this.repository(this.bildad.entities.JobNode);
   }
 
   private get entries() {

@@ -194,6 +194,7 @@ it(
     });
     // Nobody judges here: it ends itself when it can, and gives the job back.
     expect(await nodeOf(lonely)).toMatchObject([{ endedAt: null }]);
+    await proxy.refuse();
     await proxy.pass();
     const { node } = await lonely.heard(
       'node.joined',

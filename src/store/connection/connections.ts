@@ -6,6 +6,7 @@ import {
   sturdy,
   type Driver,
   type PgClient,
+  type PgOptions,
   type PgPool,
   type PooledClient,
 } from './driver.js';
@@ -35,9 +36,9 @@ export class Connections {
     const connectMs = Math.min(CONNECT_MS, waitMs);
     const born = (client: PgClient) => this.born(client);
     class EngineClient extends Client {
-      constructor(given: object) {
+      constructor(given: PgOptions) {
         // The pool's own limit is that of waiting for a connection that is free.
-        super(sturdy({ ...options, ...given }, connectMs));
+        super(sturdy(optionsOver(options, given), connectMs));
         born(this);
       }
     }
