@@ -16,6 +16,8 @@ import type { WakeUps } from './wake-ups.js';
 const SWEEP_MS = 1_000;
 /** What recording the last outcomes may take at shutdown. */
 const RECORD_MS = 5_000;
+/** And taking leave of the database and of other nodes. */
+const LEAVE_MS = 4_000;
 
 /** Says when: ticks, sweeps and beats while it runs, and an end that leaves nothing behind. */
 export class Engine {
@@ -117,11 +119,11 @@ export class Engine {
     for (const stop of this.running.splice(0)) stop();
     this.over = true;
     await within(
-      RECORD_MS,
+      LEAVE_MS,
       Promise.all([
         this.wakeUps.stop(),
         this.listener.stop(),
-        this.membership.leave(RECORD_MS),
+        this.membership.leave(LEAVE_MS),
       ]),
     );
   }

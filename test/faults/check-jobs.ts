@@ -4,10 +4,14 @@ import { grouped, type Timeline } from './timeline.js';
 
 /** Runs that ended so cost no retry. */
 const UNCOUNTED = ['Interrupted'];
+/** Runs of nodes that were lost. */
+const LOST = ['Expired', 'Crashed'];
 /** The database's clock and that of the ledgers are read one after the other. */
 const CLOCKS_MS = 20;
 /** An entry goes after such a run although it failed, and had retries left. */
-const FOR_GOOD = ['Cancelled'];
+const FOR_GOOD = ['Cancelled', 'Crashed'];
+/** `maxCrashes` of the workers: its default. */
+const MAX_CRASHES = 3;
 
 /** I1, I2, I3, I5 and I6: what became of each job. */
 export function checkJobs(timeline: Timeline): Violation[] {
@@ -16,6 +20,17 @@ export function checkJobs(timeline: Timeline): Violation[] {
   const runsOf = grouped(runs, ({ identifier }) => identifier);
   const queued = new Map(entries.map((entry) => [entry.identifier, entry]));
   const ordered = new Set(orders);
+  const endedAs = (outcome: string) =>
+    new Set(
+      timeline
+        .all('landed')
+        .filter((end) => end.outcome === outcome)
+        .map(({ run }) => run),
+    );
+  const crashed = endedAs('crashed');
+  const expired = endedAs('expired');
+  const surelyCounts = (run: RunRow) =>
+    counts(run) && (!LOST.includes(run.reason ?? '') || expired.has(run.id));
   const cancelled = new Set(
     timeline
       .all('operated')
@@ -89,10 +104,13 @@ export function checkJobs(timeline: Timeline): Violation[] {
     }
 
     const failures = own.filter(
-      (run) => run.result === 'FAILED' && counts(run),
+      (run) => run.result === 'FAILED' && surelyCounts(run),
     ).length;
     if (failures > maxRetries + 1)
       say('I5', `failed ${failures} times, with ${maxRetries} retries`);
+    const crashes = own.filter(({ id }) => crashed.has(id)).length;
+    if (crashes > MAX_CRASHES)
+      say('I5', `was aboard ${crashes} lost nodes, of ${MAX_CRASHES} allowed`);
     const closes = timeline.all('close').length;
     const refunded = own.length - own.filter(counts).length;
     if (refunded > closes)
@@ -101,5 +119,6 @@ export function checkJobs(timeline: Timeline): Violation[] {
   return found;
 }
 
+/** What an Expired run costs, a retry or a crash, only who ended it says; he may be gone before he has. */
 const counts = ({ reason }: RunRow) => !UNCOUNTED.includes(reason ?? '');
 const ids = (runs: RunRow[]) => runs.map(({ id }) => id).join(', ');

@@ -398,6 +398,26 @@ const broken: [Invariant, string, Parts][] = [
   ],
   [
     'I5',
+    'aboard more lost nodes than it may',
+    {
+      lines: [
+        ...asked({ maxRetries: 9 }),
+        ...[1, 2, 3, 4].map((n) =>
+          at(n * 2_000 + 100, 'w1.1', {
+            what: 'landed',
+            id: 'a',
+            run: `${n}`,
+            outcome: 'crashed',
+          }),
+        ),
+      ],
+      runs: [1, 2, 3, 4].map((n) =>
+        expired(`${n}`, { startedAt: n * 2_000, endedAt: n * 2_000 + 100 }),
+      ),
+    },
+  ],
+  [
+    'I5',
     'interrupted by nobody',
     {
       ...ONE,

@@ -48,8 +48,9 @@ process.on('disconnect', () => process.exit());
       autoLoadEntities: true,
       retryAttempts: 20,
       retryDelay: 250,
+      connectTimeoutMS: 5_000,
     }),
-    BildadModule.forRoot({ role: 'producer' }),
+    BildadModule.forRoot({ role: 'producer', queryTimeout: '2s' }),
   ],
   // A producer makes the templates as well.
   providers: handlers(ledger, null),
