@@ -10,7 +10,7 @@ import {
   type PgPool,
   type PooledClient,
 } from './driver.js';
-import { BusyError, isCrowded } from './lost.js';
+import { BusyError, isCrowded, withCode } from './lost.js';
 
 /** About as many statements of one engine are under way at once on a busy node. */
 export const POOL_SIZE = 4;
@@ -115,7 +115,8 @@ export class Connections {
       // What pg-pool says of its own queue, and of nothing else.
       if (/timeout exceeded when trying/.test(String(error)))
         throw new BusyError(this.waitMs);
-      if (!isCrowded(error) || this.pool.totalCount === 0) throw error;
+      if (!isCrowded(error) || this.pool.totalCount === 0)
+        throw withCode(error as Error);
       // What there is will do.
       this.pool.options.max = this.pool.totalCount;
       this.crowdedUntil = performance.now() + CROWDED_MS;

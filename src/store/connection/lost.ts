@@ -69,6 +69,14 @@ export class NoAnswerError extends Error {
   }
 }
 
+/** `pg` says in words alone that a connection was not there in time. */
+export function withCode(error: Error): Error {
+  const late = /timeout expired|due to connection timeout/.test(error.message);
+  return late && !('code' in error)
+    ? Object.assign(error, { code: 'ETIMEDOUT' })
+    : error;
+}
+
 /** All connections are in use, and none became free in time: no fault of the database's. */
 export class BusyError extends Error {
   constructor(ms: number) {
