@@ -1,7 +1,7 @@
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer, type AddressInfo } from 'node:net';
+import { connect, createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -54,6 +54,7 @@ ignore_startup_parameters = extra_float_digits
     bouncer = spawn(path!, [...(asRoot ? ['-u', 'nobody'] : []), file], {
       stdio: 'ignore',
     });
+    await expect.poll(() => listens(port), { timeout: 10_000 }).toBe(true);
     const through = new URL(database.url);
     through.hostname = '127.0.0.1';
     through.port = String(port);
@@ -106,3 +107,13 @@ async function freePort(): Promise<number> {
   await once(server, 'close');
   return port;
 }
+
+const listens = (port: number) =>
+  new Promise<boolean>((resolve) => {
+    const socket = connect(port, '127.0.0.1');
+    socket.on('error', () => resolve(false));
+    socket.on('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+  });
