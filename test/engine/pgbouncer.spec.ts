@@ -5,7 +5,7 @@ import { connect, createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, inject, it, vi } from 'vitest';
 import { bootApp } from '../support/app.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { SimpleJob } from '../support/handlers.js';
@@ -54,7 +54,7 @@ ignore_startup_parameters = extra_float_digits
     bouncer = spawn(path!, [...(asRoot ? ['-u', 'nobody'] : []), file], {
       stdio: 'ignore',
     });
-    await expect.poll(() => listens(port), { timeout: 10_000 }).toBe(true);
+    await vi.waitUntil(() => listens(port), { timeout: 10_000 });
     const through = new URL(database.url);
     through.hostname = '127.0.0.1';
     through.port = String(port);
