@@ -113,8 +113,9 @@ export class RunJobs {
         new Execution(process, this.events, this.loggerFor),
       );
       // Waits in any case: a job that ended in this very call would begin the next one inside of itself.
-      const awaited = await (isThenable(returned) ? returned : undefined);
-      const output = isThenable(returned) ? awaited : returned;
+      const promised = isThenable(returned);
+      const awaited = await (promised ? returned : undefined);
+      const output = promised ? awaited : returned;
       outcome = { kind: 'completed', output };
     } catch (error) {
       if (!checked) launched?.(error as Error);
@@ -231,8 +232,8 @@ export class RunJobs {
       if (!(await patience(attempt, this.giveUp.signal))) return null;
       try {
         return await this.door.finish(process.run, outcome, { again });
-      } catch (again) {
-        error = again;
+      } catch (nextError) {
+        error = nextError;
       }
     }
   }

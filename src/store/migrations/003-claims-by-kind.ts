@@ -1,5 +1,5 @@
 import type { Tables } from '../tables.js';
-import { LONGEST_MS } from './002-hot-path/claim.js';
+import { LONGEST_MS, pickInto } from './002-hot-path/claim.js';
 import type { MigrationStep } from './step.js';
 
 /**
@@ -48,25 +48,7 @@ DECLARE
   open bigint[] := ARRAY(SELECT t.id FROM ${templates} t WHERE t.code = ANY (codes) AND t.active);
   picked bigint[];
 BEGIN
-  IF after_id IS NULL THEN
-    picked := ARRAY(
-      SELECT e.id FROM ${entries} e
-      WHERE NOT e.scheduled AND e.status = 'AVAILABLE' AND e.job_template_id = ANY (open)
-      ORDER BY e.priority, e.id LIMIT most FOR UPDATE SKIP LOCKED);
-  ELSE
-    picked := ARRAY(
-      SELECT e.id FROM ${entries} e
-      WHERE NOT e.scheduled AND e.status = 'AVAILABLE' AND e.job_template_id = ANY (open)
-        AND e.priority < after_priority
-      ORDER BY e.priority, e.id LIMIT most FOR UPDATE SKIP LOCKED);
-    IF cardinality(picked) < most THEN
-      picked := picked || ARRAY(
-        SELECT e.id FROM ${entries} e
-        WHERE NOT e.scheduled AND e.status = 'AVAILABLE' AND e.job_template_id = ANY (open)
-          AND (e.priority, e.id) > (after_priority, after_id)
-        ORDER BY e.priority, e.id LIMIT most - cardinality(picked) FOR UPDATE SKIP LOCKED);
-    END IF;
-  END IF;
+${pickInto(entries)}
   IF cardinality(picked) = 0 THEN RETURN; END IF;
   IF deferred THEN
     RETURN QUERY

@@ -39,25 +39,7 @@ DECLARE
   open bigint[] := ARRAY(SELECT t.id FROM ${templates} t WHERE t.code = ANY (codes) AND t.active);
   picked bigint[];
 BEGIN
-  IF after_id IS NULL THEN
-    picked := ARRAY(
-      SELECT e.id FROM ${entries} e
-      WHERE NOT e.scheduled AND e.status = 'AVAILABLE' AND e.job_template_id = ANY (open)
-      ORDER BY e.priority, e.id LIMIT most FOR UPDATE SKIP LOCKED);
-  ELSE
-    picked := ARRAY(
-      SELECT e.id FROM ${entries} e
-      WHERE NOT e.scheduled AND e.status = 'AVAILABLE' AND e.job_template_id = ANY (open)
-        AND e.priority < after_priority
-      ORDER BY e.priority, e.id LIMIT most FOR UPDATE SKIP LOCKED);
-    IF cardinality(picked) < most THEN
-      picked := picked || ARRAY(
-        SELECT e.id FROM ${entries} e
-        WHERE NOT e.scheduled AND e.status = 'AVAILABLE' AND e.job_template_id = ANY (open)
-          AND (e.priority, e.id) > (after_priority, after_id)
-        ORDER BY e.priority, e.id LIMIT most - cardinality(picked) FOR UPDATE SKIP LOCKED);
-    END IF;
-  END IF;
+${pickInto(entries)}
   IF cardinality(picked) = 0 THEN RETURN; END IF;
   IF deferred THEN
     RETURN QUERY
@@ -99,3 +81,24 @@ const CLAIMED = `SELECT e.current_job_run_id, e.id, e.job_template_id, t.code, t
          e.job_context, e.priority, e.max_retries, e.uncounted_runs, e.timeout_ms::float8,
          coalesce(e.backoff, t.default_backoff), date_part('epoch', e.run_at) * 1000, moment_ms
   FROM taken e JOIN kinds t ON t.id = e.job_template_id ORDER BY e.current_job_run_id`;
+
+/** Locks what is to be claimed, and puts its ids into `picked`, in order. */
+export const pickInto = (entries: string) => `  IF after_id IS NULL THEN
+    picked := ARRAY(
+      SELECT e.id FROM ${entries} e
+      WHERE NOT e.scheduled AND e.status = 'AVAILABLE' AND e.job_template_id = ANY (open)
+      ORDER BY e.priority, e.id LIMIT most FOR UPDATE SKIP LOCKED);
+  ELSE
+    picked := ARRAY(
+      SELECT e.id FROM ${entries} e
+      WHERE NOT e.scheduled AND e.status = 'AVAILABLE' AND e.job_template_id = ANY (open)
+        AND e.priority < after_priority
+      ORDER BY e.priority, e.id LIMIT most FOR UPDATE SKIP LOCKED);
+    IF cardinality(picked) < most THEN
+      picked := picked || ARRAY(
+        SELECT e.id FROM ${entries} e
+        WHERE NOT e.scheduled AND e.status = 'AVAILABLE' AND e.job_template_id = ANY (open)
+          AND (e.priority, e.id) > (after_priority, after_id)
+        ORDER BY e.priority, e.id LIMIT most - cardinality(picked) FOR UPDATE SKIP LOCKED);
+    END IF;
+  END IF;`;
