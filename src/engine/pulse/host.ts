@@ -5,7 +5,7 @@ import {
   currentPassword,
   plainOptions,
   poolClient,
-} from '../../store/own-connection.js';
+} from '../../store/connection/own.js';
 import { once, within } from '../timers.js';
 import type { PulseMemory } from './memory.js';
 import { Pulse, type PulseNews } from './pulse.js';

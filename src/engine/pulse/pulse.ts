@@ -4,7 +4,7 @@ import {
   registerNode,
   type NodeFacts,
 } from '../../store/node.store.js';
-import type { OwnConnection } from '../../store/own-connection.js';
+import type { OwnConnection } from '../../store/connection/own.js';
 import type { Tables } from '../../store/tables.js';
 import { BEATS_PER_LEASE } from '../beats.js';
 import { monotonicMs, trustedUntil, type PulseMemory } from './memory.js';

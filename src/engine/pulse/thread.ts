@@ -1,7 +1,7 @@
 import { parentPort, workerData, type MessagePort } from 'node:worker_threads';
 import type { NodeFacts } from '../../store/node.store.js';
-import { connectWith } from '../../store/pg-connection.js';
-import type { PlainOptions } from '../../store/own-connection.js';
+import { connectWith } from '../../store/connection/with-pg.js';
+import type { PlainOptions } from '../../store/connection/own.js';
 import type { Tables } from '../../store/tables.js';
 import { databaseCode } from '../../store/error-code.js';
 import { PulseMemory } from './memory.js';

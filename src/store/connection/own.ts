@@ -1,20 +1,19 @@
 import type { DataSource } from 'typeorm';
-import type { Queryable } from './tables.js';
+import type { Queryable } from '../tables.js';
+import {
+  cut,
+  driverOf,
+  optionsOver,
+  sturdy,
+  type ClientClass,
+  type PgOptions,
+} from './driver.js';
 
 /** A connection that belongs to one user, outside of any pool. */
 export interface OwnConnection extends Queryable {
   /** At once, whatever it is doing. */
   destroy(): void;
   end(): Promise<void>;
-}
-
-/** As much of a `pg` client as that takes. */
-export interface OwnClient {
-  connect(): Promise<unknown>;
-  end(): Promise<void>;
-  query(sql: string, parameters?: unknown[]): Promise<{ rows: unknown[] }>;
-  on(event: 'error', gone: (error: unknown) => void): void;
-  connection?: { stream?: { destroy(): void } };
 }
 
 /** How to connect, as far as it can be handed to another thread. */
@@ -26,19 +25,16 @@ export interface PlainOptions {
 
 /** @throws when the server does not answer in time; no statement takes longer either */
 export async function openConnection(
-  Client: new (options: object) => OwnClient,
-  options: object,
+  Client: ClientClass,
+  options: PgOptions,
   timeoutMs: number,
 ): Promise<OwnConnection> {
-  const client = new Client({
-    ...options,
-    connectionTimeoutMillis: timeoutMs,
-    query_timeout: timeoutMs,
-    keepAlive: true,
-  });
+  const client = new Client(
+    optionsOver(sturdy(options, timeoutMs), { query_timeout: timeoutMs }),
+  );
   // Without a listener an 'error' would end the process; the next statement finds out.
   client.on('error', () => undefined);
-  const destroy = () => client.connection?.stream?.destroy();
+  const destroy = () => cut(client);
   try {
     await client.connect();
   } catch (error) {
@@ -46,36 +42,24 @@ export async function openConnection(
     throw error;
   }
   return {
-    query: async (sql: string, parameters?: unknown[]) =>
-      (await client.query(sql, parameters)).rows,
+    query: async (sql: string, parameters?: unknown[]) => {
+      const answer = await client.query(sql, parameters);
+      return Array.isArray(answer) ? [] : answer.rows;
+    },
     destroy,
     end: () => client.end(),
   };
 }
 
-interface Pool {
-  Client?: new (options: object) => OwnClient;
-  options: Record<string, unknown>;
-}
-
-const poolOf = (dataSource: DataSource) =>
-  (dataSource.driver as { master?: Pool }).master;
-
 /** The same with the client and the options of the DataSource's pool, on this thread. Null where there is no such pool. */
 export function poolClient(
   dataSource: DataSource,
 ): ((timeoutMs: number) => Promise<OwnConnection>) | null {
-  const pool = poolOf(dataSource);
-  const Client = pool?.Client;
-  if (!pool || !Client) return null;
-  const { options } = pool;
-  return (timeoutMs) =>
-    openConnection(
-      Client,
-      // Not enumerable in the pool's own options.
-      { ...options, password: options['password'], ssl: sslOf(options) },
-      timeoutMs,
-    );
+  const driver = driverOf(dataSource);
+  return (
+    driver &&
+    ((timeoutMs) => openConnection(driver.Client, driver.options, timeoutMs))
+  );
 }
 
 /** What reaches the server and the login. Not what shapes a pool. */
@@ -98,10 +82,9 @@ const STAYING = ['stream', 'Client', 'types'];
 
 /** Null where the DataSource connects in a way that another thread cannot. */
 export function plainOptions(dataSource: DataSource): PlainOptions | null {
-  const pool = poolOf(dataSource);
   const own = (dataSource.options as { driver?: unknown }).driver;
-  if (!pool?.Client || own !== undefined) return null;
-  const given = pool.options;
+  const given = driverOf(dataSource)?.options;
+  if (!given || own !== undefined) return null;
   if (STAYING.some((name) => given[name] !== undefined)) return null;
   const asksForPassword = typeof given['password'] === 'function';
   const options: Record<string, unknown> = { ssl: sslOf(given) };
@@ -119,7 +102,7 @@ export function plainOptions(dataSource: DataSource): PlainOptions | null {
 export async function currentPassword(
   dataSource: DataSource,
 ): Promise<string | undefined> {
-  const password = poolOf(dataSource)?.options['password'];
+  const password = driverOf(dataSource)?.options['password'];
   return typeof password === 'function'
     ? ((await (password as () => unknown)()) as string)
     : (password as string | undefined);
