@@ -29,8 +29,12 @@ export async function openConnection(
   options: PgOptions,
   timeoutMs: number,
 ): Promise<OwnConnection> {
+  const made = sturdy(options, timeoutMs);
   const client = new Client(
-    optionsOver(sturdy(options, timeoutMs), { query_timeout: timeoutMs }),
+    optionsOver(made, {
+      query_timeout: timeoutMs,
+      application_name: `${String(made['application_name'])} beat`,
+    }),
   );
   // Without a listener an 'error' would end the process; the next statement finds out.
   client.on('error', () => undefined);
