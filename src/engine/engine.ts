@@ -3,6 +3,7 @@ import type { JobEvents } from '../model/events.js';
 import type { NodeState } from '../model/node.js';
 import type { Settings } from '../model/settings.js';
 import type { ProcessRegistry } from '../runner/process-registry.js';
+import type { HostPools } from '../store/connection/host-pools.js';
 import type { EngineCycle } from './cycle.js';
 import { BEATS_PER_LEASE } from './beats.js';
 import type { Heartbeat } from './heartbeat.js';
@@ -18,6 +19,8 @@ const SWEEP_MS = 1_000;
 const RECORD_MS = 5_000;
 /** And taking leave of the database and of other nodes. */
 const LEAVE_MS = 4_000;
+/** A database that says nothing for so long will not take the host's goodbye either. */
+const SILENCE_MS = 2_000;
 
 /** Says when: ticks, sweeps and beats while it runs, and an end that leaves nothing behind. */
 export class Engine {
@@ -39,6 +42,7 @@ export class Engine {
     private readonly wakeUps: WakeUps,
     private readonly listener: Listener,
     private readonly membership: Membership,
+    private readonly hostPools: HostPools,
     private readonly events: JobEvents,
     private readonly node: NodeState,
     private readonly settings: Settings,
@@ -124,6 +128,7 @@ export class Engine {
         this.wakeUps.stop(),
         this.listener.stop(),
         this.membership.leave(LEAVE_MS),
+        this.hostPools.cutIfSilent(SILENCE_MS),
       ]),
     );
   }

@@ -48,6 +48,7 @@ export class BildadLifecycle
     const found = this.explorer.find(settings.name);
     for (const { handler } of found) this.bildad.handlers.register(handler);
     this.checkDataSource();
+    this.bildad.hostPools.watch();
     nameExportedEntities(store.dataSource);
     try {
       if (settings.migrate) await migrate(store.dataSource, store.tables);

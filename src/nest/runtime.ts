@@ -31,6 +31,7 @@ import type { ContextContract } from '../policy/context.js';
 import { HandlerRegistry } from '../runner/handler-registry.js';
 import { ProcessRegistry } from '../runner/process-registry.js';
 import { EnginePool } from '../store/connection/engine-pool.js';
+import { HostPools } from '../store/connection/host-pools.js';
 import { bildadEntities } from '../store/entities/index.js';
 import { tablesOf } from '../store/tables.js';
 
@@ -48,6 +49,7 @@ export function createRuntime(
     back: (awayMs) => events.emit('database.back', { awayMs }),
   });
   const store = { dataSource, db, tables: tablesOf(schema) };
+  const hostPools = new HostPools(dataSource, db);
   const entities = bildadEntities(schema);
   const node = new NodeState();
   const handlers = new HandlerRegistry<ContextContract>();
@@ -167,6 +169,7 @@ export function createRuntime(
       node,
       settings,
     ),
+    hostPools,
     events,
     node,
     settings,
@@ -174,6 +177,7 @@ export function createRuntime(
 
   return {
     store,
+    hostPools,
     entities,
     settings,
     node,

@@ -15,7 +15,7 @@ const MAX_CRASHES = 3;
 
 /** I1, I2, I3, I5 and I6: what became of each job. */
 export function checkJobs(timeline: Timeline): Violation[] {
-  const { runs, entries, orders } = timeline.history;
+  const { runs, entries, orders, charges } = timeline.history;
   const found: Violation[] = [];
   const runsOf = grouped(runs, ({ identifier }) => identifier);
   const queued = new Map(entries.map((entry) => [entry.identifier, entry]));
@@ -27,7 +27,7 @@ export function checkJobs(timeline: Timeline): Violation[] {
         .filter((end) => end.outcome === outcome)
         .map(({ run }) => run),
     );
-  const crashed = endedAs('crashed');
+  const chargesOf = grouped(charges, ({ identifier }) => identifier);
   const expired = endedAs('expired');
   const surelyCounts = (run: RunRow) =>
     counts(run) && (!LOST.includes(run.reason ?? '') || expired.has(run.id));
@@ -108,9 +108,17 @@ export function checkJobs(timeline: Timeline): Violation[] {
     ).length;
     if (failures > maxRetries + 1)
       say('I5', `failed ${failures} times, with ${maxRetries} retries`);
-    const crashes = own.filter(({ id }) => crashed.has(id)).length;
-    if (crashes > MAX_CRASHES)
-      say('I5', `was aboard ${crashes} lost nodes, of ${MAX_CRASHES} allowed`);
+    const charged = chargesOf.get(id)?.length ?? 0;
+    if (charged > MAX_CRASHES)
+      say(
+        'I5',
+        `was charged with ${charged} lost nodes, of ${MAX_CRASHES} allowed`,
+      );
+    if (charged < MAX_CRASHES && last?.reason === 'Crashed')
+      say(
+        'I5',
+        `failed for good after ${charged} lost nodes, of ${MAX_CRASHES} allowed`,
+      );
     const closes = timeline.all('close').length;
     const refunded = own.length - own.filter(counts).length;
     if (refunded > closes)

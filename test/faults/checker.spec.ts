@@ -84,6 +84,7 @@ const history = ({ lines = [], ...parts }: Parts): History => ({
   entries: [],
   orders: [],
   guard: [],
+  charges: [],
   limits: LIMITS,
   ...parts,
   lines: [...BOOTED, ...lines].toSorted((a, b) => a.at - b.at),
@@ -398,22 +399,19 @@ const broken: [Invariant, string, Parts][] = [
   ],
   [
     'I5',
-    'aboard more lost nodes than it may',
+    'charged with more lost nodes than it may be',
     {
-      lines: [
-        ...asked({ maxRetries: 9 }),
-        ...[1, 2, 3, 4].map((n) =>
-          at(n * 2_000 + 100, 'w1.1', {
-            what: 'landed',
-            id: 'a',
-            run: `${n}`,
-            outcome: 'crashed',
-          }),
-        ),
-      ],
-      runs: [1, 2, 3, 4].map((n) =>
-        expired(`${n}`, { startedAt: n * 2_000, endedAt: n * 2_000 + 100 }),
-      ),
+      ...ONE,
+      charges: [1, 2, 3, 4].map((crashes) => ({ identifier: 'a', crashes })),
+    },
+  ],
+  [
+    'I5',
+    'given up for crashes that it was not charged with',
+    {
+      lines: asked({ maxRetries: 9 }),
+      runs: [failed('1', { reason: 'Crashed' })],
+      charges: [{ identifier: 'a', crashes: 1 }],
     },
   ],
   [

@@ -37,12 +37,20 @@ export interface History {
   /** What the clients' own transactions wrote. */
   orders: string[];
   guard: GuardRow[];
+  /** Each lost node that a job was charged with, and how many that made. */
+  charges: { identifier: string; crashes: number }[];
   limits: Limits;
 }
 
-/** Every change of the guard is written down by the database itself. */
+/** Every change of the guard, and every charge, is written down by the database itself. */
 export const AUDIT = `
   CREATE TABLE lab_orders (id text PRIMARY KEY);
+  CREATE TABLE lab_charges (n bigserial, identifier text, crashes integer);
+  CREATE FUNCTION lab_charge() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO lab_charges (identifier, crashes) VALUES (NEW.job_run_identifier, NEW.crashes);
+    RETURN NEW; END $$;
+  CREATE TRIGGER lab_charge AFTER UPDATE ON bildad.job_queue_entries FOR EACH ROW
+    WHEN (NEW.crashes > OLD.crashes) EXECUTE FUNCTION lab_charge();
   CREATE TABLE lab_guard (n bigserial, at timestamptz, holder text, term bigint, was_free boolean, expires_at timestamptz);
   CREATE FUNCTION lab_audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     IF (NEW.guard_holder, NEW.guard_term, NEW.guard_expires_at) IS DISTINCT FROM (OLD.guard_holder, OLD.guard_term, OLD.guard_expires_at) THEN
@@ -86,6 +94,9 @@ export async function readHistory(
       guard: await ask<GuardRow>(
         `SELECT ${ms('at')} AS at, holder, term::float8, was_free AS "wasFree", ${ms('expires_at')} AS "expiresAt"
          FROM lab_guard ORDER BY n`,
+      ),
+      charges: await ask(
+        'SELECT identifier, crashes FROM lab_charges ORDER BY n',
       ),
       limits,
     };

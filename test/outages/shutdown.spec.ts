@@ -57,6 +57,20 @@ it('nothing answers, a handler is deaf, and it is closed twice', async () => {
   door.open(null);
 });
 
+it("nothing answers, and statements of the host's wait on its own connections", async () => {
+  const { dataSource } = bildad;
+  // Two connections, of which one is used and one is not.
+  await Promise.all([
+    dataSource.query('SELECT 1'),
+    dataSource.query('SELECT 1'),
+  ]);
+  proxy.blackhole();
+  const asked = expect(dataSource.query('SELECT 1')).rejects.toThrow();
+  expect(await closing()).toBeLessThan(DEADLINE_MS);
+  await asked;
+  expect(dataSource.isInitialized).toBe(false);
+});
+
 it('connections are refused', async () => {
   await bildad.engine.enqueueAndRunJob(GatedJob, {});
   await GatedJob.arrival();

@@ -30,7 +30,9 @@ export interface PgPool {
   connect(): Promise<PooledClient>;
   end(): Promise<void>;
   on(event: 'error', heard: (error: unknown) => void): void;
+  on(event: 'acquire' | 'remove', heard: (client: PgClient) => void): void;
   readonly totalCount: number;
+  readonly idleCount: number;
   readonly options: PgOptions;
 }
 
@@ -58,15 +60,28 @@ const KEEP_ALIVE_AFTER_MS = 10_000;
  * `extra` are the same. Null where the DataSource has no pool of `pg` (a driver that stands in for it).
  */
 export function driverOf(dataSource: DataSource): Driver | null {
-  const { master } = dataSource.driver as {
-    master?: { Client?: ClientClass; options: PgOptions; constructor: unknown };
-  };
-  if (!master?.Client) return null;
+  const [master] = poolsOf(dataSource);
+  if (!master) return null;
   return {
     Pool: master.constructor as PoolClass,
     Client: master.Client,
     options: master.options,
   };
+}
+
+interface HostPool extends PgPool {
+  readonly Client: ClientClass;
+}
+
+/** The DataSource's own pools: the primary's, and those of its replicas. None where they are not of `pg`. */
+export function poolsOf(dataSource: DataSource): HostPool[] {
+  const { master, slaves } = dataSource.driver as {
+    master?: Partial<HostPool>;
+    slaves?: Partial<HostPool>[];
+  };
+  return [master, ...(slaves ?? [])].filter(
+    (pool): pool is HostPool => pool?.Client !== undefined,
+  );
 }
 
 /** The same options with others over them. `pg` hides the password from spreading and printing; so it stays. */
