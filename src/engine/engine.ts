@@ -128,7 +128,7 @@ export class Engine {
         this.wakeUps.stop(),
         this.listener.stop(),
         this.membership.leave(LEAVE_MS),
-        this.hostPools.cutIfSilent(SILENCE_MS),
+        this.hostPools.cutSilent(SILENCE_MS),
       ]),
     );
   }

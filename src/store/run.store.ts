@@ -61,7 +61,8 @@ export function expiredFacts(
 
 /**
  * Renews the lease of a node's runs, and says in its row that it does. A node that has ended renews nothing, and
- * is told nothing: its pulse finds out.
+ * is told nothing: its pulse finds out. A run that somebody else is about to change is passed over until the next
+ * time: waiting for it, with others locked already, is how a deadlock comes about with who ends several at once.
  * @returns `lost`: those of the ids that are this node's no more, and why; `stranded`: runs that are this
  *   node's and not among the ids for most of a lease, so that no claim of them can still be under way
  */
@@ -85,16 +86,18 @@ export async function renewRuns(
        SELECT EXISTS (SELECT FROM ${nodes} WHERE id = $1 AND ended_at IS NOT NULL) AS ended
      ), renewed AS (
        UPDATE ${runs} SET expires_at = clock_timestamp() + $2::float8 * interval '1 ms'
-       WHERE id = ANY ($3::bigint[]) AND status = 'RUNNING' AND node_id = $1
+       WHERE id IN (SELECT id FROM ${runs} WHERE id = ANY ($3::bigint[]) AND status = 'RUNNING' AND node_id = $1
+                    FOR NO KEY UPDATE SKIP LOCKED)
          AND NOT (SELECT ended FROM me)
        RETURNING id
      ), told AS (
        UPDATE ${nodes} SET renewed_until = clock_timestamp() + $2::float8 * interval '1 ms'
-       WHERE id = $1 AND ended_at IS NULL
+       WHERE id = (SELECT id FROM ${nodes} WHERE id = $1 AND ended_at IS NULL FOR NO KEY UPDATE SKIP LOCKED)
      )
      SELECT asked.id::text AS "jobRunId", r.reason, false AS stranded
      FROM unnest($3::bigint[]) AS asked (id) LEFT JOIN ${runs} r ON r.id = asked.id
      WHERE asked.id NOT IN (SELECT id FROM renewed) AND NOT (SELECT ended FROM me)
+       AND (r.status = 'RUNNING' AND r.node_id = $1) IS NOT TRUE
      UNION ALL
      SELECT id::text, NULL, true FROM ${runs}
      WHERE status = 'RUNNING' AND node_id = $1 AND id <> ALL ($3::bigint[])

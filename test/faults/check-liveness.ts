@@ -53,7 +53,13 @@ function idleAfterwards(timeline: Timeline): Violation[] {
       invariant: 'I8',
       what: `${left} entries were left ${Math.round(ms)} ms after the last heal`,
     }));
-  const starts = timeline.handlings.filter(({ from }) => from > calm.at);
+  // A handler that blocks its process may outlast all else there is to do; its end lands.
+  const signs = [
+    ...timeline.handlings.map(({ by, from }) => ({ by, at: from })),
+    ...timeline.all('landed'),
+  ]
+    .filter(({ at }) => at > calm.at)
+    .toSorted((a, b) => a.at - b.at);
   const workers = new Set(
     timeline
       .all('spawn')
@@ -61,8 +67,8 @@ function idleAfterwards(timeline: Timeline): Violation[] {
       .filter((name) => name !== 'client'),
   );
   for (const worker of workers) {
-    const first = starts.find(({ by }) => memberOf(by) === worker);
-    const ms = first ? first.from - calm.at : Infinity;
+    const first = signs.find(({ by }) => memberOf(by) === worker);
+    const ms = first ? first.at - calm.at : Infinity;
     if (ms > firstStartMs)
       found.push({
         invariant: 'I8',

@@ -35,7 +35,10 @@ const { perSecond, burst, mix, burstMix } = JSON.parse(setting('LAB_LOAD')) as {
 
 for (const event of ['unhandledRejection', 'uncaughtException'] as const)
   process.on(event, (error: unknown) => {
-    ledger.write({ what: 'fatal', error: `${event}: ${String(error)}` });
+    ledger.write({
+      what: 'fatal',
+      error: `${event}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`,
+    });
     process.exit(70);
   });
 process.on('disconnect', () => process.exit());

@@ -56,9 +56,9 @@ export class FaultProxy {
     return proxy;
   }
 
-  /** Connections that the process holds. */
+  /** Connections that the process holds, but for those of which the wire would not see the end. */
   get open(): number {
-    return this.pairs.size;
+    return [...this.pairs].filter(({ client }) => !client.isPaused()).length;
   }
 
   async inflict(fault: NetFault, { ms = 0 } = {}): Promise<void> {

@@ -56,7 +56,7 @@ export const FAULTS: FaultWeights = {
 /** Names in the statements of the engine; TypeORM says COMMIT in capitals. */
 const STATEMENTS = [
   'COMMIT',
-  'claim_job_queue_entries',
+  'claim_jobs',
   'end_job_runs',
   'end_deferred_job_runs',
   'WITH renewed AS',

@@ -1,3 +1,5 @@
+import type { Socket } from 'node:net';
+import type pg from 'pg';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
@@ -69,6 +71,18 @@ it("nothing answers, and statements of the host's wait on its own connections", 
   expect(await closing()).toBeLessThan(DEADLINE_MS);
   await asked;
   expect(dataSource.isInitialized).toBe(false);
+});
+
+it("the host's idle connections are dead, and new ones work", async () => {
+  const { master } = bildad.dataSource.driver as unknown as { master: pg.Pool };
+  const client = await master.connect();
+  const { stream } = (client as unknown as { connection: { stream: Socket } })
+    .connection;
+  client.release();
+  proxy.blackholeOld();
+  expect(await closing()).toBeLessThan(DEADLINE_MS);
+  // No goodbye on its way to nobody, which would keep the process from ending.
+  expect(stream.destroyed).toBe(true);
 });
 
 it('connections are refused', async () => {

@@ -140,6 +140,37 @@ it('the heartbeat renews a living run, also right after the lease was made short
   await app.close();
 });
 
+it('the heartbeat renews what it can, and waits for nobody who is about to change a run', async () => {
+  const app = await bootApp({ providers: [GatedJob] });
+  await app.jobs.updateJobConfig({ leaseMs: 1000 });
+  await app.engine.runJobEngine();
+  const first = await app.engine.enqueueAndRunJob(GatedJob, {});
+  const { door: firstDoor } = await GatedJob.arrival();
+  const second = await app.engine.enqueueAndRunJob(GatedJob, {});
+  const { door, job } = await GatedJob.arrival();
+  const release = await lockRows(
+    app,
+    'SELECT 1 FROM bildad.job_runs WHERE id = $1',
+    [second.id],
+  );
+  const expiry = async (id: string) => {
+    const [run] = await app.sql<{ at: Date }>(
+      'SELECT expires_at AS at FROM bildad.job_runs WHERE id = $1',
+      [id],
+    );
+    return run!.at.getTime();
+  };
+  const before = await expiry(second.id);
+  await expect.poll(() => expiry(first.id)).toBeGreaterThan(before);
+  expect(await expiry(second.id)).toBe(before);
+  // Nor is it taken for lost.
+  expect(job.signal.aborted).toBe(false);
+  await release();
+  for (const one of [firstDoor, door]) one.open(null);
+  await app.engine.waitForJob(second.jobRunIdentifier);
+  await app.close();
+});
+
 it('the heartbeat tells a process whose run was expired elsewhere', async () => {
   const app = await bootApp({ providers: [GatedJob] });
   await app.jobs.updateJobConfig({ leaseMs: 1000 });

@@ -95,7 +95,11 @@ export async function startProxy(databaseUrl: string): Promise<Proxy> {
     await once(ended, 'close');
   };
   const swallowOld = () => {
-    for (const pair of pairs) pair.swallows = true;
+    for (const pair of pairs) {
+      pair.swallows = true;
+      // What is sent stays where it is, a goodbye as well.
+      pair.client.pause();
+    }
   };
   const address = new URL(databaseUrl);
   address.hostname = '127.0.0.1';

@@ -31,6 +31,7 @@ export interface PgPool {
   end(): Promise<void>;
   on(event: 'error', heard: (error: unknown) => void): void;
   on(event: 'acquire' | 'remove', heard: (client: PgClient) => void): void;
+  on(event: 'release', heard: (error: unknown, client: PgClient) => void): void;
   readonly totalCount: number;
   readonly idleCount: number;
   readonly options: PgOptions;

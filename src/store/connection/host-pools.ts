@@ -1,14 +1,14 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { QueryFailedError, type DataSource } from 'typeorm';
 import type { Queryable } from '../tables.js';
-import { cut, poolsOf, type PgClient } from './driver.js';
+import { cut, poolsOf, type PgClient, type PgPool } from './driver.js';
 
 /**
- * The DataSource's own connections, which nobody gives up on: while the database does not answer, `destroy` waits for
+ * The DataSource's own connections, which nobody gives up on: where one has died without a word, `destroy` waits for
  * ever for statements that wait for ever, and a goodbye that nobody takes keeps the process from ending.
  */
 export class HostPools {
-  private readonly taken = new Set<PgClient>();
+  private readonly used = new Set<PgClient>();
 
   constructor(
     private readonly dataSource: DataSource,
@@ -18,38 +18,44 @@ export class HostPools {
   /** From when the DataSource is initialized. */
   watch(): void {
     for (const pool of poolsOf(this.dataSource)) {
-      pool.on('acquire', (client) => this.taken.add(client));
-      pool.on('remove', (client) => this.taken.delete(client));
+      pool.on('acquire', (client) => this.used.add(client));
+      pool.on('release', (_error, client) => this.used.delete(client));
+      pool.on('remove', (client) => this.used.delete(client));
     }
   }
 
   /**
-   * Cuts every connection if the database says nothing within `ms`, not even an error; who waits for an answer on one
-   * gets an error. Never rejects.
+   * Cuts the idle connections that say nothing within `ms`; and those in use if the database says nothing at all,
+   * not even an error. Who waits for an answer on one gets an error. Never rejects.
    */
-  async cutIfSilent(ms: number): Promise<void> {
-    if (await this.isSilent(ms)) await this.cut().catch(() => undefined);
-  }
-
-  private async isSilent(ms: number): Promise<boolean> {
-    const inTime = new AbortController();
-    const late = pause(ms, true, { signal: inTime.signal }).catch(() => true);
-    const answer = this.db.query('SELECT 1').then(
-      () => false,
-      (error: unknown) => !(error instanceof QueryFailedError),
+  async cutSilent(ms: number): Promise<void> {
+    const idle = poolsOf(this.dataSource).flatMap((pool) =>
+      Array.from({ length: pool.idleCount }, () => cutIdle(pool, ms)),
     );
-    const silent = await Promise.race([answer, late]);
-    inTime.abort();
-    return silent;
+    if (await isSilent(this.db, ms)) this.used.forEach(cut);
+    await Promise.allSettled(idle);
   }
+}
 
-  private async cut(): Promise<void> {
-    for (const pool of poolsOf(this.dataSource))
-      while (pool.idleCount > 0) {
-        const client = await pool.connect();
-        cut(client);
-        client.release(true);
-      }
-    this.taken.forEach(cut);
-  }
+/** One of the idle connections; each call takes another. */
+async function cutIdle(pool: PgPool, ms: number): Promise<void> {
+  const client = await pool.connect();
+  const silent = await isSilent(client, ms);
+  if (silent) cut(client);
+  client.release(silent);
+}
+
+async function isSilent(
+  db: { query(sql: string): Promise<unknown> },
+  ms: number,
+): Promise<boolean> {
+  const inTime = new AbortController();
+  const late = pause(ms, true, { signal: inTime.signal }).catch(() => true);
+  const answer = db.query('SELECT 1').then(
+    () => false,
+    (error: unknown) => !(error instanceof QueryFailedError),
+  );
+  const silent = await Promise.race([answer, late]);
+  inTime.abort();
+  return silent;
 }

@@ -31,7 +31,13 @@ export const claimsByKind: MigrationStep = {
  *
  * unique_violation when a run of an identifier and retry number is there already: nothing is claimed.
  */
-const claimFunction = ({ entries, runs, runIds, templates, claim }: Tables) => `
+export const claimFunction = ({
+  entries,
+  runs,
+  runIds,
+  templates,
+  claim,
+}: Tables) => `
 CREATE OR REPLACE FUNCTION ${claim} (
   node text, lease_ms float8, codes text[], most integer, after_priority integer, after_id bigint, deferred boolean
 ) RETURNS TABLE (
@@ -42,14 +48,17 @@ CREATE OR REPLACE FUNCTION ${claim} (
   SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET enable_mergejoin = off
 AS $claim$
 DECLARE
-  moment timestamptz := clock_timestamp();
-  -- Not extract, which computes in numeric: twice a row that was 2 µs.
-  moment_ms float8 := date_part('epoch', moment) * 1000;
+  moment timestamptz;
+  moment_ms float8;
   open bigint[] := ARRAY(SELECT t.id FROM ${templates} t WHERE t.code = ANY (codes) AND t.active);
   picked bigint[];
 BEGIN
 ${pickInto(entries)}
   IF cardinality(picked) = 0 THEN RETURN; END IF;
+  -- Not before: what was picked may have come back since the look began.
+  moment := clock_timestamp();
+  -- Not extract, which computes in numeric: twice a row that was 2 µs.
+  moment_ms := date_part('epoch', moment) * 1000;
   IF deferred THEN
     RETURN QUERY
     WITH taken AS (

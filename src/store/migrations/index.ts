@@ -7,6 +7,7 @@ import { hotPath } from './002-hot-path/index.js';
 import { claimsByKind } from './003-claims-by-kind.js';
 import { nodes } from './004-nodes/index.js';
 import { quarantine } from './005-quarantine/index.js';
+import { claimClock } from './006-claim-clock.js';
 import { applyStep, installedVersion, migrationLock } from './apply.js';
 import type { MigrationStep } from './step.js';
 
@@ -16,6 +17,7 @@ export const STEPS: readonly MigrationStep[] = [
   claimsByKind,
   nodes,
   quarantine,
+  claimClock,
 ];
 
 /** The version of the tables that this package works with. */
