@@ -9,6 +9,7 @@ import { cut, poolsOf, type PgClient, type PgPool } from './driver.js';
  */
 export class HostPools {
   private readonly used = new Set<PgClient>();
+  private readonly heard = new WeakSet<PgClient>();
 
   constructor(
     private readonly dataSource: DataSource,
@@ -18,7 +19,7 @@ export class HostPools {
   /** From when the DataSource is initialized. */
   watch(): void {
     for (const pool of poolsOf(this.dataSource)) {
-      pool.on('acquire', (client) => this.used.add(client));
+      pool.on('acquire', (client) => this.take(client));
       pool.on('release', (_error, client) => this.used.delete(client));
       pool.on('remove', (client) => this.used.delete(client));
     }
@@ -34,6 +35,14 @@ export class HostPools {
     );
     if (await isSilent(this.db, ms)) this.used.forEach(cut);
     await Promise.allSettled(idle);
+  }
+
+  private take(client: PgClient): void {
+    this.used.add(client);
+    if (this.heard.has(client)) return;
+    this.heard.add(client);
+    // Between the pool and who takes it nobody hears a connection's 'error', which then ends the process.
+    client.on('error', () => undefined);
   }
 }
 
