@@ -56,9 +56,14 @@ export class FaultProxy {
     return proxy;
   }
 
-  /** Connections that the process holds, but for those of which the wire would not see the end. */
+  /**
+   * Connections that the process holds: not those it has ended, though the wire has not told the server; nor those
+   * of which the wire would not see the end.
+   */
   get open(): number {
-    return [...this.pairs].filter(({ client }) => !client.isPaused()).length;
+    return [...this.pairs].filter(
+      ({ client }) => !client.isPaused() && !client.readableEnded,
+    ).length;
   }
 
   async inflict(fault: NetFault, { ms = 0 } = {}): Promise<void> {
