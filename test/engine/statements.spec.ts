@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
+import { BY_THE_CLOCK } from '../support/by-the-clock.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 
 // A pass over n entries costs a constant number of statements, whatever n is and whatever becomes of them.
@@ -13,14 +14,11 @@ beforeAll(async () => {
 });
 afterAll(() => bildad.close());
 
-/** What comes by the clock may come meanwhile: the killer's sweep, the heartbeat, the look at the tables' version. */
-const byTheClock = /"killRequested"|stranded|schema_versions/;
-
 async function statementsOf(work: () => Promise<unknown>): Promise<number> {
   const spy = vi.spyOn(bildad.dataSource, 'query');
   try {
     await work();
-    return spy.mock.calls.filter(([sql]) => !byTheClock.test(sql)).length;
+    return spy.mock.calls.filter(([sql]) => !BY_THE_CLOCK.test(sql)).length;
   } finally {
     spy.mockRestore();
   }

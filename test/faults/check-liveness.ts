@@ -53,10 +53,11 @@ function idleAfterwards(timeline: Timeline): Violation[] {
       invariant: 'I8',
       what: `${left} entries were left ${Math.round(ms)} ms after the last heal`,
     }));
-  // A handler that blocks its process may outlast all else there is to do; its end lands.
+  // A handler that blocks its process may outlast all else there is to do; then the end of what it did there lands.
+  const handled = new Set(timeline.handlings.map(({ by, run }) => by + run));
   const signs = [
     ...timeline.handlings.map(({ by, from }) => ({ by, at: from })),
-    ...timeline.all('landed'),
+    ...timeline.all('landed').filter(({ by, run }) => handled.has(by + run)),
   ]
     .filter(({ at }) => at > calm.at)
     .toSorted((a, b) => a.at - b.at);

@@ -21,13 +21,8 @@ export interface Focus {
 export interface Mutant {
   name: string;
   what: string;
-  /** What is changed in the functions of the database. `circumstance`: no bug, and there without it as well. */
-  sql?: readonly {
-    functionName: string;
-    take: string;
-    put: string;
-    circumstance?: true;
-  }[];
+  /** What is changed in the functions of the database. */
+  sql?: readonly { functionName: string; take: string; put: string }[];
   /** What the checker must say about it. */
   caughtBy: Invariant;
   says: RegExp;

@@ -56,14 +56,9 @@ export class FaultProxy {
     return proxy;
   }
 
-  /**
-   * Connections that the process holds: not those it has ended, though the wire has not told the server; nor those
-   * of which the wire would not see the end.
-   */
+  /** Connections that the process holds, as far as the wire has seen. */
   get open(): number {
-    return [...this.pairs].filter(
-      ({ client }) => !client.isPaused() && !client.readableEnded,
-    ).length;
+    return this.pairs.size;
   }
 
   async inflict(fault: NetFault, { ms = 0 } = {}): Promise<void> {

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import pg from 'pg';
 import { bootApp, type TestApp } from '../support/app.js';
+import { BY_THE_CLOCK } from '../support/by-the-clock.js';
 import { SimpleJob } from '../support/handlers.js';
 
 // The single-runner guard: one pass at a time over all nodes, and no wish for a pass is lost.
@@ -27,14 +28,12 @@ const somebodyWaits = (session = holder) =>
     .poll(async () => {
       const { processID } = session as unknown as { processID: number };
       const waiting = await one.database.sql(
-        `SELECT 1 FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid)) AND NOT query ~ ${BY_THE_CLOCK}`,
-        [processID],
+        `SELECT 1 FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid)) AND NOT query ~ $2`,
+        [processID, BY_THE_CLOCK.source],
       );
       return waiting.length;
     })
     .toBeGreaterThan(0);
-/** Statements that no pass asks. */
-const BY_THE_CLOCK = `'killRequested|stranded|schema_versions'`;
 
 it('answers alreadyRunning, here and on another node, while a pass is under way', async () => {
   await holder.query(

@@ -30,11 +30,13 @@ export class HostPools {
    * not even an error. Who waits for an answer on one gets an error. Never rejects.
    */
   async cutSilent(ms: number): Promise<void> {
-    const idle = poolsOf(this.dataSource).flatMap((pool) =>
-      Array.from({ length: pool.idleCount }, () => cutIdle(pool, ms)),
+    const idle = Promise.allSettled(
+      poolsOf(this.dataSource).flatMap((pool) =>
+        Array.from({ length: pool.idleCount }, () => cutIdle(pool, ms)),
+      ),
     );
     if (await isSilent(this.db, ms)) this.used.forEach(cut);
-    await Promise.allSettled(idle);
+    await idle;
   }
 
   private take(client: PgClient): void {
