@@ -9,10 +9,10 @@ const LEASE_MS = 1_500;
 const LONG = { timeout: 60_000 };
 
 let bildad: TestApp;
-const nodes: TestNode[] = [];
-const start = async (env: Record<string, string> = {}, url?: string) => {
-  const node = await startNode(url ?? bildad.database.url, env);
-  nodes.push(node);
+const starting: Promise<TestNode>[] = [];
+const start = (env: Record<string, string> = {}, url?: string) => {
+  const node = startNode(url ?? bildad.database.url, env);
+  starting.push(node);
   return node;
 };
 
@@ -26,14 +26,14 @@ beforeAll(async () => {
   await (await startNode(bildad.database.url)).terminate();
 });
 afterEach(async () => {
+  // Also one that is still starting, in the place of one that died as the test ended.
+  const starts = await Promise.allSettled(starting.splice(0));
   await Promise.all(
-    nodes
-      .splice(0)
-      .filter(
-        ({ process: { exitCode, signalCode } }) =>
-          exitCode === null && signalCode === null,
-      )
-      .map((node) => node.kill()),
+    starts.map(async (start) => {
+      if (start.status === 'rejected') return;
+      const { exitCode, signalCode } = start.value.process;
+      if (exitCode === null && signalCode === null) await start.value.kill();
+    }),
   );
   await bildad.sql(
     'DELETE FROM bildad.job_queue_entries; DELETE FROM bildad.job_runs; DELETE FROM bildad.job_nodes; TRUNCATE ledger',
