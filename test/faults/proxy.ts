@@ -56,11 +56,6 @@ export class FaultProxy {
     return proxy;
   }
 
-  /** Connections that the process holds, as far as the wire has seen. */
-  get open(): number {
-    return this.pairs.size;
-  }
-
   async inflict(fault: NetFault, { ms = 0 } = {}): Promise<void> {
     if (fault === 'reset') this.cutAll((pair) => pair.client.resetAndDestroy());
     else if (fault === 'halfClose') this.cutAll((pair) => pair.client.end());

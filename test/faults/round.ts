@@ -11,6 +11,7 @@ import { Nemesis } from './nemesis.js';
 import { FaultProxy } from './proxy.js';
 import { schedule, type PlannedFault } from './schedule.js';
 import { LEASE_MS, LIMITS } from './settings.js';
+import { socketsTo } from './sockets.js';
 import { BURST_MIX, MIX } from './workload.js';
 
 export interface RoundOptions {
@@ -65,8 +66,13 @@ export async function round(
     workers: workers.map(({ name }) => name),
   });
   const sampling = setInterval(() => {
-    for (const { by, proxy } of workers)
-      ledger.write({ what: 'connections', worker: by, open: proxy.open });
+    for (const { by, proxy, process } of workers)
+      if (process?.pid)
+        ledger.write({
+          what: 'connections',
+          worker: by,
+          open: socketsTo(proxy.port, process.pid),
+        });
   }, SAMPLE_MS);
   let drainMs: number;
   try {
