@@ -201,6 +201,7 @@ const withoutBug = (mutant: Mutant): Mutant => ({
   ...mutant,
   name: `${mutant.name}-control`,
   sql: [],
+  control: true,
 });
 
 process.exitCode = await main();

@@ -27,6 +27,8 @@ export interface Mutant {
   caughtBy: Invariant;
   says: RegExp;
   focus: Focus;
+  /** The circumstances alone. */
+  control?: boolean;
 }
 
 /** Nodes that come back after their leases were over, with work in hand. */
@@ -109,7 +111,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'node-clock',
-    what: "leases and the guard go by the node's clock",
+    what: "leases and the guard go by the node's clock, and a node that beats is not spared",
     caughtBy: 'I4',
     says: /which nothing disturbed/,
     focus: {
@@ -161,6 +163,7 @@ export async function plantInDatabase(
 export function plantInProcess(name: string | undefined, skewMs: number): void {
   if (name === 'no-jitter') Math.random = () => 0.5;
   if (name?.startsWith('expire-unfenced')) rewriteStatements(hastyLook);
+  if (name?.startsWith('node-clock')) rewriteStatements(unsparing);
   if (name === 'node-clock')
     rewriteStatements((sql) =>
       sql.replaceAll(
@@ -176,6 +179,10 @@ const hastyLook = (sql: string) =>
     /r\.expires_at <= clock_timestamp\(\) AND NOT [\s\S]*(?=ORDER BY r\.id LIMIT \$1)/,
     `r.expires_at <= clock_timestamp() + interval '1 h' `,
   );
+
+/** Whether a node beats is not asked: its leases alone tell. A circumstance: beats are counted, and no clock changes them. */
+const unsparing = (sql: string) =>
+  sql.replaceAll(/ AND NOT EXISTS \(SELECT FROM \S+ spared [^)]*\)\)/g, '');
 
 function rewriteStatements(rewrite: (sql: string) => string): void {
   const prototype = pg.Client.prototype as {

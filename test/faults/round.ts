@@ -179,7 +179,7 @@ async function calmDown(
   });
   client.process!.send('stop');
   await Promise.race([stopped, wait(ANSWERS_MS)]);
-  const patience = mutant ? DRAIN_WITH_BUG_MS : DRAIN_MS;
+  const patience = mutant && !mutant.control ? DRAIN_WITH_BUG_MS : DRAIN_MS;
   let left = Infinity;
   while (left > 0 && performance.now() - began < patience) {
     await wait(100);

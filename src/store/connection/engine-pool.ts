@@ -15,6 +15,7 @@ import {
 } from './lost.js';
 import { asRunner, type Following } from './following.js';
 import { Outage } from './outage.js';
+import { untilSerial } from './serial.js';
 import { Statements } from './statements.js';
 import { Turns } from './turns.js';
 
@@ -114,7 +115,7 @@ export class EnginePool implements Queryable {
 
   private readonly runner = asRunner((sql, parameters) =>
     this.on(sql, parameters, (client) =>
-      this.statements.ask(client, sql, parameters),
+      untilSerial(() => this.statements.ask(client, sql, parameters)),
     ),
   );
 
@@ -125,7 +126,9 @@ export class EnginePool implements Queryable {
   ): Promise<unknown> {
     return new Promise((resolve, reject) => {
       const sent = this.on(sql, parameters, async (client) => {
-        const first = this.statements.ask(client, sql, parameters);
+        const first = untilSerial(() =>
+          this.statements.ask(client, sql, parameters),
+        );
         first.then(resolve, reject);
         const second = this.dataSource.query(
           next.sql,
@@ -163,7 +166,7 @@ export class EnginePool implements Queryable {
       let result: T;
       try {
         await ask(
-          `BEGIN; SET LOCAL statement_timeout = ${timeoutMs}; SET LOCAL idle_in_transaction_session_timeout = ${IDLE_IN_TRANSACTION_MS}`,
+          `BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = ${timeoutMs}; SET LOCAL idle_in_transaction_session_timeout = ${IDLE_IN_TRANSACTION_MS}`,
         );
         result = await work({ query: ask });
       } catch (error) {
