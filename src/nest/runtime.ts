@@ -22,9 +22,11 @@ import { DeferredRuns } from '../life/deferred.js';
 import { Enqueue } from '../life/enqueue.js';
 import { FinishDoor } from '../life/finish.js';
 import { Quarantine } from '../life/quarantine.js';
+import { IsolatedJobs } from '../life/isolated.js';
 import { RunJobs } from '../life/run.js';
 import { Templates } from '../life/templates.js';
 import { JobEvents } from '../model/events.js';
+import type { ClaimedRun } from '../model/facts.js';
 import { NodeState } from '../model/node.js';
 import type { Settings } from '../model/settings.js';
 import type { ContextContract } from '../policy/context.js';
@@ -82,12 +84,22 @@ export function createRuntime(
     quarantine,
     settings.backoff,
   );
+  const loggerFor = (run: ClaimedRun) =>
+    new Logger(`Bildad:${run.templateCode}`);
+  const isolated = new IsolatedJobs(
+    store,
+    events,
+    loggerFor,
+    settings.killGraceMs,
+    settings.maxCrashes,
+  );
   const runs = new RunJobs(
     handlers,
     processes,
     door,
     events,
-    (run) => new Logger(`Bildad:${run.templateCode}`),
+    loggerFor,
+    isolated,
   );
 
   const guard = new SingleRunnerGuard(store, settings.name, node);
@@ -190,6 +202,7 @@ export function createRuntime(
     deferred,
     door,
     runs,
+    isolated,
     cycle,
     slots,
     killer,

@@ -31,6 +31,9 @@ export class JobProcess {
   private stopReason?: StopReason;
   private fencedOff = false;
 
+  /** It runs in a host, which is ended where it does not stop by itself. */
+  isolated = false;
+
   constructor(readonly run: ClaimedRun) {}
 
   /** Unique among all runs: the identifier and the retry number. */
@@ -71,6 +74,11 @@ export class JobProcess {
   /** @throws the signal's reason when the process was told to stop */
   throwIfStopping(): void {
     if (this.abortReason) throw this.abortReason;
+  }
+
+  /** Why it was told to stop; undefined where it was not, or its run was taken away. */
+  get toldWhy(): StopReason | undefined {
+    return this.stopReason;
   }
 
   /** Somebody else closed the run: whatever the handler does, nothing of it will land. */
