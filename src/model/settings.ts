@@ -61,7 +61,7 @@ export interface IsolationOptions {
    * `pathToFileURL(require.resolve('./app.module'))`. It is mostly the app's own.
    */
   module: URL | string;
-  /** What that module exports the Nest module's class as. Default `'AppModule'`. */
+  /** What that module exports the Nest module as: a class, or a dynamic module. Default `'AppModule'`. */
   export?: string;
   /** Threads at once; jobs beyond wait for one, and hold their slot meanwhile. Default: `concurrency`. */
   threads?: number;

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { BildadConfigError, type IsolationOptions } from 'nestjs-bildad';
-import { actors } from '../../dist/test/fixtures/isolated.js';
+import { actors } from '../fixtures/isolated.js';
 import { bootApp } from '../support/app.js';
 import { bootIsolated, ISOLATED_MODULE } from '../support/isolated.js';
 

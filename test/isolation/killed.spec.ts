@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Act } from '../../dist/test/fixtures/isolated.js';
+import type { Act } from '../fixtures/isolated.js';
 import { bootIsolated, type IsolatedApp } from '../support/isolated.js';
 
 // What does not stop is ended, says what became of it, and leaves nothing behind.

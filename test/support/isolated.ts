@@ -5,7 +5,7 @@ import type {
   JobEventMap,
   JobRun,
 } from 'nestjs-bildad';
-import { actors, type Act } from '../../dist/test/fixtures/isolated.js';
+import { actors, type Act } from '../fixtures/isolated.js';
 import { bootApp, type TestApp } from './app.js';
 import { createDatabase } from './database.js';
 

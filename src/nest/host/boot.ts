@@ -1,5 +1,9 @@
 import 'reflect-metadata';
-import type { INestApplicationContext, Type } from '@nestjs/common';
+import type {
+  DynamicModule,
+  INestApplicationContext,
+  Type,
+} from '@nestjs/common';
 import { ModulesContainer, NestFactory } from '@nestjs/core';
 import { ScheduleModule } from '@nestjs/schedule';
 import { DataSource } from 'typeorm';
@@ -38,7 +42,7 @@ function stopSchedules(): void {
   ScheduleModule.forRootAsync = none;
 }
 
-async function moduleOf({ moduleUrl, exportName }: HostSetup): Promise<Type> {
+async function moduleOf({ moduleUrl, exportName }: HostSetup): Promise<Type | DynamicModule> {
   let loaded: Record<string, unknown>;
   try {
     loaded = (await import(moduleUrl)) as Record<string, unknown>;
@@ -54,14 +58,18 @@ async function moduleOf({ moduleUrl, exportName }: HostSetup): Promise<Type> {
   const found =
     loaded[exportName] ??
     (loaded['default'] as Record<string, unknown> | undefined)?.[exportName];
-  if (typeof found !== 'function')
+  if (!isModule(found))
     throw new BildadConfigError(
       'isolation.export',
-      `the name of a Nest module's class that ${moduleUrl} exports`,
+      `the name of a Nest module, a class or a dynamic one, that ${moduleUrl} exports`,
       exportName,
     );
-  return found as Type;
+  return found;
 }
+
+const isModule = (found: unknown): found is Type | DynamicModule =>
+  typeof found === 'function' ||
+  (typeof found === 'object' && found !== null && 'module' in found);
 
 function runtimeOf(
   app: INestApplicationContext,
