@@ -14,6 +14,7 @@ export type {
 export type { HostKind, Isolation } from './model/isolation.js';
 export type { JsonSchema, JsonValue } from './model/json.js';
 export type { OutcomeKind } from './model/outcome.js';
+export type { JobProcessFacts, JobProgress } from './model/process-facts.js';
 export type {
   BildadModuleExtras,
   BildadModuleOptions,

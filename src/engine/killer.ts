@@ -46,7 +46,7 @@ export class Killer {
     process.stop(reason);
     await within(
       // What is isolated is ended after it.
-      this.graceMs + (process.isolated ? END_MS : 0),
+      this.graceMs + (process.isolation === 'inline' ? 0 : END_MS),
       process.settled,
     );
     process.abandon();

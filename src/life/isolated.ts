@@ -11,7 +11,7 @@ import type { HostPool } from '../runner/hosts/pool.js';
 import type { JobProcess } from '../runner/job-process.js';
 import { cancelSession, chargeCrash } from '../store/host.store.js';
 import type { Launched } from './carry-out.js';
-import { identityOf } from './execution.js';
+import { identityOf, progressed } from './execution.js';
 import type { Store } from './store.js';
 
 export type HostPools = Record<HostKind, HostPool>;
@@ -45,7 +45,6 @@ export class IsolatedJobs {
     kind: HostKind,
     launched?: Launched,
   ): Promise<void> {
-    process.isolated = true;
     let host: JobHost;
     try {
       if (!this.pools) throw new Error('this engine has no hosts for jobs');
@@ -77,8 +76,7 @@ export class IsolatedJobs {
           return launched?.();
         }
         const { fraction, message } = news;
-        this.events.emit('run.progress', {
-          ...identityOf(run),
+        progressed(process, this.events, {
           fraction,
           ...(message !== undefined && { message }),
         });

@@ -74,7 +74,7 @@ export class RunJobs {
       void this.giveBack(run, launched);
       return true;
     }
-    const process = new JobProcess(run);
+    const process = new JobProcess(run, handler.isolation);
     if (this.lives.has(run.jobRunId) || !this.processes.add(process))
       return false;
     // Before it starts and anybody hears of it: a listener may kill it at once.

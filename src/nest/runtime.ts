@@ -6,6 +6,7 @@ import { EngineCycle } from '../engine/cycle.js';
 import { Engine } from '../engine/engine.js';
 import { SingleRunnerGuard } from '../engine/guard.js';
 import { Heartbeat } from '../engine/heartbeat.js';
+import { Inspection } from '../engine/inspect.js';
 import { Interventions } from '../engine/intervene.js';
 import { NodeJudge } from '../engine/judge.js';
 import { Killer } from '../engine/killer.js';
@@ -114,6 +115,7 @@ export function createRuntime(
     node,
     settings,
   );
+  const inspection = new Inspection(store, processes, isolated, node);
   const heartbeat = new Heartbeat(
     store,
     claims,
@@ -123,6 +125,7 @@ export function createRuntime(
     processes,
     events,
     node,
+    inspection,
   );
   const cycle = new EngineCycle(
     store,
@@ -207,6 +210,7 @@ export function createRuntime(
     slots,
     killer,
     interventions,
+    inspection,
     engine,
   };
 }

@@ -1,7 +1,9 @@
 import { JobKilledError, JobTimeoutError } from '../model/errors.js';
 import type { EntryFate } from '../model/events.js';
 import { processName, type ClaimedRun } from '../model/facts.js';
+import type { Isolation } from '../model/isolation.js';
 import type { Outcome } from '../model/outcome.js';
+import type { JobProgress } from '../model/process-facts.js';
 import { Once } from './once.js';
 
 /** Why a process is told to stop; it becomes the run's outcome unless noted otherwise. */
@@ -31,10 +33,14 @@ export class JobProcess {
   private stopReason?: StopReason;
   private fencedOff = false;
 
-  /** It runs in a host, which is ended where it does not stop by itself. */
-  isolated = false;
+  /** What its handler said last of how far it is. */
+  progress: JobProgress | null = null;
 
-  constructor(readonly run: ClaimedRun) {}
+  /** @param isolation where its handler runs: a host is ended where that does not stop by itself */
+  constructor(
+    readonly run: ClaimedRun,
+    readonly isolation: Isolation = 'inline',
+  ) {}
 
   /** Unique among all runs: the identifier and the retry number. */
   get name(): string {

@@ -42,7 +42,10 @@ function stopSchedules(): void {
   ScheduleModule.forRootAsync = none;
 }
 
-async function moduleOf({ moduleUrl, exportName }: HostSetup): Promise<Type | DynamicModule> {
+async function moduleOf({
+  moduleUrl,
+  exportName,
+}: HostSetup): Promise<Type | DynamicModule> {
   let loaded: Record<string, unknown>;
   try {
     loaded = (await import(moduleUrl)) as Record<string, unknown>;

@@ -1,6 +1,6 @@
 import { writeSync } from 'node:fs';
 import { workerData } from 'node:worker_threads';
-import { LAST_WORDS_FD } from '../../runner/hosts/process.js';
+import { GUARDIAN_FD, type GuardianWords } from '../../runner/hosts/process.js';
 
 // A thread of a process that hosts jobs: it sees what the main thread cannot while a handler blocks it.
 
@@ -12,22 +12,34 @@ export interface GuardianData {
 }
 
 const LOOK_MS = 100;
+/** One look of so many is told. */
+const LOOKS_TOLD = 10;
 const MIB = 1_048_576;
 
 const { parent, memoryLimit } = workerData as GuardianData;
 const end = () => process.kill(process.pid, 'SIGKILL');
 
+function tell(words: GuardianWords): void {
+  try {
+    writeSync(GUARDIAN_FD, `${JSON.stringify(words)}\n`);
+  } catch {
+    // Nobody reads: the node is busy, or gone, and then this process ends as well.
+  }
+}
+
+let looks = 0;
 setInterval(() => {
   if (process.ppid !== parent) end();
-  if (memoryLimit === undefined) return;
-  const used = process.memoryUsage.rss() / MIB;
-  if (used <= memoryLimit) return;
-  try {
-    writeSync(
-      LAST_WORDS_FD,
-      `it needed ${Math.round(used)} MiB of memory; memoryLimit is ${memoryLimit}`,
-    );
-  } finally {
+  const memoryBytes = process.memoryUsage.rss();
+  const used = Math.round(memoryBytes / MIB);
+  if (memoryLimit !== undefined && used > memoryLimit) {
+    tell({
+      lastWords: `it needed ${used} MiB of memory; memoryLimit is ${memoryLimit}`,
+    });
     end();
+  }
+  if (looks++ % LOOKS_TOLD === 0) {
+    const { user, system } = process.cpuUsage();
+    tell({ memoryBytes, cpuMs: Math.round((user + system) / 1_000) });
   }
 }, LOOK_MS);

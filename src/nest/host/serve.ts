@@ -9,6 +9,7 @@ import { plainError } from '../../policy/plain-error.js';
 import { storableOutput } from '../../policy/storable.js';
 import {
   sessionName,
+  TURN_MS,
   type HostedEnd,
   type HostNews,
   type HostOrder,
@@ -112,7 +113,16 @@ class HostedJobs {
   private async run(run: ClaimedRun): Promise<void> {
     const job = new HostedProcess(run);
     this.current = job;
+    const turning = setInterval(
+      () =>
+        void this.link.send({
+          news: 'turn',
+          heapBytes: process.memoryUsage().heapUsed,
+        }),
+      TURN_MS,
+    );
     await this.running.run(run.jobRunId, () => this.carryOut(job));
+    clearInterval(turning);
     this.current = undefined;
     await this.link.send({ news: 'ended', end: asEnd(job.done!) });
   }

@@ -3,7 +3,12 @@ import type { ClaimedRun } from '../../model/facts.js';
 import { revived } from '../../model/plain-error.js';
 import { Once } from '../once.js';
 import type { HostLink } from './link.js';
-import type { HostedEnd, HostNews, HostOrder } from './messages.js';
+import {
+  TURN_MS,
+  type HostedEnd,
+  type HostNews,
+  type HostOrder,
+} from './messages.js';
 
 /** How a run in a host ended: its handler did, or the host, and then why. */
 export type HostEnd = HostedEnd | { kind: 'hostDied'; why: string };
@@ -31,6 +36,8 @@ export class JobHost {
   private readonly booted = new Once<string[] | Error>();
   private job: Job | undefined;
   private isWorn = false;
+  private turnedAt = 0;
+  private heapBytes: number | null = null;
 
   /** @param strayed something was thrown in it that no job of now has to do with */
   constructor(
@@ -68,6 +75,7 @@ export class JobHost {
   run(work: HostedWork): Promise<HostEnd> {
     const over = new Once<HostEnd>();
     this.job = { work, over };
+    this.turnedAt = performance.now();
     this.link.send({ order: 'run', run: work.run });
     // It died as it was handed out.
     if (this.isWorn)
@@ -77,6 +85,19 @@ export class JobHost {
 
   tell(order: Extract<HostOrder, { order: 'stop' | 'fence' }>): void {
     this.link.send(order);
+  }
+
+  facts() {
+    const { kind, id } = this.link;
+    const usage = this.link.usage();
+    const silentMs = performance.now() - this.turnedAt;
+    return {
+      pid: kind === 'thread' ? process.pid : id,
+      threadId: kind === 'thread' ? id : 0,
+      memoryBytes: usage?.memoryBytes ?? this.heapBytes,
+      cpuMs: usage?.cpuMs ?? null,
+      eventLoopLagMs: Math.round(Math.max(silentMs - TURN_MS, 0)),
+    };
   }
 
   kill(): Promise<void> {
@@ -96,6 +117,10 @@ export class JobHost {
         return this.booted.happen(news.codes);
       case 'notReady':
         return this.booted.happen(revived(news.error) as Error);
+      case 'turn':
+        this.turnedAt = performance.now();
+        this.heapBytes = news.heapBytes;
+        return;
       case 'ended':
         return this.end(news.end);
       case 'stray':

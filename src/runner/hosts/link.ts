@@ -9,6 +9,8 @@ export interface HostLink {
   /** Resolves when it has ended, with why. */
   readonly gone: Promise<string>;
   send(order: HostOrder): void;
+  /** Also while it is blocked. Null: not known yet. */
+  usage(): { cpuMs: number; memoryBytes: number | null } | null;
   /** Ends it without asking. Resolves when it has ended: a thread inside a native call ends after it. */
   kill(): Promise<void>;
 }

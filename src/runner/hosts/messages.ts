@@ -28,6 +28,8 @@ export type HostedEnd =
   | { kind: 'failed' | 'invalidContext'; error: PlainError };
 
 /** What a host tells its node. */
+export const TURN_MS = 1_000;
+
 export type HostNews =
   /** `codes`: the templates it has isolated handlers for. */
   | { news: 'ready'; codes: string[] }
@@ -36,6 +38,8 @@ export type HostNews =
   | { news: 'progress'; fraction: number; message?: string }
   | { news: 'log'; level: keyof ExecutionLogger; message: string }
   | { news: 'ended'; end: HostedEnd }
+  /** Its event loop turns: once a second while it runs a job. `heapBytes`: of its JavaScript heap. */
+  | { news: 'turn'; heapBytes: number }
   /** Thrown where nobody catches, by what a run started; null: by nobody known. The host is not to be used again. */
   | { news: 'stray'; jobRunId: string | null; error: PlainError };
 

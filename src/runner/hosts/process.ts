@@ -1,10 +1,18 @@
 import { fork } from 'node:child_process';
+import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import type { HostNews } from './messages.js';
 import type { HostLink, StartHost } from './link.js';
 
-/** The descriptor by which the guardian of a process tells why it ends it. */
-export const LAST_WORDS_FD = 4;
+/** The descriptor by which the guardian of a process tells what it uses, and why it ends it: a JSON text a line. */
+export const GUARDIAN_FD = 4;
+
+export interface ProcessUsage {
+  cpuMs: number;
+  memoryBytes: number;
+}
+
+export type GuardianWords = ProcessUsage | { lastWords: string };
 
 /** Two debuggers cannot listen on one port. */
 const DEBUGGER = /^--(inspect|debug)/;
@@ -25,12 +33,15 @@ export const processes =
       ],
     });
     let lastWords = '';
-    const pipe = child.stdio[LAST_WORDS_FD] as Readable;
-    pipe.setEncoding('utf8').on('data', (text: string) => {
-      lastWords += text;
-    });
+    let usage: ProcessUsage | null = null;
+    const pipe = child.stdio[GUARDIAN_FD] as Readable;
     // It may be gone before anything was read.
     pipe.on('error', () => undefined);
+    createInterface(pipe).on('line', (line) => {
+      const told = JSON.parse(line) as GuardianWords;
+      if ('lastWords' in told) lastWords = told.lastWords;
+      else usage = told;
+    });
     // That it could not be started; or that it did not get a message, which its end tells as well.
     child.on('error', (error) => {
       lastWords ||= error.message;
@@ -57,6 +68,7 @@ export const processes =
       send: (order) => {
         if (child.connected) child.send(order, () => undefined);
       },
+      usage: () => usage,
       kill: async () => {
         child.kill('SIGKILL');
         await gone;

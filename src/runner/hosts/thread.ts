@@ -30,6 +30,10 @@ export const threads =
       id,
       gone,
       send: (order) => worker.postMessage(order),
+      usage: () => ({
+        cpuMs: Math.round(worker.performance.eventLoopUtilization().active),
+        memoryBytes: null,
+      }),
       kill: async () => void (await worker.terminate()),
     };
     return link;
