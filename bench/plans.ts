@@ -197,7 +197,11 @@ async function explainAll(): Promise<string[]> {
     ],
     [
       'renew 100 leases',
-      (db) => renewRuns(db, tables, 'me', 15_000, running.slice(0, 100)),
+      (db) =>
+        renewRuns(db, tables, 'me', 15_000, running.slice(0, 100), {
+          abandoned: 0,
+          processes: [],
+        }),
     ],
     ["the killer's sweep", (db) => runsToStop(db, tables, 'me')],
     ['take the guard', (db) => acquireGuard(db, tables, 'default', 'me', true)],

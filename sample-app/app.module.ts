@@ -11,6 +11,9 @@ import { RunawayJob } from './jobs/runaway.job.js';
 import { MainJob } from './main-job.js';
 import { Outstanding } from './outstanding.js';
 
+/** The variable by which the app tells its hosts which database it has started, or was given. */
+export const HOST_DATABASE_URL = 'SAMPLE_HOST_DATABASE_URL';
+
 @Module({
   imports: [TypeOrmModule.forFeature([FileIndex])],
   controllers: [JobsController],
@@ -26,7 +29,8 @@ import { Outstanding } from './outstanding.js';
   ],
 })
 export class AppModule {
-  static on(databaseUrl: string): DynamicModule {
+  /** @param synchronize the sample's own table is made */
+  static on(databaseUrl: string, { synchronize = true } = {}): DynamicModule {
     return {
       module: AppModule,
       imports: [
@@ -36,7 +40,7 @@ export class AppModule {
           autoLoadEntities: true,
           // For the sample's own table only: Bildad's entities are left alone by it, and a real app
           // has migrations.
-          synchronize: true,
+          synchronize,
           retryAttempts: 2,
           retryDelay: 500,
         }),
@@ -44,6 +48,11 @@ export class AppModule {
           concurrency: 10,
           // So that the flaky job's retries, 200 ms apart, are not late.
           tickInterval: '200ms',
+          // For the runaway job, which must be killed.
+          isolation: {
+            module: new URL('./host.module.js', import.meta.url),
+            export: 'HostModule',
+          },
           shutdown: { drainTimeout: '2s', killGracePeriod: '500ms' },
         }),
       ],

@@ -91,7 +91,7 @@ export class MainJob {
     return this.dataSource.transaction(async (manager) => {
       const runaway = await this.engine.enqueueJob(
         RunawayJob,
-        { milliseconds: 1_500 },
+        { milliseconds: 600_000 },
         { jobRunIdentifier: `runaway-${scan}`, priority: 3, manager },
       );
       const ordinaryFiles = await this.engine.enqueueJobs(

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { NestFactory } from '@nestjs/core';
 import type { INestApplication } from '@nestjs/common';
 import { startPostgres } from 'nestjs-bildad/testing';
-import { AppModule } from './app.module.js';
+import { AppModule, HOST_DATABASE_URL } from './app.module.js';
 import { readOptions, USAGE, UsageError, type CliOptions } from './cli.js';
 import { FiguresService, type Figures } from './figures.js';
 import { MainJob } from './main-job.js';
@@ -41,6 +41,7 @@ async function withApp<T>(
   use: (app: INestApplication) => Promise<T>,
 ): Promise<T | undefined> {
   if (stop.aborted) return undefined;
+  process.env[HOST_DATABASE_URL] = databaseUrl;
   const app = await NestFactory.create(AppModule.on(databaseUrl), {
     logger: new StderrLogger(),
     abortOnError: false,

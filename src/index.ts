@@ -11,12 +11,15 @@ export type {
   JobHandler,
   JobHandlerClass,
 } from './model/job-handler.js';
+export type { HostKind, Isolation } from './model/isolation.js';
 export type { JsonSchema, JsonValue } from './model/json.js';
 export type { OutcomeKind } from './model/outcome.js';
+export type { JobProcessFacts, JobProgress } from './model/process-facts.js';
 export type {
   BildadModuleExtras,
   BildadModuleOptions,
   BildadRole,
+  IsolationOptions,
 } from './model/settings.js';
 export { JobQueueStatus, JobRunResult, JobRunStatus } from './model/status.js';
 export {

@@ -9,6 +9,7 @@ import type { ProcessRegistry } from '../runner/process-registry.js';
 import { renewRuns } from '../store/run.store.js';
 import type { ClaimsAhead } from './ahead.js';
 import { BEATS_PER_LEASE } from './beats.js';
+import type { Inspection } from './inspect.js';
 
 /**
  * Keeps the leases of this node's runs, learns which of them somebody else has closed, and gives back
@@ -30,6 +31,7 @@ export class Heartbeat {
     private readonly processes: ProcessRegistry,
     private readonly events: JobEvents,
     private readonly node: NodeState,
+    private readonly inspection: Inspection,
   ) {}
 
   /** One at a time; never rejects. */
@@ -75,6 +77,7 @@ export class Heartbeat {
         id,
         leaseMs,
         held.map(({ jobRunId }) => jobRunId),
+        this.inspection.told(),
       );
       for (const run of lost) this.lose(run);
       if (!this.awaitsLateClaim) {

@@ -9,6 +9,9 @@ import { runningFacts, runsToStop } from '../store/run.store.js';
 import type { ClaimsAhead } from './ahead.js';
 import { LONGEST_TIMER_MS, within } from './timers.js';
 
+/** A thread or process that is killed has ended by then, but for a thread inside a native call. */
+const END_MS = 2_000;
+
 /**
  * Stops what runs too long, and what somebody asked to stop: a precise timer for each process of this
  * node, and a sweep over the database's view of it as the backstop.
@@ -41,7 +44,11 @@ export class Killer {
    */
   async stop(process: JobProcess, reason: StopReason): Promise<boolean> {
     process.stop(reason);
-    await within(this.graceMs, process.settled);
+    await within(
+      // What is isolated is ended after it.
+      this.graceMs + (process.isolation === 'inline' ? 0 : END_MS),
+      process.settled,
+    );
     process.abandon();
     return process.isSettled;
   }

@@ -99,6 +99,7 @@ export class Membership {
     const now = monotonicMs();
     this.memory.turned(now);
     this.memory.lagged(now - due);
+    this.node.lagMs = Math.max(now - due, 0);
     this.memory.leaseMs = this.node.leaseMs;
     this.memory.running = this.processes.size;
     this.memory.debugged = isDebugged();

@@ -49,8 +49,7 @@ export class Execution implements JobExecution {
 
   // Arrows: handlers pass these two on by themselves.
   readonly progress = (fraction: number, message?: string): void =>
-    this.events.emit('run.progress', {
-      ...identityOf(this.run),
+    progressed(this.process, this.events, {
       // A handler's arithmetic must not fail its job.
       fraction: Math.min(Math.max(Number(fraction) || 0, 0), 1),
       ...(message !== undefined && { message: String(message) }),
@@ -61,6 +60,15 @@ export class Execution implements JobExecution {
   private get run(): ClaimedRun {
     return this.process.run;
   }
+}
+
+export function progressed(
+  process: JobProcess,
+  events: JobEvents,
+  told: { fraction: number; message?: string },
+): void {
+  process.progress = { message: null, ...told, at: new Date() };
+  events.emit('run.progress', { ...identityOf(process.run), ...told });
 }
 
 export function identityOf({

@@ -1,6 +1,5 @@
 import { setMaxListeners } from 'node:events';
 import {
-  InvalidJobContextError,
   JobHandlerNotFoundError,
   JobNotAvailableError,
 } from '../model/errors.js';
@@ -8,21 +7,16 @@ import type { EntryFate, JobEvents } from '../model/events.js';
 import type { ClaimedRun } from '../model/facts.js';
 import type { ExecutionLogger } from '../model/job-execution.js';
 import type { Outcome } from '../model/outcome.js';
-import { narrowed, type ContextContract } from '../policy/context.js';
-import type {
-  HandlerRegistry,
-  RegisteredHandler,
-} from '../runner/handler-registry.js';
+import type { ContextContract } from '../policy/context.js';
+import type { HandlerRegistry } from '../runner/handler-registry.js';
 import { JobProcess } from '../runner/job-process.js';
 import type { ProcessRegistry } from '../runner/process-registry.js';
 import { ConnectionLostError, isUnknown } from '../store/connection/lost.js';
-import { Execution, identityOf } from './execution.js';
-import { patience } from './patience.js';
-import { isThenable } from './thenable.js';
+import { carryOut, type Launched } from './carry-out.js';
+import { identityOf } from './execution.js';
 import type { FinishDoor } from './finish.js';
-
-/** Told that the handler runs, or why it does not, or that its process is over: the first time counts. */
-type Launched = (refused?: Error) => void;
+import type { IsolatedJobs } from './isolated.js';
+import { patience } from './patience.js';
 
 /** Claimed runs become processes here, and each process's outcome goes to the finish. */
 export class RunJobs {
@@ -37,6 +31,7 @@ export class RunJobs {
     private readonly door: FinishDoor,
     private readonly events: JobEvents,
     private readonly loggerFor: (run: ClaimedRun) => ExecutionLogger,
+    private readonly isolated: IsolatedJobs,
   ) {
     // One for each outcome that waits for the database to come back.
     setMaxListeners(0, this.giveUp.signal);
@@ -79,52 +74,16 @@ export class RunJobs {
       void this.giveBack(run, launched);
       return true;
     }
-    const process = new JobProcess(run);
+    const process = new JobProcess(run, handler.isolation);
     if (this.lives.has(run.jobRunId) || !this.processes.add(process))
       return false;
     // Before it starts and anybody hears of it: a listener may kill it at once.
     this.follow(process);
     if (launched) process.decided.whenever(() => launched());
-    void this.carryOut(process, handler, launched);
+    if (handler.isolation === 'inline')
+      void carryOut(process, handler, this.events, this.loggerFor, launched);
+    else void this.isolated.carryOut(process, handler.isolation, launched);
     return true;
-  }
-
-  /** Never rejects. */
-  private async carryOut(
-    process: JobProcess,
-    handler: RegisteredHandler<ContextContract>,
-    launched?: Launched,
-  ): Promise<void> {
-    let checked = false;
-    let outcome: Outcome;
-    try {
-      const { operatorSchema, templateCode, jobContext } = process.run;
-      const contract = narrowed(handler.contract, operatorSchema, templateCode);
-      let context: unknown = contract.decode(jobContext);
-      if (context instanceof Promise) context = await context;
-      checked = true;
-      process.throwIfStopping();
-      let instance = handler.resolve();
-      if (instance instanceof Promise) instance = await instance;
-      this.events.emit('run.started', identityOf(process.run));
-      launched?.();
-      const returned: unknown = instance.runJob(
-        context,
-        new Execution(process, this.events, this.loggerFor),
-      );
-      // Waits in any case: a job that ended in this very call would begin the next one inside of itself.
-      const promised = isThenable(returned);
-      const awaited = await (promised ? returned : undefined);
-      const output = promised ? awaited : returned;
-      outcome = { kind: 'completed', output };
-    } catch (error) {
-      if (!checked) launched?.(error as Error);
-      outcome =
-        !checked && error instanceof InvalidJobContextError
-          ? { kind: 'invalidContext', error }
-          : { kind: 'failed', error };
-    }
-    process.settle(outcome);
   }
 
   private async giveBack(run: ClaimedRun, launched?: Launched): Promise<void> {

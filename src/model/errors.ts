@@ -215,6 +215,18 @@ export class JobKilledError extends BildadError {
   }
 }
 
+/** The thread or process that a job was isolated in ended while it ran; `why` says how. */
+export class JobHostDiedError extends BildadError {
+  readonly code = 'JOB_HOST_DIED';
+
+  constructor(
+    readonly isolation: 'thread' | 'process',
+    readonly why: string,
+  ) {
+    super(`the ${isolation} that ran the job died: ${why}`);
+  }
+}
+
 /** `waitForJob` gave up; the job itself goes on. */
 export class WaitTimeoutError extends BildadError {
   readonly code = 'WAIT_TIMEOUT';

@@ -11,6 +11,8 @@ export class NodeState {
   outdated = false;
   /** This incarnation is over, or must take itself to be: it claims nothing until it begins anew. */
   fenced = false;
+  /** How late the event loop was at its last turn, in milliseconds. */
+  lagMs = 0;
   /** Whether the database is sure to hold this incarnation for alive. Asked for each job: to be cheap. */
   isTrusted: () => boolean = () => true;
   private current = newId();

@@ -10,6 +10,8 @@ export type Outcome =
   | { kind: 'expired' }
   /** Its node was lost. `crashes`: lost nodes that the job was charged with, this one included. */
   | { kind: 'crashed'; crashes: number; maxCrashes: number }
+  /** The thread or process that ran it did. `crashes`: as above, this one included. */
+  | { kind: 'hostDied'; error: Error; crashes: number; maxCrashes: number }
   | { kind: 'stopped' }
   | { kind: 'invalidContext'; error: Error }
   | { kind: 'interrupted' }

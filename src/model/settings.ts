@@ -44,12 +44,35 @@ export interface BildadModuleOptions {
    * take as long, but no more than 5 s. From `'100ms'` up to a day. Default `'10s'`.
    */
   queryTimeout?: Duration;
+  /** For handlers with the isolation `'thread'` or `'process'`. */
+  isolation?: IsolationOptions;
   shutdown?: {
     /** How long running jobs may finish by themselves. Default `'30s'`. */
     drainTimeout?: Duration;
     /** How long an aborted handler may take to stop, at shutdown, timeout and kill. Default `'5s'`. */
     killGracePeriod?: Duration;
   };
+}
+
+/** The threads and processes that isolated handlers run in. */
+export interface IsolationOptions {
+  /**
+   * URL of the module they boot: `new URL('./app.module.js', import.meta.url)`, in CommonJS
+   * `pathToFileURL(require.resolve('./app.module'))`. It is mostly the app's own.
+   */
+  module: URL | string;
+  /** What that module exports the Nest module as: a class, or a dynamic module. Default `'AppModule'`. */
+  export?: string;
+  /** Threads at once; jobs beyond wait for one, and hold their slot meanwhile. Default: `concurrency`. */
+  threads?: number;
+  /** Processes at once. Default: `concurrency`. */
+  processes?: number;
+  /** MiB that one may use: of a thread the JavaScript heap, of a process all its memory. From 64. Default: what Node allows. */
+  memoryLimit?: number;
+  /** One that has run nothing for so long is closed, but for the last of its kind. Default `'5m'`. */
+  idleTimeout?: Duration;
+  /** Connections that each may hold in each of its DataSources. Default 2. */
+  connections?: number;
 }
 
 /** What shapes the module graph, known when the module is declared. */
@@ -77,6 +100,17 @@ export interface Settings {
   maxBlockMs: number | false;
   drainMs: number;
   killGraceMs: number;
+  isolation: IsolationSettings | undefined;
+}
+
+export interface IsolationSettings {
+  moduleUrl: string;
+  exportName: string;
+  threads: number;
+  processes: number;
+  memoryLimit: number | undefined;
+  idleMs: number;
+  connections: number;
 }
 
 export const DEFAULT_SCHEMA = 'bildad';
@@ -98,6 +132,7 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
     queryTimeout = '10s',
     maxCrashes = 3,
     maxEventLoopBlock = '60s',
+    isolation,
     shutdown = {},
   } = options;
   refuseUnknown(shutdown, 'shutdown.', ['drainTimeout', 'killGracePeriod']);
@@ -137,6 +172,52 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
           }),
     drainMs: toMilliseconds(drainTimeout, 'shutdown.drainTimeout'),
     killGraceMs: toMilliseconds(killGracePeriod, 'shutdown.killGracePeriod'),
+    isolation:
+      isolation === undefined
+        ? undefined
+        : readIsolation(isolation, concurrency),
+  };
+}
+
+function readIsolation(
+  options: IsolationOptions,
+  concurrency: number,
+): IsolationSettings {
+  refuseUnknown(options, 'isolation.', [
+    'module',
+    'export',
+    'threads',
+    'processes',
+    'memoryLimit',
+    'idleTimeout',
+    'connections',
+  ]);
+  const {
+    module,
+    export: exportName = 'AppModule',
+    threads = concurrency,
+    processes = concurrency,
+    memoryLimit,
+    idleTimeout = '5m',
+    connections = 2,
+  } = options;
+  if (!URL.canParse(String(module)))
+    throw new BildadConfigError(
+      'isolation.module',
+      "the URL of a module, like new URL('./app.module.js', import.meta.url)",
+      module,
+    );
+  return {
+    moduleUrl: String(module),
+    exportName: text(exportName, 'isolation.export'),
+    threads: wholeNumber(threads, 'isolation.threads', 1, 1_000),
+    processes: wholeNumber(processes, 'isolation.processes', 1, 1_000),
+    memoryLimit:
+      memoryLimit === undefined
+        ? undefined
+        : wholeNumber(memoryLimit, 'isolation.memoryLimit', 64, 1_048_576),
+    idleMs: toMilliseconds(idleTimeout, 'isolation.idleTimeout', { min: 10 }),
+    connections: wholeNumber(connections, 'isolation.connections', 1, 100),
   };
 }
 
@@ -153,6 +234,7 @@ const OPTION_NAMES: readonly (keyof BildadModuleOptions)[] = [
   'queryTimeout',
   'maxCrashes',
   'maxEventLoopBlock',
+  'isolation',
   'shutdown',
 ];
 

@@ -1,6 +1,7 @@
 import { SetMetadata } from '@nestjs/common';
 import type { Backoff } from '../model/backoff.js';
 import type { Duration } from '../model/duration.js';
+import type { Isolation } from '../model/isolation.js';
 import type { JsonSchema } from '../model/json.js';
 import type { ContextClass } from '../policy/context.js';
 
@@ -20,6 +21,12 @@ export interface BildadJobOptions {
   priority?: number;
   /** Default: the module's. */
   backoff?: Backoff;
+  /**
+   * Where it runs. `'inline'`, the default: in the app's process, where it can be told to stop and no more. `'thread'`
+   * and `'process'`: in a worker thread or a process of its own, which has the app's module with its providers, and
+   * which is ended where the handler does not stop. They need the module's option `isolation`.
+   */
+  isolation?: Isolation;
   /** The engine (`BildadModule.forRoot({ name })`) that serves it. Default: every engine of the process. */
   engine?: string;
 }

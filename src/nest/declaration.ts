@@ -1,6 +1,7 @@
 import { toMilliseconds } from '../model/duration.js';
 import { BildadConfigError } from '../model/errors.js';
-import { refuseUnknown, text, wholeNumber } from '../model/settings.js';
+import { ISOLATIONS, type Isolation } from '../model/isolation.js';
+import { oneOf, refuseUnknown, text, wholeNumber } from '../model/settings.js';
 import { checkBackoff } from '../policy/backoff.js';
 import { contextContract, type ContextContract } from '../policy/context.js';
 import type { TemplateDeclaration } from '../store/template.store.js';
@@ -15,6 +16,7 @@ const OPTION_NAMES: readonly (keyof BildadJobOptions)[] = [
   'maxRetries',
   'priority',
   'backoff',
+  'isolation',
   'engine',
 ];
 const HOUR_MS = 3_600_000;
@@ -33,6 +35,17 @@ export function contractOf(
   }
   return contract;
 }
+
+/** Where a decorated class runs. @throws BildadConfigError naming the class */
+export const isolationOf = (
+  { isolation }: BildadJobOptions,
+  className: string,
+): Isolation =>
+  oneOf(
+    isolation ?? 'inline',
+    `@BildadJob of ${className}: isolation`,
+    ISOLATIONS,
+  );
 
 /** The template a decorated class declares. @throws BildadConfigError, InvalidJobSchemaError naming the class */
 export function declarationOf(

@@ -8,7 +8,7 @@ import type { ContextContract } from '../policy/context.js';
 import type { RegisteredHandler } from '../runner/handler-registry.js';
 import type { TemplateDeclaration } from '../store/template.store.js';
 import { jobOptionsOf, type BildadJobOptions } from './bildad-job.decorator.js';
-import { contractOf, declarationOf } from './declaration.js';
+import { contractOf, declarationOf, isolationOf } from './declaration.js';
 
 export interface FoundHandler {
   declaration: TemplateDeclaration;
@@ -60,6 +60,7 @@ export class HandlerExplorer {
         code: declaration.code,
         className: target.name,
         contract: contractOf(options, target.name),
+        isolation: isolationOf(options, target.name),
         backoff:
           typeof options.backoff === 'function' ? options.backoff : undefined,
         resolve: this.resolver(target, wrapper),

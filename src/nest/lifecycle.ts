@@ -14,6 +14,8 @@ import { nameExportedEntities } from '../store/entities/exported.js';
 import { checkVersion, migrate } from '../store/migrate.js';
 import { declareTemplates } from '../store/template.store.js';
 import { HandlerExplorer } from './explorer.js';
+import { insideHost } from './host/inside.js';
+import { checkIsolation, startHosts } from './host/start.js';
 import { logEvents } from './log-lines.js';
 import { BILDAD_RUNTIME, type BildadRuntime } from './runtime.js';
 
@@ -35,6 +37,7 @@ export class BildadLifecycle
     OnApplicationShutdown
 {
   private ready = false;
+  private closeHosts = async (): Promise<void> => {};
 
   constructor(
     @Inject(BILDAD_RUNTIME) private readonly bildad: BildadRuntime,
@@ -43,11 +46,14 @@ export class BildadLifecycle
 
   async onModuleInit(): Promise<void> {
     const { store, settings } = this.bildad;
-    logEvents(this.bildad.events);
+    if (!insideHost()) logEvents(this.bildad.events);
     // Wrong handlers are found before the database is touched.
     const found = this.explorer.find(settings.name);
     for (const { handler } of found) this.bildad.handlers.register(handler);
     this.checkDataSource();
+    // The app has seen to the tables.
+    if (insideHost()) return;
+    checkIsolation(this.bildad);
     this.bildad.hostPools.watch();
     nameExportedEntities(store.dataSource);
     try {
@@ -68,6 +74,8 @@ export class BildadLifecycle
   }
 
   async onApplicationBootstrap(): Promise<void> {
+    if (!this.ready) return;
+    this.closeHosts = await startHosts(this.bildad);
     await this.bildad.engine.start();
   }
 
@@ -77,6 +85,7 @@ export class BildadLifecycle
 
   async beforeApplicationShutdown(): Promise<void> {
     if (this.ready) await this.bildad.engine.stop();
+    await this.closeHosts();
   }
 
   /** Not before: what else is being shut down may enqueue to the last. */

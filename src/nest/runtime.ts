@@ -6,6 +6,7 @@ import { EngineCycle } from '../engine/cycle.js';
 import { Engine } from '../engine/engine.js';
 import { SingleRunnerGuard } from '../engine/guard.js';
 import { Heartbeat } from '../engine/heartbeat.js';
+import { Inspection } from '../engine/inspect.js';
 import { Interventions } from '../engine/intervene.js';
 import { NodeJudge } from '../engine/judge.js';
 import { Killer } from '../engine/killer.js';
@@ -22,9 +23,11 @@ import { DeferredRuns } from '../life/deferred.js';
 import { Enqueue } from '../life/enqueue.js';
 import { FinishDoor } from '../life/finish.js';
 import { Quarantine } from '../life/quarantine.js';
+import { IsolatedJobs } from '../life/isolated.js';
 import { RunJobs } from '../life/run.js';
 import { Templates } from '../life/templates.js';
 import { JobEvents } from '../model/events.js';
+import type { ClaimedRun } from '../model/facts.js';
 import { NodeState } from '../model/node.js';
 import type { Settings } from '../model/settings.js';
 import type { ContextContract } from '../policy/context.js';
@@ -82,12 +85,22 @@ export function createRuntime(
     quarantine,
     settings.backoff,
   );
+  const loggerFor = (run: ClaimedRun) =>
+    new Logger(`Bildad:${run.templateCode}`);
+  const isolated = new IsolatedJobs(
+    store,
+    events,
+    loggerFor,
+    settings.killGraceMs,
+    settings.maxCrashes,
+  );
   const runs = new RunJobs(
     handlers,
     processes,
     door,
     events,
-    (run) => new Logger(`Bildad:${run.templateCode}`),
+    loggerFor,
+    isolated,
   );
 
   const guard = new SingleRunnerGuard(store, settings.name, node);
@@ -102,6 +115,7 @@ export function createRuntime(
     node,
     settings,
   );
+  const inspection = new Inspection(store, processes, isolated, node);
   const heartbeat = new Heartbeat(
     store,
     claims,
@@ -111,6 +125,7 @@ export function createRuntime(
     processes,
     events,
     node,
+    inspection,
   );
   const cycle = new EngineCycle(
     store,
@@ -190,10 +205,12 @@ export function createRuntime(
     deferred,
     door,
     runs,
+    isolated,
     cycle,
     slots,
     killer,
     interventions,
+    inspection,
     engine,
   };
 }

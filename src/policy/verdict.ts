@@ -66,6 +66,13 @@ export const RULES: Readonly<Record<OutcomeKind, Rule>> = {
     backoff: true,
     counts: false,
   },
+  hostDied: {
+    result: FAILED,
+    reason: null,
+    entry: 'crash',
+    backoff: true,
+    counts: false,
+  },
   stopped: {
     result: FAILED,
     reason: 'Stopped',
@@ -121,22 +128,22 @@ export function verdictOn(
   const error = 'error' in outcome ? outcome.error : undefined;
   const countedRetry = run.retry - run.uncountedRuns;
   const crashedOut =
-    outcome.kind === 'crashed' && outcome.crashes >= outcome.maxCrashes;
+    'crashes' in outcome && outcome.crashes >= outcome.maxCrashes;
   const exhausted =
     rule.entry === 'crash'
       ? crashedOut || run.maxRetries === 0
       : rule.entry === 'retry' && countedRetry + 1 > run.maxRetries;
   const entry = rule.entry === 'remove' || exhausted ? 'remove' : 'reopen';
   // A job that was merely aboard need not wait: it is not what the node died of.
-  const earlier =
-    outcome.kind === 'crashed' ? outcome.crashes - 1 : countedRetry;
+  const earlier = 'crashes' in outcome ? outcome.crashes - 1 : countedRetry;
   return {
     result: rule.result,
-    reason: crashedOut
-      ? 'Crashed'
-      : 'error' in outcome
+    reason:
+      'error' in outcome
         ? reasonOf(outcome.error)
-        : rule.reason,
+        : crashedOut
+          ? 'Crashed'
+          : rule.reason,
     error: 'error' in outcome ? errorRecord(outcome.error) : null,
     output: 'output' in outcome ? storableOutput(outcome.output) : null,
     entry,

@@ -1,5 +1,6 @@
 import type { BackoffFunction } from '../model/backoff.js';
 import { BildadConfigError } from '../model/errors.js';
+import type { Isolation } from '../model/isolation.js';
 import type { JobHandler } from '../model/job-handler.js';
 
 /** A handler class as this process knows it. */
@@ -7,6 +8,7 @@ export interface RegisteredHandler<Contract = unknown> {
   code: string;
   className: string;
   contract: Contract;
+  isolation: Isolation;
   /** A backoff that is code cannot be stored in the template. */
   backoff: BackoffFunction | undefined;
   /** The instance to call for one run. */

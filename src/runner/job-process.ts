@@ -1,7 +1,9 @@
 import { JobKilledError, JobTimeoutError } from '../model/errors.js';
 import type { EntryFate } from '../model/events.js';
 import { processName, type ClaimedRun } from '../model/facts.js';
+import type { Isolation } from '../model/isolation.js';
 import type { Outcome } from '../model/outcome.js';
+import type { JobProgress } from '../model/process-facts.js';
 import { Once } from './once.js';
 
 /** Why a process is told to stop; it becomes the run's outcome unless noted otherwise. */
@@ -31,7 +33,14 @@ export class JobProcess {
   private stopReason?: StopReason;
   private fencedOff = false;
 
-  constructor(readonly run: ClaimedRun) {}
+  /** What its handler said last of how far it is. */
+  progress: JobProgress | null = null;
+
+  /** @param isolation where its handler runs: a host is ended where that does not stop by itself */
+  constructor(
+    readonly run: ClaimedRun,
+    readonly isolation: Isolation = 'inline',
+  ) {}
 
   /** Unique among all runs: the identifier and the retry number. */
   get name(): string {
@@ -71,6 +80,11 @@ export class JobProcess {
   /** @throws the signal's reason when the process was told to stop */
   throwIfStopping(): void {
     if (this.abortReason) throw this.abortReason;
+  }
+
+  /** Why it was told to stop; undefined where it was not, or its run was taken away. */
+  get toldWhy(): StopReason | undefined {
+    return this.stopReason;
   }
 
   /** Somebody else closed the run: whatever the handler does, nothing of it will land. */

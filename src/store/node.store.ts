@@ -1,3 +1,4 @@
+import type { JobProcessFacts } from '../model/process-facts.js';
 import type { JobNodeEnd } from './entities/job-node.entity.js';
 import { rows, type Queryable, type Tables } from './tables.js';
 
@@ -152,6 +153,29 @@ export function declareLost(
      ) SELECT id, (SELECT count(*)::int FROM charged WHERE node_id = lost.id) AS charged FROM lost`,
     [seen.map(({ id }) => id), seen.map(({ beat }) => beat)],
   );
+}
+
+/** What the node of a RUNNING run told of its process with its last heartbeat. */
+export async function factsElsewhere(
+  db: Queryable,
+  { nodes, runs }: Tables,
+  jobRunId: string,
+): Promise<JobProcessFacts | null> {
+  const [row] = await rows<{ facts: JobProcessFacts }>(
+    db,
+    `SELECT facts FROM ${runs} r JOIN ${nodes} n ON n.id = r.node_id, jsonb_array_elements(n.processes) AS facts
+     WHERE r.id = $1 AND r.status = 'RUNNING' AND n.ended_at IS NULL AND facts->>'jobRunId' = r.id::text`,
+    [jobRunId],
+  );
+  if (!row) return null;
+  const { facts } = row;
+  const { progress } = facts;
+  return {
+    ...facts,
+    startedAt: new Date(facts.startedAt),
+    seenAt: new Date(facts.seenAt),
+    progress: progress && { ...progress, at: new Date(progress.at) },
+  };
 }
 
 /** Takes away the rows of nodes that ended a day ago. @returns how many */

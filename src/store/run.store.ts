@@ -60,7 +60,7 @@ export function expiredFacts(
 }
 
 /**
- * Renews the lease of a node's runs, and says in its row that it does. A node that has ended renews nothing, and
+ * Renews the lease of a node's runs, and says in its row that it does, and what there is to know of its processes. A node that has ended renews nothing, and
  * is told nothing: its pulse finds out. A run that somebody else is about to change is passed over until the next
  * time: waiting for it, with others locked already, is how a deadlock comes about with who ends several at once.
  * @returns `lost`: those of the ids that are this node's no more, and why; `stranded`: runs that are this
@@ -72,6 +72,7 @@ export async function renewRuns(
   nodeId: string,
   leaseMs: number,
   runIds: string[],
+  { abandoned, processes }: { abandoned: number; processes: unknown[] },
 ): Promise<{
   lost: { jobRunId: string; reason: string | null }[];
   stranded: string[];
@@ -91,7 +92,8 @@ export async function renewRuns(
          AND NOT (SELECT ended FROM me)
        RETURNING id
      ), told AS (
-       UPDATE ${nodes} SET renewed_until = clock_timestamp() + $2::float8 * interval '1 ms'
+       UPDATE ${nodes} SET renewed_until = clock_timestamp() + $2::float8 * interval '1 ms',
+         abandoned = $4, processes = $5
        WHERE id = (SELECT id FROM ${nodes} WHERE id = $1 AND ended_at IS NULL FOR NO KEY UPDATE SKIP LOCKED)
      )
      SELECT asked.id::text AS "jobRunId", r.reason, false AS stranded
@@ -102,7 +104,7 @@ export async function renewRuns(
      SELECT id::text, NULL, true FROM ${runs}
      WHERE status = 'RUNNING' AND node_id = $1 AND id <> ALL ($3::bigint[])
        AND expires_at < clock_timestamp() + $2::float8 * interval '0.4 ms' AND NOT (SELECT ended FROM me)`,
-    [nodeId, leaseMs, runIds],
+    [nodeId, leaseMs, runIds, abandoned, JSON.stringify(processes)],
   );
   return {
     lost: found.filter(({ stranded }) => !stranded),

@@ -1,5 +1,9 @@
 import { Column, Entity, PrimaryColumn } from 'typeorm';
+import type { JobProcessFacts } from '../../model/process-facts.js';
 import { BIGINT, DB_TIME, MILLISECONDS } from './column-types.js';
+
+/** As JSON has it. */
+type StoredJson<T> = { [K in keyof T]: T[K] extends Date ? string : T[K] };
 
 /** Why a node is no more: it was shut down, lost touch with the database and stopped by itself, or fell silent. */
 export type JobNodeEnd = 'shutdown' | 'fenced' | 'lost';
@@ -35,6 +39,14 @@ export class JobNode {
   /** Handlers at work, at its last beat. */
   @Column({ type: 'integer', default: 0 })
   running!: number;
+
+  /** Handlers that go on although their runs are closed, at its last heartbeat. They keep their slots until they end. */
+  @Column({ type: 'integer', default: 0 })
+  abandoned!: number;
+
+  /** Its processes that had been there for a second, at its last heartbeat; at most 1,000. Times are ISO 8601. */
+  @Column({ type: 'jsonb', default: [] })
+  processes!: StoredJson<JobProcessFacts>[];
 
   /** The longest time its event loop was late between the last two beats, in milliseconds. */
   @Column({ name: 'event_loop_lag_ms', type: 'integer', default: 0 })

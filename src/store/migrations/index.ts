@@ -8,6 +8,7 @@ import { claimsByKind } from './003-claims-by-kind.js';
 import { nodes } from './004-nodes/index.js';
 import { quarantine } from './005-quarantine/index.js';
 import { claimClock } from './006-claim-clock.js';
+import { processes } from './007-processes.js';
 import { applyStep, installedVersion, migrationLock } from './apply.js';
 import type { MigrationStep } from './step.js';
 
@@ -18,6 +19,7 @@ export const STEPS: readonly MigrationStep[] = [
   nodes,
   quarantine,
   claimClock,
+  processes,
 ];
 
 /** The version of the tables that this package works with. */

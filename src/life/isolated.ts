@@ -1,0 +1,172 @@
+import { JobHostDiedError } from '../model/errors.js';
+import type { JobEvents } from '../model/events.js';
+import type { ClaimedRun } from '../model/facts.js';
+import type { HostKind } from '../model/isolation.js';
+import type { ExecutionLogger } from '../model/job-execution.js';
+import type { Outcome } from '../model/outcome.js';
+import { revived } from '../model/plain-error.js';
+import type { HostEnd, HostedWork, JobHost } from '../runner/hosts/job-host.js';
+import { sessionName } from '../runner/hosts/messages.js';
+import type { HostPool } from '../runner/hosts/pool.js';
+import type { JobProcess } from '../runner/job-process.js';
+import { cancelSession, chargeCrash } from '../store/host.store.js';
+import type { Launched } from './carry-out.js';
+import { identityOf, progressed } from './execution.js';
+import type { Store } from './store.js';
+
+export type HostPools = Record<HostKind, HostPool>;
+
+/** Jobs that run in threads and processes of their own. What does not stop when it is told is ended with its host. */
+export class IsolatedJobs {
+  private pools: HostPools | undefined;
+  private readonly hosts = new Map<JobProcess, JobHost>();
+
+  constructor(
+    private readonly store: Store,
+    private readonly events: JobEvents,
+    private readonly loggerFor: (run: ClaimedRun) => ExecutionLogger,
+    private readonly graceMs: number,
+    private readonly maxCrashes: number,
+  ) {}
+
+  /** Before anything is claimed. */
+  use(pools: HostPools): void {
+    this.pools = pools;
+  }
+
+  /** The host that a process runs in; undefined where it has none yet, or needs none. */
+  hostOf(process: JobProcess): JobHost | undefined {
+    return this.hosts.get(process);
+  }
+
+  /** Settles the process, and never rejects. */
+  async carryOut(
+    process: JobProcess,
+    kind: HostKind,
+    launched?: Launched,
+  ): Promise<void> {
+    let host: JobHost;
+    try {
+      if (!this.pools) throw new Error('this engine has no hosts for jobs');
+      host = await this.pools[kind].take(process.signal);
+    } catch (error) {
+      launched?.(error as Error);
+      return process.settle({ kind: 'failed', error });
+    }
+    this.hosts.set(process, host);
+    const stopKilling = this.killInTime(process, host);
+    const end = await host.run(this.workFor(process, launched));
+    stopKilling();
+    this.hosts.delete(process);
+    this.pools[kind].release(host);
+    const outcome = await this.outcomeOf(end, process, host);
+    if ('error' in outcome) launched?.(outcome.error as Error);
+    process.settle(outcome);
+  }
+
+  private workFor(process: JobProcess, launched?: Launched): HostedWork {
+    const { run } = process;
+    return {
+      run,
+      heard: (news) => {
+        if (news.news === 'log')
+          return this.loggerFor(run)[news.level](news.message);
+        if (news.news === 'started') {
+          this.events.emit('run.started', identityOf(run));
+          return launched?.();
+        }
+        const { fraction, message } = news;
+        progressed(process, this.events, {
+          fraction,
+          ...(message !== undefined && { message }),
+        });
+      },
+    };
+  }
+
+  /** Told to stop, the handler has the grace period. @returns how to let it be */
+  private killInTime(process: JobProcess, host: JobHost): () => void {
+    let alarm: NodeJS.Timeout | undefined;
+    const told = () => {
+      const { toldWhy, signal } = process;
+      host.tell(
+        toldWhy
+          ? { order: 'stop', reason: toldWhy }
+          : { order: 'fence', why: String(signal.reason) },
+      );
+      alarm = setTimeout(() => {
+        void host.kill().then(() => this.cancelStatements(process));
+      }, this.graceMs);
+    };
+    if (process.signal.aborted) told();
+    else process.signal.addEventListener('abort', told, { once: true });
+    return () => {
+      clearTimeout(alarm);
+      process.signal.removeEventListener('abort', told);
+    };
+  }
+
+  /** The server does not notice that who asked is gone, until it has an answer. Never rejects. */
+  private async cancelStatements({ jobRunId }: JobProcess): Promise<void> {
+    const { db, tables } = this.store;
+    try {
+      await cancelSession(db, sessionName(tables.schema, jobRunId));
+    } catch (error) {
+      this.events.emit('engine.error', {
+        doing: `cancelling the statements of run ${jobRunId}`,
+        error,
+      });
+    }
+  }
+
+  private async outcomeOf(
+    end: HostEnd,
+    process: JobProcess,
+    host: JobHost,
+  ): Promise<Outcome> {
+    switch (end.kind) {
+      case 'completed':
+        return {
+          kind: 'completed',
+          output:
+            end.output === null
+              ? undefined
+              : (JSON.parse(end.output) as unknown),
+        };
+      case 'failed':
+        return { kind: 'failed', error: revived(end.error) };
+      case 'invalidContext':
+        return {
+          kind: 'invalidContext',
+          error: revived(end.error) as Error,
+        };
+      case 'hostDied':
+        return this.charged(process, new JobHostDiedError(host.kind, end.why));
+    }
+  }
+
+  /**
+   * The job may be what its host died of. Should this node be lost before the run has ended, the job may be
+   * charged once more: it is given up one crash too early then, never too late.
+   */
+  private async charged(
+    process: JobProcess,
+    error: JobHostDiedError,
+  ): Promise<Outcome> {
+    // Ended by this node itself.
+    if (process.stopping) return { kind: 'failed', error };
+    void this.cancelStatements(process);
+    const { db, tables } = this.store;
+    const { maxCrashes } = this;
+    let crashes = 1;
+    try {
+      crashes = await chargeCrash(db, tables, process.run);
+    } catch (failed) {
+      this.events.emit('engine.error', {
+        doing: `charging run ${process.jobRunId} with a crash`,
+        error: failed,
+      });
+    }
+    return { kind: 'hostDied', error, crashes, maxCrashes };
+  }
+}

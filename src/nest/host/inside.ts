@@ -1,0 +1,13 @@
+import type { HostSetup } from '../../runner/hosts/messages.js';
+
+/** By a name that every copy of this package in the process shares. */
+const INSIDE = Symbol.for('nestjs-bildad:host');
+const here = globalThis as { [INSIDE]?: HostSetup };
+
+/** This thread or process hosts isolated jobs: the app's engine does not run here. */
+export const insideHost = (): boolean => here[INSIDE] !== undefined;
+
+/** Before the app's module is loaded. */
+export function enterHost(setup: HostSetup): void {
+  here[INSIDE] = setup;
+}

@@ -1,0 +1,32 @@
+import { Worker } from 'node:worker_threads';
+import type { HostLimits } from '../../runner/hosts/link.js';
+import type { HostSetup } from '../../runner/hosts/messages.js';
+import type { GuardianData } from './guardian.js';
+import { serve } from './serve.js';
+
+// What a process that hosts jobs runs.
+
+const { setup, limits } = JSON.parse(process.argv[2]!) as {
+  setup: HostSetup;
+  limits: HostLimits;
+};
+// Its node decides when it ends: a Ctrl-C reaches both, and the jobs are to be drained.
+for (const signal of ['SIGINT', 'SIGTERM'] as const)
+  process.on(signal, () => undefined);
+process.on('disconnect', () => process.exit(0));
+const guardian: GuardianData = {
+  parent: process.ppid,
+  memoryLimit: limits.memoryLimit,
+};
+new Worker(new URL('./guardian.js', import.meta.url), {
+  workerData: guardian,
+}).unref();
+await serve(setup, {
+  send: (news) =>
+    new Promise((resolve) => {
+      if (process.connected) process.send!(news, () => resolve());
+      else resolve();
+    }),
+  hear: (listener) => process.on('message', listener),
+  exit: (code) => process.exit(code),
+});

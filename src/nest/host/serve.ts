@@ -1,0 +1,163 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { carryOut } from '../../life/carry-out.js';
+import { JobHandlerNotFoundError } from '../../model/errors.js';
+import { JobEvents } from '../../model/events.js';
+import type { ClaimedRun } from '../../model/facts.js';
+import type { ExecutionLogger } from '../../model/job-execution.js';
+import type { Outcome } from '../../model/outcome.js';
+import { plainError } from '../../policy/plain-error.js';
+import { storableOutput } from '../../policy/storable.js';
+import {
+  sessionName,
+  TURN_MS,
+  type HostedEnd,
+  type HostNews,
+  type HostOrder,
+  type HostSetup,
+} from '../../runner/hosts/messages.js';
+import { bootHost, type BootedHost } from './boot.js';
+import { HostedProcess } from './hosted-process.js';
+import { enterHost } from './inside.js';
+import { nameSessions } from './sessions.js';
+
+/** The way to the node. */
+export interface NodeLink {
+  /** Resolves when it is on its way, whatever becomes of this host then. */
+  send(news: HostNews): Promise<void>;
+  hear(listener: (order: HostOrder) => void): void;
+  /** Ends the host. */
+  exit(code: number): void;
+}
+
+const FAILED = 70;
+
+/** Boots the app's module, then runs one job after the other. */
+export async function serve(setup: HostSetup, link: NodeLink): Promise<void> {
+  enterHost(setup);
+  const leave = async (news: HostNews) => {
+    await link.send(news);
+    link.exit(FAILED);
+  };
+  const running = new AsyncLocalStorage<string>();
+  let jobs: HostedJobs | undefined;
+  const stray = (thrown: unknown) => {
+    const current = jobs?.current?.jobRunId ?? null;
+    const jobRunId = running.getStore() ?? current;
+    const news = {
+      news: 'stray',
+      jobRunId,
+      error: plainError(thrown),
+    } as const;
+    // What an earlier job left behind does not end the one of now.
+    if (current !== null && jobRunId !== current) void link.send(news);
+    else void leave(news);
+  };
+  process.on('uncaughtException', stray);
+  process.on('unhandledRejection', stray);
+  let host: BootedHost;
+  try {
+    host = await bootHost(setup);
+  } catch (error) {
+    return leave({ news: 'notReady', error: plainError(error) });
+  }
+  const hosted = new HostedJobs(host, setup.schema, link, running);
+  jobs = hosted;
+  for (const dataSource of host.dataSources)
+    nameSessions(dataSource, {
+      most: setup.connections,
+      name: () => hosted.sessionName,
+    });
+  link.hear((order) => void hosted.take(order));
+  await link.send({ news: 'ready', codes: host.bildad.handlers.codes() });
+}
+
+class HostedJobs {
+  current: HostedProcess | undefined;
+  private readonly events = new JobEvents();
+
+  constructor(
+    private readonly host: BootedHost,
+    private readonly schema: string,
+    private readonly link: NodeLink,
+    private readonly running: AsyncLocalStorage<string>,
+  ) {
+    this.events.on('run.started', () => link.send({ news: 'started' }));
+    this.events.on('run.progress', ({ fraction, message }) =>
+      link.send({
+        news: 'progress',
+        fraction,
+        ...(message !== undefined && { message }),
+      }),
+    );
+  }
+
+  get sessionName(): string {
+    return sessionName(this.schema, this.current?.jobRunId ?? 'idle');
+  }
+
+  /** Never rejects. */
+  async take(order: HostOrder): Promise<void> {
+    switch (order.order) {
+      case 'run':
+        return this.run(order.run);
+      case 'stop':
+        return void this.current?.stop(order.reason);
+      case 'fence':
+        return this.current?.fence(order.why);
+      case 'close':
+        await this.host.app.close().catch(() => undefined);
+        return this.link.exit(0);
+    }
+  }
+
+  private async run(run: ClaimedRun): Promise<void> {
+    const job = new HostedProcess(run);
+    this.current = job;
+    const turning = setInterval(
+      () =>
+        void this.link.send({
+          news: 'turn',
+          heapBytes: process.memoryUsage().heapUsed,
+        }),
+      TURN_MS,
+    );
+    await this.running.run(run.jobRunId, () => this.carryOut(job));
+    clearInterval(turning);
+    this.current = undefined;
+    await this.link.send({ news: 'ended', end: asEnd(job.done!) });
+  }
+
+  private async carryOut(job: HostedProcess): Promise<void> {
+    const { templateCode } = job.run;
+    const handler = this.host.bildad.handlers.get(templateCode);
+    if (!handler)
+      return job.settle({
+        kind: 'failed',
+        error: new JobHandlerNotFoundError(templateCode),
+      });
+    await carryOut(job, handler, this.events, () => this.logger);
+  }
+
+  private readonly logger: ExecutionLogger = {
+    log: (message) => this.log('log', message),
+    warn: (message) => this.log('warn', message),
+    error: (message) => this.log('error', message),
+    debug: (message) => this.log('debug', message),
+  };
+
+  private log(level: keyof ExecutionLogger, message: string): void {
+    void this.link.send({ news: 'log', level, message: String(message) });
+  }
+}
+
+function asEnd(outcome: Outcome): HostedEnd {
+  switch (outcome.kind) {
+    case 'completed':
+      return { kind: 'completed', output: storableOutput(outcome.output) };
+    case 'failed':
+    case 'invalidContext':
+      return { kind: outcome.kind, error: plainError(outcome.error) };
+    default:
+      throw new Error(`a handler cannot end as ${outcome.kind}`);
+  }
+}

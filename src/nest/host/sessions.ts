@@ -1,0 +1,56 @@
+import type { DataSource } from 'typeorm';
+
+type Done = (error: unknown, client?: Client, release?: unknown) => void;
+interface Client {
+  query(sql: string, values: unknown[]): Promise<unknown>;
+}
+interface Pool {
+  options: { max: number };
+  connect(done?: Done): Promise<Client> | void;
+}
+
+const RENAME = `SELECT set_config('application_name', $1, false)`;
+
+/**
+ * The connections of a DataSource carry the name of the run that uses them, so that its statements, and only they, can
+ * be cancelled on the server when its host was killed. A connection is told once for each run that takes it.
+ */
+export function nameSessions(
+  dataSource: DataSource,
+  { most, name }: { most: number; name: () => string },
+): void {
+  const pool = poolOf(dataSource);
+  // Another driver than `pg`.
+  if (!pool) return;
+  pool.options.max = Math.min(pool.options.max, most);
+  const connect = pool.connect.bind(pool);
+  const names = new WeakMap<Client, string>();
+  const rename = async (client: Client) => {
+    const wanted = name();
+    if (names.get(client) === wanted) return;
+    await client.query(RENAME, [wanted]);
+    names.set(client, wanted);
+  };
+  pool.connect = (done?: Done) => {
+    if (!done)
+      return (connect() as Promise<Client>).then(async (client) => {
+        await rename(client);
+        return client;
+      });
+    return connect((error, client, release) => {
+      if (error || !client) return done(error, client, release);
+      rename(client).then(
+        () => done(undefined, client, release),
+        // What is wrong with the connection, its first statement says.
+        () => done(undefined, client, release),
+      );
+    });
+  };
+}
+
+function poolOf({ driver }: DataSource): Pool | undefined {
+  const { master } = driver as { master?: Partial<Pool> };
+  return typeof master?.connect === 'function' && master.options
+    ? (master as Pool)
+    : undefined;
+}

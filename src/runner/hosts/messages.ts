@@ -1,0 +1,48 @@
+import type { ClaimedRun } from '../../model/facts.js';
+import type { ExecutionLogger } from '../../model/job-execution.js';
+import type { PlainError } from '../../model/plain-error.js';
+import type { StopReason } from '../job-process.js';
+
+/** What a host is given at its start. */
+export interface HostSetup {
+  /** URL of the module to boot, and what it exports it as. */
+  moduleUrl: string;
+  exportName: string;
+  /** Which engine of that module. */
+  schema: string;
+  engineName: string;
+  /** Connections that each of its pools may hold. */
+  connections: number;
+}
+
+/** What a node tells a host. */
+export type HostOrder =
+  | { order: 'run'; run: ClaimedRun }
+  | { order: 'stop'; reason: StopReason }
+  | { order: 'fence'; why: string }
+  | { order: 'close' };
+
+/** How a handler ended, as data. `output`: JSON text, null for undefined. */
+export type HostedEnd =
+  | { kind: 'completed'; output: string | null }
+  | { kind: 'failed' | 'invalidContext'; error: PlainError };
+
+/** What a host tells its node. */
+export const TURN_MS = 1_000;
+
+export type HostNews =
+  /** `codes`: the templates it has isolated handlers for. */
+  | { news: 'ready'; codes: string[] }
+  | { news: 'notReady'; error: PlainError }
+  | { news: 'started' }
+  | { news: 'progress'; fraction: number; message?: string }
+  | { news: 'log'; level: keyof ExecutionLogger; message: string }
+  | { news: 'ended'; end: HostedEnd }
+  /** Its event loop turns: once a second while it runs a job. `heapBytes`: of its JavaScript heap. */
+  | { news: 'turn'; heapBytes: number }
+  /** Thrown where nobody catches, by what a run started; null: by nobody known. The host is not to be used again. */
+  | { news: 'stray'; jobRunId: string | null; error: PlainError };
+
+/** What the statements of a run's own connections are known by on the server: at most 61 characters. */
+export const sessionName = (schema: string, jobRunId: string) =>
+  `${schema}#${jobRunId}`;

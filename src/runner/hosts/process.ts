@@ -1,0 +1,78 @@
+import { fork } from 'node:child_process';
+import { createInterface } from 'node:readline';
+import type { Readable } from 'node:stream';
+import type { HostNews } from './messages.js';
+import type { HostLink, StartHost } from './link.js';
+
+/** The descriptor by which the guardian of a process tells what it uses, and why it ends it: a JSON text a line. */
+export const GUARDIAN_FD = 4;
+
+export interface ProcessUsage {
+  cpuMs: number;
+  memoryBytes: number;
+}
+
+export type GuardianWords = ProcessUsage | { lastWords: string };
+
+/** Two debuggers cannot listen on one port. */
+const DEBUGGER = /^--(inspect|debug)/;
+
+/** @param entry what the process runs */
+export const processes =
+  (entry: URL): StartHost =>
+  (setup, limits, hear) => {
+    const { memoryLimit } = limits;
+    const child = fork(entry, [JSON.stringify({ setup, limits })], {
+      serialization: 'advanced',
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc', 'pipe'],
+      execArgv: [
+        ...process.execArgv.filter((argument) => !DEBUGGER.test(argument)),
+        ...(memoryLimit === undefined
+          ? []
+          : [`--max-old-space-size=${memoryLimit}`]),
+      ],
+    });
+    let lastWords = '';
+    let usage: ProcessUsage | null = null;
+    const pipe = child.stdio[GUARDIAN_FD] as Readable;
+    // It may be gone before anything was read.
+    pipe.on('error', () => undefined);
+    createInterface(pipe).on('line', (line) => {
+      const told = JSON.parse(line) as GuardianWords;
+      if ('lastWords' in told) lastWords = told.lastWords;
+      else usage = told;
+    });
+    // That it could not be started; or that it did not get a message, which its end tells as well.
+    child.on('error', (error) => {
+      lastWords ||= error.message;
+    });
+    child.on('message', (news: HostNews) => hear(news));
+    const gone = new Promise<string>((resolve) => {
+      const end = (code: number | null, signal: string | null) =>
+        resolve(
+          lastWords ||
+            (signal
+              ? `it was ended by ${signal}`
+              : `it ended with exit code ${code}`),
+        );
+      // Not 'exit': what it said last may still be under way.
+      child.once('close', end);
+      child.once('error', () => {
+        if (child.pid === undefined) end(null, null);
+      });
+    });
+    const link: HostLink = {
+      kind: 'process',
+      id: child.pid ?? 0,
+      gone,
+      send: (order) => {
+        if (child.connected) child.send(order, () => undefined);
+      },
+      usage: () => usage,
+      kill: async () => {
+        child.kill('SIGKILL');
+        await gone;
+      },
+    };
+    return link;
+  };

@@ -1,0 +1,122 @@
+import { readFileSync } from 'node:fs';
+import { mkdtempSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { bootIsolated, type IsolatedApp } from '../support/isolated.js';
+
+// What an isolated handler has of the app, and what comes back of it.
+
+let bildad: IsolatedApp;
+const ticks = join(mkdtempSync(join(tmpdir(), 'bildad-')), 'ticks');
+
+beforeAll(async () => {
+  process.env['ISOLATED_TICKS'] = ticks;
+  bildad = await bootIsolated();
+});
+afterAll(() => bildad.close());
+
+describe.each(['THREAD', 'PROCESS'])('%s', (code) => {
+  it('has its class, its validated context, and what is injected', async () => {
+    expect(await bildad.act(code, 'greet', 'Nest')).toMatchObject({
+      result: 'SUCCEEDED',
+      output: 'hello Nest',
+    });
+    expect((await bildad.act(code, 'session')).output).toMatch(/^bildad#\d+$/);
+  });
+
+  it('runs elsewhere, and always in the same warm host', async () => {
+    const first = (await bildad.act(code, 'where')).output;
+    expect(first).not.toEqual({ pid: process.pid, threadId: 0 });
+    expect((await bildad.act(code, 'where')).output).toEqual(first);
+  });
+
+  it('progress, log and result come back unharmed', async () => {
+    const progress = bildad.next('run.progress');
+    expect((await bildad.act(code, 'tell')).output).toEqual({
+      text: 'naïve',
+      list: [1, null],
+      at: '1970-01-01T00:00:00.000Z',
+      attempt: 1,
+      code,
+    });
+    expect(await progress).toMatchObject({
+      templateCode: code,
+      fraction: 0.5,
+      message: 'half way',
+    });
+  });
+
+  it('a result that has no JSON form leaves a marker, and the job has succeeded', async () => {
+    for (const act of ['big', 'unreadable'] as const)
+      expect(await bildad.act(code, act)).toMatchObject({
+        result: 'SUCCEEDED',
+        output: { $unserializable: expect.any(String) as string },
+      });
+  });
+
+  it('an error comes back with its name, stack, cause and code', async () => {
+    const run = await bildad.act(code, 'fail');
+    expect(run).toMatchObject({
+      result: 'FAILED',
+      reason: 'no money',
+      error: {
+        name: 'PaymentRefused',
+        code: 'E_REFUSED',
+        cause: { name: 'TypeError', message: 'the cause' },
+      },
+    });
+    expect(JSON.stringify(run.error)).toContain('isolated.js');
+    expect(await bildad.act(code, 'throwText')).toMatchObject({
+      result: 'FAILED',
+      reason: 'only a text',
+    });
+  });
+
+  it('a context that is invalid ends the run without its handler', async () => {
+    await bildad.engine.enqueueJobs(code, [{ act: 'greet' }]);
+    const entry = await bildad.engine.enqueueJob(
+      code,
+      { act: 'greet' },
+      { delay: '1h' },
+    );
+    await bildad.sql(
+      `UPDATE bildad.job_queue_entries SET job_context = '{"act":"dance"}', available_at = now() WHERE id = $1`,
+      [entry.id],
+    );
+    expect(
+      await bildad.engine.waitForJob(entry.jobRunIdentifier),
+    ).toMatchObject({
+      result: 'FAILED',
+      error: { name: 'InvalidJobContextError' },
+    });
+  });
+
+  it('a handler enqueues other jobs', async () => {
+    const { output } = await bildad.act(code, 'enqueue');
+    expect(
+      await bildad.engine.waitForJob(output as unknown as string),
+    ).toMatchObject({ templateCode: undefined, output: 'done' });
+  });
+});
+
+it('what the app does by itself, it does once', () => {
+  const pids = new Set(
+    attempt(() => readFileSync(ticks, 'utf8'))
+      ?.split('\n')
+      .filter(Boolean),
+  );
+  expect([...pids]).toEqual([]);
+});
+
+it('hosts are no nodes', async () => {
+  expect(await bildad.jobs.listNodes()).toHaveLength(1);
+});
+
+function attempt<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch {
+    return undefined;
+  }
+}

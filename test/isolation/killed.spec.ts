@@ -1,0 +1,132 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Act } from '../fixtures/isolated.js';
+import { bootIsolated, type IsolatedApp } from '../support/isolated.js';
+
+// What does not stop is ended, says what became of it, and leaves nothing behind.
+
+let bildad: IsolatedApp;
+const LONG = { timeout: 60_000 };
+
+beforeAll(async () => {
+  bildad = await bootIsolated({ memoryLimit: 256 });
+});
+afterAll(() => bildad.close());
+
+const wholeAgain = async (code: string) => {
+  expect(await bildad.act(code, 'greet')).toMatchObject({ output: 'done' });
+  await expect.poll(() => bildad.jobs.listRunningJobRuns()).toHaveLength(0);
+  await expect.poll(() => bildad.busySessions()).toBe(0);
+};
+
+describe.each(['THREAD', 'PROCESS'])('%s', (code) => {
+  it.each<Act>(['spin', 'ignore', 'query'])(
+    '%s: is killed, and its slot is free',
+    LONG,
+    async (act) => {
+      const { jobRunId } = await bildad.begin(code, act);
+      if (act === 'query')
+        await expect.poll(() => bildad.busySessions()).toBe(1);
+      const run = await bildad.engine.killJob({ id: jobRunId });
+      expect(run).toMatchObject({ result: 'FAILED', reason: 'Killed' });
+      expect(bildad.engine.findJobProcess({ id: jobRunId })).toBeNull();
+      await wholeAgain(code);
+    },
+  );
+
+  it('a handler that obeys keeps its host', LONG, async () => {
+    const before = (await bildad.act(code, 'where')).output;
+    const { jobRunId } = await bildad.begin(code, 'obey');
+    expect(await bildad.engine.killJob({ id: jobRunId })).toMatchObject({
+      reason: 'Killed',
+    });
+    expect((await bildad.act(code, 'where')).output).toEqual(before);
+  });
+
+  it.each<[Act, string | RegExp]>([
+    ['heap', /memory|SIGABRT|exit code/],
+    [
+      'exit',
+      `the ${code.toLowerCase()} that ran the job died: it ended with exit code 3`,
+    ],
+    ['timer', 'thrown in a timer'],
+    ['rejection', 'rejected, and nobody cared'],
+  ])(
+    '%s: the job fails with it, and the node lives',
+    LONG,
+    async (act, why) => {
+      const run = await bildad.act(code, act);
+      expect(run.result).toBe('FAILED');
+      expect(run.reason).toMatch(why);
+      await wholeAgain(code);
+    },
+  );
+
+  it('what a job leaves behind harms no other', LONG, async () => {
+    const before = (await bildad.act(code, 'where')).output;
+    const told = bildad.next('engine.error');
+    expect(await bildad.act(code, 'later')).toMatchObject({
+      result: 'SUCCEEDED',
+    });
+    expect(await bildad.act(code, 'breathe')).toMatchObject({
+      result: 'SUCCEEDED',
+    });
+    expect((await told).doing).toBe(
+      `what a job left behind in its ${code.toLowerCase()}`,
+    );
+    expect((await bildad.act(code, 'where')).output).not.toEqual(before);
+  });
+});
+
+it(
+  'a thread inside a call that blocks is given up, and ends after it',
+  LONG,
+  async () => {
+    const { jobRunId } = await bildad.begin('PROCESS', 'block');
+    expect(await bildad.engine.killJob({ id: jobRunId })).toMatchObject({
+      reason: 'Killed',
+    });
+    await wholeAgain('PROCESS');
+  },
+);
+
+it.each<[Act, RegExp]>([
+  ['buffers', /it needed \d+ MiB of memory; memoryLimit is 256/],
+  ['abort', /ended by SIGABRT/],
+])('PROCESS: %s ends it, and nothing else', LONG, async (act, why) => {
+  const run = await bildad.act('PROCESS', act);
+  expect(run).toMatchObject({
+    result: 'FAILED',
+    reason: expect.stringMatching(why) as string,
+    error: { name: 'JobHostDiedError' },
+  });
+  await wholeAgain('PROCESS');
+});
+
+it('a timeout ends it as well', LONG, async () => {
+  const entry = await bildad.engine.enqueueJob(
+    'THREAD',
+    { act: 'spin' },
+    { timeout: '300ms' },
+  );
+  expect(await bildad.engine.waitForJob(entry.jobRunIdentifier)).toMatchObject({
+    reason: 'Timeout',
+  });
+  await wholeAgain('THREAD');
+});
+
+it(
+  'a job whose hosts die fails for good after maxCrashes, and costs no retry',
+  LONG,
+  async () => {
+    const entry = await bildad.engine.enqueueJob(
+      'PROCESS',
+      { act: 'exit' },
+      { maxRetries: 1 },
+    );
+    await bildad.engine.waitForJob(entry.jobRunIdentifier);
+    const runs = await bildad.jobs.listJobRunsForIdentifier(
+      entry.jobRunIdentifier,
+    );
+    expect(runs).toHaveLength(3);
+  },
+);
