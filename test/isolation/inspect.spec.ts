@@ -53,7 +53,7 @@ describe.each(['THREAD', 'PROCESS'])('%s', (code) => {
       .toBeGreaterThan(500);
     expect(await elsewhere.engine.killJob(run)).toBeNull();
     await expect.poll(() => bildad.engine.findJobProcess(run)).toBeNull();
-    expect(await elsewhere.jobs.inspectJobProcess(run)).toBeNull();
+    await expect.poll(() => elsewhere.jobs.inspectJobProcess(run)).toBeNull();
   });
 });
 

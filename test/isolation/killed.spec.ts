@@ -77,15 +77,31 @@ describe.each(['THREAD', 'PROCESS'])('%s', (code) => {
   });
 });
 
-it(
-  'a thread inside a call that blocks is given up, and ends after it',
+it.each(['THREAD', 'PROCESS'])(
+  '%s: a block of ten seconds is killed',
   LONG,
-  async () => {
-    const { jobRunId } = await bildad.begin('PROCESS', 'block');
+  async (code) => {
+    const { jobRunId } = await bildad.begin(code, 'block');
     expect(await bildad.engine.killJob({ id: jobRunId })).toMatchObject({
       reason: 'Killed',
     });
-    await wholeAgain('PROCESS');
+    expect(bildad.engine.findJobProcess({ id: jobRunId })).toBeNull();
+    await wholeAgain(code);
+  },
+);
+
+it(
+  'a thread inside a native call is given up, and keeps its slot until that is over',
+  LONG,
+  async () => {
+    const { jobRunId } = await bildad.begin('THREAD', 'native');
+    const ended = bildad.next('process.ended');
+    expect(await bildad.engine.killJob({ id: jobRunId })).toMatchObject({
+      reason: 'Killed',
+    });
+    expect(bildad.engine.findJobProcess({ id: jobRunId })).not.toBeNull();
+    await ended;
+    await wholeAgain('THREAD');
   },
 );
 

@@ -28,7 +28,7 @@ const isolatedCodes = ({ handlers }: BildadRuntime, kind: HostKind) =>
 
 /** @throws BildadConfigError where a handler is isolated, and the module does not say in what */
 export function checkIsolation({ handlers, settings }: BildadRuntime): void {
-  if (settings.isolation) return;
+  if (settings.isolation || settings.role === 'producer') return;
   for (const code of handlers.codes()) {
     const { className, isolation } = handlers.get(code)!;
     if (isolation !== 'inline')
