@@ -119,30 +119,20 @@ export class IsolatedJobs {
     }
   }
 
-  private async outcomeOf(
+  private outcomeOf(
     end: HostEnd,
     process: JobProcess,
     host: JobHost,
-  ): Promise<Outcome> {
-    switch (end.kind) {
-      case 'completed':
-        return {
-          kind: 'completed',
-          output:
-            end.output === null
-              ? undefined
-              : (JSON.parse(end.output) as unknown),
-        };
-      case 'failed':
-        return { kind: 'failed', error: revived(end.error) };
-      case 'invalidContext':
-        return {
-          kind: 'invalidContext',
-          error: revived(end.error) as Error,
-        };
-      case 'hostDied':
-        return this.charged(process, new JobHostDiedError(host.kind, end.why));
-    }
+  ): Outcome | Promise<Outcome> {
+    if (end.kind === 'hostDied')
+      return this.charged(process, new JobHostDiedError(host.kind, end.why));
+    if (end.kind !== 'completed')
+      return { kind: end.kind, error: revived(end.error) as Error };
+    const { output } = end;
+    return {
+      kind: 'completed',
+      output: output === null ? undefined : (JSON.parse(output) as unknown),
+    };
   }
 
   /**

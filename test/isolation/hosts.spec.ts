@@ -93,9 +93,9 @@ describe.each(['THREAD', 'PROCESS'])('%s', (code) => {
 
   it('a handler enqueues other jobs', async () => {
     const { output } = await bildad.act(code, 'enqueue');
-    expect(
-      await bildad.engine.waitForJob(output as unknown as string),
-    ).toMatchObject({ output: 'done' });
+    expect(await bildad.engine.waitForJob(output as string)).toMatchObject({
+      output: 'done',
+    });
   });
 });
 

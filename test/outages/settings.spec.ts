@@ -28,7 +28,7 @@ async function bootTwo(settings: Record<string, string>): Promise<TestApp> {
   const name = new URL(database.url).pathname.slice(1);
   for (const [setting, value] of Object.entries(settings))
     await database.sql(`ALTER DATABASE ${name} SET ${setting} = '${value}'`);
-  for (const _node of [1, 2])
+  while (apps.length < 2)
     apps.push(
       await bootApp({
         database,

@@ -104,7 +104,7 @@ function instancesOf<T>(
   type: abstract new (...args: any[]) => T,
 ): T[] {
   const found = providersOf(app)
-    .map(({ instance }) => instance as unknown)
+    .map(({ instance }) => instance)
     .filter((instance): instance is T => instance instanceof type);
   return [...new Set(found)];
 }

@@ -29,7 +29,7 @@ export const threads =
       kind: 'thread',
       id,
       gone,
-      send: (order) => worker.postMessage(order),
+      send: (order) => worker.postMessage(order, []),
       usage: () => ({
         cpuMs: Math.round(worker.performance.eventLoopUtilization().active),
         memoryBytes: null,
