@@ -101,6 +101,8 @@ export interface Settings {
   drainMs: number;
   killGraceMs: number;
   isolation: IsolationSettings | undefined;
+  /** Of the engine's own; undefined: as many as it can use. */
+  connections?: number;
 }
 
 export interface IsolationSettings {

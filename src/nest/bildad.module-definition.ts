@@ -11,11 +11,10 @@ import {
   text,
   type BildadModuleExtras,
   type BildadModuleOptions,
-  type Settings,
 } from '../model/settings.js';
 import { checkBackoff } from '../policy/backoff.js';
 import { bildadEntities } from '../store/entities/index.js';
-import { insideHost } from './host/inside.js';
+import { asInside } from './host/inside.js';
 import { BILDAD_RUNTIME, createRuntime } from './runtime.js';
 import { scheduleTicker } from './schedule-timers.js';
 
@@ -57,12 +56,6 @@ export const {
   })
   .build();
 
-/** Inside a host for isolated jobs there is no engine, and jobs can be enqueued. */
-const asHere = (settings: Settings): Settings =>
-  insideHost()
-    ? { ...settings, role: 'producer', tickMs: false, isolation: undefined }
-    : settings;
-
 function runtimeProvider(schema: string, dataSourceName: string): Provider {
   return {
     provide: BILDAD_RUNTIME,
@@ -78,7 +71,7 @@ function runtimeProvider(schema: string, dataSourceName: string): Provider {
       dataSource: DataSource,
       registry: SchedulerRegistry = new SchedulerRegistry(),
     ) => {
-      const settings = asHere(readSettings(options));
+      const settings = asInside(readSettings(options));
       checkBackoff(settings.backoff, 'backoff');
       return createRuntime(
         dataSource,

@@ -48,6 +48,7 @@ export function createRuntime(
   const events = new JobEvents();
   const db = new EnginePool(dataSource, {
     queryTimeoutMs: settings.queryTimeoutMs,
+    most: settings.connections,
     lost: (error) => events.emit('database.lost', { error }),
     back: (awayMs) => events.emit('database.back', { awayMs }),
   });

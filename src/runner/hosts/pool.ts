@@ -2,6 +2,8 @@ import type { JobHost } from './job-host.js';
 
 const FIRST_PAUSE_MS = 1_000;
 const LONGEST_PAUSE_MS = 15_000;
+/** What is killed has ended by then, if it can be. */
+const KILLED_MS = 2_000;
 
 export interface HostPoolOptions {
   /** Hosts at once. */
@@ -75,7 +77,7 @@ export class HostPool {
     else this.offer(host);
   }
 
-  /** Resolves when all have ended: those that do not by themselves, killed after `ms`. */
+  /** Those that do not end within `ms` are killed. A thread inside a native call is not waited for. */
   async close(ms: number): Promise<void> {
     this.closed = true;
     clearTimeout(this.retry);
@@ -84,11 +86,10 @@ export class HostPool {
       this.disarm(host);
       host.close();
     }
-    const late = setTimeout(() => {
-      for (const host of this.all) void host.kill();
-    }, ms);
-    await Promise.all(hosts.map(({ gone }) => gone));
-    clearTimeout(late);
+    const ended = Promise.all(hosts.map(({ gone }) => gone));
+    await inTime(ms, ended);
+    for (const host of this.all) void host.kill();
+    await inTime(KILLED_MS, ended);
   }
 
   private offer(host: JobHost): void {
@@ -183,4 +184,13 @@ export class HostPool {
     clearTimeout(this.alarms.get(host));
     this.alarms.delete(host);
   }
+}
+
+async function inTime(ms: number, work: Promise<unknown>): Promise<void> {
+  let alarm: NodeJS.Timeout | undefined;
+  const late = new Promise<void>((resolve) => {
+    alarm = setTimeout(resolve, ms);
+  });
+  await Promise.race([work, late]);
+  clearTimeout(alarm);
 }

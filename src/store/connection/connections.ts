@@ -32,6 +32,7 @@ export class Connections {
   constructor(
     { Pool, Client, options }: Driver,
     private readonly waitMs: number,
+    private readonly most: number,
   ) {
     const connectMs = Math.min(CONNECT_MS, waitMs);
     const born = (client: PgClient) => this.born(client);
@@ -45,7 +46,7 @@ export class Connections {
     this.pool = new Pool(
       optionsOver(options, {
         Client: EngineClient,
-        max: POOL_SIZE,
+        max: this.most,
         min: 1,
         idleTimeoutMillis: IDLE_MS,
         connectionTimeoutMillis: waitMs,
@@ -61,7 +62,7 @@ export class Connections {
   async take(): Promise<PooledClient> {
     if (this.crowdedUntil && performance.now() > this.crowdedUntil) {
       this.crowdedUntil = 0;
-      this.pool.options.max = POOL_SIZE;
+      this.pool.options.max = this.most;
     }
     for (;;) {
       const client = await this.connect();

@@ -1,6 +1,6 @@
 import { QueryFailedError, type DataSource } from 'typeorm';
 import type { Queryable } from '../tables.js';
-import { Connections } from './connections.js';
+import { Connections, POOL_SIZE } from './connections.js';
 import {
   cancelStatement,
   driverOf,
@@ -28,6 +28,8 @@ const IDLE_IN_TRANSACTION_MS = 300_000;
 export interface EnginePoolOptions {
   /** No statement waits longer for its answer. */
   queryTimeoutMs: number;
+  /** Connections at once. */
+  most?: number | undefined;
   /** The first sign that the database is away. */
   lost?: (error: Error) => void;
   back?: (awayMs: number) => void;
@@ -155,7 +157,8 @@ export class EnginePool implements Queryable {
   }
 
   private get connections(): Connections {
-    return (this.made ??= new Connections(this.driver!, this.queryTimeoutMs));
+    const { queryTimeoutMs, most = POOL_SIZE } = this.options;
+    return (this.made ??= new Connections(this.driver!, queryTimeoutMs, most));
   }
 
   private begin<T>(work: (db: Queryable) => Promise<T>): Promise<T> {
