@@ -12,6 +12,7 @@ export type {
   JobHandlerClass,
 } from './model/job-handler.js';
 export type { HostKind, Isolation } from './model/isolation.js';
+export type { IsolationOptions } from './model/isolation-options.js';
 export type { JsonSchema, JsonValue } from './model/json.js';
 export type { OutcomeKind } from './model/outcome.js';
 export type { JobProcessFacts, JobProgress } from './model/process-facts.js';
@@ -19,7 +20,6 @@ export type {
   BildadModuleExtras,
   BildadModuleOptions,
   BildadRole,
-  IsolationOptions,
 } from './model/settings.js';
 export { JobQueueStatus, JobRunResult, JobRunStatus } from './model/status.js';
 export {

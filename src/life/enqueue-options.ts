@@ -2,7 +2,7 @@ import type { EntityManager } from 'typeorm';
 import type { BackoffData } from '../model/backoff.js';
 import { toMilliseconds, type Duration } from '../model/duration.js';
 import { BildadConfigError } from '../model/errors.js';
-import { refuseUnknown, text, wholeNumber } from '../model/settings.js';
+import { refuseUnknown, text, wholeNumber } from '../model/option-values.js';
 import { checkBackoff } from '../policy/backoff.js';
 import type { JobTemplate } from '../store/entities/index.js';
 import type { NewEntry } from '../store/enqueue.store.js';

@@ -1,6 +1,18 @@
 import type { Backoff } from './backoff.js';
 import { toMilliseconds, type Duration } from './duration.js';
 import { BildadConfigError } from './errors.js';
+import {
+  readIsolation,
+  type IsolationOptions,
+  type IsolationSettings,
+} from './isolation-options.js';
+import {
+  flag,
+  oneOf,
+  refuseUnknown,
+  text,
+  wholeNumber,
+} from './option-values.js';
 
 /** `'producer'` only enqueues, `'worker'` and `'all'` run jobs as well. */
 export type BildadRole = 'all' | 'producer' | 'worker';
@@ -54,27 +66,6 @@ export interface BildadModuleOptions {
   };
 }
 
-/** The threads and processes that isolated handlers run in. */
-export interface IsolationOptions {
-  /**
-   * URL of the module they boot: `new URL('./app.module.js', import.meta.url)`, in CommonJS
-   * `pathToFileURL(require.resolve('./app.module'))`. It is mostly the app's own.
-   */
-  module: URL | string;
-  /** What that module exports the Nest module as: a class, or a dynamic module. Default `'AppModule'`. */
-  export?: string;
-  /** Threads at once; jobs beyond wait for one, and hold their slot meanwhile. Default: `concurrency`. */
-  threads?: number;
-  /** Processes at once. Default: `concurrency`. */
-  processes?: number;
-  /** MiB that one may use: of a thread the JavaScript heap, of a process all its memory. From 64. Default: what Node allows. */
-  memoryLimit?: number;
-  /** One that has run nothing for so long is closed, but for the last of its kind. Default `'5m'`. */
-  idleTimeout?: Duration;
-  /** Connections that each may hold in each of its DataSources. Default 2. */
-  connections?: number;
-}
-
 /** What shapes the module graph, known when the module is declared. */
 export interface BildadModuleExtras {
   /** Default `true`. */
@@ -103,16 +94,6 @@ export interface Settings {
   isolation: IsolationSettings | undefined;
   /** Of the engine's own; undefined: as many as it can use. */
   connections?: number;
-}
-
-export interface IsolationSettings {
-  moduleUrl: string;
-  exportName: string;
-  threads: number;
-  processes: number;
-  memoryLimit: number | undefined;
-  idleMs: number;
-  connections: number;
 }
 
 export const DEFAULT_SCHEMA = 'bildad';
@@ -181,48 +162,6 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
   };
 }
 
-function readIsolation(
-  options: IsolationOptions,
-  concurrency: number,
-): IsolationSettings {
-  refuseUnknown(options, 'isolation.', [
-    'module',
-    'export',
-    'threads',
-    'processes',
-    'memoryLimit',
-    'idleTimeout',
-    'connections',
-  ]);
-  const {
-    module,
-    export: exportName = 'AppModule',
-    threads = concurrency,
-    processes = concurrency,
-    memoryLimit,
-    idleTimeout = '5m',
-    connections = 2,
-  } = options;
-  if (!URL.canParse(String(module)))
-    throw new BildadConfigError(
-      'isolation.module',
-      "the URL of a module, like new URL('./app.module.js', import.meta.url)",
-      module,
-    );
-  return {
-    moduleUrl: String(module),
-    exportName: text(exportName, 'isolation.export'),
-    threads: wholeNumber(threads, 'isolation.threads', 1, 1_000),
-    processes: wholeNumber(processes, 'isolation.processes', 1, 1_000),
-    memoryLimit:
-      memoryLimit === undefined
-        ? undefined
-        : wholeNumber(memoryLimit, 'isolation.memoryLimit', 64, 1_048_576),
-    idleMs: toMilliseconds(idleTimeout, 'isolation.idleTimeout', { min: 10 }),
-    connections: wholeNumber(connections, 'isolation.connections', 1, 100),
-  };
-}
-
 const OPTION_NAMES: readonly (keyof BildadModuleOptions)[] = [
   'name',
   'role',
@@ -253,77 +192,4 @@ export function readSchemaName(schema: unknown): string {
       schema,
     );
   return schema;
-}
-
-export function wholeNumber(
-  value: unknown,
-  field: string,
-  min: number,
-  max: number,
-): number {
-  if (!Number.isInteger(value) || Number(value) < min || Number(value) > max)
-    throw new BildadConfigError(
-      field,
-      `a whole number from ${min} to ${max}`,
-      value,
-    );
-  return Number(value);
-}
-
-export function text(value: unknown, field: string, longest = 200): string {
-  if (
-    typeof value !== 'string' ||
-    value.length === 0 ||
-    value.length > longest ||
-    value.includes('\0') ||
-    !value.isWellFormed()
-  )
-    throw new BildadConfigError(
-      field,
-      `a text of 1 to ${longest} characters without NUL`,
-      value,
-    );
-  return value;
-}
-
-export function flag(value: unknown, field: string): boolean {
-  if (typeof value !== 'boolean')
-    throw new BildadConfigError(field, 'true or false', value);
-  return value;
-}
-
-export function oneOf<T extends string>(
-  value: unknown,
-  field: string,
-  words: readonly T[],
-): T {
-  if (!words.includes(value as T))
-    throw new BildadConfigError(
-      field,
-      `one of ${words.map((word) => `'${word}'`).join(', ')}`,
-      value,
-    );
-  return value as T;
-}
-
-/** Options that are no object, and names that are not among the known ones. `prefix` leads to the names. */
-export function refuseUnknown(
-  value: object,
-  prefix: string,
-  known: readonly string[],
-): void {
-  const given: unknown = value;
-  if (typeof given !== 'object' || given === null || Array.isArray(given))
-    throw new BildadConfigError(
-      prefix.replace(/[.: ]+$/, '') || 'options',
-      'an object',
-      given,
-    );
-  for (const key of Object.keys(value))
-    if (!known.includes(key))
-      throw new BildadConfigError(
-        `${prefix}${key}`,
-        `no such option; known are ${known.join(', ')}`,
-        (value as Record<string, unknown>)[key],
-      );
 }

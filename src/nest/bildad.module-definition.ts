@@ -3,12 +3,11 @@ import { DiscoveryModule } from '@nestjs/core';
 import { SchedulerRegistry } from '@nestjs/schedule';
 import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
 import type { DataSource } from 'typeorm';
+import { flag, text } from '../model/option-values.js';
 import {
   DEFAULT_SCHEMA,
-  flag,
   readSchemaName,
   readSettings,
-  text,
   type BildadModuleExtras,
   type BildadModuleOptions,
 } from '../model/settings.js';

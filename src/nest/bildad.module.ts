@@ -1,6 +1,6 @@
 import { Module, type DynamicModule } from '@nestjs/common';
 import { JobEvents } from '../model/events.js';
-import { refuseUnknown } from '../model/settings.js';
+import { refuseUnknown } from '../model/option-values.js';
 import {
   ASYNC_OPTIONS_TYPE,
   ConfigurableModuleClass,

@@ -1,7 +1,12 @@
 import { toMilliseconds } from '../model/duration.js';
 import { BildadConfigError } from '../model/errors.js';
 import { ISOLATIONS, type Isolation } from '../model/isolation.js';
-import { oneOf, refuseUnknown, text, wholeNumber } from '../model/settings.js';
+import {
+  oneOf,
+  refuseUnknown,
+  text,
+  wholeNumber,
+} from '../model/option-values.js';
 import { checkBackoff } from '../policy/backoff.js';
 import { contextContract, type ContextContract } from '../policy/context.js';
 import type { TemplateDeclaration } from '../store/template.store.js';

@@ -3,7 +3,7 @@ import { ContextIdFactory, DiscoveryService, ModuleRef } from '@nestjs/core';
 import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
 import { BildadConfigError } from '../model/errors.js';
 import type { JobHandler } from '../model/job-handler.js';
-import { text } from '../model/settings.js';
+import { text } from '../model/option-values.js';
 import type { ContextContract } from '../policy/context.js';
 import type { RegisteredHandler } from '../runner/handler-registry.js';
 import type { TemplateDeclaration } from '../store/template.store.js';

@@ -1,5 +1,5 @@
 import { BildadConfigError } from '../model/errors.js';
-import { text } from '../model/settings.js';
+import { text } from '../model/option-values.js';
 
 const LARGEST = 2n ** 63n - 1n;
 

@@ -1,4 +1,4 @@
-import { refuseUnknown, wholeNumber } from '../model/settings.js';
+import { refuseUnknown, wholeNumber } from '../model/option-values.js';
 import {
   ensureConfig,
   readConfig,

@@ -5,8 +5,7 @@ import {
   JobTemplateInUseError,
   JobTemplateNotFoundError,
 } from '../model/errors.js';
-import type { JobProcessFacts } from '../model/process-facts.js';
-import { oneOf } from '../model/settings.js';
+import { oneOf } from '../model/option-values.js';
 import { JobQueueStatus, JobRunResult, JobRunStatus } from '../model/status.js';
 import type { ConfigChanges } from '../store/config.store.js';
 import type {
@@ -158,14 +157,6 @@ export class JobsService extends TroubledJobs {
       where: { status: JobRunStatus.RUNNING },
       order: OLDEST_FIRST,
     });
-  }
-
-  /**
-   * What is known of a run's process, on this node or another; of another what it told with its last heartbeat, five in a
-   * lease. Null where the run is not RUNNING, or has not been for a second on another node. Upstream looks at the live process.
-   */
-  inspectJobProcess(run: Pick<JobRun, 'id'>): Promise<JobProcessFacts | null> {
-    return this.bildad.inspection.of(idOf(run, 'run'));
   }
 
   /** Newest first. */

@@ -1,5 +1,5 @@
 import type { FindManyOptions, Repository } from 'typeorm';
-import { wholeNumber } from '../model/settings.js';
+import { wholeNumber } from '../model/option-values.js';
 
 export interface Page {
   /** From 0. Default 0. */

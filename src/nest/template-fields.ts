@@ -1,5 +1,10 @@
 import { toMilliseconds } from '../model/duration.js';
-import { flag, refuseUnknown, text, wholeNumber } from '../model/settings.js';
+import {
+  flag,
+  refuseUnknown,
+  text,
+  wholeNumber,
+} from '../model/option-values.js';
 import { checkBackoff } from '../policy/backoff.js';
 import { schemaCheck } from '../policy/json-schema.js';
 import type { JobTemplate } from '../store/entities/index.js';

@@ -2,7 +2,8 @@ import { IsNull, Not } from 'typeorm';
 import { toMilliseconds, type Duration } from '../model/duration.js';
 import { JobNotAvailableError } from '../model/errors.js';
 import { isRefusal } from '../store/database-error.js';
-import type { JobQueueEntry } from '../store/entities/index.js';
+import type { JobProcessFacts } from '../model/process-facts.js';
+import type { JobQueueEntry, JobRun } from '../store/entities/index.js';
 import { releaseEntry } from '../store/quarantine.store.js';
 import {
   unrunnableJobs,
@@ -13,9 +14,17 @@ import { currentConfig } from './job-config.js';
 import { listPage, type Page } from './paging.js';
 import type { BildadRuntime } from './runtime.js';
 
-/** The part of `JobsService` about jobs that wait and will not run unless somebody does something. */
+/** The part of `JobsService` about jobs that somebody may have to do something about: they run on, or wait for what will not come. */
 export abstract class TroubledJobs {
   protected abstract readonly bildad: BildadRuntime;
+
+  /**
+   * What is known of a run's process, on this node or another; of another what it told with its last heartbeat, five in a
+   * lease. Null where the run is not RUNNING, or has not been for a second on another node.
+   */
+  inspectJobProcess(run: Pick<JobRun, 'id'>): Promise<JobProcessFacts | null> {
+    return this.bildad.inspection.of(idOf(run, 'run'));
+  }
 
   /**
    * What waits, due for longer than `olderThan` (default `'1m'`), for a template that is inactive or that no living node

@@ -1,7 +1,7 @@
 import type { Backoff } from '../model/backoff.js';
 import { toMilliseconds } from '../model/duration.js';
 import { BildadConfigError } from '../model/errors.js';
-import { refuseUnknown } from '../model/settings.js';
+import { refuseUnknown } from '../model/option-values.js';
 
 const FIRST_DELAY_MS = 1_000;
 const MAX_DELAY_MS = 3_600_000;

@@ -18,7 +18,7 @@ import {
 import { bootHost, type BootedHost } from './boot.js';
 import { HostedProcess } from './hosted-process.js';
 import { enterHost } from './inside.js';
-import { nameSessions } from './sessions.js';
+import { nameSessions } from '../../store/connection/session-names.js';
 
 /** The way to the node. */
 export interface NodeLink {

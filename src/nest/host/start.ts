@@ -1,7 +1,7 @@
 import { Logger } from '@nestjs/common';
 import { BildadConfigError } from '../../model/errors.js';
 import type { HostKind } from '../../model/isolation.js';
-import type { IsolationSettings } from '../../model/settings.js';
+import type { IsolationSettings } from '../../model/isolation-options.js';
 import type { HostPools } from '../../life/isolated.js';
 import { JobHost } from '../../runner/hosts/job-host.js';
 import type { StartHost } from '../../runner/hosts/link.js';

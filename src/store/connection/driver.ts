@@ -34,6 +34,10 @@ export interface PgPool {
   on(event: 'release', heard: (error: unknown, client: PgClient) => void): void;
   readonly totalCount: number;
   readonly idleCount: number;
+  /** Those who have asked for a connection, also in this very turn, when it is idle still. */
+  readonly waitingCount: number;
+  /** All there are, those included that are being made. Not documented, and there since the first versions. */
+  readonly _clients?: PgClient[];
   readonly options: PgOptions;
 }
 

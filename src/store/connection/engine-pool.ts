@@ -15,16 +15,13 @@ import {
 } from './lost.js';
 import { asRunner, type Following } from './following.js';
 import { Outage } from './outage.js';
-import { untilSerial } from './serial.js';
+import { begin, untilSerial } from './serial.js';
 import { Statements } from './statements.js';
 import { Turns } from './turns.js';
 
-/** Transactions of many statements leave connections for the rest. */
+/** Leave connections for the rest. */
 const LONG_TRANSACTIONS = 2;
 const CANCEL_MS = 1_000;
-/** A process that stops in the middle of a transaction must not hold its locks for ever. */
-const IDLE_IN_TRANSACTION_MS = 300_000;
-
 export interface EnginePoolOptions {
   /** No statement waits longer for its answer. */
   queryTimeoutMs: number;
@@ -162,15 +159,12 @@ export class EnginePool implements Queryable {
   }
 
   private begin<T>(work: (db: Queryable) => Promise<T>): Promise<T> {
-    const timeoutMs = Math.ceil(this.queryTimeoutMs * 0.9);
     return this.on('BEGIN', undefined, async (client) => {
       const ask = (sql: string, parameters?: unknown[]) =>
         this.statements.ask(client, sql, parameters);
       let result: T;
       try {
-        await ask(
-          `BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = ${timeoutMs}; SET LOCAL idle_in_transaction_session_timeout = ${IDLE_IN_TRANSACTION_MS}`,
-        );
+        await ask(begin(this.queryTimeoutMs));
         result = await work({ query: ask });
       } catch (error) {
         // What was not committed was not done.

@@ -26,16 +26,24 @@ export class HostPools {
   }
 
   /**
-   * Cuts the idle connections that say nothing within `ms`; and those in use if the database says nothing at all,
-   * not even an error. Who waits for an answer on one gets an error. Never rejects.
+   * Cuts the idle connections that say nothing within `ms`; and those in use, or being made, if the database says nothing
+   * at all, not even an error. Who waits for an answer on one gets an error. Never rejects.
    */
   async cutSilent(ms: number): Promise<void> {
+    const pools = poolsOf(this.dataSource);
     const idle = Promise.allSettled(
-      poolsOf(this.dataSource).flatMap((pool) =>
-        Array.from({ length: pool.idleCount }, () => cutIdle(pool, ms)),
+      pools.flatMap((pool) =>
+        // One more than there are, and the pool would make one.
+        Array.from(
+          { length: Math.max(pool.idleCount - pool.waitingCount, 0) },
+          () => cutIdle(pool, ms),
+        ),
       ),
     );
-    if (await isSilent(this.db, ms)) this.used.forEach(cut);
+    if (await isSilent(this.db, ms)) {
+      this.used.forEach(cut);
+      for (const { _clients } of pools) _clients?.forEach(cut);
+    }
     await idle;
   }
 
