@@ -116,7 +116,7 @@ export class JobHost {
       case 'ready':
         return this.booted.happen(news.codes);
       case 'notReady':
-        return this.booted.happen(revived(news.error) as Error);
+        return this.booted.happen(asError(revived(news.error)));
       case 'turn':
         this.turnedAt = performance.now();
         this.heapBytes = news.heapBytes;
@@ -139,3 +139,7 @@ export class JobHost {
     job?.over.happen(end);
   }
 }
+
+/** A module may throw anything. */
+const asError = (thrown: unknown): Error =>
+  thrown instanceof Error ? thrown : new Error(String(thrown));

@@ -110,6 +110,9 @@ export class HostPool {
   private retire(host: JobHost): void {
     this.forget(host);
     host.close();
+    // Its module may never have done with closing.
+    const late = setTimeout(() => void host.kill(), this.options.bootMs);
+    void host.gone.then(() => clearTimeout(late));
   }
 
   /** As many are made as are waited for. */
@@ -125,14 +128,15 @@ export class HostPool {
 
   /** Never rejects. */
   private async add(): Promise<void> {
-    const host = this.make();
     try {
+      // A system that is out of memory or descriptors throws here.
+      const host = this.make();
       await host.ready;
       this.failures = 0;
       this.offer(host);
     } catch (error) {
       if (this.closed) return;
-      this.options.failed(`starting a ${host.kind} for jobs`, error);
+      this.options.failed('starting a host for jobs', error);
       const pause = FIRST_PAUSE_MS * 2 ** this.failures++;
       this.retry ??= setTimeout(
         () => {
