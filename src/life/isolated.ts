@@ -45,26 +45,46 @@ export class IsolatedJobs {
     kind: HostKind,
     launched?: Launched,
   ): Promise<void> {
-    let host: JobHost;
+    let outcome: Outcome;
     try {
-      if (!this.pools) throw new Error('this engine has no hosts for jobs');
-      host = await this.pools[kind].take(process.signal);
+      let begun = false;
+      const begin: Launched = () => {
+        begun = true;
+        launched?.();
+      };
+      let end = await this.runOnce(process, kind, begin);
+      // It died of an earlier job, as it was handed out: this one gets another host, and one only.
+      if (end.kind === 'hostDied' && !begun)
+        end = await this.runOnce(process, kind, begin);
+      outcome = await this.outcomeOf(end, process, kind);
     } catch (error) {
-      launched?.(error as Error);
-      return process.settle({ kind: 'failed', error });
+      outcome = { kind: 'failed', error };
     }
-    this.hosts.set(process, host);
-    const stopKilling = this.killInTime(process, host);
-    const end = await host.run(this.workFor(process, launched));
-    stopKilling();
-    this.hosts.delete(process);
-    this.pools[kind].release(host);
-    const outcome = await this.outcomeOf(end, process, host);
     if ('error' in outcome) launched?.(outcome.error as Error);
     process.settle(outcome);
   }
 
-  private workFor(process: JobProcess, launched?: Launched): HostedWork {
+  /** @throws the signal's reason, where the process is told to stop before it has a host */
+  private async runOnce(
+    process: JobProcess,
+    kind: HostKind,
+    begin: Launched,
+  ): Promise<HostEnd> {
+    process.throwIfStopping();
+    const pool = this.pools?.[kind];
+    if (!pool) throw new Error('this engine has no hosts for jobs');
+    const host = await pool.take(process.signal);
+    this.hosts.set(process, host);
+    const ending = host.run(this.workFor(process, begin));
+    const stopKilling = this.killInTime(process, host);
+    const end = await ending;
+    stopKilling();
+    this.hosts.delete(process);
+    pool.release(host);
+    return end;
+  }
+
+  private workFor(process: JobProcess, begin: Launched): HostedWork {
     const { run } = process;
     return {
       run,
@@ -73,7 +93,7 @@ export class IsolatedJobs {
           return this.loggerFor(run)[news.level](news.message);
         if (news.news === 'started') {
           this.events.emit('run.started', identityOf(run));
-          return launched?.();
+          return begin();
         }
         const { fraction, message } = news;
         progressed(process, this.events, {
@@ -122,10 +142,10 @@ export class IsolatedJobs {
   private outcomeOf(
     end: HostEnd,
     process: JobProcess,
-    host: JobHost,
+    kind: HostKind,
   ): Outcome | Promise<Outcome> {
     if (end.kind === 'hostDied')
-      return this.charged(process, new JobHostDiedError(host.kind, end.why));
+      return this.charged(process, new JobHostDiedError(kind, end.why));
     if (end.kind !== 'completed')
       return { kind: end.kind, error: revived(end.error) as Error };
     const { output } = end;

@@ -75,7 +75,12 @@ export class BildadLifecycle
 
   async onApplicationBootstrap(): Promise<void> {
     if (!this.ready) return;
-    this.closeHosts = await startHosts(this.bildad);
+    try {
+      this.closeHosts = await startHosts(this.bildad);
+    } catch (error) {
+      await this.bildad.store.db.close(0);
+      throw error;
+    }
     await this.bildad.engine.start();
   }
 

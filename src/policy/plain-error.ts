@@ -1,5 +1,5 @@
 import type { PlainError } from '../model/plain-error.js';
-import { errorRecord, storableOutput } from './storable.js';
+import { attempt, errorRecord, storableOutput } from './storable.js';
 
 const MAX_CAUSES = 5;
 /** What `revived` gives an error anyway. */
@@ -26,7 +26,7 @@ export function plainError(error: unknown, causes = MAX_CAUSES): PlainError {
 
 /** A field that has no JSON form leaves its marker, and the others are as they were. */
 function fieldsOf(error: Error): string {
-  const fields = Object.keys(error)
+  const fields = (attempt(() => Object.keys(error)) ?? [])
     .filter((key) => !KNOWN.has(key))
     .map((key) => {
       const value = attempt(
@@ -39,11 +39,3 @@ function fieldsOf(error: Error): string {
 
 const isError = (error: unknown): error is Error =>
   attempt(() => error instanceof Error) === true;
-
-function attempt<T>(read: () => T): T | undefined {
-  try {
-    return read();
-  } catch {
-    return undefined;
-  }
-}

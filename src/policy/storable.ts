@@ -134,7 +134,8 @@ function clean(text: string, length: number): string {
   return cut.replaceAll('\0', '\uFFFD').toWellFormed();
 }
 
-function attempt<T>(read: () => T): T | undefined {
+/** What cannot be read is undefined. */
+export function attempt<T>(read: () => T): T | undefined {
   try {
     return read();
   } catch {

@@ -91,6 +91,18 @@ describe.each(['THREAD', 'PROCESS'])('%s', (code) => {
     });
   });
 
+  it('what a job goes on telling is not of the next one', async () => {
+    await bildad.act(code, 'chatter');
+    const told: string[] = [];
+    const off = bildad.events.on('run.progress', ({ jobRunId }) =>
+      told.push(jobRunId),
+    );
+    const next = await bildad.act(code, 'breathe');
+    off();
+    expect(next.result).toBe('SUCCEEDED');
+    expect(told).not.toContain(next.id);
+  });
+
   it('a handler enqueues other jobs', async () => {
     const { output } = await bildad.act(code, 'enqueue');
     expect(await bildad.engine.waitForJob(output as string)).toMatchObject({
@@ -106,6 +118,17 @@ it('what the app does by itself, it does once', () => {
       .filter(Boolean),
   );
   expect([...pids]).toEqual([]);
+});
+
+it('a process that dies between two jobs costs the next one nothing', async () => {
+  for (let n = 0; n < 5; n++) {
+    const { pid } = (await bildad.act('PROCESS', 'where')).output as {
+      pid: number;
+    };
+    const next = bildad.act('PROCESS', 'greet');
+    process.kill(pid, 'SIGKILL');
+    expect(await next).toMatchObject({ retry: 0, result: 'SUCCEEDED' });
+  }
 });
 
 it('hosts are no nodes', async () => {

@@ -15,10 +15,10 @@ import {
   type HostOrder,
   type HostSetup,
 } from '../../runner/hosts/messages.js';
+import { nameSessions } from '../../store/connection/session-names.js';
 import { bootHost, type BootedHost } from './boot.js';
 import { HostedProcess } from './hosted-process.js';
 import { enterHost } from './inside.js';
-import { nameSessions } from '../../store/connection/session-names.js';
 
 /** The way to the node. */
 export interface NodeLink {
@@ -81,10 +81,13 @@ class HostedJobs {
     private readonly link: NodeLink,
     private readonly running: AsyncLocalStorage<string>,
   ) {
-    this.events.on('run.started', () => link.send({ news: 'started' }));
-    this.events.on('run.progress', ({ fraction, message }) =>
+    this.events.on('run.started', ({ jobRunId }) =>
+      link.send({ news: 'started', jobRunId }),
+    );
+    this.events.on('run.progress', ({ jobRunId, fraction, message }) =>
       link.send({
         news: 'progress',
+        jobRunId,
         fraction,
         ...(message !== undefined && { message }),
       }),
@@ -135,18 +138,25 @@ class HostedJobs {
         kind: 'failed',
         error: new JobHandlerNotFoundError(templateCode),
       });
-    await carryOut(job, handler, this.events, () => this.logger);
+    await carryOut(job, handler, this.events, ({ jobRunId }) =>
+      this.loggerOf(jobRunId),
+    );
   }
 
-  private readonly logger: ExecutionLogger = {
-    log: (message) => this.log('log', message),
-    warn: (message) => this.log('warn', message),
-    error: (message) => this.log('error', message),
-    debug: (message) => this.log('debug', message),
-  };
-
-  private log(level: keyof ExecutionLogger, message: string): void {
-    void this.link.send({ news: 'log', level, message: String(message) });
+  private loggerOf(jobRunId: string): ExecutionLogger {
+    const at = (level: keyof ExecutionLogger) => (message: string) =>
+      void this.link.send({
+        news: 'log',
+        jobRunId,
+        level,
+        message: String(message),
+      });
+    return {
+      log: at('log'),
+      warn: at('warn'),
+      error: at('error'),
+      debug: at('debug'),
+    };
   }
 }
 

@@ -61,11 +61,6 @@ export class JobHost {
     return this.link.kind;
   }
 
-  /** Thread id or pid. */
-  get id(): number {
-    return this.link.id;
-  }
-
   /** Not to be used again. */
   get worn(): boolean {
     return this.isWorn;
@@ -129,7 +124,9 @@ export class JobHost {
           return this.end({ kind: 'failed', error: news.error });
         return this.strayed(revived(news.error));
       default:
-        this.job?.work.heard(news);
+        // What a job left behind may go on telling when it is over.
+        if (news.jobRunId === this.job?.work.run.jobRunId)
+          this.job.work.heard(news);
     }
   }
 

@@ -34,9 +34,14 @@ export type HostNews =
   /** `codes`: the templates it has isolated handlers for. */
   | { news: 'ready'; codes: string[] }
   | { news: 'notReady'; error: PlainError }
-  | { news: 'started' }
-  | { news: 'progress'; fraction: number; message?: string }
-  | { news: 'log'; level: keyof ExecutionLogger; message: string }
+  | { news: 'started'; jobRunId: string }
+  | { news: 'progress'; jobRunId: string; fraction: number; message?: string }
+  | {
+      news: 'log';
+      jobRunId: string;
+      level: keyof ExecutionLogger;
+      message: string;
+    }
   | { news: 'ended'; end: HostedEnd }
   /** Its event loop turns: once a second while it runs a job. `heapBytes`: of its JavaScript heap. */
   | { news: 'turn'; heapBytes: number }

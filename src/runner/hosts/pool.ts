@@ -31,10 +31,6 @@ export class HostPool {
 
   constructor(private readonly options: HostPoolOptions) {}
 
-  get size(): number {
-    return this.all.size;
-  }
-
   /** Has one ready, and keeps it. @returns the templates it has handlers for @throws why it could not be booted */
   async warm(): Promise<string[]> {
     const host = this.make();
@@ -102,9 +98,14 @@ export class HostPool {
     this.alarms.set(
       host,
       setTimeout(() => {
-        if (this.all.size > 1) this.retire(host);
+        if (this.lasting > 1) this.retire(host);
       }, this.options.idleMs).unref(),
     );
+  }
+
+  /** Those that are not about to end. */
+  private get lasting(): number {
+    return [...this.all].filter(({ worn }) => !worn).length;
   }
 
   private retire(host: JobHost): void {

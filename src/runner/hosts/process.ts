@@ -17,6 +17,16 @@ export type GuardianWords = ProcessUsage | { lastWords: string };
 /** Two debuggers cannot listen on one port. */
 const DEBUGGER = /^--(inspect|debug)/;
 
+/** A handler may have written something else to that descriptor. */
+function wordsOf(line: string): GuardianWords | null {
+  try {
+    const words: unknown = JSON.parse(line);
+    return typeof words === 'object' ? (words as GuardianWords | null) : null;
+  } catch {
+    return null;
+  }
+}
+
 /** @param entry what the process runs */
 export const processes =
   (entry: URL): StartHost =>
@@ -38,9 +48,9 @@ export const processes =
     // It may be gone before anything was read.
     pipe.on('error', () => undefined);
     createInterface(pipe).on('line', (line) => {
-      const told = JSON.parse(line) as GuardianWords;
-      if ('lastWords' in told) lastWords = told.lastWords;
-      else usage = told;
+      const told = wordsOf(line);
+      if (told && 'lastWords' in told) lastWords = told.lastWords;
+      else usage = told ?? usage;
     });
     // That it could not be started; or that it did not get a message, which its end tells as well.
     child.on('error', (error) => {

@@ -34,7 +34,7 @@ export function nameSessions(
   pool.connect = (done?: Done) => {
     if (!done)
       return (connect() as Promise<Client>).then(async (client) => {
-        await rename(client);
+        await rename(client).catch(() => undefined);
         return client;
       });
     return connect((error, client, release) => {
