@@ -69,7 +69,7 @@ export class Heartbeat {
       const held = [...this.mine(), ...this.ahead.held()];
       await this.deferred.write(held.filter(({ deferred }) => deferred));
       if (!this.awaitsLateClaim)
-        await this.deferred.releaseUnheard(this.holds());
+        await this.claims.releaseUnheard(this.holds());
       const { id, leaseMs } = this.node;
       const { lost, stranded } = await renewRuns(
         db,

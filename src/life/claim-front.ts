@@ -4,7 +4,9 @@ import type { ClaimedEntry } from '../store/claim.store.js';
 export type Look = 'whole' | 'affordable' | 'behind';
 
 const DEAR_MS = 50;
-/** Dear looks take a twentieth of the time at the most. */
+/** Ten times what claiming an entry takes, so that a busy machine does not pass for a long way to the first. */
+const CLAIM_MS = 0.5;
+/** What dear looks take beyond their claims is a twentieth of the time at the most. */
 const SPARED = 20;
 
 /**
@@ -28,15 +30,22 @@ export class ClaimFront {
     return this.at;
   }
 
+  /** Entries came back to the queue: the next pass looks for them. */
+  lookBack(): void {
+    this.affordableFrom = -Infinity;
+  }
+
   /** @param from what this claim began behind */
   reached(
     last: ClaimedEntry | null,
     from: ClaimedEntry | null,
     tookMs: number,
+    claimed: number,
   ): void {
+    const lookedMs = tookMs - claimed * CLAIM_MS;
     if (!from)
       this.affordableFrom =
-        tookMs > DEAR_MS ? performance.now() + SPARED * tookMs : -Infinity;
+        lookedMs > DEAR_MS ? performance.now() + SPARED * lookedMs : -Infinity;
     if (last && (!this.at || isBehind(last, this.at))) this.at = last;
   }
 }

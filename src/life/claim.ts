@@ -4,7 +4,7 @@ import {
   JobTemplateInactiveError,
   RunNotActiveError,
 } from '../model/errors.js';
-import type { ClaimedRun } from '../model/facts.js';
+import type { ClaimedRun, RunFacts } from '../model/facts.js';
 import type { NodeState } from '../model/node.js';
 import type { HandlerRegistry } from '../runner/handler-registry.js';
 import { isRefusal } from '../store/database-error.js';
@@ -63,7 +63,8 @@ export class ClaimJobs {
       const { claims, last } = await this.answers.to(
         claimNext(db, tables, this.claimer, codes, limit, { after, deferred }),
       );
-      this.front.reached(last, after, performance.now() - begin);
+      const tookMs = performance.now() - begin;
+      this.front.reached(last, after, tookMs, claims.length);
       return claims;
     } catch (error) {
       if (isRefusal(error)) return this.singly(codes, limit);
@@ -199,6 +200,12 @@ export class ClaimJobs {
     if (runIds.length === 0) return;
     const { db, tables } = this.store;
     await releaseClaims(db, tables, nodeId, runIds);
+    this.front.lookBack();
+  }
+
+  /** What this node claimed without hearing of it. For its heartbeat, after it has written what is held. */
+  async releaseUnheard(held: RunFacts[]): Promise<void> {
+    if (await this.deferred.releaseUnheard(held)) this.front.lookBack();
   }
 
   /** For how long the oldest claim has been waiting for its answer, in ms. */

@@ -58,13 +58,13 @@ export class DeferredRuns {
     this.unheardAt = performance.now();
   }
 
-  /** Gives back what this node claimed without hearing of it. For its heartbeat, after it has written what is held. */
-  async releaseUnheard(held: RunFacts[]): Promise<void> {
+  /** Gives back what this node claimed without hearing of it, once what is held is written. @returns how many */
+  async releaseUnheard(held: RunFacts[]): Promise<number> {
     const { id, leaseMs } = this.node;
-    if (performance.now() - this.unheardAt > 2 * leaseMs) return;
+    if (performance.now() - this.unheardAt > 2 * leaseMs) return 0;
     const { db, tables } = this.store;
     const entryIds = held.map(({ jobQueueEntryId }) => jobQueueEntryId);
-    await releaseUnheard(db, tables, id, leaseMs, entryIds);
+    return releaseUnheard(db, tables, id, leaseMs, entryIds);
   }
 
   /** Ends a run that succeeded. @returns false when it is not to be ended this way: its row is there, or it is not this run's turn */
