@@ -68,8 +68,7 @@ export class Heartbeat {
       const { db, tables } = this.store;
       const held = [...this.mine(), ...this.ahead.held()];
       await this.deferred.write(held.filter(({ deferred }) => deferred));
-      if (!this.awaitsLateClaim)
-        await this.claims.releaseUnheard(this.holds());
+      if (!this.awaitsLateClaim) await this.claims.releaseUnheard(this.holds());
       const { id, leaseMs } = this.node;
       const { lost, stranded } = await renewRuns(
         db,

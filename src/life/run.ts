@@ -11,6 +11,7 @@ import type { ContextContract } from '../policy/context.js';
 import type { HandlerRegistry } from '../runner/handler-registry.js';
 import { JobProcess } from '../runner/job-process.js';
 import type { ProcessRegistry } from '../runner/process-registry.js';
+import type { Strays } from '../runner/strays.js';
 import { ConnectionLostError, isUnknown } from '../store/connection/lost.js';
 import { carryOut, type Launched } from './carry-out.js';
 import { identityOf } from './execution.js';
@@ -32,6 +33,7 @@ export class RunJobs {
     private readonly events: JobEvents,
     private readonly loggerFor: (run: ClaimedRun) => ExecutionLogger,
     private readonly isolated: IsolatedJobs,
+    private readonly strays: Strays,
   ) {
     // One for each outcome that waits for the database to come back.
     setMaxListeners(0, this.giveUp.signal);
@@ -81,7 +83,9 @@ export class RunJobs {
     this.follow(process);
     if (launched) process.decided.whenever(() => launched());
     if (handler.isolation === 'inline')
-      void carryOut(process, handler, this.events, this.loggerFor, launched);
+      void this.strays.around(process, () =>
+        carryOut(process, handler, this.events, this.loggerFor, launched),
+      );
     else void this.isolated.carryOut(process, handler.isolation, launched);
     return true;
   }

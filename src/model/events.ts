@@ -34,6 +34,11 @@ export interface JobEventMap {
   'run.finishLost': [RunEvent & { outcome: OutcomeKind }];
   /** The handler did not stop within the grace period and goes on, its run is closed. */
   'process.abandoned': [RunEvent & { outcome: OutcomeKind }];
+  /**
+   * A promise of an inline handler was rejected, and nobody handled that: its run fails. `late`: the run
+   * had ended before, and stays as it is.
+   */
+  'process.stray': [RunEvent & { error: unknown; late: boolean }];
   /** The handler of an abandoned process ended at last. */
   'process.ended': [RunEvent];
   /** A pass held the guard under this fencing number. */

@@ -81,6 +81,7 @@ export class BildadLifecycle
       await this.bildad.store.db.close(0);
       throw error;
     }
+    this.bildad.strays.listen();
     await this.bildad.engine.start();
   }
 
@@ -96,6 +97,7 @@ export class BildadLifecycle
   /** Not before: what else is being shut down may enqueue to the last. */
   async onApplicationShutdown(): Promise<void> {
     await this.bildad.store.db.close(CLOSE_MS);
+    this.bildad.strays.close();
   }
 
   private checkDataSource(): void {

@@ -21,6 +21,7 @@ import { WakeUps } from '../engine/wake-ups.js';
 import { ClaimJobs } from '../life/claim.js';
 import { DeferredRuns } from '../life/deferred.js';
 import { Enqueue } from '../life/enqueue.js';
+import { identityOf } from '../life/execution.js';
 import { FinishDoor } from '../life/finish.js';
 import { Quarantine } from '../life/quarantine.js';
 import { IsolatedJobs } from '../life/isolated.js';
@@ -33,6 +34,7 @@ import type { Settings } from '../model/settings.js';
 import type { ContextContract } from '../policy/context.js';
 import { HandlerRegistry } from '../runner/handler-registry.js';
 import { ProcessRegistry } from '../runner/process-registry.js';
+import { Strays } from '../runner/strays.js';
 import { EnginePool } from '../store/connection/engine-pool.js';
 import { HostPools } from '../store/connection/host-pools.js';
 import { bildadEntities } from '../store/entities/index.js';
@@ -95,6 +97,11 @@ export function createRuntime(
     settings.killGraceMs,
     settings.maxCrashes,
   );
+  const strays = new Strays((process, error) => {
+    const late = process.isDecided;
+    events.emit('process.stray', { ...identityOf(process.run), error, late });
+    void killer.stop(process, { kind: 'failed', error });
+  });
   const runs = new RunJobs(
     handlers,
     processes,
@@ -102,6 +109,7 @@ export function createRuntime(
     events,
     loggerFor,
     isolated,
+    strays,
   );
 
   const guard = new SingleRunnerGuard(store, settings.name, node);
@@ -207,6 +215,7 @@ export function createRuntime(
     door,
     runs,
     isolated,
+    strays,
     cycle,
     slots,
     killer,

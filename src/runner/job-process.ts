@@ -9,7 +9,7 @@ import { Once } from './once.js';
 /** Why a process is told to stop; it becomes the run's outcome unless noted otherwise. */
 export type StopReason = Extract<
   Outcome,
-  { kind: 'timedOut' | 'killed' | 'cancelled' | 'interrupted' }
+  { kind: 'timedOut' | 'killed' | 'cancelled' | 'interrupted' | 'failed' }
 >;
 
 /**
@@ -151,7 +151,9 @@ export class JobProcess {
     this.controller?.abort(this.abortReason);
   }
 
-  private errorFor({ kind }: StopReason): Error {
+  private errorFor(reason: StopReason): Error {
+    const { kind } = reason;
+    if (kind === 'failed' && reason.error instanceof Error) return reason.error;
     return kind === 'timedOut'
       ? new JobTimeoutError(this.jobRunId, this.run.timeoutMs)
       : new JobKilledError(this.jobRunId, kind);

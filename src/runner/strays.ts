@@ -1,0 +1,49 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
+import type { JobProcess } from './job-process.js';
+
+export type StrayHeard = (process: JobProcess, error: unknown) => void;
+
+const at = new AsyncLocalStorage<{ process: JobProcess; heard: StrayHeard }>();
+let listening = 0;
+
+/**
+ * Rejections that nobody handles end a Node process. Those that come from a handler which runs inline are
+ * told to its engine instead; all others do what they would have done without it.
+ */
+export class Strays {
+  private open = false;
+
+  constructor(private readonly heard: StrayHeard) {}
+
+  listen(): void {
+    if (this.open) return;
+    this.open = true;
+    if (listening++ === 0) process.on('unhandledRejection', attribute);
+  }
+
+  close(): void {
+    if (!this.open) return;
+    this.open = false;
+    if (--listening === 0) process.off('unhandledRejection', attribute);
+  }
+
+  /** Whatever this begins is known to be of that job. */
+  around<T>(job: JobProcess, begin: () => T): T {
+    return at.run({ process: job, heard: this.heard }, begin);
+  }
+}
+
+function attribute(reason: unknown): void {
+  const job = at.getStore();
+  if (job) return job.heard(job.process, reason);
+  // With another listener Node would not have ended either; it says what it was told to say.
+  if (process.listenerCount('unhandledRejection') > 1 || isTolerant()) return;
+  throw reason;
+}
+
+const TOLERANT =
+  /--unhandled-rejections[= ](none|warn|warn-with-error-codes)\b/;
+const isTolerant = () =>
+  TOLERANT.test(
+    [...process.execArgv, process.env.NODE_OPTIONS ?? ''].join(' '),
+  );

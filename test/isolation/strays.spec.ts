@@ -1,0 +1,53 @@
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { actors, type Act } from '../fixtures/isolated.js';
+import { bootApp, type TestApp } from '../support/app.js';
+import { startWorker, type Worker } from '../support/worker.js';
+
+// In a node of its own: the test runner takes every unhandled rejection of its process for a failure.
+
+let bildad: TestApp;
+let node: Worker;
+beforeAll(async () => {
+  bildad = await bootApp({ providers: actors, options: { role: 'producer' } });
+  node = await startWorker(bildad.database.url, {}, 'isolated-node');
+});
+afterAll(async () => {
+  await node.terminate();
+  await bildad.close();
+});
+
+const run = async (act: Act) => {
+  const { jobRunIdentifier } = await bildad.engine.enqueueJob(
+    'INLINE',
+    { act },
+    { maxRetries: 0 },
+  );
+  return bildad.engine.waitForJob(jobRunIdentifier);
+};
+
+it('an unhandled rejection of an inline handler fails its run and no other, and the node lives', async () => {
+  const beside = run('breathe');
+  expect(await run('rejection')).toMatchObject({
+    result: 'FAILED',
+    error: { name: 'RangeError', message: 'rejected, and nobody cared' },
+  });
+  expect((await beside).result).toBe('SUCCEEDED');
+  expect((await run('greet')).result).toBe('SUCCEEDED');
+});
+
+it('one that comes after the end of its run changes nothing of it', async () => {
+  const ended = await run('rejectionLater');
+  await run('breathe');
+  const [after] = await bildad.jobs.listJobRunsForIdentifier(
+    ended.jobRunIdentifier,
+  );
+  expect(after).toMatchObject({ result: 'SUCCEEDED' });
+  expect(node.process.exitCode).toBeNull();
+});
+
+it('one that is of no job ends the process, as it would without us', async () => {
+  const other = await startWorker(bildad.database.url, {}, 'isolated-node');
+  const exit = new Promise((resolve) => other.process.once('exit', resolve));
+  other.process.send('reject');
+  expect(await exit).toBe(1);
+});
