@@ -1,9 +1,11 @@
 import { defineConfig } from 'vitest/config';
 
+// What Nest keeps for a process tells in them: they have one each.
+const ALONE = ['test/migrations/{custom-schema,two-schemas}.spec.ts'];
+
 // Specs import the built package by its own name, so what is tested is what ships.
 export default defineConfig({
   test: {
-    include: ['test/**/*.spec.ts'],
     globalSetup: ['test/support/postgres.setup.ts'],
     setupFiles: ['test/support/leaks.setup.ts'],
     testTimeout: 20_000,
@@ -11,5 +13,18 @@ export default defineConfig({
     // A busy machine may need longer than the default second.
     expect: { poll: { timeout: 10_000 } },
     typecheck: { enabled: false },
+    projects: [
+      {
+        extends: true,
+        // A process for all: importing Nest and TypeORM takes a second.
+        test: {
+          name: 'together',
+          include: ['test/**/*.spec.ts'],
+          exclude: ALONE,
+          isolate: false,
+        },
+      },
+      { extends: true, test: { name: 'alone', include: ALONE } },
+    ],
   },
 });
