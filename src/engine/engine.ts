@@ -11,7 +11,8 @@ import type { Killer } from './killer.js';
 import type { Listener } from './listener.js';
 import type { Membership } from './membership.js';
 import type { Slots } from './slots.js';
-import { everyOffBeat, once, within, type Ticker } from './timers.js';
+import { once, within } from '../runner/deadline.js';
+import { everyOffBeat, type Ticker } from './timers.js';
 import type { WakeUps } from './wake-ups.js';
 
 const SWEEP_MS = 1_000;

@@ -3,7 +3,7 @@ import type { Store } from '../life/store.js';
 import type { JobEvents } from '../model/events.js';
 import type { PgClient } from '../store/connection/driver.js';
 import { isProbe, listen, sendProbe } from '../store/notify.store.js';
-import { once } from './timers.js';
+import { once } from '../runner/deadline.js';
 
 /** A notification takes a millisecond; a server that is this late with it is as good as one that has none. */
 const HEARD_WITHIN_MS = 5_000;

@@ -7,7 +7,7 @@ import type { JobProcess, StopReason } from '../runner/job-process.js';
 import type { ProcessRegistry } from '../runner/process-registry.js';
 import { runningFacts, runsToStop } from '../store/run.store.js';
 import type { ClaimsAhead } from './ahead.js';
-import { LONGEST_TIMER_MS, within } from './timers.js';
+import { LONGEST_TIMER_MS, within } from '../runner/deadline.js';
 
 /** A thread or process that is killed has ended by then, but for a thread inside a native call. */
 const END_MS = 2_000;

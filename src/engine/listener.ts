@@ -5,7 +5,8 @@ import { cut, type PgClient } from '../store/connection/driver.js';
 import { asLost } from '../store/connection/lost.js';
 import { listen, listeningClient, probe } from '../store/notify.store.js';
 import { Hearing } from './hearing.js';
-import { every, once, within } from './timers.js';
+import { once, within } from '../runner/deadline.js';
+import { every } from './timers.js';
 
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 15_000;

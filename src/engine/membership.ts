@@ -15,7 +15,7 @@ import { startPulse, type PulseHost } from './pulse/host.js';
 import { monotonicMs, PulseMemory, trustedUntil } from './pulse/memory.js';
 import type { PulseNews } from './pulse/pulse.js';
 import type { Suspects } from './suspects.js';
-import { once, within } from './timers.js';
+import { once, within } from '../runner/deadline.js';
 
 const LONGEST_TURN_MS = 250;
 const SHORTEST_TURN_MS = 20;

@@ -8,7 +8,7 @@ import type { Claim } from '../store/claim-rows.js';
 import type { JobRun } from '../store/entities/index.js';
 import type { ClaimsAhead } from './ahead.js';
 import type { Suspects } from './suspects.js';
-import { within } from './timers.js';
+import { within } from '../runner/deadline.js';
 
 /** More outcomes than this waiting to be recorded hold up new work: the database, not the memory, sets the pace. */
 const MOST_UNRECORDED = 2_000;

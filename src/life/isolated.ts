@@ -5,6 +5,7 @@ import type { HostKind } from '../model/isolation.js';
 import type { ExecutionLogger } from '../model/job-execution.js';
 import type { Outcome } from '../model/outcome.js';
 import { revived } from '../model/plain-error.js';
+import { once } from '../runner/deadline.js';
 import type { HostEnd, HostedWork, JobHost } from '../runner/hosts/job-host.js';
 import { sessionName } from '../runner/hosts/messages.js';
 import type { HostPool } from '../runner/hosts/pool.js';
@@ -106,7 +107,7 @@ export class IsolatedJobs {
 
   /** Told to stop, the handler has the grace period. @returns how to let it be */
   private killInTime(process: JobProcess, host: JobHost): () => void {
-    let alarm: NodeJS.Timeout | undefined;
+    let disarm = () => {};
     const told = () => {
       const { toldWhy, signal } = process;
       host.tell(
@@ -114,14 +115,14 @@ export class IsolatedJobs {
           ? { order: 'stop', reason: toldWhy }
           : { order: 'fence', why: String(signal.reason) },
       );
-      alarm = setTimeout(() => {
+      disarm = once(this.graceMs, () => {
         void host.kill().then(() => this.cancelStatements(process));
-      }, this.graceMs);
+      });
     };
     if (process.signal.aborted) told();
     else process.signal.addEventListener('abort', told, { once: true });
     return () => {
-      clearTimeout(alarm);
+      disarm();
       process.signal.removeEventListener('abort', told);
     };
   }

@@ -45,6 +45,11 @@ export interface BildadModuleOptions {
    */
   maxCrashes?: number;
   /**
+   * Whether a rejection that an inline handler leaves unhandled fails its run, and the process lives. Default `true`.
+   * It takes an AsyncLocalStorage, which makes promises dearer before Node 24.
+   */
+  attributeRejections?: boolean;
+  /**
    * How long the event loop may be blocked before the process is killed (SIGKILL), so that its jobs run elsewhere;
    * `false`: for ever. At least a second. Time at a debugger's breakpoint does not count. Default `'60s'`.
    */
@@ -88,6 +93,7 @@ export interface Settings {
   maxContextBytes: number;
   queryTimeoutMs: number;
   maxCrashes: number;
+  attributeRejections: boolean;
   maxBlockMs: number | false;
   drainMs: number;
   killGraceMs: number;
@@ -114,6 +120,7 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
     maxContextBytes = 1_048_576,
     queryTimeout = '10s',
     maxCrashes = 3,
+    attributeRejections = true,
     maxEventLoopBlock = '60s',
     isolation,
     shutdown = {},
@@ -147,6 +154,7 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
       max: 24 * 3_600_000,
     }),
     maxCrashes: wholeNumber(maxCrashes, 'maxCrashes', 1, 1_000),
+    attributeRejections: flag(attributeRejections, 'attributeRejections'),
     maxBlockMs:
       maxEventLoopBlock === false
         ? false
@@ -174,6 +182,7 @@ const OPTION_NAMES: readonly (keyof BildadModuleOptions)[] = [
   'maxContextBytes',
   'queryTimeout',
   'maxCrashes',
+  'attributeRejections',
   'maxEventLoopBlock',
   'isolation',
   'shutdown',

@@ -97,7 +97,7 @@ export function createRuntime(
     settings.killGraceMs,
     settings.maxCrashes,
   );
-  const strays = new Strays((process, error) => {
+  const strays = new Strays(settings.attributeRejections, (process, error) => {
     const late = process.isDecided;
     events.emit('process.stray', { ...identityOf(process.run), error, late });
     void killer.stop(process, { kind: 'failed', error });

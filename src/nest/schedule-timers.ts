@@ -1,5 +1,6 @@
 import { SchedulerRegistry } from '@nestjs/schedule';
-import { LONGEST_TIMER_MS, type Ticker } from '../engine/timers.js';
+import type { Ticker } from '../engine/timers.js';
+import { LONGEST_TIMER_MS } from '../runner/deadline.js';
 
 /** Intervals in the registry of `@nestjs/schedule`, named `bildad:<schema>:<engine>:<interval>`, for operators to list. */
 export function scheduleTicker(

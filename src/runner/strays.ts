@@ -13,10 +13,14 @@ let listening = 0;
 export class Strays {
   private open = false;
 
-  constructor(private readonly heard: StrayHeard) {}
+  /** @param attributes false: rejections are none of its business */
+  constructor(
+    private readonly attributes: boolean,
+    private readonly heard: StrayHeard,
+  ) {}
 
   listen(): void {
-    if (this.open) return;
+    if (this.open || !this.attributes) return;
     this.open = true;
     if (listening++ === 0) process.on('unhandledRejection', attribute);
   }
@@ -29,6 +33,8 @@ export class Strays {
 
   /** Whatever this begins is known to be of that job. */
   around<T>(job: JobProcess, begin: () => T): T {
+    // Once it is used, each promise of the process costs more: 2.5 us of 10 for a no-op job on Node 20.
+    if (!this.attributes) return begin();
     return at.run({ process: job, heard: this.heard }, begin);
   }
 }

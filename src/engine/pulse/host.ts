@@ -6,7 +6,7 @@ import {
   plainOptions,
   poolClient,
 } from '../../store/connection/own.js';
-import { once, within } from '../timers.js';
+import { once, within } from '../../runner/deadline.js';
 import type { PulseMemory } from './memory.js';
 import { Pulse, type PulseNews } from './pulse.js';
 import type { ThreadData, ThreadNews, ThreadOrder } from './thread.js';

@@ -1,3 +1,4 @@
+import { within } from '../deadline.js';
 import type { JobHost } from './job-host.js';
 
 const FIRST_PAUSE_MS = 1_000;
@@ -83,9 +84,9 @@ export class HostPool {
       host.close();
     }
     const ended = Promise.all(hosts.map(({ gone }) => gone));
-    await inTime(ms, ended);
+    await within(ms, ended);
     for (const host of this.all) void host.kill();
-    await inTime(KILLED_MS, ended);
+    await within(KILLED_MS, ended);
   }
 
   private offer(host: JobHost): void {
@@ -189,13 +190,4 @@ export class HostPool {
     clearTimeout(this.alarms.get(host));
     this.alarms.delete(host);
   }
-}
-
-async function inTime(ms: number, work: Promise<unknown>): Promise<void> {
-  let alarm: NodeJS.Timeout | undefined;
-  const late = new Promise<void>((resolve) => {
-    alarm = setTimeout(resolve, ms);
-  });
-  await Promise.race([work, late]);
-  clearTimeout(alarm);
 }

@@ -1,0 +1,26 @@
+/** Longer timeouts fire at once in Node. */
+export const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
+/** @returns how to stop it */
+export function once(
+  ms: number,
+  work: () => void,
+  { keepsAlive = true } = {},
+): () => void {
+  const timeout = setTimeout(work, Math.min(ms, LONGEST_TIMER_MS));
+  if (!keepsAlive) timeout.unref();
+  return () => clearTimeout(timeout);
+}
+
+/** Resolves with the work, or when the time is up. Never rejects. */
+export async function within(
+  ms: number,
+  work: Promise<unknown>,
+): Promise<void> {
+  let cancel = () => {};
+  const deadline = new Promise<void>((resolve) => {
+    cancel = once(ms, resolve);
+  });
+  await Promise.race([work.catch(() => undefined), deadline]);
+  cancel();
+}
