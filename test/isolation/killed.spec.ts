@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Act } from '../fixtures/isolated.js';
+import { isAlive } from '../support/alive.js';
 import { bootIsolated, type IsolatedApp } from '../support/isolated.js';
 
 // What does not stop is ended, says what became of it, and leaves nothing behind.
@@ -146,3 +147,12 @@ it(
     expect(runs).toHaveLength(3);
   },
 );
+
+it('what it started ends with it, unless that was detached', LONG, async () => {
+  const told = bildad.next('run.progress');
+  const { jobRunId } = await bildad.begin('PROCESS', 'family');
+  const child = Number((await told).message);
+  expect(isAlive(child)).toBe(true);
+  await bildad.engine.killJob({ id: jobRunId });
+  await expect.poll(() => isAlive(child)).toBe(false);
+});

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
+import { isAlive } from '../support/alive.js';
 import { startWorker } from '../support/worker.js';
 import { actors } from '../fixtures/isolated.js';
 
@@ -9,14 +10,6 @@ beforeAll(async () => {
   bildad = await bootApp({ providers: actors, options: { role: 'producer' } });
 });
 afterAll(() => bildad.close());
-
-const isAlive = (pid: number) => {
-  try {
-    return process.kill(pid, 0);
-  } catch {
-    return false;
-  }
-};
 
 it('a process whose node was killed ends, although a handler blocks it', async () => {
   const node = await startWorker(bildad.database.url, {}, 'isolated-node');

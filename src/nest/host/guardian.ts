@@ -1,6 +1,10 @@
 import { writeSync } from 'node:fs';
 import { workerData } from 'node:worker_threads';
-import { GUARDIAN_FD, type GuardianWords } from '../../runner/hosts/process.js';
+import {
+  GUARDIAN_FD,
+  killGroup,
+  type GuardianWords,
+} from '../../runner/hosts/process.js';
 
 // A thread of a process that hosts jobs: it sees what the main thread cannot while a handler blocks it.
 
@@ -17,7 +21,7 @@ const LOOKS_TOLD = 10;
 const MIB = 1_048_576;
 
 const { parent, memoryLimit } = workerData as GuardianData;
-const end = () => process.kill(process.pid, 'SIGKILL');
+const end = () => killGroup(process.pid);
 
 function tell(words: GuardianWords): void {
   try {

@@ -1,6 +1,7 @@
 import { Worker } from 'node:worker_threads';
 import type { HostLimits } from '../../runner/hosts/link.js';
 import type { HostSetup } from '../../runner/hosts/messages.js';
+import { killGroup } from '../../runner/hosts/process.js';
 import type { GuardianData } from './guardian.js';
 import { serve } from './serve.js';
 
@@ -10,10 +11,10 @@ const { setup, limits } = JSON.parse(process.argv[2]!) as {
   setup: HostSetup;
   limits: HostLimits;
 };
-// Its node decides when it ends: a Ctrl-C reaches both, and the jobs are to be drained.
+// Its node decides when it ends: what stops a service may tell all its processes, and the jobs are to be drained.
 for (const signal of ['SIGINT', 'SIGTERM'] as const)
   process.on(signal, () => undefined);
-process.on('disconnect', () => process.exit(0));
+process.on('disconnect', () => killGroup(process.pid));
 const guardian: GuardianData = {
   parent: process.ppid,
   memoryLimit: limits.memoryLimit,

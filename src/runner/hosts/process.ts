@@ -17,6 +17,18 @@ export type GuardianWords = ProcessUsage | { lastWords: string };
 /** Two debuggers cannot listen on one port. */
 const DEBUGGER = /^--(inspect|debug)/;
 
+/** Windows has none: there what a host started goes on. */
+const HAS_GROUPS = process.platform !== 'win32';
+
+/** Ends a host, and what its handlers started and did not detach from it. */
+export function killGroup(leader: number): void {
+  try {
+    process.kill(HAS_GROUPS ? -leader : leader, 'SIGKILL');
+  } catch {
+    // Nothing is left of it.
+  }
+}
+
 /** A handler may have written something else to that descriptor. */
 function wordsOf(line: string): GuardianWords | null {
   try {
@@ -35,6 +47,8 @@ export const processes =
     const child = fork(entry, [JSON.stringify({ setup, limits })], {
       serialization: 'advanced',
       stdio: ['ignore', 'inherit', 'inherit', 'ipc', 'pipe'],
+      // The leader of a group of its own.
+      detached: HAS_GROUPS,
       execArgv: [
         ...process.execArgv.filter((argument) => !DEBUGGER.test(argument)),
         ...(memoryLimit === undefined
@@ -67,6 +81,7 @@ export const processes =
         );
       // Not 'exit': what it said last may still be under way.
       child.once('close', end);
+      child.once('exit', () => killGroup(child.pid!));
       child.once('error', () => {
         if (child.pid === undefined) end(null, null);
       });
@@ -80,7 +95,8 @@ export const processes =
       },
       usage: () => usage,
       kill: async () => {
-        child.kill('SIGKILL');
+        if (child.pid !== undefined && child.exitCode === null)
+          killGroup(child.pid);
         await gone;
       },
     };
