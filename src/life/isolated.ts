@@ -35,6 +35,11 @@ export class IsolatedJobs {
     this.pools = pools;
   }
 
+  /** The node stops: no host is made for jobs to come. */
+  drain(): void {
+    for (const pool of Object.values(this.pools ?? {})) pool.drain();
+  }
+
   /** The host that a process runs in; undefined where it has none yet, or needs none. */
   hostOf(process: JobProcess): JobHost | undefined {
     return this.hosts.get(process);
@@ -48,6 +53,8 @@ export class IsolatedJobs {
   ): Promise<void> {
     let outcome: Outcome;
     try {
+      // Who waits for its start would wait for another job's end, or for a boot.
+      if (this.pools && !this.pools[kind].hasIdle) launched?.();
       let begun = false;
       const begin: Launched = () => {
         begun = true;
@@ -116,6 +123,10 @@ export class IsolatedJobs {
           : { order: 'fence', why: String(signal.reason) },
       );
       disarm = once(this.graceMs, () => {
+        this.events.emit('process.killed', {
+          ...identityOf(process.run),
+          isolation: host.kind,
+        });
         void host.kill().then(() => this.cancelStatements(process));
       });
     };

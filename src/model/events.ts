@@ -1,4 +1,5 @@
 import type { SchemaVersionError } from './errors.js';
+import type { HostKind } from './isolation.js';
 import type { OutcomeKind } from './outcome.js';
 
 interface RunEvent {
@@ -34,6 +35,8 @@ export interface JobEventMap {
   'run.finishLost': [RunEvent & { outcome: OutcomeKind }];
   /** The handler did not stop within the grace period and goes on, its run is closed. */
   'process.abandoned': [RunEvent & { outcome: OutcomeKind }];
+  /** The handler did not stop within the grace period: its thread or process is ended. */
+  'process.killed': [RunEvent & { isolation: HostKind }];
   /**
    * A promise of an inline handler was rejected, and nobody handled that: its run fails. `late`: the run
    * had ended before, and stays as it is.

@@ -1,6 +1,11 @@
 import { toMilliseconds, type Duration } from './duration.js';
 import { BildadConfigError } from './errors.js';
+import type { HostKind } from './isolation.js';
 import { refuseUnknown, text, wholeNumber } from './option-values.js';
+
+const MOST_MIB = 1_048_576;
+/** Node with Nest and TypeORM takes as much. */
+export const LEAST_PROCESS_MIB = 128;
 
 /** The threads and processes that isolated handlers run in. */
 export interface IsolationOptions {
@@ -15,8 +20,11 @@ export interface IsolationOptions {
   threads?: number;
   /** Processes at once. Default: `concurrency`. */
   processes?: number;
-  /** MiB that one may use: of a thread the JavaScript heap, of a process all its memory. From 64. Default: what Node allows. */
-  memoryLimit?: number;
+  /**
+   * MiB that one may use: of a thread the JavaScript heap, from 64; of a process all its memory, from 128, of which Node and
+   * the app's module take their part. A number is for both. Default: what Node allows.
+   */
+  memoryLimit?: number | Partial<Record<HostKind, number>>;
   /** One that has run nothing for so long is closed, but for the last of its kind. Default `'5m'`. */
   idleTimeout?: Duration;
   /** Connections that each may hold in each of its DataSources. Default 2. */
@@ -28,7 +36,7 @@ export interface IsolationSettings {
   exportName: string;
   threads: number;
   processes: number;
-  memoryLimit: number | undefined;
+  memoryLimit: Partial<Record<HostKind, number>>;
   idleMs: number;
   connections: number;
 }
@@ -67,11 +75,33 @@ export function readIsolation(
     exportName: text(exportName, 'isolation.export'),
     threads: wholeNumber(threads, 'isolation.threads', 1, 1_000),
     processes: wholeNumber(processes, 'isolation.processes', 1, 1_000),
-    memoryLimit:
-      memoryLimit === undefined
-        ? undefined
-        : wholeNumber(memoryLimit, 'isolation.memoryLimit', 64, 1_048_576),
+    memoryLimit: readMemoryLimit(memoryLimit),
     idleMs: toMilliseconds(idleTimeout, 'isolation.idleTimeout', { min: 10 }),
     connections: wholeNumber(connections, 'isolation.connections', 1, 100),
+  };
+}
+
+function readMemoryLimit(
+  limit: IsolationOptions['memoryLimit'],
+): IsolationSettings['memoryLimit'] {
+  if (limit === undefined) return {};
+  if (typeof limit !== 'object') {
+    const both = wholeNumber(limit, 'isolation.memoryLimit', 64, MOST_MIB);
+    return { thread: both, process: both };
+  }
+  refuseUnknown(limit, 'isolation.memoryLimit.', ['thread', 'process']);
+  const { thread, process } = limit;
+  return {
+    ...(thread !== undefined && {
+      thread: wholeNumber(thread, 'isolation.memoryLimit.thread', 64, MOST_MIB),
+    }),
+    ...(process !== undefined && {
+      process: wholeNumber(
+        process,
+        'isolation.memoryLimit.process',
+        LEAST_PROCESS_MIB,
+        MOST_MIB,
+      ),
+    }),
   };
 }

@@ -86,6 +86,7 @@ export class BildadLifecycle
   }
 
   onModuleDestroy(): void {
+    this.bildad.isolated.drain();
     this.bildad.engine.close();
   }
 

@@ -50,6 +50,11 @@ export function logEvents(events: JobEvents): void {
       `${named(run)} ${outcome}, but its handler did not stop: it goes on and keeps its slot`,
     ),
   );
+  events.on('process.killed', ({ isolation, ...run }) =>
+    logger.warn(
+      `${named(run)}: its handler did not stop, and its ${isolation} is ended`,
+    ),
+  );
   events.on('process.stray', ({ error, late, ...run }) =>
     logger.error(
       `${named(run)}: a promise of its handler was rejected with ${nameOf(error)}, and nobody handled that: ${late ? 'its run had ended before' : 'its run fails'}`,

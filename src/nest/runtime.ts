@@ -100,7 +100,8 @@ export function createRuntime(
   const strays = new Strays(settings.attributeRejections, (process, error) => {
     const late = process.isDecided;
     events.emit('process.stray', { ...identityOf(process.run), error, late });
-    void killer.stop(process, { kind: 'failed', error });
+    // No grace period: its handler may be well, and would run beside its own retry.
+    process.stop({ kind: 'failed', error });
   });
   const runs = new RunJobs(
     handlers,

@@ -22,7 +22,9 @@ export abstract class TroubledJobs {
    * What is known of a run's process, on this node or another; of another what it told with its last heartbeat, five in a
    * lease. Null where the run is not RUNNING, or has not been for a second on another node.
    */
-  inspectJobProcess(run: Pick<JobRun, 'id'>): Promise<JobProcessFacts | null> {
+  async inspectJobProcess(
+    run: Pick<JobRun, 'id'>,
+  ): Promise<JobProcessFacts | null> {
     return this.bildad.inspection.of(idOf(run, 'run'));
   }
 

@@ -39,8 +39,18 @@ describe.each<[string, Partial<IsolationOptions>, string]>([
     'isolation.module: expected the URL',
   ],
   ['no thread', { threads: 0 }, 'isolation.threads: expected a whole number'],
+  [
+    'too little memory for a process',
+    { memoryLimit: 64 },
+    'isolation.memoryLimit: expected at least 128 (MiB) for a process',
+  ],
+  [
+    'a limit of nothing',
+    { memoryLimit: { threads: 64 } as never },
+    'isolation.memoryLimit.threads',
+  ],
 ])('%s', (_name, isolation, message) => {
-  it('is refused, with what was expected', async () => {
+  it(`is refused: ${message}`, async () => {
     const boot = bootIsolated(isolation);
     await expect(boot).rejects.toThrow(message);
     await expect(boot).rejects.toMatchObject({

@@ -35,6 +35,21 @@ it('an unhandled rejection of an inline handler fails its run and no other, and 
   expect((await run('greet')).result).toBe('SUCCEEDED');
 });
 
+it('its handler has its time to end: it does not run beside its own retry', async () => {
+  const { jobRunIdentifier } = await bildad.engine.enqueueJob(
+    'INLINE',
+    { act: 'carelessly' },
+    { maxRetries: 1, backoff: { type: 'fixed', delay: 0 } },
+  );
+  await bildad.engine.waitForJob(jobRunIdentifier);
+  const runs = await bildad.jobs.listJobRunsForIdentifier(jobRunIdentifier);
+  expect(runs).toHaveLength(2);
+  for (const { reason, startedAt, endedAt } of runs) {
+    expect(reason).toBe('rejected, and nobody cared');
+    expect(endedAt!.getTime() - startedAt.getTime()).toBeGreaterThan(200);
+  }
+});
+
 it('one that comes after the end of its run changes nothing of it', async () => {
   const ended = await run('rejectionLater');
   await run('breathe');

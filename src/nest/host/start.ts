@@ -1,7 +1,10 @@
 import { Logger } from '@nestjs/common';
 import { BildadConfigError } from '../../model/errors.js';
 import type { HostKind } from '../../model/isolation.js';
-import type { IsolationSettings } from '../../model/isolation-options.js';
+import {
+  LEAST_PROCESS_MIB,
+  type IsolationSettings,
+} from '../../model/isolation-options.js';
 import type { HostPools } from '../../life/isolated.js';
 import { JobHost } from '../../runner/hosts/job-host.js';
 import type { StartHost } from '../../runner/hosts/link.js';
@@ -60,6 +63,13 @@ export async function startHosts(
   const close = async () => {
     await Promise.all(Object.values(pools).map((pool) => pool.close(CLOSE_MS)));
   };
+  const { process: mib = Infinity } = isolation.memoryLimit;
+  if (kinds.includes('process') && mib < LEAST_PROCESS_MIB)
+    throw new BildadConfigError(
+      'isolation.memoryLimit',
+      `at least ${LEAST_PROCESS_MIB} (MiB) for a process`,
+      mib,
+    );
   try {
     await Promise.all(
       kinds.map(async (kind) =>
@@ -104,7 +114,8 @@ function poolOf(
     bootMs: BOOT_MS,
     make: (strayed) =>
       new JobHost(
-        (hear) => entries[kind](setup, { memoryLimit }, hear),
+        (hear) =>
+          entries[kind](setup, { memoryLimit: memoryLimit[kind] }, hear),
         strayed,
       ),
     failed: (doing, error) => events.emit('engine.error', { doing, error }),
@@ -121,7 +132,7 @@ function checkCodes(
     throw new BildadConfigError(
       'isolation.module',
       `${exportName} of ${moduleUrl} to provide the handlers of ${missing.join(', ')}`,
-      `those of ${has.join(', ') || 'nothing'}`,
+      has.length > 0 ? `those of ${has.join(', ')}` : 'none',
     );
 }
 

@@ -28,6 +28,7 @@ export class HostPool {
   private booting = 0;
   private failures = 0;
   private retry: NodeJS.Timeout | undefined;
+  private draining = false;
   private closed = false;
 
   constructor(private readonly options: HostPoolOptions) {}
@@ -43,6 +44,16 @@ export class HostPool {
       this.closed = true;
       throw error;
     }
+  }
+
+  /** Whether one is free now. */
+  get hasIdle(): boolean {
+    return this.idle.length > 0;
+  }
+
+  /** Only what is waited for is booted from now on. */
+  drain(): void {
+    this.draining = true;
   }
 
   /** A host to run one job, as soon as there is one. @throws the signal's reason */
@@ -172,7 +183,8 @@ export class HostPool {
     if (this.closed) return;
     this.grow();
     // The next job is not to wait for a boot.
-    if (this.all.size === 0 && this.retry === undefined) void this.add();
+    if (this.all.size === 0 && this.retry === undefined && !this.draining)
+      void this.add();
   }
 
   private strayed(host: JobHost, error: unknown): void {

@@ -1,0 +1,56 @@
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { bootIsolated, type IsolatedApp } from '../support/isolated.js';
+
+// A job whose host is busy waits in its slot, and holds up nobody else.
+
+let bildad: IsolatedApp;
+
+beforeAll(async () => {
+  bildad = await bootIsolated(
+    { threads: 1 },
+    { shutdown: { drainTimeout: '100ms', killGracePeriod: '100ms' } },
+  );
+});
+afterAll(() => bildad.close());
+
+it('others begin meanwhile, and who started it has its run', async () => {
+  const first = await bildad.begin('THREAD', 'obey');
+  const waiting = await bildad.engine.enqueueAndRunJob('THREAD', {
+    act: 'greet',
+  });
+  expect(bildad.engine.findJobProcess(waiting)).not.toBeNull();
+  const began = performance.now();
+  for (let n = 0; n < 3; n++)
+    await bildad.engine.enqueueJob('THREAD', { act: 'greet' });
+  const other = await bildad.engine.enqueueAndRunJob('PROCESS', {
+    act: 'greet',
+  });
+  await bildad.engine.waitForJob(other.jobRunIdentifier);
+  // Each that waits took a second of the node's.
+  expect(performance.now() - began).toBeLessThan(1_000);
+  await bildad.engine.killJob({ id: first.jobRunId });
+  expect(
+    await bildad.engine.waitForJob(waiting.jobRunIdentifier),
+  ).toMatchObject({ result: 'SUCCEEDED' });
+});
+
+it('one that is killed while it waits is told by its run', async () => {
+  const first = await bildad.begin('THREAD', 'obey');
+  const waiting = await bildad.engine.enqueueAndRunJob(
+    'THREAD',
+    { act: 'greet' },
+    { maxRetries: 0 },
+  );
+  expect(await bildad.engine.killJob(waiting)).toMatchObject({
+    reason: 'Killed',
+  });
+  await bildad.engine.killJob({ id: first.jobRunId });
+});
+
+it('a host that had to be ended is told of, and at shutdown none takes its place', async () => {
+  const killed = bildad.next('process.killed');
+  const { jobRunId } = await bildad.begin('THREAD', 'spin');
+  const closing = bildad.app.close();
+  expect(await killed).toMatchObject({ jobRunId, isolation: 'thread' });
+  await closing;
+});
