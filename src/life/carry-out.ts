@@ -12,13 +12,19 @@ import { isThenable } from './thenable.js';
 /** Told that the handler runs, or why it does not, or that its process is over: the first time counts. */
 export type Launched = (refused?: Error) => void;
 
+export interface CarryOutOptions {
+  launched?: Launched | undefined;
+  /** What the handler is called by. */
+  around?: (process: JobProcess, call: () => unknown) => unknown;
+}
+
 /** Checks the context and calls the handler, here. Settles the process, and never rejects. */
 export async function carryOut(
   process: JobProcess,
   handler: RegisteredHandler<ContextContract>,
   events: JobEvents,
   loggerFor: (run: ClaimedRun) => ExecutionLogger,
-  launched?: Launched,
+  { launched, around }: CarryOutOptions = {},
 ): Promise<void> {
   let checked = false;
   let outcome: Outcome;
@@ -33,10 +39,11 @@ export async function carryOut(
     if (instance instanceof Promise) instance = await instance;
     events.emit('run.started', identityOf(process.run));
     launched?.();
-    const returned: unknown = instance.runJob(
-      context,
-      new Execution(process, events, loggerFor),
-    );
+    const execution = new Execution(process, events, loggerFor);
+    const handlerOf = instance;
+    const returned: unknown = around
+      ? around(process, () => handlerOf.runJob(context, execution))
+      : instance.runJob(context, execution);
     // Waits in any case: a job that ended in this very call would begin the next one inside of itself.
     const promised = isThenable(returned);
     const awaited = await (promised ? returned : undefined);

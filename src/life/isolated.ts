@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { JobHostDiedError } from '../model/errors.js';
 import type { JobEvents } from '../model/events.js';
 import type { ClaimedRun } from '../model/facts.js';
@@ -13,6 +14,7 @@ import type { JobProcess } from '../runner/job-process.js';
 import { cancelSession, chargeCrash } from '../store/host.store.js';
 import type { Launched } from './carry-out.js';
 import { identityOf, progressed } from './execution.js';
+import { patience } from './patience.js';
 import type { Store } from './store.js';
 
 export type HostPools = Record<HostKind, HostPool>;
@@ -21,6 +23,7 @@ export type HostPools = Record<HostKind, HostPool>;
 export class IsolatedJobs {
   private pools: HostPools | undefined;
   private readonly hosts = new Map<JobProcess, JobHost>();
+  private readonly leaving = new AbortController();
 
   constructor(
     private readonly store: Store,
@@ -28,7 +31,10 @@ export class IsolatedJobs {
     private readonly loggerFor: (run: ClaimedRun) => ExecutionLogger,
     private readonly graceMs: number,
     private readonly maxCrashes: number,
-  ) {}
+  ) {
+    // One for each run whose statements are being cancelled.
+    setMaxListeners(0, this.leaving.signal);
+  }
 
   /** Before anything is claimed. */
   use(pools: HostPools): void {
@@ -38,6 +44,11 @@ export class IsolatedJobs {
   /** The node stops: no host is made for jobs to come. */
   drain(): void {
     for (const pool of Object.values(this.pools ?? {})) pool.drain();
+  }
+
+  /** Statements that could not be cancelled so far go on. */
+  leave(): void {
+    this.leaving.abort();
   }
 
   /** The host that a process runs in; undefined where it has none yet, or needs none. */
@@ -141,14 +152,19 @@ export class IsolatedJobs {
   /** The server does not notice that who asked is gone, until it has an answer. Never rejects. */
   private async cancelStatements({ jobRunId }: JobProcess): Promise<void> {
     const { db, tables } = this.store;
-    try {
-      await cancelSession(db, sessionName(tables.schema, jobRunId));
-    } catch (error) {
-      this.events.emit('engine.error', {
-        doing: `cancelling the statements of run ${jobRunId}`,
-        error,
-      });
-    }
+    for (let attempt = 0; ; attempt++)
+      try {
+        await cancelSession(db, sessionName(tables.schema, jobRunId));
+        return;
+      } catch (error) {
+        if (attempt === 0)
+          this.events.emit('engine.error', {
+            doing: `cancelling the statements of run ${jobRunId}`,
+            error,
+          });
+        // They go on while the database is out of reach.
+        if (!(await patience(attempt, this.leaving.signal))) return;
+      }
   }
 
   private outcomeOf(
@@ -182,13 +198,36 @@ export class IsolatedJobs {
     const { maxCrashes } = this;
     let crashes = 1;
     try {
-      crashes = await chargeCrash(db, tables, process.run);
+      // Told to stop meanwhile, it has a reason, and needs no charge.
+      crashes = await unlessAborted(
+        process.signal,
+        chargeCrash(db, tables, process.run),
+      );
     } catch (failed) {
+      if (process.stopping) return { kind: 'failed', error };
       this.events.emit('engine.error', {
         doing: `charging run ${process.jobRunId} with a crash`,
         error: failed,
       });
     }
     return { kind: 'hostDied', error, crashes, maxCrashes };
+  }
+}
+
+/** @throws the signal's reason, when it aborts before the work is done */
+async function unlessAborted<T>(
+  signal: AbortSignal,
+  work: Promise<T>,
+): Promise<T> {
+  signal.throwIfAborted();
+  let leave = () => {};
+  const aborted = new Promise<never>((_resolve, reject) => {
+    leave = () => reject(signal.reason as Error);
+    signal.addEventListener('abort', leave, { once: true });
+  });
+  try {
+    return await Promise.race([work, aborted]);
+  } finally {
+    signal.removeEventListener('abort', leave);
   }
 }

@@ -83,9 +83,10 @@ export class RunJobs {
     this.follow(process);
     if (launched) process.decided.whenever(() => launched());
     if (handler.isolation === 'inline')
-      void this.strays.around(process, () =>
-        carryOut(process, handler, this.events, this.loggerFor, launched),
-      );
+      void carryOut(process, handler, this.events, this.loggerFor, {
+        launched,
+        around: this.around,
+      });
     else void this.isolated.carryOut(process, handler.isolation, launched);
     return true;
   }
@@ -113,6 +114,9 @@ export class RunJobs {
   get backlog(): number {
     return this.unrecorded.size;
   }
+
+  private readonly around = <T>(process: JobProcess, call: () => T): T =>
+    this.strays.around(process, call);
 
   /** Resolves when every outcome known so far has been recorded, or given up. */
   async recorded(): Promise<void> {

@@ -92,13 +92,13 @@ export class BildadLifecycle
 
   async beforeApplicationShutdown(): Promise<void> {
     if (this.ready) await this.bildad.engine.stop();
+    this.bildad.isolated.leave();
     await this.closeHosts();
   }
 
   /** Not before: what else is being shut down may enqueue to the last. */
   async onApplicationShutdown(): Promise<void> {
     await this.bildad.store.db.close(CLOSE_MS);
-    this.bildad.strays.close();
   }
 
   private checkDataSource(): void {

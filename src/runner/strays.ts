@@ -4,15 +4,14 @@ import type { JobProcess } from './job-process.js';
 export type StrayHeard = (process: JobProcess, error: unknown) => void;
 
 const at = new AsyncLocalStorage<{ process: JobProcess; heard: StrayHeard }>();
-let listening = 0;
+/** For good: a handler may outlive its engine. */
+let listening = false;
 
 /**
  * Rejections that nobody handles end a Node process. Those that come from a handler which runs inline are
  * told to its engine instead; all others do what they would have done without it.
  */
 export class Strays {
-  private open = false;
-
   /** @param attributes false: rejections are none of its business */
   constructor(
     private readonly attributes: boolean,
@@ -20,15 +19,10 @@ export class Strays {
   ) {}
 
   listen(): void {
-    if (this.open || !this.attributes) return;
-    this.open = true;
-    if (listening++ === 0) process.on('unhandledRejection', attribute);
-  }
-
-  close(): void {
-    if (!this.open) return;
-    this.open = false;
-    if (--listening === 0) process.off('unhandledRejection', attribute);
+    if (listening || !this.attributes) return;
+    listening = true;
+    // Before a listener that is there for one time only: it is counted then.
+    process.prependListener('unhandledRejection', attribute);
   }
 
   /** Whatever this begins is known to be of that job. */

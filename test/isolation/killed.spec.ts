@@ -119,6 +119,35 @@ it.each<[Act, RegExp]>([
   await wholeAgain('PROCESS');
 });
 
+it.each(['THREAD', 'PROCESS'])(
+  '%s: what its app sends to the node by itself is not for us',
+  LONG,
+  async (code) => {
+    expect((await bildad.act(code, 'babble')).result).toBe('SUCCEEDED');
+    await bildad.act(code, 'breathe');
+    await wholeAgain(code);
+  },
+);
+
+it(
+  'what is written to the guardian by others is not for us',
+  LONG,
+  async () => {
+    expect((await bildad.act('PROCESS', 'scribble')).reason).toMatch(
+      'it ended with exit code 3',
+    );
+  },
+);
+
+it(
+  'its end is seen though somebody it left behind holds its wire',
+  LONG,
+  async () => {
+    expect((await bildad.act('PROCESS', 'lend')).reason).toMatch('exit code 3');
+    await wholeAgain('PROCESS');
+  },
+);
+
 it('a timeout ends it as well', LONG, async () => {
   const entry = await bildad.engine.enqueueJob(
     'THREAD',

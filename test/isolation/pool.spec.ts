@@ -1,4 +1,5 @@
-import { expect, it } from 'vitest';
+import { expect, it, vi } from 'vitest';
+import type { JobHost } from '../../src/runner/hosts/job-host.js';
 import { HostPool } from '../../src/runner/hosts/pool.js';
 
 it('a host that cannot be made is told of and tried again, and who waits can leave', async () => {
@@ -21,3 +22,50 @@ it('a host that cannot be made is told of and tried again, and who waits can lea
   await expect(waiting).rejects.toThrow('enough');
   await pool.close(0);
 });
+
+it('a boot that hangs keeps no job from another host', async () => {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+  try {
+    const told: unknown[] = [];
+    const boots: ((codes: string[]) => void)[] = [];
+    const pool = new HostPool({
+      most: 2,
+      idleMs: 1_000,
+      bootMs: 60_000,
+      make: () =>
+        new FakeHost(
+          new Promise((resolve) => boots.push(resolve)),
+        ) as unknown as JobHost,
+      failed: (doing) => told.push(doing),
+    });
+    const taken = pool.take(new AbortController().signal);
+    expect(boots).toHaveLength(1);
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(told).toEqual(['starting a host for jobs']);
+    expect(boots).toHaveLength(2);
+    boots[1]!([]);
+    expect(await taken).toBeInstanceOf(FakeHost);
+    const closing = pool.close(0);
+    await vi.runAllTimersAsync();
+    await closing;
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
+class FakeHost {
+  readonly kind = 'thread';
+  readonly worn = false;
+  declare private end: (why: string) => void;
+  readonly gone = new Promise<string>((resolve) => {
+    this.end = resolve;
+  });
+
+  constructor(readonly ready: Promise<string[]>) {}
+
+  close(): void {}
+
+  async kill(): Promise<void> {
+    this.end('killed');
+  }
+}

@@ -1,6 +1,6 @@
 import { Worker } from 'node:worker_threads';
 import type { HostLimits } from '../../runner/hosts/link.js';
-import type { HostSetup } from '../../runner/hosts/messages.js';
+import { envelope, type HostSetup } from '../../runner/hosts/messages.js';
 import { killGroup } from '../../runner/hosts/process.js';
 import type { GuardianData } from './guardian.js';
 import { serve } from './serve.js';
@@ -25,7 +25,7 @@ new Worker(new URL('./guardian.js', import.meta.url), {
 await serve(setup, {
   send: (news) =>
     new Promise((resolve) => {
-      if (process.connected) process.send!(news, () => resolve());
+      if (process.connected) process.send!(envelope(news), () => resolve());
       else resolve();
     }),
   hear: (listener) => process.on('message', listener),

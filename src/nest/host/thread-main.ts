@@ -1,5 +1,5 @@
 import { parentPort, workerData, type MessagePort } from 'node:worker_threads';
-import type { HostSetup } from '../../runner/hosts/messages.js';
+import { envelope, type HostSetup } from '../../runner/hosts/messages.js';
 import { serve } from './serve.js';
 
 // What a thread that hosts jobs runs.
@@ -8,7 +8,7 @@ const port = parentPort as MessagePort;
 await serve(workerData as HostSetup, {
   // A thread's messages reach the other side also when it ends right after.
   send: (news) => {
-    port.postMessage(news);
+    port.postMessage(envelope(news));
     return Promise.resolve();
   },
   hear: (listener) => port.on('message', listener),

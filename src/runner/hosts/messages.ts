@@ -48,6 +48,19 @@ export type HostNews =
   /** Thrown where nobody catches, by what a run started; null: by nobody known. The host is not to be used again. */
   | { news: 'stray'; jobRunId: string | null; error: PlainError };
 
+const OURS = 'nestjs-bildad';
+
+/** What goes over the wire: what the app's own code sends by it is not taken for news. */
+export const envelope = (news: HostNews) => ({ [OURS]: news });
+
+/** @returns what hears messages, and tells of what came in an envelope */
+export const opening =
+  (hear: (news: HostNews) => void) =>
+  (message: unknown): void => {
+    if (typeof message === 'object' && message !== null && OURS in message)
+      hear(message[OURS] as HostNews);
+  };
+
 /** What the statements of a run's own connections are known by on the server: at most 61 characters. */
 export const sessionName = (schema: string, jobRunId: string) =>
   `${schema}#${jobRunId}`;

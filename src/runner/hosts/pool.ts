@@ -1,8 +1,10 @@
-import { within } from '../deadline.js';
+import { once, within } from '../deadline.js';
 import type { JobHost } from './job-host.js';
 
 const FIRST_PAUSE_MS = 1_000;
 const LONGEST_PAUSE_MS = 15_000;
+/** A boot takes a second or two. */
+const SLOW_MS = 10_000;
 /** What is killed has ended by then, if it can be. */
 const KILLED_MS = 2_000;
 
@@ -23,7 +25,7 @@ type Waiter = (host: JobHost) => void;
 export class HostPool {
   private readonly all = new Set<JobHost>();
   private readonly idle: JobHost[] = [];
-  private readonly alarms = new Map<JobHost, NodeJS.Timeout>();
+  private readonly alarms = new Map<JobHost, () => void>();
   private readonly waiting = new Set<Waiter>();
   private booting = 0;
   private failures = 0;
@@ -109,9 +111,13 @@ export class HostPool {
     this.idle.push(host);
     this.alarms.set(
       host,
-      setTimeout(() => {
-        if (this.lasting > 1) this.retire(host);
-      }, this.options.idleMs).unref(),
+      once(
+        this.options.idleMs,
+        () => {
+          if (this.lasting > 1) this.retire(host);
+        },
+        { keepsAlive: false },
+      ),
     );
   }
 
@@ -166,12 +172,24 @@ export class HostPool {
     this.all.add(host);
     this.booting++;
     const late = setTimeout(() => void host.kill(), this.options.bootMs);
+    let counted = true;
+    const discount = () => {
+      if (counted) this.booting--;
+      counted = false;
+    };
+    // It may hang. Who waits for it gets another, if there may be one.
+    const slow = setTimeout(() => {
+      discount();
+      this.options.failed('starting a host for jobs', slowBoot());
+      this.grow();
+    }, SLOW_MS);
     const booted = host.ready
       // What could not be booted need not be asked to end.
       .catch(() => void host.kill())
       .finally(() => {
         clearTimeout(late);
-        this.booting--;
+        clearTimeout(slow);
+        discount();
       });
     void Promise.all([booted, host.gone]).then(() => this.replace(host));
     return host;
@@ -199,7 +217,10 @@ export class HostPool {
   }
 
   private disarm(host: JobHost): void {
-    clearTimeout(this.alarms.get(host));
+    this.alarms.get(host)?.();
     this.alarms.delete(host);
   }
 }
+
+const slowBoot = () =>
+  new Error(`it has not booted the module after ${SLOW_MS / 1_000} s`);

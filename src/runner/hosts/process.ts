@@ -1,7 +1,7 @@
 import { fork } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
-import type { HostNews } from './messages.js';
+import { opening } from './messages.js';
 import type { HostLink, StartHost } from './link.js';
 
 /** The descriptor by which the guardian of a process tells what it uses, and why it ends it: a JSON text a line. */
@@ -13,6 +13,9 @@ export interface ProcessUsage {
 }
 
 export type GuardianWords = ProcessUsage | { lastWords: string };
+
+/** What a process said last has come by then. */
+const LAST_WORDS_MS = 500;
 
 /** Two debuggers cannot listen on one port. */
 const DEBUGGER = /^--(inspect|debug)/;
@@ -29,11 +32,20 @@ export function killGroup(leader: number): void {
   }
 }
 
+const isWords = (words: unknown): words is GuardianWords => {
+  const told = words as Record<string, unknown> | null;
+  return (
+    typeof told?.['lastWords'] === 'string' ||
+    (typeof told?.['cpuMs'] === 'number' &&
+      typeof told['memoryBytes'] === 'number')
+  );
+};
+
 /** A handler may have written something else to that descriptor. */
 function wordsOf(line: string): GuardianWords | null {
   try {
     const words: unknown = JSON.parse(line);
-    return typeof words === 'object' ? (words as GuardianWords | null) : null;
+    return isWords(words) ? words : null;
   } catch {
     return null;
   }
@@ -70,7 +82,7 @@ export const processes =
     child.on('error', (error) => {
       lastWords ||= error.message;
     });
-    child.on('message', (news: HostNews) => hear(news));
+    child.on('message', opening(hear));
     const gone = new Promise<string>((resolve) => {
       const end = (code: number | null, signal: string | null) =>
         resolve(
@@ -79,9 +91,12 @@ export const processes =
               ? `it was ended by ${signal}`
               : `it ended with exit code ${code}`),
         );
-      // Not 'exit': what it said last may still be under way.
+      // Not at once: what it said last may still be under way, and is where nobody it left behind holds the wire.
       child.once('close', end);
-      child.once('exit', () => killGroup(child.pid!));
+      child.once('exit', (code, signal) => {
+        killGroup(child.pid!);
+        setTimeout(end, LAST_WORDS_MS, code, signal).unref();
+      });
       child.once('error', () => {
         if (child.pid === undefined) end(null, null);
       });

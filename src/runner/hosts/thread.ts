@@ -1,5 +1,5 @@
 import { Worker } from 'node:worker_threads';
-import type { HostNews } from './messages.js';
+import { opening } from './messages.js';
 import type { HostLimits, HostLink, StartHost } from './link.js';
 
 /** @param entry what the thread runs */
@@ -19,7 +19,7 @@ export const threads =
     worker.on('error', (error) => {
       cause = whyOf(error, limits);
     });
-    worker.on('message', (news: HostNews) => hear(news));
+    worker.on('message', opening(hear));
     const gone = new Promise<string>((resolve) =>
       worker.once('exit', (code) =>
         resolve(cause ?? `it ended with exit code ${code}`),
