@@ -4,10 +4,12 @@ import type { Store } from '../life/store.js';
 import type { NodeState } from '../model/node.js';
 import { reopenOrphans } from '../store/finish.store.js';
 import { takeSweep } from '../store/guard.store.js';
+import { pruneKeys } from '../store/identity.store.js';
 import { pruneNodes } from '../store/node.store.js';
 
 /** Sweeps from one look for what a hand in the database left behind to the next: ten minutes with the default lease. */
 const ORPHANS_EVERY = 40;
+const KEYS_AT_ONCE = 1_000;
 
 /**
  * A look at every entry, for the two things no index tells: runs whose rows were deferred by a node that is
@@ -38,6 +40,7 @@ export class Sweep {
     if (!(await takeSweep(db, tables, this.engineName, leaseMs))) return;
     await this.writeLost(batchSize);
     await pruneNodes(db, tables);
+    while ((await pruneKeys(db, tables, KEYS_AT_ONCE)) === KEYS_AT_ONCE);
     if (this.sweeps++ % ORPHANS_EVERY !== 0) return;
     await this.quarantine.sweep();
     await reopenOrphans(db, tables, batchSize);
