@@ -14,7 +14,9 @@ import type { Store } from './store.js';
 
 /** A key may be locked for as long as somebody's transaction takes: connections are left for the rest. */
 const AT_ONCE = 2;
-const LOCK_WAIT_MS = 500;
+/** Of a query timeout: an answer that comes late is taken for a connection that is lost. */
+const LOCK_WAIT = 1 / 8;
+const LONGEST_LOCK_WAIT_MS = 500;
 /** So many query timeouts long a key may be locked. */
 const PATIENCE = 2;
 const LONGEST_PAUSE_MS = 50;
@@ -60,7 +62,7 @@ export class KeyedInserts {
     const added = outcome === 'added';
     if (!added && identity.throws)
       throw new DuplicateJobError(entry.jobRunIdentifier, identity.key);
-    if (!added) entry.deduplicated = true;
+    entry.deduplicated = !added;
     return { entry, added, written: outcome !== 'taken' };
   }
 
@@ -88,13 +90,16 @@ export class KeyedInserts {
   ) {
     const { db, tables } = this.store;
     const most = PATIENCE * db.queryTimeoutMs;
+    const lockWaitMs = Math.ceil(
+      Math.min(LOCK_WAIT * db.queryTimeoutMs, LONGEST_LOCK_WAIT_MS),
+    );
     const giveUpAt = performance.now() + most;
     for (;;) {
       try {
         return await this.turns.take(() =>
           enqueueKeyed(db, tables, draft, identity, {
             ...patience,
-            lockWaitMs: LOCK_WAIT_MS,
+            lockWaitMs,
           }),
         );
       } catch (error) {

@@ -7,7 +7,6 @@ import type { ContextSource } from '../life/context-source.js';
 import type { BulkOptions, EnqueueOptions } from '../life/enqueue-options.js';
 import { toMilliseconds, type Duration } from '../model/duration.js';
 import {
-  BildadConfigError,
   JobNotAvailableError,
   JobTemplateNotFoundError,
   RunNotActiveError,
@@ -28,6 +27,7 @@ import type {
 } from '../store/entities/index.js';
 import { findEntry, findLastRun, findRuns } from '../store/run.store.js';
 import { findTemplate } from '../store/template.store.js';
+import { refuseKeys, refuseLater, refuseManager } from './enqueue-refusals.js';
 import { identifier, idOf } from './ids.js';
 import { referenceTo } from './job-reference.js';
 import { BILDAD_RUNTIME, type BildadRuntime } from './runtime.js';
@@ -121,6 +121,7 @@ export class JobEngineService {
     options: WithoutManager = {},
   ): Promise<JobRun> {
     refuseManager(options);
+    refuseLater(options);
     this.bildad.claims.checkHandler(referenceTo(job).code);
     const entry = await this.enqueueToStart(job, context, options);
     try {
@@ -358,26 +359,6 @@ export class JobEngineService {
     if (run?.status !== 'RUNNING') throw new RunNotActiveError(id);
     return run;
   }
-}
-
-function refuseManager(options: object): void {
-  if (options && 'manager' in options && options.manager !== undefined)
-    throw new BildadConfigError(
-      'manager',
-      'none: a job can run only when its transaction is committed; use enqueueJob',
-      'an EntityManager',
-    );
-}
-
-/** A name or a key is one job's. */
-function refuseKeys(options: object): void {
-  for (const name of ['jobRunIdentifier', 'unique', 'debounce', 'throttle'])
-    if (options && name in options)
-      throw new BildadConfigError(
-        name,
-        'none for many jobs',
-        (options as Record<string, unknown>)[name],
-      );
 }
 
 const nameOf = ({ id, jobRunIdentifier }: EntryReference): EntryReference => ({

@@ -403,3 +403,13 @@ it('what runs at once runs the job that holds the key', async () => {
     await engine.enqueueAndRunJob(SimpleJob, { say: 2 }, { unique: { key } }),
   ).toMatchObject({ id: run.id, output: 1 });
 });
+
+it.each<[string, EnqueueOptions]>([
+  ['debounce', { debounce: { key: 'x', wait: 1 } }],
+  ['unique.onConflict', { unique: { key: 'x', onConflict: 'keepLatest' } }],
+])('what runs at once takes no %s', async (field, options) => {
+  await expect(
+    bildad.engine.enqueueAndRunJob(SimpleJob, {}, options),
+  ).rejects.toMatchObject({ code: 'BILDAD_CONFIG', field });
+  expect(await queued()).toEqual([]);
+});
