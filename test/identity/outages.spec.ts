@@ -132,3 +132,26 @@ it('a key that a transaction holds for too long is an error that says so', async
     /unique key .* locked by another transaction for more than 2000 ms/,
   );
 });
+
+it('where transactions are serializable by default, callers in the way of each other all get their answers', async () => {
+  await database.sql(
+    `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = serializable', current_database()); END $$`,
+  );
+  const apps = await Promise.all(
+    [1, 2, 3].map(() => bootApp({ providers: [SimpleJob], database })),
+  );
+  const entries = await Promise.all(
+    apps.flatMap(({ engine }) =>
+      Array.from({ length: 20 }, (_none, n) =>
+        engine.enqueueJob(
+          SimpleJob,
+          { say: n },
+          { unique: { key: 'serial', onConflict: 'replace' } },
+        ),
+      ),
+    ),
+  );
+  expect(new Set(entries.map(({ id }) => id)).size).toBe(1);
+  expect(entries.filter(({ deduplicated }) => !deduplicated)).toHaveLength(1);
+  await Promise.all(apps.map(({ close }) => close()));
+});

@@ -1,5 +1,4 @@
 import { once } from 'node:events';
-import { setTimeout as pause } from 'node:timers/promises';
 import type { EnqueueOptions, UniqueOptions } from 'nestjs-bildad';
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import type { KeyedAnswer, KeyedOrder } from '../fixtures/keyed.js';
@@ -218,7 +217,8 @@ it('processes that are killed half-way leave no key that nobody holds, and none 
       forever: true,
     } satisfies KeyedOrder);
   for (const worker of workers) {
-    await pause(20);
+    // It is at it, and is killed in the middle of something else each time.
+    await once(worker.process, 'message');
     await worker.kill();
     const entry = await bildad.engine.enqueueJob('GATED', {}, unique());
     expect((await only()).id).toBe(entry.id);
