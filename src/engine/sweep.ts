@@ -11,7 +11,7 @@ import { pruneNodes } from '../store/node.store.js';
 const ORPHANS_EVERY = 40;
 const KEYS_AT_ONCE = 1_000;
 /** The guard is not to be held for long. */
-const KEY_LOOKS = 50;
+const KEY_LOOKS = 20;
 
 /**
  * A look at every entry, for the two things no index tells: runs whose rows were deferred by a node that is

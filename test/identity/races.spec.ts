@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import type { EnqueueOptions, UniqueOptions } from 'nestjs-bildad';
-import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { KeyedAnswer, KeyedOrder } from '../fixtures/keyed.js';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
@@ -92,118 +92,137 @@ async function start() {
   return GatedJob.arrival();
 }
 
-it("'ignore': one entry, and 63 are told so", async () => {
-  oneJob(await race(() => unique()));
-  expect((await only()).jobContext).toMatchObject({
-    name: expect.stringMatching(/^caller/),
+describe.each(['new', 'held before'])('a key that is %s', (which) => {
+  beforeEach(async () => {
+    if (which === 'new') return;
+    const keys = [
+      unique(),
+      { debounce: { key, wait: 0 } },
+      { throttle: { key, every: 1 } },
+    ];
+    for (const options of keys)
+      for (const code of ['GATED', 'SIMPLE'])
+        await bildad.engine.cancelJob(
+          await bildad.engine.enqueueJob(code, {}, options),
+        );
   });
-});
 
-it("'throw': one entry, and 63 are refused", async () => {
-  const answers = await race(() => unique({ onConflict: 'throw' }));
-  expect(answers.filter((answer) => 'entry' in answer)).toHaveLength(1);
-  expect(
-    answers.filter(
-      (answer) => 'code' in answer && answer.code === 'DUPLICATE_JOB',
-    ),
-  ).toHaveLength(63);
-  await only();
-});
+  it("'ignore': one entry, and 63 are told so", async () => {
+    oneJob(await race(() => unique()));
+    expect((await only()).jobContext).toMatchObject({
+      name: expect.stringMatching(/^caller/),
+    });
+  });
 
-it("'replace': one entry, as the last one of them wants it", async () => {
-  const told = oneJob(
-    await race((n) => ({ ...unique({ onConflict: 'replace' }), priority: n })),
-  );
-  const entry = await only();
-  expect(contextsOf(lastOf(told))).toContainEqual(entry.jobContext);
-  expect(entry.jobContext).toEqual({ name: `caller ${entry.priority}` });
-});
+  it("'throw': one entry, and 63 are refused", async () => {
+    const answers = await race(() => unique({ onConflict: 'throw' }));
+    expect(answers.filter((answer) => 'entry' in answer)).toHaveLength(1);
+    expect(
+      answers.filter(
+        (answer) => 'code' in answer && answer.code === 'DUPLICATE_JOB',
+      ),
+    ).toHaveLength(63);
+    await only();
+  });
 
-it("'replace' while the job is started: what runs is what the last one who replaced it was told", async () => {
-  const first = await bildad.engine.enqueueJob(
-    'GATED',
-    { name: 'first' },
-    unique(),
-  );
-  const racing = race(() => unique({ onConflict: 'replace' }));
-  const running = await start();
-  const answers = (await racing) as Told[];
-  expect(answers.every(({ deduplicated }) => deduplicated)).toBe(true);
-  const replaced = answers.some(({ entry }) => entry.status === 'AVAILABLE');
-  expect(
-    replaced ? contextsOf(lastOf(answers)) : [first.jobContext],
-  ).toContainEqual(running.context);
-  for (const { entry } of answers)
-    if (entry.status === 'RUNNING')
-      expect(entry.jobContext).toEqual(running.context);
-  running.door.open(null);
-  await bildad.engine.waitForJob(first.jobRunIdentifier);
-});
-
-it("'reschedule': one entry, at the time of the last one of them", async () => {
-  const base = Date.now() + 3_600_000;
-  const told = oneJob(
-    await race((n) => ({
-      ...unique({ onConflict: 'reschedule' }),
-      delay: 3_600_000 + n * 60_000,
-    })),
-  );
-  const entry = await only();
-  expect(lastOf(told).map(({ runAt }) => String(runAt))).toContain(
-    entry.runAt.toISOString(),
-  );
-  expect(entry.runAt.getTime()).toBeGreaterThanOrEqual(base - 60_000);
-});
-
-it("'keepLatest' while one is under way: one is kept, the last, and runs when that has ended", async () => {
-  await bildad.engine.enqueueJob('GATED', { name: 'first' }, unique());
-  const running = await start();
-  const told = oneJob(await race(() => unique({ onConflict: 'keepLatest' })));
-  expect(await bildad.jobs.listAllJobsInTheQueue()).toHaveLength(2);
-  expect((await bildad.engine.runJobEngine()).start).toEqual([]);
-  running.door.open(null);
-  await bildad.engine.waitForJob(running.job.jobRunIdentifier);
-  const kept = await start();
-  expect(contextsOf(lastOf(told))).toContainEqual(kept.context);
-  kept.door.open(null);
-  await bildad.engine.waitForJob(kept.job.jobRunIdentifier);
-});
-
-it("until: 'started': whoever is told of a job that waits, it starts after that", async () => {
-  // Each round some are told of a job that waits, while that is being started: then they find a new one.
-  const told: Told[] = [];
-  const started = new Map<string, Date>();
-  for (let round = 0; round < 3; round++) {
-    const racing = race(() => unique({ until: 'started' }), 'SIMPLE');
-    const state = { over: false };
-    void racing.then(() => (state.over = true));
-    while (!state.over) await bildad.engine.runJobEngine();
-    told.push(...((await racing) as Told[]));
-  }
-  await bildad.engine.runJobEngine();
-  await expect.poll(() => bildad.jobs.getNumberOfJobsInTheQueue()).toBe(0);
-  for (const { job_queue_entry_id, started_at } of await bildad.sql(
-    'SELECT job_queue_entry_id::text, started_at FROM bildad.job_runs',
-  ))
-    started.set(job_queue_entry_id, started_at);
-  const waited = told.filter(({ entry }) => entry.status === 'AVAILABLE');
-  expect(waited).toHaveLength(3 * PROCESSES * CALLERS);
-  for (const { entry } of waited)
-    expect(started.get(entry.id)!.getTime()).toBeGreaterThanOrEqual(
-      Date.parse(String(entry.insertedAt)),
+  it("'replace': one entry, as the last one of them wants it", async () => {
+    const told = oneJob(
+      await race((n) => ({
+        ...unique({ onConflict: 'replace' }),
+        priority: n,
+      })),
     );
-  const added = told.filter(({ deduplicated }) => !deduplicated);
-  expect(new Set(added.map(({ entry }) => entry.id)).size).toBe(added.length);
-});
+    const entry = await only();
+    expect(contextsOf(lastOf(told))).toContainEqual(entry.jobContext);
+    expect(entry.jobContext).toEqual({ name: `caller ${entry.priority}` });
+  });
 
-it('debounce: one entry, with the context of the last one of them', async () => {
-  const told = oneJob(await race(() => ({ debounce: { key, wait: '1h' } })));
-  expect(contextsOf(lastOf(told))).toContainEqual((await only()).jobContext);
-});
+  it("'replace' while the job is started: what runs is what the last one who replaced it was told", async () => {
+    const first = await bildad.engine.enqueueJob(
+      'GATED',
+      { name: 'first' },
+      unique(),
+    );
+    const racing = race(() => unique({ onConflict: 'replace' }));
+    const running = await start();
+    const answers = (await racing) as Told[];
+    expect(answers.every(({ deduplicated }) => deduplicated)).toBe(true);
+    const replaced = answers.some(({ entry }) => entry.status === 'AVAILABLE');
+    expect(
+      replaced ? contextsOf(lastOf(answers)) : [first.jobContext],
+    ).toContainEqual(running.context);
+    for (const { entry } of answers)
+      if (entry.status === 'RUNNING')
+        expect(entry.jobContext).toEqual(running.context);
+    running.door.open(null);
+    await bildad.engine.waitForJob(first.jobRunIdentifier);
+  });
 
-it('throttle: one entry', async () => {
-  oneJob(await race(() => ({ throttle: { key, every: '1h' } })));
-  await only();
+  it("'reschedule': one entry, at the time of the last one of them", async () => {
+    const base = Date.now() + 3_600_000;
+    const told = oneJob(
+      await race((n) => ({
+        ...unique({ onConflict: 'reschedule' }),
+        delay: 3_600_000 + n * 60_000,
+      })),
+    );
+    const entry = await only();
+    expect(lastOf(told).map(({ runAt }) => String(runAt))).toContain(
+      entry.runAt.toISOString(),
+    );
+    expect(entry.runAt.getTime()).toBeGreaterThanOrEqual(base - 60_000);
+  });
+
+  it("'keepLatest' while one is under way: one is kept, the last, and runs when that has ended", async () => {
+    await bildad.engine.enqueueJob('GATED', { name: 'first' }, unique());
+    const running = await start();
+    const told = oneJob(await race(() => unique({ onConflict: 'keepLatest' })));
+    expect(await bildad.jobs.listAllJobsInTheQueue()).toHaveLength(2);
+    expect((await bildad.engine.runJobEngine()).start).toEqual([]);
+    running.door.open(null);
+    await bildad.engine.waitForJob(running.job.jobRunIdentifier);
+    const kept = await start();
+    expect(contextsOf(lastOf(told))).toContainEqual(kept.context);
+    kept.door.open(null);
+    await bildad.engine.waitForJob(kept.job.jobRunIdentifier);
+  });
+
+  it("until: 'started': whoever is told of a job that waits, it starts after that", async () => {
+    // Each round some are told of a job that waits, while that is being started: then they find a new one.
+    const told: Told[] = [];
+    const started = new Map<string, Date>();
+    for (let round = 0; round < 3; round++) {
+      const racing = race(() => unique({ until: 'started' }), 'SIMPLE');
+      const state = { over: false };
+      void racing.then(() => (state.over = true));
+      while (!state.over) await bildad.engine.runJobEngine();
+      told.push(...((await racing) as Told[]));
+    }
+    await bildad.engine.runJobEngine();
+    await expect.poll(() => bildad.jobs.getNumberOfJobsInTheQueue()).toBe(0);
+    for (const { job_queue_entry_id, started_at } of await bildad.sql(
+      'SELECT job_queue_entry_id::text, started_at FROM bildad.job_runs',
+    ))
+      started.set(job_queue_entry_id, started_at);
+    const waited = told.filter(({ entry }) => entry.status === 'AVAILABLE');
+    expect(waited).toHaveLength(3 * PROCESSES * CALLERS);
+    for (const { entry } of waited)
+      expect(started.get(entry.id)!.getTime()).toBeGreaterThanOrEqual(
+        Date.parse(String(entry.insertedAt)),
+      );
+    const added = told.filter(({ deduplicated }) => !deduplicated);
+    expect(new Set(added.map(({ entry }) => entry.id)).size).toBe(added.length);
+  });
+
+  it('debounce: one entry, with the context of the last one of them', async () => {
+    const told = oneJob(await race(() => ({ debounce: { key, wait: '1h' } })));
+    expect(contextsOf(lastOf(told))).toContainEqual((await only()).jobContext);
+  });
+
+  it('throttle: one entry', async () => {
+    oneJob(await race(() => ({ throttle: { key, every: '1h' } })));
+    await only();
+  });
 });
 
 it('processes that are killed half-way leave no key that nobody holds, and none that two jobs hold', async () => {
