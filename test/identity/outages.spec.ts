@@ -153,5 +153,5 @@ it('where transactions are serializable by default, callers in the way of each o
   );
   expect(new Set(entries.map(({ id }) => id)).size).toBe(1);
   expect(entries.filter(({ deduplicated }) => !deduplicated)).toHaveLength(1);
-  await Promise.all(apps.map(({ close }) => close()));
+  await Promise.all(apps.map((app) => app.close()));
 });
