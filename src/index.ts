@@ -1,9 +1,17 @@
 export type { JobEngineResults } from './engine/cycle.js';
 export type { JobOutcome } from './engine/slots.js';
-export type { EnqueueOptions } from './life/enqueue-options.js';
+export type { EntryReference } from './life/bulk-insert.js';
+export type { BulkOptions, EnqueueOptions } from './life/enqueue-options.js';
 export type { Backoff, BackoffData, BackoffFunction } from './model/backoff.js';
 export type { Duration } from './model/duration.js';
+export * from './model/enqueue-errors.js';
 export * from './model/errors.js';
+export type {
+  DebounceOptions,
+  ThrottleOptions,
+  UniqueConflict,
+  UniqueOptions,
+} from './model/identity.js';
 export { JobEvents, type EntryFate, type JobEventMap } from './model/events.js';
 export type { JobExecution } from './model/job-execution.js';
 export type {

@@ -5,6 +5,7 @@ import type { JobEvents } from '../model/events.js';
 import type { NodeState } from '../model/node.js';
 import { countOutcomes } from '../policy/counts.js';
 import { promoteScheduled } from '../store/enqueue.store.js';
+import { advanceKeys } from '../store/identity.store.js';
 import { expiredFacts, findRuns, type LostRun } from '../store/run.store.js';
 import type { UnrunnableAlarm } from './alarm.js';
 import type { SingleRunnerGuard } from './guard.js';
@@ -181,6 +182,9 @@ export class EngineCycle {
   /** All that is due by now, so that priority decides among them. */
   private async makeDue(): Promise<void> {
     const { db, tables } = this.store;
+    while (
+      (await advanceKeys(db, tables, PROMOTED_AT_ONCE)) === PROMOTED_AT_ONCE
+    );
     let promoted: number;
     do
       promoted = await this.quarantine.around(() =>

@@ -4,10 +4,14 @@ import type { Store } from '../life/store.js';
 import type { NodeState } from '../model/node.js';
 import { reopenOrphans } from '../store/finish.store.js';
 import { takeSweep } from '../store/guard.store.js';
+import { pruneKeys } from '../store/identity.store.js';
 import { pruneNodes } from '../store/node.store.js';
 
 /** Sweeps from one look for what a hand in the database left behind to the next: ten minutes with the default lease. */
 const ORPHANS_EVERY = 40;
+const KEYS_AT_ONCE = 1_000;
+/** The guard is not to be held for long. */
+const KEY_LOOKS = 20;
 
 /**
  * A look at every entry, for the two things no index tells: runs whose rows were deferred by a node that is
@@ -38,9 +42,16 @@ export class Sweep {
     if (!(await takeSweep(db, tables, this.engineName, leaseMs))) return;
     await this.writeLost(batchSize);
     await pruneNodes(db, tables);
+    await this.pruneKeys();
     if (this.sweeps++ % ORPHANS_EVERY !== 0) return;
     await this.quarantine.sweep();
     await reopenOrphans(db, tables, batchSize);
+  }
+
+  private async pruneKeys(): Promise<void> {
+    const { db, tables } = this.store;
+    for (let look = 0; look < KEY_LOOKS; look++)
+      if ((await pruneKeys(db, tables, KEYS_AT_ONCE)) < KEYS_AT_ONCE) return;
   }
 
   private async writeLost(batchSize: number): Promise<void> {

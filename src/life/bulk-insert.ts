@@ -2,38 +2,53 @@ import type { ContextContract } from '../policy/context.js';
 import { insertEntries, type NewEntry } from '../store/enqueue.store.js';
 import type { JobQueueEntry } from '../store/entities/index.js';
 import type { Queryable, Tables } from '../store/tables.js';
+import type { ContextSource } from './context-source.js';
 import { encodedBatches, type EncodedContext } from './encode-contexts.js';
 import type { EntryDefaults } from './enqueue-options.js';
 import { newIdentifier } from './identifier.js';
 
+/** What names a job in the queue. */
+export type EntryReference = Pick<JobQueueEntry, 'id' | 'jobRunIdentifier'>;
+
 /** The second is sent as soon as the first is answered, before its entries are made of the answer. */
 const BATCHES_UNDER_WAY = 2;
 
+export interface CheckedBatches extends AsyncIterable<EncodedContext[]> {
+  /** Lets go of what the contexts are read from. */
+  close(): Promise<void>;
+}
+
 /**
- * The first batch is checked before a transaction begins, the others while those before them are inserted; but
- * all of them before where a validator may wait for a connection that the transactions hold.
+ * The first batch is checked before a transaction begins, the others while those before them are inserted; but all of an
+ * array before where a validator may wait for a connection that the transactions hold. What is read bit by bit is not
+ * kept for that.
  */
 export async function checkedBatches(
   contract: ContextContract,
-  contexts: readonly unknown[],
+  contexts: ContextSource,
   maxContextBytes: number,
-): Promise<AsyncIterable<EncodedContext[]>> {
+): Promise<CheckedBatches> {
   const batches = encodedBatches(contract, contexts, maxContextBytes);
+  const whole = !contract.selfContained && Array.isArray(contexts);
   const checked: EncodedContext[][] = [];
-  do {
-    const next = await batches.next();
-    if (next.done) break;
-    checked.push(next.value);
-  } while (!contract.selfContained);
-  return (async function* () {
-    yield* checked;
-    yield* batches;
-  })();
+  const first = await batches.next();
+  if (!first.done) checked.push(first.value);
+  if (whole) for await (const batch of batches) checked.push(batch);
+  return {
+    async *[Symbol.asyncIterator]() {
+      while (checked.length > 0) yield checked.shift()!;
+      yield* batches;
+    },
+    close: async () => void (await batches.return()),
+  };
 }
 
 /** What one transaction puts in, batch by batch. */
-export class BulkInsert {
-  readonly entries: JobQueueEntry[] = [];
+export class BulkInsert<Told extends EntryReference> {
+  /** In the order of the contexts. */
+  readonly told: Told[] = [];
+  /** Whether one of them may start now. */
+  due = false;
   /** It stands for all of them where nobody knows whether they were committed. */
   first: NewEntry | undefined;
 
@@ -41,6 +56,8 @@ export class BulkInsert {
     private readonly tables: Tables,
     private readonly defaults: EntryDefaults,
     private readonly batches: AsyncIterable<EncodedContext[]>,
+    /** What the caller is to be told of an entry: of many that are read bit by bit, not their contexts. */
+    private readonly asTold: (entry: JobQueueEntry) => Told,
   ) {}
 
   /** @param refuse throws why an entry was left out */
@@ -56,8 +73,11 @@ export class BulkInsert {
       }));
       this.first ??= drafts[0];
       const entries = await insertEntries(db, this.tables, drafts);
-      for (const [index, entry] of entries.entries())
-        this.entries.push(entry ?? (await refuse(db, drafts[index]!)));
+      for (const [index, inserted] of entries.entries()) {
+        const entry = inserted ?? (await refuse(db, drafts[index]!));
+        this.due ||= !entry.scheduled;
+        this.told.push(this.asTold(entry));
+      }
     };
     const underWay: Promise<void>[] = [];
     try {

@@ -1,5 +1,5 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import { EnqueueOutcomeUnknownError } from '../model/errors.js';
+import { EnqueueOutcomeUnknownError } from '../model/enqueue-errors.js';
 import { isDataError } from '../store/database-error.js';
 import {
   findInserted,
@@ -99,8 +99,9 @@ export class DoubtfulInserts {
     );
   }
 
-  private async insist<T>(
-    { jobRunIdentifier }: NewEntry,
+  /** Attempts until one is answered. @throws EnqueueOutcomeUnknownError when the database cannot be asked in time */
+  async insist<T>(
+    { jobRunIdentifier }: Pick<NewEntry, 'jobRunIdentifier'>,
     attempt: () => Promise<T>,
   ): Promise<T> {
     const { db } = this.store;

@@ -2,6 +2,11 @@ import type { EntityManager } from 'typeorm';
 import type { BackoffData } from '../model/backoff.js';
 import { toMilliseconds, type Duration } from '../model/duration.js';
 import { BildadConfigError } from '../model/errors.js';
+import type {
+  DebounceOptions,
+  ThrottleOptions,
+  UniqueOptions,
+} from '../model/identity.js';
 import { refuseUnknown, text, wholeNumber } from '../model/option-values.js';
 import { checkBackoff } from '../policy/backoff.js';
 import type { JobTemplate } from '../store/entities/index.js';
@@ -25,9 +30,21 @@ export interface EnqueueOptions {
   maxRetries?: number;
   /** Default: the template's, else the module's. */
   backoff?: BackoffData;
+  /** One job at a time under this key: docs/identity.md. At most one of `unique`, `debounce` and `throttle`. */
+  unique?: UniqueOptions;
+  /** One job for all calls until there is none for a while. */
+  debounce?: DebounceOptions;
+  /** One job per time at the most; the calls in between add none. */
+  throttle?: ThrottleOptions;
   /** The transaction to enqueue in: rolled back, there is no entry. */
   manager?: EntityManager;
 }
+
+/** What can be said of many jobs at once: a name or a key is one job's. */
+export type BulkOptions = Omit<
+  EnqueueOptions,
+  'jobRunIdentifier' | 'unique' | 'debounce' | 'throttle'
+>;
 
 const NAMES: readonly (keyof EnqueueOptions)[] = [
   'jobRunIdentifier',
@@ -38,6 +55,9 @@ const NAMES: readonly (keyof EnqueueOptions)[] = [
   'timeoutInMinutes',
   'maxRetries',
   'backoff',
+  'unique',
+  'debounce',
+  'throttle',
   'manager',
 ];
 const PRIORITY_LIMIT = 1_000_000;

@@ -1,4 +1,3 @@
-import { DuplicateJobError } from '../model/errors.js';
 import type { JobEvents } from '../model/events.js';
 import { encodeContext } from '../policy/context.js';
 import {
@@ -9,11 +8,23 @@ import { isConflict, isDataError } from '../store/database-error.js';
 import { insertEntries, type NewEntry } from '../store/enqueue.store.js';
 import type { JobQueueEntry } from '../store/entities/index.js';
 import type { Queryable } from '../store/tables.js';
-import { BulkInsert, checkedBatches } from './bulk-insert.js';
-import { entryFields, type EnqueueOptions } from './enqueue-options.js';
+import {
+  BulkInsert,
+  checkedBatches,
+  type EntryReference,
+} from './bulk-insert.js';
+import { checkSource, type ContextSource } from './context-source.js';
+import {
+  entryFields,
+  type BulkOptions,
+  type EnqueueOptions,
+} from './enqueue-options.js';
 import { DoubtfulInserts } from './doubtful-inserts.js';
+import { KeyedInserts } from './enqueue-keyed.js';
 import { Gather } from './gather.js';
 import type { Due } from './due.js';
+import { identityOf, type Identity } from './identity-options.js';
+import { LeftOut } from './left-out.js';
 import type { Store } from './store.js';
 import type { JobReference, Templates } from './templates.js';
 
@@ -37,6 +48,8 @@ export class Enqueue {
   });
 
   private readonly doubtful: DoubtfulInserts;
+  private readonly keyed: KeyedInserts;
+  private readonly leftOut: LeftOut;
 
   constructor(
     private readonly store: Store,
@@ -46,6 +59,8 @@ export class Enqueue {
     private readonly maxContextBytes: number,
   ) {
     this.doubtful = new DoubtfulInserts(store);
+    this.leftOut = new LeftOut(templates);
+    this.keyed = new KeyedInserts(store, this.doubtful);
   }
 
   async one(
@@ -59,6 +74,7 @@ export class Enqueue {
       options.manager,
     );
     const fields = entryFields(template, options);
+    const identity = identityOf(options);
     const { json, value } = await encodeContext(
       contract,
       context,
@@ -70,6 +86,8 @@ export class Enqueue {
       context: value,
       retryOfJobRunId: retryOfJobRunId ?? null,
     };
+    if (identity)
+      return this.underKey(job.code, draft, identity, options, wakeHere);
     if (options.manager) {
       // A caller's own transaction is never mixed with others.
       const entry = await this.own(options.manager, job.code, draft);
@@ -84,34 +102,65 @@ export class Enqueue {
     return entry;
   }
 
-  /** All or none of them, in the order of the contexts. */
-  async many(
+  /** All or none of them, in the order of the contexts. What is no array is read as it is inserted. */
+  async many<Told extends EntryReference>(
     job: JobReference,
-    contexts: readonly unknown[],
-    options: Omit<EnqueueOptions, 'jobRunIdentifier'> = {},
-  ): Promise<JobQueueEntry[]> {
-    const { template, contract } = await this.templates.resolve(
-      job,
-      options.manager,
-    );
+    contexts: ContextSource,
+    options: BulkOptions,
+    asTold: (entry: JobQueueEntry) => Told,
+  ): Promise<Told[]> {
+    checkSource(contexts);
+    const { manager } = options;
+    const { template, contract } = await this.templates.resolve(job, manager);
     const defaults = entryFields(template, options);
-    if (contexts.length === 0) return [];
+    if (Array.isArray(contexts) && contexts.length === 0) return [];
+    const batches = await checkedBatches(
+      contract,
+      contexts,
+      this.maxContextBytes,
+    );
     const inserts = new BulkInsert(
       this.store.tables,
       defaults,
-      await checkedBatches(contract, contexts, this.maxContextBytes),
+      batches,
+      asTold,
     );
     const insert = (db: Queryable) =>
-      inserts.into(db, (db, draft) => this.refuse(db, job.code, draft));
-    // In a caller's transaction this is a savepoint.
-    await (options.manager?.transaction(insert) ??
-      this.committed(insert, inserts));
-    const { entries } = inserts;
-    if (!options.manager) this.tell(job.code, entries);
-    if (entries.some(({ scheduled }) => !scheduled))
-      if (options.manager) this.due.after(options.manager);
+      inserts.into(db, (db, draft) => this.leftOut.refuse(db, job.code, draft));
+    try {
+      // In a caller's transaction this is a savepoint.
+      await (manager?.transaction(insert) ?? this.committed(insert, inserts));
+    } finally {
+      await batches.close();
+    }
+    if (!manager) this.tell(job.code, inserts.told);
+    if (inserts.due)
+      if (manager) this.due.after(manager);
       else this.due.now();
-    return entries;
+    return inserts.told;
+  }
+
+  private async underKey(
+    code: string,
+    draft: NewEntry,
+    identity: Identity,
+    { manager }: EnqueueOptions,
+    wakeHere: boolean,
+  ): Promise<JobQueueEntry> {
+    const keyed = await this.keyed.insert(
+      draft,
+      identity,
+      (draft) => this.leftOut.anew(code, draft, manager),
+      manager,
+    );
+    if (!keyed)
+      return this.leftOut.refuse(manager ?? this.store.db, code, draft);
+    const { entry, added, written } = keyed;
+    if (added && !manager) this.tell(code, [entry]);
+    if (!written || entry.scheduled) return entry;
+    if (manager) this.due.after(manager);
+    else this.due.now({ here: wakeHere, others: true });
+    return entry;
   }
 
   /** Once, also where the connection is lost meanwhile. */
@@ -138,7 +187,7 @@ export class Enqueue {
 
   private async committed(
     insert: (db: Queryable) => Promise<void>,
-    inserts: BulkInsert,
+    inserts: Pick<BulkInsert<EntryReference>, 'first'>,
   ): Promise<void> {
     const sentAt = performance.now();
     try {
@@ -157,32 +206,19 @@ export class Enqueue {
     draft: NewEntry,
   ): Promise<JobQueueEntry> {
     const [entry] = await insertEntries(db, this.store.tables, [draft]);
-    return entry ?? this.refuse(db, code, draft);
+    return entry ?? this.leftOut.refuse(db, code, draft);
   }
 
   /** A generated identifier is nobody else's: then the template was made anew since it was read. */
   private async again(code: string, draft: NewEntry): Promise<JobQueueEntry> {
     const { db } = this.store;
-    if (draft.named) return this.refuse(db, code, draft);
-    this.templates.forget(code);
-    const { template } = await this.templates.resolve({ code });
-    const anew = { ...draft, jobTemplateId: template.id };
+    if (draft.named) return this.leftOut.refuse(db, code, draft);
+    const anew = await this.leftOut.anew(code, draft);
     const { entry } = await this.insert(anew);
-    return entry ?? this.refuse(db, code, anew);
+    return entry ?? this.leftOut.refuse(db, code, anew);
   }
 
-  /** Why it was left out: the template inactive or deleted since it was read, else the identifier taken. */
-  private async refuse(
-    db: Queryable,
-    code: string,
-    { jobRunIdentifier }: NewEntry,
-  ): Promise<never> {
-    this.templates.forget(code);
-    await this.templates.resolve({ code }, db);
-    throw new DuplicateJobError(jobRunIdentifier);
-  }
-
-  private tell(templateCode: string, entries: JobQueueEntry[]): void {
+  private tell(templateCode: string, entries: EntryReference[]): void {
     for (const { id, jobRunIdentifier } of entries)
       this.events.emit('entry.enqueued', {
         jobQueueEntryId: id,

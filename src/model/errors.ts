@@ -131,34 +131,6 @@ export class JobHandlerNotFoundError extends BildadError {
   }
 }
 
-/** The identifier names a job that is queued, or that ran and is in the history. */
-export class DuplicateJobError extends BildadError {
-  readonly code = 'DUPLICATE_JOB';
-
-  constructor(readonly jobRunIdentifier: string) {
-    super(`a job "${jobRunIdentifier}" is queued or has run already`);
-  }
-}
-
-/**
- * The connection was lost while a job was being added, and the database could not be asked in time whether it was.
- * Enqueueing it again under this identifier makes one job of both.
- */
-export class EnqueueOutcomeUnknownError extends BildadError {
-  readonly code = 'ENQUEUE_OUTCOME_UNKNOWN';
-
-  constructor(
-    /** Of the first job, where there are many: all of them were added, or none. */
-    readonly jobRunIdentifier: string,
-    options?: ErrorOptions,
-  ) {
-    super(
-      `nobody knows whether job "${jobRunIdentifier}" was added: the connection was lost meanwhile, and the database did not come back in time`,
-      options,
-    );
-  }
-}
-
 /** The entry cannot be claimed: it is running, or gone, or was claimed by somebody else just now. */
 export class JobNotAvailableError extends BildadError {
   readonly code = 'JOB_NOT_AVAILABLE';

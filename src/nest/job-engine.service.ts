@@ -2,10 +2,11 @@ import { Inject, Injectable } from '@nestjs/common';
 import type { JobEngineResults } from '../engine/cycle.js';
 import type { JobOutcome } from '../engine/slots.js';
 import { waitForFinalRun } from '../engine/wait.js';
-import type { EnqueueOptions } from '../life/enqueue-options.js';
+import type { EntryReference } from '../life/bulk-insert.js';
+import type { ContextSource } from '../life/context-source.js';
+import type { BulkOptions, EnqueueOptions } from '../life/enqueue-options.js';
 import { toMilliseconds, type Duration } from '../model/duration.js';
 import {
-  BildadConfigError,
   JobNotAvailableError,
   JobTemplateNotFoundError,
   RunNotActiveError,
@@ -26,6 +27,7 @@ import type {
 } from '../store/entities/index.js';
 import { findEntry, findLastRun, findRuns } from '../store/run.store.js';
 import { findTemplate } from '../store/template.store.js';
+import { refuseKeys, refuseLater, refuseManager } from './enqueue-refusals.js';
 import { identifier, idOf } from './ids.js';
 import { referenceTo } from './job-reference.js';
 import { BILDAD_RUNTIME, type BildadRuntime } from './runtime.js';
@@ -50,6 +52,7 @@ export class JobEngineService {
   /**
    * Adds a job to the queue. The engine starts it by priority (lower first), then age.
    * Upstream: `enqueue_job`; the context is validated here too, not only when it runs.
+   * @returns the entry; of another job, and `deduplicated`, where that one holds the key that the options name
    * @throws InvalidJobContextError with the violations, DuplicateJobError, JobTemplateNotFoundError,
    *   JobTemplateInactiveError, BildadConfigError for a wrong option; nothing is enqueued then
    */
@@ -62,21 +65,30 @@ export class JobEngineService {
   }
 
   /**
-   * Adds many jobs of one kind, all or none, in the order of their contexts.
+   * Adds many jobs of one kind, all or none, in the order of their contexts. What is no array is read as it is inserted,
+   * some 2,000 contexts at a time, in a transaction that is open as long as that takes; entries are then told by name only.
    * @throws as `enqueueJob`; the paths of violations begin with the context's index
    */
-  async enqueueJobs<J extends Job>(
+  enqueueJobs<J extends Job>(
     job: J,
     contexts: readonly JobContext<J>[],
-    options: Omit<EnqueueOptions, 'jobRunIdentifier'> = {},
-  ): Promise<JobQueueEntry[]> {
-    if (options && 'jobRunIdentifier' in options)
-      throw new BildadConfigError(
-        'jobRunIdentifier',
-        'none for many jobs',
-        options.jobRunIdentifier,
-      );
-    return this.bildad.enqueue.many(referenceTo(job), contexts, options);
+    options?: BulkOptions,
+  ): Promise<JobQueueEntry[]>;
+  enqueueJobs<J extends Job>(
+    job: J,
+    contexts: Iterable<JobContext<J>> | AsyncIterable<JobContext<J>>,
+    options?: BulkOptions,
+  ): Promise<EntryReference[]>;
+  async enqueueJobs(
+    job: Job,
+    contexts: ContextSource,
+    options: BulkOptions = {},
+  ): Promise<EntryReference[]> {
+    refuseKeys(options);
+    const { enqueue } = this.bildad;
+    return Array.isArray(contexts)
+      ? enqueue.many(referenceTo(job), contexts, options, (entry) => entry)
+      : enqueue.many(referenceTo(job), contexts, options, nameOf);
   }
 
   /**
@@ -109,6 +121,7 @@ export class JobEngineService {
     options: WithoutManager = {},
   ): Promise<JobRun> {
     refuseManager(options);
+    refuseLater(options);
     this.bildad.claims.checkHandler(referenceTo(job).code);
     const entry = await this.enqueueToStart(job, context, options);
     try {
@@ -348,11 +361,7 @@ export class JobEngineService {
   }
 }
 
-function refuseManager(options: object): void {
-  if (options && 'manager' in options && options.manager !== undefined)
-    throw new BildadConfigError(
-      'manager',
-      'none: a job can run only when its transaction is committed; use enqueueJob',
-      'an EntityManager',
-    );
-}
+const nameOf = ({ id, jobRunIdentifier }: EntryReference): EntryReference => ({
+  id,
+  jobRunIdentifier,
+});

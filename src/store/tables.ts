@@ -6,6 +6,8 @@ export interface Tables {
   entries: string;
   runs: string;
   nodes: string;
+  /** What jobs were enqueued under, and which of them hold it. */
+  keys: string;
   /** The sequence of the runs' ids. */
   runIds: string;
   versions: string;
@@ -17,6 +19,10 @@ export interface Tables {
   end: string;
   endDeferred: string;
   enqueue: string;
+  enqueueKeyed: string;
+  keyFreeAt: string;
+  advanceKeys: string;
+  pruneKeys: string;
 }
 
 export function tablesOf(schema: string): Tables {
@@ -28,6 +34,7 @@ export function tablesOf(schema: string): Tables {
     entries: named('job_queue_entries'),
     runs: named('job_runs'),
     nodes: named('job_nodes'),
+    keys: named('job_keys'),
     runIds: named('job_runs_id_seq'),
     versions: named('schema_versions'),
     pick: named('pick_job_queue_entries'),
@@ -36,6 +43,10 @@ export function tablesOf(schema: string): Tables {
     end: named('end_job_runs'),
     endDeferred: named('end_deferred_job_runs'),
     enqueue: named('enqueue_jobs'),
+    enqueueKeyed: named('enqueue_keyed_job'),
+    keyFreeAt: named('job_key_free_at'),
+    advanceKeys: named('advance_job_keys'),
+    pruneKeys: named('prune_job_keys'),
   };
 }
 

@@ -29,6 +29,14 @@ const COMPILES = {
     delay: '5m', timeout: 5000, maxRetries: 0, backoff: { type: 'fixed', delay: '1s' }, manager });`,
   'a moment and minutes': `await engine.enqueueJob(SendEmailJob, email, { runAt: new Date(), timeoutInMinutes: 5 });`,
   'many contexts': `const entries = await engine.enqueueJobs(SendEmailJob, [email, email]); entries[0]?.id.length;`,
+  'many contexts that are read bit by bit': `async function* read() { yield email; }
+    const told = await engine.enqueueJobs(SendEmailJob, read()); const id: string = told[0]!.id;
+    await engine.enqueueJobs(SendEmailJob, new Set([email]), { manager, delay: '1m' }); id.length;`,
+  keys: `const entry = await engine.enqueueJob(SendEmailJob, email, { unique: { key: 'x', until: 'started', within: '1h',
+      onConflict: 'keepLatest' } }); const d: boolean = entry.deduplicated; d;
+    await engine.enqueueJob(SendEmailJob, email, { debounce: { key: 'x', wait: '1s', maxWait: '1m' } });
+    await engine.enqueueJob(SendEmailJob, email, { throttle: { key: 'x', every: 5000 } });
+    if (entry.status === 'DONE') entry.currentJobRunId?.length;`,
   'triggering the engine': `const { jobQueueEntry, jobEngineResults } =
     await engine.enqueueJobAndTriggerEngine(SendEmailJob, email, { priority: 1 });
     const n: number = engine.getCounts(jobEngineResults.start).okCount; jobQueueEntry.jobRunIdentifier;`,
@@ -72,6 +80,22 @@ const DOES_NOT_COMPILE: Record<string, [text: string, complaint: RegExp]> = {
   'an identifier for many': [
     `await engine.enqueueJobs(SendEmailJob, [email], { jobRunIdentifier: 'x' });`,
     /'jobRunIdentifier' does not exist/,
+  ],
+  'a key for many': [
+    `await engine.enqueueJobs(SendEmailJob, [email], { unique: { key: 'x' } });`,
+    /'unique' does not exist/,
+  ],
+  'a wrong one of many that are read bit by bit': [
+    `async function* read() { yield { to: 'x' }; } await engine.enqueueJobs(SendEmailJob, read());`,
+    /'subject' is missing/,
+  ],
+  'a conflict that is none': [
+    `await engine.enqueueJob(SendEmailJob, email, { unique: { key: 'x', onConflict: 'wait' } });`,
+    /"wait"/,
+  ],
+  'a key without its name': [
+    `await engine.enqueueJob(SendEmailJob, email, { throttle: { every: '1s' } });`,
+    /'key' is missing/,
   ],
   'a missing property when triggering': [
     `await engine.enqueueJobAndTriggerEngine(SendEmailJob, { to: 'x' });`,

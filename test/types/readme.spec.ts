@@ -19,3 +19,22 @@ it("the README's example and the calls below it", async () => {
     readme: [],
   });
 });
+
+it('the examples of docs/identity.md', async () => {
+  const [example, ...calls] = [
+    ...(
+      await readFile(new URL('../../docs/identity.md', import.meta.url), 'utf8')
+    ).matchAll(/```ts\n([\s\S]*?)```/g),
+  ].map(([, code]) => code!);
+  const text = `
+    import { createReadStream } from 'node:fs';
+    import { createInterface } from 'node:readline';
+    import type { DataSource } from 'typeorm';
+    import { DuplicateJobError } from 'nestjs-bildad';
+    ${example}
+    export async function calls(engine: JobEngineService, documentId: string, dataSource: DataSource) {
+      ${calls.join('\n')}
+    }`;
+  expect(calls.length).toBeGreaterThan(3);
+  expect(complaints({ identity: text })).toEqual({ identity: [] });
+});

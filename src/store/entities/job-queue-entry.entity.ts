@@ -19,6 +19,13 @@ export class JobQueueEntry {
   @Column({ type: 'text', default: 'AVAILABLE' })
   status!: JobQueueStatus;
 
+  /**
+   * No column: whether `enqueueJob` added nothing, because this job holds the key that was asked for. If it has left the
+   * queue, its `status` is DONE here, and what is no more known of it is
+   * as the call asked.
+   */
+  declare deduplicated: boolean;
+
   /** Lower runs first. */
   @Column({ type: 'integer', default: 5 })
   priority!: number;
@@ -81,3 +88,6 @@ export class JobQueueEntry {
   @Column({ name: 'updated_at', ...DB_TIME })
   updatedAt!: Date;
 }
+
+// Not in each entry: most were not asked for under a key.
+JobQueueEntry.prototype.deduplicated = false;

@@ -9,6 +9,7 @@ import { nodes } from './004-nodes/index.js';
 import { quarantine } from './005-quarantine/index.js';
 import { claimClock } from './006-claim-clock.js';
 import { processes } from './007-processes.js';
+import { identity } from './008-identity/index.js';
 import { applyStep, installedVersion, migrationLock } from './apply.js';
 import type { MigrationStep } from './step.js';
 
@@ -20,6 +21,7 @@ export const STEPS: readonly MigrationStep[] = [
   quarantine,
   claimClock,
   processes,
+  identity,
 ];
 
 /** The version of the tables that this package works with. */

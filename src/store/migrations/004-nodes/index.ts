@@ -43,7 +43,7 @@ export const nodes: MigrationStep = {
 };
 
 /** Roles that could use a table before can use the new one: GRANT ... ON ALL TABLES named those of its day only. */
-const grantAsOn = (known: string, fresh: string) => `DO $grant$
+export const grantAsOn = (known: string, fresh: string) => `DO $grant$
   DECLARE given record;
   BEGIN
     FOR given IN

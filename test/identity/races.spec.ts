@@ -1,0 +1,245 @@
+import { once } from 'node:events';
+import type { EnqueueOptions, UniqueOptions } from 'nestjs-bildad';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import type { KeyedAnswer, KeyedOrder } from '../fixtures/keyed.js';
+import { bootApp, type TestApp } from '../support/app.js';
+import { GatedJob, SimpleJob } from '../support/handlers.js';
+import { startWorker, type Worker } from '../support/worker.js';
+
+// 64 callers in eight processes at once, on one key.
+
+const PROCESSES = 8;
+const CALLERS = 8;
+
+let bildad: TestApp;
+let workers: Worker[];
+let key = '';
+let keys = 0;
+beforeAll(async () => {
+  bildad = await bootApp({ providers: [GatedJob, SimpleJob] });
+  workers = await Promise.all(
+    Array.from({ length: PROCESSES }, () =>
+      startWorker(bildad.database.url, {}, 'keyed'),
+    ),
+  );
+}, 90_000);
+beforeEach(async () => {
+  key = `raced ${keys++}`;
+  await bildad.sql('DELETE FROM bildad.job_queue_entries');
+});
+afterAll(async () => {
+  await Promise.all(workers.map((worker) => worker.kill()));
+  await bildad.close();
+});
+
+type Told = Extract<KeyedAnswer, { entry: unknown }>;
+
+/** What each of the 64 was told. They are numbered in their contexts. */
+async function race(
+  optionsOf: (n: number) => EnqueueOptions,
+  code = 'GATED',
+): Promise<KeyedAnswer[]> {
+  const answers = await Promise.all(
+    workers.map(async ({ process }, which) => {
+      const numbers = Array.from(
+        { length: CALLERS },
+        (_none, caller) => which * CALLERS + caller,
+      );
+      const answer = once(process, 'message') as Promise<[KeyedAnswer[]]>;
+      process.send({
+        code,
+        contexts: numbers.map((n) => ({ name: `caller ${n}` })),
+        options: numbers.map(optionsOf),
+      } satisfies KeyedOrder);
+      return (await answer)[0];
+    }),
+  );
+  return answers.flat();
+}
+
+const unique = (terms: Omit<UniqueOptions, 'key'> = {}) => ({
+  unique: { key, ...terms },
+});
+
+/** Of answers that all are entries of one job, one of which added it. */
+function oneJob(answers: KeyedAnswer[]): Told[] {
+  const told = answers.filter((answer): answer is Told => 'entry' in answer);
+  expect(told).toHaveLength(PROCESSES * CALLERS);
+  expect(new Set(told.map(({ entry }) => entry.id)).size).toBe(1);
+  expect(told.filter(({ deduplicated }) => !deduplicated)).toHaveLength(1);
+  return told;
+}
+
+/** The last of those that changed what they were told of: of those in the same millisecond, any of them. */
+function lastOf(told: Told[]) {
+  const changed = told
+    .map(({ entry }) => entry)
+    .filter(({ status }) => status === 'AVAILABLE');
+  const at = changed.map(({ updatedAt }) => String(updatedAt)).toSorted();
+  return changed.filter(({ updatedAt }) => String(updatedAt) === at.at(-1));
+}
+const contextsOf = (entries: Told['entry'][]) =>
+  entries.map(({ jobContext }) => jobContext);
+
+async function only() {
+  const entries = await bildad.jobs.listAllJobsInTheQueue();
+  expect(entries).toHaveLength(1);
+  return entries[0]!;
+}
+
+async function start() {
+  await bildad.engine.runJobEngine();
+  return GatedJob.arrival();
+}
+
+describe.each(['new', 'held before'])('a key that is %s', (which) => {
+  beforeEach(async () => {
+    if (which === 'new') return;
+    const keys = [
+      unique(),
+      { debounce: { key, wait: 0 } },
+      { throttle: { key, every: 1 } },
+    ];
+    for (const options of keys)
+      for (const code of ['GATED', 'SIMPLE'])
+        await bildad.engine.cancelJob(
+          await bildad.engine.enqueueJob(code, {}, options),
+        );
+  });
+
+  it("'ignore': one entry, and 63 are told so", async () => {
+    oneJob(await race(() => unique()));
+    expect((await only()).jobContext).toMatchObject({
+      name: expect.stringMatching(/^caller/),
+    });
+  });
+
+  it("'throw': one entry, and 63 are refused", async () => {
+    const answers = await race(() => unique({ onConflict: 'throw' }));
+    expect(answers.filter((answer) => 'entry' in answer)).toHaveLength(1);
+    expect(
+      answers.filter(
+        (answer) => 'code' in answer && answer.code === 'DUPLICATE_JOB',
+      ),
+    ).toHaveLength(63);
+    await only();
+  });
+
+  it("'replace': one entry, as the last one of them wants it", async () => {
+    const told = oneJob(
+      await race((n) => ({
+        ...unique({ onConflict: 'replace' }),
+        priority: n,
+      })),
+    );
+    const entry = await only();
+    expect(contextsOf(lastOf(told))).toContainEqual(entry.jobContext);
+    expect(entry.jobContext).toEqual({ name: `caller ${entry.priority}` });
+  });
+
+  it("'replace' while the job is started: what runs is what the last one who replaced it was told", async () => {
+    const first = await bildad.engine.enqueueJob(
+      'GATED',
+      { name: 'first' },
+      unique(),
+    );
+    const racing = race(() => unique({ onConflict: 'replace' }));
+    const running = await start();
+    const answers = (await racing) as Told[];
+    expect(answers.every(({ deduplicated }) => deduplicated)).toBe(true);
+    const replaced = answers.some(({ entry }) => entry.status === 'AVAILABLE');
+    expect(
+      replaced ? contextsOf(lastOf(answers)) : [first.jobContext],
+    ).toContainEqual(running.context);
+    for (const { entry } of answers)
+      if (entry.status === 'RUNNING')
+        expect(entry.jobContext).toEqual(running.context);
+    running.door.open(null);
+    await bildad.engine.waitForJob(first.jobRunIdentifier);
+  });
+
+  it("'reschedule': one entry, at the time of the last one of them", async () => {
+    const base = Date.now() + 3_600_000;
+    const told = oneJob(
+      await race((n) => ({
+        ...unique({ onConflict: 'reschedule' }),
+        delay: 3_600_000 + n * 60_000,
+      })),
+    );
+    const entry = await only();
+    expect(lastOf(told).map(({ runAt }) => String(runAt))).toContain(
+      entry.runAt.toISOString(),
+    );
+    expect(entry.runAt.getTime()).toBeGreaterThanOrEqual(base - 60_000);
+  });
+
+  it("'keepLatest' while one is under way: one is kept, the last, and runs when that has ended", async () => {
+    await bildad.engine.enqueueJob('GATED', { name: 'first' }, unique());
+    const running = await start();
+    const told = oneJob(await race(() => unique({ onConflict: 'keepLatest' })));
+    expect(await bildad.jobs.listAllJobsInTheQueue()).toHaveLength(2);
+    expect((await bildad.engine.runJobEngine()).start).toEqual([]);
+    running.door.open(null);
+    await bildad.engine.waitForJob(running.job.jobRunIdentifier);
+    const kept = await start();
+    expect(contextsOf(lastOf(told))).toContainEqual(kept.context);
+    kept.door.open(null);
+    await bildad.engine.waitForJob(kept.job.jobRunIdentifier);
+  });
+
+  it("until: 'started': whoever is told of a job that waits, it starts after that", async () => {
+    // Each round some are told of a job that waits, while that is being started: then they find a new one.
+    const told: Told[] = [];
+    const started = new Map<string, Date>();
+    for (let round = 0; round < 3; round++) {
+      const racing = race(() => unique({ until: 'started' }), 'SIMPLE');
+      const state = { over: false };
+      void racing.then(() => (state.over = true));
+      while (!state.over) await bildad.engine.runJobEngine();
+      told.push(...((await racing) as Told[]));
+    }
+    await bildad.engine.runJobEngine();
+    await expect.poll(() => bildad.jobs.getNumberOfJobsInTheQueue()).toBe(0);
+    for (const { job_queue_entry_id, started_at } of await bildad.sql(
+      'SELECT job_queue_entry_id::text, started_at FROM bildad.job_runs',
+    ))
+      started.set(job_queue_entry_id, started_at);
+    const waited = told.filter(({ entry }) => entry.status === 'AVAILABLE');
+    expect(waited).toHaveLength(3 * PROCESSES * CALLERS);
+    for (const { entry } of waited)
+      expect(started.get(entry.id)!.getTime()).toBeGreaterThanOrEqual(
+        Date.parse(String(entry.insertedAt)),
+      );
+    const added = told.filter(({ deduplicated }) => !deduplicated);
+    expect(new Set(added.map(({ entry }) => entry.id)).size).toBe(added.length);
+  });
+
+  it('debounce: one entry, with the context of the last one of them', async () => {
+    const told = oneJob(await race(() => ({ debounce: { key, wait: '1h' } })));
+    expect(contextsOf(lastOf(told))).toContainEqual((await only()).jobContext);
+  });
+
+  it('throttle: one entry', async () => {
+    oneJob(await race(() => ({ throttle: { key, every: '1h' } })));
+    await only();
+  });
+});
+
+it('processes that are killed half-way leave no key that nobody holds, and none that two jobs hold', async () => {
+  for (const { process } of workers)
+    process.send({
+      code: 'GATED',
+      contexts: Array.from({ length: CALLERS }, (_none, n) => ({
+        name: `caller ${n}`,
+      })),
+      options: unique({ until: 'started', onConflict: 'keepLatest' }),
+      forever: true,
+    } satisfies KeyedOrder);
+  for (const worker of workers) {
+    // It is at it, and is killed in the middle of something else each time.
+    await once(worker.process, 'message');
+    await worker.kill();
+    const entry = await bildad.engine.enqueueJob('GATED', {}, unique());
+    expect((await only()).id).toBe(entry.id);
+  }
+});

@@ -1,0 +1,72 @@
+import type { EnqueueOptions } from 'nestjs-bildad';
+import { afterAll, beforeAll, expect, it, vi } from 'vitest';
+import { bootApp, type TestApp } from '../support/app.js';
+import { BY_THE_CLOCK } from '../support/by-the-clock.js';
+import { SimpleJob } from '../support/handlers.js';
+
+// Keys cost those who use them, and nobody else.
+
+let bildad: TestApp;
+beforeAll(async () => {
+  bildad = await bootApp({
+    providers: [SimpleJob],
+    options: { notify: false },
+  });
+  await bildad.engine.enqueueJob(SimpleJob, {});
+});
+afterAll(() => bildad.close());
+
+/** What is called in the statements that an enqueue sends, one text for each. */
+async function calledBy(work: () => Promise<unknown>): Promise<string[]> {
+  const spy = vi.spyOn(bildad.dataSource, 'query');
+  try {
+    await work();
+    return spy.mock.calls
+      .map(([sql]) => sql)
+      .filter((sql) => !BY_THE_CLOCK.test(sql))
+      .map((sql) => /FROM "bildad"\."(\w+)" \(/.exec(sql)?.[1] ?? sql);
+  } finally {
+    spy.mockRestore();
+  }
+}
+
+const enqueue = (options?: EnqueueOptions) =>
+  calledBy(() => bildad.engine.enqueueJob(SimpleJob, {}, options));
+
+it('an enqueue without a key is one statement, which knows of no keys', async () => {
+  expect(await enqueue()).toEqual(['enqueue_jobs']);
+  expect(await enqueue({ jobRunIdentifier: 'named' })).toEqual([
+    'enqueue_jobs',
+  ]);
+  const [{ source }] = await bildad.sql(
+    `SELECT string_agg(prosrc, '') AS source FROM pg_proc
+     WHERE proname IN ('enqueue_jobs', 'claim_jobs', 'end_job_runs', 'end_deferred_job_runs')`,
+  );
+  expect(source).toContain('job_queue_entries');
+  expect(source).not.toContain('job_keys');
+});
+
+it.each<[string, EnqueueOptions]>([
+  ['unique', { unique: { key: 'k', onConflict: 'replace' } }],
+  ['debounce', { debounce: { key: 'k', wait: '1h' } }],
+  ['throttle', { throttle: { key: 'k', every: '1h' } }],
+])(
+  '%s is one statement, whether the key is free or taken',
+  async (_kind, options) => {
+    expect(await enqueue(options)).toEqual(['enqueue_keyed_job']);
+    expect(await enqueue(options)).toEqual(['enqueue_keyed_job']);
+  },
+);
+
+it('the queue has no trigger, and no more indexes', async () => {
+  expect(
+    await bildad.sql(
+      `SELECT tgname FROM pg_trigger WHERE tgrelid = 'bildad.job_queue_entries'::regclass`,
+    ),
+  ).toEqual([]);
+  expect(
+    await bildad.sql(
+      `SELECT indexname FROM pg_indexes WHERE tablename = 'job_queue_entries' AND indexdef LIKE '%key%' AND indexname NOT LIKE '%_key'`,
+    ),
+  ).toEqual([]);
+});
