@@ -1,6 +1,6 @@
 export type { JobEngineResults } from './engine/cycle.js';
 export type { JobOutcome } from './engine/slots.js';
-export type { EnqueueOptions } from './life/enqueue-options.js';
+export type { EnqueueOptions, JobChanges } from './life/enqueue-options.js';
 export type { Backoff, BackoffData, BackoffFunction } from './model/backoff.js';
 export type { Duration } from './model/duration.js';
 export * from './model/errors.js';
@@ -21,6 +21,11 @@ export type {
   BildadModuleOptions,
   BildadRole,
 } from './model/settings.js';
+export {
+  JobCancelledError,
+  NonRetryableError,
+  SnoozeError,
+} from './model/said.js';
 export { JobQueueStatus, JobRunResult, JobRunStatus } from './model/status.js';
 export {
   BildadJob,
@@ -32,6 +37,7 @@ export {
   type Job,
   type JobContext,
 } from './nest/job-engine.service.js';
+export type { FailedJobFilter, JobFilter } from './nest/job-filter.js';
 export { JobsService } from './nest/jobs.service.js';
 export type { JobNodeEnd } from './store/entities/job-node.entity.js';
 export type { Page } from './nest/paging.js';

@@ -4,6 +4,7 @@ import type { ClaimedRun } from '../model/facts.js';
 import type { ExecutionLogger } from '../model/job-execution.js';
 import type { Outcome } from '../model/outcome.js';
 import { narrowed, type ContextContract } from '../policy/context.js';
+import { outcomeOfThrown } from '../policy/said.js';
 import type { RegisteredHandler } from '../runner/handler-registry.js';
 import type { JobProcess } from '../runner/job-process.js';
 import { Execution, identityOf } from './execution.js';
@@ -47,7 +48,7 @@ export async function carryOut(
     outcome =
       !checked && error instanceof InvalidJobContextError
         ? { kind: 'invalidContext', error }
-        : { kind: 'failed', error };
+        : outcomeOfThrown(error);
   }
   process.settle(outcome);
 }

@@ -4,6 +4,7 @@ import { toMilliseconds, type Duration } from '../model/duration.js';
 import { BildadConfigError } from '../model/errors.js';
 import { refuseUnknown, text, wholeNumber } from '../model/option-values.js';
 import { checkBackoff } from '../policy/backoff.js';
+import type { DueTime, EntryChanges } from '../store/change.store.js';
 import type { JobTemplate } from '../store/entities/index.js';
 import type { NewEntry } from '../store/enqueue.store.js';
 import { newIdentifier } from './identifier.js';
@@ -93,6 +94,72 @@ export function entryFields(
   };
 }
 
+/** What may be changed of a job that waits. */
+export interface JobChanges {
+  /** Validated as when it was enqueued. */
+  context?: object;
+  /** Lower runs first. */
+  priority?: number;
+  /** Not before this moment. */
+  runAt?: Date;
+  /** Not before this much time has passed, from now on. */
+  delay?: Duration;
+  /** How long a run may take. */
+  timeout?: Duration;
+  /** Retries after the first run, those included that were spent already. */
+  maxRetries?: number;
+  /** `null`: the template's, else the module's. */
+  backoff?: BackoffData | null;
+}
+
+const CHANGES = [
+  'priority',
+  'runAt',
+  'delay',
+  'timeout',
+  'maxRetries',
+  'backoff',
+] as const;
+
+/** @throws BildadConfigError naming the wrong option */
+export function entryChanges(
+  changes: Omit<JobChanges, 'context'>,
+): EntryChanges {
+  refuseUnknown(changes, '', [...CHANGES, 'context']);
+  exclusive(changes, 'runAt', 'delay');
+  const { priority, runAt, delay, timeout, maxRetries, backoff } = changes;
+  return {
+    ...(priority !== undefined && {
+      priority: wholeNumber(
+        priority,
+        'priority',
+        -PRIORITY_LIMIT,
+        PRIORITY_LIMIT,
+      ),
+    }),
+    ...(timeout !== undefined && {
+      timeoutMs: toMilliseconds(timeout, 'timeout', { min: 1 }),
+    }),
+    ...(maxRetries !== undefined && {
+      maxRetries: wholeNumber(maxRetries, 'maxRetries', 0, 1_000_000),
+    }),
+    ...(backoff !== undefined && {
+      backoff: backoff === null ? null : JSON.stringify(storedBackoff(backoff)),
+    }),
+    ...(runAt !== undefined && { due: { runAt: moment(runAt) } }),
+    ...(delay !== undefined && {
+      due: { delayMs: toMilliseconds(delay, 'delay') },
+    }),
+  };
+}
+
+/** @throws BildadConfigError naming `field` */
+export function dueTime(when: Date | Duration, field: string): DueTime {
+  return when instanceof Date
+    ? { runAt: moment(when, field) }
+    : { delayMs: toMilliseconds(when, field) };
+}
+
 function minutes(value: unknown): number | undefined {
   if (value === undefined) return undefined;
   if (typeof value !== 'number')
@@ -104,12 +171,12 @@ function minutes(value: unknown): number | undefined {
   return toMilliseconds(value * 60_000, 'timeoutInMinutes', { min: 1 });
 }
 
-function moment(runAt: unknown): string {
+function moment(runAt: unknown, field = 'runAt'): string {
   if (
     !(runAt instanceof Date) ||
     !(runAt.getTime() >= 0 && runAt.getTime() <= LAST_MOMENT)
   )
-    throw new BildadConfigError('runAt', 'a Date from 1970 to 9999', runAt);
+    throw new BildadConfigError(field, 'a Date from 1970 to 9999', runAt);
   return runAt.toISOString();
 }
 
@@ -123,10 +190,10 @@ function storedBackoff(backoff: BackoffData): BackoffData {
   return checkBackoff(backoff, 'backoff');
 }
 
-function exclusive(
-  options: EnqueueOptions,
-  one: keyof EnqueueOptions,
-  other: keyof EnqueueOptions,
+function exclusive<O extends object>(
+  options: O,
+  one: keyof O & string,
+  other: keyof O & string,
 ): void {
   if (options[one] !== undefined && options[other] !== undefined)
     throw new BildadConfigError(

@@ -153,14 +153,35 @@ export class FinishDoor {
     try {
       return verdictOn(outcome, run, backoff, Math.random());
     } catch (error) {
-      // A backoff function that throws must not keep the run from ending.
-      this.events.emit('engine.error', {
-        doing: `the backoff of ${run.templateCode}`,
-        error,
-      });
-      const backoff = { type: 'exponential' } as const;
-      return verdictOn(outcome, { ...run, backoff }, 'none', Math.random());
+      return this.verdictWithout(backoff, run, outcome, error);
     }
+  }
+
+  /** A backoff function that throws, or returns what is no duration, must not keep the run from ending. */
+  private verdictWithout(
+    failed: Backoff,
+    run: RunFacts,
+    outcome: Outcome,
+    error: unknown,
+  ) {
+    this.events.emit('engine.error', {
+      doing: `the backoff of ${run.templateCode}`,
+      error,
+    });
+    const others = [this.defaultBackoff, { type: 'exponential' } as const];
+    for (const backoff of others)
+      if (backoff !== failed)
+        try {
+          return verdictOn(
+            outcome,
+            { ...run, backoff: null },
+            backoff,
+            Math.random(),
+          );
+        } catch {
+          // The module's is a function as well, and no better.
+        }
+    return verdictOn(outcome, run, 'none', Math.random());
   }
 
   private tell(
@@ -184,7 +205,10 @@ export class FinishDoor {
       retry,
       outcome: outcome.kind,
       entry: landed,
-      errorName: outcome.kind === 'failed' ? nameOf(outcome.error) : undefined,
+      errorName:
+        outcome.kind === 'failed' || outcome.kind === 'failedForGood'
+          ? nameOf(outcome.error)
+          : undefined,
     });
   }
 }

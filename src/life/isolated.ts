@@ -146,6 +146,7 @@ export class IsolatedJobs {
   ): Outcome | Promise<Outcome> {
     if (end.kind === 'hostDied')
       return this.charged(process, new JobHostDiedError(kind, end.why));
+    if (end.kind === 'snoozed' || end.kind === 'cancelled') return end;
     if (end.kind !== 'completed')
       return { kind: end.kind, error: revived(end.error) as Error };
     const { output } = end;

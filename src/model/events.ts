@@ -26,7 +26,7 @@ export interface JobEventMap {
     RunEvent & {
       outcome: OutcomeKind;
       entry: EntryFate;
-      /** The class of what the handler threw, for `failed`. */
+      /** The class of what the handler threw, for `failed` and `failedForGood`. */
       errorName?: string;
     },
   ];

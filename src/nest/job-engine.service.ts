@@ -7,7 +7,6 @@ import { toMilliseconds, type Duration } from '../model/duration.js';
 import {
   BildadConfigError,
   JobNotAvailableError,
-  JobTemplateNotFoundError,
   RunNotActiveError,
 } from '../model/errors.js';
 import type { ContextOf, JobHandlerClass } from '../model/job-handler.js';
@@ -25,7 +24,7 @@ import type {
   JobTemplate,
 } from '../store/entities/index.js';
 import { findEntry, findLastRun, findRuns } from '../store/run.store.js';
-import { findTemplate } from '../store/template.store.js';
+import { ChangedJobs } from './changed-jobs.js';
 import { identifier, idOf } from './ids.js';
 import { referenceTo } from './job-reference.js';
 import { BILDAD_RUNTIME, type BildadRuntime } from './runtime.js';
@@ -44,8 +43,12 @@ type WithoutManager = Omit<EnqueueOptions, 'manager'>;
  * Runs and entries may be given as entities or as anything with their `id`.
  */
 @Injectable()
-export class JobEngineService {
-  constructor(@Inject(BILDAD_RUNTIME) private readonly bildad: BildadRuntime) {}
+export class JobEngineService extends ChangedJobs {
+  constructor(
+    @Inject(BILDAD_RUNTIME) protected readonly bildad: BildadRuntime,
+  ) {
+    super();
+  }
 
   /**
    * Adds a job to the queue. The engine starts it by priority (lower first), then age.
@@ -280,30 +283,6 @@ export class JobEngineService {
    */
   async cancelJob(entry: Pick<JobQueueEntry, 'id'>): Promise<JobRun | null> {
     return this.bildad.interventions.cancel(idOf(entry, 'queue entry'));
-  }
-
-  /**
-   * Does a run's job again as a new job, with the same context or another one; the history stays as it
-   * is, and the new entry's `retryOfJobRunId` names the run.
-   */
-  async retryJob(
-    run: Pick<JobRun, 'id' | 'jobTemplateId' | 'jobContext'>,
-    { context, ...options }: EnqueueOptions & { context?: object } = {},
-  ): Promise<JobQueueEntry> {
-    const { db, tables } = this.bildad.store;
-    const template = await findTemplate(db, tables, {
-      id: run.jobTemplateId,
-    });
-    if (!template)
-      throw new JobTemplateNotFoundError(`template ${run.jobTemplateId}`);
-    return this.bildad.enqueue.one(
-      { code: template.code },
-      context ?? run.jobContext,
-      options,
-      {
-        retryOfJobRunId: idOf(run, 'run'),
-      },
-    );
   }
 
   /**

@@ -9,6 +9,7 @@ import { Heartbeat } from '../engine/heartbeat.js';
 import { Inspection } from '../engine/inspect.js';
 import { Interventions } from '../engine/intervene.js';
 import { NodeJudge } from '../engine/judge.js';
+import { ManyJobs } from '../engine/many.js';
 import { Killer } from '../engine/killer.js';
 import { Membership } from '../engine/membership.js';
 import { Slots } from '../engine/slots.js';
@@ -18,6 +19,7 @@ import { Listener } from '../engine/listener.js';
 import type { Ticker } from '../engine/timers.js';
 import { VersionWatch } from '../engine/version-watch.js';
 import { WakeUps } from '../engine/wake-ups.js';
+import { ChangeJobs } from '../life/change.js';
 import { ClaimJobs } from '../life/claim.js';
 import { DeferredRuns } from '../life/deferred.js';
 import { Enqueue } from '../life/enqueue.js';
@@ -170,6 +172,13 @@ export function createRuntime(
     runs,
     killer,
   );
+  const many = new ManyJobs(store, interventions, wakeUps);
+  const changes = new ChangeJobs(
+    store,
+    templates,
+    wakeUps,
+    settings.maxContextBytes,
+  );
   const engine = new Engine(
     cycle,
     slots,
@@ -220,6 +229,8 @@ export function createRuntime(
     slots,
     killer,
     interventions,
+    many,
+    changes,
     inspection,
     engine,
   };

@@ -192,3 +192,20 @@ export async function deleteEntry(
   );
   return deleted.length > 0;
 }
+
+/** Deletes those of these entries that do not run. @returns their ids */
+export async function deleteWaiting(
+  db: Queryable,
+  { entries }: Tables,
+  entryIds: string[],
+): Promise<string[]> {
+  const gone = await rows<{ id: string }>(
+    db,
+    `WITH gone AS (
+       DELETE FROM ${entries} WHERE id = ANY ($1::bigint[]) AND status <> 'RUNNING' AND claimed_by IS NULL
+       RETURNING id
+     ) SELECT id::text FROM gone`,
+    [entryIds],
+  );
+  return gone.map(({ id }) => id);
+}

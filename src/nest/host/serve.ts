@@ -164,7 +164,11 @@ function asEnd(outcome: Outcome): HostedEnd {
   switch (outcome.kind) {
     case 'completed':
       return { kind: 'completed', output: storableOutput(outcome.output) };
+    case 'snoozed':
+    case 'cancelled':
+      return outcome;
     case 'failed':
+    case 'failedForGood':
     case 'invalidContext':
       return { kind: outcome.kind, error: plainError(outcome.error) };
     default:
