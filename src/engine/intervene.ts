@@ -2,6 +2,8 @@ import type { DeferredRuns } from '../life/deferred.js';
 import type { FinishDoor } from '../life/finish.js';
 import type { RunJobs } from '../life/run.js';
 import type { Store } from '../life/store.js';
+import type { StoredContexts } from '../life/stored-contexts.js';
+import { isSecret } from '../model/envelope.js';
 import { JobNotAvailableError, RunNotActiveError } from '../model/errors.js';
 import type { Outcome } from '../model/outcome.js';
 import type { JobProcess } from '../runner/job-process.js';
@@ -13,6 +15,7 @@ import {
   findRuns,
   requestKill,
   runningFacts,
+  storedContext,
 } from '../store/run.store.js';
 import type { Killer } from './killer.js';
 
@@ -29,6 +32,7 @@ export class Interventions {
     private readonly deferred: DeferredRuns,
     private readonly runs: RunJobs,
     private readonly killer: Killer,
+    private readonly contexts: StoredContexts,
   ) {}
 
   /** Ends a run by hand. What its process still does would be in vain, so it is told. @throws RunNotActiveError */
@@ -36,9 +40,25 @@ export class Interventions {
     runId: string,
     outcome: Extract<Outcome, { kind: 'completed' | 'failed' | 'expired' }>,
   ): Promise<JobRun> {
-    const ended = await this.finish(runId, outcome);
+    const ended = await this.finish(runId, await this.sealed(runId, outcome));
     this.processes.find(runId)?.fence('its run was closed by hand');
     return ended;
+  }
+
+  /** The result of an encrypted job is encrypted, whoever gives it. @throws JobEncryptionKeyError */
+  private async sealed(runId: string, outcome: Outcome): Promise<Outcome> {
+    if (outcome.kind !== 'completed' || outcome.output === undefined)
+      return outcome;
+    const { db, tables } = this.store;
+    await this.surface(runId);
+    const run = await storedContext(db, tables, runId);
+    if (!run || !isSecret(run)) return outcome;
+    const { jobRunIdentifier } = run;
+    const { output } = outcome;
+    return {
+      kind: 'completed',
+      output: this.contexts.sealedResult(output, jobRunIdentifier),
+    };
   }
 
   /** Takes a running entry back, in the database only. @returns null when it is not running @throws RunNotActiveError */

@@ -2,6 +2,7 @@ import type { ContextContract } from '../policy/context.js';
 import { insertEntries, type NewEntry } from '../store/enqueue.store.js';
 import type { JobQueueEntry } from '../store/entities/index.js';
 import type { Queryable, Tables } from '../store/tables.js';
+import type { Carried } from './carried.js';
 import { encodedBatches, type EncodedContext } from './encode-contexts.js';
 import type { EntryDefaults } from './enqueue-options.js';
 import { newIdentifier } from './identifier.js';
@@ -41,6 +42,7 @@ export class BulkInsert {
     private readonly tables: Tables,
     private readonly defaults: EntryDefaults,
     private readonly batches: AsyncIterable<EncodedContext[]>,
+    private readonly carried: Carried | null,
   ) {}
 
   /** @param refuse throws why an entry was left out */
@@ -49,15 +51,20 @@ export class BulkInsert {
     refuse: (db: Queryable, draft: NewEntry) => Promise<never>,
   ): Promise<void> {
     const insert = async (contexts: EncodedContext[]) => {
-      const drafts = contexts.map((encoded) => ({
-        ...this.defaults,
-        ...encoded,
-        jobRunIdentifier: newIdentifier(),
-      }));
+      const { carried } = this;
+      const drafts = contexts.map((encoded) => {
+        const draft = {
+          ...this.defaults,
+          ...encoded,
+          jobRunIdentifier: newIdentifier(),
+        };
+        return carried?.wrap(draft) ?? draft;
+      });
       this.first ??= drafts[0];
       const entries = await insertEntries(db, this.tables, drafts);
       for (const [index, entry] of entries.entries())
         this.entries.push(entry ?? (await refuse(db, drafts[index]!)));
+      await carried?.mark(db, this.tables, this.entries.slice(-drafts.length));
     };
     const underWay: Promise<void>[] = [];
     try {

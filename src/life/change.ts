@@ -4,8 +4,10 @@ import { changeEntry, type EntryChanges } from '../store/change.store.js';
 import type { JobQueueEntry } from '../store/entities/index.js';
 import { findEntry } from '../store/run.store.js';
 import { findTemplate } from '../store/template.store.js';
+import { wrappingNow } from './carried.js';
 import type { Due } from './due.js';
 import type { Store } from './store.js';
+import type { StoredContexts } from './stored-contexts.js';
 import type { Templates } from './templates.js';
 
 /** What is still AVAILABLE may be changed; the statement that changes it makes sure that it is. */
@@ -14,6 +16,7 @@ export class ChangeJobs {
     private readonly store: Store,
     private readonly templates: Templates,
     private readonly due: Due,
+    private readonly contexts: StoredContexts,
     private readonly maxContextBytes: number,
   ) {}
 
@@ -45,20 +48,23 @@ export class ChangeJobs {
   }
 
   private async encoded(
-    { jobTemplateId }: JobQueueEntry,
+    { jobTemplateId, jobRunIdentifier, startBefore }: JobQueueEntry,
     context: unknown,
   ): Promise<string> {
     const { db, tables } = this.store;
     const template = await findTemplate(db, tables, { id: jobTemplateId });
-    const { contract } = await this.templates.resolve({
+    const open = await this.templates.resolve({
       code: template?.code ?? `template ${jobTemplateId}`,
     });
     const { json } = await encodeContext(
-      contract,
+      open.contract,
       context,
       this.maxContextBytes,
     );
-    return json;
+    const wrapping = wrappingNow(open, startBefore !== null);
+    return wrapping
+      ? JSON.stringify(this.contexts.envelope(json, wrapping, jobRunIdentifier))
+      : json;
   }
 
   private async available(entryId: string): Promise<JobQueueEntry> {

@@ -7,6 +7,7 @@ import { checkBackoff } from '../policy/backoff.js';
 import type { DueTime, EntryChanges } from '../store/change.store.js';
 import type { JobTemplate } from '../store/entities/index.js';
 import type { NewEntry } from '../store/enqueue.store.js';
+import type { StartBy } from '../store/start-by.store.js';
 import { newIdentifier } from './identifier.js';
 
 export interface EnqueueOptions {
@@ -26,6 +27,11 @@ export interface EnqueueOptions {
   maxRetries?: number;
   /** Default: the template's, else the module's. */
   backoff?: BackoffData;
+  /**
+   * By when it is to be started: a moment, or a duration from when it is enqueued. If it is not by then, it ends as
+   * FAILED "Missed", and is not run late. Once started, it is tried again as any job is.
+   */
+  startBefore?: Date | Duration;
   /** The transaction to enqueue in: rolled back, there is no entry. */
   manager?: EntityManager;
 }
@@ -39,6 +45,7 @@ const NAMES: readonly (keyof EnqueueOptions)[] = [
   'timeoutInMinutes',
   'maxRetries',
   'backoff',
+  'startBefore',
   'manager',
 ];
 const PRIORITY_LIMIT = 1_000_000;
@@ -92,6 +99,26 @@ export function entryFields(
     delayMs: delay === undefined ? 0 : toMilliseconds(delay, 'delay'),
     retryOfJobRunId: null,
   };
+}
+
+/** @throws BildadConfigError when it is no time, or the job is not due before it */
+export function readStartBy({
+  startBefore,
+  runAt,
+  delay,
+}: EnqueueOptions): StartBy | null {
+  if (startBefore === undefined) return null;
+  const field = 'startBefore';
+  if (startBefore instanceof Date) {
+    const at = moment(startBefore, field);
+    if (runAt && runAt.getTime() >= startBefore.getTime())
+      throw new BildadConfigError(field, 'a moment after runAt', startBefore);
+    return { at };
+  }
+  const withinMs = toMilliseconds(startBefore, field, { min: 1 });
+  if (delay !== undefined && toMilliseconds(delay, 'delay') >= withinMs)
+    throw new BildadConfigError(field, 'more than delay', startBefore);
+  return { withinMs };
 }
 
 /** What may be changed of a job that waits. */

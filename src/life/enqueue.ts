@@ -9,12 +9,15 @@ import { isConflict, isDataError } from '../store/database-error.js';
 import { insertEntries, type NewEntry } from '../store/enqueue.store.js';
 import type { JobQueueEntry } from '../store/entities/index.js';
 import type { Queryable } from '../store/tables.js';
+import { asOfNow, type StoredRunContext } from './again.js';
+import { carriedBy, type Carried } from './carried.js';
 import { BulkInsert, checkedBatches } from './bulk-insert.js';
 import { entryFields, type EnqueueOptions } from './enqueue-options.js';
 import { DoubtfulInserts } from './doubtful-inserts.js';
 import { Gather } from './gather.js';
 import type { Due } from './due.js';
 import type { Store } from './store.js';
+import type { StoredContexts } from './stored-contexts.js';
 import type { JobReference, Templates } from './templates.js';
 
 const ROWS_PER_SHARED_INSERT = 500;
@@ -22,6 +25,8 @@ const ROWS_PER_SHARED_INSERT = 500;
 /** What the engine knows of a call beside its options. */
 export interface EnqueueCall {
   retryOfJobRunId?: string;
+  /** What was stored of the run that is done again, where its context is to be the same. */
+  again?: StoredRunContext;
   /** Whether this node is to start the entry when it can. Not where the caller is about to. */
   wakeHere?: boolean;
 }
@@ -43,6 +48,7 @@ export class Enqueue {
     private readonly templates: Templates,
     private readonly events: JobEvents,
     private readonly due: Due,
+    private readonly contexts: StoredContexts,
     private readonly maxContextBytes: number,
   ) {
     this.doubtful = new DoubtfulInserts(store);
@@ -52,24 +58,28 @@ export class Enqueue {
     job: JobReference,
     context: unknown,
     options: EnqueueOptions = {},
-    { retryOfJobRunId, wakeHere = true }: EnqueueCall = {},
+    { retryOfJobRunId, wakeHere = true, again }: EnqueueCall = {},
   ): Promise<JobQueueEntry> {
-    const { template, contract } = await this.templates.resolve(
-      job,
-      options.manager,
-    );
-    const fields = entryFields(template, options);
+    const open = await this.templates.resolve(job, options.manager);
+    const fields = entryFields(open.template, options);
+    const given = again
+      ? await asOfNow(again, open, this.contexts)
+      : { context, contract: open.contract, version: open.traits.version };
     const { json, value } = await encodeContext(
-      contract,
-      context,
+      given.contract,
+      given.context,
       this.maxContextBytes,
     );
-    const draft = {
+    const plain = {
       ...fields,
       jobContext: json,
       context: value,
       retryOfJobRunId: retryOfJobRunId ?? null,
     };
+    const carried = carriedBy(this.contexts, open, options, given.version);
+    const draft = carried?.wrap(plain) ?? plain;
+    if (carried?.startBy)
+      return this.startingBy(carried, job.code, draft, options, wakeHere);
     if (options.manager) {
       // A caller's own transaction is never mixed with others.
       const entry = await this.own(options.manager, job.code, draft);
@@ -84,28 +94,49 @@ export class Enqueue {
     return entry;
   }
 
+  /** Two statements, in a transaction of their own where there is none. */
+  private async startingBy(
+    carried: Carried,
+    code: string,
+    draft: NewEntry,
+    { manager }: EnqueueOptions,
+    wakeHere: boolean,
+  ): Promise<JobQueueEntry> {
+    let made: JobQueueEntry | undefined;
+    const insert = async (db: Queryable) => {
+      made = await this.own(db, code, draft);
+      await carried.mark(db, this.store.tables, [made]);
+    };
+    await (manager ? insert(manager) : this.committed(insert, () => draft));
+    const entry = made!;
+    if (!manager) this.tell(code, [entry]);
+    if (!entry.scheduled)
+      if (manager) this.due.after(manager);
+      else this.due.now({ here: wakeHere });
+    return entry;
+  }
+
   /** All or none of them, in the order of the contexts. */
   async many(
     job: JobReference,
     contexts: readonly unknown[],
     options: Omit<EnqueueOptions, 'jobRunIdentifier'> = {},
   ): Promise<JobQueueEntry[]> {
-    const { template, contract } = await this.templates.resolve(
-      job,
-      options.manager,
-    );
-    const defaults = entryFields(template, options);
+    const open = await this.templates.resolve(job, options.manager);
+    const { contract } = open;
+    const defaults = entryFields(open.template, options);
     if (contexts.length === 0) return [];
     const inserts = new BulkInsert(
       this.store.tables,
       defaults,
       await checkedBatches(contract, contexts, this.maxContextBytes),
+      carriedBy(this.contexts, open, options),
     );
     const insert = (db: Queryable) =>
       inserts.into(db, (db, draft) => this.refuse(db, job.code, draft));
     // In a caller's transaction this is a savepoint.
     await (options.manager?.transaction(insert) ??
-      this.committed(insert, inserts));
+      this.committed(insert, () => inserts.first!));
     const { entries } = inserts;
     if (!options.manager) this.tell(job.code, entries);
     if (entries.some(({ scheduled }) => !scheduled))
@@ -138,7 +169,7 @@ export class Enqueue {
 
   private async committed(
     insert: (db: Queryable) => Promise<void>,
-    inserts: BulkInsert,
+    first: () => NewEntry,
   ): Promise<void> {
     const sentAt = performance.now();
     try {
@@ -146,7 +177,7 @@ export class Enqueue {
     } catch (error) {
       if (!isUnknown(error)) throw error;
       // Sent was the COMMIT.
-      if (!(await this.doubtful.wasCommitted(inserts.first!, sentAt)))
+      if (!(await this.doubtful.wasCommitted(first(), sentAt)))
         throw (error as ConnectionLostError).undone();
     }
   }

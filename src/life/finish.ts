@@ -153,35 +153,14 @@ export class FinishDoor {
     try {
       return verdictOn(outcome, run, backoff, Math.random());
     } catch (error) {
-      return this.verdictWithout(backoff, run, outcome, error);
+      // A backoff function that throws must not keep the run from ending.
+      this.events.emit('engine.error', {
+        doing: `the backoff of ${run.templateCode}`,
+        error,
+      });
+      const backoff = { type: 'exponential' } as const;
+      return verdictOn(outcome, { ...run, backoff }, 'none', Math.random());
     }
-  }
-
-  /** A backoff function that throws, or returns what is no duration, must not keep the run from ending. */
-  private verdictWithout(
-    failed: Backoff,
-    run: RunFacts,
-    outcome: Outcome,
-    error: unknown,
-  ) {
-    this.events.emit('engine.error', {
-      doing: `the backoff of ${run.templateCode}`,
-      error,
-    });
-    const others = [this.defaultBackoff, { type: 'exponential' } as const];
-    for (const backoff of others)
-      if (backoff !== failed)
-        try {
-          return verdictOn(
-            outcome,
-            { ...run, backoff: null },
-            backoff,
-            Math.random(),
-          );
-        } catch {
-          // The module's is a function as well, and no better.
-        }
-    return verdictOn(outcome, run, 'none', Math.random());
   }
 
   private tell(

@@ -1,3 +1,7 @@
+import type {
+  JobContextVersionError,
+  JobEncryptionKeyError,
+} from './context-errors.js';
 import type { SchemaVersionError } from './errors.js';
 import type { OutcomeKind } from './outcome.js';
 
@@ -18,6 +22,18 @@ export interface JobEventMap {
   /** Its row cannot be run: it was put aside, until it is released or cancelled. */
   'entry.quarantined': [
     { jobQueueEntryId: string; jobRunIdentifier: string; reason: string },
+  ];
+  /**
+   * Claimed here, and put back as it was, for a process that can carry it out: its context is of a newer version, or
+   * encrypted with a key that is missing here.
+   */
+  'entry.putBack': [
+    {
+      jobQueueEntryId: string;
+      jobRunIdentifier: string;
+      templateCode: string;
+      error: JobContextVersionError | JobEncryptionKeyError;
+    },
   ];
   'run.started': [RunEvent];
   'run.progress': [RunEvent & { fraction: number; message?: string }];

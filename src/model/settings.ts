@@ -1,5 +1,10 @@
 import type { Backoff } from './backoff.js';
 import { toMilliseconds, type Duration } from './duration.js';
+import {
+  readEncryption,
+  type EncryptionOptions,
+  type EncryptionSettings,
+} from './encryption-options.js';
 import { BildadConfigError } from './errors.js';
 import {
   readIsolation,
@@ -58,6 +63,8 @@ export interface BildadModuleOptions {
   queryTimeout?: Duration;
   /** For handlers with the isolation `'thread'` or `'process'`. */
   isolation?: IsolationOptions;
+  /** Keys for templates with `encrypt: true`. */
+  encryption?: EncryptionOptions;
   shutdown?: {
     /** How long running jobs may finish by themselves. Default `'30s'`. */
     drainTimeout?: Duration;
@@ -92,6 +99,7 @@ export interface Settings {
   drainMs: number;
   killGraceMs: number;
   isolation: IsolationSettings | undefined;
+  encryption: EncryptionSettings | undefined;
   /** Of the engine's own; undefined: as many as it can use. */
   connections?: number;
 }
@@ -116,6 +124,7 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
     maxCrashes = 3,
     maxEventLoopBlock = '60s',
     isolation,
+    encryption,
     shutdown = {},
   } = options;
   refuseUnknown(shutdown, 'shutdown.', ['drainTimeout', 'killGracePeriod']);
@@ -159,6 +168,8 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
       isolation === undefined
         ? undefined
         : readIsolation(isolation, concurrency),
+    encryption:
+      encryption === undefined ? undefined : readEncryption(encryption),
   };
 }
 
@@ -176,6 +187,7 @@ const OPTION_NAMES: readonly (keyof BildadModuleOptions)[] = [
   'maxCrashes',
   'maxEventLoopBlock',
   'isolation',
+  'encryption',
   'shutdown',
 ];
 

@@ -7,6 +7,7 @@ import {
 import type { Duration } from '../model/duration.js';
 import { JobTemplateNotFoundError } from '../model/errors.js';
 import type { JobQueueEntry, JobRun } from '../store/entities/index.js';
+import { storedContext } from '../store/run.store.js';
 import { findTemplate } from '../store/template.store.js';
 import { idOf } from './ids.js';
 import {
@@ -53,6 +54,7 @@ export abstract class ChangedJobs {
   /**
    * Does a run's job again as a new job, with the same context or another one; the history stays as it
    * is, and the new entry's `retryOfJobRunId` names the run.
+   * @throws as `enqueueJob`; JobEncryptionKeyError where its context is encrypted, and this process has not got the key
    */
   async retryJob(
     run: Pick<JobRun, 'id' | 'jobTemplateId' | 'jobContext'>,
@@ -64,14 +66,17 @@ export abstract class ChangedJobs {
     });
     if (!template)
       throw new JobTemplateNotFoundError(`template ${run.jobTemplateId}`);
-    return this.bildad.enqueue.one(
-      { code: template.code },
-      context ?? run.jobContext,
-      options,
-      {
-        retryOfJobRunId: idOf(run, 'run'),
-      },
-    );
+    const retryOfJobRunId = idOf(run, 'run');
+    const job = { code: template.code };
+    if (context !== undefined)
+      return this.bildad.enqueue.one(job, context, options, {
+        retryOfJobRunId,
+      });
+    const again = await storedContext(db, tables, retryOfJobRunId);
+    return this.bildad.enqueue.one(job, run.jobContext, options, {
+      retryOfJobRunId,
+      ...(again && { again }),
+    });
   }
 
   /**

@@ -287,20 +287,23 @@ export class JobEngineService extends ChangedJobs {
 
   /**
    * The final run of a job, whatever node runs it. @param timeout default `'1m'`
-   * @throws JobNotFoundError, WaitTimeoutError: the job itself goes on
+   * @throws JobNotFoundError, WaitTimeoutError: the job itself goes on; JobEncryptionKeyError where its result is
+   *   encrypted, and this process has not got the key
    */
   async waitForJob(
     jobRunIdentifier: string,
     { timeout = '1m' }: { timeout?: Duration } = {},
   ): Promise<JobRun> {
-    const { store, events } = this.bildad;
+    const { store, events, contexts } = this.bildad;
     identifier(jobRunIdentifier);
-    return waitForFinalRun(
+    const run = await waitForFinalRun(
       store,
       events,
       jobRunIdentifier,
       toMilliseconds(timeout, 'timeout'),
     );
+    run.output = contexts.openResult(run.output, jobRunIdentifier);
+    return run;
   }
 
   /** For who starts it himself: this node is not woken for it. */

@@ -1,4 +1,3 @@
-import { Logger } from '@nestjs/common';
 import type { DataSource } from 'typeorm';
 import { UnrunnableAlarm } from '../engine/alarm.js';
 import { ClaimsAhead } from '../engine/ahead.js';
@@ -23,24 +22,21 @@ import { ChangeJobs } from '../life/change.js';
 import { ClaimJobs } from '../life/claim.js';
 import { DeferredRuns } from '../life/deferred.js';
 import { Enqueue } from '../life/enqueue.js';
-import { identityOf } from '../life/execution.js';
 import { FinishDoor } from '../life/finish.js';
+import { Keyring } from '../life/keyring.js';
+import { MissedJobs } from '../life/missed.js';
 import { Quarantine } from '../life/quarantine.js';
-import { IsolatedJobs } from '../life/isolated.js';
-import { RunJobs } from '../life/run.js';
+import { StoredContexts } from '../life/stored-contexts.js';
 import { Templates } from '../life/templates.js';
 import { JobEvents } from '../model/events.js';
-import type { ClaimedRun } from '../model/facts.js';
 import { NodeState } from '../model/node.js';
 import type { Settings } from '../model/settings.js';
 import type { ContextContract } from '../policy/context.js';
 import { HandlerRegistry } from '../runner/handler-registry.js';
 import { ProcessRegistry } from '../runner/process-registry.js';
-import { Strays } from '../runner/strays.js';
-import { EnginePool } from '../store/connection/engine-pool.js';
-import { HostPools } from '../store/connection/host-pools.js';
 import { bildadEntities } from '../store/entities/index.js';
-import { tablesOf } from '../store/tables.js';
+import { createRuns } from './runtime-runs.js';
+import { createStore } from './runtime-store.js';
 
 /** One engine, put together: the only place that knows every part. */
 export function createRuntime(
@@ -50,19 +46,19 @@ export function createRuntime(
   ticker: Ticker,
 ) {
   const events = new JobEvents();
-  const db = new EnginePool(dataSource, {
-    queryTimeoutMs: settings.queryTimeoutMs,
-    most: settings.connections,
-    lost: (error) => events.emit('database.lost', { error }),
-    back: (awayMs) => events.emit('database.back', { awayMs }),
-  });
-  const store = { dataSource, db, tables: tablesOf(schema) };
-  const hostPools = new HostPools(dataSource, db);
+  const { store, hostPools } = createStore(
+    dataSource,
+    schema,
+    settings,
+    events,
+  );
   const entities = bildadEntities(schema);
   const node = new NodeState();
   const handlers = new HandlerRegistry<ContextContract>();
   const processes = new ProcessRegistry();
 
+  const keyring = new Keyring(settings.encryption);
+  const contexts = new StoredContexts(keyring);
   const templates = new Templates(store, handlers);
   const wakeUps = new WakeUps(store, events, node, settings.notify);
   const enqueue = new Enqueue(
@@ -70,6 +66,7 @@ export function createRuntime(
     templates,
     events,
     wakeUps,
+    contexts,
     settings.maxContextBytes,
   );
   const quarantine = new Quarantine(store, events);
@@ -90,29 +87,18 @@ export function createRuntime(
     quarantine,
     settings.backoff,
   );
-  const loggerFor = (run: ClaimedRun) =>
-    new Logger(`Bildad:${run.templateCode}`);
-  const isolated = new IsolatedJobs(
+  const { runs, isolated, strays } = createRuns({
     store,
-    events,
-    loggerFor,
-    settings.killGraceMs,
-    settings.maxCrashes,
-  );
-  const strays = new Strays((process, error) => {
-    const late = process.isDecided;
-    events.emit('process.stray', { ...identityOf(process.run), error, late });
-    void killer.stop(process, { kind: 'failed', error });
-  });
-  const runs = new RunJobs(
+    claims,
+    keyring,
+    contexts,
     handlers,
     processes,
     door,
     events,
-    loggerFor,
-    isolated,
-    strays,
-  );
+    settings,
+    stop: (process, reason) => void killer.stop(process, reason),
+  });
 
   const guard = new SingleRunnerGuard(store, settings.name, node);
   const ahead = new ClaimsAhead();
@@ -150,6 +136,7 @@ export function createRuntime(
     new UnrunnableAlarm(store, events, settings.name),
     new NodeJudge(store, events, node),
     suspects,
+    new MissedJobs(store, events, node),
     events,
     node,
     settings.maxCrashes,
@@ -171,12 +158,14 @@ export function createRuntime(
     deferred,
     runs,
     killer,
+    contexts,
   );
   const many = new ManyJobs(store, interventions, wakeUps);
   const changes = new ChangeJobs(
     store,
     templates,
     wakeUps,
+    contexts,
     settings.maxContextBytes,
   );
   const engine = new Engine(
@@ -218,6 +207,8 @@ export function createRuntime(
     handlers,
     processes,
     templates,
+    keyring,
+    contexts,
     enqueue,
     claims,
     deferred,

@@ -148,6 +148,7 @@ function entryOf(draft: NewEntry, id: string, nowMs: number): JobQueueEntry {
     crashes: 0,
     currentJobRunId: null,
     retryOfJobRunId: draft.retryOfJobRunId,
+    startBefore: null,
     quarantinedAt: null,
     quarantineReason: null,
     insertedAt,

@@ -72,9 +72,10 @@ it('only enqueue and claim make what has a status, only they and finish delete i
     'src/store/migrations/003-claims-by-kind.ts',
     'src/store/migrations/apply.ts',
     'src/store/node.store.ts',
+    'src/store/start-by.store.ts',
     'src/store/template.store.ts',
   ]);
-  // A claim that is given back takes the run with it that it made; enqueue takes its own entry back where a run of the name turns up.
+  // A missed entry leaves a run that was never started. A claim that is given back takes the run with it that it made; enqueue takes its own entry back where a run of the name turns up.
   expect(paths(deleting)).toEqual([
     'src/store/claim.store.ts',
     'src/store/enqueue.store.ts',
@@ -82,6 +83,7 @@ it('only enqueue and claim make what has a status, only they and finish delete i
     'src/store/migrations/002-hot-path/end.ts',
     'src/store/migrations/002-hot-path/enqueue.ts',
     'src/store/node.store.ts',
+    'src/store/start-by.store.ts',
     'src/store/template.store.ts',
   ]);
 });

@@ -276,10 +276,10 @@ describe('many', () => {
     expect(await all()).toEqual({ retried: 2, refused: 0 });
     expect(await all()).toEqual({ retried: 0, refused: 0 });
     const again = await jobs.listJobsToRunInTheQueue();
-    expect(again.map(({ jobContext }) => jobContext)).toEqual([
-      { count: -1 },
-      { count: -2 },
-    ]);
+    const counts = again.map(
+      ({ jobContext }) => (jobContext as CountedContext).count,
+    );
+    expect(new Set(counts)).toEqual(new Set([-1, -2]));
     await engine.cancelJobs({ job: CountedJob });
     await sql(
       `UPDATE bildad.job_runs SET job_context = '{}' WHERE job_context ->> 'count' = '-2'`,

@@ -138,7 +138,8 @@ class HostedJobs {
         kind: 'failed',
         error: new JobHandlerNotFoundError(templateCode),
       });
-    await carryOut(job, handler, this.events, ({ jobRunId }) =>
+    const { contexts } = this.host.bildad;
+    await carryOut(job, handler, contexts, this.events, ({ jobRunId }) =>
       this.loggerOf(jobRunId),
     );
   }

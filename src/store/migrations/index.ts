@@ -9,6 +9,7 @@ import { nodes } from './004-nodes/index.js';
 import { quarantine } from './005-quarantine/index.js';
 import { claimClock } from './006-claim-clock.js';
 import { processes } from './007-processes.js';
+import { startBy } from './009-start-by.js';
 import { applyStep, installedVersion, migrationLock } from './apply.js';
 import type { MigrationStep } from './step.js';
 
@@ -20,6 +21,15 @@ export const STEPS: readonly MigrationStep[] = [
   quarantine,
   claimClock,
   processes,
+  // The place of the step that is landed together with this one.
+  {
+    version: 8,
+    name: 'Place',
+    timestamp: 1_765_200_000_000,
+    minReader: 5,
+    statements: () => [],
+  },
+  startBy,
 ];
 
 /** The version of the tables that this package works with. */
