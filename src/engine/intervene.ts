@@ -6,6 +6,7 @@ import type { StoredContexts } from '../life/stored-contexts.js';
 import { isSecret } from '../model/envelope.js';
 import { JobNotAvailableError, RunNotActiveError } from '../model/errors.js';
 import type { Outcome } from '../model/outcome.js';
+import { redacted } from '../policy/redacted.js';
 import type { JobProcess } from '../runner/job-process.js';
 import type { ProcessRegistry } from '../runner/process-registry.js';
 import { deleteEntry } from '../store/enqueue.store.js';
@@ -45,20 +46,17 @@ export class Interventions {
     return ended;
   }
 
-  /** The result of an encrypted job is encrypted, whoever gives it. @throws JobEncryptionKeyError */
+  /** What somebody says of an encrypted job is kept as if its handler had said it. @throws JobEncryptionKeyError */
   private async sealed(runId: string, outcome: Outcome): Promise<Outcome> {
-    if (outcome.kind !== 'completed' || outcome.output === undefined)
-      return outcome;
+    const says = outcome.kind === 'completed' ? outcome.output : undefined;
+    if (says === undefined && outcome.kind !== 'failed') return outcome;
     const { db, tables } = this.store;
     await this.surface(runId);
     const run = await storedContext(db, tables, runId);
     if (!run || !isSecret(run)) return outcome;
-    const { jobRunIdentifier } = run;
-    const { output } = outcome;
-    return {
-      kind: 'completed',
-      output: this.contexts.sealedResult(output, jobRunIdentifier),
-    };
+    if (outcome.kind !== 'completed') return redacted(outcome);
+    const output = this.contexts.sealedResult(says, run.jobRunIdentifier);
+    return { kind: 'completed', output };
   }
 
   /** Takes a running entry back, in the database only. @returns null when it is not running @throws RunNotActiveError */

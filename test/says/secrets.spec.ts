@@ -208,7 +208,7 @@ it('neither errors nor reasons nor the log quote it', async () => {
   await noSecret();
 });
 
-it('completeJob by hand encrypts as well', async () => {
+it('completeJob by hand encrypts as well, and failJob quotes nothing', async () => {
   const { engine } = bildad;
   let arrived!: (value?: unknown) => void;
   const arrival = new Promise((resolve) => (arrived = resolve));
@@ -223,6 +223,12 @@ it('completeJob by hand encrypts as well', async () => {
   expect(ended.output).toBeInstanceOf(EncryptedValue);
   expect((await engine.waitForJob(begun.jobRunIdentifier)).output).toEqual({
     by: SECRET,
+  });
+  const another = await engine.enqueueAndRunJob(SecretJob, {
+    password: SECRET,
+  });
+  expect(await engine.failJob(another, new TypeError(SECRET))).toMatchObject({
+    reason: 'TypeError: redacted, for the job is encrypted',
   });
   does = ({ password }) => ({ echo: password });
   await noSecret();

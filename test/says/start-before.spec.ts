@@ -252,6 +252,37 @@ it('a context must not look like an envelope of the engine', async () => {
   });
 });
 
+it('of many that run out of time on two nodes, each runs once in time, or is missed once', async () => {
+  const nodes = await Promise.all(
+    Array.from({ length: 2 }, () =>
+      bootApp({
+        providers: [SimpleJob],
+        options: { tickInterval: '10ms', concurrency: 2 },
+        database: bildad.database,
+      }),
+    ),
+  );
+  const [first] = nodes;
+  const entries = await first!.engine.enqueueJobs(
+    SimpleJob,
+    Array.from({ length: 1_000 }, () => ({})),
+    { startBefore: '100ms' },
+  );
+  const ids = entries.map(({ id }) => id);
+  await expect.poll(() => bildad.jobs.getNumberOfJobsInTheQueue()).toBe(0);
+  const [found] = await bildad.sql(
+    `SELECT count(*)::int AS runs, count(DISTINCT job_queue_entry_id)::int AS jobs,
+       count(*) FILTER (WHERE result = 'SUCCEEDED' AND started_at < available_at + interval '100 ms')::int AS intime,
+       count(*) FILTER (WHERE reason = 'Missed')::int AS missed
+     FROM bildad.job_runs WHERE job_queue_entry_id = ANY ($1)`,
+    [ids],
+  );
+  expect(found).toMatchObject({ runs: 1_000, jobs: 1_000 });
+  expect(found.intime + found.missed).toBe(1_000);
+  expect(SimpleJob.runs).toBe(found.intime);
+  for (const node of nodes) await node.close();
+});
+
 describe('in a host', () => {
   let isolated: IsolatedApp;
   beforeAll(async () => {
