@@ -1,10 +1,18 @@
 export type { JobEngineResults } from './engine/cycle.js';
 export type { JobOutcome } from './engine/slots.js';
 export type { EntryReference } from './life/bulk-insert.js';
-export type { BulkOptions, EnqueueOptions } from './life/enqueue-options.js';
+export type {
+  BulkOptions,
+  EnqueueOptions,
+  JobChanges,
+} from './life/enqueue-options.js';
 export type { Backoff, BackoffData, BackoffFunction } from './model/backoff.js';
+export * from './model/context-errors.js';
+export type { Upcast } from './model/context-traits.js';
 export type { Duration } from './model/duration.js';
+export type { EncryptionOptions } from './model/encryption-options.js';
 export * from './model/enqueue-errors.js';
+export { EncryptedValue } from './model/envelope.js';
 export * from './model/errors.js';
 export type {
   DebounceOptions,
@@ -29,6 +37,11 @@ export type {
   BildadModuleOptions,
   BildadRole,
 } from './model/settings.js';
+export {
+  JobCancelledError,
+  NonRetryableError,
+  SnoozeError,
+} from './model/said.js';
 export { JobQueueStatus, JobRunResult, JobRunStatus } from './model/status.js';
 export {
   BildadJob,
@@ -40,6 +53,7 @@ export {
   type Job,
   type JobContext,
 } from './nest/job-engine.service.js';
+export type { FailedJobFilter, JobFilter } from './nest/job-filter.js';
 export { JobsService } from './nest/jobs.service.js';
 export type { JobNodeEnd } from './store/entities/job-node.entity.js';
 export type { Page } from './nest/paging.js';

@@ -1,4 +1,5 @@
 import type { FinishDoor } from '../life/finish.js';
+import type { MissedJobs } from '../life/missed.js';
 import type { Quarantine } from '../life/quarantine.js';
 import type { Store } from '../life/store.js';
 import type { JobEvents } from '../model/events.js';
@@ -47,6 +48,7 @@ export class EngineCycle {
     private readonly alarm: UnrunnableAlarm,
     private readonly judge: NodeJudge,
     private readonly suspects: Suspects,
+    private readonly missed: MissedJobs,
     private readonly events: JobEvents,
     private readonly node: NodeState,
     private readonly maxCrashes: number,
@@ -174,6 +176,7 @@ export class EngineCycle {
     if (ended.length > 0)
       for (const jobRun of await findRuns(db, tables, ended))
         outcomes.push({ ok: true, jobRun });
+    await this.quarantine.around(() => this.missed.end());
     await this.makeDue();
     await this.alarm.run();
     return outcomes;

@@ -2,8 +2,11 @@ import type { DeferredRuns } from '../life/deferred.js';
 import type { FinishDoor } from '../life/finish.js';
 import type { RunJobs } from '../life/run.js';
 import type { Store } from '../life/store.js';
+import type { StoredContexts } from '../life/stored-contexts.js';
+import { isSecret } from '../model/envelope.js';
 import { JobNotAvailableError, RunNotActiveError } from '../model/errors.js';
 import type { Outcome } from '../model/outcome.js';
+import { redacted } from '../policy/redacted.js';
 import type { JobProcess } from '../runner/job-process.js';
 import type { ProcessRegistry } from '../runner/process-registry.js';
 import { deleteEntry } from '../store/enqueue.store.js';
@@ -13,6 +16,7 @@ import {
   findRuns,
   requestKill,
   runningFacts,
+  storedContext,
 } from '../store/run.store.js';
 import type { Killer } from './killer.js';
 
@@ -29,6 +33,7 @@ export class Interventions {
     private readonly deferred: DeferredRuns,
     private readonly runs: RunJobs,
     private readonly killer: Killer,
+    private readonly contexts: StoredContexts,
   ) {}
 
   /** Ends a run by hand. What its process still does would be in vain, so it is told. @throws RunNotActiveError */
@@ -36,9 +41,22 @@ export class Interventions {
     runId: string,
     outcome: Extract<Outcome, { kind: 'completed' | 'failed' | 'expired' }>,
   ): Promise<JobRun> {
-    const ended = await this.finish(runId, outcome);
+    const ended = await this.finish(runId, await this.sealed(runId, outcome));
     this.processes.find(runId)?.fence('its run was closed by hand');
     return ended;
+  }
+
+  /** What somebody says of an encrypted job is kept as if its handler had said it. @throws JobEncryptionKeyError */
+  private async sealed(runId: string, outcome: Outcome): Promise<Outcome> {
+    const says = outcome.kind === 'completed' ? outcome.output : undefined;
+    if (says === undefined && outcome.kind !== 'failed') return outcome;
+    const { db, tables } = this.store;
+    await this.surface(runId);
+    const run = await storedContext(db, tables, runId);
+    if (!run || !isSecret(run)) return outcome;
+    if (outcome.kind !== 'completed') return redacted(outcome);
+    const output = this.contexts.sealedResult(says, run.jobRunIdentifier);
+    return { kind: 'completed', output };
   }
 
   /** Takes a running entry back, in the database only. @returns null when it is not running @throws RunNotActiveError */

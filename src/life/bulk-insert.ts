@@ -2,6 +2,7 @@ import type { ContextContract } from '../policy/context.js';
 import { insertEntries, type NewEntry } from '../store/enqueue.store.js';
 import type { JobQueueEntry } from '../store/entities/index.js';
 import type { Queryable, Tables } from '../store/tables.js';
+import type { Carried } from './carried.js';
 import type { ContextSource } from './context-source.js';
 import { encodedBatches, type EncodedContext } from './encode-contexts.js';
 import type { EntryDefaults } from './enqueue-options.js';
@@ -58,6 +59,7 @@ export class BulkInsert<Told extends EntryReference> {
     private readonly batches: AsyncIterable<EncodedContext[]>,
     /** What the caller is to be told of an entry: of many that are read bit by bit, not their contexts. */
     private readonly asTold: (entry: JobQueueEntry) => Told,
+    private readonly carried: Carried | null,
   ) {}
 
   /** @param refuse throws why an entry was left out */
@@ -66,15 +68,22 @@ export class BulkInsert<Told extends EntryReference> {
     refuse: (db: Queryable, draft: NewEntry) => Promise<never>,
   ): Promise<void> {
     const insert = async (contexts: EncodedContext[]) => {
-      const drafts = contexts.map((encoded) => ({
-        ...this.defaults,
-        ...encoded,
-        jobRunIdentifier: newIdentifier(),
-      }));
+      const { carried } = this;
+      const drafts = contexts.map((encoded) => {
+        const draft = {
+          ...this.defaults,
+          ...encoded,
+          jobRunIdentifier: newIdentifier(),
+        };
+        return carried?.wrap(draft) ?? draft;
+      });
       this.first ??= drafts[0];
       const entries = await insertEntries(db, this.tables, drafts);
-      for (const [index, inserted] of entries.entries()) {
-        const entry = inserted ?? (await refuse(db, drafts[index]!));
+      const made: JobQueueEntry[] = [];
+      for (const [index, entry] of entries.entries())
+        made.push(entry ?? (await refuse(db, drafts[index]!)));
+      await carried?.mark(db, this.tables, made);
+      for (const entry of made) {
         this.due ||= !entry.scheduled;
         this.told.push(this.asTold(entry));
       }

@@ -1,12 +1,16 @@
+import { envelopeOf, isSecret } from '../model/envelope.js';
 import { InvalidJobContextError } from '../model/errors.js';
 import type { JobEvents } from '../model/events.js';
 import type { ClaimedRun } from '../model/facts.js';
 import type { ExecutionLogger } from '../model/job-execution.js';
 import type { Outcome } from '../model/outcome.js';
 import { narrowed, type ContextContract } from '../policy/context.js';
+import { redactedError } from '../policy/redacted.js';
+import { outcomeOfThrown } from '../policy/said.js';
 import type { RegisteredHandler } from '../runner/handler-registry.js';
 import type { JobProcess } from '../runner/job-process.js';
 import { Execution, identityOf } from './execution.js';
+import type { StoredContexts } from './stored-contexts.js';
 import { isThenable } from './thenable.js';
 
 /** Told that the handler runs, or why it does not, or that its process is over: the first time counts. */
@@ -22,6 +26,7 @@ export interface CarryOutOptions {
 export async function carryOut(
   process: JobProcess,
   handler: RegisteredHandler<ContextContract>,
+  contexts: StoredContexts,
   events: JobEvents,
   loggerFor: (run: ClaimedRun) => ExecutionLogger,
   { launched, around }: CarryOutOptions = {},
@@ -31,7 +36,12 @@ export async function carryOut(
   try {
     const { operatorSchema, templateCode, jobContext } = process.run;
     const contract = narrowed(handler.contract, operatorSchema, templateCode);
-    let context: unknown = contract.decode(jobContext);
+    const { traits } = handler;
+    const stored =
+      traits.version > 0 || envelopeOf(jobContext)
+        ? await contexts.forHandler(process.run, traits)
+        : jobContext;
+    let context: unknown = contract.decode(stored);
     if (context instanceof Promise) context = await context;
     checked = true;
     process.throwIfStopping();
@@ -47,14 +57,19 @@ export async function carryOut(
     // Waits in any case: a job that ended in this very call would begin the next one inside of itself.
     const promised = isThenable(returned);
     const awaited = await (promised ? returned : undefined);
-    const output = promised ? awaited : returned;
+    let output = promised ? awaited : returned;
+    if (traits.encrypt || isSecret(process.run))
+      output = contexts.sealedResult(output, process.jobRunIdentifier);
     outcome = { kind: 'completed', output };
   } catch (error) {
-    if (!checked) launched?.(error as Error);
+    if (!checked)
+      launched?.(
+        (isSecret(process.run) ? redactedError(error) : error) as Error,
+      );
     outcome =
       !checked && error instanceof InvalidJobContextError
         ? { kind: 'invalidContext', error }
-        : { kind: 'failed', error };
+        : outcomeOfThrown(error);
   }
   process.settle(outcome);
 }

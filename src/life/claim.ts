@@ -195,6 +195,13 @@ export class ClaimJobs {
     );
   }
 
+  /** A claim that this node cannot carry out, and another may: it is claimed again after the next pass at the earliest. */
+  async putBack(run: ClaimedRun): Promise<void> {
+    if (run.deferred) await this.deferred.write([run]);
+    const { db, tables } = this.store;
+    await releaseClaims(db, tables, this.node.id, [run.jobRunId], true);
+  }
+
   /** The same of runs whose rows are written. */
   async releaseRuns(runIds: string[], nodeId = this.node.id): Promise<void> {
     if (runIds.length === 0) return;

@@ -9,8 +9,10 @@ import type {
 } from '../model/identity.js';
 import { refuseUnknown, text, wholeNumber } from '../model/option-values.js';
 import { checkBackoff } from '../policy/backoff.js';
+import type { DueTime, EntryChanges } from '../store/change.store.js';
 import type { JobTemplate } from '../store/entities/index.js';
 import type { NewEntry } from '../store/enqueue.store.js';
+import type { StartBy } from '../store/start-by.store.js';
 import { newIdentifier } from './identifier.js';
 
 export interface EnqueueOptions {
@@ -36,6 +38,11 @@ export interface EnqueueOptions {
   debounce?: DebounceOptions;
   /** One job per time at the most; the calls in between add none. */
   throttle?: ThrottleOptions;
+  /**
+   * By when it is to be started: a moment, or a duration from when it is enqueued. If it is not by then, it ends as
+   * FAILED "Missed", and is not run late. Once started, it is tried again as any job is.
+   */
+  startBefore?: Date | Duration;
   /** The transaction to enqueue in: rolled back, there is no entry. */
   manager?: EntityManager;
 }
@@ -58,6 +65,7 @@ const NAMES: readonly (keyof EnqueueOptions)[] = [
   'unique',
   'debounce',
   'throttle',
+  'startBefore',
   'manager',
 ];
 const PRIORITY_LIMIT = 1_000_000;
@@ -113,6 +121,92 @@ export function entryFields(
   };
 }
 
+/** @throws BildadConfigError when it is no time, or the job is not due before it */
+export function readStartBy({
+  startBefore,
+  runAt,
+  delay,
+}: EnqueueOptions): StartBy | null {
+  if (startBefore === undefined) return null;
+  const field = 'startBefore';
+  if (startBefore instanceof Date) {
+    const at = moment(startBefore, field);
+    if (runAt && runAt.getTime() >= startBefore.getTime())
+      throw new BildadConfigError(field, 'a moment after runAt', startBefore);
+    return { at };
+  }
+  const withinMs = toMilliseconds(startBefore, field, { min: 1 });
+  if (delay !== undefined && toMilliseconds(delay, 'delay') >= withinMs)
+    throw new BildadConfigError(field, 'more than delay', startBefore);
+  return { withinMs };
+}
+
+/** What may be changed of a job that waits. */
+export interface JobChanges {
+  /** Validated as when it was enqueued. */
+  context?: object;
+  /** Lower runs first. */
+  priority?: number;
+  /** Not before this moment. */
+  runAt?: Date;
+  /** Not before this much time has passed, from now on. */
+  delay?: Duration;
+  /** How long a run may take. */
+  timeout?: Duration;
+  /** Retries after the first run, those included that were spent already. */
+  maxRetries?: number;
+  /** `null`: the template's, else the module's. */
+  backoff?: BackoffData | null;
+}
+
+const CHANGES = [
+  'priority',
+  'runAt',
+  'delay',
+  'timeout',
+  'maxRetries',
+  'backoff',
+] as const;
+
+/** @throws BildadConfigError naming the wrong option */
+export function entryChanges(
+  changes: Omit<JobChanges, 'context'>,
+): EntryChanges {
+  refuseUnknown(changes, '', [...CHANGES, 'context']);
+  exclusive(changes, 'runAt', 'delay');
+  const { priority, runAt, delay, timeout, maxRetries, backoff } = changes;
+  return {
+    ...(priority !== undefined && {
+      priority: wholeNumber(
+        priority,
+        'priority',
+        -PRIORITY_LIMIT,
+        PRIORITY_LIMIT,
+      ),
+    }),
+    ...(timeout !== undefined && {
+      timeoutMs: toMilliseconds(timeout, 'timeout', { min: 1 }),
+    }),
+    ...(maxRetries !== undefined && {
+      maxRetries: wholeNumber(maxRetries, 'maxRetries', 0, 1_000_000),
+    }),
+    ...(backoff !== undefined && {
+      backoff: backoff === null ? null : JSON.stringify(storedBackoff(backoff)),
+    }),
+    ...(runAt !== undefined && { due: { runAt: moment(runAt) } }),
+    ...(delay !== undefined && {
+      due: { delayMs: toMilliseconds(delay, 'delay') },
+    }),
+  };
+}
+
+/** @throws BildadConfigError naming `field` */
+export function dueTime(when: Date | Duration, field: string): DueTime {
+  return when instanceof Date
+    ? { runAt: moment(when, field) }
+    : { delayMs: toMilliseconds(when, field) };
+}
+
 function minutes(value: unknown): number | undefined {
   if (value === undefined) return undefined;
   if (typeof value !== 'number')
@@ -124,12 +218,12 @@ function minutes(value: unknown): number | undefined {
   return toMilliseconds(value * 60_000, 'timeoutInMinutes', { min: 1 });
 }
 
-function moment(runAt: unknown): string {
+function moment(runAt: unknown, field = 'runAt'): string {
   if (
     !(runAt instanceof Date) ||
     !(runAt.getTime() >= 0 && runAt.getTime() <= LAST_MOMENT)
   )
-    throw new BildadConfigError('runAt', 'a Date from 1970 to 9999', runAt);
+    throw new BildadConfigError(field, 'a Date from 1970 to 9999', runAt);
   return runAt.toISOString();
 }
 
@@ -143,10 +237,10 @@ function storedBackoff(backoff: BackoffData): BackoffData {
   return checkBackoff(backoff, 'backoff');
 }
 
-function exclusive(
-  options: EnqueueOptions,
-  one: keyof EnqueueOptions,
-  other: keyof EnqueueOptions,
+function exclusive<O extends object>(
+  options: O,
+  one: keyof O & string,
+  other: keyof O & string,
 ): void {
   if (options[one] !== undefined && options[other] !== undefined)
     throw new BildadConfigError(

@@ -8,11 +8,13 @@ import { isConflict, isDataError } from '../store/database-error.js';
 import { insertEntries, type NewEntry } from '../store/enqueue.store.js';
 import type { JobQueueEntry } from '../store/entities/index.js';
 import type { Queryable } from '../store/tables.js';
+import { asOfNow, type StoredRunContext } from './again.js';
 import {
   BulkInsert,
   checkedBatches,
   type EntryReference,
 } from './bulk-insert.js';
+import { carriedBy, type Carried } from './carried.js';
 import { checkSource, type ContextSource } from './context-source.js';
 import {
   entryFields,
@@ -23,9 +25,14 @@ import { DoubtfulInserts } from './doubtful-inserts.js';
 import { KeyedInserts } from './enqueue-keyed.js';
 import { Gather } from './gather.js';
 import type { Due } from './due.js';
-import { identityOf, type Identity } from './identity-options.js';
+import {
+  identityOf,
+  refuseCarried,
+  type Identity,
+} from './identity-options.js';
 import { LeftOut } from './left-out.js';
 import type { Store } from './store.js';
+import type { StoredContexts } from './stored-contexts.js';
 import type { JobReference, Templates } from './templates.js';
 
 const ROWS_PER_SHARED_INSERT = 500;
@@ -33,6 +40,8 @@ const ROWS_PER_SHARED_INSERT = 500;
 /** What the engine knows of a call beside its options. */
 export interface EnqueueCall {
   retryOfJobRunId?: string;
+  /** What was stored of the run that is done again, where its context is to be the same. */
+  again?: StoredRunContext;
   /** Whether this node is to start the entry when it can. Not where the caller is about to. */
   wakeHere?: boolean;
 }
@@ -56,6 +65,7 @@ export class Enqueue {
     private readonly templates: Templates,
     private readonly events: JobEvents,
     private readonly due: Due,
+    private readonly contexts: StoredContexts,
     private readonly maxContextBytes: number,
   ) {
     this.doubtful = new DoubtfulInserts(store);
@@ -67,27 +77,33 @@ export class Enqueue {
     job: JobReference,
     context: unknown,
     options: EnqueueOptions = {},
-    { retryOfJobRunId, wakeHere = true }: EnqueueCall = {},
+    { retryOfJobRunId, wakeHere = true, again }: EnqueueCall = {},
   ): Promise<JobQueueEntry> {
-    const { template, contract } = await this.templates.resolve(
-      job,
-      options.manager,
-    );
-    const fields = entryFields(template, options);
+    const open = await this.templates.resolve(job, options.manager);
+    const fields = entryFields(open.template, options);
     const identity = identityOf(options);
+    const given = again
+      ? await asOfNow(again, open, this.contexts)
+      : { context, contract: open.contract, version: open.traits.version };
     const { json, value } = await encodeContext(
-      contract,
-      context,
+      given.contract,
+      given.context,
       this.maxContextBytes,
     );
-    const draft = {
+    const plain = {
       ...fields,
       jobContext: json,
       context: value,
       retryOfJobRunId: retryOfJobRunId ?? null,
     };
-    if (identity)
+    const carried = carriedBy(this.contexts, open, options, given.version);
+    const draft = carried?.wrap(plain) ?? plain;
+    if (identity) {
+      if (carried) refuseCarried(carried, identity);
       return this.underKey(job.code, draft, identity, options, wakeHere);
+    }
+    if (carried?.startBy)
+      return this.startingBy(carried, job.code, draft, options, wakeHere);
     if (options.manager) {
       // A caller's own transaction is never mixed with others.
       const entry = await this.own(options.manager, job.code, draft);
@@ -102,6 +118,28 @@ export class Enqueue {
     return entry;
   }
 
+  /** Two statements, in a transaction of their own where there is none. */
+  private async startingBy(
+    carried: Carried,
+    code: string,
+    draft: NewEntry,
+    { manager }: EnqueueOptions,
+    wakeHere: boolean,
+  ): Promise<JobQueueEntry> {
+    let made: JobQueueEntry | undefined;
+    const insert = async (db: Queryable) => {
+      made = await this.own(db, code, draft);
+      await carried.mark(db, this.store.tables, [made]);
+    };
+    await (manager ? insert(manager) : this.committed(insert, () => draft));
+    const entry = made!;
+    if (!manager) this.tell(code, [entry]);
+    if (!entry.scheduled)
+      if (manager) this.due.after(manager);
+      else this.due.now({ here: wakeHere });
+    return entry;
+  }
+
   /** All or none of them, in the order of the contexts. What is no array is read as it is inserted. */
   async many<Told extends EntryReference>(
     job: JobReference,
@@ -111,11 +149,11 @@ export class Enqueue {
   ): Promise<Told[]> {
     checkSource(contexts);
     const { manager } = options;
-    const { template, contract } = await this.templates.resolve(job, manager);
-    const defaults = entryFields(template, options);
+    const open = await this.templates.resolve(job, manager);
+    const defaults = entryFields(open.template, options);
     if (Array.isArray(contexts) && contexts.length === 0) return [];
     const batches = await checkedBatches(
-      contract,
+      open.contract,
       contexts,
       this.maxContextBytes,
     );
@@ -124,12 +162,14 @@ export class Enqueue {
       defaults,
       batches,
       asTold,
+      carriedBy(this.contexts, open, options),
     );
     const insert = (db: Queryable) =>
       inserts.into(db, (db, draft) => this.leftOut.refuse(db, job.code, draft));
     try {
       // In a caller's transaction this is a savepoint.
-      await (manager?.transaction(insert) ?? this.committed(insert, inserts));
+      await (manager?.transaction(insert) ??
+        this.committed(insert, () => inserts.first!));
     } finally {
       await batches.close();
     }
@@ -187,7 +227,7 @@ export class Enqueue {
 
   private async committed(
     insert: (db: Queryable) => Promise<void>,
-    inserts: Pick<BulkInsert<EntryReference>, 'first'>,
+    first: () => NewEntry,
   ): Promise<void> {
     const sentAt = performance.now();
     try {
@@ -195,7 +235,7 @@ export class Enqueue {
     } catch (error) {
       if (!isUnknown(error)) throw error;
       // Sent was the COMMIT.
-      if (!(await this.doubtful.wasCommitted(inserts.first!, sentAt)))
+      if (!(await this.doubtful.wasCommitted(first(), sentAt)))
         throw (error as ConnectionLostError).undone();
     }
   }

@@ -1,3 +1,4 @@
+import type { Duration } from '../model/duration.js';
 import type { JobEvents } from '../model/events.js';
 import type { ClaimedRun } from '../model/facts.js';
 import type {
@@ -5,6 +6,7 @@ import type {
   ExecutionTemplate,
   JobExecution,
 } from '../model/job-execution.js';
+import { JobCancelledError, SnoozeError } from '../model/said.js';
 import type { JobProcess } from '../runner/job-process.js';
 
 /** A run as its handler sees it. What few handlers look at is made when they do: an AbortSignal alone takes longer than a job without work. */
@@ -56,6 +58,14 @@ export class Execution implements JobExecution {
     });
 
   readonly log = (message: string): void => this.logger.log(message);
+
+  snooze(delay: Duration, why?: string): never {
+    throw new SnoozeError(delay, why);
+  }
+
+  cancel(reason: string): never {
+    throw new JobCancelledError(reason);
+  }
 
   private get run(): ClaimedRun {
     return this.process.run;

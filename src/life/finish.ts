@@ -184,7 +184,10 @@ export class FinishDoor {
       retry,
       outcome: outcome.kind,
       entry: landed,
-      errorName: outcome.kind === 'failed' ? nameOf(outcome.error) : undefined,
+      errorName:
+        outcome.kind === 'failed' || outcome.kind === 'failedForGood'
+          ? nameOf(outcome.error)
+          : undefined,
     });
   }
 }

@@ -2,6 +2,7 @@ import { toMilliseconds } from '../model/duration.js';
 import { BildadConfigError } from '../model/errors.js';
 import { oneOf, refuseUnknown, text } from '../model/option-values.js';
 import type { KeyedAsk } from '../store/identity.store.js';
+import type { Carried } from './carried.js';
 import type { EnqueueOptions } from './enqueue-options.js';
 
 const KINDS = ['unique', 'debounce', 'throttle'] as const;
@@ -100,4 +101,23 @@ function ofThrottle(
     delayMs: null,
     throws: false,
   };
+}
+
+/** What the key's holder would be given is of another job. */
+export function refuseCarried(
+  { startBy, encrypts }: Carried,
+  identity: Identity,
+): void {
+  if (startBy)
+    throw new BildadConfigError(
+      'startBefore',
+      `none beside ${identity.kind}`,
+      'both',
+    );
+  if (encrypts && identity.onConflict !== 'ignore')
+    throw new BildadConfigError(
+      identity.kind,
+      "onConflict 'ignore' or 'throw', for a job whose context is encrypted: it is bound to its own job",
+      identity.onConflict,
+    );
 }

@@ -16,8 +16,12 @@ import type { Launched } from './carry-out.js';
 import { identityOf, progressed } from './execution.js';
 import { patience } from './patience.js';
 import type { Store } from './store.js';
+import type { WrappedRuns } from './wrapped-runs.js';
 
 export type HostPools = Record<HostKind, HostPool>;
+
+/** It came too late, or nobody knows whether it did. */
+type Missed = Extract<Outcome, { kind: 'missed' | 'interrupted' }>;
 
 /** Jobs that run in threads and processes of their own. What does not stop when it is told is ended with its host. */
 export class IsolatedJobs {
@@ -31,6 +35,7 @@ export class IsolatedJobs {
     private readonly loggerFor: (run: ClaimedRun) => ExecutionLogger,
     private readonly graceMs: number,
     private readonly maxCrashes: number,
+    private readonly wrapped: WrappedRuns,
   ) {
     // One for each run whose statements are being cancelled.
     setMaxListeners(0, this.leaving.signal);
@@ -88,11 +93,16 @@ export class IsolatedJobs {
     process: JobProcess,
     kind: HostKind,
     begin: Launched,
-  ): Promise<HostEnd> {
+  ): Promise<HostEnd | Missed> {
     process.throwIfStopping();
     const pool = this.pools?.[kind];
     if (!pool) throw new Error('this engine has no hosts for jobs');
     const host = await pool.take(process.signal);
+    const inTime = await this.inTime(process);
+    if (inTime) {
+      pool.release(host);
+      return inTime;
+    }
     this.hosts.set(process, host);
     const ending = host.run(this.workFor(process, begin));
     const stopKilling = this.killInTime(process, host);
@@ -101,6 +111,17 @@ export class IsolatedJobs {
     this.hosts.delete(process);
     pool.release(host);
     return end;
+  }
+
+  /** Once it has a host, for which it may have waited. @returns how it ends where it is not to be started */
+  private async inTime(process: JobProcess): Promise<Missed | undefined> {
+    try {
+      return (await this.wrapped.missed(process.run))
+        ? { kind: 'missed' }
+        : undefined;
+    } catch {
+      return { kind: 'interrupted' };
+    }
   }
 
   private workFor(process: JobProcess, begin: Launched): HostedWork {
@@ -168,14 +189,15 @@ export class IsolatedJobs {
   }
 
   private outcomeOf(
-    end: HostEnd,
+    end: HostEnd | Missed,
     process: JobProcess,
     kind: HostKind,
   ): Outcome | Promise<Outcome> {
     if (end.kind === 'hostDied')
       return this.charged(process, new JobHostDiedError(kind, end.why));
-    if (end.kind !== 'completed')
+    if ('error' in end)
       return { kind: end.kind, error: revived(end.error) as Error };
+    if (end.kind !== 'completed') return end;
     const { output } = end;
     return {
       kind: 'completed',

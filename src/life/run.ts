@@ -3,20 +3,22 @@ import {
   JobHandlerNotFoundError,
   JobNotAvailableError,
 } from '../model/errors.js';
+import { envelopeOf, isSecret } from '../model/envelope.js';
 import type { EntryFate, JobEvents } from '../model/events.js';
 import type { ClaimedRun } from '../model/facts.js';
-import type { ExecutionLogger } from '../model/job-execution.js';
 import type { Outcome } from '../model/outcome.js';
 import type { ContextContract } from '../policy/context.js';
+import { redacted } from '../policy/redacted.js';
 import type { HandlerRegistry } from '../runner/handler-registry.js';
 import { JobProcess } from '../runner/job-process.js';
 import type { ProcessRegistry } from '../runner/process-registry.js';
-import type { Strays } from '../runner/strays.js';
 import { ConnectionLostError, isUnknown } from '../store/connection/lost.js';
-import { carryOut, type Launched } from './carry-out.js';
+import type { Launched } from './carry-out.js';
 import { identityOf } from './execution.js';
 import type { FinishDoor } from './finish.js';
+import type { InlineJobs } from './inline.js';
 import type { IsolatedJobs } from './isolated.js';
+import type { WrappedRuns } from './wrapped-runs.js';
 import { patience } from './patience.js';
 
 /** Claimed runs become processes here, and each process's outcome goes to the finish. */
@@ -31,9 +33,9 @@ export class RunJobs {
     private readonly processes: ProcessRegistry,
     private readonly door: FinishDoor,
     private readonly events: JobEvents,
-    private readonly loggerFor: (run: ClaimedRun) => ExecutionLogger,
+    private readonly inline: InlineJobs,
     private readonly isolated: IsolatedJobs,
-    private readonly strays: Strays,
+    private readonly wrapped: WrappedRuns,
   ) {
     // One for each outcome that waits for the database to come back.
     setMaxListeners(0, this.giveUp.signal);
@@ -76,6 +78,13 @@ export class RunJobs {
       void this.giveBack(run, launched);
       return true;
     }
+    const envelope = envelopeOf(run.jobContext);
+    const unable =
+      envelope && this.wrapped.unable(run, envelope, handler.traits);
+    if (unable) {
+      void this.putBack(run, unable, launched);
+      return true;
+    }
     const process = new JobProcess(run, handler.isolation);
     if (this.lives.has(run.jobRunId) || !this.processes.add(process))
       return false;
@@ -83,12 +92,25 @@ export class RunJobs {
     this.follow(process);
     if (launched) process.decided.whenever(() => launched());
     if (handler.isolation === 'inline')
-      void carryOut(process, handler, this.events, this.loggerFor, {
-        launched,
-        around: this.around,
-      });
+      this.inline.carryOut(process, handler, launched);
     else void this.isolated.carryOut(process, handler.isolation, launched);
     return true;
+  }
+
+  private async putBack(
+    run: ClaimedRun,
+    unable: Parameters<WrappedRuns['putBack']>[1],
+    launched?: Launched,
+  ): Promise<void> {
+    try {
+      await this.wrapped.putBack(run, unable);
+    } catch (error) {
+      this.events.emit('engine.error', {
+        doing: `putting back run ${run.jobRunId}`,
+        error,
+      });
+    }
+    launched?.(unable);
   }
 
   private async giveBack(run: ClaimedRun, launched?: Launched): Promise<void> {
@@ -114,9 +136,6 @@ export class RunJobs {
   get backlog(): number {
     return this.unrecorded.size;
   }
-
-  private readonly around = <T>(process: JobProcess, call: () => T): T =>
-    this.strays.around(process, call);
 
   /** Resolves when every outcome known so far has been recorded, or given up. */
   async recorded(): Promise<void> {
@@ -155,7 +174,8 @@ export class RunJobs {
   }
 
   /** An outcome is decided once; while the database is away it waits. Never rejects. */
-  private async record(process: JobProcess, outcome: Outcome): Promise<void> {
+  private async record(process: JobProcess, ended: Outcome): Promise<void> {
+    const outcome = isSecret(process.run) ? redacted(ended) : ended;
     const fate = process.fenced
       ? this.lose(process, outcome)
       : await this.finish(process, outcome);

@@ -1,3 +1,4 @@
+import { NO_TRAITS, type ContextTraits } from '../model/context-traits.js';
 import {
   JobTemplateInactiveError,
   JobTemplateNotFoundError,
@@ -24,11 +25,13 @@ const STALE_MS = 5_000;
 export interface JobReference {
   code: string;
   contract?: ContextContract;
+  traits?: ContextTraits;
 }
 
 export interface OpenTemplate {
   template: JobTemplate;
   contract: ContextContract;
+  traits: ContextTraits;
 }
 
 /** Templates by code, as the enqueueing side needs them. */
@@ -50,16 +53,21 @@ export class Templates {
    * @throws JobTemplateNotFoundError, JobTemplateInactiveError, InvalidJobSchemaError
    */
   async resolve(
-    { code, contract }: JobReference,
+    { code, contract, traits }: JobReference,
     db: Queryable = this.store.db,
   ): Promise<OpenTemplate> {
     const { template, operatorSchema } = await this.read(code, db);
     if (!template.active) throw new JobTemplateInactiveError(code);
+    const handler = contract ? undefined : this.handlers.get(code);
     const declared =
       contract ??
-      this.handlers.get(code)?.contract ??
+      handler?.contract ??
       contextContract(template.jobContextSchema, code);
-    return { template, contract: narrowed(declared, operatorSchema, code) };
+    return {
+      template,
+      contract: narrowed(declared, operatorSchema, code),
+      traits: traits ?? handler?.traits ?? traitsOf(template),
+    };
   }
 
   forget(code: string): void {
@@ -111,3 +119,9 @@ function found(template: KnownTemplate | null, code: string): KnownTemplate {
   if (!template) throw new JobTemplateNotFoundError(code);
   return template;
 }
+
+/** Where the class is not known here: its last deploy said so. */
+const traitsOf = ({ contextVersion, encrypt }: JobTemplate): ContextTraits =>
+  contextVersion === 0
+    ? NO_TRAITS
+    : { version: contextVersion, upcast: undefined, encrypt };

@@ -1,3 +1,7 @@
+import type {
+  JobContextVersionError,
+  JobEncryptionKeyError,
+} from './context-errors.js';
 import type { SchemaVersionError } from './errors.js';
 import type { HostKind } from './isolation.js';
 import type { OutcomeKind } from './outcome.js';
@@ -20,6 +24,18 @@ export interface JobEventMap {
   'entry.quarantined': [
     { jobQueueEntryId: string; jobRunIdentifier: string; reason: string },
   ];
+  /**
+   * Claimed here, and put back as it was, for a process that can carry it out: its context is of a newer version, or
+   * encrypted with a key that is missing here.
+   */
+  'entry.putBack': [
+    {
+      jobQueueEntryId: string;
+      jobRunIdentifier: string;
+      templateCode: string;
+      error: JobContextVersionError | JobEncryptionKeyError;
+    },
+  ];
   'run.started': [RunEvent];
   'run.progress': [RunEvent & { fraction: number; message?: string }];
   /** The run is DONE in the database. */
@@ -27,7 +43,7 @@ export interface JobEventMap {
     RunEvent & {
       outcome: OutcomeKind;
       entry: EntryFate;
-      /** The class of what the handler threw, for `failed`. */
+      /** The class of what the handler threw, for `failed` and `failedForGood`. */
       errorName?: string;
     },
   ];

@@ -5,6 +5,10 @@
 export type Outcome =
   | { kind: 'completed'; output: unknown }
   | { kind: 'failed'; error: unknown }
+  /** The handler knows that trying again is of no use. */
+  | { kind: 'failedForGood'; error: unknown }
+  /** The handler put its job off. */
+  | { kind: 'snoozed'; delayMs: number; why?: string }
   | { kind: 'timedOut' }
   | { kind: 'killed' }
   | { kind: 'expired' }
@@ -15,6 +19,9 @@ export type Outcome =
   | { kind: 'stopped' }
   | { kind: 'invalidContext'; error: Error }
   | { kind: 'interrupted' }
-  | { kind: 'cancelled' };
+  /** `why` where the handler itself gave its job up. */
+  | { kind: 'cancelled'; why?: string }
+  /** It was claimed, and could not be started before its `startBefore`. */
+  | { kind: 'missed' };
 
 export type OutcomeKind = Outcome['kind'];

@@ -1,5 +1,10 @@
 import type { Backoff } from './backoff.js';
 import { toMilliseconds, type Duration } from './duration.js';
+import {
+  readEncryption,
+  type EncryptionOptions,
+  type EncryptionSettings,
+} from './encryption-options.js';
 import { BildadConfigError } from './errors.js';
 import {
   readIsolation,
@@ -63,6 +68,8 @@ export interface BildadModuleOptions {
   queryTimeout?: Duration;
   /** For handlers with the isolation `'thread'` or `'process'`. */
   isolation?: IsolationOptions;
+  /** Keys for templates with `encrypt: true`. */
+  encryption?: EncryptionOptions;
   shutdown?: {
     /** How long running jobs may finish by themselves. Default `'30s'`. */
     drainTimeout?: Duration;
@@ -98,6 +105,7 @@ export interface Settings {
   drainMs: number;
   killGraceMs: number;
   isolation: IsolationSettings | undefined;
+  encryption: EncryptionSettings | undefined;
   /** Of the engine's own; undefined: as many as it can use. */
   connections?: number;
 }
@@ -123,6 +131,7 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
     attributeRejections = true,
     maxEventLoopBlock = '60s',
     isolation,
+    encryption,
     shutdown = {},
   } = options;
   refuseUnknown(shutdown, 'shutdown.', ['drainTimeout', 'killGracePeriod']);
@@ -167,6 +176,8 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
       isolation === undefined
         ? undefined
         : readIsolation(isolation, concurrency),
+    encryption:
+      encryption === undefined ? undefined : readEncryption(encryption),
   };
 }
 
@@ -185,6 +196,7 @@ const OPTION_NAMES: readonly (keyof BildadModuleOptions)[] = [
   'attributeRejections',
   'maxEventLoopBlock',
   'isolation',
+  'encryption',
   'shutdown',
 ];
 

@@ -1,5 +1,6 @@
 import { SetMetadata } from '@nestjs/common';
 import type { Backoff } from '../model/backoff.js';
+import type { Upcast } from '../model/context-traits.js';
 import type { Duration } from '../model/duration.js';
 import type { Isolation } from '../model/isolation.js';
 import type { JsonSchema } from '../model/json.js';
@@ -13,6 +14,15 @@ export interface BildadJobOptions {
   displayOrder?: number;
   /** What the context must be: a class with class-validator decorators, or a JSON Schema. Default: any JSON. */
   context?: ContextClass | JsonSchema;
+  /**
+   * A whole number from 1, to be raised when contexts change their form. It is stored with each entry; one from a newer
+   * deploy than this goes back to the queue. Default: none, which is before 1.
+   */
+  version?: number;
+  /** Makes a context of an older deploy into one of `version`, before it is validated. May be async. */
+  upcast?: Upcast;
+  /** Store contexts and results encrypted, with the keys of the module's option `encryption`. Default false. */
+  encrypt?: boolean;
   /** How long a run may take. Default 60 minutes. */
   timeout?: Duration;
   /** Retries after the first run: 3, the default, means at most 4 runs. */

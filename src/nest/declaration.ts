@@ -1,7 +1,9 @@
+import { NO_TRAITS, type ContextTraits } from '../model/context-traits.js';
 import { toMilliseconds } from '../model/duration.js';
 import { BildadConfigError } from '../model/errors.js';
 import { ISOLATIONS, type Isolation } from '../model/isolation.js';
 import {
+  flag,
   oneOf,
   refuseUnknown,
   text,
@@ -21,6 +23,9 @@ const OPTION_NAMES: readonly (keyof BildadJobOptions)[] = [
   'maxRetries',
   'priority',
   'backoff',
+  'version',
+  'upcast',
+  'encrypt',
   'isolation',
   'engine',
 ];
@@ -39,6 +44,45 @@ export function contractOf(
     contracts.set(options, contract);
   }
   return contract;
+}
+
+const traits = new WeakMap<BildadJobOptions, ContextTraits>();
+
+/** What a decorated class says of its contexts, read once. @throws BildadConfigError naming the class */
+export function traitsOf(
+  options: BildadJobOptions,
+  className: string,
+): ContextTraits {
+  let read = traits.get(options);
+  if (!read) {
+    read = readTraits(options, `@BildadJob of ${className}: `);
+    traits.set(options, read);
+  }
+  return read;
+}
+
+function readTraits(
+  { version, upcast, encrypt }: BildadJobOptions,
+  prefix: string,
+): ContextTraits {
+  if (version === undefined && upcast === undefined && encrypt === undefined)
+    return NO_TRAITS;
+  if (upcast !== undefined && typeof upcast !== 'function')
+    throw new BildadConfigError(`${prefix}upcast`, 'a function', upcast);
+  if (upcast && version === undefined)
+    throw new BildadConfigError(
+      `${prefix}version`,
+      'the version that upcast leads to',
+      version,
+    );
+  return {
+    version:
+      version === undefined
+        ? 0
+        : wholeNumber(version, `${prefix}version`, 1, 1_000_000),
+    upcast,
+    encrypt: encrypt === undefined ? false : flag(encrypt, `${prefix}encrypt`),
+  };
 }
 
 /** Where a decorated class runs. @throws BildadConfigError naming the class */
@@ -61,6 +105,7 @@ export function declarationOf(
     `@BildadJob of ${className}: ${option}`;
   refuseUnknown(options, `@BildadJob of ${className}: `, OPTION_NAMES);
   const { backoff } = options;
+  const { version, encrypt } = traitsOf(options, className);
   if (
     options.context !== undefined &&
     !['function', 'object'].includes(typeof options.context)
@@ -103,5 +148,7 @@ export function declarationOf(
         ? null
         : checkBackoff(backoff, at('backoff')),
     jobContextSchema: contractOf(options, className).schema,
+    contextVersion: version,
+    encrypt,
   };
 }

@@ -6,11 +6,7 @@ import type { EntryReference } from '../life/bulk-insert.js';
 import type { ContextSource } from '../life/context-source.js';
 import type { BulkOptions, EnqueueOptions } from '../life/enqueue-options.js';
 import { toMilliseconds, type Duration } from '../model/duration.js';
-import {
-  JobNotAvailableError,
-  JobTemplateNotFoundError,
-  RunNotActiveError,
-} from '../model/errors.js';
+import { JobNotAvailableError, RunNotActiveError } from '../model/errors.js';
 import type { ContextOf, JobHandlerClass } from '../model/job-handler.js';
 import type { JsonSchema } from '../model/json.js';
 import {
@@ -26,7 +22,7 @@ import type {
   JobTemplate,
 } from '../store/entities/index.js';
 import { findEntry, findLastRun, findRuns } from '../store/run.store.js';
-import { findTemplate } from '../store/template.store.js';
+import { ChangedJobs } from './changed-jobs.js';
 import { refuseKeys, refuseLater, refuseManager } from './enqueue-refusals.js';
 import { identifier, idOf } from './ids.js';
 import { referenceTo } from './job-reference.js';
@@ -46,8 +42,12 @@ type WithoutManager = Omit<EnqueueOptions, 'manager'>;
  * Runs and entries may be given as entities or as anything with their `id`.
  */
 @Injectable()
-export class JobEngineService {
-  constructor(@Inject(BILDAD_RUNTIME) private readonly bildad: BildadRuntime) {}
+export class JobEngineService extends ChangedJobs {
+  constructor(
+    @Inject(BILDAD_RUNTIME) protected readonly bildad: BildadRuntime,
+  ) {
+    super();
+  }
 
   /**
    * Adds a job to the queue. The engine starts it by priority (lower first), then age.
@@ -296,45 +296,24 @@ export class JobEngineService {
   }
 
   /**
-   * Does a run's job again as a new job, with the same context or another one; the history stays as it
-   * is, and the new entry's `retryOfJobRunId` names the run.
-   */
-  async retryJob(
-    run: Pick<JobRun, 'id' | 'jobTemplateId' | 'jobContext'>,
-    { context, ...options }: EnqueueOptions & { context?: object } = {},
-  ): Promise<JobQueueEntry> {
-    const { db, tables } = this.bildad.store;
-    const template = await findTemplate(db, tables, {
-      id: run.jobTemplateId,
-    });
-    if (!template)
-      throw new JobTemplateNotFoundError(`template ${run.jobTemplateId}`);
-    return this.bildad.enqueue.one(
-      { code: template.code },
-      context ?? run.jobContext,
-      options,
-      {
-        retryOfJobRunId: idOf(run, 'run'),
-      },
-    );
-  }
-
-  /**
    * The final run of a job, whatever node runs it. @param timeout default `'1m'`
-   * @throws JobNotFoundError, WaitTimeoutError: the job itself goes on
+   * @throws JobNotFoundError, WaitTimeoutError: the job itself goes on; JobEncryptionKeyError where its result is
+   *   encrypted, and this process has not got the key
    */
   async waitForJob(
     jobRunIdentifier: string,
     { timeout = '1m' }: { timeout?: Duration } = {},
   ): Promise<JobRun> {
-    const { store, events } = this.bildad;
+    const { store, events, contexts } = this.bildad;
     identifier(jobRunIdentifier);
-    return waitForFinalRun(
+    const run = await waitForFinalRun(
       store,
       events,
       jobRunIdentifier,
       toMilliseconds(timeout, 'timeout'),
     );
+    run.output = contexts.openResult(run.output, jobRunIdentifier);
+    return run;
   }
 
   /** For who starts it himself: this node is not woken for it. */

@@ -3,7 +3,7 @@ import type { JobHandlerClass } from '../model/job-handler.js';
 import type { JobReference } from '../life/templates.js';
 import { JobTemplate } from '../store/entities/index.js';
 import { jobOptionsOf } from './bildad-job.decorator.js';
-import { contractOf } from './declaration.js';
+import { contractOf, traitsOf } from './declaration.js';
 
 /** @throws BildadConfigError when `job` is neither a decorated class, nor a code, nor a template */
 export function referenceTo(
@@ -15,6 +15,7 @@ export function referenceTo(
     return {
       code: options.code,
       contract: contractOf(options, (job as JobHandlerClass).name),
+      traits: traitsOf(options, (job as JobHandlerClass).name),
     };
   const { code } = (job ?? {}) as { code?: unknown };
   if (typeof job === 'object' && typeof code === 'string') return { code };

@@ -50,6 +50,7 @@ export class BildadLifecycle
     // Wrong handlers are found before the database is touched.
     const found = this.explorer.find(settings.name);
     for (const { handler } of found) this.bildad.handlers.register(handler);
+    this.checkKeys();
     this.checkDataSource();
     // The app has seen to the tables.
     if (insideHost()) return;
@@ -99,6 +100,16 @@ export class BildadLifecycle
   /** Not before: what else is being shut down may enqueue to the last. */
   async onApplicationShutdown(): Promise<void> {
     await this.bildad.store.db.close(CLOSE_MS);
+  }
+
+  /** @throws JobEncryptionKeyError */
+  private checkKeys(): void {
+    const { handlers, keyring } = this.bildad;
+    for (const code of handlers.codes()) {
+      const { traits, className } = handlers.get(code)!;
+      if (traits.encrypt)
+        keyring.check(`@BildadJob of ${className} with encrypt: true`);
+    }
   }
 
   private checkDataSource(): void {

@@ -45,6 +45,13 @@ export function logEvents(events: JobEvents): void {
         `"${jobRunIdentifier}" (entry ${jobQueueEntryId}) is quarantined: ${reason}`,
       ),
   );
+  const putBack = rarely(60_000);
+  events.on('entry.putBack', ({ jobRunIdentifier, templateCode, error }) => {
+    if (putBack(`${templateCode} ${error.message}`))
+      logger.warn(
+        `${templateCode} "${jobRunIdentifier}" is put back for another process: ${error.message}`,
+      );
+  });
   events.on('process.abandoned', ({ outcome, ...run }) =>
     logger.error(
       `${named(run)} ${outcome}, but its handler did not stop: it goes on and keeps its slot`,
@@ -114,4 +121,15 @@ export function logEvents(events: JobEvents): void {
       `${doing} failed with ${nameOf(error)}${code ? ` (${code})` : ''}; the engine goes on`,
     );
   });
+}
+
+/** The same is put back at each pass. @returns whether to say a thing: once in so many ms */
+function rarely(ms: number): (what: string) => boolean {
+  const saidAt = new Map<string, number>();
+  return (what) => {
+    const now = performance.now();
+    if (now < (saidAt.get(what) ?? -Infinity) + ms) return false;
+    saidAt.set(what, now);
+    return true;
+  };
 }

@@ -1,4 +1,3 @@
-import { Logger } from '@nestjs/common';
 import type { DataSource } from 'typeorm';
 import { UnrunnableAlarm } from '../engine/alarm.js';
 import { ClaimsAhead } from '../engine/ahead.js';
@@ -9,6 +8,7 @@ import { Heartbeat } from '../engine/heartbeat.js';
 import { Inspection } from '../engine/inspect.js';
 import { Interventions } from '../engine/intervene.js';
 import { NodeJudge } from '../engine/judge.js';
+import { ManyJobs } from '../engine/many.js';
 import { Killer } from '../engine/killer.js';
 import { Membership } from '../engine/membership.js';
 import { Slots } from '../engine/slots.js';
@@ -18,27 +18,25 @@ import { Listener } from '../engine/listener.js';
 import type { Ticker } from '../engine/timers.js';
 import { VersionWatch } from '../engine/version-watch.js';
 import { WakeUps } from '../engine/wake-ups.js';
+import { ChangeJobs } from '../life/change.js';
 import { ClaimJobs } from '../life/claim.js';
 import { DeferredRuns } from '../life/deferred.js';
 import { Enqueue } from '../life/enqueue.js';
-import { identityOf } from '../life/execution.js';
 import { FinishDoor } from '../life/finish.js';
+import { Keyring } from '../life/keyring.js';
+import { MissedJobs } from '../life/missed.js';
 import { Quarantine } from '../life/quarantine.js';
-import { IsolatedJobs } from '../life/isolated.js';
-import { RunJobs } from '../life/run.js';
+import { StoredContexts } from '../life/stored-contexts.js';
 import { Templates } from '../life/templates.js';
 import { JobEvents } from '../model/events.js';
-import type { ClaimedRun } from '../model/facts.js';
 import { NodeState } from '../model/node.js';
 import type { Settings } from '../model/settings.js';
 import type { ContextContract } from '../policy/context.js';
 import { HandlerRegistry } from '../runner/handler-registry.js';
 import { ProcessRegistry } from '../runner/process-registry.js';
-import { Strays } from '../runner/strays.js';
-import { EnginePool } from '../store/connection/engine-pool.js';
-import { HostPools } from '../store/connection/host-pools.js';
 import { bildadEntities } from '../store/entities/index.js';
-import { tablesOf } from '../store/tables.js';
+import { createRuns } from './runtime-runs.js';
+import { createStore } from './runtime-store.js';
 
 /** One engine, put together: the only place that knows every part. */
 export function createRuntime(
@@ -48,19 +46,19 @@ export function createRuntime(
   ticker: Ticker,
 ) {
   const events = new JobEvents();
-  const db = new EnginePool(dataSource, {
-    queryTimeoutMs: settings.queryTimeoutMs,
-    most: settings.connections,
-    lost: (error) => events.emit('database.lost', { error }),
-    back: (awayMs) => events.emit('database.back', { awayMs }),
-  });
-  const store = { dataSource, db, tables: tablesOf(schema) };
-  const hostPools = new HostPools(dataSource, db);
+  const { store, hostPools } = createStore(
+    dataSource,
+    schema,
+    settings,
+    events,
+  );
   const entities = bildadEntities(schema);
   const node = new NodeState();
   const handlers = new HandlerRegistry<ContextContract>();
   const processes = new ProcessRegistry();
 
+  const keyring = new Keyring(settings.encryption);
+  const contexts = new StoredContexts(keyring);
   const templates = new Templates(store, handlers);
   const wakeUps = new WakeUps(store, events, node, settings.notify);
   const enqueue = new Enqueue(
@@ -68,6 +66,7 @@ export function createRuntime(
     templates,
     events,
     wakeUps,
+    contexts,
     settings.maxContextBytes,
   );
   const quarantine = new Quarantine(store, events);
@@ -88,30 +87,17 @@ export function createRuntime(
     quarantine,
     settings.backoff,
   );
-  const loggerFor = (run: ClaimedRun) =>
-    new Logger(`Bildad:${run.templateCode}`);
-  const isolated = new IsolatedJobs(
+  const { runs, isolated, strays } = createRuns({
     store,
-    events,
-    loggerFor,
-    settings.killGraceMs,
-    settings.maxCrashes,
-  );
-  const strays = new Strays(settings.attributeRejections, (process, error) => {
-    const late = process.isDecided;
-    events.emit('process.stray', { ...identityOf(process.run), error, late });
-    // No grace period: its handler may be well, and would run beside its own retry.
-    process.stop({ kind: 'failed', error });
-  });
-  const runs = new RunJobs(
+    claims,
+    keyring,
+    contexts,
     handlers,
     processes,
     door,
     events,
-    loggerFor,
-    isolated,
-    strays,
-  );
+    settings,
+  });
 
   const guard = new SingleRunnerGuard(store, settings.name, node);
   const ahead = new ClaimsAhead();
@@ -149,6 +135,7 @@ export function createRuntime(
     new UnrunnableAlarm(store, events, settings.name),
     new NodeJudge(store, events, node),
     suspects,
+    new MissedJobs(store, events, node),
     events,
     node,
     settings.maxCrashes,
@@ -170,6 +157,15 @@ export function createRuntime(
     deferred,
     runs,
     killer,
+    contexts,
+  );
+  const many = new ManyJobs(store, interventions, wakeUps);
+  const changes = new ChangeJobs(
+    store,
+    templates,
+    wakeUps,
+    contexts,
+    settings.maxContextBytes,
   );
   const engine = new Engine(
     cycle,
@@ -210,6 +206,8 @@ export function createRuntime(
     handlers,
     processes,
     templates,
+    keyring,
+    contexts,
     enqueue,
     claims,
     deferred,
@@ -221,6 +219,8 @@ export function createRuntime(
     slots,
     killer,
     interventions,
+    many,
+    changes,
     inspection,
     engine,
   };

@@ -22,6 +22,7 @@ export type TemplateFields = Partial<
     | 'defaultPriority'
     | 'defaultBackoff'
     | 'jobContextSchema'
+    | 'encrypt'
   >
 >;
 
@@ -45,6 +46,7 @@ const READERS: {
   defaultPriority: (value) =>
     wholeNumber(value, 'defaultPriority', -1_000_000, 1_000_000),
   defaultBackoff: (value) => checkBackoff(value, 'defaultBackoff'),
+  encrypt: (value) => flag(value, 'encrypt'),
   jobContextSchema: (value) => {
     schemaCheck(value);
     return value;
@@ -80,6 +82,8 @@ export function readNewTemplate(fields: NewTemplate) {
     defaultPriority: 5,
     defaultBackoff: null,
     jobContextSchema: {},
+    contextVersion: 0,
+    encrypt: false,
     active: true,
     ...readTemplateFields(fields),
     code,

@@ -1,3 +1,4 @@
+import { ENVELOPE } from '../model/envelope.js';
 import {
   InvalidJobContextError,
   type ContextViolation,
@@ -139,7 +140,7 @@ class Walk {
     for (const key of Object.keys(value)) {
       if (this.full) break;
       const at = path ? `${path}.${key}` : key;
-      if (key === '__proto__') {
+      if (key === '__proto__' || (key === ENVELOPE && depth === 0)) {
         this.refuse(at, 'is not allowed as a key');
         continue;
       }

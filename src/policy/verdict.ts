@@ -38,6 +38,20 @@ export const RULES: Readonly<Record<OutcomeKind, Rule>> = {
     backoff: true,
     counts: true,
   },
+  failedForGood: {
+    result: FAILED,
+    reason: null,
+    entry: 'remove',
+    backoff: false,
+    counts: true,
+  },
+  snoozed: {
+    result: FAILED,
+    reason: 'Snoozed',
+    entry: 'reopen',
+    backoff: false,
+    counts: false,
+  },
   timedOut: {
     result: FAILED,
     reason: 'Timeout',
@@ -101,6 +115,13 @@ export const RULES: Readonly<Record<OutcomeKind, Rule>> = {
     backoff: false,
     counts: true,
   },
+  missed: {
+    result: FAILED,
+    reason: 'Missed',
+    entry: 'remove',
+    backoff: false,
+    counts: true,
+  },
 };
 
 /** What is written when a run ends. */
@@ -143,14 +164,18 @@ export function verdictOn(
         ? reasonOf(outcome.error)
         : crashedOut
           ? 'Crashed'
-          : rule.reason,
+          : 'why' in outcome
+            ? reasonOf({ message: `${rule.reason}: ${outcome.why}` })
+            : rule.reason,
     error: 'error' in outcome ? errorRecord(outcome.error) : null,
     output: 'output' in outcome ? storableOutput(outcome.output) : null,
     entry,
     delayMs:
-      entry === 'reopen' && rule.backoff && earlier >= 0
-        ? backoffDelay(run.backoff ?? defaultBackoff, earlier, error, random)
-        : 0,
+      'delayMs' in outcome
+        ? outcome.delayMs
+        : entry === 'reopen' && rule.backoff && earlier >= 0
+          ? backoffDelay(run.backoff ?? defaultBackoff, earlier, error, random)
+          : 0,
     counts: rule.counts,
   };
 }

@@ -1,4 +1,5 @@
 import type { BackoffFunction } from '../model/backoff.js';
+import type { ContextTraits } from '../model/context-traits.js';
 import { BildadConfigError } from '../model/errors.js';
 import type { Isolation } from '../model/isolation.js';
 import type { JobHandler } from '../model/job-handler.js';
@@ -9,6 +10,7 @@ export interface RegisteredHandler<Contract = unknown> {
   className: string;
   contract: Contract;
   isolation: Isolation;
+  traits: ContextTraits;
   /** A backoff that is code cannot be stored in the template. */
   backoff: BackoffFunction | undefined;
   /** The instance to call for one run. */

@@ -12,12 +12,20 @@ export type StopReason = Extract<
   { kind: 'timedOut' | 'killed' | 'cancelled' | 'interrupted' | 'failed' }
 >;
 
+/** What a handler has decided stands, although a shutdown interrupts it. */
+const DECIDED: ReadonlySet<Outcome['kind']> = new Set([
+  'completed',
+  'failedForGood',
+  'snoozed',
+  'cancelled',
+]);
+
 /**
  * A handler at work on this node.
  *
  * Its life: it is registered, its handler works, then it settles. Meanwhile it may be told to stop: its
  * signal aborts, and the stop reason will be the outcome whatever the handler does, except that a
- * handler interrupted by a shutdown which still returns has completed. If it does not settle within
+ * handler interrupted by a shutdown which still returns has completed, and one that snoozes or gives up has done that. If it does not settle within
  * the grace period it is abandoned: the outcome is decided without it, and the process keeps its
  * slot until the handler ends. The outcome is decided once.
  */
@@ -114,7 +122,7 @@ export class JobProcess {
   settle(outcome: Outcome): void {
     this.ended.happen();
     const stopped =
-      this.stopReason?.kind === 'interrupted' && outcome.kind === 'completed'
+      this.stopReason?.kind === 'interrupted' && DECIDED.has(outcome.kind)
         ? undefined
         : this.stopReason;
     this.decided.happen(stopped ?? outcome);

@@ -136,7 +136,8 @@ export async function claimSuspect(
 /**
  * The retry number is the entry's; unique (identifier, retry) on the runs is the second defence. Where
  * it strikes (a row written by hand, an identifier used twice), the entry is not claimed but gets the
- * next free number, so that it neither stays for ever nor holds up the queue.
+ * next free number, so that it neither stays for ever nor holds up the queue. Locked once more for its newest version:
+ * the pick may have waited for somebody who changed the context.
  */
 async function claim(
   db: Queryable,
@@ -154,8 +155,8 @@ async function claim(
        SELECT e.job_template_id, e.id, e.job_run_identifier, e.retry, e.job_run_identifier || '#' || e.retry,
               $1, e.job_context, e.run_at, clock.now, clock.now + least(e.timeout_ms, ${LONGEST_MS}) * interval '1 ms',
               clock.now + $2::float8 * interval '1 ms'
-       FROM ${entries} e, (SELECT clock_timestamp() AS now) clock
-       WHERE e.id = ANY (ARRAY(SELECT id FROM picked))
+       FROM (SELECT * FROM ${entries} WHERE id = ANY (ARRAY(SELECT id FROM picked)) FOR UPDATE) e,
+         (SELECT clock_timestamp() AS now) clock
        ORDER BY e.priority, e.id
        ON CONFLICT (job_run_identifier, retry) DO NOTHING
        RETURNING *
@@ -214,13 +215,15 @@ export async function adoptRun(
 /**
  * Gives back claims that were never launched, as if they had not been made: their runs are deleted, their
  * entries AVAILABLE under the same retry number. One that somebody asked to kill or cancel is left to end
- * as asked, or by its lease. @returns how many
+ * as asked, or by its lease. @param untilPass they are claimed after the next pass at the
+ * earliest; one that was aboard a lost node, whose claims wait for no pass, after a second @returns how many
  */
 export async function releaseClaims(
   db: Queryable,
   { entries, runs }: Tables,
   nodeId: string,
   runIds: string[],
+  untilPass = false,
 ): Promise<number> {
   const [row] = await rows<{ released: number }>(
     db,
@@ -230,12 +233,14 @@ export async function releaseClaims(
        RETURNING id, job_queue_entry_id, job_run_identifier, retry
      ), back AS (
        UPDATE ${entries} e SET status = 'AVAILABLE', retry = gone.retry, updated_at = clock_timestamp(),
+         scheduled = e.scheduled OR $3,
+         run_at = CASE WHEN $3 AND e.crashes > 0 THEN clock_timestamp() + interval '1 s' ELSE e.run_at END,
          current_job_run_id = (SELECT r.id FROM ${runs} r
                                WHERE r.job_run_identifier = gone.job_run_identifier AND r.retry = gone.retry - 1)
        FROM gone WHERE e.id = gone.job_queue_entry_id AND e.status = 'RUNNING' AND e.current_job_run_id = gone.id
        RETURNING e.id
      ) SELECT count(*)::int AS released FROM back`,
-    [nodeId, runIds],
+    [nodeId, runIds, untilPass],
   );
   return row?.released ?? 0;
 }

@@ -1,3 +1,4 @@
+import { envelopeOf, shown, shownResult } from '../model/envelope.js';
 import { JobQueueEntry, JobRun, JobTemplate } from './entities/index.js';
 
 /** Column lists that read a row as its entity's properties; bigints as text, milliseconds as numbers. */
@@ -28,6 +29,7 @@ export const entryColumns = select({
   crashes: 'crashes',
   currentJobRunId: 'current_job_run_id::text',
   retryOfJobRunId: 'retry_of_job_run_id::text',
+  startBefore: 'start_before',
   quarantinedAt: 'quarantined_at',
   quarantineReason: 'quarantine_reason',
   insertedAt: 'inserted_at',
@@ -70,6 +72,8 @@ export const templateColumns = select({
   defaultPriority: 'default_priority',
   defaultBackoff: 'default_backoff',
   jobContextSchema: 'job_context_schema',
+  contextVersion: 'context_version',
+  encrypt: 'encrypt',
   insertedAt: 'inserted_at',
   updatedAt: 'updated_at',
 });
@@ -79,7 +83,18 @@ export const operatorSchema = (t: string) =>
   `CASE WHEN ${t}.job_context_schema IS DISTINCT FROM ${t}.declared -> 'jobContextSchema'
      THEN ${t}.job_context_schema END AS "operatorSchema"`;
 
-export const asEntry = (row: object) => Object.assign(new JobQueueEntry(), row);
-export const asRun = (row: object) => Object.assign(new JobRun(), row);
+export function asEntry(row: object): JobQueueEntry {
+  const entry = Object.assign(new JobQueueEntry(), row);
+  if (envelopeOf(entry.jobContext)) entry.jobContext = shown(entry.jobContext);
+  return entry;
+}
+
+export function asRun(row: object): JobRun {
+  const run = Object.assign(new JobRun(), row);
+  if (envelopeOf(run.jobContext)) run.jobContext = shown(run.jobContext);
+  if (envelopeOf(run.output)) run.output = shownResult(run.output);
+  return run;
+}
+
 export const asTemplate = (row: object) =>
   Object.assign(new JobTemplate(), row);

@@ -148,6 +148,7 @@ function entryOf(draft: NewEntry, id: string, nowMs: number): JobQueueEntry {
     crashes: 0,
     currentJobRunId: null,
     retryOfJobRunId: draft.retryOfJobRunId,
+    startBefore: null,
     quarantinedAt: null,
     quarantineReason: null,
     insertedAt,
@@ -191,4 +192,21 @@ export async function deleteEntry(
     [entryId, onlyWaiting],
   );
   return deleted.length > 0;
+}
+
+/** Deletes those of these entries that do not run. @returns their ids */
+export async function deleteWaiting(
+  db: Queryable,
+  { entries }: Tables,
+  entryIds: string[],
+): Promise<string[]> {
+  const gone = await rows<{ id: string }>(
+    db,
+    `WITH gone AS (
+       DELETE FROM ${entries} WHERE id = ANY ($1::bigint[]) AND status <> 'RUNNING' AND claimed_by IS NULL
+       RETURNING id
+     ) SELECT id::text FROM gone`,
+    [entryIds],
+  );
+  return gone.map(({ id }) => id);
 }

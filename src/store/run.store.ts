@@ -1,4 +1,5 @@
 import type { RunFacts } from '../model/facts.js';
+import type { JsonValue } from '../model/json.js';
 import { asEntry, asRun, entryColumns, runColumns } from './columns.js';
 import type { JobQueueEntry, JobRun } from './entities/index.js';
 import type { JobNodeEnd } from './entities/job-node.entity.js';
@@ -162,6 +163,20 @@ export async function findRuns(
     [runIds],
   );
   return found.map(asRun);
+}
+
+/** A run's context as it is stored, envelope and all. */
+export async function storedContext(
+  db: Queryable,
+  { runs }: Tables,
+  runId: string,
+): Promise<{ jobRunIdentifier: string; jobContext: JsonValue } | null> {
+  const [row] = await rows<{ jobRunIdentifier: string; jobContext: JsonValue }>(
+    db,
+    `SELECT job_run_identifier AS "jobRunIdentifier", job_context AS "jobContext" FROM ${runs} WHERE id = $1`,
+    [runId],
+  );
+  return row ?? null;
 }
 
 /** The newest run of an identifier. */

@@ -14,6 +14,8 @@ export interface TemplateDeclaration {
   defaultPriority: number;
   defaultBackoff: unknown;
   jobContextSchema: unknown;
+  contextVersion: number;
+  encrypt: boolean;
 }
 
 const COLUMNS: Record<
@@ -28,6 +30,8 @@ const COLUMNS: Record<
   defaultPriority: ['default_priority', 'integer'],
   defaultBackoff: ['default_backoff', 'jsonb'],
   jobContextSchema: ['job_context_schema', 'jsonb'],
+  contextVersion: ['context_version', 'integer'],
+  encrypt: ['encrypt', 'boolean'],
 };
 const PROPERTIES = Object.entries(COLUMNS);
 

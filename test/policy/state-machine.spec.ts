@@ -29,6 +29,7 @@ it('docs/state-machine.md shows the rules as they are', async () => {
   const fromError = {
     completed: '-',
     failed: "the error's text",
+    failedForGood: "the error's text",
     hostDied: "the error's text",
     invalidContext: 'the violations',
   };

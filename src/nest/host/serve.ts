@@ -138,7 +138,8 @@ class HostedJobs {
         kind: 'failed',
         error: new JobHandlerNotFoundError(templateCode),
       });
-    await carryOut(job, handler, this.events, ({ jobRunId }) =>
+    const { contexts } = this.host.bildad;
+    await carryOut(job, handler, contexts, this.events, ({ jobRunId }) =>
       this.loggerOf(jobRunId),
     );
   }
@@ -164,7 +165,11 @@ function asEnd(outcome: Outcome): HostedEnd {
   switch (outcome.kind) {
     case 'completed':
       return { kind: 'completed', output: storableOutput(outcome.output) };
+    case 'snoozed':
+    case 'cancelled':
+      return outcome;
     case 'failed':
+    case 'failedForGood':
     case 'invalidContext':
       return { kind: outcome.kind, error: plainError(outcome.error) };
     default:

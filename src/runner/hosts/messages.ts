@@ -1,5 +1,6 @@
 import type { ClaimedRun } from '../../model/facts.js';
 import type { ExecutionLogger } from '../../model/job-execution.js';
+import type { Outcome } from '../../model/outcome.js';
 import type { PlainError } from '../../model/plain-error.js';
 import type { StopReason } from '../job-process.js';
 
@@ -25,7 +26,8 @@ export type HostOrder =
 /** How a handler ended, as data. `output`: JSON text, null for undefined. */
 export type HostedEnd =
   | { kind: 'completed'; output: string | null }
-  | { kind: 'failed' | 'invalidContext'; error: PlainError };
+  | { kind: 'failed' | 'failedForGood' | 'invalidContext'; error: PlainError }
+  | Extract<Outcome, { kind: 'snoozed' | 'cancelled' }>;
 
 /** What a host tells its node. */
 export const TURN_MS = 1_000;

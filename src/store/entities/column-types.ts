@@ -1,3 +1,5 @@
+import { EncryptedValue, shown, shownResult } from '../../model/envelope.js';
+
 /** Times are set by the database's clock. */
 export const DB_TIME = {
   type: 'timestamptz',
@@ -15,4 +17,19 @@ export const MILLISECONDS = {
     from: (value: unknown) =>
       typeof value === 'string' ? Number(value) : value,
   },
+} as const;
+
+const stored = (value: unknown) =>
+  value instanceof EncryptedValue ? EncryptedValue.storedIn(value) : value;
+
+/** Without the envelope that the stored one may have, and redacted where that is encrypted. */
+export const CONTEXT = {
+  type: 'jsonb',
+  transformer: { to: stored, from: shown },
+} as const;
+
+/** Redacted where it is encrypted. */
+export const RESULT = {
+  type: 'jsonb',
+  transformer: { to: stored, from: shownResult },
 } as const;

@@ -1,7 +1,7 @@
 import { Column, Entity, PrimaryGeneratedColumn } from 'typeorm';
 import type { BackoffData } from '../../model/backoff.js';
 import type { JobQueueStatus } from '../../model/status.js';
-import { BIGINT, DB_TIME, MILLISECONDS } from './column-types.js';
+import { BIGINT, CONTEXT, DB_TIME, MILLISECONDS } from './column-types.js';
 
 /** What should run. Deleted when the job is over; its runs stay. */
 @Entity({ name: 'job_queue_entries', schema: 'bildad', synchronize: false })
@@ -42,8 +42,8 @@ export class JobQueueEntry {
   @Column({ type: 'jsonb', nullable: true })
   backoff!: BackoffData | null;
 
-  /** JSON. Not a recursive type, which TypeORM's types of `where` could not expand. */
-  @Column({ name: 'job_context', type: 'jsonb' })
+  /** JSON; prints as redacted where it is encrypted. Not a recursive type, which TypeORM's types of `where` could not expand. */
+  @Column({ name: 'job_context', ...CONTEXT })
   jobContext!: unknown;
 
   /** When the entry is due. */
@@ -73,6 +73,10 @@ export class JobQueueEntry {
   /** The run this job does again, for entries made by `retryJob`. */
   @Column({ name: 'retry_of_job_run_id', ...BIGINT, nullable: true })
   retryOfJobRunId!: string | null;
+
+  /** If it has not been started once by then, it is missed. */
+  @Column({ name: 'start_before', type: 'timestamptz', nullable: true })
+  startBefore!: Date | null;
 
   /** When it was put aside; null unless it is QUARANTINED. */
   @Column({ name: 'quarantined_at', type: 'timestamptz', nullable: true })

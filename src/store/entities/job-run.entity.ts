@@ -1,6 +1,6 @@
 import { Column, Entity, PrimaryGeneratedColumn } from 'typeorm';
 import type { JobRunResult, JobRunStatus } from '../../model/status.js';
-import { BIGINT, DB_TIME } from './column-types.js';
+import { BIGINT, CONTEXT, DB_TIME, RESULT } from './column-types.js';
 
 /** What runs or ran. Never deleted by the engine. */
 @Entity({ name: 'job_runs', schema: 'bildad', synchronize: false })
@@ -49,12 +49,12 @@ export class JobRun {
     [key: string]: unknown;
   } | null;
 
-  /** What the handler returned, as JSON. */
-  @Column({ type: 'jsonb', nullable: true })
+  /** What the handler returned, as JSON. Of an encrypted job it prints as redacted; `waitForJob` decrypts it. */
+  @Column({ ...RESULT, nullable: true })
   output!: unknown;
 
-  /** JSON. Not a recursive type, which TypeORM's types of `where` could not expand. */
-  @Column({ name: 'job_context', type: 'jsonb' })
+  /** JSON; prints as redacted where it is encrypted. Not a recursive type, which TypeORM's types of `where` could not expand. */
+  @Column({ name: 'job_context', ...CONTEXT })
   jobContext!: unknown;
 
   /** A kill or cancel asked for on another node, until the owning node has seen it. */

@@ -45,6 +45,14 @@ export class JobTemplate {
   @Column({ name: 'job_context_schema', type: 'jsonb' })
   jobContextSchema!: JsonSchema;
 
+  /** Of the contexts that the class declared last takes. */
+  @Column({ name: 'context_version', type: 'integer', default: 0 })
+  contextVersion!: number;
+
+  /** Contexts and results are stored encrypted. */
+  @Column({ type: 'boolean', default: false })
+  encrypt!: boolean;
+
   @Column({ name: 'inserted_at', ...DB_TIME })
   insertedAt!: Date;
 

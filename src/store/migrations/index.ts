@@ -10,6 +10,7 @@ import { quarantine } from './005-quarantine/index.js';
 import { claimClock } from './006-claim-clock.js';
 import { processes } from './007-processes.js';
 import { identity } from './008-identity/index.js';
+import { startBy } from './009-start-by.js';
 import { applyStep, installedVersion, migrationLock } from './apply.js';
 import type { MigrationStep } from './step.js';
 
@@ -22,6 +23,7 @@ export const STEPS: readonly MigrationStep[] = [
   claimClock,
   processes,
   identity,
+  startBy,
 ];
 
 /** The version of the tables that this package works with. */

@@ -1,0 +1,86 @@
+import { JobNotAvailableError } from '../model/errors.js';
+import { encodeContext } from '../policy/context.js';
+import { changeEntry, type EntryChanges } from '../store/change.store.js';
+import type { JobQueueEntry } from '../store/entities/index.js';
+import { findEntry } from '../store/run.store.js';
+import { findTemplate } from '../store/template.store.js';
+import { wrappingNow } from './carried.js';
+import type { Due } from './due.js';
+import type { Store } from './store.js';
+import type { StoredContexts } from './stored-contexts.js';
+import type { Templates } from './templates.js';
+
+/** What is still AVAILABLE may be changed; the statement that changes it makes sure that it is. */
+export class ChangeJobs {
+  constructor(
+    private readonly store: Store,
+    private readonly templates: Templates,
+    private readonly due: Due,
+    private readonly contexts: StoredContexts,
+    private readonly maxContextBytes: number,
+  ) {}
+
+  /**
+   * @param context undefined: it stays
+   * @throws JobNotAvailableError, InvalidJobContextError: nothing was changed then
+   */
+  async entry(
+    entryId: string,
+    changes: EntryChanges,
+    context?: unknown,
+  ): Promise<JobQueueEntry> {
+    const { db, tables } = this.store;
+    const encoded =
+      context === undefined
+        ? changes
+        : {
+            ...changes,
+            jobContext: await this.encoded(
+              await this.available(entryId),
+              context,
+            ),
+          };
+    const changed =
+      (await changeEntry(db, tables, entryId, encoded)) ??
+      (await this.refuse(entryId));
+    if (!changed.scheduled) this.due.now();
+    return changed;
+  }
+
+  private async encoded(
+    { jobTemplateId, jobRunIdentifier, startBefore }: JobQueueEntry,
+    context: unknown,
+  ): Promise<string> {
+    const { db, tables } = this.store;
+    const template = await findTemplate(db, tables, { id: jobTemplateId });
+    const open = await this.templates.resolve({
+      code: template?.code ?? `template ${jobTemplateId}`,
+    });
+    const { json } = await encodeContext(
+      open.contract,
+      context,
+      this.maxContextBytes,
+    );
+    const wrapping = wrappingNow(open, startBefore !== null);
+    return wrapping
+      ? JSON.stringify(this.contexts.envelope(json, wrapping, jobRunIdentifier))
+      : json;
+  }
+
+  private async available(entryId: string): Promise<JobQueueEntry> {
+    const { db, tables } = this.store;
+    const entry = await findEntry(db, tables, { id: entryId });
+    return entry?.status === 'AVAILABLE' ? entry : this.refuse(entryId);
+  }
+
+  private async refuse(entryId: string): Promise<never> {
+    const { db, tables } = this.store;
+    const entry = await findEntry(db, tables, { id: entryId });
+    throw new JobNotAvailableError(
+      entry?.jobRunIdentifier ?? `entry ${entryId}`,
+      entry
+        ? `it is ${entry.status}, or was just now: nothing was changed`
+        : 'it is not in the queue',
+    );
+  }
+}

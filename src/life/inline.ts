@@ -1,0 +1,63 @@
+import type { JobEvents } from '../model/events.js';
+import { envelopeOf } from '../model/envelope.js';
+import type { ClaimedRun } from '../model/facts.js';
+import type { ExecutionLogger } from '../model/job-execution.js';
+import type { ContextContract } from '../policy/context.js';
+import type { RegisteredHandler } from '../runner/handler-registry.js';
+import type { JobProcess } from '../runner/job-process.js';
+import type { Strays } from '../runner/strays.js';
+import { carryOut, type Launched } from './carry-out.js';
+import type { StoredContexts } from './stored-contexts.js';
+import type { WrappedRuns } from './wrapped-runs.js';
+
+/** Jobs that run in the app's own process. */
+export class InlineJobs {
+  constructor(
+    private readonly strays: Strays,
+    private readonly wrapped: WrappedRuns,
+    private readonly contexts: StoredContexts,
+    private readonly events: JobEvents,
+    private readonly loggerFor: (run: ClaimedRun) => ExecutionLogger,
+  ) {}
+
+  /** Settles the process, and never rejects. */
+  carryOut(
+    process: JobProcess,
+    handler: RegisteredHandler<ContextContract>,
+    launched?: Launched,
+  ): void {
+    void (envelopeOf(process.run.jobContext)?.startBefore
+      ? this.inTime(process, handler, launched)
+      : this.call(process, handler, launched));
+  }
+
+  private async inTime(
+    process: JobProcess,
+    handler: RegisteredHandler<ContextContract>,
+    launched?: Launched,
+  ): Promise<void> {
+    try {
+      if (await this.wrapped.missed(process.run))
+        return process.settle({ kind: 'missed' });
+    } catch {
+      // Nobody knows whether it is in time: it is looked at again.
+      return process.settle({ kind: 'interrupted' });
+    }
+    return this.call(process, handler, launched);
+  }
+
+  private call(
+    process: JobProcess,
+    handler: RegisteredHandler<ContextContract>,
+    launched?: Launched,
+  ): Promise<void> {
+    const { contexts, events, loggerFor, around } = this;
+    return carryOut(process, handler, contexts, events, loggerFor, {
+      launched,
+      around,
+    });
+  }
+
+  private readonly around = <T>(process: JobProcess, call: () => T): T =>
+    this.strays.around(process, call);
+}

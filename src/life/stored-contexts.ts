@@ -1,0 +1,123 @@
+import { JobContextVersionError } from '../model/context-errors.js';
+import type { ContextTraits } from '../model/context-traits.js';
+import {
+  ENVELOPE,
+  EncryptedValue,
+  envelopeOf,
+  type Enveloped,
+} from '../model/envelope.js';
+import type { ClaimedRun } from '../model/facts.js';
+import type { JsonValue } from '../model/json.js';
+import { toPlainJson } from '../policy/plain-json.js';
+import { storableOutput } from '../policy/storable.js';
+import type { NewEntry } from '../store/enqueue.store.js';
+import type { Keyring } from './keyring.js';
+
+/** What is to be put around a context. */
+export interface Wrapping {
+  version: number;
+  encrypt: boolean;
+  startBefore: boolean;
+}
+
+/** A context as it was given, and the version that it is of. */
+export interface OpenContext {
+  context: JsonValue;
+  version: number;
+}
+
+/** Puts contexts that carry more than themselves into envelopes, and takes them out again. */
+export class StoredContexts {
+  constructor(readonly keyring: Keyring) {}
+
+  /** The draft with its context as it is to be stored. @throws JobEncryptionKeyError */
+  wrap(draft: NewEntry, wrapping: Wrapping): NewEntry {
+    const { jobRunIdentifier, jobContext, context } = draft;
+    const stored = this.envelope(jobContext, wrapping, jobRunIdentifier);
+    return {
+      ...draft,
+      jobContext: JSON.stringify(stored),
+      context: wrapping.encrypt
+        ? // As entities show it.
+          (new EncryptedValue(
+            stored,
+            stored[ENVELOPE].key!,
+          ) as unknown as JsonValue)
+        : context,
+    };
+  }
+
+  /** @param json the context's. @throws JobEncryptionKeyError */
+  envelope(
+    json: string,
+    { version, encrypt, startBefore }: Wrapping,
+    jobRunIdentifier: string,
+  ): Enveloped {
+    const said = {
+      ...(version > 0 && { version }),
+      ...(startBefore && { startBefore }),
+    };
+    return encrypt
+      ? {
+          [ENVELOPE]: {
+            ...said,
+            ...this.keyring.seal(json, { what: 'context', jobRunIdentifier }),
+          },
+        }
+      : { [ENVELOPE]: said, value: JSON.parse(json) as JsonValue };
+  }
+
+  /** @throws JobEncryptionKeyError */
+  open(stored: JsonValue, jobRunIdentifier: string): OpenContext {
+    const envelope = envelopeOf(stored);
+    if (!envelope) return { context: stored, version: 0 };
+    const { version = 0 } = envelope;
+    if (envelope.key === undefined)
+      return { context: (stored as unknown as Enveloped).value!, version };
+    const belonging = { what: 'context', jobRunIdentifier } as const;
+    return { context: this.keyring.open(envelope, belonging), version };
+  }
+
+  /** A run's context as its handler's class knows it, not validated yet. @throws JobEncryptionKeyError, JobContextVersionError, what `upcast` throws */
+  async forHandler(
+    { jobContext, jobRunIdentifier, templateCode }: ClaimedRun,
+    traits: ContextTraits,
+  ): Promise<JsonValue> {
+    const open = this.open(jobContext, jobRunIdentifier);
+    if (open.version > traits.version)
+      throw new JobContextVersionError(
+        templateCode,
+        open.version,
+        traits.version,
+      );
+    return (await upToDate(open, traits)).context;
+  }
+
+  /** A handler's result as it is to be stored. @throws JobEncryptionKeyError */
+  sealedResult(output: unknown, jobRunIdentifier: string): unknown {
+    const json = storableOutput(output);
+    if (json === null) return undefined;
+    const belonging = { what: 'result', jobRunIdentifier } as const;
+    return { [ENVELOPE]: this.keyring.seal(json, belonging) };
+  }
+
+  /** A result as its handler returned it. @throws JobEncryptionKeyError */
+  openResult(shown: unknown, jobRunIdentifier: string): unknown {
+    if (!(shown instanceof EncryptedValue)) return shown;
+    return this.keyring.open(EncryptedValue.storedIn(shown)[ENVELOPE], {
+      what: 'result',
+      jobRunIdentifier,
+    });
+  }
+}
+
+/** A context in the form of these traits, if they lead from its own to theirs. */
+export async function upToDate(
+  { context, version }: OpenContext,
+  { version: known, upcast }: ContextTraits,
+): Promise<OpenContext> {
+  if (version >= known || !upcast) return { context, version };
+  const raised: unknown = await upcast(context, version);
+  // Its size was limited when it was enqueued.
+  return { context: toPlainJson(raised, Infinity).value, version: known };
+}

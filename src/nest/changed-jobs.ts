@@ -1,0 +1,117 @@
+import {
+  dueTime,
+  entryChanges,
+  type EnqueueOptions,
+  type JobChanges,
+} from '../life/enqueue-options.js';
+import type { Duration } from '../model/duration.js';
+import { JobTemplateNotFoundError } from '../model/errors.js';
+import type { JobQueueEntry, JobRun } from '../store/entities/index.js';
+import { storedContext } from '../store/run.store.js';
+import { findTemplate } from '../store/template.store.js';
+import { idOf } from './ids.js';
+import {
+  readFailedFilter,
+  readJobFilter,
+  type FailedJobFilter,
+  type JobFilter,
+} from './job-filter.js';
+import type { BildadRuntime } from './runtime.js';
+
+/** The part of `JobEngineService` that changes jobs which wait, does again those which are over, and does either to many. */
+export abstract class ChangedJobs {
+  protected abstract readonly bildad: BildadRuntime;
+
+  /**
+   * Makes a waiting job due at another time.
+   * @param when a Date, or a duration from now on; 0 is now
+   * @throws JobNotAvailableError when it is not AVAILABLE: nothing is changed then; BildadConfigError
+   */
+  async rescheduleJob(
+    entry: Pick<JobQueueEntry, 'id'>,
+    when: Date | Duration,
+  ): Promise<JobQueueEntry> {
+    const due = dueTime(when, 'when');
+    return this.bildad.changes.entry(idOf(entry, 'queue entry'), { due });
+  }
+
+  /**
+   * Changes a waiting job; what is left out stays. The context is validated as by `enqueueJob`.
+   * @throws JobNotAvailableError when it is not AVAILABLE, InvalidJobContextError, BildadConfigError: nothing is
+   *   changed then
+   */
+  async updateJob(
+    entry: Pick<JobQueueEntry, 'id'>,
+    { context, ...options }: JobChanges,
+  ): Promise<JobQueueEntry> {
+    return this.bildad.changes.entry(
+      idOf(entry, 'queue entry'),
+      entryChanges(options),
+      context,
+    );
+  }
+
+  /**
+   * Does a run's job again as a new job, with the same context or another one; the history stays as it
+   * is, and the new entry's `retryOfJobRunId` names the run.
+   * @throws as `enqueueJob`; JobEncryptionKeyError where its context is encrypted, and this process has not got the key
+   */
+  async retryJob(
+    run: Pick<JobRun, 'id' | 'jobTemplateId' | 'jobContext'>,
+    { context, ...options }: EnqueueOptions & { context?: object } = {},
+  ): Promise<JobQueueEntry> {
+    const { db, tables } = this.bildad.store;
+    const template = await findTemplate(db, tables, {
+      id: run.jobTemplateId,
+    });
+    if (!template)
+      throw new JobTemplateNotFoundError(`template ${run.jobTemplateId}`);
+    const retryOfJobRunId = idOf(run, 'run');
+    const job = { code: template.code };
+    if (context !== undefined)
+      return this.bildad.enqueue.one(job, context, options, {
+        retryOfJobRunId,
+      });
+    const again = await storedContext(db, tables, retryOfJobRunId);
+    return this.bildad.enqueue.one(job, run.jobContext, options, {
+      retryOfJobRunId,
+      ...(again && { again }),
+    });
+  }
+
+  /**
+   * Ends all jobs of the queue that fit for good, as by `cancelJob`, in batches. What is enqueued meanwhile may be among them.
+   * @returns how many waiting ones were deleted, and how many running ones were told to stop
+   * @throws BildadConfigError
+   */
+  async cancelJobs(
+    filter: JobFilter,
+  ): Promise<{ removed: number; stopped: number }> {
+    return this.bildad.many.cancel(readJobFilter(filter));
+  }
+
+  /** Makes all AVAILABLE jobs that fit due at another time, in batches. @throws BildadConfigError */
+  async rescheduleJobs(
+    filter: JobFilter,
+    when: Date | Duration,
+  ): Promise<{ rescheduled: number }> {
+    const due = dueTime(when, 'when');
+    const read = readJobFilter(filter);
+    if (read.status !== undefined && read.status !== 'AVAILABLE')
+      return { rescheduled: 0 };
+    return { rescheduled: await this.bildad.many.reschedule(read, due) };
+  }
+
+  /**
+   * Does all jobs again that fit, are over and failed, as by `retryJob`, in batches; not one whose retry is in the queue.
+   * @returns how many, and how many were refused: their context is invalid by now, or their template inactive
+   * @throws BildadConfigError
+   */
+  async retryJobs(
+    filter: FailedJobFilter,
+  ): Promise<{ retried: number; refused: number }> {
+    return this.bildad.many.retry(readFailedFilter(filter), (run) =>
+      this.retryJob(run),
+    );
+  }
+}

@@ -1,0 +1,133 @@
+import type { JobHandlerClass } from '../model/job-handler.js';
+import { toMilliseconds, type Duration } from '../model/duration.js';
+import { BildadConfigError } from '../model/errors.js';
+import {
+  oneOf,
+  refuseUnknown,
+  text,
+  wholeNumber,
+} from '../model/option-values.js';
+import { JobQueueStatus } from '../model/status.js';
+import type { JobTemplate } from '../store/entities/index.js';
+import type {
+  EntryFilter,
+  RowFilter,
+  RunFilter,
+} from '../store/filter.store.js';
+import { identifier } from './ids.js';
+import { referenceTo } from './job-reference.js';
+
+interface CommonFilter {
+  /** The handler class, the template's code, or the template. */
+  job?: JobHandlerClass | string | JobTemplate;
+  /** At most 10,000. */
+  jobRunIdentifiers?: readonly string[];
+  /** Enqueued (for `retryJobs`: ended) longer ago than this. */
+  olderThan?: Duration;
+  /** Enqueued (for `retryJobs`: ended) less long ago than this. */
+  newerThan?: Duration;
+}
+
+/** Which queue entries: those that fit everything it names. It names one thing at least. */
+export interface JobFilter extends CommonFilter {
+  status?: JobQueueStatus;
+  priority?: number | { min?: number; max?: number };
+}
+
+/** Which failed jobs: those that fit everything it names. It names one thing at least. */
+export interface FailedJobFilter extends CommonFilter {
+  /** The reason of the job's last run, exactly: `'Missed'`, `'Timeout'`. */
+  reason?: string;
+}
+
+const COMMON = ['job', 'jobRunIdentifiers', 'olderThan', 'newerThan'] as const;
+const PRIORITIES = [-2_147_483_648, 2_147_483_647] as const;
+
+/** @throws BildadConfigError naming what is wrong */
+export function readJobFilter(filter: JobFilter): EntryFilter {
+  check(filter, [...COMMON, 'status', 'priority']);
+  const { status, priority } = filter;
+  return {
+    ...common(filter),
+    ...(status !== undefined && {
+      status: oneOf(status, 'filter.status', Object.values(JobQueueStatus)),
+    }),
+    ...(priority !== undefined && range(priority)),
+  };
+}
+
+/** @throws BildadConfigError naming what is wrong */
+export function readFailedFilter(filter: FailedJobFilter): RunFilter {
+  check(filter, [...COMMON, 'reason']);
+  const { reason } = filter;
+  return {
+    ...common(filter),
+    ...(reason !== undefined && {
+      reason: text(reason, 'filter.reason', 8_000),
+    }),
+  };
+}
+
+/** A property that is undefined by mistake must not stand for all jobs there are. */
+function check(filter: object, names: readonly string[]): void {
+  refuseUnknown(filter, 'filter.', names);
+  const given = Object.entries(filter);
+  for (const [name, value] of given)
+    if (value === undefined)
+      throw new BildadConfigError(`filter.${name}`, 'a value', value);
+  if (given.length === 0)
+    throw new BildadConfigError(
+      'filter',
+      `at least one of ${names.join(', ')}`,
+      filter,
+    );
+}
+
+function common({
+  job,
+  jobRunIdentifiers,
+  olderThan,
+  newerThan,
+}: CommonFilter): RowFilter {
+  return {
+    ...(job !== undefined && { templateCode: referenceTo(job).code }),
+    ...(jobRunIdentifiers !== undefined && {
+      identifiers: identifiers(jobRunIdentifiers),
+    }),
+    ...(olderThan !== undefined && {
+      olderThanMs: toMilliseconds(olderThan, 'filter.olderThan'),
+    }),
+    ...(newerThan !== undefined && {
+      newerThanMs: toMilliseconds(newerThan, 'filter.newerThan'),
+    }),
+  };
+}
+
+function identifiers(given: unknown): string[] {
+  if (!Array.isArray(given) || given.length > 10_000)
+    throw new BildadConfigError(
+      'filter.jobRunIdentifiers',
+      'a list of 10,000 identifiers at the most',
+      given,
+    );
+  return given.map((one) => identifier(one as string));
+}
+
+function range(priority: NonNullable<JobFilter['priority']>) {
+  const whole = (value: unknown, field: string) =>
+    wholeNumber(value, field, ...PRIORITIES);
+  if (typeof priority === 'number') {
+    const only = whole(priority, 'filter.priority');
+    return { minPriority: only, maxPriority: only };
+  }
+  refuseUnknown(priority, 'filter.priority.', ['min', 'max']);
+  const { min, max } = priority;
+  return {
+    ...(min !== undefined && {
+      minPriority: whole(min, 'filter.priority.min'),
+    }),
+    ...(max !== undefined && {
+      maxPriority: whole(max, 'filter.priority.max'),
+    }),
+  };
+}

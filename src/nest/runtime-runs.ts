@@ -1,0 +1,76 @@
+import { Logger } from '@nestjs/common';
+import type { ClaimJobs } from '../life/claim.js';
+import { identityOf } from '../life/execution.js';
+import type { FinishDoor } from '../life/finish.js';
+import { InlineJobs } from '../life/inline.js';
+import { IsolatedJobs } from '../life/isolated.js';
+import type { Keyring } from '../life/keyring.js';
+import { RunJobs } from '../life/run.js';
+import type { Store } from '../life/store.js';
+import type { StoredContexts } from '../life/stored-contexts.js';
+import { WrappedRuns } from '../life/wrapped-runs.js';
+import { isSecret } from '../model/envelope.js';
+import type { JobEvents } from '../model/events.js';
+import type { ClaimedRun } from '../model/facts.js';
+import type { Settings } from '../model/settings.js';
+import type { ContextContract } from '../policy/context.js';
+import { redactedError } from '../policy/redacted.js';
+import type { HandlerRegistry } from '../runner/handler-registry.js';
+import type { ProcessRegistry } from '../runner/process-registry.js';
+import { Strays } from '../runner/strays.js';
+
+interface Parts {
+  store: Store;
+  claims: ClaimJobs;
+  keyring: Keyring;
+  contexts: StoredContexts;
+  handlers: HandlerRegistry<ContextContract>;
+  processes: ProcessRegistry;
+  door: FinishDoor;
+  events: JobEvents;
+  settings: Settings;
+}
+
+/** What carries out an engine's runs, here and in hosts. */
+export function createRuns({
+  store,
+  claims,
+  keyring,
+  contexts,
+  handlers,
+  processes,
+  door,
+  events,
+  settings,
+}: Parts) {
+  const loggerFor = (run: ClaimedRun) =>
+    new Logger(`Bildad:${run.templateCode}`);
+  const wrapped = new WrappedRuns(store, claims, keyring, events);
+  const isolated = new IsolatedJobs(
+    store,
+    events,
+    loggerFor,
+    settings.killGraceMs,
+    settings.maxCrashes,
+    wrapped,
+  );
+  const strays = new Strays(settings.attributeRejections, (process, error) => {
+    events.emit('process.stray', {
+      ...identityOf(process.run),
+      error: isSecret(process.run) ? redactedError(error) : error,
+      late: process.isDecided,
+    });
+    // No grace period: its handler may be well, and would run beside its own retry.
+    process.stop({ kind: 'failed', error });
+  });
+  const runs = new RunJobs(
+    handlers,
+    processes,
+    door,
+    events,
+    new InlineJobs(strays, wrapped, contexts, events, loggerFor),
+    isolated,
+    wrapped,
+  );
+  return { runs, isolated, strays };
+}

@@ -1,0 +1,88 @@
+import { asEntry, entryColumns } from './columns.js';
+import type { JobQueueEntry } from './entities/index.js';
+import { rows, type Queryable, type Tables } from './tables.js';
+
+/** When an entry is to be due: ISO text, or milliseconds from now. */
+export type DueTime = { runAt: string } | { delayMs: number };
+
+/** What is left out stays as it is. */
+export interface EntryChanges {
+  priority?: number;
+  timeoutMs?: number;
+  maxRetries?: number;
+  /** JSON text, or null for the template's. */
+  backoff?: string | null;
+  /** JSON text. */
+  jobContext?: string;
+  due?: DueTime;
+}
+
+const COLUMNS: readonly [
+  property: Exclude<keyof EntryChanges, 'due'>,
+  column: string,
+  type: string,
+][] = [
+  ['priority', 'priority', 'integer'],
+  ['timeoutMs', 'timeout_ms', 'bigint'],
+  ['maxRetries', 'max_retries', 'integer'],
+  ['backoff', 'backoff', 'jsonb'],
+  ['jobContext', 'job_context', 'jsonb'],
+];
+
+/** Changes an AVAILABLE entry. @returns null when it is not AVAILABLE, or gone: then nothing was changed */
+export async function changeEntry(
+  db: Queryable,
+  { entries }: Tables,
+  entryId: string,
+  { due, ...changes }: EntryChanges,
+): Promise<JobQueueEntry | null> {
+  const values: unknown[] = [entryId];
+  const sets = COLUMNS.filter(
+    ([property]) => changes[property] !== undefined,
+  ).map(([property, column, type]) => {
+    values.push(changes[property]);
+    return `${column} = $${values.length}::${type}`;
+  });
+  if (due) {
+    values.push(...dueValues(due));
+    sets.push(dueAt(`$${values.length - 1}`, `$${values.length}`));
+  }
+  const [row] = await rows(
+    db,
+    `WITH changed AS (
+       UPDATE ${entries} e SET ${[...sets, 'updated_at = clock.now'].join(', ')}
+       FROM (SELECT clock_timestamp() AS now) clock
+       WHERE e.id = $1 AND e.status = 'AVAILABLE' RETURNING e.*
+     ) SELECT ${entryColumns('changed')} FROM changed`,
+    values,
+  );
+  return row ? asEntry(row) : null;
+}
+
+/** Makes those of these entries due that are AVAILABLE. @returns how many */
+export async function rescheduleEntries(
+  db: Queryable,
+  { entries }: Tables,
+  entryIds: string[],
+  due: DueTime,
+): Promise<number> {
+  const [row] = await rows<{ changed: number }>(
+    db,
+    `WITH changed AS (
+       UPDATE ${entries} e SET ${dueAt('$2', '$3')}, updated_at = clock.now
+       FROM (SELECT clock_timestamp() AS now) clock
+       WHERE e.id = ANY ($1::bigint[]) AND e.status = 'AVAILABLE' RETURNING e.id
+     ) SELECT count(*)::int AS changed FROM changed`,
+    [entryIds, ...dueValues(due)],
+  );
+  return row?.changed ?? 0;
+}
+
+const dueValues = (due: DueTime) =>
+  'runAt' in due ? [due.runAt, null] : [null, due.delayMs];
+
+/** A job that was aboard a lost node stays out of the ready index. */
+function dueAt(runAt: string, delayMs: string): string {
+  const moment = `coalesce(${runAt}::timestamptz, clock.now + ${delayMs}::float8 * interval '1 ms')`;
+  return `run_at = ${moment}, scheduled = ${moment} > clock.now OR e.crashes > 0`;
+}

@@ -1,0 +1,407 @@
+import { randomBytes } from 'node:crypto';
+import { inspect } from 'node:util';
+import { Logger } from '@nestjs/common';
+import { IsString, MaxLength } from 'class-validator';
+import {
+  BildadConfigError,
+  BildadJob,
+  EncryptedValue,
+  JobEncryptionKeyError,
+  type BildadModuleOptions,
+  type EncryptionOptions,
+  type JobEventMap,
+  type JobExecution,
+  type JobHandler,
+} from 'nestjs-bildad';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { bootApp, type TestApp } from '../support/app.js';
+import { SimpleJob } from '../support/handlers.js';
+import { bootError } from '../support/host.js';
+
+// Contexts and results of encrypted jobs: their handlers and who waits for the result see them, and nobody else.
+
+const SECRET = 'tr0ub4dor';
+const key = () => randomBytes(32).toString('base64');
+const KEYS = { old: key(), new: key() };
+const OLD: EncryptionOptions = { keys: { old: KEYS.old }, current: 'old' };
+const BOTH: EncryptionOptions = { keys: KEYS, current: 'new' };
+
+class PasswordContext {
+  @IsString() @MaxLength(20) password!: string;
+}
+
+let does: (context: PasswordContext, job: JobExecution) => unknown = ({
+  password,
+}) => ({ echo: password });
+const errors: unknown[] = [];
+
+@BildadJob({
+  code: 'SECRET',
+  context: PasswordContext,
+  encrypt: true,
+  maxRetries: 0,
+  backoff: (_retry, error) => {
+    errors.push(error);
+    return 0;
+  },
+})
+class SecretJob implements JobHandler<PasswordContext> {
+  static seen: unknown[] = [];
+
+  runJob(context: PasswordContext, job: JobExecution): unknown {
+    SecretJob.seen.push(context);
+    return does(context, job);
+  }
+}
+
+const EVENTS: (keyof JobEventMap)[] = [
+  'entry.enqueued',
+  'entry.putBack',
+  'run.started',
+  'run.finished',
+  'run.finishLost',
+  'process.stray',
+  'engine.error',
+  'engine.pass',
+];
+
+let bildad: TestApp;
+const said: unknown[] = [];
+const boot = (encryption?: EncryptionOptions, more: BildadModuleOptions = {}) =>
+  bootApp({
+    providers: encryption ? [SecretJob, SimpleJob] : [SimpleJob],
+    options: { ...more, ...(encryption && { encryption }) },
+    ...(bildad && { database: bildad.database }),
+  });
+
+beforeAll(async () => {
+  bildad = await boot(OLD);
+  for (const event of EVENTS)
+    bildad.events.on(event, (payload) => said.push(payload));
+});
+afterAll(() => bildad.close());
+
+/** All that the database, the read side, the events and the log say. */
+async function everything(): Promise<string> {
+  const { jobs, sql } = bildad;
+  const rows = await sql(
+    `SELECT to_jsonb(r)::text FROM bildad.job_runs r UNION ALL SELECT to_jsonb(e)::text FROM bildad.job_queue_entries e`,
+  );
+  const lists = [
+    await jobs.listAllJobRuns(),
+    await jobs.listAllJobsInTheQueue(),
+  ];
+  return (
+    inspect([rows, said], { depth: 20 }) +
+    inspect(lists, { depth: 20 }) +
+    JSON.stringify(lists)
+  );
+}
+
+const noSecret = async () => expect(await everything()).not.toContain(SECRET);
+
+async function run(password = SECRET) {
+  const { engine } = bildad;
+  const entry = await engine.enqueueJob(SecretJob, { password });
+  await engine.runJobEngine();
+  const ended = await engine.waitForJob(entry.jobRunIdentifier);
+  return { entry, ended };
+}
+
+it('the handler and who waits see what nobody else does', async () => {
+  SecretJob.seen = [];
+  const { entry, ended } = await run();
+  expect(SecretJob.seen).toEqual([{ password: SECRET }]);
+  expect(SecretJob.seen[0]).toBeInstanceOf(PasswordContext);
+  expect(ended.output).toEqual({ echo: SECRET });
+  for (const shown of [entry.jobContext, ended.jobContext]) {
+    expect(shown).toBeInstanceOf(EncryptedValue);
+    expect(JSON.stringify(shown)).toBe('"[encrypted with old]"');
+    expect(`${String(shown)} ${inspect(shown)}`).toBe(
+      '[encrypted with old] [encrypted with old]',
+    );
+  }
+  const [listed] = await bildad.jobs.listJobRunsForIdentifier(
+    entry.jobRunIdentifier,
+  );
+  expect(listed!.output).toBeInstanceOf(EncryptedValue);
+  await noSecret();
+});
+
+it('two of the same look different, and a result that is nothing is nothing', async () => {
+  const [one, two] = await Promise.all([run('the same'), run('the same')]);
+  const stored = await bildad.sql<{ context: string }>(
+    `SELECT job_context::text AS context FROM bildad.job_runs WHERE id = ANY ($1)`,
+    [[one.ended.id, two.ended.id]],
+  );
+  expect(stored[0]!.context).not.toBe(stored[1]!.context);
+  does = () => undefined;
+  expect((await run()).ended.output).toBeNull();
+  does = () => null;
+  expect((await run()).ended.output).toBeNull();
+  does = ({ password }) => ({ echo: password });
+});
+
+it('in bulk, changed while it waits, and done again', async () => {
+  const { engine } = bildad;
+  const entries = await engine.enqueueJobs(SecretJob, [
+    { password: `${SECRET}1` },
+    { password: `${SECRET}2` },
+  ]);
+  const changed = await engine.updateJob(entries[1]!, {
+    context: { password: `${SECRET}3` },
+  });
+  expect(changed.jobContext).toBeInstanceOf(EncryptedValue);
+  await noSecret();
+  SecretJob.seen = [];
+  await engine.runJobEngine();
+  for (const [index, { jobRunIdentifier }] of entries.entries()) {
+    const ended = await engine.waitForJob(jobRunIdentifier);
+    expect(ended.output).toEqual({ echo: SECRET + (index ? 3 : 1) });
+    const again = await engine.retryJob(ended);
+    await engine.runJobEngine();
+    expect(await engine.waitForJob(again.jobRunIdentifier)).toMatchObject({
+      output: ended.output,
+    });
+  }
+  expect(SecretJob.seen).toHaveLength(4);
+  await noSecret();
+});
+
+it('neither errors nor reasons nor the log quote it', async () => {
+  const lines: unknown[] = [];
+  Logger.overrideLogger({
+    log: (line: unknown) => lines.push(line),
+    warn: (line: unknown) => lines.push(line),
+    error: (line: unknown) => lines.push(line),
+    debug: (line: unknown) => lines.push(line),
+    fatal: (line: unknown) => lines.push(line),
+  });
+  does = ({ password }) => {
+    throw Object.assign(new RangeError(`no such user: ${password}`), {
+      code: 'E_USER',
+      detail: password,
+    });
+  };
+  expect((await run()).ended).toMatchObject({
+    reason: 'RangeError: redacted, for the job is encrypted',
+    error: { name: 'RangeError', code: 'E_USER' },
+  });
+  does = ({ password }) => {
+    void Promise.reject(new Error(password));
+    return new Promise((_resolve, reject) => setTimeout(reject, 5_000));
+  };
+  expect((await run()).ended.reason).toMatch(/^Error: redacted/);
+  does = ({ password }) => ({ echo: password });
+  const { engine, sql } = bildad;
+  await sql(
+    `UPDATE bildad.job_templates SET job_context_schema = '{"properties": {"password": {"const": "x"}}}' WHERE code = 'SECRET'`,
+  );
+  await expect(
+    engine.enqueueJob(SecretJob, { password: SECRET.repeat(5) }),
+  ).rejects.toThrow(/password/);
+  await sql(
+    `UPDATE bildad.job_templates SET job_context_schema = declared -> 'jobContextSchema' WHERE code = 'SECRET'`,
+  );
+  expect(JSON.stringify([lines, errors])).not.toContain(SECRET);
+  expect(inspect([lines, errors], { depth: 9 })).not.toContain(SECRET);
+  await noSecret();
+});
+
+it('completeJob by hand encrypts as well, and failJob quotes nothing', async () => {
+  const { engine } = bildad;
+  let arrived!: (value?: unknown) => void;
+  const arrival = new Promise((resolve) => (arrived = resolve));
+  does = (_context, { signal }) =>
+    new Promise((_resolve, reject) => {
+      signal.addEventListener('abort', () => reject(new Error('stopped')));
+      arrived();
+    });
+  const begun = await engine.enqueueAndRunJob(SecretJob, { password: SECRET });
+  await arrival;
+  const ended = await engine.completeJob(begun, { by: SECRET });
+  expect(ended.output).toBeInstanceOf(EncryptedValue);
+  expect((await engine.waitForJob(begun.jobRunIdentifier)).output).toEqual({
+    by: SECRET,
+  });
+  const another = await engine.enqueueAndRunJob(SecretJob, {
+    password: SECRET,
+  });
+  expect(await engine.failJob(another, new TypeError(SECRET))).toMatchObject({
+    reason: 'TypeError: redacted, for the job is encrypted',
+  });
+  does = ({ password }) => ({ echo: password });
+  await noSecret();
+});
+
+describe('keys', () => {
+  it('rotate: the old one opens what it has encrypted, the new one encrypts', async () => {
+    const { engine, sql } = bildad;
+    const before = await engine.enqueueJob(SecretJob, { password: SECRET });
+    const rotated = await boot(BOTH);
+    const after = await rotated.engine.enqueueJob(SecretJob, {
+      password: `${SECRET}!`,
+    });
+    expect((after.jobContext as EncryptedValue).keyId).toBe('new');
+    await rotated.engine.runJobEngine();
+    for (const { jobRunIdentifier } of [before, after])
+      await rotated.engine.waitForJob(jobRunIdentifier);
+    const [row] = await sql(
+      `SELECT output -> '$bildad' ->> 'key' AS key FROM bildad.job_runs WHERE job_run_identifier = $1`,
+      [before.jobRunIdentifier],
+    );
+    expect(row).toEqual({ key: 'new' });
+    // The first node has not got the new key.
+    await expect(
+      engine.waitForJob(after.jobRunIdentifier),
+    ).rejects.toMatchObject({ code: 'JOB_ENCRYPTION_KEY', keyId: 'new' });
+    await rotated.close();
+  });
+
+  it('a job whose key is missing goes back untouched, is told of, and runs where the key is', async () => {
+    const rotated = await boot(BOTH);
+    const entry = await rotated.engine.enqueueJob(SecretJob, {
+      password: SECRET,
+    });
+    const told = bildad.next('entry.putBack');
+    const { start } = await bildad.engine.runJobEngine();
+    expect(start).toMatchObject([{ ok: false, error: { keyId: 'new' } }]);
+    expect((await told).error).toBeInstanceOf(JobEncryptionKeyError);
+    expect(
+      await bildad.jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier),
+    ).toMatchObject({ status: 'AVAILABLE', retry: 0, currentJobRunId: null });
+    await rotated.engine.runJobEngine();
+    expect(
+      await rotated.engine.waitForJob(entry.jobRunIdentifier),
+    ).toMatchObject({ output: { echo: SECRET } });
+    await rotated.close();
+  });
+
+  it('what was encrypted for another job, changed, or with another key of that id fails its run, and says why', async () => {
+    const { engine, sql } = bildad;
+    SecretJob.seen = [];
+    const [one, two, three] = await engine.enqueueJobs(SecretJob, [
+      { password: SECRET },
+      { password: 'another' },
+      { password: 'a third' },
+    ]);
+    await sql(
+      `UPDATE bildad.job_queue_entries SET job_context = (SELECT job_context FROM bildad.job_queue_entries WHERE id = $1) WHERE id = $2`,
+      [one!.id, two!.id],
+    );
+    await sql(
+      `UPDATE bildad.job_queue_entries SET job_context = jsonb_set(job_context, '{$bildad,sealed}', '"AAAA"') WHERE id = $1`,
+      [three!.id],
+    );
+    await engine.runJobEngine();
+    for (const { jobRunIdentifier } of [two!, three!])
+      expect(await engine.waitForJob(jobRunIdentifier)).toMatchObject({
+        result: 'FAILED',
+        reason: expect.stringMatching(
+          /^encryption: key "old" does not open/,
+        ) as string,
+        error: { name: 'JobEncryptionKeyError', code: 'JOB_ENCRYPTION_KEY' },
+      });
+    await engine.waitForJob(one!.jobRunIdentifier);
+    expect(SecretJob.seen).toEqual([{ password: SECRET }]);
+  });
+
+  it('without any, a class that encrypts does not boot', async () => {
+    const error = await bootError({
+      url: bildad.database.url,
+      providers: [SecretJob],
+    });
+    expect(error).toBeInstanceOf(JobEncryptionKeyError);
+    expect(error.message).toMatch(/SecretJob .*needs the module's option/);
+  });
+
+  it('without any, a producer by code cannot enqueue, and leaves nothing', async () => {
+    const producer = await boot();
+    const before = await producer.jobs.getNumberOfJobsInTheQueue();
+    for (const enqueue of [
+      producer.engine.enqueueJob('SECRET', { password: SECRET }),
+      producer.engine.enqueueJobs('SECRET', [{ password: SECRET }]),
+    ])
+      await expect(enqueue).rejects.toThrow(JobEncryptionKeyError);
+    expect(await producer.jobs.getNumberOfJobsInTheQueue()).toBe(before);
+    await producer.close();
+  });
+
+  const hidden = 'c2VjcmV0IGtleSBvZiBtaW5lIHdpdGggMzMgYnl0ZXMhIQ==';
+  it.each<[string, unknown, string]>([
+    ['no object', hidden, 'encryption'],
+    ['no keys', { current: 'a' }, 'encryption'],
+    ['a wrong name', { ...OLD, secret: hidden }, 'encryption.secret'],
+    ['a short key', { keys: { a: hidden }, current: 'a' }, 'encryption.keys.a'],
+    [
+      'no base64',
+      { keys: { a: '!' + hidden }, current: 'a' },
+      'encryption.keys.a',
+    ],
+    ['an unknown current', { ...OLD, current: 'b' }, 'encryption.current'],
+    ['no current', { keys: { a: key() } }, 'encryption.current'],
+  ])(
+    '%s is refused, and the message shows no key',
+    async (_what, encryption, field) => {
+      const error = await bootError({
+        url: bildad.database.url,
+        bildad: { encryption: encryption as EncryptionOptions },
+      });
+      expect(error).toBeInstanceOf(BildadConfigError);
+      expect(error).toMatchObject({ field });
+      expect(inspect(error, { depth: 5 })).not.toContain(hidden);
+    },
+  );
+
+  it('are not in what prints settings', () => {
+    const { bildad: runtime } = bildad.engine as unknown as {
+      bildad: { settings: unknown; keyring: unknown };
+    };
+    const printed = inspect([runtime.settings, runtime.keyring], { depth: 9 });
+    expect(printed).not.toContain(KEYS.old);
+    expect(printed).not.toContain(
+      Buffer.from(KEYS.old, 'base64').toString('hex'),
+    );
+  });
+});
+
+describe('templates', () => {
+  it("an operator's encrypt: true is enough, and stays over deploys", async () => {
+    const { engine, jobs } = bildad;
+    const [simple] = (await jobs.listJobTemplates()).filter(
+      ({ code }) => code === 'SIMPLE',
+    );
+    expect(simple!.encrypt).toBe(false);
+    await jobs.updateJobTemplate(simple!, { encrypt: true });
+    const again = await boot(OLD);
+    const entry = await again.engine.enqueueJob(SimpleJob, { say: SECRET });
+    expect(entry.jobContext).toBeInstanceOf(EncryptedValue);
+    await engine.runJobEngine();
+    expect(await engine.waitForJob(entry.jobRunIdentifier)).toMatchObject({
+      output: SECRET,
+    });
+    await again.close();
+    await noSecret();
+    await jobs.updateJobTemplate(simple!, { encrypt: false });
+  });
+});
+
+it('an entity that is saved keeps what is stored', async () => {
+  const { engine, dataSource, sql } = bildad;
+  const { JobQueueEntry } = await import('nestjs-bildad');
+  const { id, jobRunIdentifier } = await engine.enqueueJob(SecretJob, {
+    password: SECRET,
+  });
+  const repository = dataSource.getRepository(JobQueueEntry);
+  const entry = await repository.findOneByOrFail({ id });
+  await repository.save(Object.assign(entry, { priority: 2 }));
+  expect(
+    await sql(`SELECT priority FROM bildad.job_queue_entries WHERE id = $1`, [
+      id,
+    ]),
+  ).toEqual([{ priority: 2 }]);
+  await engine.runJobEngine();
+  expect(await engine.waitForJob(jobRunIdentifier)).toMatchObject({
+    output: { echo: SECRET },
+  });
+});

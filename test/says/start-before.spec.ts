@@ -1,0 +1,310 @@
+import { BildadConfigError, DuplicateJobError } from 'nestjs-bildad';
+import {
+  afterAll,
+  afterEach,
+  beforeAll,
+  beforeEach,
+  describe,
+  expect,
+  it,
+} from 'vitest';
+import { bootApp, type TestApp } from '../support/app.js';
+import { GatedJob, SimpleJob } from '../support/handlers.js';
+import { bootIsolated, type IsolatedApp } from '../support/isolated.js';
+
+// What is not started by its `startBefore` is not run late: it ends as FAILED "Missed", and stays in the history.
+
+let bildad: TestApp;
+beforeAll(async () => {
+  bildad = await bootApp({ providers: [SimpleJob, GatedJob] });
+});
+afterAll(() => bildad.close());
+beforeEach(() => {
+  SimpleJob.runs = 0;
+});
+afterEach(() => bildad.engine.cancelJobs({ newerThan: '1h' }));
+
+const past = () => new Date(Date.now() - 60_000);
+const runsOf = ({ jobRunIdentifier }: { jobRunIdentifier: string }) =>
+  bildad.jobs.listJobRunsForIdentifier(jobRunIdentifier);
+/** As if that time had come. */
+const late = (entryId: string) =>
+  bildad.sql(
+    `UPDATE bildad.job_queue_entries SET start_before = clock_timestamp() WHERE id = $1`,
+    [entryId],
+  );
+
+it('what comes in time runs, with its context as it was given', async () => {
+  const { engine, jobs } = bildad;
+  const entry = await engine.enqueueJob(
+    SimpleJob,
+    { say: 'in time' },
+    { startBefore: '1h' },
+  );
+  expect(entry.jobContext).toEqual({ say: 'in time' });
+  expect(entry.startBefore!.getTime() - entry.insertedAt.getTime()).toBe(
+    3_600_000,
+  );
+  expect(
+    await jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier),
+  ).toEqual(entry);
+  expect(await jobs.listAllJobsInTheQueue()).toEqual([entry]);
+  const { start } = await engine.runJobEngine();
+  expect(start).toMatchObject([
+    { ok: true, jobRun: { jobContext: { say: 'in time' } } },
+  ]);
+  expect(await engine.waitForJob(entry.jobRunIdentifier)).toMatchObject({
+    output: 'in time',
+    jobContext: { say: 'in time' },
+  });
+  expect(await jobs.listAllJobRuns({ limit: 1 })).toMatchObject([
+    { jobContext: { say: 'in time' } },
+  ]);
+});
+
+it('a pass ends what is missed, due or not, before it claims', async () => {
+  const { engine, jobs, events } = bildad;
+  const told: unknown[] = [];
+  const off = events.on('run.finished', (event) => told.push(event));
+  const entries = [
+    await engine.enqueueJob(SimpleJob, { say: 1 }, { startBefore: past() }),
+    await engine.enqueueJob(
+      SimpleJob,
+      { say: 2 },
+      { startBefore: '2h', delay: '1h' },
+    ),
+    await engine.enqueueJob(SimpleJob, { say: 3 }, { startBefore: '1h' }),
+  ];
+  await late(entries[1]!.id);
+  const { start } = await engine.runJobEngine();
+  expect(start).toHaveLength(1);
+  await engine.waitForJob(entries[2]!.jobRunIdentifier);
+  for (const entry of entries.slice(0, 2)) {
+    const [run, ...others] = await runsOf(entry);
+    expect(others).toEqual([]);
+    expect(run).toMatchObject({
+      status: 'DONE',
+      result: 'FAILED',
+      reason: 'Missed',
+      retry: 0,
+      jobQueueEntryId: entry.id,
+      jobContext: entry.jobContext,
+      error: null,
+    });
+    expect(told).toContainEqual({
+      jobRunId: run!.id,
+      jobRunIdentifier: entry.jobRunIdentifier,
+      templateCode: 'SIMPLE',
+      retry: 0,
+      outcome: 'missed',
+      entry: 'removed',
+    });
+    expect(await engine.waitForJob(entry.jobRunIdentifier)).toEqual(run);
+  }
+  expect(SimpleJob.runs).toBe(1);
+  expect(await jobs.getNumberOfJobsInTheQueue()).toBe(0);
+  off();
+});
+
+it('what becomes late between the look and its start is not run', async () => {
+  const { engine, jobs } = bildad;
+  const entry = await engine.enqueueJob(
+    SimpleJob,
+    {},
+    { startBefore: '1h', maxRetries: 5 },
+  );
+  await late(entry.id);
+  // Claims this very entry, without a pass.
+  await engine.runJob(entry);
+  expect(await engine.waitForJob(entry.jobRunIdentifier)).toMatchObject({
+    result: 'FAILED',
+    reason: 'Missed',
+  });
+  expect(SimpleJob.runs).toBe(0);
+  expect(await jobs.getNumberOfJobsInTheQueue()).toBe(0);
+});
+
+it('once started, it is tried again as any job is', async () => {
+  const { engine } = bildad;
+  const entry = await engine.enqueueJob(
+    SimpleJob,
+    { fail: 'once more' },
+    { startBefore: '1h', maxRetries: 1 },
+  );
+  for (let run = 0; run < 2; run++) {
+    const finished = bildad.next('run.finished');
+    expect((await engine.runJobEngine()).start).toHaveLength(1);
+    await finished;
+    await late(entry.id);
+  }
+  expect(await runsOf(entry)).toMatchObject([
+    { reason: 'once more' },
+    { reason: 'once more' },
+  ]);
+});
+
+it('is atomic with a transaction of the caller, and with many', async () => {
+  const { engine, jobs, dataSource } = bildad;
+  await dataSource.transaction(async (manager) => {
+    const entry = await engine.enqueueJob(
+      SimpleJob,
+      {},
+      { manager, startBefore: '1h', jobRunIdentifier: 'mine' },
+    );
+    expect(entry.startBefore).toBeInstanceOf(Date);
+    const many = await engine.enqueueJobs(SimpleJob, [{}, { say: 1 }], {
+      manager,
+      startBefore: past(),
+    });
+    expect(many.every(({ startBefore }) => startBefore! < new Date())).toBe(
+      true,
+    );
+  });
+  await expect(
+    engine.enqueueJob(
+      SimpleJob,
+      {},
+      { jobRunIdentifier: 'mine', startBefore: '1h' },
+    ),
+  ).rejects.toThrow(DuplicateJobError);
+  expect(await jobs.getNumberOfJobsInTheQueue()).toBe(3);
+  expect((await engine.runJobEngine()).start).toHaveLength(1);
+  await engine.waitForJob('mine');
+  expect(await jobs.listJobRunsForResult('FAILED', { limit: 2 })).toMatchObject(
+    [
+      { reason: 'Missed', jobContext: { say: 1 } },
+      { reason: 'Missed', jobContext: {} },
+    ],
+  );
+});
+
+it('updateJob keeps it', async () => {
+  const { engine } = bildad;
+  const entry = await engine.enqueueJob(SimpleJob, {}, { startBefore: '1h' });
+  expect(
+    await engine.updateJob(entry, { context: { say: 'new' } }),
+  ).toMatchObject({
+    jobContext: { say: 'new' },
+    startBefore: entry.startBefore,
+  });
+  await late(entry.id);
+  await engine.runJob(entry);
+  expect(await engine.waitForJob(entry.jobRunIdentifier)).toMatchObject({
+    reason: 'Missed',
+    jobContext: { say: 'new' },
+  });
+});
+
+it('a missed job may be retried by hand', async () => {
+  const { engine } = bildad;
+  const entry = await engine.enqueueJob(
+    SimpleJob,
+    { say: 'hi' },
+    { startBefore: past() },
+  );
+  await engine.runJobEngine();
+  const missed = await engine.waitForJob(entry.jobRunIdentifier);
+  const again = await engine.retryJob(missed);
+  expect(again).toMatchObject({
+    startBefore: null,
+    jobContext: { say: 'hi' },
+    retryOfJobRunId: missed.id,
+  });
+  await engine.runJobEngine();
+  expect(await engine.waitForJob(again.jobRunIdentifier)).toMatchObject({
+    output: 'hi',
+  });
+});
+
+it.each<[string, object, string]>([
+  ['no time', { startBefore: 'soon' }, 'startBefore'],
+  ['an invalid Date', { startBefore: new Date(NaN) }, 'startBefore'],
+  ['none at all', { startBefore: 0 }, 'startBefore'],
+  [
+    'a time before it is due',
+    { startBefore: past(), runAt: new Date() },
+    'startBefore',
+  ],
+  [
+    'a duration before it is due',
+    { startBefore: '1m', delay: '1m' },
+    'startBefore',
+  ],
+])('%s is refused', async (_what, options, field) => {
+  const error: unknown = await bildad.engine
+    .enqueueJob(SimpleJob, {}, options)
+    .catch((thrown: unknown) => thrown);
+  expect(error).toBeInstanceOf(BildadConfigError);
+  expect(error).toMatchObject({ field });
+  expect(await bildad.jobs.getNumberOfJobsInTheQueue()).toBe(0);
+});
+
+it('a context must not look like an envelope of the engine', async () => {
+  await expect(
+    bildad.engine.enqueueJob(SimpleJob, { $bildad: {}, say: 1 } as object),
+  ).rejects.toThrow(/\$bildad: is not allowed as a key/);
+  const entry = await bildad.engine.enqueueJob(SimpleJob, {
+    say: { $bildad: { key: 'k' } },
+  });
+  await bildad.engine.runJobEngine();
+  expect(await bildad.engine.waitForJob(entry.jobRunIdentifier)).toMatchObject({
+    output: { $bildad: { key: 'k' } },
+  });
+});
+
+it('of many that run out of time on two nodes, each runs once in time, or is missed once', async () => {
+  const nodes = await Promise.all(
+    Array.from({ length: 2 }, () =>
+      bootApp({
+        providers: [SimpleJob],
+        options: { tickInterval: '10ms', concurrency: 2 },
+        database: bildad.database,
+      }),
+    ),
+  );
+  const [first] = nodes;
+  const entries = await first!.engine.enqueueJobs(
+    SimpleJob,
+    Array.from({ length: 1_000 }, () => ({})),
+    { startBefore: '100ms' },
+  );
+  const ids = entries.map(({ id }) => id);
+  await expect.poll(() => bildad.jobs.getNumberOfJobsInTheQueue()).toBe(0);
+  const [found] = await bildad.sql(
+    `SELECT count(*)::int AS runs, count(DISTINCT job_queue_entry_id)::int AS jobs,
+       count(*) FILTER (WHERE result = 'SUCCEEDED' AND started_at < available_at + interval '100 ms')::int AS intime,
+       count(*) FILTER (WHERE reason = 'Missed')::int AS missed
+     FROM bildad.job_runs WHERE job_queue_entry_id = ANY ($1)`,
+    [ids],
+  );
+  expect(found).toMatchObject({ runs: 1_000, jobs: 1_000 });
+  expect(found.intime + found.missed).toBe(1_000);
+  expect(SimpleJob.runs).toBe(found.intime);
+  for (const node of nodes) await node.close();
+});
+
+describe('in a host', () => {
+  let isolated: IsolatedApp;
+  beforeAll(async () => {
+    isolated = await bootIsolated({}, { tickInterval: false });
+  });
+  afterAll(() => isolated.close());
+
+  it('it is asked once there is a host', async () => {
+    const { engine, sql } = isolated;
+    const enqueue = () =>
+      engine.enqueueJob('THREAD', { act: 'greet' }, { startBefore: '1h' });
+    const [intime, late] = [await enqueue(), await enqueue()];
+    await sql(
+      `UPDATE bildad.job_queue_entries SET start_before = clock_timestamp() WHERE id = $1`,
+      [late.id],
+    );
+    for (const entry of [intime, late]) await engine.runJob(entry);
+    expect(await engine.waitForJob(intime.jobRunIdentifier)).toMatchObject({
+      output: 'done',
+    });
+    expect(await engine.waitForJob(late.jobRunIdentifier)).toMatchObject({
+      reason: 'Missed',
+    });
+  });
+});

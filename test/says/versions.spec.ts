@@ -1,0 +1,265 @@
+import { IsInt, IsString } from 'class-validator';
+import {
+  BildadConfigError,
+  BildadJob,
+  InvalidJobContextError,
+  JobContextVersionError,
+  type BildadJobOptions,
+  type JobHandler,
+} from 'nestjs-bildad';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { bootApp, type TestApp } from '../support/app.js';
+import { bootError } from '../support/host.js';
+
+// Three deploys of one job, whose context changed its form twice; nodes of all three share a queue.
+
+class NameContext {
+  @IsString() name!: string;
+}
+
+class NamesContext {
+  @IsString() first!: string;
+  @IsString() last!: string;
+}
+
+class AgedContext extends NamesContext {
+  @IsInt() age!: number;
+}
+
+const upcasts: unknown[] = [];
+const seen: { deploy: number; context: unknown }[] = [];
+
+function deploy(version: number, options: Partial<BildadJobOptions>) {
+  @BildadJob({ code: 'EVOLVES', maxRetries: 1, ...options })
+  class EvolvesJob implements JobHandler<object> {
+    runJob(context: object): number {
+      seen.push({ deploy: version, context });
+      return version;
+    }
+  }
+  return EvolvesJob;
+}
+
+const split = ({ name }: NameContext) => {
+  const [first, last] = name.split(' ');
+  return { first, last };
+};
+
+const First = deploy(0, { context: NameContext });
+const Second = deploy(1, {
+  context: NamesContext,
+  version: 1,
+  upcast: split,
+});
+const Third = deploy(2, {
+  context: AgedContext,
+  version: 2,
+  upcast: async (context: NameContext & NamesContext, from) => {
+    upcasts.push({ context, from });
+    const { first, last } = from === 0 ? split(context) : context;
+    if (last === 'Nobody') throw new RangeError('nobody of that name');
+    return Promise.resolve({ first, last, age: last === 'Young' ? 0.5 : 36 });
+  },
+});
+
+let third: TestApp;
+let second: TestApp;
+let first: TestApp;
+beforeAll(async () => {
+  // Deployed one after the other: the newest declares last.
+  first = await bootApp({ providers: [First] });
+  const { database } = first;
+  second = await bootApp({ providers: [Second], database });
+  third = await bootApp({ providers: [Third], database });
+});
+afterAll(async () => {
+  await third.close();
+  await second.close();
+  await first.close();
+});
+beforeEach(() => {
+  seen.length = 0;
+  upcasts.length = 0;
+});
+
+const ada = { name: 'Ada Lovelace' };
+
+it('what older deploys enqueued is upcast, then validated', async () => {
+  const entries = [
+    await first.engine.enqueueJob(First, ada),
+    await second.engine.enqueueJob(Second, { first: 'Ada', last: 'King' }),
+    await third.engine.enqueueJob(Third, { first: 'A', last: 'L', age: 1 }),
+  ];
+  expect(entries[1]!.jobContext).toEqual({ first: 'Ada', last: 'King' });
+  await third.engine.runJobEngine();
+  for (const { jobRunIdentifier } of entries)
+    expect(await third.engine.waitForJob(jobRunIdentifier)).toMatchObject({
+      output: 2,
+      retry: 0,
+    });
+  expect(seen.map(({ context }) => context)).toEqual(
+    expect.arrayContaining([
+      { first: 'Ada', last: 'Lovelace', age: 36 },
+      { first: 'Ada', last: 'King', age: 36 },
+      { first: 'A', last: 'L', age: 1 },
+    ]),
+  );
+  for (const { context } of seen) expect(context).toBeInstanceOf(AgedContext);
+  expect(upcasts).toHaveLength(2);
+  expect(upcasts).toEqual(
+    expect.arrayContaining([
+      { context: ada, from: 0 },
+      { context: { first: 'Ada', last: 'King' }, from: 1 },
+    ]),
+  );
+});
+
+it('what an upcast makes invalid leaves the queue; what it throws is tried again', async () => {
+  const young = await first.engine.enqueueJob(First, { name: 'A Young' });
+  const nobody = await first.engine.enqueueJob(First, { name: 'A Nobody' });
+  await expect(third.engine.runJob(young)).rejects.toThrow(
+    InvalidJobContextError,
+  );
+  expect(await third.engine.waitForJob(young.jobRunIdentifier)).toMatchObject({
+    reason: expect.stringMatching(/^invalid job context: age/) as string,
+    // As it was.
+    jobContext: { name: 'A Young' },
+  });
+  await expect(third.engine.runJob(nobody)).rejects.toThrow(RangeError);
+  await third.engine.runJob(nobody).catch(() => undefined);
+  expect(await third.engine.waitForJob(nobody.jobRunIdentifier)).toMatchObject({
+    reason: 'nobody of that name',
+    retry: 1,
+  });
+  expect(seen).toEqual([]);
+});
+
+it('a newer one than a node knows goes back untouched, is told of, and runs where it is known', async () => {
+  const { engine, next, jobs } = first;
+  const entry = await third.engine.enqueueJob(Third, {
+    first: 'A',
+    last: 'B',
+    age: 3,
+  });
+  for (let times = 0; times < 3; times++) {
+    const told = next('entry.putBack');
+    const { start } = await engine.runJobEngine();
+    expect(start).toMatchObject([
+      { ok: false, error: { version: 2, known: 0, templateCode: 'EVOLVES' } },
+    ]);
+    expect(await told).toMatchObject({
+      jobQueueEntryId: entry.id,
+      jobRunIdentifier: entry.jobRunIdentifier,
+      error: expect.any(JobContextVersionError) as Error,
+    });
+  }
+  expect(
+    await jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier),
+  ).toMatchObject({
+    status: 'AVAILABLE',
+    retry: 0,
+    uncountedRuns: 0,
+    currentJobRunId: null,
+    runAt: entry.runAt,
+    jobContext: entry.jobContext,
+  });
+  expect(await jobs.listJobRunsForIdentifier(entry.jobRunIdentifier)).toEqual(
+    [],
+  );
+  await expect(second.engine.runJob(entry)).rejects.toThrow(/of version 2/);
+  await third.engine.runJobEngine();
+  expect(await first.engine.waitForJob(entry.jobRunIdentifier)).toMatchObject({
+    output: 2,
+    retry: 0,
+  });
+  expect(seen).toHaveLength(1);
+});
+
+it('does not come back at once: others wait behind it only for a pass', async () => {
+  const app = await bootApp({
+    providers: [First],
+    options: { tickInterval: '20ms', concurrency: 1 },
+    database: first.database,
+  });
+  const newer = await third.engine.enqueueJobs(
+    Third,
+    Array.from({ length: 20 }, () => ({ first: 'A', last: 'B', age: 3 })),
+    { priority: 1 },
+  );
+  const older = await first.engine.enqueueJob(First, ada);
+  expect(await app.engine.waitForJob(older.jobRunIdentifier)).toMatchObject({
+    output: 0,
+  });
+  await app.close();
+  await third.engine.runJobEngine();
+  await third.engine.runJobEngine();
+  for (const { jobRunIdentifier } of newer)
+    expect(await third.engine.waitForJob(jobRunIdentifier)).toMatchObject({
+      output: 2,
+      retry: 0,
+    });
+});
+
+describe('enqueued by code', () => {
+  it('a producer without the class enqueues by what the last deploy declared', async () => {
+    const newest = await bootApp({
+      providers: [Third],
+      database: first.database,
+    });
+    await newest.close();
+    const producer = await bootApp({
+      options: { role: 'producer' },
+      database: first.database,
+    });
+    const enqueue = (context: object) =>
+      producer.engine.enqueueJob('EVOLVES', context);
+    await expect(enqueue(ada)).rejects.toThrow(InvalidJobContextError);
+    const entry = await enqueue({ first: 'A', last: 'B', age: 4 });
+    await third.engine.runJobEngine();
+    expect(
+      await producer.engine.waitForJob(entry.jobRunIdentifier),
+    ).toMatchObject({ output: 2 });
+    expect(upcasts).toEqual([]);
+    await producer.close();
+  });
+});
+
+it('retryJob brings a context of before up to date, and takes another one as of today', async () => {
+  const old = await first.engine.enqueueJob(First, { name: 'A Young' });
+  await third.engine.runJob(old).catch(() => undefined);
+  const failed = await third.engine.waitForJob(old.jobRunIdentifier);
+  await expect(third.engine.retryJob(failed)).rejects.toThrow(/age/);
+  const edited = await third.engine.retryJob(failed, {
+    context: { first: 'A', last: 'Y', age: 7 },
+  });
+  // Whose class this node does not lead to: it is validated when it runs.
+  const asItWas = await first.engine.retryJob(failed);
+  expect(asItWas.jobContext).toEqual({ name: 'A Young' });
+  await first.engine.cancelJob(asItWas);
+  await third.engine.runJobEngine();
+  expect(await third.engine.waitForJob(edited.jobRunIdentifier)).toMatchObject({
+    output: 2,
+  });
+});
+
+it.each<[string, Partial<BildadJobOptions>, RegExp]>([
+  ['a version of 0', { version: 0 }, /EvolvesJob: version: expected a whole/],
+  ['half a version', { version: 1.5 }, /version: expected a whole/],
+  [
+    'an upcast to nowhere',
+    { upcast: split },
+    /version: expected the version that upcast leads to/,
+  ],
+  [
+    'an upcast that is none',
+    { version: 1, upcast: 'split' as unknown as () => void },
+    /upcast: expected a function/,
+  ],
+])('%s is refused at boot', async (_what, options, message) => {
+  const error = await bootError({
+    url: first.database.url,
+    providers: [deploy(0, options)],
+  });
+  expect(error).toBeInstanceOf(BildadConfigError);
+  expect(error.message).toMatch(message);
+});
