@@ -4,6 +4,11 @@ export type { EnqueueOptions } from './life/enqueue-options.js';
 export type { Backoff, BackoffData, BackoffFunction } from './model/backoff.js';
 export type { Duration } from './model/duration.js';
 export * from './model/errors.js';
+export { TransactionOverError } from './model/transaction-over-error.js';
+export type {
+  JobIsolationLevel,
+  TransactionalOptions,
+} from './model/transactional.js';
 export { JobEvents, type EntryFate, type JobEventMap } from './model/events.js';
 export type { JobExecution } from './model/job-execution.js';
 export type {
@@ -20,6 +25,7 @@ export type {
   BildadModuleExtras,
   BildadModuleOptions,
   BildadRole,
+  CurrentManager,
 } from './model/settings.js';
 export { JobQueueStatus, JobRunResult, JobRunStatus } from './model/status.js';
 export {

@@ -8,6 +8,7 @@ import type { RegisteredHandler } from '../runner/handler-registry.js';
 import type { JobProcess } from '../runner/job-process.js';
 import { Execution, identityOf } from './execution.js';
 import { isThenable } from './thenable.js';
+import type { JobTransactions } from './transactional.js';
 
 /** Told that the handler runs, or why it does not, or that its process is over: the first time counts. */
 export type Launched = (refused?: Error) => void;
@@ -18,6 +19,7 @@ export async function carryOut(
   handler: RegisteredHandler<ContextContract>,
   events: JobEvents,
   loggerFor: (run: ClaimedRun) => ExecutionLogger,
+  transactions: JobTransactions,
   launched?: Launched,
 ): Promise<void> {
   let checked = false;
@@ -31,12 +33,19 @@ export async function carryOut(
     process.throwIfStopping();
     let instance = handler.resolve();
     if (instance instanceof Promise) instance = await instance;
-    events.emit('run.started', identityOf(process.run));
-    launched?.();
-    const returned: unknown = instance.runJob(
-      context,
-      new Execution(process, events, loggerFor),
-    );
+    const execution = new Execution(process, events, loggerFor, transactions);
+    const begin = (): unknown => {
+      events.emit('run.started', identityOf(process.run));
+      launched?.();
+      return instance.runJob(context, execution);
+    };
+    const { transactional } = handler;
+    const returned = transactional
+      ? transactions.around(process, transactional, (manager) => {
+          execution.transaction = manager;
+          return begin();
+        })
+      : begin();
     // Waits in any case: a job that ended in this very call would begin the next one inside of itself.
     const promised = isThenable(returned);
     const awaited = await (promised ? returned : undefined);

@@ -25,8 +25,11 @@ export interface EnqueueOptions {
   maxRetries?: number;
   /** Default: the template's, else the module's. */
   backoff?: BackoffData;
-  /** The transaction to enqueue in: rolled back, there is no entry. */
-  manager?: EntityManager;
+  /**
+   * The transaction to enqueue in: rolled back, there is no entry. Default: the one that the call is made in, if any
+   * (`JobEngineService.transaction`, a transactional handler's, the module's `currentManager`); `null`: none.
+   */
+  manager?: EntityManager | null | undefined;
 }
 
 const NAMES: readonly (keyof EnqueueOptions)[] = [
@@ -43,6 +46,17 @@ const NAMES: readonly (keyof EnqueueOptions)[] = [
 const PRIORITY_LIMIT = 1_000_000;
 /** The last millisecond of the year 9999: later ISO texts have a form PostgreSQL does not read. */
 const LAST_MOMENT = 253_402_300_799_999;
+
+/** What is not one could not be told from no transaction. @throws BildadConfigError */
+export function checkManager(manager: unknown): void {
+  const { query } = (manager ?? {}) as { query?: unknown };
+  if (manager !== undefined && manager !== null && typeof query !== 'function')
+    throw new BildadConfigError(
+      'manager',
+      'the EntityManager of a transaction, or null',
+      manager,
+    );
+}
 
 export type EntryDefaults = Omit<NewEntry, 'jobContext' | 'context'>;
 

@@ -1,6 +1,8 @@
+import type { EntityManager } from 'typeorm';
 import { DuplicateJobError } from '../model/errors.js';
 import type { JobEvents } from '../model/events.js';
 import { encodeContext } from '../policy/context.js';
+import type { CurrentTransaction } from '../store/ambient.js';
 import {
   isUnknown,
   type ConnectionLostError,
@@ -10,7 +12,11 @@ import { insertEntries, type NewEntry } from '../store/enqueue.store.js';
 import type { JobQueueEntry } from '../store/entities/index.js';
 import type { Queryable } from '../store/tables.js';
 import { BulkInsert, checkedBatches } from './bulk-insert.js';
-import { entryFields, type EnqueueOptions } from './enqueue-options.js';
+import {
+  checkManager,
+  entryFields,
+  type EnqueueOptions,
+} from './enqueue-options.js';
 import { DoubtfulInserts } from './doubtful-inserts.js';
 import { Gather } from './gather.js';
 import type { Due } from './due.js';
@@ -44,6 +50,7 @@ export class Enqueue {
     private readonly events: JobEvents,
     private readonly due: Due,
     private readonly maxContextBytes: number,
+    private readonly current: CurrentTransaction,
   ) {
     this.doubtful = new DoubtfulInserts(store);
   }
@@ -54,10 +61,8 @@ export class Enqueue {
     options: EnqueueOptions = {},
     { retryOfJobRunId, wakeHere = true }: EnqueueCall = {},
   ): Promise<JobQueueEntry> {
-    const { template, contract } = await this.templates.resolve(
-      job,
-      options.manager,
-    );
+    const manager = this.managerOf(options);
+    const { template, contract } = await this.templates.resolve(job, manager);
     const fields = entryFields(template, options);
     const { json, value } = await encodeContext(
       contract,
@@ -70,10 +75,10 @@ export class Enqueue {
       context: value,
       retryOfJobRunId: retryOfJobRunId ?? null,
     };
-    if (options.manager) {
+    if (manager) {
       // A caller's own transaction is never mixed with others.
-      const entry = await this.own(options.manager, job.code, draft);
-      if (!entry.scheduled) this.due.after(options.manager);
+      const entry = await this.own(manager, job.code, draft);
+      if (!entry.scheduled) this.due.after(manager);
       return entry;
     }
     const { entry: inserted, told } = await this.insert(draft);
@@ -90,10 +95,8 @@ export class Enqueue {
     contexts: readonly unknown[],
     options: Omit<EnqueueOptions, 'jobRunIdentifier'> = {},
   ): Promise<JobQueueEntry[]> {
-    const { template, contract } = await this.templates.resolve(
-      job,
-      options.manager,
-    );
+    const manager = this.managerOf(options);
+    const { template, contract } = await this.templates.resolve(job, manager);
     const defaults = entryFields(template, options);
     if (contexts.length === 0) return [];
     const inserts = new BulkInsert(
@@ -104,14 +107,21 @@ export class Enqueue {
     const insert = (db: Queryable) =>
       inserts.into(db, (db, draft) => this.refuse(db, job.code, draft));
     // In a caller's transaction this is a savepoint.
-    await (options.manager?.transaction(insert) ??
-      this.committed(insert, inserts));
+    await (manager?.transaction(insert) ?? this.committed(insert, inserts));
     const { entries } = inserts;
-    if (!options.manager) this.tell(job.code, entries);
+    if (!manager) this.tell(job.code, entries);
     if (entries.some(({ scheduled }) => !scheduled))
-      if (options.manager) this.due.after(options.manager);
+      if (manager) this.due.after(manager);
       else this.due.now();
     return entries;
+  }
+
+  /** The transaction that a call belongs to. */
+  private managerOf(options: EnqueueOptions): EntityManager | undefined {
+    const given = options?.manager;
+    if (given === undefined) return this.current.manager;
+    checkManager(given);
+    return given ?? undefined;
   }
 
   /** Once, also where the connection is lost meanwhile. */

@@ -27,6 +27,7 @@ export class IsolatedJobs {
     private readonly loggerFor: (run: ClaimedRun) => ExecutionLogger,
     private readonly graceMs: number,
     private readonly maxCrashes: number,
+    private readonly nodeId: () => string,
   ) {}
 
   /** Before anything is claimed. */
@@ -88,6 +89,7 @@ export class IsolatedJobs {
     const { run } = process;
     return {
       run,
+      nodeId: this.nodeId(),
       heard: (news) => {
         if (news.news === 'log')
           return this.loggerFor(run)[news.level](news.message);
@@ -146,13 +148,14 @@ export class IsolatedJobs {
   ): Outcome | Promise<Outcome> {
     if (end.kind === 'hostDied')
       return this.charged(process, new JobHostDiedError(kind, end.why));
+    if (end.written)
+      process.written = {
+        ...end.written,
+        output: parsed(end.written.output),
+      };
     if (end.kind !== 'completed')
       return { kind: end.kind, error: revived(end.error) as Error };
-    const { output } = end;
-    return {
-      kind: 'completed',
-      output: output === null ? undefined : (JSON.parse(output) as unknown),
-    };
+    return { kind: 'completed', output: parsed(end.output) };
   }
 
   /**
@@ -180,3 +183,6 @@ export class IsolatedJobs {
     return { kind: 'hostDied', error, crashes, maxCrashes };
   }
 }
+
+const parsed = (output: string | null) =>
+  output === null ? undefined : (JSON.parse(output) as unknown);

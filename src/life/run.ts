@@ -12,12 +12,14 @@ import type { HandlerRegistry } from '../runner/handler-registry.js';
 import { JobProcess } from '../runner/job-process.js';
 import type { ProcessRegistry } from '../runner/process-registry.js';
 import type { Strays } from '../runner/strays.js';
+import { outside } from '../store/ambient.js';
 import { ConnectionLostError, isUnknown } from '../store/connection/lost.js';
 import { carryOut, type Launched } from './carry-out.js';
 import { identityOf } from './execution.js';
 import type { FinishDoor } from './finish.js';
 import type { IsolatedJobs } from './isolated.js';
 import { patience } from './patience.js';
+import type { JobTransactions } from './transactional.js';
 
 /** Claimed runs become processes here, and each process's outcome goes to the finish. */
 export class RunJobs {
@@ -34,6 +36,7 @@ export class RunJobs {
     private readonly loggerFor: (run: ClaimedRun) => ExecutionLogger,
     private readonly isolated: IsolatedJobs,
     private readonly strays: Strays,
+    private readonly transactions: JobTransactions,
   ) {
     // One for each outcome that waits for the database to come back.
     setMaxListeners(0, this.giveUp.signal);
@@ -83,8 +86,17 @@ export class RunJobs {
     this.follow(process);
     if (launched) process.decided.whenever(() => launched());
     if (handler.isolation === 'inline')
-      void this.strays.around(process, () =>
-        carryOut(process, handler, this.events, this.loggerFor, launched),
+      void outside(() =>
+        this.strays.around(process, () =>
+          carryOut(
+            process,
+            handler,
+            this.events,
+            this.loggerFor,
+            this.transactions,
+            launched,
+          ),
+        ),
       );
     else void this.isolated.carryOut(process, handler.isolation, launched);
     return true;
@@ -152,9 +164,11 @@ export class RunJobs {
 
   /** An outcome is decided once; while the database is away it waits. Never rejects. */
   private async record(process: JobProcess, outcome: Outcome): Promise<void> {
-    const fate = process.fenced
-      ? this.lose(process, outcome)
-      : await this.finish(process, outcome);
+    // A fence that came after the commit was too late.
+    const fate =
+      process.fenced && !process.written
+        ? this.lose(process, outcome)
+        : await this.finish(process, outcome);
     this.unrecorded.delete(process);
     if (process.isSettled) this.lives.delete(process.jobRunId);
     process.recorded.happen(fate);
@@ -171,7 +185,8 @@ export class RunJobs {
     outcome: Outcome,
   ): Promise<EntryFate | null> {
     try {
-      return await this.door.finish(process.run, outcome);
+      const { run, written } = process;
+      return await this.door.finish(run, outcome, { written });
     } catch (error) {
       return this.recordLater(process, outcome, error);
     }
@@ -194,7 +209,8 @@ export class RunJobs {
         });
       if (!(await patience(attempt, this.giveUp.signal))) return null;
       try {
-        return await this.door.finish(process.run, outcome, { again });
+        const { run, written } = process;
+        return await this.door.finish(run, outcome, { again, written });
       } catch (nextError) {
         error = nextError;
       }

@@ -1,3 +1,4 @@
+import type { EntityManager } from 'typeorm';
 import type { Backoff } from './backoff.js';
 import { toMilliseconds, type Duration } from './duration.js';
 import { BildadConfigError } from './errors.js';
@@ -13,6 +14,9 @@ import {
   text,
   wholeNumber,
 } from './option-values.js';
+
+/** The host's own way to say in which transaction a call is. */
+export type CurrentManager = () => EntityManager | null | undefined;
 
 /** `'producer'` only enqueues, `'worker'` and `'all'` run jobs as well. */
 export type BildadRole = 'all' | 'producer' | 'worker';
@@ -56,6 +60,12 @@ export interface BildadModuleOptions {
    * take as long, but no more than 5 s. From `'100ms'` up to a day. Default `'10s'`.
    */
   queryTimeout?: Duration;
+  /**
+   * In which transaction a call is made, asked for each `enqueueJob` that names none: how what is enqueued within
+   * a transaction of typeorm-transactional, nestjs-cls or a helper of yours joins it. Without a transaction under way: undefined, or
+   * any EntityManager that has none.
+   */
+  currentManager?: CurrentManager;
   /** For handlers with the isolation `'thread'` or `'process'`. */
   isolation?: IsolationOptions;
   shutdown?: {
@@ -92,6 +102,7 @@ export interface Settings {
   drainMs: number;
   killGraceMs: number;
   isolation: IsolationSettings | undefined;
+  currentManager: CurrentManager | undefined;
   /** Of the engine's own; undefined: as many as it can use. */
   connections?: number;
 }
@@ -116,6 +127,7 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
     maxCrashes = 3,
     maxEventLoopBlock = '60s',
     isolation,
+    currentManager,
     shutdown = {},
   } = options;
   refuseUnknown(shutdown, 'shutdown.', ['drainTimeout', 'killGracePeriod']);
@@ -159,6 +171,7 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
       isolation === undefined
         ? undefined
         : readIsolation(isolation, concurrency),
+    currentManager: readCurrentManager(currentManager),
   };
 }
 
@@ -176,8 +189,19 @@ const OPTION_NAMES: readonly (keyof BildadModuleOptions)[] = [
   'maxCrashes',
   'maxEventLoopBlock',
   'isolation',
+  'currentManager',
   'shutdown',
 ];
+
+function readCurrentManager(given: unknown): CurrentManager | undefined {
+  if (given !== undefined && typeof given !== 'function')
+    throw new BildadConfigError(
+      'currentManager',
+      'a function that returns an EntityManager or undefined',
+      given,
+    );
+  return given as CurrentManager | undefined;
+}
 
 /** A schema name that needs no quoting and leaves room for PostgreSQL's 63 bytes. */
 export function readSchemaName(schema: unknown): string {

@@ -8,7 +8,12 @@ import type { ContextContract } from '../policy/context.js';
 import type { RegisteredHandler } from '../runner/handler-registry.js';
 import type { TemplateDeclaration } from '../store/template.store.js';
 import { jobOptionsOf, type BildadJobOptions } from './bildad-job.decorator.js';
-import { contractOf, declarationOf, isolationOf } from './declaration.js';
+import {
+  contractOf,
+  declarationOf,
+  isolationOf,
+  transactionalOf,
+} from './declaration.js';
 
 export interface FoundHandler {
   declaration: TemplateDeclaration;
@@ -61,6 +66,7 @@ export class HandlerExplorer {
         className: target.name,
         contract: contractOf(options, target.name),
         isolation: isolationOf(options, target.name),
+        transactional: transactionalOf(options, target.name),
         backoff:
           typeof options.backoff === 'function' ? options.backoff : undefined,
         resolve: this.resolver(target, wrapper),

@@ -1,9 +1,7 @@
 import { Inject, Injectable } from '@nestjs/common';
 import type { JobEngineResults } from '../engine/cycle.js';
 import type { JobOutcome } from '../engine/slots.js';
-import { waitForFinalRun } from '../engine/wait.js';
 import type { EnqueueOptions } from '../life/enqueue-options.js';
-import { toMilliseconds, type Duration } from '../model/duration.js';
 import {
   BildadConfigError,
   JobNotAvailableError,
@@ -19,6 +17,7 @@ import {
 } from '../policy/context.js';
 import { countOutcomes } from '../policy/counts.js';
 import { JobProcess } from '../runner/job-process.js';
+import { outside } from '../store/ambient.js';
 import type {
   JobQueueEntry,
   JobRun,
@@ -26,7 +25,8 @@ import type {
 } from '../store/entities/index.js';
 import { findEntry, findLastRun, findRuns } from '../store/run.store.js';
 import { findTemplate } from '../store/template.store.js';
-import { identifier, idOf } from './ids.js';
+import { BothEnds } from './both-ends.js';
+import { idOf } from './ids.js';
 import { referenceTo } from './job-reference.js';
 import { BILDAD_RUNTIME, type BildadRuntime } from './runtime.js';
 
@@ -44,8 +44,12 @@ type WithoutManager = Omit<EnqueueOptions, 'manager'>;
  * Runs and entries may be given as entities or as anything with their `id`.
  */
 @Injectable()
-export class JobEngineService {
-  constructor(@Inject(BILDAD_RUNTIME) private readonly bildad: BildadRuntime) {}
+export class JobEngineService extends BothEnds {
+  constructor(
+    @Inject(BILDAD_RUNTIME) protected readonly bildad: BildadRuntime,
+  ) {
+    super();
+  }
 
   /**
    * Adds a job to the queue. The engine starts it by priority (lower first), then age.
@@ -92,7 +96,7 @@ export class JobEngineService {
     jobQueueEntry: JobQueueEntry;
     jobEngineResults: JobEngineResults;
   }> {
-    refuseManager(options);
+    this.refuseTransaction(options);
     const jobQueueEntry = await this.enqueueToStart(job, context, options);
     return { jobQueueEntry, jobEngineResults: await this.runJobEngine() };
   }
@@ -108,7 +112,7 @@ export class JobEngineService {
     context: JobContext<J>,
     options: WithoutManager = {},
   ): Promise<JobRun> {
-    refuseManager(options);
+    this.refuseTransaction(options);
     this.bildad.claims.checkHandler(referenceTo(job).code);
     const entry = await this.enqueueToStart(job, context, options);
     try {
@@ -129,7 +133,7 @@ export class JobEngineService {
    * by a lease. Not to be called inside a transaction.
    */
   runJobEngine(): Promise<JobEngineResults> {
-    return this.bildad.cycle.run();
+    return outside(() => this.bildad.cycle.run());
   }
 
   /** How many jobs of a pass went well. Upstream: `get_counts`. */
@@ -306,24 +310,6 @@ export class JobEngineService {
     );
   }
 
-  /**
-   * The final run of a job, whatever node runs it. @param timeout default `'1m'`
-   * @throws JobNotFoundError, WaitTimeoutError: the job itself goes on
-   */
-  async waitForJob(
-    jobRunIdentifier: string,
-    { timeout = '1m' }: { timeout?: Duration } = {},
-  ): Promise<JobRun> {
-    const { store, events } = this.bildad;
-    identifier(jobRunIdentifier);
-    return waitForFinalRun(
-      store,
-      events,
-      jobRunIdentifier,
-      toMilliseconds(timeout, 'timeout'),
-    );
-  }
-
   /** For who starts it himself: this node is not woken for it. */
   private enqueueToStart<J extends Job>(
     job: J,
@@ -346,13 +332,4 @@ export class JobEngineService {
     if (run?.status !== 'RUNNING') throw new RunNotActiveError(id);
     return run;
   }
-}
-
-function refuseManager(options: object): void {
-  if (options && 'manager' in options && options.manager !== undefined)
-    throw new BildadConfigError(
-      'manager',
-      'none: a job can run only when its transaction is committed; use enqueueJob',
-      'an EntityManager',
-    );
 }

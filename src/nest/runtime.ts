@@ -27,6 +27,7 @@ import { Quarantine } from '../life/quarantine.js';
 import { IsolatedJobs } from '../life/isolated.js';
 import { RunJobs } from '../life/run.js';
 import { Templates } from '../life/templates.js';
+import { JobTransactions } from '../life/transactional.js';
 import { JobEvents } from '../model/events.js';
 import type { ClaimedRun } from '../model/facts.js';
 import { NodeState } from '../model/node.js';
@@ -37,6 +38,7 @@ import { ProcessRegistry } from '../runner/process-registry.js';
 import { Strays } from '../runner/strays.js';
 import { EnginePool } from '../store/connection/engine-pool.js';
 import { HostPools } from '../store/connection/host-pools.js';
+import { CurrentTransaction } from '../store/ambient.js';
 import { bildadEntities } from '../store/entities/index.js';
 import { tablesOf } from '../store/tables.js';
 
@@ -63,12 +65,14 @@ export function createRuntime(
 
   const templates = new Templates(store, handlers);
   const wakeUps = new WakeUps(store, events, node, settings.notify);
+  const current = new CurrentTransaction(store, settings.currentManager);
   const enqueue = new Enqueue(
     store,
     templates,
     events,
     wakeUps,
     settings.maxContextBytes,
+    current,
   );
   const quarantine = new Quarantine(store, events);
   const deferred = new DeferredRuns(store, quarantine, node);
@@ -96,6 +100,13 @@ export function createRuntime(
     loggerFor,
     settings.killGraceMs,
     settings.maxCrashes,
+    () => node.id,
+  );
+  const transactions = new JobTransactions(
+    store,
+    deferred,
+    settings.killGraceMs,
+    () => node.id,
   );
   const strays = new Strays((process, error) => {
     const late = process.isDecided;
@@ -110,6 +121,7 @@ export function createRuntime(
     loggerFor,
     isolated,
     strays,
+    transactions,
   );
 
   const guard = new SingleRunnerGuard(store, settings.name, node);
@@ -209,6 +221,7 @@ export function createRuntime(
     handlers,
     processes,
     templates,
+    current,
     enqueue,
     claims,
     deferred,
@@ -216,6 +229,7 @@ export function createRuntime(
     runs,
     isolated,
     strays,
+    transactions,
     cycle,
     slots,
     killer,

@@ -2,6 +2,7 @@ import type { BackoffFunction } from '../model/backoff.js';
 import { BildadConfigError } from '../model/errors.js';
 import type { Isolation } from '../model/isolation.js';
 import type { JobHandler } from '../model/job-handler.js';
+import type { TransactionalSettings } from '../model/transactional.js';
 
 /** A handler class as this process knows it. */
 export interface RegisteredHandler<Contract = unknown> {
@@ -9,6 +10,8 @@ export interface RegisteredHandler<Contract = unknown> {
   className: string;
   contract: Contract;
   isolation: Isolation;
+  /** It runs in a transaction that its end is part of. */
+  transactional: TransactionalSettings | undefined;
   /** A backoff that is code cannot be stored in the template. */
   backoff: BackoffFunction | undefined;
   /** The instance to call for one run. */

@@ -12,6 +12,16 @@ export type StopReason = Extract<
   { kind: 'timedOut' | 'killed' | 'cancelled' | 'interrupted' | 'failed' }
 >;
 
+/** That a run has SUCCEEDED, written by a transaction of its handler's. */
+export interface WrittenEnd {
+  output: unknown;
+  /**
+   * What became of the entry; null: the run was ended by somebody else before. Undefined where nobody knows yet whether
+   * the transaction was committed.
+   */
+  fate?: EntryFate | null;
+}
+
 /**
  * A handler at work on this node.
  *
@@ -32,6 +42,9 @@ export class JobProcess {
   private abortReason?: Error;
   private stopReason?: StopReason;
   private fencedOff = false;
+
+  /** The end that a transaction of its handler's has written, as far as is known. */
+  written: WrittenEnd | undefined;
 
   /** What its handler said last of how far it is. */
   progress: JobProgress | null = null;
@@ -113,6 +126,8 @@ export class JobProcess {
   /** The handler itself has ended, or did not get to start. */
   settle(outcome: Outcome): void {
     this.ended.happen();
+    // What is committed is no more to be stopped.
+    if (this.written?.fate) return this.decided.happen(outcome);
     const stopped =
       this.stopReason?.kind === 'interrupted' && outcome.kind === 'completed'
         ? undefined
