@@ -98,7 +98,10 @@ export class JobTransactions {
     const end = this.endOf(process, nodeId, output);
     const { manager } = transaction;
     const { db, tables } = this.store;
-    const fate = await endWithin(manager, tables, end, { marked: true });
+    const idleMs = db.queryTimeoutMs;
+    const fate = await transaction.inTime(idleMs, () =>
+      endWithin(manager, tables, end, { marked: true, idleMs }),
+    );
     if (!fate) {
       process.written = { output, fate };
       throw new RunNotActiveError(process.jobRunId);

@@ -16,13 +16,14 @@ export interface EndWithin {
  * Ends a run that succeeded within a transaction of its handler's: it lands with the transaction. Only if the run is RUNNING and
  * that node's, and stays so: its row is locked from here on.
  * @param marked lands only in the very transaction that the handler was given
+ * @param idleMs from here on the server waits no longer for what comes next
  * @returns what becomes of the entry, or null when the end did not land
  */
 export async function endWithin(
   transaction: Queryable,
   { runs, end }: Tables,
   { jobRunId, jobQueueEntryId, nodeId, output }: EndWithin,
-  { marked }: { marked: boolean },
+  { marked, idleMs }: { marked: boolean; idleMs?: number },
 ): Promise<EntryFate | null> {
   const [row] = await rows<{ ended: string | null }>(
     transaction,
@@ -32,8 +33,17 @@ export async function endWithin(
      ), ended AS (
        SELECT e.ended_ids FROM own,
          LATERAL ${end} (ARRAY[own.id], ARRAY[$2::bigint], NULL, NULL, NULL, $4::jsonb, NULL, NULL, NULL, NULL) e
-     ) SELECT ended_ids AS ended FROM ended`,
-    [jobRunId, jobQueueEntryId, nodeId, jsonOrNull([output]), marked],
+     ) SELECT ended_ids AS ended,
+         CASE WHEN $6::text IS NOT NULL THEN set_config('idle_in_transaction_session_timeout', $6, true) END
+       FROM ended`,
+    [
+      jobRunId,
+      jobQueueEntryId,
+      nodeId,
+      jsonOrNull([output]),
+      marked,
+      idleMs === undefined ? null : String(idleMs),
+    ],
   );
   if (!row || row.ended === '') return null;
   return row.ended === null ? 'removed' : 'kept';

@@ -102,11 +102,20 @@ export class JobTransaction {
     void cancelStatement(this.client, CANCEL_MS).then(() => cut(this.client));
   }
 
-  private async end(withinMs: number, how: () => Promise<void>): Promise<void> {
+  /** The connection counts as dead where `work` is not done in time. */
+  async inTime<T>(withinMs: number, work: () => Promise<T>): Promise<T> {
     if (this.closed) throw new Error('the connection was destroyed');
     const late = setTimeout(() => this.destroy(), withinMs);
     try {
-      await how();
+      return await work();
+    } finally {
+      clearTimeout(late);
+    }
+  }
+
+  private async end(withinMs: number, how: () => Promise<void>): Promise<void> {
+    try {
+      await this.inTime(withinMs, how);
       // Of a transaction in it that was left open this was the end, and of nothing else.
       if (this.runner.isTransactionActive)
         throw new Error('a nested transaction was left open');
@@ -116,8 +125,6 @@ export class JobTransaction {
         this.destroy();
         throw error;
       }
-    } finally {
-      clearTimeout(late);
     }
     if (this.closed) return;
     this.closed = true;
