@@ -15,10 +15,12 @@ export type {
   ContextOf,
   JobHandler,
   JobHandlerClass,
+  ResultOf,
 } from './model/job-handler.js';
 export type { HostKind, Isolation } from './model/isolation.js';
 export type { IsolationOptions } from './model/isolation-options.js';
 export type { JsonSchema, JsonValue } from './model/json.js';
+export type { Stored } from './model/stored.js';
 export type { OutcomeKind } from './model/outcome.js';
 export type { JobProcessFacts, JobProgress } from './model/process-facts.js';
 export type {
@@ -38,6 +40,7 @@ export {
   type Job,
   type JobContext,
 } from './nest/job-engine.service.js';
+export type { FinalRun, WaitOptions } from './nest/both-ends.js';
 export { JobsService } from './nest/jobs.service.js';
 export type { JobNodeEnd } from './store/entities/job-node.entity.js';
 export type { Page } from './nest/paging.js';

@@ -1,11 +1,28 @@
 import type { EntityManager } from 'typeorm';
-import { waitForFinalRun } from '../engine/wait.js';
 import { toMilliseconds, type Duration } from '../model/duration.js';
 import { BildadConfigError } from '../model/errors.js';
+import type {
+  JobHandler,
+  JobHandlerClass,
+  ResultOf,
+} from '../model/job-handler.js';
+import { refuseUnknown } from '../model/option-values.js';
+import type { Stored } from '../model/stored.js';
 import { within } from '../store/ambient.js';
 import type { JobRun } from '../store/entities/index.js';
 import { identifier } from './ids.js';
+import { referenceTo } from './job-reference.js';
 import type { BildadRuntime } from './runtime.js';
+
+export interface WaitOptions {
+  /** Default `'1m'`. */
+  timeout?: Duration;
+}
+
+/** A run as it ended; `output` is what the handler returned, as JSON has it: null where it failed or returned nothing. */
+export type FinalRun<H> = Omit<JobRun, 'output'> & {
+  output: Stored<ResultOf<H>> | null;
+};
 
 /** The part of `JobEngineService` about jobs and their callers: one transaction at the one end, the result at the other. */
 export abstract class BothEnds {
@@ -31,19 +48,33 @@ export abstract class BothEnds {
   }
 
   /**
-   * The final run of a job, whatever node runs it. @param timeout default `'1m'`
-   * @throws JobNotFoundError, WaitTimeoutError: the job itself goes on
+   * The final run of a job, whatever node runs it, FAILED or not. Named with its handler, `output` is typed by what that
+   * returns. Other nodes tell of the end (with the module's `notify`), and it is looked for once a second at the latest.
+   * @param timeout default `'1m'`
+   * @throws JobNotFoundError, WaitTimeoutError: the job itself goes on. BildadConfigError
    */
-  async waitForJob(
+  waitForJob<H extends JobHandler = JobHandler>(
     jobRunIdentifier: string,
-    { timeout = '1m' }: { timeout?: Duration } = {},
-  ): Promise<JobRun> {
-    const { store, events } = this.bildad;
-    identifier(jobRunIdentifier);
-    return waitForFinalRun(
-      store,
-      events,
-      jobRunIdentifier,
+    options?: WaitOptions,
+  ): Promise<FinalRun<H>>;
+  waitForJob<C extends JobHandlerClass>(
+    job: C,
+    jobRunIdentifier: string,
+    options?: WaitOptions,
+  ): Promise<FinalRun<InstanceType<C>>>;
+  async waitForJob(
+    first: string | JobHandlerClass,
+    ...rest: [unknown?, unknown?]
+  ): Promise<unknown> {
+    const [jobRunIdentifier, options = {}] =
+      typeof first === 'string' ? [first, ...rest] : rest;
+    // An identifier by itself: which handler was named is for the compiler.
+    if (typeof first !== 'string') referenceTo(first);
+    refuseUnknown(options as object, '', ['timeout']);
+    const { timeout = '1m' } = options as WaitOptions;
+    identifier(jobRunIdentifier as string);
+    return this.bildad.waits.forRun(
+      jobRunIdentifier as string,
       toMilliseconds(timeout, 'timeout'),
     );
   }

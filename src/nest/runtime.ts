@@ -17,6 +17,7 @@ import { Sweep } from '../engine/sweep.js';
 import { Listener } from '../engine/listener.js';
 import type { Ticker } from '../engine/timers.js';
 import { VersionWatch } from '../engine/version-watch.js';
+import { Waits } from '../engine/waits.js';
 import { WakeUps } from '../engine/wake-ups.js';
 import { ClaimJobs } from '../life/claim.js';
 import { DeferredRuns } from '../life/deferred.js';
@@ -38,7 +39,7 @@ import { ProcessRegistry } from '../runner/process-registry.js';
 import { Strays } from '../runner/strays.js';
 import { EnginePool } from '../store/connection/engine-pool.js';
 import { HostPools } from '../store/connection/host-pools.js';
-import { CurrentTransaction } from '../store/ambient.js';
+import { CurrentTransaction, outside } from '../store/ambient.js';
 import { bildadEntities } from '../store/entities/index.js';
 import { tablesOf } from '../store/tables.js';
 
@@ -182,6 +183,13 @@ export function createRuntime(
     runs,
     killer,
   );
+  const waits: Waits = new Waits(store, events, node, () => {
+    // A host of isolated jobs has few connections, and looks by itself.
+    const listens = settings.notify && settings.connections === undefined;
+    if (listens) outside(() => listener.start());
+    return listens;
+  });
+  const listener = new Listener(store, events, node, waits);
   const engine = new Engine(
     cycle,
     slots,
@@ -191,7 +199,8 @@ export function createRuntime(
     processes,
     ticker,
     wakeUps,
-    new Listener(store, events, node),
+    listener,
+    waits,
     new Membership(
       store,
       claims,
@@ -235,6 +244,7 @@ export function createRuntime(
     killer,
     interventions,
     inspection,
+    waits,
     engine,
   };
 }
