@@ -56,11 +56,9 @@ const said = (kind: string) =>
 
 /** How many listen to ends here: none where nobody waits. */
 const listeners = ({ app }: TestApp) =>
-  (
-    app.get(JobEvents) as unknown as {
-      listeners: Map<string, readonly unknown[]>;
-    }
-  ).listeners.get('run.finished')?.length ?? 0;
+  app
+    .get<{ listeners: Map<string, readonly unknown[]> }>(JobEvents as never)
+    .listeners.get('run.finished')?.length ?? 0;
 
 it('resolves with the final run, told by the node that ran it', async () => {
   const before = listeners(worker);
