@@ -37,8 +37,10 @@ export function enqueueWithin(
   producer: Producer,
   asked: { jobs: number; inFlight: number },
 ) {
-  if (!producer.enqueueWithin) throw new Error('it has no transactions');
-  const { enqueueWithin: enqueueOne } = producer;
+  const enqueueOne = (job: Payload) => {
+    if (!producer.enqueueWithin) throw new Error('it has no transactions');
+    return producer.enqueueWithin(job);
+  };
   return enqueueOneByOne({ ...producer, enqueueOne }, asked);
 }
 

@@ -57,7 +57,7 @@ const said = (kind: string) =>
 /** How many listen to ends here: none where nobody waits. */
 const listeners = ({ app }: TestApp) =>
   app
-    .get<{ listeners: Map<string, readonly unknown[]> }>(JobEvents as never)
+    .get<unknown, { listeners: Map<string, readonly unknown[]> }>(JobEvents)
     .listeners.get('run.finished')?.length ?? 0;
 
 it('resolves with the final run, told by the node that ran it', async () => {

@@ -39,6 +39,8 @@ interface Host {
 const FAMILY = 3;
 const STATEMENTS = 120;
 const LONGEST_LIFE_MS = 1_500;
+/** What the jobs that are left may take when nobody is killed any more. */
+const MOST_MS = 90_000;
 
 /**
  * Nodes that are killed while they run transactional handlers, and jobs that are taken back meanwhile; then what the
@@ -55,7 +57,7 @@ export async function runLab(
   let killed = 0;
   let atStatements = 0;
   let stops = 0;
-  let over = false;
+  const over = new AbortController();
 
   const enqueueMore = async () => {
     const steps: Step[] = [];
@@ -105,7 +107,7 @@ export async function runLab(
 
   /** Takes jobs back whose handlers go on: what those do must not be committed. */
   const meddler = async () => {
-    while (!over) {
+    while (!over.signal.aborted) {
       await pause(20 + random.below(200));
       const [running] = await jobs.listRunningJobsInTheQueue({ limit: 1 });
       if (!running) continue;
@@ -117,7 +119,7 @@ export async function runLab(
   await enqueueMore();
   const meddling = meddler();
   await Promise.all(Array.from({ length: plan.nodes }, node));
-  over = true;
+  over.abort();
   await meddling;
   await enqueueMore();
   say('the last nodes do the rest');
@@ -155,13 +157,19 @@ async function prepare(dataSource: DataSource, jobs: JobsService) {
   await dataSource.query(
     `CREATE TABLE ledger (job text, effect text, run_id bigint); CREATE SEQUENCE attempts`,
   );
-  await jobs.updateJobConfig({ leaseMs: 1_000 });
+  await jobs.updateJobConfig({ leaseMs: 1_500 });
 }
 
 async function finish(plan: LabPlan, jobs: JobsService): Promise<void> {
   const last = Array.from({ length: plan.nodes }, () => startNode(plan, ''));
   const ends = last.map((child) => once(child, 'exit'));
-  while ((await jobs.getNumberOfJobsInTheQueue()) > 0) await pause(100);
+  const giveUpAt = performance.now() + MOST_MS;
+  // What is left over then is a violation.
+  while (
+    (await jobs.getNumberOfJobsInTheQueue()) > 0 &&
+    performance.now() < giveUpAt
+  )
+    await pause(100);
   for (const child of last) child.kill('SIGTERM');
   await Promise.all(ends);
 }
