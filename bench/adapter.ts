@@ -16,6 +16,10 @@ export interface Target {
 export interface Producer {
   enqueueOne(payload: Payload): Promise<unknown>;
   enqueueBulk(payloads: Payload[]): Promise<unknown>;
+  /** A transaction of the caller's that inserts a row into `bench_rows (n, text)` and enqueues a job, on one of ten connections. */
+  enqueueWithin?(payload: Payload): Promise<unknown>;
+  /** Enqueues a job and resolves when it is over. */
+  untilDone?(payload: Payload): Promise<unknown>;
 }
 
 export interface Adapter {

@@ -6,7 +6,14 @@ import { setTimeout as wait } from 'node:timers/promises';
 import pg from 'pg';
 import type { Adapter, Moment, Producer, Target } from './adapter.js';
 import { cpuMs, now } from './clock.js';
-import { enqueueOneByOne, paced, payload, singly } from './sending.js';
+import {
+  enqueueOneByOne,
+  enqueueWithin,
+  paced,
+  payload,
+  singly,
+  untilDone,
+} from './sending.js';
 import { Tally } from './tally.js';
 
 const { adapter } = (await import(process.argv[2]!)) as { adapter: Adapter };
@@ -40,6 +47,11 @@ const commands = {
 
   enqueueOneByOne: (asked: Asked<typeof enqueueOneByOne>) =>
     enqueueOneByOne(producer!, asked),
+
+  enqueueWithin: (asked: Asked<typeof enqueueWithin>) =>
+    enqueueWithin(producer!, asked),
+
+  untilDone: (asked: Asked<typeof untilDone>) => untilDone(producer!, asked),
 
   singly: (asked: Asked<typeof singly>) => singly(producer!, asked),
 

@@ -44,6 +44,18 @@ export const adapter: Adapter = {
     return {
       enqueueOne: (payload) => engine.enqueueJob(NoopJob, payload),
       enqueueBulk: (payloads) => engine.enqueueJobs(NoopJob, payloads),
+      enqueueWithin: (payload) =>
+        engine.transaction(async (manager) => {
+          await manager.query('INSERT INTO bench_rows VALUES ($1, $2)', [
+            payload.n,
+            payload.text,
+          ]);
+          await engine.enqueueJob(NoopJob, payload);
+        }),
+      untilDone: async (payload) => {
+        const entry = await engine.enqueueJob(NoopJob, payload);
+        await engine.waitForJob(NoopJob, entry.jobRunIdentifier);
+      },
     };
   },
   async work(target, listener) {

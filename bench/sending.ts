@@ -32,6 +32,34 @@ export async function enqueueOneByOne(
   };
 }
 
+/** The same, each in a transaction with a row of the caller's. */
+export function enqueueWithin(
+  producer: Producer,
+  asked: { jobs: number; inFlight: number },
+) {
+  const enqueueOne = (job: Payload) => {
+    if (!producer.enqueueWithin) throw new Error('it has no transactions');
+    return producer.enqueueWithin(job);
+  };
+  return enqueueOneByOne({ ...producer, enqueueOne }, asked);
+}
+
+/** One job after another, each until it is over. @returns how long each took */
+export async function untilDone(
+  producer: Producer,
+  { jobs, pauseMs: [from, to] }: { jobs: number; pauseMs: [number, number] },
+): Promise<number[]> {
+  if (!producer.untilDone) throw new Error('it cannot wait');
+  const took: number[] = [];
+  for (let n = 0; n < jobs; n++) {
+    await wait(from + Math.random() * (to - from));
+    const begin = now();
+    await producer.untilDone(payload(n));
+    took.push(now() - begin);
+  }
+  return took;
+}
+
 async function together(
   producer: Producer,
   jobs: number,

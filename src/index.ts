@@ -1,11 +1,8 @@
 export type { JobEngineResults } from './engine/cycle.js';
 export type { JobOutcome } from './engine/slots.js';
 export type { EntryReference } from './life/bulk-insert.js';
-export type {
-  BulkOptions,
-  EnqueueOptions,
-  JobChanges,
-} from './life/enqueue-options.js';
+export type { JobChanges } from './life/change-options.js';
+export type { BulkOptions, EnqueueOptions } from './life/enqueue-options.js';
 export type { Backoff, BackoffData, BackoffFunction } from './model/backoff.js';
 export * from './model/context-errors.js';
 export type { Upcast } from './model/context-traits.js';
@@ -20,22 +17,30 @@ export type {
   UniqueConflict,
   UniqueOptions,
 } from './model/identity.js';
+export { TransactionOverError } from './model/transaction-over-error.js';
+export type {
+  JobIsolationLevel,
+  TransactionalOptions,
+} from './model/transactional.js';
 export { JobEvents, type EntryFate, type JobEventMap } from './model/events.js';
 export type { JobExecution } from './model/job-execution.js';
 export type {
   ContextOf,
   JobHandler,
   JobHandlerClass,
+  ResultOf,
 } from './model/job-handler.js';
 export type { HostKind, Isolation } from './model/isolation.js';
 export type { IsolationOptions } from './model/isolation-options.js';
 export type { JsonSchema, JsonValue } from './model/json.js';
+export type { Stored } from './model/stored.js';
 export type { OutcomeKind } from './model/outcome.js';
 export type { JobProcessFacts, JobProgress } from './model/process-facts.js';
 export type {
   BildadModuleExtras,
   BildadModuleOptions,
   BildadRole,
+  CurrentManager,
 } from './model/settings.js';
 export {
   JobCancelledError,
@@ -54,6 +59,7 @@ export {
   type JobContext,
 } from './nest/job-engine.service.js';
 export type { FailedJobFilter, JobFilter } from './nest/job-filter.js';
+export type { FinalRun, WaitOptions } from './nest/both-ends.js';
 export { JobsService } from './nest/jobs.service.js';
 export type { JobNodeEnd } from './store/entities/job-node.entity.js';
 export type { Page } from './nest/paging.js';

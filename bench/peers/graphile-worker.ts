@@ -9,7 +9,9 @@ import {
   run,
   type WorkerUtils,
 } from 'graphile-worker';
-import { inParts } from './parts.js';
+import { setTimeout as wait } from 'node:timers/promises';
+import pg from 'pg';
+import { ASK_EVERY_MS, inParts, within } from './parts.js';
 import type { Adapter, Payload, Target } from '../adapter.js';
 
 const TASK = 'noop';
@@ -47,7 +49,29 @@ export const adapter: Adapter = {
 
   async produce(target) {
     const made = await utils(target);
+    const inTransaction = within(target.url);
+    const pool = new pg.Pool({ connectionString: target.url, max: 10 });
     return {
+      // As its documentation has it: by its SQL function.
+      enqueueWithin: (payload) =>
+        inTransaction(payload, (client) =>
+          client.query('SELECT graphile_worker.add_job($1, payload := $2)', [
+            TASK,
+            JSON.stringify(payload),
+          ]),
+        ),
+      // It tells nobody of an end, and keeps no finished job: it has to be asked whether that is gone.
+      untilDone: async (payload) => {
+        const { id } = await made.addJob(TASK, payload);
+        for (;;) {
+          const { rows } = await pool.query(
+            'SELECT FROM graphile_worker._private_jobs WHERE id = $1',
+            [id],
+          );
+          if (rows.length === 0) return;
+          await wait(ASK_EVERY_MS);
+        }
+      },
       enqueueOne: (payload) => made.addJob(TASK, payload),
       enqueueBulk: (payloads) =>
         inParts(payloads, target.config === 'tuned', (part) =>

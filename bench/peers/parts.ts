@@ -1,3 +1,28 @@
+import pg from 'pg';
+import type { Payload } from '../adapter.js';
+
+/** How often a peer is asked for an end that it does not tell of. */
+export const ASK_EVERY_MS = 20;
+
+/** A transaction of the caller's, with a row of its own in it. */
+export function within(url: string) {
+  const pool = new pg.Pool({ connectionString: url, max: 10 });
+  return async (
+    { n, text }: Payload,
+    enqueue: (client: pg.PoolClient) => Promise<unknown>,
+  ): Promise<void> => {
+    const client = await pool.connect();
+    try {
+      await client.query('BEGIN');
+      await client.query('INSERT INTO bench_rows VALUES ($1, $2)', [n, text]);
+      await enqueue(client);
+      await client.query('COMMIT');
+    } finally {
+      client.release();
+    }
+  };
+}
+
 const ROWS = 5000;
 const AT_ONCE = 2;
 

@@ -3,7 +3,8 @@
  * fetch again at once while batches are full, and NOTIFY for what comes when they are idle.
  */
 import { PgBoss } from 'pg-boss';
-import { inParts } from './parts.js';
+import { setTimeout as wait } from 'node:timers/promises';
+import { ASK_EVERY_MS, inParts, within } from './parts.js';
 import type { Adapter, Payload, Target } from '../adapter.js';
 
 const QUEUE = 'noop';
@@ -26,8 +27,26 @@ export const adapter: Adapter = {
 
   async produce(target) {
     const boss = await start(target);
+    const inTransaction = within(target.url);
     return {
       enqueueOne: (payload) => boss.send(QUEUE, payload),
+      enqueueWithin: (payload) =>
+        inTransaction(payload, (client) =>
+          boss.send(QUEUE, payload, {
+            db: {
+              executeSql: (text, values) => client.query(text, values),
+            },
+          }),
+        ),
+      // It tells nobody of an end: it has to be asked.
+      untilDone: async (payload) => {
+        const id = (await boss.send(QUEUE, payload))!;
+        for (;;) {
+          const job = await boss.getJobById(QUEUE, id);
+          if (job?.state === 'completed') return;
+          await wait(ASK_EVERY_MS);
+        }
+      },
       enqueueBulk: (payloads) =>
         inParts(payloads, target.config === 'tuned', (part) =>
           boss.insert(

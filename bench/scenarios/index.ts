@@ -5,6 +5,7 @@ import { heldXmin } from './held-xmin.js';
 import { latency } from './latency.js';
 import { memory } from './memory.js';
 import { processes } from './processes.js';
+import { transactions } from './transactions.js';
 import type { Scenario } from './scenario.js';
 
 export const SCENARIOS: readonly Scenario[] = [
@@ -15,4 +16,5 @@ export const SCENARIOS: readonly Scenario[] = [
   backlog,
   memory,
   heldXmin,
+  transactions,
 ];

@@ -13,6 +13,7 @@ import type { Membership } from './membership.js';
 import type { Slots } from './slots.js';
 import { once, within } from '../runner/deadline.js';
 import { everyOffBeat, type Ticker } from './timers.js';
+import type { Waits } from './waits.js';
 import type { WakeUps } from './wake-ups.js';
 
 const SWEEP_MS = 1_000;
@@ -42,6 +43,7 @@ export class Engine {
     private readonly ticker: Ticker,
     private readonly wakeUps: WakeUps,
     private readonly listener: Listener,
+    private readonly waits: Waits,
     private readonly membership: Membership,
     private readonly hostPools: HostPools,
     private readonly events: JobEvents,
@@ -127,6 +129,7 @@ export class Engine {
       LEAVE_MS,
       Promise.all([
         this.wakeUps.stop(),
+        this.waits.stop(),
         this.listener.stop(),
         this.membership.leave(LEAVE_MS),
         this.hostPools.cutSilent(SILENCE_MS),

@@ -132,7 +132,9 @@ export class Interventions {
       kind: timedOut ? 'timedOut' : 'killed',
     });
     const landed = await end;
-    if (!landed || over) throw new RunNotActiveError(process.jobRunId);
+    // It was committed with its end before it could be stopped.
+    const done = process.written?.fate === landed;
+    if (!landed || over || done) throw new RunNotActiveError(process.jobRunId);
     return this.ended(process.jobRunId);
   }
 

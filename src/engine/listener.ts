@@ -4,6 +4,12 @@ import type { NodeState } from '../model/node.js';
 import { cut, type PgClient } from '../store/connection/driver.js';
 import { asLost } from '../store/connection/lost.js';
 import { listen, listeningClient, probe } from '../store/notify.store.js';
+import {
+  isOfEnds,
+  listenToEnds,
+  readNotice,
+} from '../store/end-notices.store.js';
+import type { Waits } from './waits.js';
 import { Hearing } from './hearing.js';
 import { once, within } from '../runner/deadline.js';
 import { every } from './timers.js';
@@ -16,7 +22,7 @@ const PROBE_MS = 5_000;
 /** What a goodbye may take. */
 const END_MS = 1_000;
 
-/** Hears of what other processes enqueue, on a connection of its own that is made again whenever it is lost. */
+/** Hears of what other processes enqueue, and of ends that are waited for, on a connection of its own that is made again whenever it is lost. */
 export class Listener {
   private client: PgClient | undefined;
   private opening: PgClient | undefined;
@@ -26,17 +32,22 @@ export class Listener {
   private checking: Promise<void> | undefined;
   private failures = 0;
   private wake: () => void = () => undefined;
+  private started = false;
   private over = false;
 
   constructor(
     private readonly store: Store,
     private readonly events: JobEvents,
     private readonly node: NodeState,
+    private readonly waits: Waits,
     private readonly hearing = new Hearing(store, events),
   ) {}
 
-  start(wake: () => void): void {
-    this.wake = wake;
+  /** Idempotent. @param wake looks for work; not given where it is listened for ends alone */
+  start(wake?: () => void): void {
+    if (wake) this.wake = wake;
+    if (this.started || this.over) return;
+    this.started = true;
     this.stopProbing = every(PROBE_EVERY_MS, () => void this.probe());
     this.connect();
   }
@@ -75,16 +86,23 @@ export class Listener {
       // Without a listener an 'error' would end the process.
       opened.on('error', (error) => this.lose(opened, error));
       opened.on('end', () => this.lose(opened));
-      opened.on('notification', ({ payload }) => {
-        if (!this.hearing.took(payload) && payload !== this.node.id)
+      opened.on('notification', (message) => {
+        const { tables } = this.store;
+        const { channel, payload } = message;
+        if (isOfEnds(tables, channel)) {
+          const notice = readNotice(tables, message);
+          if (notice) this.waits.heard(notice);
+        } else if (!this.hearing.took(payload) && payload !== this.node.id)
           this.wake();
       });
       await opened.connect();
       await listen(opened, this.store.tables);
+      await listenToEnds(opened, this.store.tables);
       this.client = opened;
       this.failures = 0;
       // What was told meanwhile was told to nobody.
       this.wake();
+      this.waits.lookAgain();
       this.check(opened);
     } catch (error) {
       // Once: it is tried until it is there.

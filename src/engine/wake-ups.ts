@@ -2,6 +2,7 @@ import type { Due } from '../life/due.js';
 import type { Store } from '../life/store.js';
 import type { JobEvents } from '../model/events.js';
 import type { NodeState } from '../model/node.js';
+import { outside } from '../store/ambient.js';
 import { CommitWatch } from '../store/commit-watch.js';
 import type { Following } from '../store/connection/following.js';
 import { dueNotice, notifyDue } from '../store/notify.store.js';
@@ -43,7 +44,7 @@ export class WakeUps implements Due {
   }
 
   now({ here = true, others = true } = {}): void {
-    if (here) this.wakeHere();
+    if (here) outside(this.wakeHere);
     if (!this.toOthers || !others) return;
     if (this.telling) this.tellAgain = true;
     else this.telling = this.tell();

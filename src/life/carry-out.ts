@@ -12,9 +12,18 @@ import type { JobProcess } from '../runner/job-process.js';
 import { Execution, identityOf } from './execution.js';
 import type { StoredContexts } from './stored-contexts.js';
 import { isThenable } from './thenable.js';
+import type { JobTransactions } from './transactional.js';
 
 /** Told that the handler runs, or why it does not, or that its process is over: the first time counts. */
 export type Launched = (refused?: Error) => void;
+
+/** What handlers are called with. */
+export interface HandlerParts {
+  contexts: StoredContexts;
+  events: JobEvents;
+  loggerFor: (run: ClaimedRun) => ExecutionLogger;
+  transactions: JobTransactions;
+}
 
 export interface CarryOutOptions {
   launched?: Launched | undefined;
@@ -26,9 +35,7 @@ export interface CarryOutOptions {
 export async function carryOut(
   process: JobProcess,
   handler: RegisteredHandler<ContextContract>,
-  contexts: StoredContexts,
-  events: JobEvents,
-  loggerFor: (run: ClaimedRun) => ExecutionLogger,
+  { contexts, events, loggerFor, transactions }: HandlerParts,
   { launched, around }: CarryOutOptions = {},
 ): Promise<void> {
   let checked = false;
@@ -47,19 +54,38 @@ export async function carryOut(
     process.throwIfStopping();
     let instance = handler.resolve();
     if (instance instanceof Promise) instance = await instance;
+    const { encrypt } = traits;
+    const seal =
+      encrypt || isSecret(process.run)
+        ? (output: unknown) =>
+            contexts.sealedResult(output, process.jobRunIdentifier)
+        : undefined;
+    const execution = new Execution(
+      process,
+      events,
+      loggerFor,
+      transactions,
+      seal,
+    );
+    const runJob = () => instance.runJob(context, execution);
+    const call = (): unknown => {
+      launched?.();
+      return around ? around(process, runJob) : runJob();
+    };
     events.emit('run.started', identityOf(process.run));
-    launched?.();
-    const execution = new Execution(process, events, loggerFor);
-    const handlerOf = instance;
-    const returned: unknown = around
-      ? around(process, () => handlerOf.runJob(context, execution))
-      : instance.runJob(context, execution);
+    const { transactional } = handler;
+    const returned = transactional
+      ? transactions.around(process, transactional, async (manager) => {
+          execution.transaction = manager;
+          const output = await call();
+          return seal ? seal(output) : output;
+        })
+      : call();
     // Waits in any case: a job that ended in this very call would begin the next one inside of itself.
     const promised = isThenable(returned);
     const awaited = await (promised ? returned : undefined);
-    let output = promised ? awaited : returned;
-    if (traits.encrypt || isSecret(process.run))
-      output = contexts.sealedResult(output, process.jobRunIdentifier);
+    const result = promised ? awaited : returned;
+    const output = seal && !transactional ? seal(result) : result;
     outcome = { kind: 'completed', output };
   } catch (error) {
     if (!checked)

@@ -1,5 +1,9 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { EnqueueOutcomeUnknownError } from '../model/enqueue-errors.js';
+import {
+  isUnknown,
+  type ConnectionLostError,
+} from '../store/connection/lost.js';
 import { isDataError } from '../store/database-error.js';
 import {
   findInserted,
@@ -47,10 +51,30 @@ export class DoubtfulInserts {
   }
 
   /**
+   * Puts entries in with a transaction of its own, done once.
+   * @param first of them, once they are put in
+   * @throws EnqueueOutcomeUnknownError when the database cannot be asked in time
+   */
+  async committed(
+    insert: (db: Queryable) => Promise<void>,
+    first: () => NewEntry,
+  ): Promise<void> {
+    const sentAt = performance.now();
+    try {
+      await this.store.db.transaction(insert);
+    } catch (error) {
+      if (!isUnknown(error)) throw error;
+      // Sent was the COMMIT.
+      if (!(await this.wasCommitted(first(), sentAt)))
+        throw (error as ConnectionLostError).undone();
+    }
+  }
+
+  /**
    * Whether a transaction was committed, told by one of the entries that it put in.
    * @throws EnqueueOutcomeUnknownError when the database cannot be asked in time
    */
-  wasCommitted(draft: NewEntry, sentAt: number): Promise<boolean> {
+  private wasCommitted(draft: NewEntry, sentAt: number): Promise<boolean> {
     return this.insist(draft, async () => {
       const looked = new Looked();
       try {

@@ -9,7 +9,6 @@ import type {
 } from '../model/identity.js';
 import { refuseUnknown, text, wholeNumber } from '../model/option-values.js';
 import { checkBackoff } from '../policy/backoff.js';
-import type { DueTime, EntryChanges } from '../store/change.store.js';
 import type { JobTemplate } from '../store/entities/index.js';
 import type { NewEntry } from '../store/enqueue.store.js';
 import type { StartBy } from '../store/start-by.store.js';
@@ -43,8 +42,11 @@ export interface EnqueueOptions {
    * FAILED "Missed", and is not run late. Once started, it is tried again as any job is.
    */
   startBefore?: Date | Duration;
-  /** The transaction to enqueue in: rolled back, there is no entry. */
-  manager?: EntityManager;
+  /**
+   * The transaction to enqueue in: rolled back, there is no entry. Default: the one that the call is made in, if any
+   * (`JobEngineService.transaction`, a transactional handler's, the module's `currentManager`); `null`: none.
+   */
+  manager?: EntityManager | null | undefined;
 }
 
 /** What can be said of many jobs at once: a name or a key is one job's. */
@@ -68,7 +70,7 @@ const NAMES: readonly (keyof EnqueueOptions)[] = [
   'startBefore',
   'manager',
 ];
-const PRIORITY_LIMIT = 1_000_000;
+export const PRIORITY_LIMIT = 1_000_000;
 /** The last millisecond of the year 9999: later ISO texts have a form PostgreSQL does not read. */
 const LAST_MOMENT = 253_402_300_799_999;
 
@@ -141,72 +143,6 @@ export function readStartBy({
   return { withinMs };
 }
 
-/** What may be changed of a job that waits. */
-export interface JobChanges {
-  /** Validated as when it was enqueued. */
-  context?: object;
-  /** Lower runs first. */
-  priority?: number;
-  /** Not before this moment. */
-  runAt?: Date;
-  /** Not before this much time has passed, from now on. */
-  delay?: Duration;
-  /** How long a run may take. */
-  timeout?: Duration;
-  /** Retries after the first run, those included that were spent already. */
-  maxRetries?: number;
-  /** `null`: the template's, else the module's. */
-  backoff?: BackoffData | null;
-}
-
-const CHANGES = [
-  'priority',
-  'runAt',
-  'delay',
-  'timeout',
-  'maxRetries',
-  'backoff',
-] as const;
-
-/** @throws BildadConfigError naming the wrong option */
-export function entryChanges(
-  changes: Omit<JobChanges, 'context'>,
-): EntryChanges {
-  refuseUnknown(changes, '', [...CHANGES, 'context']);
-  exclusive(changes, 'runAt', 'delay');
-  const { priority, runAt, delay, timeout, maxRetries, backoff } = changes;
-  return {
-    ...(priority !== undefined && {
-      priority: wholeNumber(
-        priority,
-        'priority',
-        -PRIORITY_LIMIT,
-        PRIORITY_LIMIT,
-      ),
-    }),
-    ...(timeout !== undefined && {
-      timeoutMs: toMilliseconds(timeout, 'timeout', { min: 1 }),
-    }),
-    ...(maxRetries !== undefined && {
-      maxRetries: wholeNumber(maxRetries, 'maxRetries', 0, 1_000_000),
-    }),
-    ...(backoff !== undefined && {
-      backoff: backoff === null ? null : JSON.stringify(storedBackoff(backoff)),
-    }),
-    ...(runAt !== undefined && { due: { runAt: moment(runAt) } }),
-    ...(delay !== undefined && {
-      due: { delayMs: toMilliseconds(delay, 'delay') },
-    }),
-  };
-}
-
-/** @throws BildadConfigError naming `field` */
-export function dueTime(when: Date | Duration, field: string): DueTime {
-  return when instanceof Date
-    ? { runAt: moment(when, field) }
-    : { delayMs: toMilliseconds(when, field) };
-}
-
 function minutes(value: unknown): number | undefined {
   if (value === undefined) return undefined;
   if (typeof value !== 'number')
@@ -218,7 +154,7 @@ function minutes(value: unknown): number | undefined {
   return toMilliseconds(value * 60_000, 'timeoutInMinutes', { min: 1 });
 }
 
-function moment(runAt: unknown, field = 'runAt'): string {
+export function moment(runAt: unknown, field = 'runAt'): string {
   if (
     !(runAt instanceof Date) ||
     !(runAt.getTime() >= 0 && runAt.getTime() <= LAST_MOMENT)
@@ -227,7 +163,7 @@ function moment(runAt: unknown, field = 'runAt'): string {
   return runAt.toISOString();
 }
 
-function storedBackoff(backoff: BackoffData): BackoffData {
+export function storedBackoff(backoff: BackoffData): BackoffData {
   if (typeof backoff === 'function')
     throw new BildadConfigError(
       'backoff',
@@ -237,7 +173,7 @@ function storedBackoff(backoff: BackoffData): BackoffData {
   return checkBackoff(backoff, 'backoff');
 }
 
-function exclusive<O extends object>(
+export function exclusive<O extends object>(
   options: O,
   one: keyof O & string,
   other: keyof O & string,

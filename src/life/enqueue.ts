@@ -1,26 +1,17 @@
+import type { EntityManager } from 'typeorm';
 import type { JobEvents } from '../model/events.js';
 import { encodeContext } from '../policy/context.js';
-import {
-  isUnknown,
-  type ConnectionLostError,
-} from '../store/connection/lost.js';
+import type { CurrentTransaction } from '../store/ambient.js';
+import { isUnknown } from '../store/connection/lost.js';
 import { isConflict, isDataError } from '../store/database-error.js';
 import { insertEntries, type NewEntry } from '../store/enqueue.store.js';
 import type { JobQueueEntry } from '../store/entities/index.js';
 import type { Queryable } from '../store/tables.js';
 import { asOfNow, type StoredRunContext } from './again.js';
-import {
-  BulkInsert,
-  checkedBatches,
-  type EntryReference,
-} from './bulk-insert.js';
 import { carriedBy, type Carried } from './carried.js';
-import { checkSource, type ContextSource } from './context-source.js';
-import {
-  entryFields,
-  type BulkOptions,
-  type EnqueueOptions,
-} from './enqueue-options.js';
+import { EnqueueMany } from './enqueue-many.js';
+import { EnqueueNews } from './enqueue-news.js';
+import { entryFields, type EnqueueOptions } from './enqueue-options.js';
 import { DoubtfulInserts } from './doubtful-inserts.js';
 import { KeyedInserts } from './enqueue-keyed.js';
 import { Gather } from './gather.js';
@@ -59,18 +50,32 @@ export class Enqueue {
   private readonly doubtful: DoubtfulInserts;
   private readonly keyed: KeyedInserts;
   private readonly leftOut: LeftOut;
+  private readonly news: EnqueueNews;
+  readonly many: EnqueueMany;
 
   constructor(
     private readonly store: Store,
     private readonly templates: Templates,
-    private readonly events: JobEvents,
-    private readonly due: Due,
+    events: JobEvents,
+    due: Due,
     private readonly contexts: StoredContexts,
     private readonly maxContextBytes: number,
+    private readonly current: CurrentTransaction,
   ) {
     this.doubtful = new DoubtfulInserts(store);
     this.leftOut = new LeftOut(templates);
     this.keyed = new KeyedInserts(store, this.doubtful);
+    this.news = new EnqueueNews(events, due);
+    this.many = new EnqueueMany(
+      store,
+      templates,
+      contexts,
+      maxContextBytes,
+      current,
+      this.doubtful,
+      this.leftOut,
+      this.news,
+    );
   }
 
   async one(
@@ -79,7 +84,8 @@ export class Enqueue {
     options: EnqueueOptions = {},
     { retryOfJobRunId, wakeHere = true, again }: EnqueueCall = {},
   ): Promise<JobQueueEntry> {
-    const open = await this.templates.resolve(job, options.manager);
+    const manager = this.current.of(options?.manager);
+    const open = await this.templates.resolve(job, manager);
     const fields = entryFields(open.template, options);
     const identity = identityOf(options);
     const given = again
@@ -100,21 +106,21 @@ export class Enqueue {
     const draft = carried?.wrap(plain) ?? plain;
     if (identity) {
       if (carried) refuseCarried(carried, identity);
-      return this.underKey(job.code, draft, identity, options, wakeHere);
+      return this.underKey(job.code, draft, identity, manager, wakeHere);
     }
     if (carried?.startBy)
-      return this.startingBy(carried, job.code, draft, options, wakeHere);
-    if (options.manager) {
+      return this.startingBy(carried, job.code, draft, manager, wakeHere);
+    if (manager) {
       // A caller's own transaction is never mixed with others.
-      const entry = await this.own(options.manager, job.code, draft);
-      if (!entry.scheduled) this.due.after(options.manager);
+      const entry = await this.own(manager, job.code, draft);
+      this.news.wake(!entry.scheduled, manager);
       return entry;
     }
     const { entry: inserted, told } = await this.insert(draft);
     const entry = inserted ?? (await this.again(job.code, draft));
-    this.tell(job.code, [entry]);
-    if (!entry.scheduled)
-      this.due.now({ here: wakeHere, others: !inserted || !told });
+    this.news.tell(job.code, [entry]);
+    const others = !inserted || !told;
+    this.news.wake(!entry.scheduled, manager, { here: wakeHere, others });
     return entry;
   }
 
@@ -123,7 +129,7 @@ export class Enqueue {
     carried: Carried,
     code: string,
     draft: NewEntry,
-    { manager }: EnqueueOptions,
+    manager: EntityManager | undefined,
     wakeHere: boolean,
   ): Promise<JobQueueEntry> {
     let made: JobQueueEntry | undefined;
@@ -131,60 +137,20 @@ export class Enqueue {
       made = await this.own(db, code, draft);
       await carried.mark(db, this.store.tables, [made]);
     };
-    await (manager ? insert(manager) : this.committed(insert, () => draft));
+    await (manager
+      ? insert(manager)
+      : this.doubtful.committed(insert, () => draft));
     const entry = made!;
-    if (!manager) this.tell(code, [entry]);
-    if (!entry.scheduled)
-      if (manager) this.due.after(manager);
-      else this.due.now({ here: wakeHere });
+    if (!manager) this.news.tell(code, [entry]);
+    this.news.wake(!entry.scheduled, manager, { here: wakeHere });
     return entry;
-  }
-
-  /** All or none of them, in the order of the contexts. What is no array is read as it is inserted. */
-  async many<Told extends EntryReference>(
-    job: JobReference,
-    contexts: ContextSource,
-    options: BulkOptions,
-    asTold: (entry: JobQueueEntry) => Told,
-  ): Promise<Told[]> {
-    checkSource(contexts);
-    const { manager } = options;
-    const open = await this.templates.resolve(job, manager);
-    const defaults = entryFields(open.template, options);
-    if (Array.isArray(contexts) && contexts.length === 0) return [];
-    const batches = await checkedBatches(
-      open.contract,
-      contexts,
-      this.maxContextBytes,
-    );
-    const inserts = new BulkInsert(
-      this.store.tables,
-      defaults,
-      batches,
-      asTold,
-      carriedBy(this.contexts, open, options),
-    );
-    const insert = (db: Queryable) =>
-      inserts.into(db, (db, draft) => this.leftOut.refuse(db, job.code, draft));
-    try {
-      // In a caller's transaction this is a savepoint.
-      await (manager?.transaction(insert) ??
-        this.committed(insert, () => inserts.first!));
-    } finally {
-      await batches.close();
-    }
-    if (!manager) this.tell(job.code, inserts.told);
-    if (inserts.due)
-      if (manager) this.due.after(manager);
-      else this.due.now();
-    return inserts.told;
   }
 
   private async underKey(
     code: string,
     draft: NewEntry,
     identity: Identity,
-    { manager }: EnqueueOptions,
+    manager: EntityManager | undefined,
     wakeHere: boolean,
   ): Promise<JobQueueEntry> {
     const keyed = await this.keyed.insert(
@@ -196,10 +162,9 @@ export class Enqueue {
     if (!keyed)
       return this.leftOut.refuse(manager ?? this.store.db, code, draft);
     const { entry, added, written } = keyed;
-    if (added && !manager) this.tell(code, [entry]);
-    if (!written || entry.scheduled) return entry;
-    if (manager) this.due.after(manager);
-    else this.due.now({ here: wakeHere, others: true });
+    if (added && !manager) this.news.tell(code, [entry]);
+    const due = written && !entry.scheduled;
+    this.news.wake(due, manager, { here: wakeHere, others: true });
     return entry;
   }
 
@@ -216,28 +181,13 @@ export class Enqueue {
 
   private async insertTogether(drafts: NewEntry[]): Promise<Inserted[]> {
     const { db, tables } = this.store;
-    const along = drafts.some(isDue) ? this.due.along() : null;
+    const along = this.news.along(drafts.some(isDue));
     const entries = await insertEntries(
       along ? db.followedBy(along) : db,
       tables,
       drafts,
     );
     return entries.map((entry) => ({ entry, told: along !== null }));
-  }
-
-  private async committed(
-    insert: (db: Queryable) => Promise<void>,
-    first: () => NewEntry,
-  ): Promise<void> {
-    const sentAt = performance.now();
-    try {
-      await this.store.db.transaction(insert);
-    } catch (error) {
-      if (!isUnknown(error)) throw error;
-      // Sent was the COMMIT.
-      if (!(await this.doubtful.wasCommitted(first(), sentAt)))
-        throw (error as ConnectionLostError).undone();
-    }
   }
 
   private async own(
@@ -256,15 +206,6 @@ export class Enqueue {
     const anew = await this.leftOut.anew(code, draft);
     const { entry } = await this.insert(anew);
     return entry ?? this.leftOut.refuse(db, code, anew);
-  }
-
-  private tell(templateCode: string, entries: EntryReference[]): void {
-    for (const { id, jobRunIdentifier } of entries)
-      this.events.emit('entry.enqueued', {
-        jobQueueEntryId: id,
-        jobRunIdentifier,
-        templateCode,
-      });
   }
 }
 

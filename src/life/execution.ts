@@ -1,4 +1,6 @@
 import type { Duration } from '../model/duration.js';
+import type { EntityManager } from 'typeorm';
+import { BildadConfigError } from '../model/errors.js';
 import type { JobEvents } from '../model/events.js';
 import type { ClaimedRun } from '../model/facts.js';
 import type {
@@ -8,13 +10,20 @@ import type {
 } from '../model/job-execution.js';
 import { JobCancelledError, SnoozeError } from '../model/said.js';
 import type { JobProcess } from '../runner/job-process.js';
+import type { JobTransactions } from './transactional.js';
 
 /** A run as its handler sees it. What few handlers look at is made when they do: an AbortSignal alone takes longer than a job without work. */
 export class Execution implements JobExecution {
+  /** Of a handler that is transactional, while it runs. */
+  transaction: EntityManager | undefined;
+
   constructor(
     private readonly process: JobProcess,
     private readonly events: JobEvents,
     private readonly loggerFor: (run: ClaimedRun) => ExecutionLogger,
+    private readonly transactions: JobTransactions,
+    /** What is to be done to a result before it is stored. */
+    private readonly seal: ((output: unknown) => unknown) | undefined,
   ) {}
 
   get jobRunIdentifier(): string {
@@ -47,6 +56,27 @@ export class Execution implements JobExecution {
 
   get logger(): ExecutionLogger {
     return this.loggerFor(this.run);
+  }
+
+  get manager(): EntityManager {
+    if (this.transaction) return this.transaction;
+    throw new BildadConfigError(
+      'job.manager',
+      `@BildadJob({ code: '${this.run.templateCode}', transactional: true })`,
+      'a job without a transaction',
+    );
+  }
+
+  async complete(manager: EntityManager, output?: unknown): Promise<void> {
+    if (this.transaction)
+      throw new BildadConfigError(
+        'job.complete',
+        'a job that is not transactional: what this one returns is its result',
+        'a call in one that is',
+      );
+    const { seal, transactions } = this;
+    const stored = seal ? seal(output) : output;
+    await transactions.complete(this.process, manager, stored);
   }
 
   // Arrows: handlers pass these two on by themselves.

@@ -5,6 +5,7 @@ import type { Outcome } from '../model/outcome.js';
 import { nameOf, storableOutput } from '../policy/storable.js';
 import { verdictOn } from '../policy/verdict.js';
 import type { HandlerRegistry } from '../runner/handler-registry.js';
+import type { WrittenEnd } from '../runner/job-process.js';
 import {
   databaseCode,
   isConflict,
@@ -18,6 +19,15 @@ import type { Quarantine } from './quarantine.js';
 import type { Store } from './store.js';
 
 const RUNS_PER_STATEMENT = 500;
+
+interface FinishOptions {
+  /** Lands only if the run's lease is still over. */
+  onlyIfExpired?: boolean;
+  /** The answer to this very end was lost before: what it finds done as it says has landed. */
+  again?: boolean;
+  /** The end that a transaction of the handler's wrote, whatever the outcome is since. */
+  written?: WrittenEnd | undefined;
+}
 
 /**
  * The one door out: whatever ends a run comes through here as an outcome. Ends that come while a
@@ -52,15 +62,14 @@ export class FinishDoor {
   ) {}
 
   /**
-   * @param onlyIfExpired lands only if the run's lease is still over
-   * @param again the answer to this very end was lost before: what it finds done as it says has landed
    * @returns what became of the entry, or null when somebody else had ended it: then nothing was changed
    */
   finish(
     run: RunFacts,
     outcome: Outcome,
-    { onlyIfExpired = false, again = false } = {},
+    { onlyIfExpired = false, again = false, written }: FinishOptions = {},
   ): Promise<EntryFate | null> {
+    if (written) return this.settle(run, outcome, written, again);
     if (!run.deferred) return this.end(run, outcome, onlyIfExpired, again);
     return outcome.kind === 'completed'
       ? this.endDeferred(run, outcome, again)
@@ -101,16 +110,54 @@ export class FinishDoor {
     onlyIfExpired: boolean,
     again: boolean,
   ): Promise<EntryFate | null> {
-    const end: RunEnd = {
-      jobRunId: run.jobRunId,
-      jobQueueEntryId: run.jobQueueEntryId,
-      onlyIfExpired,
-      ...this.verdict(run, outcome),
-    };
+    const end = this.endOf(run, outcome, onlyIfExpired);
     const landed = await this.write(end, again);
     // A lease that was renewed meanwhile is good news, and nobody's loss.
     if (landed || !onlyIfExpired) this.tell(run, outcome, landed);
     return landed;
+  }
+
+  /** An end that was written in a transaction: where nobody knows whether that was committed, the run is looked at. */
+  private async settle(
+    run: RunFacts,
+    outcome: Outcome,
+    { output, fate }: WrittenEnd,
+    again: boolean,
+  ): Promise<EntryFate | null> {
+    const completed = { kind: 'completed', output } as const;
+    const written = this.endOf(run, completed);
+    let landed = fate;
+    if (landed === undefined) landed = await this.looks.add(written);
+    if (landed === null && fate === undefined) {
+      // Waits for the transaction, should that be under way still.
+      const ended = await this.endAlone(this.endOf(run, outcome), again);
+      if (ended) {
+        this.tell(run, outcome, ended);
+        return ended;
+      }
+      landed = await this.looks.add(written);
+    }
+    this.tell(run, landed ? completed : outcome, landed ?? null);
+    return landed ?? null;
+  }
+
+  /** It may have to wait for a lock, and nobody else with it. */
+  private async endAlone(
+    end: RunEnd,
+    again: boolean,
+  ): Promise<EntryFate | null> {
+    const [landed] = await endRuns(this.store.db, this.store.tables, [end]);
+    return landed ?? (again ? this.looks.add(end) : null);
+  }
+
+  private endOf(
+    run: RunFacts,
+    outcome: Outcome,
+    onlyIfExpired = false,
+  ): RunEnd {
+    const { jobRunId, jobQueueEntryId } = run;
+    const verdict = this.verdict(run, outcome);
+    return { jobRunId, jobQueueEntryId, onlyIfExpired, ...verdict };
   }
 
   private async write(end: RunEnd, again: boolean): Promise<EntryFate | null> {

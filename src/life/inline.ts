@@ -1,23 +1,18 @@
-import type { JobEvents } from '../model/events.js';
 import { envelopeOf } from '../model/envelope.js';
-import type { ClaimedRun } from '../model/facts.js';
-import type { ExecutionLogger } from '../model/job-execution.js';
 import type { ContextContract } from '../policy/context.js';
 import type { RegisteredHandler } from '../runner/handler-registry.js';
 import type { JobProcess } from '../runner/job-process.js';
 import type { Strays } from '../runner/strays.js';
-import { carryOut, type Launched } from './carry-out.js';
-import type { StoredContexts } from './stored-contexts.js';
+import { outside } from '../store/ambient.js';
+import { carryOut, type HandlerParts, type Launched } from './carry-out.js';
 import type { WrappedRuns } from './wrapped-runs.js';
 
 /** Jobs that run in the app's own process. */
 export class InlineJobs {
   constructor(
+    private readonly parts: HandlerParts,
     private readonly strays: Strays,
     private readonly wrapped: WrappedRuns,
-    private readonly contexts: StoredContexts,
-    private readonly events: JobEvents,
-    private readonly loggerFor: (run: ClaimedRun) => ExecutionLogger,
   ) {}
 
   /** Settles the process, and never rejects. */
@@ -26,9 +21,12 @@ export class InlineJobs {
     handler: RegisteredHandler<ContextContract>,
     launched?: Launched,
   ): void {
-    void (envelopeOf(process.run.jobContext)?.startBefore
-      ? this.inTime(process, handler, launched)
-      : this.call(process, handler, launched));
+    // Whoever set it off, it is no part of his transaction.
+    void outside(() =>
+      envelopeOf(process.run.jobContext)?.startBefore
+        ? this.inTime(process, handler, launched)
+        : this.call(process, handler, launched),
+    );
   }
 
   private async inTime(
@@ -51,11 +49,8 @@ export class InlineJobs {
     handler: RegisteredHandler<ContextContract>,
     launched?: Launched,
   ): Promise<void> {
-    const { contexts, events, loggerFor, around } = this;
-    return carryOut(process, handler, contexts, events, loggerFor, {
-      launched,
-      around,
-    });
+    const { parts, around } = this;
+    return carryOut(process, handler, parts, { launched, around });
   }
 
   private readonly around = <T>(process: JobProcess, call: () => T): T =>

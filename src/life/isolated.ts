@@ -6,7 +6,7 @@ import type { HostKind } from '../model/isolation.js';
 import type { ExecutionLogger } from '../model/job-execution.js';
 import type { Outcome } from '../model/outcome.js';
 import { revived } from '../model/plain-error.js';
-import { once } from '../runner/deadline.js';
+import { once, unlessAborted } from '../runner/deadline.js';
 import type { HostEnd, HostedWork, JobHost } from '../runner/hosts/job-host.js';
 import { sessionName } from '../runner/hosts/messages.js';
 import type { HostPool } from '../runner/hosts/pool.js';
@@ -36,6 +36,7 @@ export class IsolatedJobs {
     private readonly graceMs: number,
     private readonly maxCrashes: number,
     private readonly wrapped: WrappedRuns,
+    private readonly nodeId: () => string,
   ) {
     // One for each run whose statements are being cancelled.
     setMaxListeners(0, this.leaving.signal);
@@ -128,6 +129,7 @@ export class IsolatedJobs {
     const { run } = process;
     return {
       run,
+      nodeId: this.nodeId(),
       heard: (news) => {
         if (news.news === 'log')
           return this.loggerFor(run)[news.level](news.message);
@@ -195,14 +197,15 @@ export class IsolatedJobs {
   ): Outcome | Promise<Outcome> {
     if (end.kind === 'hostDied')
       return this.charged(process, new JobHostDiedError(kind, end.why));
+    if ('written' in end && end.written)
+      process.written = {
+        ...end.written,
+        output: parsed(end.written.output),
+      };
     if ('error' in end)
       return { kind: end.kind, error: revived(end.error) as Error };
     if (end.kind !== 'completed') return end;
-    const { output } = end;
-    return {
-      kind: 'completed',
-      output: output === null ? undefined : (JSON.parse(output) as unknown),
-    };
+    return { kind: 'completed', output: parsed(end.output) };
   }
 
   /**
@@ -236,20 +239,5 @@ export class IsolatedJobs {
   }
 }
 
-/** @throws the signal's reason, when it aborts before the work is done */
-async function unlessAborted<T>(
-  signal: AbortSignal,
-  work: Promise<T>,
-): Promise<T> {
-  signal.throwIfAborted();
-  let leave = () => {};
-  const aborted = new Promise<never>((_resolve, reject) => {
-    leave = () => reject(signal.reason as Error);
-    signal.addEventListener('abort', leave, { once: true });
-  });
-  try {
-    return await Promise.race([work, aborted]);
-  } finally {
-    signal.removeEventListener('abort', leave);
-  }
-}
+const parsed = (output: string | null) =>
+  output === null ? undefined : (JSON.parse(output) as unknown);

@@ -176,9 +176,11 @@ export class RunJobs {
   /** An outcome is decided once; while the database is away it waits. Never rejects. */
   private async record(process: JobProcess, ended: Outcome): Promise<void> {
     const outcome = isSecret(process.run) ? redacted(ended) : ended;
-    const fate = process.fenced
-      ? this.lose(process, outcome)
-      : await this.finish(process, outcome);
+    // A fence that came after the commit was too late.
+    const fate =
+      process.fenced && !process.written
+        ? this.lose(process, outcome)
+        : await this.finish(process, outcome);
     this.unrecorded.delete(process);
     if (process.isSettled) this.lives.delete(process.jobRunId);
     process.recorded.happen(fate);
@@ -195,7 +197,8 @@ export class RunJobs {
     outcome: Outcome,
   ): Promise<EntryFate | null> {
     try {
-      return await this.door.finish(process.run, outcome);
+      const { run, written } = process;
+      return await this.door.finish(run, outcome, { written });
     } catch (error) {
       return this.recordLater(process, outcome, error);
     }
@@ -218,7 +221,8 @@ export class RunJobs {
         });
       if (!(await patience(attempt, this.giveUp.signal))) return null;
       try {
-        return await this.door.finish(process.run, outcome, { again });
+        const { run, written } = process;
+        return await this.door.finish(run, outcome, { again, written });
       } catch (nextError) {
         error = nextError;
       }

@@ -88,9 +88,11 @@ export class Templates {
       }
     }
     // What a transaction sees may never be committed, and it has its connection already.
-    return db === this.store.db
-      ? this.readAnew(code)
-      : found(await findKnownTemplate(db, this.store.tables, code), code);
+    if (db === this.store.db) return this.readAnew(code);
+    const seen = await findKnownTemplate(db, this.store.tables, code);
+    // For those that come after: a process may enqueue in transactions only.
+    this.readAnew(code).catch(() => undefined);
+    return found(seen, code);
   }
 
   /** Callers in flight together share a look. */

@@ -1,3 +1,4 @@
+import type { EntityManager } from 'typeorm';
 import type { Duration } from './duration.js';
 
 /** The template a run was made from, as much of it as a handler needs. */
@@ -27,6 +28,21 @@ export interface JobExecution {
   /** When the run times out, by the database's clock. */
   readonly deadline: Date;
   readonly logger: ExecutionLogger;
+  /**
+   * The handler's transaction, of a job that is `transactional`: what is written with it, each job that is enqueued
+   * meanwhile, the run's end and its entry's removal are committed together when the handler returns, or none of it.
+   * @throws BildadConfigError where the job is not `transactional`
+   */
+  readonly manager: EntityManager;
+  /**
+   * Ends the run as SUCCEEDED in a transaction of the handler's own: with it commits, or does not, that the job is
+   * done. To be the last statement of the transaction: from here on the run's row is locked. What the handler returns
+   * later is dropped if the transaction was committed, else counts as if this had not been called.
+   * @param output kept as the run's output, as what a handler returns is
+   * @throws RunNotActiveError when the run was ended by somebody else: let the transaction roll back.
+   *   BildadConfigError where the job is `transactional`: there the engine does it
+   */
+  complete(manager: EntityManager, output?: unknown): Promise<void>;
   /** `fraction` from 0 to 1; published as a `run.progress` event. */
   progress(fraction: number, message?: string): void;
   /**

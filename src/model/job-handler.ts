@@ -13,6 +13,13 @@ export type JobHandlerClass<H extends JobHandler = JobHandler> = new (
   ...args: any[]
 ) => H;
 
+/** What a handler returns, in the end. */
+export type ResultOf<H> = H extends {
+  runJob(...args: never[]): infer R;
+}
+  ? Awaited<R>
+  : unknown;
+
 /** The context type that a handler class takes. */
 export type ContextOf<H> = H extends {
   runJob(context: infer C, ...rest: any[]): unknown;

@@ -1,3 +1,4 @@
+import type { EntityManager } from 'typeorm';
 import type { Backoff } from './backoff.js';
 import { toMilliseconds, type Duration } from './duration.js';
 import {
@@ -18,6 +19,9 @@ import {
   text,
   wholeNumber,
 } from './option-values.js';
+
+/** The host's own way to say in which transaction a call is. */
+export type CurrentManager = () => EntityManager | null | undefined;
 
 /** `'producer'` only enqueues, `'worker'` and `'all'` run jobs as well. */
 export type BildadRole = 'all' | 'producer' | 'worker';
@@ -66,6 +70,12 @@ export interface BildadModuleOptions {
    * take as long, but no more than 5 s. From `'100ms'` up to a day. Default `'10s'`.
    */
   queryTimeout?: Duration;
+  /**
+   * In which transaction a call is made, asked for each `enqueueJob` that names none: how what is enqueued within
+   * a transaction of typeorm-transactional, nestjs-cls or a helper of yours joins it. Without a transaction under way: undefined, or
+   * any EntityManager that has none.
+   */
+  currentManager?: CurrentManager;
   /** For handlers with the isolation `'thread'` or `'process'`. */
   isolation?: IsolationOptions;
   /** Keys for templates with `encrypt: true`. */
@@ -106,6 +116,7 @@ export interface Settings {
   killGraceMs: number;
   isolation: IsolationSettings | undefined;
   encryption: EncryptionSettings | undefined;
+  currentManager: CurrentManager | undefined;
   /** Of the engine's own; undefined: as many as it can use. */
   connections?: number;
 }
@@ -132,6 +143,7 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
     maxEventLoopBlock = '60s',
     isolation,
     encryption,
+    currentManager,
     shutdown = {},
   } = options;
   refuseUnknown(shutdown, 'shutdown.', ['drainTimeout', 'killGracePeriod']);
@@ -178,6 +190,7 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
         : readIsolation(isolation, concurrency),
     encryption:
       encryption === undefined ? undefined : readEncryption(encryption),
+    currentManager: readCurrentManager(currentManager),
   };
 }
 
@@ -197,8 +210,19 @@ const OPTION_NAMES: readonly (keyof BildadModuleOptions)[] = [
   'maxEventLoopBlock',
   'isolation',
   'encryption',
+  'currentManager',
   'shutdown',
 ];
+
+function readCurrentManager(given: unknown): CurrentManager | undefined {
+  if (given !== undefined && typeof given !== 'function')
+    throw new BildadConfigError(
+      'currentManager',
+      'a function that returns an EntityManager or undefined',
+      given,
+    );
+  return given as CurrentManager | undefined;
+}
 
 /** A schema name that needs no quoting and leaves room for PostgreSQL's 63 bytes. */
 export function readSchemaName(schema: unknown): string {

@@ -4,6 +4,7 @@ import type { Upcast } from '../model/context-traits.js';
 import type { Duration } from '../model/duration.js';
 import type { Isolation } from '../model/isolation.js';
 import type { JsonSchema } from '../model/json.js';
+import type { TransactionalOptions } from '../model/transactional.js';
 import type { ContextClass } from '../policy/context.js';
 
 export interface BildadJobOptions {
@@ -37,6 +38,12 @@ export interface BildadJobOptions {
    * which is ended where the handler does not stop. They need the module's option `isolation`.
    */
   isolation?: Isolation;
+  /**
+   * It runs in a transaction, `job.manager`, that its end is part of: what it writes there, the jobs it enqueues, its
+   * run's end and its entry's removal are committed together when it returns, or not at all. It holds a connection of the
+   * app's DataSource meanwhile. Default `false`; `true`: READ COMMITTED. See docs/transactions.md.
+   */
+  transactional?: boolean | TransactionalOptions;
   /** The engine (`BildadModule.forRoot({ name })`) that serves it. Default: every engine of the process. */
   engine?: string;
 }

@@ -1,14 +1,15 @@
 import {
   dueTime,
   entryChanges,
-  type EnqueueOptions,
   type JobChanges,
-} from '../life/enqueue-options.js';
+} from '../life/change-options.js';
+import type { EnqueueOptions } from '../life/enqueue-options.js';
 import type { Duration } from '../model/duration.js';
 import { JobTemplateNotFoundError } from '../model/errors.js';
 import type { JobQueueEntry, JobRun } from '../store/entities/index.js';
 import { storedContext } from '../store/run.store.js';
 import { findTemplate } from '../store/template.store.js';
+import { BothEnds } from './both-ends.js';
 import { idOf } from './ids.js';
 import {
   readFailedFilter,
@@ -16,12 +17,9 @@ import {
   type FailedJobFilter,
   type JobFilter,
 } from './job-filter.js';
-import type { BildadRuntime } from './runtime.js';
 
 /** The part of `JobEngineService` that changes jobs which wait, does again those which are over, and does either to many. */
-export abstract class ChangedJobs {
-  protected abstract readonly bildad: BildadRuntime;
-
+export abstract class ChangedJobs extends BothEnds {
   /**
    * Makes a waiting job due at another time.
    * @param when a Date, or a duration from now on; 0 is now

@@ -9,6 +9,10 @@ import {
   text,
   wholeNumber,
 } from '../model/option-values.js';
+import {
+  readTransactional,
+  type TransactionalSettings,
+} from '../model/transactional.js';
 import { checkBackoff } from '../policy/backoff.js';
 import { contextContract, type ContextContract } from '../policy/context.js';
 import type { TemplateDeclaration } from '../store/template.store.js';
@@ -27,6 +31,7 @@ const OPTION_NAMES: readonly (keyof BildadJobOptions)[] = [
   'upcast',
   'encrypt',
   'isolation',
+  'transactional',
   'engine',
 ];
 const HOUR_MS = 3_600_000;
@@ -95,6 +100,13 @@ export const isolationOf = (
     `@BildadJob of ${className}: isolation`,
     ISOLATIONS,
   );
+
+/** Whether a decorated class runs in a transaction, and in which. @throws BildadConfigError naming the class */
+export const transactionalOf = (
+  { transactional }: BildadJobOptions,
+  className: string,
+): TransactionalSettings | undefined =>
+  readTransactional(transactional, `@BildadJob of ${className}: transactional`);
 
 /** The template a decorated class declares. @throws BildadConfigError, InvalidJobSchemaError naming the class */
 export function declarationOf(

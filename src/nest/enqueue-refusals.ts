@@ -1,16 +1,6 @@
 import type { EnqueueOptions } from '../life/enqueue-options.js';
 import { BildadConfigError } from '../model/errors.js';
 
-/** @throws BildadConfigError */
-export function refuseManager(options: object): void {
-  if (options && 'manager' in options && options.manager !== undefined)
-    throw new BildadConfigError(
-      'manager',
-      'none: a job can run only when its transaction is committed; use enqueueJob',
-      'an EntityManager',
-    );
-}
-
 /** A name or a key is one job's. @throws BildadConfigError */
 export function refuseKeys(options: object): void {
   for (const name of ['jobRunIdentifier', 'unique', 'debounce', 'throttle'])

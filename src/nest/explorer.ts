@@ -13,6 +13,7 @@ import {
   declarationOf,
   isolationOf,
   traitsOf,
+  transactionalOf,
 } from './declaration.js';
 
 export interface FoundHandler {
@@ -67,6 +68,7 @@ export class HandlerExplorer {
         contract: contractOf(options, target.name),
         isolation: isolationOf(options, target.name),
         traits: traitsOf(options, target.name),
+        transactional: transactionalOf(options, target.name),
         backoff:
           typeof options.backoff === 'function' ? options.backoff : undefined,
         resolve: this.resolver(target, wrapper),

@@ -1,11 +1,9 @@
 import { Inject, Injectable } from '@nestjs/common';
 import type { JobEngineResults } from '../engine/cycle.js';
 import type { JobOutcome } from '../engine/slots.js';
-import { waitForFinalRun } from '../engine/wait.js';
 import type { EntryReference } from '../life/bulk-insert.js';
 import type { ContextSource } from '../life/context-source.js';
 import type { BulkOptions, EnqueueOptions } from '../life/enqueue-options.js';
-import { toMilliseconds, type Duration } from '../model/duration.js';
 import { JobNotAvailableError, RunNotActiveError } from '../model/errors.js';
 import type { ContextOf, JobHandlerClass } from '../model/job-handler.js';
 import type { JsonSchema } from '../model/json.js';
@@ -16,6 +14,7 @@ import {
 } from '../policy/context.js';
 import { countOutcomes } from '../policy/counts.js';
 import { JobProcess } from '../runner/job-process.js';
+import { outside } from '../store/ambient.js';
 import type {
   JobQueueEntry,
   JobRun,
@@ -23,8 +22,8 @@ import type {
 } from '../store/entities/index.js';
 import { findEntry, findLastRun, findRuns } from '../store/run.store.js';
 import { ChangedJobs } from './changed-jobs.js';
-import { refuseKeys, refuseLater, refuseManager } from './enqueue-refusals.js';
-import { identifier, idOf } from './ids.js';
+import { refuseKeys, refuseLater } from './enqueue-refusals.js';
+import { idOf } from './ids.js';
 import { referenceTo } from './job-reference.js';
 import { BILDAD_RUNTIME, type BildadRuntime } from './runtime.js';
 
@@ -87,8 +86,8 @@ export class JobEngineService extends ChangedJobs {
     refuseKeys(options);
     const { enqueue } = this.bildad;
     return Array.isArray(contexts)
-      ? enqueue.many(referenceTo(job), contexts, options, (entry) => entry)
-      : enqueue.many(referenceTo(job), contexts, options, nameOf);
+      ? enqueue.many.add(referenceTo(job), contexts, options, (entry) => entry)
+      : enqueue.many.add(referenceTo(job), contexts, options, nameOf);
   }
 
   /**
@@ -104,7 +103,7 @@ export class JobEngineService extends ChangedJobs {
     jobQueueEntry: JobQueueEntry;
     jobEngineResults: JobEngineResults;
   }> {
-    refuseManager(options);
+    this.refuseTransaction(options);
     const jobQueueEntry = await this.enqueueToStart(job, context, options);
     return { jobQueueEntry, jobEngineResults: await this.runJobEngine() };
   }
@@ -120,7 +119,7 @@ export class JobEngineService extends ChangedJobs {
     context: JobContext<J>,
     options: WithoutManager = {},
   ): Promise<JobRun> {
-    refuseManager(options);
+    this.refuseTransaction(options);
     refuseLater(options);
     this.bildad.claims.checkHandler(referenceTo(job).code);
     const entry = await this.enqueueToStart(job, context, options);
@@ -142,7 +141,7 @@ export class JobEngineService extends ChangedJobs {
    * by a lease. Not to be called inside a transaction.
    */
   runJobEngine(): Promise<JobEngineResults> {
-    return this.bildad.cycle.run();
+    return outside(() => this.bildad.cycle.run());
   }
 
   /** How many jobs of a pass went well. Upstream: `get_counts`. */
@@ -293,27 +292,6 @@ export class JobEngineService extends ChangedJobs {
    */
   async cancelJob(entry: Pick<JobQueueEntry, 'id'>): Promise<JobRun | null> {
     return this.bildad.interventions.cancel(idOf(entry, 'queue entry'));
-  }
-
-  /**
-   * The final run of a job, whatever node runs it. @param timeout default `'1m'`
-   * @throws JobNotFoundError, WaitTimeoutError: the job itself goes on; JobEncryptionKeyError where its result is
-   *   encrypted, and this process has not got the key
-   */
-  async waitForJob(
-    jobRunIdentifier: string,
-    { timeout = '1m' }: { timeout?: Duration } = {},
-  ): Promise<JobRun> {
-    const { store, events, contexts } = this.bildad;
-    identifier(jobRunIdentifier);
-    const run = await waitForFinalRun(
-      store,
-      events,
-      jobRunIdentifier,
-      toMilliseconds(timeout, 'timeout'),
-    );
-    run.output = contexts.openResult(run.output, jobRunIdentifier);
-    return run;
   }
 
   /** For who starts it himself: this node is not woken for it. */

@@ -1,5 +1,6 @@
 import { Logger } from '@nestjs/common';
 import type { ClaimJobs } from '../life/claim.js';
+import type { DeferredRuns } from '../life/deferred.js';
 import { identityOf } from '../life/execution.js';
 import type { FinishDoor } from '../life/finish.js';
 import { InlineJobs } from '../life/inline.js';
@@ -8,10 +9,12 @@ import type { Keyring } from '../life/keyring.js';
 import { RunJobs } from '../life/run.js';
 import type { Store } from '../life/store.js';
 import type { StoredContexts } from '../life/stored-contexts.js';
+import { JobTransactions } from '../life/transactional.js';
 import { WrappedRuns } from '../life/wrapped-runs.js';
 import { isSecret } from '../model/envelope.js';
 import type { JobEvents } from '../model/events.js';
 import type { ClaimedRun } from '../model/facts.js';
+import type { NodeState } from '../model/node.js';
 import type { Settings } from '../model/settings.js';
 import type { ContextContract } from '../policy/context.js';
 import { redactedError } from '../policy/redacted.js';
@@ -22,8 +25,10 @@ import { Strays } from '../runner/strays.js';
 interface Parts {
   store: Store;
   claims: ClaimJobs;
+  deferred: DeferredRuns;
   keyring: Keyring;
   contexts: StoredContexts;
+  node: NodeState;
   handlers: HandlerRegistry<ContextContract>;
   processes: ProcessRegistry;
   door: FinishDoor;
@@ -35,8 +40,10 @@ interface Parts {
 export function createRuns({
   store,
   claims,
+  deferred,
   keyring,
   contexts,
+  node,
   handlers,
   processes,
   door,
@@ -45,6 +52,7 @@ export function createRuns({
 }: Parts) {
   const loggerFor = (run: ClaimedRun) =>
     new Logger(`Bildad:${run.templateCode}`);
+  const nodeId = () => node.id;
   const wrapped = new WrappedRuns(store, claims, keyring, events);
   const isolated = new IsolatedJobs(
     store,
@@ -53,6 +61,13 @@ export function createRuns({
     settings.killGraceMs,
     settings.maxCrashes,
     wrapped,
+    nodeId,
+  );
+  const transactions = new JobTransactions(
+    store,
+    deferred,
+    settings.killGraceMs,
+    nodeId,
   );
   const strays = new Strays(settings.attributeRejections, (process, error) => {
     events.emit('process.stray', {
@@ -68,9 +83,13 @@ export function createRuns({
     processes,
     door,
     events,
-    new InlineJobs(strays, wrapped, contexts, events, loggerFor),
+    new InlineJobs(
+      { contexts, events, loggerFor, transactions },
+      strays,
+      wrapped,
+    ),
     isolated,
     wrapped,
   );
-  return { runs, isolated, strays };
+  return { runs, isolated, strays, transactions };
 }

@@ -17,6 +17,7 @@ import { Sweep } from '../engine/sweep.js';
 import { Listener } from '../engine/listener.js';
 import type { Ticker } from '../engine/timers.js';
 import { VersionWatch } from '../engine/version-watch.js';
+import { Waits } from '../engine/waits.js';
 import { WakeUps } from '../engine/wake-ups.js';
 import { ChangeJobs } from '../life/change.js';
 import { ClaimJobs } from '../life/claim.js';
@@ -34,6 +35,7 @@ import type { Settings } from '../model/settings.js';
 import type { ContextContract } from '../policy/context.js';
 import { HandlerRegistry } from '../runner/handler-registry.js';
 import { ProcessRegistry } from '../runner/process-registry.js';
+import { CurrentTransaction, outside } from '../store/ambient.js';
 import { bildadEntities } from '../store/entities/index.js';
 import { createRuns } from './runtime-runs.js';
 import { createStore } from './runtime-store.js';
@@ -61,6 +63,7 @@ export function createRuntime(
   const contexts = new StoredContexts(keyring);
   const templates = new Templates(store, handlers);
   const wakeUps = new WakeUps(store, events, node, settings.notify);
+  const current = new CurrentTransaction(store, settings.currentManager);
   const enqueue = new Enqueue(
     store,
     templates,
@@ -68,6 +71,7 @@ export function createRuntime(
     wakeUps,
     contexts,
     settings.maxContextBytes,
+    current,
   );
   const quarantine = new Quarantine(store, events);
   const deferred = new DeferredRuns(store, quarantine, node);
@@ -87,11 +91,13 @@ export function createRuntime(
     quarantine,
     settings.backoff,
   );
-  const { runs, isolated, strays } = createRuns({
+  const { runs, isolated, strays, transactions } = createRuns({
     store,
     claims,
+    deferred,
     keyring,
     contexts,
+    node,
     handlers,
     processes,
     door,
@@ -167,6 +173,13 @@ export function createRuntime(
     contexts,
     settings.maxContextBytes,
   );
+  const waits: Waits = new Waits(store, events, node, () => {
+    // A host of isolated jobs has few connections, and looks by itself.
+    const listens = settings.notify && settings.connections === undefined;
+    if (listens) outside(() => listener.start());
+    return listens;
+  });
+  const listener = new Listener(store, events, node, waits);
   const engine = new Engine(
     cycle,
     slots,
@@ -176,7 +189,8 @@ export function createRuntime(
     processes,
     ticker,
     wakeUps,
-    new Listener(store, events, node),
+    listener,
+    waits,
     new Membership(
       store,
       claims,
@@ -208,6 +222,7 @@ export function createRuntime(
     templates,
     keyring,
     contexts,
+    current,
     enqueue,
     claims,
     deferred,
@@ -215,6 +230,7 @@ export function createRuntime(
     runs,
     isolated,
     strays,
+    transactions,
     cycle,
     slots,
     killer,
@@ -222,6 +238,7 @@ export function createRuntime(
     many,
     changes,
     inspection,
+    waits,
     engine,
   };
 }

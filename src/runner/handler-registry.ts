@@ -3,6 +3,7 @@ import type { ContextTraits } from '../model/context-traits.js';
 import { BildadConfigError } from '../model/errors.js';
 import type { Isolation } from '../model/isolation.js';
 import type { JobHandler } from '../model/job-handler.js';
+import type { TransactionalSettings } from '../model/transactional.js';
 
 /** A handler class as this process knows it. */
 export interface RegisteredHandler<Contract = unknown> {
@@ -11,6 +12,8 @@ export interface RegisteredHandler<Contract = unknown> {
   contract: Contract;
   isolation: Isolation;
   traits: ContextTraits;
+  /** It runs in a transaction that its end is part of. */
+  transactional: TransactionalSettings | undefined;
   /** A backoff that is code cannot be stored in the template. */
   backoff: BackoffFunction | undefined;
   /** The instance to call for one run. */

@@ -19,6 +19,15 @@ const DECIDED: ReadonlySet<Outcome['kind']> = new Set([
   'snoozed',
   'cancelled',
 ]);
+/** That a run has SUCCEEDED, written by a transaction of its handler's. */
+export interface WrittenEnd {
+  output: unknown;
+  /**
+   * What became of the entry; null: the run was ended by somebody else before. Undefined where nobody knows yet whether
+   * the transaction was committed.
+   */
+  fate?: EntryFate | null;
+}
 
 /**
  * A handler at work on this node.
@@ -40,6 +49,9 @@ export class JobProcess {
   private abortReason?: Error;
   private stopReason?: StopReason;
   private fencedOff = false;
+
+  /** The end that a transaction of its handler's has written, as far as is known. */
+  written: WrittenEnd | undefined;
 
   /** What its handler said last of how far it is. */
   progress: JobProgress | null = null;
@@ -121,6 +133,8 @@ export class JobProcess {
   /** The handler itself has ended, or did not get to start. */
   settle(outcome: Outcome): void {
     this.ended.happen();
+    // What is committed is no more to be stopped.
+    if (this.written?.fate) return this.decided.happen(outcome);
     const stopped =
       this.stopReason?.kind === 'interrupted' && DECIDED.has(outcome.kind)
         ? undefined

@@ -126,7 +126,7 @@ export function livingNodes(
  * killed them: of the runs aboard, those of jobs that were aboard a lost node before; where there are none, all
  * that can have been running, which are the oldest as many as the node ran at once. Runs are numbered in the
  * order they start, so the others were claimed ahead. A run whose row was deferred is not among them: its end
- * may not have been recorded, or it may not have begun.
+ * may not have been recorded, or it may not have begun. A lease that was to outlast the node's own (`holdLease`) is over.
  */
 export function declareLost(
   db: Queryable,
@@ -150,6 +150,11 @@ export function declareLost(
        UPDATE ${entries} e SET crashes = e.crashes + 1 FROM aboard
        WHERE aboard.charge AND e.id = aboard.entry_id AND e.current_job_run_id = aboard.run_id
        RETURNING aboard.node_id
+     ), shortened AS (
+       UPDATE ${runs} SET expires_at = clock_timestamp()
+       WHERE id IN (SELECT r.id FROM lost JOIN ${runs} r ON r.node_id = lost.id AND r.status = 'RUNNING'
+                    JOIN ${nodes} n ON n.id = lost.id WHERE r.expires_at > n.expires_at
+                    FOR NO KEY UPDATE OF r SKIP LOCKED)
      ) SELECT id, (SELECT count(*)::int FROM charged WHERE node_id = lost.id) AS charged FROM lost`,
     [seen.map(({ id }) => id), seen.map(({ beat }) => beat)],
   );

@@ -63,7 +63,8 @@ export function expiredFacts(
 /**
  * Renews the lease of a node's runs, and says in its row that it does, and what there is to know of its processes. A node that has ended renews nothing, and
  * is told nothing: its pulse finds out. A run that somebody else is about to change is passed over until the next
- * time: waiting for it, with others locked already, is how a deadlock comes about with who ends several at once.
+ * time: waiting for it, with others locked already, is how a deadlock comes about with who ends several at once. One
+ * that has a longer lease already (`holdLease`) is left alone.
  * @returns `lost`: those of the ids that are this node's no more, and why; `stranded`: runs that are this
  *   node's and not among the ids for most of a lease, so that no claim of them can still be under way
  */
@@ -89,6 +90,7 @@ export async function renewRuns(
      ), renewed AS (
        UPDATE ${runs} SET expires_at = clock_timestamp() + $2::float8 * interval '1 ms'
        WHERE id IN (SELECT id FROM ${runs} WHERE id = ANY ($3::bigint[]) AND status = 'RUNNING' AND node_id = $1
+                      AND expires_at <= clock_timestamp() + $2::float8 * interval '1 ms'
                     FOR NO KEY UPDATE SKIP LOCKED)
          AND NOT (SELECT ended FROM me)
        RETURNING id

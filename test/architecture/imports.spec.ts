@@ -15,7 +15,8 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
 };
 /** What a room needs of the world beside Node. Whatever is not here has a reason to be somewhere else. */
 const PACKAGES: Record<string, readonly string[]> = {
-  model: ['ms', 'uuid'],
+  // TypeORM's types: a handler is given an EntityManager.
+  model: ['ms', 'typeorm', 'uuid'],
   policy: [
     'ajv',
     'ajv-formats',

@@ -48,10 +48,22 @@ const COMPILES = {
     if (o.ok) o.jobRun.id; else o.error;`,
   'conditions on a repository of runs': `await runs.findOneBy({ jobRunIdentifier: 'x', status: 'DONE' });
     await runs.find({ where: { result: 'FAILED' }, order: { id: 'DESC' } });`,
+  'the result of a job that is waited for': `const { output } = await engine.waitForJob(SendEmailJob, 'x', { timeout: '5s' });
+    const id: string | undefined = output?.messageId;
+    const same = await engine.waitForJob<SendEmailJob>('x'); const again: string | undefined = same.output?.messageId;
+    const any: unknown = (await engine.waitForJob('x')).output;`,
+  'a result as JSON has it': `class At { runJob() { return { at: new Date(), list: [new Date()], drop() {} }; } }
+    const { output } = await engine.waitForJob(At, 'x'); const at: string = output!.at; const list: string[] = output!.list;`,
+  'a transaction, and none': `const n: number = await engine.transaction(async (manager) => {
+    await manager.query('SELECT 1'); await engine.enqueueJob(SendEmailJob, email, { manager: null }); return 1; });`,
   'a result of the declared type': `const ok: JobHandler<object, number> = { runJob: () => 1 };`,
 };
 
 const DOES_NOT_COMPILE: Record<string, [text: string, complaint: RegExp]> = {
+  'a result of another type': [
+    `const n: number = (await engine.waitForJob(SendEmailJob, 'x')).output!.messageId;`,
+    /'string' is not assignable to type 'number'/,
+  ],
   'a missing property': [
     `await engine.enqueueJob(SendEmailJob, { to: 'x' });`,
     /'subject' is missing/,

@@ -2,7 +2,6 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import { carryOut } from '../../life/carry-out.js';
 import { JobHandlerNotFoundError } from '../../model/errors.js';
 import { JobEvents } from '../../model/events.js';
-import type { ClaimedRun } from '../../model/facts.js';
 import type { ExecutionLogger } from '../../model/job-execution.js';
 import type { Outcome } from '../../model/outcome.js';
 import { plainError } from '../../policy/plain-error.js';
@@ -102,7 +101,7 @@ class HostedJobs {
   async take(order: HostOrder): Promise<void> {
     switch (order.order) {
       case 'run':
-        return this.run(order.run);
+        return this.run(order);
       case 'stop':
         return void this.current?.stop(order.reason);
       case 'fence':
@@ -113,7 +112,10 @@ class HostedJobs {
     }
   }
 
-  private async run(run: ClaimedRun): Promise<void> {
+  private async run({
+    run,
+    nodeId,
+  }: Extract<HostOrder, { order: 'run' }>): Promise<void> {
     const job = new HostedProcess(run);
     this.current = job;
     const turning = setInterval(
@@ -124,13 +126,13 @@ class HostedJobs {
         }),
       TURN_MS,
     );
-    await this.running.run(run.jobRunId, () => this.carryOut(job));
+    await this.running.run(run.jobRunId, () => this.carryOut(job, nodeId));
     clearInterval(turning);
     this.current = undefined;
-    await this.link.send({ news: 'ended', end: asEnd(job.done!) });
+    await this.link.send({ news: 'ended', end: asEnd(job) });
   }
 
-  private async carryOut(job: HostedProcess): Promise<void> {
+  private async carryOut(job: HostedProcess, nodeId: string): Promise<void> {
     const { templateCode } = job.run;
     const handler = this.host.bildad.handlers.get(templateCode);
     if (!handler)
@@ -138,10 +140,13 @@ class HostedJobs {
         kind: 'failed',
         error: new JobHandlerNotFoundError(templateCode),
       });
-    const { contexts } = this.host.bildad;
-    await carryOut(job, handler, contexts, this.events, ({ jobRunId }) =>
-      this.loggerOf(jobRunId),
-    );
+    const { contexts, transactions } = this.host.bildad;
+    await carryOut(job, handler, {
+      contexts,
+      events: this.events,
+      loggerFor: ({ jobRunId }) => this.loggerOf(jobRunId),
+      transactions: transactions.claimedBy(nodeId),
+    });
   }
 
   private loggerOf(jobRunId: string): ExecutionLogger {
@@ -161,7 +166,14 @@ class HostedJobs {
   }
 }
 
-function asEnd(outcome: Outcome): HostedEnd {
+function asEnd({ done, written }: HostedProcess): HostedEnd {
+  const end = outcomeAsEnd(done!);
+  if (written)
+    end.written = { ...written, output: storableOutput(written.output) };
+  return end;
+}
+
+function outcomeAsEnd(outcome: Outcome): HostedEnd {
   switch (outcome.kind) {
     case 'completed':
       return { kind: 'completed', output: storableOutput(outcome.output) };

@@ -16,6 +16,7 @@ export type HostEnd = HostedEnd | { kind: 'hostDied'; why: string };
 /** What a host says of the job it runs, as it says it. */
 export interface HostedWork {
   run: ClaimedRun;
+  nodeId: string;
   heard(
     news: Extract<HostNews, { news: 'started' | 'progress' | 'log' }>,
   ): void;
@@ -71,7 +72,8 @@ export class JobHost {
     const over = new Once<HostEnd>();
     this.job = { work, over };
     this.turnedAt = performance.now();
-    this.link.send({ order: 'run', run: work.run });
+    const { run, nodeId } = work;
+    this.link.send({ order: 'run', run, nodeId });
     // It died as it was handed out.
     if (this.isWorn)
       void this.gone.then((why) => this.end({ kind: 'hostDied', why }));

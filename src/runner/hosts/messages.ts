@@ -1,4 +1,5 @@
 import type { ClaimedRun } from '../../model/facts.js';
+import type { EntryFate } from '../../model/events.js';
 import type { ExecutionLogger } from '../../model/job-execution.js';
 import type { Outcome } from '../../model/outcome.js';
 import type { PlainError } from '../../model/plain-error.js';
@@ -18,16 +19,21 @@ export interface HostSetup {
 
 /** What a node tells a host. */
 export type HostOrder =
-  | { order: 'run'; run: ClaimedRun }
+  /** `nodeId`: under which the run was claimed. */
+  | { order: 'run'; run: ClaimedRun; nodeId: string }
   | { order: 'stop'; reason: StopReason }
   | { order: 'fence'; why: string }
   | { order: 'close' };
 
 /** How a handler ended, as data. `output`: JSON text, null for undefined. */
-export type HostedEnd =
+export type HostedEnd = (
   | { kind: 'completed'; output: string | null }
   | { kind: 'failed' | 'failedForGood' | 'invalidContext'; error: PlainError }
-  | Extract<Outcome, { kind: 'snoozed' | 'cancelled' }>;
+  | Extract<Outcome, { kind: 'snoozed' | 'cancelled' }>
+) & {
+  /** The end that a transaction of the handler's wrote, as `JobProcess.written` has it. */
+  written?: { output: string | null; fate?: EntryFate | null };
+};
 
 /** What a host tells its node. */
 export const TURN_MS = 1_000;

@@ -11,7 +11,7 @@ export interface PgClient {
   end(): Promise<void>;
   on(
     event: 'notification',
-    heard: (message: { payload?: string }) => void,
+    heard: (message: { channel?: string; payload?: string }) => void,
   ): void;
   on(event: 'error' | 'end', gone: (error?: unknown) => void): void;
   host?: string;

@@ -1,0 +1,142 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import { Gather } from '../life/gather.js';
+import type { Store } from '../life/store.js';
+import { JobNotFoundError, WaitTimeoutError } from '../model/errors.js';
+import type { JobEvents } from '../model/events.js';
+import type { NodeState } from '../model/node.js';
+import type { JobRun } from '../store/entities/index.js';
+import { ConnectionLostError } from '../store/connection/lost.js';
+import {
+  jobStates,
+  notifyEnds,
+  type EndNotice,
+  type JobState,
+} from '../store/end-notices.store.js';
+import { ToldEnds } from './told-ends.js';
+
+const FIRST_POLL_MS = 50;
+const LONGEST_POLL_MS = 1_000;
+/** Nodes that came meanwhile, or could not hear, are told again. */
+const SAY_EVERY_MS = 5_000;
+const TOGETHER = 500;
+
+/**
+ * Waiting for jobs to be over, whatever node runs them: told by an event where they run here, by a notification where
+ * not, and looked at by polling in any case. However many wait, a process looks with one statement at a time.
+ */
+export class Waits {
+  private readonly waiting = new Map<string, Set<() => void>>();
+  private stopListening: (() => void) | undefined;
+  private readonly told: ToldEnds;
+
+  private readonly looks = new Gather<string, JobState>({
+    most: TOGETHER,
+    bytesOf: ({ length }) => length,
+    write: (identifiers) =>
+      jobStates(this.store.db, this.store.tables, identifiers),
+    isSomeonesFault: () => false,
+  });
+  private readonly notices = new Gather<string, void>({
+    most: TOGETHER,
+    bytesOf: ({ length }) => length,
+    write: async (identifiers) => {
+      const { db, tables } = this.store;
+      const from = this.node.id;
+      await notifyEnds(db, tables, { kind: 'awaited', from, identifiers });
+      return identifiers.map(() => undefined);
+    },
+    isSomeonesFault: () => false,
+  });
+
+  /** @param listen has what other nodes tell be heard; false where they are not to be told of anything either */
+  constructor(
+    private readonly store: Store,
+    private readonly events: JobEvents,
+    private readonly node: NodeState,
+    private readonly listen: () => boolean,
+  ) {
+    this.told = new ToldEnds(store, events, node);
+  }
+
+  /** What another node has said, or this one. */
+  heard({ kind, from, identifiers }: EndNotice): void {
+    if (kind === 'over') for (const one of identifiers) this.wake(one);
+    else if (from !== this.node.id) this.told.expect(identifiers);
+  }
+
+  /** For a connection that was made anew: what was told meanwhile was told to nobody. */
+  lookAgain(): void {
+    for (const identifier of this.waiting.keys()) this.wake(identifier);
+  }
+
+  async stop(): Promise<void> {
+    await this.told.stop();
+  }
+
+  /** @throws JobNotFoundError, WaitTimeoutError */
+  async forRun(identifier: string, timeoutMs: number): Promise<JobRun> {
+    const giveUpAt = performance.now() + timeoutMs;
+    let sayAt = 0;
+    let poll = FIRST_POLL_MS;
+    let wake = new AbortController();
+    const remove = this.add(identifier, () => wake.abort());
+    try {
+      for (;;) {
+        wake = new AbortController();
+        const state = await this.look(identifier);
+        if (state === null) throw new JobNotFoundError(identifier);
+        if (typeof state === 'object' && state.status === 'DONE') return state;
+        const now = performance.now();
+        if (now >= giveUpAt) throw new WaitTimeoutError(identifier, timeoutMs);
+        if (now >= sayAt) {
+          sayAt = now + SAY_EVERY_MS;
+          this.say(identifier);
+        }
+        await pause(Math.min(poll, giveUpAt - now), undefined, {
+          signal: wake.signal,
+        }).catch(() => undefined);
+        poll = Math.min(poll * 1.5, LONGEST_POLL_MS);
+      }
+    } finally {
+      remove();
+    }
+  }
+
+  private async look(identifier: string): Promise<JobState | 'away'> {
+    try {
+      return await this.looks.add(identifier);
+    } catch (error) {
+      // It may be back in time.
+      if (error instanceof ConnectionLostError && !this.store.db.isClosed)
+        return 'away';
+      throw error;
+    }
+  }
+
+  /** Nothing depends on it. */
+  private say(identifier: string): void {
+    if (this.listen()) this.notices.add(identifier).catch(() => undefined);
+  }
+
+  private add(identifier: string, wake: () => void): () => void {
+    const others = this.waiting.get(identifier);
+    if (others) others.add(wake);
+    else this.waiting.set(identifier, new Set([wake]));
+    this.stopListening ??= this.events.on(
+      'run.finished',
+      ({ jobRunIdentifier }) => this.wake(jobRunIdentifier),
+    );
+    return () => {
+      const all = this.waiting.get(identifier);
+      all?.delete(wake);
+      if (all?.size === 0) this.waiting.delete(identifier);
+      if (this.waiting.size > 0) return;
+      this.stopListening?.();
+      this.stopListening = undefined;
+    };
+  }
+
+  private wake(identifier: string): void {
+    for (const wake of this.waiting.get(identifier) ?? []) wake();
+  }
+}

@@ -1,0 +1,232 @@
+import 'reflect-metadata';
+import { ClsModule } from 'nestjs-cls';
+import {
+  ClsPluginTransactional,
+  TransactionHost,
+} from '@nestjs-cls/transactional';
+import { TransactionalAdapterTypeOrm } from '@nestjs-cls/transactional-adapter-typeorm';
+import { getDataSourceToken } from '@nestjs/typeorm';
+import {
+  addTransactionalDataSource,
+  initializeTransactionalContext,
+  runInTransaction,
+  StorageDriver,
+} from 'typeorm-transactional';
+import { TransactionOverError } from 'nestjs-bildad';
+import type { DataSource, EntityManager } from 'typeorm';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { bootApp, type TestApp } from '../support/app.js';
+import { gate } from '../support/gate.js';
+import { SimpleJob } from '../support/handlers.js';
+
+// A call that is made in a transaction is part of it, whoever opened it: nothing is there before the commit, and nobody
+// is woken; after a rollback nothing ever was.
+
+let bildad: TestApp;
+let clsHost: TransactionHost<TransactionalAdapterTypeOrm>;
+let managerOfCls: (() => EntityManager | undefined) | undefined;
+/** While its tests run. */
+let byTypeorm = false;
+let patched: DataSource | undefined;
+beforeAll(async () => {
+  initializeTransactionalContext({
+    storageDriver: StorageDriver.ASYNC_LOCAL_STORAGE,
+  });
+  bildad = await bootApp({
+    providers: [SimpleJob],
+    imports: [
+      ClsModule.forRoot({
+        global: true,
+        plugins: [
+          new ClsPluginTransactional({
+            adapter: new TransactionalAdapterTypeOrm({
+              dataSourceToken: getDataSourceToken(),
+            }),
+          }),
+        ],
+      }),
+    ],
+    options: {
+      currentManager: () => (byTypeorm ? patched?.manager : managerOfCls?.()),
+    },
+  });
+  clsHost = bildad.app.get(TransactionHost);
+  managerOfCls = () => clsHost.tx;
+});
+afterEach(() => bildad.sql('DELETE FROM bildad.job_queue_entries'));
+afterAll(() => bildad.close());
+
+const queued = () => bildad.jobs.getNumberOfJobsInTheQueue();
+const add = () => bildad.engine.enqueueJob(SimpleJob, { say: 'hello' });
+
+/** Ways to be in a transaction. */
+const WAYS: Record<string, (work: () => Promise<unknown>) => Promise<unknown>> =
+  {
+    'bildad.transaction': (work) => bildad.engine.transaction(work),
+    'bildad.transaction in another': (work) =>
+      bildad.engine.transaction(() => bildad.engine.transaction(work)),
+    'nestjs-cls': (work) => clsHost.withTransaction(work),
+    'typeorm-transactional': async (work) => {
+      patched ??= addTransactionalDataSource(bildad.dataSource);
+      byTypeorm = true;
+      try {
+        return await runInTransaction(work);
+      } finally {
+        byTypeorm = false;
+      }
+    },
+  };
+
+describe.each(Object.keys(WAYS))('%s', (way) => {
+  const within = WAYS[way]!;
+
+  it('commits what was enqueued, and wakes then', async () => {
+    const notified: unknown[] = [];
+    const off = await listening((message) => notified.push(message));
+    await within(async () => {
+      await add();
+      await bildad.engine.enqueueJobs(SimpleJob, [{}, {}]);
+      expect(await queuedOutside()).toBe(0);
+      expect(notified).toEqual([]);
+    });
+    expect(await queued()).toBe(3);
+    await expect.poll(() => notified.length).toBe(1);
+    await off();
+  });
+
+  it('rolled back, there is nothing, and nobody is woken', async () => {
+    const notified: unknown[] = [];
+    const off = await listening((message) => notified.push(message));
+    await expect(
+      within(async () => {
+        await add();
+        throw new Error('no');
+      }),
+    ).rejects.toThrow('no');
+    expect(await queued()).toBe(0);
+    // What comes after would not overtake it.
+    await add();
+    await expect.poll(() => notified.length).toBe(1);
+    expect(await queued()).toBe(1);
+    await off();
+  });
+
+  it('manager: null is outside of it', async () => {
+    await expect(
+      within(async () => {
+        await bildad.engine.enqueueJob(SimpleJob, {}, { manager: null });
+        await bildad.engine.enqueueJobs(SimpleJob, [{}], { manager: null });
+        throw new Error('no');
+      }),
+    ).rejects.toThrow('no');
+    expect(await queued()).toBe(2);
+  });
+
+  it('what would have to run before the commit is refused', async () => {
+    await within(async () => {
+      const refused = { code: 'BILDAD_CONFIG', field: 'manager' };
+      await expect(
+        bildad.engine.enqueueAndRunJob(SimpleJob, {}),
+      ).rejects.toMatchObject(refused);
+      await expect(
+        bildad.engine.enqueueJobAndTriggerEngine(SimpleJob, {}),
+      ).rejects.toMatchObject(refused);
+    });
+    expect(await queued()).toBe(0);
+  });
+});
+
+it('a savepoint that is rolled back takes its jobs along, and no others', async () => {
+  const { engine } = bildad;
+  await engine.transaction(async () => {
+    await add();
+    await expect(
+      engine.transaction(async () => {
+        await add();
+        throw new Error('the inner one');
+      }),
+    ).rejects.toThrow('the inner one');
+    await add();
+  });
+  expect(await queued()).toBe(2);
+});
+
+it('two at once do not mix', async () => {
+  const { engine } = bildad;
+  const second = gate();
+  const first = engine.transaction(async () => {
+    await add();
+    await second.opened;
+    await add();
+  });
+  await expect(
+    engine.transaction(async () => {
+      await add();
+      second.open();
+      throw new Error('the second');
+    }),
+  ).rejects.toThrow('the second');
+  await first;
+  expect(await queued()).toBe(2);
+});
+
+it('who comes after the end is told so, and may go outside', async () => {
+  const { engine } = bildad;
+  const over = gate();
+  let late: Promise<unknown> | undefined;
+  let outside: Promise<unknown> | undefined;
+  await engine.transaction(async () => {
+    late = over.opened.then(add);
+    outside = over.opened.then(() =>
+      engine.enqueueJob(SimpleJob, {}, { manager: null }),
+    );
+    outside.catch(() => undefined);
+    late.catch(() => undefined);
+    await Promise.resolve();
+  });
+  over.open();
+  await expect(late).rejects.toBeInstanceOf(TransactionOverError);
+  await outside;
+  expect(await queued()).toBe(1);
+});
+
+it('a job that is started from within a transaction is not part of it', async () => {
+  const { engine, next } = bildad;
+  const entry = await add();
+  await engine
+    .transaction(async () => {
+      const finished = next('run.finished');
+      await engine.runJob(entry);
+      await finished;
+      throw new Error('rolled back');
+    })
+    .catch(() => undefined);
+  expect(await engine.waitForJob(entry.jobRunIdentifier)).toMatchObject({
+    output: 'hello',
+  });
+});
+
+it('refuses what is no manager', async () => {
+  const { engine } = bildad;
+  await expect(
+    engine.enqueueJob(SimpleJob, {}, { manager: {} as EntityManager }),
+  ).rejects.toMatchObject({ code: 'BILDAD_CONFIG', field: 'manager' });
+  expect(await queued()).toBe(0);
+});
+
+const queuedOutside = async () => {
+  const [row] = await bildad.database.sql<{ n: number }>(
+    'SELECT count(*)::int AS n FROM bildad.job_queue_entries',
+  );
+  return row!.n;
+};
+
+/** What the engine tells other nodes. */
+async function listening(heard: (message: unknown) => void) {
+  const { default: pg } = await import('pg');
+  const client = new pg.Client({ connectionString: bildad.database.url });
+  await client.connect();
+  client.on('notification', heard);
+  await client.query('LISTEN "nestjs_bildad:bildad"');
+  return () => client.end();
+}

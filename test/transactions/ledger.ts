@@ -1,0 +1,128 @@
+import {
+  BildadJob,
+  JobEngineService,
+  type JobExecution,
+  type JobHandler,
+} from 'nestjs-bildad';
+import { Inject } from '@nestjs/common';
+import { InjectDataSource } from '@nestjs/typeorm';
+import type { DataSource, EntityManager } from 'typeorm';
+import { gate, type Gate } from '../support/gate.js';
+import type { TestApp } from '../support/app.js';
+
+/** Where it stands still, with its writes made and not committed. */
+export interface Stand {
+  job: JobExecution;
+  door: Gate<unknown>;
+}
+
+export interface Effect {
+  name: string;
+  /** Waits at a door. */
+  stand?: boolean;
+  fail?: string;
+  /** What it does with its transaction beside writing. */
+  act?: keyof typeof ACTS;
+}
+
+type Self = { engine: JobEngineService; dataSource: DataSource };
+
+export const ACTS = {
+  none: () => undefined,
+  sleepInSql: (_self: Self, manager: EntityManager) =>
+    manager.query('SELECT pg_sleep(60)'),
+  swallow: (_self: Self, manager: EntityManager) =>
+    manager.query('SELECT 1 / 0').catch(() => undefined),
+  commitByHand: (_self: Self, manager: EntityManager) =>
+    manager.query('COMMIT'),
+  enqueue: ({ engine }: Self) =>
+    engine.enqueueJob(EffectJob, { name: 'enqueued' }),
+  enqueueOutside: ({ engine }: Self) =>
+    engine.enqueueJob(EffectJob, { name: 'outside' }, { manager: null }),
+  settings: async (_self: Self, manager: EntityManager) => {
+    const [row] = await manager.query(
+      `SELECT current_setting('transaction_isolation') AS level, current_setting('statement_timeout') AS statement,
+         current_setting('idle_in_transaction_session_timeout') AS idle`,
+    );
+    return row as unknown;
+  },
+};
+
+const arrivals: Stand[] = [];
+const waiting: ((stand: Stand) => void)[] = [];
+
+/** The next that stands. */
+export const standing = async (): Promise<Stand> =>
+  arrivals.shift() ?? new Promise((resolve) => waiting.push(resolve));
+
+abstract class Effects implements JobHandler<Effect> {
+  constructor(
+    @Inject(JobEngineService) readonly engine: JobEngineService,
+    @InjectDataSource() readonly dataSource: DataSource,
+  ) {}
+
+  async runJob(
+    { name, stand, fail, act = 'none' }: Effect,
+    job: JobExecution,
+  ): Promise<unknown> {
+    const { manager } = job;
+    await manager.query('INSERT INTO ledger (name, run_id) VALUES ($1, $2)', [
+      name,
+      job.jobRunId,
+    ]);
+    const done: unknown = await ACTS[act](this, manager);
+    if (fail) throw new Error(fail);
+    if (!stand) return done;
+    const standingHere = { job, door: gate<unknown>() };
+    const taker = waiting.shift();
+    if (taker) taker(standingHere);
+    else arrivals.push(standingHere);
+    return standingHere.door.opened;
+  }
+}
+
+@BildadJob({ code: 'EFFECT', transactional: true, maxRetries: 1 })
+export class EffectJob extends Effects {}
+
+@BildadJob({
+  code: 'SERIAL_EFFECT',
+  transactional: { isolation: 'SERIALIZABLE' },
+  maxRetries: 1,
+})
+export class SerialEffectJob extends Effects {}
+
+/** Completes its run in a transaction of its own. */
+@BildadJob({ code: 'BY_HAND', maxRetries: 1 })
+export class ByHandJob implements JobHandler<Effect> {
+  constructor(@InjectDataSource() readonly dataSource: DataSource) {}
+
+  async runJob({ name, fail, act }: Effect, job: JobExecution) {
+    await this.dataSource
+      .transaction(async (manager) => {
+        await manager.query(
+          'INSERT INTO ledger (name, run_id) VALUES ($1, $2)',
+          [name, job.jobRunId],
+        );
+        await job.complete(manager, { by: 'hand' });
+        if (act === 'swallow') throw new Error('rolled back');
+      })
+      .catch((error: unknown) => {
+        if (act !== 'swallow') throw error;
+      });
+    if (fail) throw new Error(fail);
+    return { by: 'return' };
+  }
+}
+
+export const createLedger = ({ sql }: Pick<TestApp, 'sql'>) =>
+  sql('CREATE TABLE ledger (name text, run_id bigint)');
+
+/** How often each name is in it. */
+export async function effects({
+  sql,
+}: Pick<TestApp, 'sql'>): Promise<Record<string, number>> {
+  const found = await sql<{ name: string; n: number }>(
+    'SELECT name, count(*)::int AS n FROM ledger GROUP BY name ORDER BY name',
+  );
+  return Object.fromEntries(found.map(({ name, n }) => [name, n]));
+}

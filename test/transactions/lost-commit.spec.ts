@@ -1,0 +1,85 @@
+import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
+import { bootApp, type TestApp } from '../support/app.js';
+import { createDatabase, type TestDatabase } from '../support/database.js';
+import { startProxy, type Proxy } from '../support/proxy.js';
+import { createLedger, EffectJob, effects, standing } from './ledger.js';
+
+// The connection is lost around the COMMIT of a handler's transaction: the run says whether it was committed, and
+// nothing is done again that was.
+
+let database: TestDatabase;
+let proxy: Proxy;
+let bildad: TestApp;
+beforeAll(async () => {
+  database = await createDatabase();
+  await createLedger(database);
+});
+afterAll(() => database.drop());
+beforeEach(async () => {
+  proxy = await startProxy(database.url);
+  bildad = await bootApp({
+    providers: [EffectJob],
+    database: { ...database, url: proxy.url },
+    options: { queryTimeout: 1_000 },
+  });
+});
+afterEach(async () => {
+  await proxy.pass();
+  await bildad.app.close();
+  await proxy.close();
+  await database.sql(
+    'DELETE FROM ledger; DELETE FROM bildad.job_queue_entries; DELETE FROM bildad.job_runs',
+  );
+});
+
+const runs = () =>
+  database.sql('SELECT status, result FROM bildad.job_runs ORDER BY id');
+
+it('its answer is lost: it was committed, and is told as that', async () => {
+  const { engine, next } = bildad;
+  const entry = await engine.enqueueJob(EffectJob, { name: 'once' });
+  const finished = next('run.finished');
+  const cut = proxy.cutAfter('COMMIT');
+  await engine.runJob(entry);
+  await cut;
+  expect(await finished).toMatchObject({
+    outcome: 'completed',
+    entry: 'removed',
+  });
+  expect(await effects(database)).toEqual({ once: 1 });
+  expect(await runs()).toEqual([{ status: 'DONE', result: 'SUCCEEDED' }]);
+});
+
+it('the connection dies before: nothing is committed, and the run fails', async () => {
+  const { engine, next } = bildad;
+  const entry = await engine.enqueueJob(EffectJob, {
+    name: 'never',
+    stand: true,
+  });
+  const finished = next('run.finished');
+  await engine.runJob(entry);
+  const { door } = await standing();
+  await proxy.refuse();
+  door.open('done');
+  await proxy.pass();
+  expect(await finished).toMatchObject({
+    outcome: 'failed',
+    entry: 'reopened',
+  });
+  expect(await effects(database)).toEqual({});
+});
+
+it('the wire is dead without a word: it is given up in time', async () => {
+  const { engine, next } = bildad;
+  const entry = await engine.enqueueJob(EffectJob, {
+    name: 'never',
+    stand: true,
+  });
+  const finished = next('run.finished');
+  await engine.runJob(entry);
+  const { door } = await standing();
+  proxy.blackholeOld();
+  door.open('done');
+  expect(await finished).toMatchObject({ outcome: 'failed' });
+  expect(await effects(database)).toEqual({});
+});
