@@ -1,4 +1,5 @@
 import { setMaxListeners } from 'node:events';
+import { envelopeOf } from '../model/envelope.js';
 import { JobHostDiedError } from '../model/errors.js';
 import type { JobEvents } from '../model/events.js';
 import type { ClaimedRun } from '../model/facts.js';
@@ -99,10 +100,12 @@ export class IsolatedJobs {
     const pool = this.pools?.[kind];
     if (!pool) throw new Error('this engine has no hosts for jobs');
     const host = await pool.take(process.signal);
-    const inTime = await this.inTime(process);
-    if (inTime) {
+    const late = envelopeOf(process.run.jobContext)?.startBefore
+      ? await this.late(process)
+      : undefined;
+    if (late) {
       pool.release(host);
-      return inTime;
+      return late;
     }
     this.hosts.set(process, host);
     const ending = host.run(this.workFor(process, begin));
@@ -115,7 +118,7 @@ export class IsolatedJobs {
   }
 
   /** Once it has a host, for which it may have waited. @returns how it ends where it is not to be started */
-  private async inTime(process: JobProcess): Promise<Missed | undefined> {
+  private async late(process: JobProcess): Promise<Missed | undefined> {
     try {
       return (await this.wrapped.missed(process.run))
         ? { kind: 'missed' }

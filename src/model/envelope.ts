@@ -26,8 +26,11 @@ export interface Enveloped {
 
 /** Undefined for what is stored as it was given, which is nearly everything. */
 export function envelopeOf(stored: unknown): Envelope | undefined {
-  return typeof stored === 'object' && stored !== null && ENVELOPE in stored
-    ? (stored as Enveloped)[ENVELOPE]
+  if (typeof stored !== 'object' || stored === null || !(ENVELOPE in stored))
+    return undefined;
+  const envelope: unknown = stored[ENVELOPE];
+  return typeof envelope === 'object' && envelope !== null
+    ? envelope
     : undefined;
 }
 

@@ -386,6 +386,25 @@ describe('templates', () => {
   });
 });
 
+it('a template made by hand takes it as well', async () => {
+  const { engine, jobs } = bildad;
+  const template = await jobs.createJobTemplate({
+    code: 'BY_HAND',
+    encrypt: true,
+  });
+  expect(template.encrypt).toBe(true);
+  const entry = await engine.enqueueJob(template, { password: SECRET });
+  expect(entry.jobContext).toBeInstanceOf(EncryptedValue);
+  await noSecret();
+  expect(await engine.cancelJobs({ job: template })).toEqual({
+    removed: 1,
+    stopped: 0,
+  });
+  await expect(
+    jobs.createJobTemplate({ code: 'WRONG', encrypt: 'yes' as never }),
+  ).rejects.toThrow(/encrypt: expected true or false/);
+});
+
 it('an entity that is saved keeps what is stored', async () => {
   const { engine, dataSource, sql } = bildad;
   const { JobQueueEntry } = await import('nestjs-bildad');

@@ -200,6 +200,33 @@ it('does not come back at once: others wait behind it only for a pass', async ()
     });
 });
 
+it('one that was aboard a lost node is put back once, not at every look', async () => {
+  const { engine, events, sql, jobs } = first;
+  const { id, jobRunIdentifier } = await third.engine.enqueueJob(Third, {
+    first: 'A',
+    last: 'B',
+    age: 3,
+  });
+  await sql(
+    'UPDATE bildad.job_queue_entries SET crashes = 1, scheduled = true WHERE id = $1',
+    [id],
+  );
+  const told: unknown[] = [];
+  const off = events.on('entry.putBack', (event) => told.push(event));
+  // Its node hears by a beat that there are such jobs.
+  await expect
+    .poll(async () => {
+      await engine.runJobEngine();
+      return told.length;
+    })
+    .toBe(1);
+  const entry = await jobs.getJobQueueEntryForIdentifier(jobRunIdentifier);
+  expect(entry).toMatchObject({ status: 'AVAILABLE', retry: 0, crashes: 1 });
+  expect(entry!.runAt.getTime()).toBeGreaterThan(Date.now());
+  off();
+  await engine.cancelJob({ id });
+});
+
 describe('enqueued by code', () => {
   it('a producer without the class enqueues by what the last deploy declared', async () => {
     const newest = await bootApp({
