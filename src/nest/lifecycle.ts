@@ -51,8 +51,11 @@ export class BildadLifecycle
     const found = this.explorer.find(settings.name);
     for (const { handler } of found) this.bildad.handlers.register(handler);
     this.checkDataSource();
-    // The app has seen to the tables.
-    if (insideHost()) return;
+    if (insideHost()) {
+      // The app has seen to the tables; what is committed here others are to hear of.
+      this.bildad.wakeUps.start();
+      return;
+    }
     checkIsolation(this.bildad);
     this.bildad.hostPools.watch();
     nameExportedEntities(store.dataSource);

@@ -39,7 +39,7 @@ import { ProcessRegistry } from '../runner/process-registry.js';
 import { Strays } from '../runner/strays.js';
 import { EnginePool } from '../store/connection/engine-pool.js';
 import { HostPools } from '../store/connection/host-pools.js';
-import { CurrentTransaction, outside } from '../store/ambient.js';
+import { CurrentTransaction } from '../store/ambient.js';
 import { bildadEntities } from '../store/entities/index.js';
 import { tablesOf } from '../store/tables.js';
 
@@ -183,13 +183,7 @@ export function createRuntime(
     runs,
     killer,
   );
-  const waits: Waits = new Waits(store, events, node, () => {
-    // A host of isolated jobs has few connections, and looks by itself.
-    const listens = settings.notify && settings.connections === undefined;
-    if (listens) outside(() => listener.start());
-    return listens;
-  });
-  const listener = new Listener(store, events, node, waits);
+  const waits = new Waits(store, events, node, settings);
   const engine = new Engine(
     cycle,
     slots,
@@ -199,7 +193,7 @@ export function createRuntime(
     processes,
     ticker,
     wakeUps,
-    listener,
+    new Listener(store, events, node, waits),
     waits,
     new Membership(
       store,
@@ -244,6 +238,7 @@ export function createRuntime(
     killer,
     interventions,
     inspection,
+    wakeUps,
     waits,
     engine,
   };
