@@ -41,7 +41,9 @@ export class Listener {
     private readonly node: NodeState,
     private readonly waits: Waits,
     private readonly hearing = new Hearing(store, events),
-  ) {}
+  ) {
+    waits.hearBy(() => this.start());
+  }
 
   /** Idempotent. @param wake looks for work; not given where it is listened for ends alone */
   start(wake?: () => void): void {

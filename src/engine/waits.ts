@@ -4,7 +4,9 @@ import type { Store } from '../life/store.js';
 import { JobNotFoundError, WaitTimeoutError } from '../model/errors.js';
 import type { JobEvents } from '../model/events.js';
 import type { NodeState } from '../model/node.js';
+import type { Settings } from '../model/settings.js';
 import type { JobRun } from '../store/entities/index.js';
+import { outside } from '../store/ambient.js';
 import { ConnectionLostError } from '../store/connection/lost.js';
 import {
   jobStates,
@@ -14,7 +16,8 @@ import {
 } from '../store/end-notices.store.js';
 import { ToldEnds } from './told-ends.js';
 
-const FIRST_POLL_MS = 50;
+/** A job of milliseconds may be over before its node has heard that somebody waits. */
+const FIRST_POLL_MS = 10;
 const LONGEST_POLL_MS = 1_000;
 /** Nodes that came meanwhile, or could not hear, are told again. */
 const SAY_EVERY_MS = 5_000;
@@ -28,6 +31,8 @@ export class Waits {
   private readonly waiting = new Map<string, Set<() => void>>();
   private stopListening: (() => void) | undefined;
   private readonly told: ToldEnds;
+  private readonly listens: boolean;
+  private listen: () => void = () => undefined;
 
   private readonly looks = new Gather<string, JobState>({
     most: TOGETHER,
@@ -48,14 +53,20 @@ export class Waits {
     isSomeonesFault: () => false,
   });
 
-  /** @param listen has what other nodes tell be heard; false where they are not to be told of anything either */
   constructor(
     private readonly store: Store,
     private readonly events: JobEvents,
     private readonly node: NodeState,
-    private readonly listen: () => boolean,
+    { notify, connections }: Pick<Settings, 'notify' | 'connections'>,
   ) {
+    // A host of isolated jobs has few connections, and looks by itself.
+    this.listens = notify && connections === undefined;
     this.told = new ToldEnds(store, events, node);
+  }
+
+  /** @param listen has what other nodes tell be heard; idempotent */
+  hearBy(listen: () => void): void {
+    this.listen = listen;
   }
 
   /** What another node has said, or this one. */
@@ -115,7 +126,9 @@ export class Waits {
 
   /** Nothing depends on it. */
   private say(identifier: string): void {
-    if (this.listen()) this.notices.add(identifier).catch(() => undefined);
+    if (!this.listens) return;
+    outside(this.listen);
+    this.notices.add(identifier).catch(() => undefined);
   }
 
   private add(identifier: string, wake: () => void): () => void {

@@ -52,8 +52,11 @@ export class BildadLifecycle
     for (const { handler } of found) this.bildad.handlers.register(handler);
     this.checkKeys();
     this.checkDataSource();
-    // The app has seen to the tables.
-    if (insideHost()) return;
+    if (insideHost()) {
+      // The app has seen to the tables; what is committed here others are to hear of.
+      this.bildad.wakeUps.start();
+      return;
+    }
     checkIsolation(this.bildad);
     this.bildad.hostPools.watch();
     nameExportedEntities(store.dataSource);

@@ -35,7 +35,7 @@ import type { Settings } from '../model/settings.js';
 import type { ContextContract } from '../policy/context.js';
 import { HandlerRegistry } from '../runner/handler-registry.js';
 import { ProcessRegistry } from '../runner/process-registry.js';
-import { CurrentTransaction, outside } from '../store/ambient.js';
+import { CurrentTransaction } from '../store/ambient.js';
 import { bildadEntities } from '../store/entities/index.js';
 import { createRuns } from './runtime-runs.js';
 import { createStore } from './runtime-store.js';
@@ -173,13 +173,7 @@ export function createRuntime(
     contexts,
     settings.maxContextBytes,
   );
-  const waits: Waits = new Waits(store, events, node, () => {
-    // A host of isolated jobs has few connections, and looks by itself.
-    const listens = settings.notify && settings.connections === undefined;
-    if (listens) outside(() => listener.start());
-    return listens;
-  });
-  const listener = new Listener(store, events, node, waits);
+  const waits = new Waits(store, events, node, settings);
   const engine = new Engine(
     cycle,
     slots,
@@ -189,7 +183,7 @@ export function createRuntime(
     processes,
     ticker,
     wakeUps,
-    listener,
+    new Listener(store, events, node, waits),
     waits,
     new Membership(
       store,
@@ -238,6 +232,7 @@ export function createRuntime(
     many,
     changes,
     inspection,
+    wakeUps,
     waits,
     engine,
   };

@@ -126,7 +126,8 @@ export function livingNodes(
  * killed them: of the runs aboard, those of jobs that were aboard a lost node before; where there are none, all
  * that can have been running, which are the oldest as many as the node ran at once. Runs are numbered in the
  * order they start, so the others were claimed ahead. A run whose row was deferred is not among them: its end
- * may not have been recorded, or it may not have begun. A lease that was to outlast the node's own (`holdLease`) is over.
+ * may not have been recorded, or it may not have begun. A lease that was to outlast the node's own (`holdLease`) is cut to
+ * one of those.
  */
 export function declareLost(
   db: Queryable,
@@ -139,7 +140,7 @@ export function declareLost(
        UPDATE ${nodes} n SET ended_at = clock_timestamp(), end_reason = 'lost'
        FROM unnest($1::text[], $2::bigint[]) AS seen (id, beat)
        WHERE n.id = seen.id AND n.beat = seen.beat AND n.ended_at IS NULL AND n.expires_at <= clock_timestamp()
-       RETURNING n.id, n.concurrency
+       RETURNING n.id, n.concurrency, n.expires_at - n.beat_at AS lease
      ), aboard AS (
        SELECT lost.id AS node_id, r.id AS run_id, e.id AS entry_id,
          CASE WHEN bool_or(e.crashes > 0) OVER (PARTITION BY lost.id) THEN e.crashes > 0
@@ -151,10 +152,10 @@ export function declareLost(
        WHERE aboard.charge AND e.id = aboard.entry_id AND e.current_job_run_id = aboard.run_id
        RETURNING aboard.node_id
      ), shortened AS (
-       UPDATE ${runs} SET expires_at = clock_timestamp()
-       WHERE id IN (SELECT r.id FROM lost JOIN ${runs} r ON r.node_id = lost.id AND r.status = 'RUNNING'
-                    JOIN ${nodes} n ON n.id = lost.id WHERE r.expires_at > n.expires_at
-                    FOR NO KEY UPDATE OF r SKIP LOCKED)
+       UPDATE ${runs} r SET expires_at = clock_timestamp() + lease FROM (
+         SELECT held.id, lost.lease FROM lost JOIN ${runs} held ON held.node_id = lost.id AND held.status = 'RUNNING'
+         WHERE held.expires_at > clock_timestamp() + lost.lease FOR NO KEY UPDATE OF held SKIP LOCKED
+       ) long WHERE r.id = long.id
      ) SELECT id, (SELECT count(*)::int FROM charged WHERE node_id = lost.id) AS charged FROM lost`,
     [seen.map(({ id }) => id), seen.map(({ beat }) => beat)],
   );

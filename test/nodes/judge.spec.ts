@@ -64,6 +64,19 @@ async function judged(): Promise<void> {
   await bildad.sql('UPDATE bildad.job_templates SET active = true');
 }
 
+it('a lease that was to outlast its node does not by much', async () => {
+  await aboardDeadNode(['held']);
+  await bildad.sql(
+    `UPDATE bildad.job_nodes SET beat_at = expires_at - interval '1 s' WHERE id = 'dead';
+     UPDATE bildad.job_runs SET expires_at = now() + interval '1 h'`,
+  );
+  await judged();
+  const [run] = await bildad.sql(
+    `SELECT expires_at <= clock_timestamp() + interval '1 s' AS soon FROM bildad.job_runs`,
+  );
+  expect(run).toEqual({ soon: true });
+});
+
 const queue = () =>
   bildad.sql(
     `SELECT job_run_identifier AS name, crashes, uncounted_runs AS uncounted, status
