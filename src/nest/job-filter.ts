@@ -41,6 +41,10 @@ export interface FailedJobFilter extends CommonFilter {
 }
 
 const COMMON = ['job', 'jobRunIdentifiers', 'olderThan', 'newerThan'] as const;
+/** What is DONE is no entry any more. */
+const QUEUED = Object.values(JobQueueStatus).filter(
+  (status) => status !== JobQueueStatus.DONE,
+);
 const PRIORITIES = [-2_147_483_648, 2_147_483_647] as const;
 
 /** @throws BildadConfigError naming what is wrong */
@@ -50,7 +54,7 @@ export function readJobFilter(filter: JobFilter): EntryFilter {
   return {
     ...common(filter),
     ...(status !== undefined && {
-      status: oneOf(status, 'filter.status', Object.values(JobQueueStatus)),
+      status: oneOf(status, 'filter.status', QUEUED),
     }),
     ...(priority !== undefined && range(priority)),
   };

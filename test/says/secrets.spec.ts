@@ -187,22 +187,27 @@ it('neither errors nor reasons nor the log quote it', async () => {
     reason: 'RangeError: redacted, for the job is encrypted',
     error: { name: 'RangeError', code: 'E_USER' },
   });
-  does = ({ password }) => {
+  does = ({ password }, { signal }) => {
     void Promise.reject(new Error(password));
-    return new Promise((_resolve, reject) => setTimeout(reject, 5_000));
+    return new Promise((_resolve, reject) =>
+      signal.addEventListener('abort', () => reject(signal.reason as Error)),
+    );
   };
   expect((await run()).ended.reason).toMatch(/^Error: redacted/);
   does = ({ password }) => ({ echo: password });
-  const { engine, sql } = bildad;
-  await sql(
-    `UPDATE bildad.job_templates SET job_context_schema = '{"properties": {"password": {"const": "x"}}}' WHERE code = 'SECRET'`,
+  const { engine, jobs } = bildad;
+  const [template] = (await jobs.listJobTemplates()).filter(
+    ({ code }) => code === 'SECRET',
   );
+  await jobs.updateJobTemplate(template!, {
+    jobContextSchema: { properties: { password: { const: 'x' } } },
+  });
   await expect(
-    engine.enqueueJob(SecretJob, { password: SECRET.repeat(5) }),
+    engine.enqueueJob(SecretJob, { password: SECRET }),
   ).rejects.toThrow(/password/);
-  await sql(
-    `UPDATE bildad.job_templates SET job_context_schema = declared -> 'jobContextSchema' WHERE code = 'SECRET'`,
-  );
+  await jobs.updateJobTemplate(template!, {
+    jobContextSchema: template!.jobContextSchema,
+  });
   expect(JSON.stringify([lines, errors])).not.toContain(SECRET);
   expect(inspect([lines, errors], { depth: 9 })).not.toContain(SECRET);
   await noSecret();
