@@ -20,8 +20,11 @@ it('others begin meanwhile, and who started it has its run', async () => {
   });
   expect(bildad.engine.findJobProcess(waiting)).not.toBeNull();
   const began = performance.now();
-  for (let n = 0; n < 3; n++)
-    await bildad.engine.enqueueJob('THREAD', { act: 'greet' });
+  const others = await bildad.engine.enqueueJobs('THREAD', [
+    { act: 'greet' },
+    { act: 'greet' },
+    { act: 'greet' },
+  ]);
   const other = await bildad.engine.enqueueAndRunJob('PROCESS', {
     act: 'greet',
   });
@@ -32,6 +35,8 @@ it('others begin meanwhile, and who started it has its run', async () => {
   expect(
     await bildad.engine.waitForJob(waiting.jobRunIdentifier),
   ).toMatchObject({ result: 'SUCCEEDED' });
+  for (const { jobRunIdentifier } of others)
+    await bildad.engine.waitForJob(jobRunIdentifier);
 });
 
 it('one that is killed while it waits is told by its run', async () => {
