@@ -34,18 +34,16 @@ export async function carryOut(
     let instance = handler.resolve();
     if (instance instanceof Promise) instance = await instance;
     const execution = new Execution(process, events, loggerFor, transactions);
-    const begin = (): unknown => {
-      events.emit('run.started', identityOf(process.run));
-      launched?.();
-      return instance.runJob(context, execution);
-    };
+    events.emit('run.started', identityOf(process.run));
+    launched?.();
     const { transactional } = handler;
-    const returned = transactional
-      ? transactions.around(process, transactional, (manager) => {
-          execution.transaction = manager;
-          return begin();
+    const returned: unknown = transactional
+      ? transactions.around(process, transactional, {
+          handler: instance,
+          context,
+          execution,
         })
-      : begin();
+      : instance.runJob(context, execution);
     // Waits in any case: a job that ended in this very call would begin the next one inside of itself.
     const promised = isThenable(returned);
     const awaited = await (promised ? returned : undefined);

@@ -12,7 +12,7 @@ import type { HandlerRegistry } from '../runner/handler-registry.js';
 import { JobProcess } from '../runner/job-process.js';
 import type { ProcessRegistry } from '../runner/process-registry.js';
 import type { Strays } from '../runner/strays.js';
-import { outside } from '../store/ambient.js';
+import { joinable, outside } from '../store/ambient.js';
 import { ConnectionLostError, isUnknown } from '../store/connection/lost.js';
 import { carryOut, type Launched } from './carry-out.js';
 import { identityOf } from './execution.js';
@@ -85,20 +85,20 @@ export class RunJobs {
     // Before it starts and anybody hears of it: a listener may kill it at once.
     this.follow(process);
     if (launched) process.decided.whenever(() => launched());
-    if (handler.isolation === 'inline')
-      void outside(() =>
-        this.strays.around(process, () =>
-          carryOut(
-            process,
-            handler,
-            this.events,
-            this.loggerFor,
-            this.transactions,
-            launched,
-          ),
-        ),
-      );
-    else void this.isolated.carryOut(process, handler.isolation, launched);
+    if (handler.isolation === 'inline') {
+      const begin = () =>
+        carryOut(
+          process,
+          handler,
+          this.events,
+          this.loggerFor,
+          this.transactions,
+          launched,
+        );
+      void (joinable()
+        ? outside(() => this.strays.around(process, begin))
+        : this.strays.around(process, begin));
+    } else void this.isolated.carryOut(process, handler.isolation, launched);
     return true;
   }
 
@@ -186,7 +186,9 @@ export class RunJobs {
   ): Promise<EntryFate | null> {
     try {
       const { run, written } = process;
-      return await this.door.finish(run, outcome, { written });
+      return await (written
+        ? this.door.finish(run, outcome, { written })
+        : this.door.finish(run, outcome));
     } catch (error) {
       return this.recordLater(process, outcome, error);
     }

@@ -1,6 +1,8 @@
 import type { EntityManager } from 'typeorm';
 import { BildadConfigError, RunNotActiveError } from '../model/errors.js';
 import type { RunFacts } from '../model/facts.js';
+import type { JobExecution } from '../model/job-execution.js';
+import type { JobHandler } from '../model/job-handler.js';
 import type { TransactionalSettings } from '../model/transactional.js';
 import { storableOutput } from '../policy/storable.js';
 import type { JobProcess } from '../runner/job-process.js';
@@ -12,6 +14,12 @@ import type { Store } from './store.js';
 
 /** Beyond a job's timeout, so that the node's own ways to stop it come first. */
 const MARGIN_MS = 5_000;
+
+interface Call {
+  handler: JobHandler;
+  context: unknown;
+  execution: JobExecution & { transaction: EntityManager | undefined };
+}
 
 /** Handlers whose writes are committed together with the end of their run. */
 export class JobTransactions {
@@ -39,7 +47,7 @@ export class JobTransactions {
   async around(
     process: JobProcess,
     { level }: TransactionalSettings,
-    call: (manager: EntityManager) => unknown,
+    { handler, context, execution }: Call,
   ): Promise<unknown> {
     const nodeId = this.nodeId();
     const { jobRunId, timeoutMs } = process.run;
@@ -54,9 +62,10 @@ export class JobTransactions {
     });
     const watched = this.stopInTime(process, transaction);
     try {
-      const output = await within(this.store, transaction.manager, () =>
-        call(transaction.manager),
-      );
+      const output = await within(this.store, transaction.manager, () => {
+        execution.transaction = transaction.manager;
+        return handler.runJob(context, execution);
+      });
       await this.commit(process, transaction, nodeId, output);
       return output;
     } catch (error) {
