@@ -2,7 +2,8 @@ import { envelopeOf, isSecret } from '../model/envelope.js';
 import { InvalidJobContextError } from '../model/errors.js';
 import type { JobEvents } from '../model/events.js';
 import type { ClaimedRun } from '../model/facts.js';
-import type { ExecutionLogger } from '../model/job-execution.js';
+import type { ExecutionLogger, JobExecution } from '../model/job-execution.js';
+import type { JobHandler } from '../model/job-handler.js';
 import type { Outcome } from '../model/outcome.js';
 import { narrowed, type ContextContract } from '../policy/context.js';
 import { redactedError } from '../policy/redacted.js';
@@ -27,16 +28,26 @@ export interface HandlerParts {
 
 export interface CarryOutOptions {
   launched?: Launched | undefined;
-  /** What the handler is called by. */
-  around?: (process: JobProcess, call: () => unknown) => unknown;
+  call?: CallHandler;
 }
+
+/** Calls a handler. No closure: it is for each job. */
+export type CallHandler = (
+  process: JobProcess,
+  handler: JobHandler,
+  context: unknown,
+  execution: JobExecution,
+) => unknown;
+
+const callHandler: CallHandler = (_process, handler, context, execution) =>
+  handler.runJob(context, execution);
 
 /** Checks the context and calls the handler, here. Settles the process, and never rejects. */
 export async function carryOut(
   process: JobProcess,
   handler: RegisteredHandler<ContextContract>,
   { contexts, events, loggerFor, transactions }: HandlerParts,
-  { launched, around }: CarryOutOptions = {},
+  { launched, call = callHandler }: CarryOutOptions = {},
 ): Promise<void> {
   let checked = false;
   let outcome: Outcome;
@@ -54,38 +65,35 @@ export async function carryOut(
     process.throwIfStopping();
     let instance = handler.resolve();
     if (instance instanceof Promise) instance = await instance;
-    const { encrypt } = traits;
-    const seal =
-      encrypt || isSecret(process.run)
-        ? (output: unknown) =>
-            contexts.sealedResult(output, process.jobRunIdentifier)
-        : undefined;
+    const secret = traits.encrypt || isSecret(process.run);
+    const secrets = secret ? contexts : undefined;
     const execution = new Execution(
       process,
       events,
       loggerFor,
       transactions,
-      seal,
+      secrets,
     );
-    const runJob = () => instance.runJob(context, execution);
-    const call = (): unknown => {
-      launched?.();
-      return around ? around(process, runJob) : runJob();
-    };
     events.emit('run.started', identityOf(process.run));
+    launched?.();
     const { transactional } = handler;
-    const returned = transactional
+    const returned: unknown = transactional
       ? transactions.around(process, transactional, async (manager) => {
           execution.transaction = manager;
-          const output = await call();
-          return seal ? seal(output) : output;
+          const output = await call(process, instance, context, execution);
+          return secrets
+            ? secrets.sealedResult(output, process.jobRunIdentifier)
+            : output;
         })
-      : call();
+      : call(process, instance, context, execution);
     // Waits in any case: a job that ended in this very call would begin the next one inside of itself.
     const promised = isThenable(returned);
     const awaited = await (promised ? returned : undefined);
     const result = promised ? awaited : returned;
-    const output = seal && !transactional ? seal(result) : result;
+    const output =
+      secrets && !transactional
+        ? secrets.sealedResult(result, process.jobRunIdentifier)
+        : result;
     outcome = { kind: 'completed', output };
   } catch (error) {
     if (!checked)

@@ -10,6 +10,7 @@ import type {
 } from '../model/job-execution.js';
 import { JobCancelledError, SnoozeError } from '../model/said.js';
 import type { JobProcess } from '../runner/job-process.js';
+import type { StoredContexts } from './stored-contexts.js';
 import type { JobTransactions } from './transactional.js';
 
 /** A run as its handler sees it. What few handlers look at is made when they do: an AbortSignal alone takes longer than a job without work. */
@@ -22,8 +23,8 @@ export class Execution implements JobExecution {
     private readonly events: JobEvents,
     private readonly loggerFor: (run: ClaimedRun) => ExecutionLogger,
     private readonly transactions: JobTransactions,
-    /** What is to be done to a result before it is stored. */
-    private readonly seal: ((output: unknown) => unknown) | undefined,
+    /** Of a job whose result is encrypted. */
+    private readonly secrets: StoredContexts | undefined,
   ) {}
 
   get jobRunIdentifier(): string {
@@ -74,8 +75,10 @@ export class Execution implements JobExecution {
         'a job that is not transactional: what this one returns is its result',
         'a call in one that is',
       );
-    const { seal, transactions } = this;
-    const stored = seal ? seal(output) : output;
+    const { secrets, transactions } = this;
+    const stored = secrets
+      ? secrets.sealedResult(output, this.jobRunIdentifier)
+      : output;
     await transactions.complete(this.process, manager, stored);
   }
 

@@ -3,8 +3,15 @@ import type { ContextContract } from '../policy/context.js';
 import type { RegisteredHandler } from '../runner/handler-registry.js';
 import type { JobProcess } from '../runner/job-process.js';
 import type { Strays } from '../runner/strays.js';
-import { outside } from '../store/ambient.js';
-import { carryOut, type HandlerParts, type Launched } from './carry-out.js';
+import { joinable, outside } from '../store/ambient.js';
+import {
+  carryOut,
+  type CallHandler,
+  type HandlerParts,
+  type Launched,
+} from './carry-out.js';
+import type { JobExecution } from '../model/job-execution.js';
+import type { JobHandler } from '../model/job-handler.js';
 import type { WrappedRuns } from './wrapped-runs.js';
 
 /** Jobs that run in the app's own process. */
@@ -22,11 +29,19 @@ export class InlineJobs {
     launched?: Launched,
   ): void {
     // Whoever set it off, it is no part of his transaction.
-    void outside(() =>
-      envelopeOf(process.run.jobContext)?.startBefore
-        ? this.inTime(process, handler, launched)
-        : this.call(process, handler, launched),
-    );
+    void (joinable()
+      ? outside(() => this.start(process, handler, launched))
+      : this.start(process, handler, launched));
+  }
+
+  private start(
+    process: JobProcess,
+    handler: RegisteredHandler<ContextContract>,
+    launched?: Launched,
+  ): Promise<void> {
+    return envelopeOf(process.run.jobContext)?.startBefore
+      ? this.inTime(process, handler, launched)
+      : this.begin(process, handler, launched);
   }
 
   private async inTime(
@@ -41,18 +56,24 @@ export class InlineJobs {
       // Nobody knows whether it is in time: it is looked at again.
       return process.settle({ kind: 'interrupted' });
     }
-    return this.call(process, handler, launched);
+    return this.begin(process, handler, launched);
   }
 
-  private call(
+  private begin(
     process: JobProcess,
     handler: RegisteredHandler<ContextContract>,
     launched?: Launched,
   ): Promise<void> {
-    const { parts, around } = this;
-    return carryOut(process, handler, parts, { launched, around });
+    const { parts, call } = this;
+    return carryOut(process, handler, parts, { launched, call });
   }
 
-  private readonly around = <T>(process: JobProcess, call: () => T): T =>
-    this.strays.around(process, call);
+  private readonly call: CallHandler = (process, handler, context, execution) =>
+    this.strays.around(process, runJob, handler, context, execution);
 }
+
+const runJob = (
+  handler: JobHandler,
+  context: unknown,
+  execution: JobExecution,
+) => handler.runJob(context, execution);

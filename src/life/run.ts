@@ -198,7 +198,9 @@ export class RunJobs {
   ): Promise<EntryFate | null> {
     try {
       const { run, written } = process;
-      return await this.door.finish(run, outcome, { written });
+      return await (written
+        ? this.door.finish(run, outcome, { written })
+        : this.door.finish(run, outcome));
     } catch (error) {
       return this.recordLater(process, outcome, error);
     }

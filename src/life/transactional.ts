@@ -54,9 +54,8 @@ export class JobTransactions {
     });
     const watched = this.stopInTime(process, transaction);
     try {
-      const output = await within(this.store, transaction.manager, () =>
-        call(transaction.manager),
-      );
+      const { manager } = transaction;
+      const output = await within(this.store, manager, () => call(manager));
       await this.commit(process, transaction, nodeId, output);
       return output;
     } catch (error) {

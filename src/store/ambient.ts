@@ -36,6 +36,9 @@ export async function within<T>(
   }
 }
 
+/** Whether there may be transactions that calls join. */
+export const joinable = () => inUse;
+
 /** For what the engine does by itself, whoever happened to set it off: no job of others belongs to that transaction. */
 export const outside = <T>(work: () => T): T =>
   inUse ? atStart(work) : work();

@@ -1,0 +1,54 @@
+import { BildadJob, type BildadModuleOptions } from 'nestjs-bildad';
+import { expect, it } from 'vitest';
+import { bootApp } from '../support/app.js';
+
+// What is wrong is said at boot, with its name.
+
+it.each([
+  ['yes', 'transactional'],
+  [{ isolation: 'CHAOS' }, 'transactional.isolation'],
+  [{ level: 'SERIALIZABLE' }, 'transactional.level'],
+])('transactional: %j', async (transactional, field) => {
+  @BildadJob({ code: 'WRONG', transactional: transactional as never })
+  class WrongJob {
+    runJob(): void {}
+  }
+  await expect(bootApp({ providers: [WrongJob] })).rejects.toMatchObject({
+    code: 'BILDAD_CONFIG',
+    field: `@BildadJob of WrongJob: ${field}`,
+  });
+});
+
+it('currentManager', async () => {
+  const options = {
+    currentManager: 'manager',
+  } as unknown as BildadModuleOptions;
+  await expect(bootApp({ options })).rejects.toMatchObject({
+    code: 'BILDAD_CONFIG',
+    field: 'currentManager',
+  });
+});
+
+it('a handler without a transaction has no job.manager', async () => {
+  @BildadJob({ code: 'WITHOUT', maxRetries: 0 })
+  class WithoutJob {
+    runJob(_context: object, job: { manager: unknown }): unknown {
+      return job.manager;
+    }
+  }
+  const bildad = await bootApp({ providers: [WithoutJob] });
+  const run = await bildad.engine.enqueueAndRunJob(WithoutJob, {});
+  const ended = await bildad.engine.waitForJob(run.jobRunIdentifier);
+  expect(ended.reason).toMatch(
+    /^job\.manager: expected @BildadJob\(\{ code: 'WITHOUT', transactional: true \}\)/,
+  );
+  await bildad.close();
+});
+
+it('transaction takes a function', async () => {
+  const bildad = await bootApp();
+  await expect(
+    bildad.engine.transaction('work' as never),
+  ).rejects.toMatchObject({ code: 'BILDAD_CONFIG', field: 'work' });
+  await bildad.close();
+});
