@@ -1,8 +1,10 @@
 import { JobNotAvailableError } from '../model/errors.js';
 import { encodeContext } from '../policy/context.js';
 import { changeEntry, type EntryChanges } from '../store/change.store.js';
+import type { CurrentTransaction } from '../store/ambient.js';
 import type { JobQueueEntry } from '../store/entities/index.js';
 import { findEntry } from '../store/run.store.js';
+import type { Queryable } from '../store/tables.js';
 import { findTemplate } from '../store/template.store.js';
 import { wrappingNow } from './carried.js';
 import type { Due } from './due.js';
@@ -18,6 +20,7 @@ export class ChangeJobs {
     private readonly due: Due,
     private readonly contexts: StoredContexts,
     private readonly maxContextBytes: number,
+    private readonly current: CurrentTransaction,
   ) {}
 
   /**
@@ -29,33 +32,38 @@ export class ChangeJobs {
     changes: EntryChanges,
     context?: unknown,
   ): Promise<JobQueueEntry> {
-    const { db, tables } = this.store;
+    const { tables } = this.store;
+    const { manager } = this.current;
+    const db = manager ?? this.store.db;
     const encoded =
       context === undefined
         ? changes
         : {
             ...changes,
             jobContext: await this.encoded(
-              await this.available(entryId),
+              await this.available(entryId, db),
               context,
+              db,
             ),
           };
     const changed =
       (await changeEntry(db, tables, entryId, encoded)) ??
-      (await this.refuse(entryId));
-    if (!changed.scheduled) this.due.now();
+      (await this.refuse(entryId, db));
+    if (!changed.scheduled)
+      if (manager) this.due.after(manager);
+      else this.due.now();
     return changed;
   }
 
   private async encoded(
     { jobTemplateId, jobRunIdentifier, startBefore }: JobQueueEntry,
     context: unknown,
+    db: Queryable,
   ): Promise<string> {
-    const { db, tables } = this.store;
+    const { tables } = this.store;
     const template = await findTemplate(db, tables, { id: jobTemplateId });
-    const open = await this.templates.resolve({
-      code: template?.code ?? `template ${jobTemplateId}`,
-    });
+    const code = template?.code ?? `template ${jobTemplateId}`;
+    const open = await this.templates.resolve({ code }, db);
     const { json } = await encodeContext(
       open.contract,
       context,
@@ -67,19 +75,22 @@ export class ChangeJobs {
       : json;
   }
 
-  private async available(entryId: string): Promise<JobQueueEntry> {
-    const { db, tables } = this.store;
+  private async available(
+    entryId: string,
+    db: Queryable,
+  ): Promise<JobQueueEntry> {
+    const { tables } = this.store;
     const entry = await findEntry(db, tables, { id: entryId });
-    return entry?.status === 'AVAILABLE' ? entry : this.refuse(entryId);
+    return entry?.status === 'AVAILABLE' ? entry : this.refuse(entryId, db);
   }
 
-  private async refuse(entryId: string): Promise<never> {
-    const { db, tables } = this.store;
+  private async refuse(entryId: string, db: Queryable): Promise<never> {
+    const { tables } = this.store;
     const entry = await findEntry(db, tables, { id: entryId });
     throw new JobNotAvailableError(
       entry?.jobRunIdentifier ?? `entry ${entryId}`,
       entry
-        ? `it is ${entry.status}, or was just now: nothing was changed`
+        ? `it is ${entry.status === 'AVAILABLE' ? 'kept until the job that holds its key is over' : entry.status}, or was just now: nothing was changed`
         : 'it is not in the queue',
     );
   }

@@ -33,7 +33,7 @@ export class JobTransactions {
    * Calls the handler in a transaction, which is committed with the run's end if it returns and nobody has ended the run
    * or told it to stop; else rolled back. `process.written` says what is known of the end.
    * @returns what the handler returned, committed
-   * @throws what the handler throws, RunNotActiveError, what the database says: all of it is rolled back then, if the
+   * @throws what the handler throws, RunNotActiveError, BildadConfigError where the handler has ended it itself, what the database says: all of it is rolled back then, if the
    *   process does not say that nobody knows
    */
   async around(
@@ -102,6 +102,13 @@ export class JobTransactions {
       endWithin(manager, tables, end, { marked: true, idleMs }),
     );
     if (!fate) {
+      // A failure like any other: were it told as a run that was taken away, it would be tried again for ever.
+      if (!(await transaction.lasts(idleMs)))
+        throw new BildadConfigError(
+          'job.manager',
+          'a transaction that is left open: it ends when the handler has returned',
+          'one that the handler has ended',
+        );
       process.written = { output, fate };
       throw new RunNotActiveError(process.jobRunId);
     }

@@ -7,7 +7,7 @@ import type { EnqueueOptions } from '../life/enqueue-options.js';
 import type { Duration } from '../model/duration.js';
 import { JobTemplateNotFoundError } from '../model/errors.js';
 import type { JobQueueEntry, JobRun } from '../store/entities/index.js';
-import { storedContext } from '../store/run.store.js';
+import { markRetried, storedContext } from '../store/run.store.js';
 import { findTemplate } from '../store/template.store.js';
 import { BothEnds } from './both-ends.js';
 import { idOf } from './ids.js';
@@ -65,16 +65,19 @@ export abstract class ChangedJobs extends BothEnds {
     if (!template)
       throw new JobTemplateNotFoundError(`template ${run.jobTemplateId}`);
     const retryOfJobRunId = idOf(run, 'run');
-    const job = { code: template.code };
-    if (context !== undefined)
-      return this.bildad.enqueue.one(job, context, options, {
-        retryOfJobRunId,
-      });
-    const again = await storedContext(db, tables, retryOfJobRunId);
-    return this.bildad.enqueue.one(job, run.jobContext, options, {
-      retryOfJobRunId,
-      ...(again && { again }),
-    });
+    const again =
+      context === undefined
+        ? await storedContext(db, tables, retryOfJobRunId)
+        : undefined;
+    const entry = await this.bildad.enqueue.one(
+      { code: template.code },
+      context ?? run.jobContext,
+      options,
+      { retryOfJobRunId, ...(again && { again }) },
+    );
+    const manager = this.bildad.current.of(options.manager);
+    await markRetried(manager ?? db, tables, retryOfJobRunId);
+    return entry;
   }
 
   /**

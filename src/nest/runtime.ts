@@ -172,6 +172,7 @@ export function createRuntime(
     wakeUps,
     contexts,
     settings.maxContextBytes,
+    current,
   );
   const waits = new Waits(store, events, node, settings);
   const engine = new Engine(

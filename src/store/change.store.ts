@@ -1,5 +1,6 @@
 import { asEntry, entryColumns } from './columns.js';
 import type { JobQueueEntry } from './entities/index.js';
+import { KEPT_BACK } from './migrations/008-identity/keys.js';
 import { rows, type Queryable, type Tables } from './tables.js';
 
 /** When an entry is to be due: ISO text, or milliseconds from now. */
@@ -29,7 +30,7 @@ const COLUMNS: readonly [
   ['jobContext', 'job_context', 'jsonb'],
 ];
 
-/** Changes an AVAILABLE entry. @returns null when it is not AVAILABLE, or gone: then nothing was changed */
+/** Changes an AVAILABLE entry. @returns null when it is not AVAILABLE, or gone, or is to be due although it is kept for its key: then nothing was changed */
 export async function changeEntry(
   db: Queryable,
   { entries }: Tables,
@@ -52,14 +53,14 @@ export async function changeEntry(
     `WITH changed AS (
        UPDATE ${entries} e SET ${[...sets, 'updated_at = clock.now'].join(', ')}
        FROM (SELECT clock_timestamp() AS now) clock
-       WHERE e.id = $1 AND e.status = 'AVAILABLE' RETURNING e.*
+       WHERE e.id = $1 AND e.status = 'AVAILABLE'${due ? ` AND ${notKept}` : ''} RETURNING e.*
      ) SELECT ${entryColumns('changed')} FROM changed`,
     values,
   );
   return row ? asEntry(row) : null;
 }
 
-/** Makes those of these entries due that are AVAILABLE. @returns how many */
+/** Makes those of these entries due that are AVAILABLE, and not kept for their key. @returns how many */
 export async function rescheduleEntries(
   db: Queryable,
   { entries }: Tables,
@@ -71,7 +72,7 @@ export async function rescheduleEntries(
     `WITH changed AS (
        UPDATE ${entries} e SET ${dueAt('$2', '$3')}, updated_at = clock.now
        FROM (SELECT clock_timestamp() AS now) clock
-       WHERE e.id = ANY ($1::bigint[]) AND e.status = 'AVAILABLE' RETURNING e.id
+       WHERE e.id = ANY ($1::bigint[]) AND e.status = 'AVAILABLE' AND ${notKept} RETURNING e.id
      ) SELECT count(*)::int AS changed FROM changed`,
     [entryIds, ...dueValues(due)],
   );
@@ -80,6 +81,9 @@ export async function rescheduleEntries(
 
 const dueValues = (due: DueTime) =>
   'runAt' in due ? [due.runAt, null] : [null, due.delayMs];
+
+/** What is kept until the job that holds its key is over is due then, and not before. */
+const notKept = `e.run_at <> '${KEPT_BACK}'`;
 
 /** A job that was aboard a lost node stays out of the ready index. */
 function dueAt(runAt: string, delayMs: string): string {

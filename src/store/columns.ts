@@ -51,6 +51,7 @@ export const runColumns = select({
   output: 'output',
   jobContext: 'job_context',
   killRequested: 'kill_requested',
+  retriedAt: 'retried_at',
   availableAt: 'available_at',
   startedAt: 'started_at',
   timeoutAt: 'timeout_at',

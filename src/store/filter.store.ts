@@ -50,7 +50,7 @@ export async function matchingEntries(
 
 /**
  * The last runs of jobs that failed and are over, in their order, behind `afterId` and up to `lastId`; not those that
- * are being done again just now. Reads the history.
+ * were done again. Reads the history.
  */
 export async function failedRuns(
   db: Queryable,
@@ -64,11 +64,10 @@ export async function failedRuns(
     db,
     `SELECT ${runColumns('r')} FROM ${runs} r
      WHERE r.id > $1 AND r.id <= $8 AND ${common('r', templates, 'r.ended_at')}
-       AND ($7::text IS NULL OR r.reason = $7) AND r.status = 'DONE' AND r.result = 'FAILED'
+       AND ($7::text IS NULL OR r.reason = $7) AND r.status = 'DONE' AND r.result = 'FAILED' AND r.retried_at IS NULL
        AND NOT EXISTS (SELECT FROM ${runs} later
                        WHERE later.job_run_identifier = r.job_run_identifier AND later.retry > r.retry)
        AND NOT EXISTS (SELECT FROM ${entries} e WHERE e.job_run_identifier = r.job_run_identifier)
-       AND NOT EXISTS (SELECT FROM ${entries} e WHERE e.retry_of_job_run_id = r.id)
      ORDER BY r.id LIMIT $2`,
     [afterId, limit, ...commonValues(filter), filter.reason ?? null, lastId],
   );

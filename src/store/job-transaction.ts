@@ -1,6 +1,7 @@
 import type { DataSource, EntityManager, QueryRunner } from 'typeorm';
 import type { JobIsolationLevel } from '../model/transactional.js';
 import { cancelStatement, cut, type PgClient } from './connection/driver.js';
+import { rows } from './tables.js';
 
 const CANCEL_MS = 1_000;
 /** PostgreSQL's timeouts are 32 bit integers. */
@@ -91,6 +92,17 @@ export class JobTransaction {
     await this.end(withinMs, () => this.runner.rollbackTransaction()).catch(
       () => undefined,
     );
+  }
+
+  /** Whether it is still the one that the handler was given, and not one that came after. */
+  async lasts(withinMs: number): Promise<boolean> {
+    const [row] = await this.inTime(withinMs, () =>
+      rows<{ marked: boolean }>(
+        this.runner,
+        `SELECT coalesce(current_setting('${MARK}', true), '') <> '' AS marked`,
+      ),
+    );
+    return row!.marked;
   }
 
   /** Whatever it is doing. Safe when it has ended. */

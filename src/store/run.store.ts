@@ -233,3 +233,18 @@ export async function queuePosition(
   );
   return row?.position ?? null;
 }
+
+/** Its job was done again, as a job of its own. */
+export async function markRetried(
+  db: Queryable,
+  { runs }: Tables,
+  runId: string,
+): Promise<void> {
+  await rows(
+    db,
+    `WITH marked AS (
+       UPDATE ${runs} SET retried_at = clock_timestamp() WHERE id = $1 RETURNING id
+     ) SELECT id FROM marked`,
+    [runId],
+  );
+}

@@ -251,6 +251,13 @@ describe('what is done with a job whose key is taken', () => {
     const running = await start();
     const kept = await add('second', latest);
     expect(kept).toMatchObject({ deduplicated: false, scheduled: true });
+    const { engine } = bildad;
+    await expect(engine.rescheduleJob(kept, 0)).rejects.toThrow(
+      'kept until the job that holds its key is over',
+    );
+    expect(await engine.rescheduleJobs({ olderThan: 0 }, 0)).toEqual({
+      rescheduled: 0,
+    });
     expect(await add('third', latest)).toMatchObject({
       id: kept.id,
       jobContext: { name: 'third' },

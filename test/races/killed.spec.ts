@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { lockRows, waitingForLock } from '../support/lock.js';
@@ -60,7 +61,10 @@ it('killed while it enqueues one by one: what was acknowledged is in the queue',
   });
   enqueuer.process.send('one');
   await enough;
+  // What it said last is heard by then.
+  const heard = once(enqueuer.process, 'disconnect');
   await enqueuer.kill();
+  await heard;
   const queued = new Set(
     (
       await bildad.sql<{ name: string }>(

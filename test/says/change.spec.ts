@@ -193,7 +193,7 @@ describe('retryJob', () => {
       output: 3,
     });
     expect(await jobs.listJobRunsForIdentifier(run.jobRunIdentifier)).toEqual([
-      failed,
+      { ...failed, retriedAt: expect.any(Date) as Date },
     ]);
     await expect(
       engine.retryJob(failed, { context: { count: 'x' } }),
@@ -280,11 +280,19 @@ describe('many', () => {
       ({ jobContext }) => (jobContext as CountedContext).count,
     );
     expect(new Set(counts)).toEqual(new Set([-1, -2]));
+    // Those that failed again are done again, and not what they did again as well.
+    await sql(
+      `UPDATE bildad.job_queue_entries SET job_context = '{"count": 1}' WHERE job_context ->> 'count' = '-2'`,
+    );
+    await engine.runJobEngine();
+    for (const { jobRunIdentifier } of again)
+      await engine.waitForJob(jobRunIdentifier);
+    expect(await all()).toEqual({ retried: 1, refused: 0 });
     await engine.cancelJobs({ job: CountedJob });
     await sql(
-      `UPDATE bildad.job_runs SET job_context = '{}' WHERE job_context ->> 'count' = '-2'`,
+      `UPDATE bildad.job_runs SET job_context = '{}', retried_at = NULL WHERE job_context ->> 'count' = '-2'`,
     );
-    expect(await all()).toEqual({ retried: 1, refused: 1 });
+    expect(await all()).toEqual({ retried: 0, refused: 1 });
   });
 
   it.each<[string, unknown, string]>([

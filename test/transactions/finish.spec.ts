@@ -114,11 +114,13 @@ it('fails where a failed statement was swallowed: nothing of it can be committed
   expect(await effects(bildad)).toEqual({});
 });
 
-it('an end that is not in the transaction it was given does not land', async () => {
+it('a handler that has ended its transaction itself has failed, and is told why', async () => {
   const { over, run } = await once({ name: 'early', act: 'commitByHand' });
-  expect(await over).toBe('lost:failed');
-  expect(await runOf(run.id)).toMatchObject({ status: 'RUNNING' });
-  await bildad.engine.failJob(run, new Error('as the test is over'));
+  expect(await over).toBe('reopened');
+  expect(await runOf(run.id)).toMatchObject({
+    result: 'FAILED',
+    code: 'BILDAD_CONFIG',
+  });
 });
 
 it.each([

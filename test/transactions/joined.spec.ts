@@ -111,6 +111,28 @@ describe.each(Object.keys(WAYS))('%s', (way) => {
     await off();
   });
 
+  it('a change of a waiting job is part of it, of its own as well', async () => {
+    const { engine } = bildad;
+    const before = await add();
+    await expect(
+      within(async () => {
+        const own = await add();
+        for (const entry of [before, own])
+          expect(
+            await engine.updateJob(entry, {
+              priority: 1,
+              context: { say: 'x' },
+            }),
+          ).toMatchObject({ priority: 1 });
+        await engine.rescheduleJob(own, '1h');
+        throw new Error('no');
+      }),
+    ).rejects.toThrow('no');
+    expect(await bildad.jobs.listAllJobsInTheQueue()).toMatchObject([
+      { id: before.id, priority: before.priority },
+    ]);
+  });
+
   it('manager: null is outside of it', async () => {
     await expect(
       within(async () => {

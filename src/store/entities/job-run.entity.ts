@@ -62,6 +62,10 @@ export class JobRun {
   killRequested!: 'killed' | 'cancelled' | null;
 
   /** When its entry became due: `startedAt - availableAt` is the time it waited. */
+  /** When its job was done again last (`retryJob`, `retryJobs`), as a job of its own. */
+  @Column({ name: 'retried_at', type: 'timestamptz', nullable: true })
+  retriedAt!: Date | null;
+
   @Column({ name: 'available_at', type: 'timestamptz' })
   availableAt!: Date;
 

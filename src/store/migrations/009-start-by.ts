@@ -9,10 +9,11 @@ export const startBy: MigrationStep = {
   name: 'StartBy',
   timestamp: 1_765_300_000_000,
   minReader: 5,
-  statements: ({ entries, templates }) => [
+  statements: ({ entries, runs, templates }) => [
     `ALTER TABLE ${entries} ADD COLUMN IF NOT EXISTS start_before timestamptz`,
     `CREATE INDEX IF NOT EXISTS job_queue_entries_start_before ON ${entries} (start_before)
        WHERE start_before IS NOT NULL`,
+    `ALTER TABLE ${runs} ADD COLUMN IF NOT EXISTS retried_at timestamptz`,
     `ALTER TABLE ${templates} ADD COLUMN IF NOT EXISTS encrypt boolean NOT NULL DEFAULT false,
        ADD COLUMN IF NOT EXISTS context_version integer NOT NULL DEFAULT 0`,
   ],
