@@ -60,6 +60,8 @@ export class BulkInsert<Told extends EntryReference> {
     /** What the caller is to be told of an entry: of many that are read bit by bit, not their contexts. */
     private readonly asTold: (entry: JobQueueEntry) => Told,
     private readonly carried: Carried | null,
+    /** Throws once the transaction they are part of is over. */
+    private readonly check: () => void,
   ) {}
 
   /** @param refuse throws why an entry was left out */
@@ -78,6 +80,7 @@ export class BulkInsert<Told extends EntryReference> {
         return carried?.wrap(draft) ?? draft;
       });
       this.first ??= drafts[0];
+      this.check();
       const entries = await insertEntries(db, this.tables, drafts);
       const made: JobQueueEntry[] = [];
       for (const [index, entry] of entries.entries())

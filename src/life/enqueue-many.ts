@@ -1,6 +1,7 @@
 import type { CurrentTransaction } from '../store/ambient.js';
 import type { JobQueueEntry } from '../store/entities/index.js';
 import type { Queryable } from '../store/tables.js';
+import { inTurn, outOfTurn } from '../store/turn.js';
 import {
   BulkInsert,
   checkedBatches,
@@ -38,6 +39,7 @@ export class EnqueueMany {
   ): Promise<Told[]> {
     checkSource(contexts);
     const manager = this.current.of(options?.manager);
+    const check = manager ? this.current.guard(manager) : () => {};
     const open = await this.templates.resolve(job, manager);
     const defaults = entryFields(open.template, options);
     if (Array.isArray(contexts) && contexts.length === 0) return [];
@@ -52,13 +54,19 @@ export class EnqueueMany {
       batches,
       asTold,
       carriedBy(this.contexts, open, options),
+      check,
     );
     const insert = (db: Queryable) =>
       inserts.into(db, (db, draft) => this.leftOut.refuse(db, job.code, draft));
     try {
       // In a caller's transaction this is a savepoint.
-      await (manager?.transaction(insert) ??
-        this.doubtful.committed(insert, () => inserts.first!));
+      await (manager
+        ? // A source that is read meanwhile may enqueue in the same transaction.
+          (Array.isArray(contexts) ? inTurn : outOfTurn)(manager, async () => {
+            check();
+            await manager.transaction(insert);
+          })
+        : this.doubtful.committed(insert, () => inserts.first!));
     } finally {
       await batches.close();
     }

@@ -1,41 +1,28 @@
 import type { EntityManager } from 'typeorm';
 import type { JobEvents } from '../model/events.js';
-import { encodeContext } from '../policy/context.js';
 import type { CurrentTransaction } from '../store/ambient.js';
 import { isUnknown } from '../store/connection/lost.js';
 import { isConflict, isDataError } from '../store/database-error.js';
 import { insertEntries, type NewEntry } from '../store/enqueue.store.js';
 import type { JobQueueEntry } from '../store/entities/index.js';
 import type { Queryable } from '../store/tables.js';
-import { asOfNow, type StoredRunContext } from './again.js';
-import { carriedBy, type Carried } from './carried.js';
+import { inTurn } from '../store/turn.js';
+import type { Carried } from './carried.js';
 import { EnqueueMany } from './enqueue-many.js';
 import { EnqueueNews } from './enqueue-news.js';
-import { entryFields, type EnqueueOptions } from './enqueue-options.js';
+import type { EnqueueOptions } from './enqueue-options.js';
+import { Drafts, type Drafted, type EnqueueCall } from './drafts.js';
 import { DoubtfulInserts } from './doubtful-inserts.js';
 import { KeyedInserts } from './enqueue-keyed.js';
 import { Gather } from './gather.js';
 import type { Due } from './due.js';
-import {
-  identityOf,
-  refuseCarried,
-  type Identity,
-} from './identity-options.js';
+import type { Identity } from './identity-options.js';
 import { LeftOut } from './left-out.js';
 import type { Store } from './store.js';
 import type { StoredContexts } from './stored-contexts.js';
 import type { JobReference, Templates } from './templates.js';
 
 const ROWS_PER_SHARED_INSERT = 500;
-
-/** What the engine knows of a call beside its options. */
-export interface EnqueueCall {
-  retryOfJobRunId?: string;
-  /** What was stored of the run that is done again, where its context is to be the same. */
-  again?: StoredRunContext;
-  /** Whether this node is to start the entry when it can. Not where the caller is about to. */
-  wakeHere?: boolean;
-}
 
 /** The one door in: what comes through it is AVAILABLE, and its context is valid. */
 export class Enqueue {
@@ -50,20 +37,22 @@ export class Enqueue {
   private readonly doubtful: DoubtfulInserts;
   private readonly keyed: KeyedInserts;
   private readonly leftOut: LeftOut;
+  private readonly drafts: Drafts;
   private readonly news: EnqueueNews;
   readonly many: EnqueueMany;
 
   constructor(
     private readonly store: Store,
-    private readonly templates: Templates,
+    templates: Templates,
     events: JobEvents,
     due: Due,
-    private readonly contexts: StoredContexts,
-    private readonly maxContextBytes: number,
+    contexts: StoredContexts,
+    maxContextBytes: number,
     private readonly current: CurrentTransaction,
   ) {
     this.doubtful = new DoubtfulInserts(store);
     this.leftOut = new LeftOut(templates);
+    this.drafts = new Drafts(templates, contexts, maxContextBytes);
     this.keyed = new KeyedInserts(store, this.doubtful);
     this.news = new EnqueueNews(events, due);
     this.many = new EnqueueMany(
@@ -82,46 +71,58 @@ export class Enqueue {
     job: JobReference,
     context: unknown,
     options: EnqueueOptions = {},
-    { retryOfJobRunId, wakeHere = true, again }: EnqueueCall = {},
+    call: EnqueueCall = {},
   ): Promise<JobQueueEntry> {
     const manager = this.current.of(options?.manager);
-    const open = await this.templates.resolve(job, manager);
-    const fields = entryFields(open.template, options);
-    const identity = identityOf(options);
-    const given = again
-      ? await asOfNow(again, open, this.contexts)
-      : { context, contract: open.contract, version: open.traits.version };
-    const { json, value } = await encodeContext(
-      given.contract,
-      given.context,
-      this.maxContextBytes,
-    );
-    const plain = {
-      ...fields,
-      jobContext: json,
-      context: value,
-      retryOfJobRunId: retryOfJobRunId ?? null,
-    };
-    const carried = carriedBy(this.contexts, open, options, given.version);
-    const draft = carried?.wrap(plain) ?? plain;
-    if (identity) {
-      if (carried) refuseCarried(carried, identity);
-      return this.underKey(job.code, draft, identity, manager, wakeHere);
-    }
-    if (carried?.startBy)
-      return this.startingBy(carried, job.code, draft, manager, wakeHere);
-    if (manager) {
-      // A caller's own transaction is never mixed with others.
-      const entry = await this.own(manager, job.code, draft);
-      this.news.wake(!entry.scheduled, manager);
-      return entry;
-    }
+    if (manager) return this.joining(manager, job, context, options, call);
+    const drafted = await this.drafts.make(job, context, options, call);
+    const { draft, identity, carried } = drafted;
+    if (identity || carried?.startBy)
+      return this.special(job.code, drafted, undefined, call);
     const { entry: inserted, told } = await this.insert(draft);
     const entry = inserted ?? (await this.again(job.code, draft));
     this.news.tell(job.code, [entry]);
     const others = !inserted || !told;
-    this.news.wake(!entry.scheduled, manager, { here: wakeHere, others });
+    const { wakeHere: here = true } = call;
+    this.news.wake(!entry.scheduled, undefined, { here, others });
     return entry;
+  }
+
+  /** A caller's own transaction is never mixed with others; what comes after its end is no part of it, and refused. */
+  private async joining(
+    manager: EntityManager,
+    job: JobReference,
+    context: unknown,
+    options: EnqueueOptions,
+    call: EnqueueCall,
+  ): Promise<JobQueueEntry> {
+    const check = this.current.guard(manager);
+    let drafted: Drafted;
+    try {
+      drafted = await this.drafts.make(job, context, options, call, manager);
+    } catch (error) {
+      check();
+      throw error;
+    }
+    return inTurn(manager, async () => {
+      check();
+      if (drafted.identity || drafted.carried?.startBy)
+        return this.special(job.code, drafted, manager, call);
+      const entry = await this.own(manager, job.code, drafted.draft);
+      this.news.wake(!entry.scheduled, manager);
+      return entry;
+    });
+  }
+
+  private special(
+    code: string,
+    { draft, identity, carried }: Drafted,
+    manager: EntityManager | undefined,
+    { wakeHere = true }: EnqueueCall,
+  ): Promise<JobQueueEntry> {
+    return identity
+      ? this.underKey(code, draft, identity, manager, wakeHere)
+      : this.startingBy(carried!, code, draft, manager, wakeHere);
   }
 
   /** Two statements, in a transaction of their own where there is none. */

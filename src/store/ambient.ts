@@ -1,6 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import type { DataSource, EntityManager } from 'typeorm';
 import { BildadConfigError } from '../model/errors.js';
+import { TransactionEnds } from './transaction-ends.js';
 import { TransactionOverError } from '../model/transaction-over-error.js';
 import type { CurrentManager } from '../model/settings.js';
 
@@ -46,12 +47,14 @@ export const outside = <T>(work: () => T): T =>
 /** The transaction that a call joins which names none. */
 export class CurrentTransaction {
   private readonly dataSource: DataSource;
+  private readonly ends: TransactionEnds;
 
   constructor(
     { dataSource }: { dataSource: DataSource },
     private readonly hosts: CurrentManager | undefined,
   ) {
     this.dataSource = dataSource;
+    this.ends = new TransactionEnds(dataSource);
     inUse ||= hosts !== undefined;
   }
 
@@ -73,6 +76,20 @@ export class CurrentTransaction {
     return given ?? undefined;
   }
 
+  /**
+   * @returns to be called right before something is written in it: what is written after its end would stay, whatever
+   *   became of the transaction. @throws TransactionOverError there
+   */
+  guard(manager: EntityManager): () => void {
+    const check = this.ends.guard(manager);
+    const ambient = storage?.getStore();
+    return () => {
+      if (ambient?.manager === manager && ambient.over)
+        throw new TransactionOverError();
+      check();
+    };
+  }
+
   private get ours(): EntityManager | undefined {
     for (let ambient = storage?.getStore(); ambient; ambient = ambient.outer) {
       if (ambient.dataSource !== this.dataSource) continue;
@@ -85,6 +102,12 @@ export class CurrentTransaction {
   /** Such helpers give the DataSource's own manager where there is no transaction. */
   private get hostsOwn(): EntityManager | undefined {
     const manager = this.hosts?.();
+    if (manager && typeof manager.query !== 'function')
+      throw new BildadConfigError(
+        'currentManager',
+        'a function that returns an EntityManager, or undefined',
+        manager,
+      );
     if (!manager?.queryRunner?.isTransactionActive) return undefined;
     // Called `dataSource` since TypeORM 1.0, and this ever since.
     const { connection } = manager as unknown as { connection: DataSource };

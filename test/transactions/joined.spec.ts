@@ -12,12 +12,36 @@ import {
   runInTransaction,
   StorageDriver,
 } from 'typeorm-transactional';
-import { TransactionOverError } from 'nestjs-bildad';
+import {
+  Validate,
+  ValidatorConstraint,
+  type ValidatorConstraintInterface,
+} from 'class-validator';
+import { BildadJob, TransactionOverError } from 'nestjs-bildad';
 import type { DataSource, EntityManager } from 'typeorm';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
-import { gate } from '../support/gate.js';
+import { gate, type Gate } from '../support/gate.js';
 import { SimpleJob } from '../support/handlers.js';
+
+let checking: Gate;
+
+@ValidatorConstraint({ async: true })
+class WhenOpened implements ValidatorConstraintInterface {
+  async validate(): Promise<boolean> {
+    await checking.opened;
+    return true;
+  }
+}
+
+class SlowContext {
+  @Validate(WhenOpened) say!: string;
+}
+
+@BildadJob({ code: 'SLOWLY_CHECKED', context: SlowContext })
+class SlowlyCheckedJob {
+  async runJob(_context: SlowContext): Promise<void> {}
+}
 
 // A call that is made in a transaction is part of it, whoever opened it: nothing is there before the commit, and nobody
 // is woken; after a rollback nothing ever was.
@@ -33,7 +57,7 @@ beforeAll(async () => {
     storageDriver: StorageDriver.ASYNC_LOCAL_STORAGE,
   });
   bildad = await bootApp({
-    providers: [SimpleJob],
+    providers: [SimpleJob, SlowlyCheckedJob],
     imports: [
       ClsModule.forRoot({
         global: true,
@@ -156,6 +180,79 @@ describe.each(Object.keys(WAYS))('%s', (way) => {
     });
     expect(await queued()).toBe(0);
   });
+});
+
+describe('a call that is under way when its transaction ends', () => {
+  const hanging = () =>
+    bildad.engine.enqueueJob(SlowlyCheckedJob, { say: 'x' });
+  const fails = async (work: () => Promise<unknown>) =>
+    expect(work()).rejects.toThrow('no');
+
+  it.each<[string, (calls: Promise<unknown>[]) => Promise<unknown>]>([
+    [
+      'bildad.transaction',
+      (calls) =>
+        bildad.engine.transaction(async () => {
+          calls.push(hanging());
+          throw new Error('no');
+        }),
+    ],
+    [
+      'a savepoint',
+      (calls) =>
+        bildad.engine.transaction(async () => {
+          await bildad.engine.transaction(async () => {
+            calls.push(hanging());
+            throw new Error('no');
+          });
+        }),
+    ],
+    [
+      'one that was given',
+      (calls) =>
+        bildad.dataSource.transaction(async (manager) => {
+          calls.push(
+            bildad.engine.enqueueJob(
+              SlowlyCheckedJob,
+              { say: 'x' },
+              { manager, unique: { key: 'x' } },
+            ),
+          );
+          throw new Error('no');
+        }),
+    ],
+    [
+      'many of one that was given',
+      (calls) =>
+        bildad.dataSource.transaction(async (manager) => {
+          calls.push(
+            bildad.engine.enqueueJobs(SlowlyCheckedJob, [{ say: 'x' }], {
+              manager,
+            }),
+          );
+          throw new Error('no');
+        }),
+    ],
+  ])('%s: leaves no job, and says so', async (_what, begin) => {
+    const calls: Promise<unknown>[] = [];
+    checking = gate();
+    await fails(() => begin(calls));
+    checking.open();
+    await expect(calls[0]).rejects.toThrow(TransactionOverError);
+    expect(await queued()).toBe(0);
+  });
+});
+
+it('many at once in a transaction do not undo one another', async () => {
+  const { engine } = bildad;
+  await engine.transaction(() =>
+    Promise.all([
+      engine.enqueueJobs(SimpleJob, [{}, {}]),
+      engine.enqueueJobs(SimpleJob, [{}]),
+      add(),
+    ]),
+  );
+  expect(await queued()).toBe(4);
 });
 
 it('a savepoint that is rolled back takes its jobs along, and no others', async () => {
