@@ -135,7 +135,7 @@ it('a listening connection that is lost is made again, and what was missed is fo
   await bildad.database.sql('SELECT pg_terminate_backend($1)', [lost!.pid]);
   await told;
   const entry = await bildad.engine.enqueueJob(SimpleJob, {});
-  expect(await bildad.engine.waitForJob(entry.jobRunIdentifier)).toMatchObject({
+  expect(await worker.engine.waitForJob(entry.jobRunIdentifier)).toMatchObject({
     result: 'SUCCEEDED',
   });
   await listening(1);
