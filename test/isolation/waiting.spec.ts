@@ -29,8 +29,8 @@ it('others begin meanwhile, and who started it has its run', async () => {
     act: 'greet',
   });
   await bildad.engine.waitForJob(other.jobRunIdentifier);
-  // Each that waits took a second of the node's.
-  expect(performance.now() - began).toBeLessThan(1_000);
+  // Each of the four that wait would take a second of the node's.
+  expect(performance.now() - began).toBeLessThan(3_000);
   await bildad.engine.killJob({ id: first.jobRunId });
   expect(
     await bildad.engine.waitForJob(waiting.jobRunIdentifier),
