@@ -21,18 +21,24 @@ const SPARED = 20;
 export class ClaimFront {
   private at: ClaimedEntry | null = null;
   private affordableFrom = -Infinity;
+  private cameBack = false;
 
   /** The entry to begin behind; null for the whole queue. */
   from(look: Look): ClaimedEntry | null {
     const affordable = performance.now() >= this.affordableFrom;
-    if (look === 'whole' || (look === 'affordable' && affordable))
+    if (
+      look === 'whole' ||
+      (look === 'affordable' && (affordable || this.cameBack))
+    ) {
       this.at = null;
+      this.cameBack = false;
+    }
     return this.at;
   }
 
-  /** Entries came back to the queue: the next pass looks for them. */
+  /** Entries came back to the queue: the next pass looks for them, whatever a look that is under way takes, which may have missed them. */
   lookBack(): void {
-    this.affordableFrom = -Infinity;
+    this.cameBack = true;
   }
 
   /** @param from what this claim began behind */

@@ -43,3 +43,13 @@ it('looks at the whole queue once entries came back to it', () => {
   front.lookBack();
   expect(front.from('affordable')).toBeNull();
 });
+
+it('looks for what came back while a dear look was under way', () => {
+  const front = new ClaimFront();
+  const from = front.from('affordable');
+  front.lookBack();
+  front.reached(last, from, 60_000, 0);
+  expect(front.from('affordable')).toBeNull();
+  front.reached(last, null, 60_000, 0);
+  expect(front.from('affordable')).toBe(last);
+});
