@@ -1,10 +1,7 @@
 import { defineConfig } from 'vitest/config';
 
-// What Nest keeps for a process tells in the first two, and how fast a node boots in the third: they have one each.
-const ALONE = [
-  'test/migrations/{custom-schema,two-schemas}.spec.ts',
-  'test/engine/late-claim.spec.ts',
-];
+// What Nest keeps for a process tells in them: they have one each.
+const ALONE = ['test/migrations/{custom-schema,two-schemas}.spec.ts'];
 
 // Specs import the built package by its own name, so what is tested is what ships.
 export default defineConfig({
