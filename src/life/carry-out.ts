@@ -39,8 +39,12 @@ export type CallHandler = (
   execution: JobExecution,
 ) => unknown;
 
-const callHandler: CallHandler = (_process, handler, context, execution) =>
-  handler.runJob(context, execution);
+export const callHandler: CallHandler = (
+  _process,
+  handler,
+  context,
+  execution,
+) => handler.runJob(context, execution);
 
 /** Checks the context and calls the handler, here. Settles the process, and never rejects. */
 export async function carryOut(
@@ -65,8 +69,7 @@ export async function carryOut(
     process.throwIfStopping();
     let instance = handler.resolve();
     if (instance instanceof Promise) instance = await instance;
-    const secret = traits.encrypt || isSecret(process.run);
-    const secrets = secret ? contexts : undefined;
+    const secrets = isSecret(process.run, traits) ? contexts : undefined;
     const execution = new Execution(
       process,
       events,
@@ -98,7 +101,9 @@ export async function carryOut(
   } catch (error) {
     if (!checked)
       launched?.(
-        (isSecret(process.run) ? redactedError(error) : error) as Error,
+        (isSecret(process.run, handler.traits)
+          ? redactedError(error)
+          : error) as Error,
       );
     outcome =
       !checked && error instanceof InvalidJobContextError

@@ -40,7 +40,10 @@ export class EnqueueMany {
     checkSource(contexts);
     const manager = this.current.of(options?.manager);
     const check = manager ? this.current.guard(manager) : () => {};
-    const open = await this.templates.resolve(job, manager);
+    const open = await this.templates.resolve(job, manager).catch((error) => {
+      check();
+      throw error;
+    });
     const defaults = entryFields(open.template, options);
     if (Array.isArray(contexts) && contexts.length === 0) return [];
     const batches = await checkedBatches(

@@ -5,13 +5,12 @@ import type { JobProcess } from '../runner/job-process.js';
 import type { Strays } from '../runner/strays.js';
 import { joinable, outside } from '../store/ambient.js';
 import {
+  callHandler,
   carryOut,
   type CallHandler,
   type HandlerParts,
   type Launched,
 } from './carry-out.js';
-import type { JobExecution } from '../model/job-execution.js';
-import type { JobHandler } from '../model/job-handler.js';
 import type { WrappedRuns } from './wrapped-runs.js';
 
 /** Jobs that run in the app's own process. */
@@ -68,12 +67,6 @@ export class InlineJobs {
     return carryOut(process, handler, parts, { launched, call });
   }
 
-  private readonly call: CallHandler = (process, handler, context, execution) =>
-    this.strays.around(process, runJob, handler, context, execution);
+  private readonly call: CallHandler = (process, ...given) =>
+    this.strays.around(process, callHandler, process, ...given);
 }
-
-const runJob = (
-  handler: JobHandler,
-  context: unknown,
-  execution: JobExecution,
-) => handler.runJob(context, execution);

@@ -175,7 +175,12 @@ export class RunJobs {
 
   /** An outcome is decided once; while the database is away it waits. Never rejects. */
   private async record(process: JobProcess, ended: Outcome): Promise<void> {
-    const outcome = this.tellsSecrets(process, ended) ? redacted(ended) : ended;
+    const { run } = process;
+    const outcome =
+      ended.kind !== 'completed' &&
+      isSecret(run, this.handlers.get(run.templateCode)?.traits)
+        ? redacted(ended)
+        : ended;
     // A fence that came after the commit was too late.
     const fate =
       process.fenced && !process.written
@@ -184,15 +189,6 @@ export class RunJobs {
     this.unrecorded.delete(process);
     if (process.isSettled) this.lives.delete(process.jobRunId);
     process.recorded.happen(fate);
-  }
-
-  /** A context may have been queued before its job was to be encrypted. */
-  private tellsSecrets({ run }: JobProcess, { kind }: Outcome): boolean {
-    return (
-      isSecret(run) ||
-      (kind !== 'completed' &&
-        this.handlers.get(run.templateCode)?.traits.encrypt === true)
-    );
   }
 
   /** The run is somebody else's, who may carry it out under the same number. */

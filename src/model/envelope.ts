@@ -77,6 +77,12 @@ export function shown(stored: unknown): unknown {
 export const shownResult = (stored: unknown): unknown =>
   typeof envelopeOf(stored)?.sealed === 'string' ? shown(stored) : stored;
 
-/** Whether its job's context, and so its result, is not to be seen. */
-export const isSecret = (run: { jobContext: unknown }): boolean =>
-  envelopeOf(run.jobContext)?.key !== undefined;
+/**
+ * Whether its job's context, and so its result and what it throws, is not to be seen.
+ * @param traits of its handler: the context may have been queued before that was to encrypt
+ */
+export const isSecret = (
+  run: { jobContext: unknown },
+  traits?: { encrypt: boolean },
+): boolean =>
+  traits?.encrypt === true || envelopeOf(run.jobContext)?.key !== undefined;

@@ -69,14 +69,23 @@ export abstract class ChangedJobs extends BothEnds {
       context === undefined
         ? await storedContext(db, tables, retryOfJobRunId)
         : undefined;
+    const manager = this.bildad.current.of(options.manager);
     const entry = await this.bildad.enqueue.one(
       { code: template.code },
       context ?? run.jobContext,
       options,
       { retryOfJobRunId, ...(again && { again }) },
     );
-    const manager = this.bildad.current.of(options.manager);
-    await markRetried(manager ?? db, tables, retryOfJobRunId);
+    const marked = markRetried(manager ?? db, tables, retryOfJobRunId);
+    if (manager) await marked;
+    // It is in the queue: who is told of an error would enqueue it again.
+    else
+      await marked.catch((error: unknown) =>
+        this.bildad.events.emit('engine.error', {
+          doing: `marking run ${retryOfJobRunId} as done again`,
+          error,
+        }),
+      );
     return entry;
   }
 

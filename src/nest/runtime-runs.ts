@@ -70,9 +70,11 @@ export function createRuns({
     nodeId,
   );
   const strays = new Strays(settings.attributeRejections, (process, error) => {
+    const { run } = process;
+    const traits = handlers.get(run.templateCode)?.traits;
     events.emit('process.stray', {
-      ...identityOf(process.run),
-      error: isSecret(process.run) ? redactedError(error) : error,
+      ...identityOf(run),
+      error: isSecret(run, traits) ? redactedError(error) : error,
       late: process.isDecided,
     });
     // No grace period: its handler may be well, and would run beside its own retry.

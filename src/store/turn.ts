@@ -1,6 +1,7 @@
 import type { EntityManager, QueryRunner } from 'typeorm';
+import { Turns } from './connection/turns.js';
 
-const turns = new WeakMap<QueryRunner, Promise<unknown>>();
+const turns = new WeakMap<QueryRunner, Turns>();
 
 /**
  * One after the other in a transaction: two savepoints at once would be one inside of the other, and what one of them
@@ -11,13 +12,9 @@ export function inTurn<T>(
   work: () => Promise<T>,
 ): Promise<T> {
   if (!queryRunner) return work();
-  const before = turns.get(queryRunner) ?? Promise.resolve();
-  const done = before.then(work, work);
-  turns.set(
-    queryRunner,
-    done.catch(() => undefined),
-  );
-  return done;
+  let own = turns.get(queryRunner);
+  if (!own) turns.set(queryRunner, (own = new Turns(1)));
+  return own.take(work);
 }
 
 /** At once. */
