@@ -1,3 +1,4 @@
+import type { JsonValue } from '../model/json.js';
 import type { NewEntry } from '../store/enqueue.store.js';
 import type { JobQueueEntry } from '../store/entities/index.js';
 import { markStartBefore, type StartBy } from '../store/start-by.store.js';
@@ -39,6 +40,7 @@ export class Carried {
 
 /**
  * Null for nearly all jobs: they carry nothing.
+ * @param captured what the call happens in
  * @param version of the context, where it is not the class's own
  * @throws BildadConfigError
  */
@@ -46,13 +48,20 @@ export function carriedBy(
   contexts: StoredContexts,
   { template, traits }: Pick<OpenTemplate, 'template' | 'traits'>,
   options: EnqueueOptions,
+  captured: Record<string, JsonValue> | undefined,
   version = traits.version,
 ): Carried | null {
   const encrypt = template.encrypt || traits.encrypt;
-  if (!encrypt && version === 0 && options.startBefore === undefined)
+  if (
+    !encrypt &&
+    version === 0 &&
+    !captured &&
+    options.startBefore === undefined
+  )
     return null;
   const startBy = readStartBy(options);
-  const wrapping = { version, encrypt, startBefore: startBy !== null };
+  const startBefore = startBy !== null;
+  const wrapping = { version, encrypt, startBefore, carried: captured };
   return new Carried(contexts, wrapping, startBy);
 }
 

@@ -9,6 +9,7 @@ import {
   refuseCarried,
   type Identity,
 } from './identity-options.js';
+import type { Seams } from './seams.js';
 import type { StoredContexts } from './stored-contexts.js';
 import type { JobReference, Templates } from './templates.js';
 
@@ -33,6 +34,7 @@ export class Drafts {
   constructor(
     private readonly templates: Templates,
     private readonly contexts: StoredContexts,
+    private readonly seams: Seams,
     private readonly maxContextBytes: number,
   ) {}
 
@@ -60,7 +62,13 @@ export class Drafts {
       context: value,
       retryOfJobRunId: retryOfJobRunId ?? null,
     };
-    const carried = carriedBy(this.contexts, open, options, given.version);
+    const carried = carriedBy(
+      this.contexts,
+      open,
+      options,
+      this.seams.captured(),
+      given.version,
+    );
     if (identity && carried) refuseCarried(carried, identity);
     return { draft: carried?.wrap(plain) ?? plain, identity, carried };
   }

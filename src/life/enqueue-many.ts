@@ -14,6 +14,7 @@ import type { EnqueueNews } from './enqueue-news.js';
 import { entryFields, type BulkOptions } from './enqueue-options.js';
 import type { LeftOut } from './left-out.js';
 import type { Store } from './store.js';
+import type { Seams } from './seams.js';
 import type { StoredContexts } from './stored-contexts.js';
 import type { JobReference, Templates } from './templates.js';
 
@@ -23,6 +24,7 @@ export class EnqueueMany {
     private readonly store: Store,
     private readonly templates: Templates,
     private readonly contexts: StoredContexts,
+    private readonly seams: Seams,
     private readonly maxContextBytes: number,
     private readonly current: CurrentTransaction,
     private readonly doubtful: DoubtfulInserts,
@@ -56,7 +58,7 @@ export class EnqueueMany {
       defaults,
       batches,
       asTold,
-      carriedBy(this.contexts, open, options),
+      carriedBy(this.contexts, open, options, this.seams.captured()),
       check,
     );
     const insert = (db: Queryable) =>

@@ -18,6 +18,7 @@ import { Gather } from './gather.js';
 import type { Due } from './due.js';
 import type { Identity } from './identity-options.js';
 import { LeftOut } from './left-out.js';
+import type { Seams } from './seams.js';
 import type { Store } from './store.js';
 import type { StoredContexts } from './stored-contexts.js';
 import type { JobReference, Templates } from './templates.js';
@@ -47,18 +48,20 @@ export class Enqueue {
     events: JobEvents,
     due: Due,
     contexts: StoredContexts,
+    seams: Seams,
     maxContextBytes: number,
     private readonly current: CurrentTransaction,
   ) {
     this.doubtful = new DoubtfulInserts(store);
     this.leftOut = new LeftOut(templates);
-    this.drafts = new Drafts(templates, contexts, maxContextBytes);
+    this.drafts = new Drafts(templates, contexts, seams, maxContextBytes);
     this.keyed = new KeyedInserts(store, this.doubtful);
     this.news = new EnqueueNews(events, due);
     this.many = new EnqueueMany(
       store,
       templates,
       contexts,
+      seams,
       maxContextBytes,
       current,
       this.doubtful,

@@ -11,6 +11,7 @@ import {
   type HandlerParts,
   type Launched,
 } from './carry-out.js';
+import type { Seams } from './seams.js';
 import type { WrappedRuns } from './wrapped-runs.js';
 
 /** Jobs that run in the app's own process. */
@@ -19,6 +20,7 @@ export class InlineJobs {
     private readonly parts: HandlerParts,
     private readonly strays: Strays,
     private readonly wrapped: WrappedRuns,
+    private readonly seams: Seams,
   ) {}
 
   /** Settles the process, and never rejects. */
@@ -64,7 +66,9 @@ export class InlineJobs {
     launched?: Launched,
   ): Promise<void> {
     const { parts, call } = this;
-    return carryOut(process, handler, parts, { launched, call });
+    return this.seams.around(process, handler, () =>
+      carryOut(process, handler, parts, { launched, call }),
+    );
   }
 
   private readonly call: CallHandler = (process, ...given) =>

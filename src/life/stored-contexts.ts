@@ -18,6 +18,7 @@ export interface Wrapping {
   version: number;
   encrypt: boolean;
   startBefore: boolean;
+  carried?: Record<string, JsonValue> | undefined;
 }
 
 /** A context as it was given, and the version that it is of. */
@@ -50,12 +51,13 @@ export class StoredContexts {
   /** @param json the context's. @throws JobEncryptionKeyError */
   envelope(
     json: string,
-    { version, encrypt, startBefore }: Wrapping,
+    { version, encrypt, startBefore, carried }: Wrapping,
     jobRunIdentifier: string,
   ): Enveloped {
     const said = {
       ...(version > 0 && { version }),
       ...(startBefore && { startBefore }),
+      ...(carried && { carried }),
     };
     return encrypt
       ? {

@@ -13,6 +13,8 @@ export interface Envelope {
   version?: number;
   /** Its entry has a `startBefore`. */
   startBefore?: true;
+  /** What it was enqueued in, by the name of what captured it. */
+  carried?: Record<string, JsonValue>;
   /** The id of the key it is encrypted with: then `sealed` is nonce, tag and text, in base64. */
   key?: string;
   sealed?: string;

@@ -14,6 +14,7 @@ import { nameExportedEntities } from '../store/entities/exported.js';
 import { checkVersion, migrate } from '../store/migrate.js';
 import { declareTemplates } from '../store/template.store.js';
 import { HandlerExplorer } from './explorer.js';
+import { attachFeatures, type Detach } from './features.js';
 import { insideHost } from './host/inside.js';
 import { checkIsolation, startHosts } from './host/start.js';
 import { logEvents } from './log-lines.js';
@@ -38,6 +39,7 @@ export class BildadLifecycle
 {
   private ready = false;
   private closeHosts = async (): Promise<void> => {};
+  private detach: Detach = () => {};
 
   constructor(
     @Inject(BILDAD_RUNTIME) private readonly bildad: BildadRuntime,
@@ -52,6 +54,7 @@ export class BildadLifecycle
     for (const { handler } of found) this.bildad.handlers.register(handler);
     this.checkKeys();
     this.checkDataSource();
+    this.detach = await attachFeatures(this.bildad);
     if (insideHost()) {
       // The app has seen to the tables; what is committed here others are to hear of.
       this.bildad.wakeUps.start();
@@ -102,6 +105,7 @@ export class BildadLifecycle
 
   /** Not before: what else is being shut down may enqueue to the last. */
   async onApplicationShutdown(): Promise<void> {
+    await this.detach();
     await this.bildad.store.db.close(CLOSE_MS);
   }
 

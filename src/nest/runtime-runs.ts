@@ -7,6 +7,7 @@ import { InlineJobs } from '../life/inline.js';
 import { IsolatedJobs } from '../life/isolated.js';
 import type { Keyring } from '../life/keyring.js';
 import { RunJobs } from '../life/run.js';
+import type { Seams } from '../life/seams.js';
 import type { Store } from '../life/store.js';
 import type { StoredContexts } from '../life/stored-contexts.js';
 import { JobTransactions } from '../life/transactional.js';
@@ -34,6 +35,7 @@ interface Parts {
   door: FinishDoor;
   events: JobEvents;
   settings: Settings;
+  seams: Seams;
 }
 
 /** What carries out an engine's runs, here and in hosts. */
@@ -49,6 +51,7 @@ export function createRuns({
   door,
   events,
   settings,
+  seams,
 }: Parts) {
   const loggerFor = (run: ClaimedRun) =>
     new Logger(`Bildad:${run.templateCode}`);
@@ -89,6 +92,7 @@ export function createRuns({
       { contexts, events, loggerFor, transactions },
       strays,
       wrapped,
+      seams,
     ),
     isolated,
     wrapped,

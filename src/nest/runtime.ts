@@ -27,6 +27,7 @@ import { FinishDoor } from '../life/finish.js';
 import { Keyring } from '../life/keyring.js';
 import { MissedJobs } from '../life/missed.js';
 import { Quarantine } from '../life/quarantine.js';
+import { Seams } from '../life/seams.js';
 import { StoredContexts } from '../life/stored-contexts.js';
 import { Templates } from '../life/templates.js';
 import { JobEvents } from '../model/events.js';
@@ -61,6 +62,7 @@ export function createRuntime(
 
   const keyring = new Keyring(settings.encryption);
   const contexts = new StoredContexts(keyring);
+  const seams = new Seams();
   const templates = new Templates(store, handlers);
   const wakeUps = new WakeUps(store, events, node, settings.notify);
   const current = new CurrentTransaction(store, settings.currentManager);
@@ -70,6 +72,7 @@ export function createRuntime(
     events,
     wakeUps,
     contexts,
+    seams,
     settings.maxContextBytes,
     current,
   );
@@ -103,6 +106,7 @@ export function createRuntime(
     door,
     events,
     settings,
+    seams,
   });
 
   const guard = new SingleRunnerGuard(store, settings.name, node);
@@ -217,6 +221,7 @@ export function createRuntime(
     templates,
     keyring,
     contexts,
+    seams,
     current,
     enqueue,
     claims,

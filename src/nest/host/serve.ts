@@ -140,13 +140,15 @@ class HostedJobs {
         kind: 'failed',
         error: new JobHandlerNotFoundError(templateCode),
       });
-    const { contexts, transactions } = this.host.bildad;
-    await carryOut(job, handler, {
-      contexts,
-      events: this.events,
-      loggerFor: ({ jobRunId }) => this.loggerOf(jobRunId),
-      transactions: transactions.claimedBy(nodeId),
-    });
+    const { contexts, seams, transactions } = this.host.bildad;
+    await seams.around(job, handler, () =>
+      carryOut(job, handler, {
+        contexts,
+        events: this.events,
+        loggerFor: ({ jobRunId }) => this.loggerOf(jobRunId),
+        transactions: transactions.claimedBy(nodeId),
+      }),
+    );
   }
 
   private loggerOf(jobRunId: string): ExecutionLogger {

@@ -1,0 +1,25 @@
+import type { BildadRuntime } from './runtime.js';
+
+/** Ends what a feature holds; the engine has stopped. */
+export type Detach = () => Promise<void> | void;
+/** Plugs a capability into the seams and events of an engine, before its tables are looked at. */
+export type Feature = (
+  bildad: BildadRuntime,
+) => Promise<Detach | void> | Detach | void;
+
+/** What every engine has beside the path; also inside hosts of isolated jobs. */
+const FEATURES: readonly Feature[] = [];
+
+export async function attachFeatures(
+  bildad: BildadRuntime,
+  features: readonly Feature[] = FEATURES,
+): Promise<Detach> {
+  const detached: Detach[] = [];
+  for (const feature of features) {
+    const detach = await feature(bildad);
+    if (detach) detached.push(detach);
+  }
+  return async () => {
+    for (const detach of detached.toReversed()) await detach();
+  };
+}
