@@ -61,6 +61,12 @@ export {
 export type { FailedJobFilter, JobFilter } from './nest/job-filter.js';
 export type { FinalRun, WaitOptions } from './nest/both-ends.js';
 export { JobsService } from './nest/jobs.service.js';
+export {
+  BildadExecutionContext,
+  type BildadContextType,
+} from './nest/pipeline/execution-context.js';
+export { JobForbiddenError } from './nest/pipeline/forbidden.js';
+export { JobRequest } from './nest/pipeline/job-request.js';
 export type { JobNodeEnd } from './store/entities/job-node.entity.js';
 export type { Page } from './nest/paging.js';
 export type { NewTemplate, TemplateFields } from './nest/template-fields.js';

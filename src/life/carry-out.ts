@@ -67,8 +67,6 @@ export async function carryOut(
     if (context instanceof Promise) context = await context;
     checked = true;
     process.throwIfStopping();
-    let instance = handler.resolve();
-    if (instance instanceof Promise) instance = await instance;
     const secrets = isSecret(process.run, traits) ? contexts : undefined;
     const execution = new Execution(
       process,
@@ -77,6 +75,8 @@ export async function carryOut(
       transactions,
       secrets,
     );
+    let instance = handler.resolve(context, execution);
+    if (instance instanceof Promise) instance = await instance;
     events.emit('run.started', identityOf(process.run));
     launched?.();
     const { transactional } = handler;

@@ -19,6 +19,12 @@ import {
   text,
   wholeNumber,
 } from './option-values.js';
+import {
+  readSurroundings,
+  SURROUNDINGS_NAMES,
+  type SurroundingsOptions,
+  type SurroundingsSettings,
+} from './surroundings-options.js';
 
 /** The host's own way to say in which transaction a call is. */
 export type CurrentManager = () => EntityManager | null | undefined;
@@ -27,7 +33,7 @@ export type CurrentManager = () => EntityManager | null | undefined;
 export type BildadRole = 'all' | 'producer' | 'worker';
 
 /** What shapes the engine's behaviour. Every option has a default. */
-export interface BildadModuleOptions {
+export interface BildadModuleOptions extends SurroundingsOptions {
   /** Engine name: the `JobConfig` row, and the guard it shares with other nodes. Default `'default'`. */
   name?: string;
   /** Default `'all'`. */
@@ -98,7 +104,7 @@ export interface BildadModuleExtras {
   schema?: string;
 }
 
-export interface Settings {
+export interface Settings extends SurroundingsSettings {
   name: string;
   role: BildadRole;
   concurrency: number;
@@ -191,6 +197,7 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
     encryption:
       encryption === undefined ? undefined : readEncryption(encryption),
     currentManager: readCurrentManager(currentManager),
+    ...readSurroundings(options),
   };
 }
 
@@ -211,6 +218,7 @@ const OPTION_NAMES: readonly (keyof BildadModuleOptions)[] = [
   'isolation',
   'encryption',
   'currentManager',
+  ...SURROUNDINGS_NAMES,
   'shutdown',
 ];
 

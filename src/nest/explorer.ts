@@ -1,9 +1,10 @@
 import { Injectable } from '@nestjs/common';
-import { ContextIdFactory, DiscoveryService, ModuleRef } from '@nestjs/core';
+import { DiscoveryService } from '@nestjs/core';
 import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
 import { BildadConfigError } from '../model/errors.js';
 import type { JobHandler } from '../model/job-handler.js';
 import { text } from '../model/option-values.js';
+import type { Settings } from '../model/settings.js';
 import type { ContextContract } from '../policy/context.js';
 import type { RegisteredHandler } from '../runner/handler-registry.js';
 import type { TemplateDeclaration } from '../store/template.store.js';
@@ -15,6 +16,10 @@ import {
   traitsOf,
   transactionalOf,
 } from './declaration.js';
+import { JOB_CONTEXT_TYPE } from './pipeline/execution-context.js';
+import { isShared, scopedInstance } from './pipeline/instances.js';
+import { JobRequest } from './pipeline/job-request.js';
+import { Pipelines } from './pipeline/pipeline.js';
 
 export interface FoundHandler {
   declaration: TemplateDeclaration;
@@ -26,11 +31,11 @@ export interface FoundHandler {
 export class HandlerExplorer {
   constructor(
     private readonly discovery: DiscoveryService,
-    private readonly moduleRef: ModuleRef,
+    private readonly pipelines: Pipelines,
   ) {}
 
   /** Those that serve this engine. @throws BildadConfigError, InvalidJobSchemaError naming the wrong class */
-  find(engineName: string): FoundHandler[] {
+  find({ name, globalEnhancers }: Settings): FoundHandler[] {
     const found = new Map<unknown, FoundHandler>();
     for (const wrapper of this.discovery.getProviders()) {
       const target = classOf(wrapper);
@@ -39,11 +44,19 @@ export class HandlerExplorer {
       if (
         !target ||
         !options ||
+        // What it stands for is among them.
+        wrapper.isAlias ||
         found.has(target) ||
-        engineOf(options, target.name, engineName) !== engineName
+        engineOf(options, target.name, name) !== name
       )
         continue;
-      found.set(target, this.describe(target, options, wrapper));
+      const described = this.describe(
+        target,
+        options,
+        wrapper,
+        globalEnhancers,
+      );
+      found.set(target, described);
     }
     return [...found.values()];
   }
@@ -52,6 +65,7 @@ export class HandlerExplorer {
     target: Constructor,
     options: BildadJobOptions,
     wrapper: InstanceWrapper,
+    globalEnhancers: boolean,
   ): FoundHandler {
     if (typeof (target.prototype as Partial<JobHandler>).runJob !== 'function')
       throw new BildadConfigError(
@@ -71,23 +85,42 @@ export class HandlerExplorer {
         transactional: transactionalOf(options, target.name),
         backoff:
           typeof options.backoff === 'function' ? options.backoff : undefined,
-        resolve: this.resolver(target, wrapper),
+        resolve: this.resolver(target, options, wrapper, globalEnhancers),
       },
     };
   }
 
   private resolver(
     target: Constructor,
+    { context }: BildadJobOptions,
     wrapper: InstanceWrapper,
+    globalEnhancers: boolean,
   ): RegisteredHandler['resolve'] {
-    if (wrapper.isDependencyTreeStatic() && !wrapper.isTransient)
-      return () => wrapper.instance as JobHandler;
-    // REQUEST-scoped, or depending on what is: an instance of its own for each run.
-    const token = (wrapper.token ?? target) as Constructor;
-    return () =>
-      this.moduleRef.resolve<JobHandler>(token, ContextIdFactory.create(), {
-        strict: false,
-      });
+    const pipeline = this.pipelines.around(
+      {
+        wrapper,
+        target,
+        methodName: 'runJob',
+        type: JOB_CONTEXT_TYPE,
+        metatype: context,
+      },
+      globalEnhancers,
+    );
+    if (isShared(wrapper)) {
+      if (!pipeline) return () => wrapper.instance as JobHandler;
+      const handler = { runJob: pipeline.bind(wrapper.instance as JobHandler) };
+      return () => handler;
+    }
+    return async (...given) => {
+      const request = new JobRequest(...given);
+      const { instance, contextId } = await scopedInstance<JobHandler>(
+        wrapper,
+        request,
+      );
+      return pipeline
+        ? { runJob: pipeline.bind(instance, contextId) }
+        : instance;
+    };
   }
 }
 

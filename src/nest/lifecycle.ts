@@ -50,7 +50,7 @@ export class BildadLifecycle
     const { store, settings } = this.bildad;
     if (!insideHost()) logEvents(this.bildad.events);
     // Wrong handlers are found before the database is touched.
-    const found = this.explorer.find(settings.name);
+    const found = this.explorer.find(settings);
     for (const { handler } of found) this.bildad.handlers.register(handler);
     this.checkKeys();
     this.checkDataSource();

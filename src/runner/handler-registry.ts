@@ -2,6 +2,7 @@ import type { BackoffFunction } from '../model/backoff.js';
 import type { ContextTraits } from '../model/context-traits.js';
 import { BildadConfigError } from '../model/errors.js';
 import type { Isolation } from '../model/isolation.js';
+import type { JobExecution } from '../model/job-execution.js';
 import type { JobHandler } from '../model/job-handler.js';
 import type { TransactionalSettings } from '../model/transactional.js';
 
@@ -16,8 +17,11 @@ export interface RegisteredHandler<Contract = unknown> {
   transactional: TransactionalSettings | undefined;
   /** A backoff that is code cannot be stored in the template. */
   backoff: BackoffFunction | undefined;
-  /** The instance to call for one run. */
-  resolve(): JobHandler | Promise<JobHandler>;
+  /** What to call for one run. */
+  resolve(
+    context: unknown,
+    job: JobExecution,
+  ): JobHandler | Promise<JobHandler>;
 }
 
 /** The handlers of this process, by template code. */

@@ -1,0 +1,35 @@
+import type { ArgumentsHost, ContextType } from '@nestjs/common';
+import { BildadConfigError } from '../../model/errors.js';
+import type { JobExecution } from '../../model/job-execution.js';
+
+/** What `getType()` of an ExecutionContext says: `'bildad'` where it is a job's. */
+export type BildadContextType = ContextType | 'bildad';
+
+export const JOB_CONTEXT_TYPE = 'bildad' satisfies BildadContextType;
+
+/** What a guard, an interceptor or an exception filter is called with, as of a job. */
+export class BildadExecutionContext {
+  private constructor(private readonly host: ArgumentsHost) {}
+
+  /** @throws BildadConfigError where it is not a job's: ask `getType()` before, in what serves routes as well */
+  static create(host: ArgumentsHost): BildadExecutionContext {
+    const type = host.getType<BildadContextType>();
+    if (type !== JOB_CONTEXT_TYPE)
+      throw new BildadConfigError(
+        'BildadExecutionContext.create(context)',
+        `a context whose getType() is '${JOB_CONTEXT_TYPE}'`,
+        type,
+      );
+    return new BildadExecutionContext(host);
+  }
+
+  /** The job's context, validated, before any pipe. */
+  getContext<T = unknown>(): T {
+    return this.host.getArgByIndex<T>(0);
+  }
+
+  /** The run, as its handler is given it. */
+  getJob(): JobExecution {
+    return this.host.getArgByIndex<JobExecution>(1);
+  }
+}
