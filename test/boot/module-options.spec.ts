@@ -56,6 +56,7 @@ it.each<[options: object, field: string, expected: RegExp, got: string]>([
     /duration/,
     "'x'",
   ],
+  [{ globalEnhancers: 'no' }, 'globalEnhancers', /true or false/, "'no'"],
   [{ maxContextBytes: 1 }, 'maxContextBytes', /whole number from 2/, '1'],
   [{ maxContextBytes: 1e9 }, 'maxContextBytes', /whole number/, '1000000000'],
   [{ maxContextBytes: '1MB' }, 'maxContextBytes', /whole number/, "'1MB'"],

@@ -1,0 +1,401 @@
+import {
+  Catch,
+  ForbiddenException,
+  Injectable,
+  SetMetadata,
+  UseFilters,
+  UseGuards,
+  UseInterceptors,
+  UsePipes,
+  ValidationPipe,
+  type ArgumentMetadata,
+  type ArgumentsHost,
+  type CallHandler,
+  type CanActivate,
+  type ExceptionFilter,
+  type ExecutionContext,
+  type NestInterceptor,
+  type PipeTransform,
+} from '@nestjs/common';
+import { Reflector } from '@nestjs/core';
+import { IsInt } from 'class-validator';
+import {
+  BildadExecutionContext,
+  BildadJob,
+  JobForbiddenError,
+  NonRetryableError,
+  SnoozeError,
+  type BildadContextType,
+  type JobExecution,
+  type JobHandler,
+} from 'nestjs-bildad';
+import { concatMap, map, of, throwError, timeout, NEVER, EMPTY } from 'rxjs';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { bootApp, type TestApp } from '../support/app.js';
+import { once } from '../support/once.js';
+
+// Guards, interceptors, pipes and exception filters, as Nest puts them around routes.
+
+interface Seen {
+  type: string;
+  class: unknown;
+  method: unknown;
+  role: unknown;
+  context: unknown;
+  job: JobExecution;
+}
+
+let seen: Seen[];
+let steps: string[];
+let allows: (context: { n: number }) => unknown;
+let intercepts: (next: CallHandler) => ReturnType<NestInterceptor['intercept']>;
+let does: (context: { n: number }, job: JobExecution) => unknown;
+let filters: (error: unknown) => unknown;
+
+beforeEach(() => {
+  seen = [];
+  steps = [];
+  allows = () => true;
+  intercepts = (next) => next.handle();
+  does = ({ n }) => n;
+  filters = () => undefined;
+});
+
+@Injectable()
+class Roles {
+  of(reflector: Reflector, context: ExecutionContext) {
+    return reflector.getAllAndMerge('role', [
+      context.getHandler(),
+      context.getClass(),
+    ]);
+  }
+}
+
+@Injectable()
+class Guard implements CanActivate {
+  constructor(
+    private readonly reflector: Reflector,
+    private readonly roles: Roles,
+  ) {}
+
+  canActivate(host: ExecutionContext) {
+    steps.push('guard');
+    const job = BildadExecutionContext.create(host);
+    seen.push({
+      type: host.getType<BildadContextType>(),
+      class: host.getClass(),
+      method: host.getHandler(),
+      role: this.roles.of(this.reflector, host),
+      context: job.getContext(),
+      job: job.getJob(),
+    });
+    return allows(job.getContext()) as boolean;
+  }
+}
+
+@Injectable()
+class Interceptor implements NestInterceptor {
+  intercept(_host: ExecutionContext, next: CallHandler) {
+    steps.push('interceptor');
+    return intercepts(next);
+  }
+}
+
+@Injectable()
+class Doubling implements PipeTransform {
+  static metadata: ArgumentMetadata[] = [];
+
+  transform(value: { n: number }, metadata: ArgumentMetadata) {
+    steps.push('pipe');
+    Doubling.metadata.push(metadata);
+    return { ...value, n: value.n * 2 };
+  }
+}
+
+@Catch()
+class Filter implements ExceptionFilter {
+  catch(error: unknown, host: ArgumentsHost) {
+    steps.push('filter');
+    BildadExecutionContext.create(host).getJob();
+    return filters(error);
+  }
+}
+
+class NumberContext {
+  @IsInt() n!: number;
+}
+
+@BildadJob({ code: 'SURROUNDED', context: NumberContext, maxRetries: 1 })
+@UseGuards(Guard)
+@SetMetadata('role', ['class'])
+class SurroundedJob implements JobHandler<NumberContext> {
+  @UseInterceptors(Interceptor)
+  @UsePipes(Doubling)
+  @UseFilters(Filter)
+  @SetMetadata('role', ['method'])
+  runJob(context: NumberContext, job: JobExecution): unknown {
+    steps.push('job');
+    return does(context, job);
+  }
+}
+
+@Catch(RangeError)
+class RangeFilter implements ExceptionFilter {
+  catch() {
+    steps.push('range');
+  }
+}
+
+@Catch(ForbiddenException)
+class ForbiddenFilter implements ExceptionFilter {
+  catch() {
+    steps.push('forbidden');
+  }
+}
+
+@BildadJob({ code: 'FILTERED', maxRetries: 0 })
+@UseGuards(Guard)
+@UseFilters(RangeFilter, ForbiddenFilter)
+class FilteredJob implements JobHandler<{ n: number }> {
+  runJob(context: { n: number }, job: JobExecution): unknown {
+    return does(context, job);
+  }
+}
+
+@BildadJob({ code: 'VALIDATED', context: NumberContext, maxRetries: 0 })
+@UsePipes(new ValidationPipe({ transform: true }))
+class ValidatedJob implements JobHandler<NumberContext> {
+  runJob(context: NumberContext): unknown {
+    return context instanceof NumberContext && context.n;
+  }
+}
+
+@BildadJob({ code: 'IN_TRANSACTION', maxRetries: 0, transactional: true })
+@UseInterceptors(Interceptor)
+class TransactionalJob implements JobHandler<{ n: number }> {
+  async runJob({ n }: { n: number }, { manager }: JobExecution) {
+    await manager.query('INSERT INTO surrounded VALUES ($1)', [n]);
+    return 'from the job';
+  }
+}
+
+let bildad: TestApp;
+beforeAll(async () => {
+  bildad = await bootApp({
+    providers: [
+      Roles,
+      SurroundedJob,
+      FilteredJob,
+      ValidatedJob,
+      TransactionalJob,
+    ],
+  });
+  await bildad.sql('CREATE TABLE surrounded (n int)');
+});
+afterAll(() => bildad.close());
+
+const surrounded = (n = 1) => once(bildad, SurroundedJob, { n });
+
+it('all of them, in the order of a route', async () => {
+  const { run } = await surrounded(21);
+  expect(run).toMatchObject({ result: 'SUCCEEDED', output: 42 });
+  expect(steps).toEqual(['guard', 'interceptor', 'pipe', 'job']);
+});
+
+describe('a guard', () => {
+  it('sees the job, its class, its method and their metadata', async () => {
+    const { run } = await surrounded(7);
+    expect(seen).toMatchObject([
+      {
+        type: 'bildad',
+        class: SurroundedJob,
+        method: SurroundedJob.prototype.runJob,
+        role: ['method', 'class'],
+        context: { n: 7 },
+      },
+    ]);
+    expect(seen[0]!.job.jobRunIdentifier).toBe(run.jobRunIdentifier);
+  });
+
+  it('that refuses fails the run, which is tried again', async () => {
+    allows = () => false;
+    let shown: unknown;
+    filters = (error) => void (shown = error);
+    const { run, event } = await surrounded();
+    expect(event).toMatchObject({
+      outcome: 'failed',
+      entry: 'reopened',
+      errorName: 'JobForbiddenError',
+    });
+    expect(run.reason).toContain('Forbidden resource');
+    expect(steps).toEqual(['guard', 'filter']);
+    expect(shown).toBeInstanceOf(JobForbiddenError);
+    expect((shown as Error).cause).toBeInstanceOf(ForbiddenException);
+  });
+
+  it.each<[string, () => unknown]>([
+    ['undefined', () => undefined],
+    ['a promise of false', () => Promise.resolve(false)],
+    ['an observable of false', () => of(true, false)],
+  ])('whose answer is %s refuses', async (_name, answer) => {
+    allows = answer;
+    const { event } = await surrounded();
+    expect(event.errorName).toBe('JobForbiddenError');
+  });
+
+  it('may say never, or not now, by what it throws', async () => {
+    allows = () => {
+      throw new NonRetryableError('the tenant is gone');
+    };
+    const never = await surrounded();
+    expect(never.event).toMatchObject({
+      outcome: 'failedForGood',
+      entry: 'removed',
+    });
+    allows = () => {
+      throw new SnoozeError('1h', 'suspended');
+    };
+    const later = await surrounded();
+    expect(later.event).toMatchObject({ outcome: 'snoozed' });
+    expect(later.run.reason).toBe('Snoozed: suspended');
+  });
+});
+
+describe('an interceptor', () => {
+  it('maps the result; the last value counts', async () => {
+    intercepts = (next) =>
+      next.handle().pipe(
+        map((value: number) => `was ${value}`),
+        concatMap((text) => of('first', text)),
+      );
+    const { run } = await surrounded(1);
+    expect(run.output).toBe('was 2');
+  });
+
+  it('may leave the handler out, and what is no value at all fails', async () => {
+    intercepts = () => of('cached');
+    expect((await surrounded()).run.output).toBe('cached');
+    expect(steps).not.toContain('job');
+    intercepts = () => EMPTY;
+    expect((await surrounded()).event).toMatchObject({
+      outcome: 'failed',
+      errorName: 'EmptyError',
+    });
+  });
+
+  it('may end it by a timeout, or by an error', async () => {
+    does = () => NEVER;
+    intercepts = (next) => next.handle().pipe(timeout(5));
+    expect((await surrounded()).event.errorName).toBe('TimeoutError');
+    intercepts = () => throwError(() => new RangeError('no'));
+    expect((await surrounded()).event.errorName).toBe('RangeError');
+    intercepts = () => {
+      throw new TypeError('at once');
+    };
+    expect((await surrounded()).event.errorName).toBe('TypeError');
+  });
+
+  it('is part of the transaction of a job that is transactional', async () => {
+    const rows = () => bildad.sql('SELECT n FROM surrounded');
+    intercepts = (next) =>
+      next.handle().pipe(
+        map(() => {
+          throw new RangeError('after the job');
+        }),
+      );
+    const failed = await once(bildad, TransactionalJob, { n: 1 });
+    expect(failed.event.outcome).toBe('failed');
+    expect(await rows()).toEqual([]);
+    intercepts = (next) => next.handle();
+    const { run } = await once(bildad, TransactionalJob, { n: 2 });
+    expect(run).toMatchObject({
+      result: 'SUCCEEDED',
+      output: 'from the job',
+    });
+    expect(await rows()).toEqual([{ n: 2 }]);
+  });
+});
+
+describe('a pipe', () => {
+  it('is given the context, and not the job', async () => {
+    Doubling.metadata = [];
+    let job: JobExecution | undefined;
+    does = ({ n }, given) => {
+      job = given;
+      return n;
+    };
+    const { run } = await surrounded(4);
+    expect(run.output).toBe(8);
+    expect(job!.jobRunIdentifier).toBe(run.jobRunIdentifier);
+    expect(Doubling.metadata).toMatchObject([
+      { type: 'body', metatype: NumberContext },
+    ]);
+  });
+
+  it('knows the class of the context where only @BildadJob names it', async () => {
+    const { run } = await once(bildad, ValidatedJob, { n: 3 });
+    expect(run).toMatchObject({ result: 'SUCCEEDED', output: 3 });
+  });
+});
+
+describe('an exception filter', () => {
+  it('that swallows an error makes no success of it', async () => {
+    does = () => {
+      throw new RangeError('too far');
+    };
+    for (const swallow of [() => 'fine', () => Promise.resolve('fine')]) {
+      filters = swallow;
+      const { run, event } = await surrounded();
+      expect(event).toMatchObject({
+        outcome: 'failed',
+        errorName: 'RangeError',
+      });
+      expect(run.reason).toContain('too far');
+    }
+  });
+
+  it('may throw another error instead, which decides', async () => {
+    does = () => {
+      throw new RangeError('429');
+    };
+    filters = () => {
+      throw new SnoozeError('1h', 'too many requests');
+    };
+    expect((await surrounded()).event.outcome).toBe('snoozed');
+    filters = () => Promise.reject(new NonRetryableError('gone'));
+    expect((await surrounded()).event.outcome).toBe('failedForGood');
+  });
+
+  it('does not see what a handler says of its job', async () => {
+    does = (_context, job) => job.snooze('1h');
+    expect((await surrounded()).event.outcome).toBe('snoozed');
+    does = (_context, job) => job.cancel('withdrawn');
+    expect((await surrounded()).event.outcome).toBe('cancelled');
+    expect(steps).not.toContain('filter');
+  });
+
+  it('is called for what it catches', async () => {
+    const filtered = (thrown: unknown) => {
+      does = () => {
+        throw thrown;
+      };
+      return once(bildad, FilteredJob, { n: 1 });
+    };
+    await filtered(new RangeError());
+    await filtered(new TypeError());
+    await filtered(undefined);
+    allows = () => false;
+    await filtered(null);
+    expect(steps.filter((step) => step !== 'guard')).toEqual([
+      'range',
+      'forbidden',
+    ]);
+  });
+});
+
+it('of a route there is no job', () => {
+  const host = { getType: () => 'http' } as ArgumentsHost;
+  expect(() => BildadExecutionContext.create(host)).toThrow(
+    "expected a context whose getType() is 'bildad', got 'http'",
+  );
+});

@@ -1,0 +1,272 @@
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import {
+  Inject,
+  Injectable,
+  Scope,
+  UseGuards,
+  type CanActivate,
+  type ExecutionContext,
+} from '@nestjs/common';
+import {
+  ContextIdFactory,
+  ModuleRef,
+  REQUEST,
+  type ContextId,
+  type ContextIdStrategy,
+  type HostComponentInfo,
+} from '@nestjs/core';
+import {
+  BildadExecutionContext,
+  BildadJob,
+  JobRequest,
+  type JobExecution,
+  type JobHandler,
+} from 'nestjs-bildad';
+import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
+import { bootApp, type TestApp } from '../support/app.js';
+import { once } from '../support/once.js';
+
+// What is made for one run, and what outlives it.
+
+type Context = { tenant?: string; fail?: boolean };
+
+@Injectable({ scope: Scope.REQUEST })
+class Tenant {
+  constructor(@Inject(REQUEST) readonly request: JobRequest<Context>) {
+    if (request.context.fail) throw new RangeError('no such tenant');
+  }
+
+  get name() {
+    return `${this.request.context.tenant} in ${this.request.job.jobRunIdentifier}`;
+  }
+}
+
+@Injectable()
+class Repository {
+  constructor(readonly tenant: Tenant) {}
+}
+
+@BildadJob({ code: 'OF_TENANT', maxRetries: 0 })
+class TenantJob implements JobHandler<Context, string> {
+  constructor(
+    private readonly repository: Repository,
+    private readonly moduleRef: ModuleRef,
+  ) {}
+
+  async runJob() {
+    const { tenant } = this.repository;
+    const contextId = ContextIdFactory.getByRequest(tenant.request);
+    const again = await this.moduleRef.resolve(Tenant, contextId);
+    return again === tenant ? tenant.name : 'another instance';
+  }
+}
+
+@Injectable({ scope: Scope.TRANSIENT })
+class Label {
+  static made = 0;
+  readonly number = ++Label.made;
+}
+
+@BildadJob({ code: 'TRANSIENT_ONE', maxRetries: 0 })
+@Injectable({ scope: Scope.TRANSIENT })
+class TransientJob implements JobHandler<Context> {
+  static made = 0;
+  private calls = 0;
+  constructor(readonly label: Label) {
+    TransientJob.made++;
+  }
+
+  runJob() {
+    return [++this.calls, this.label.number];
+  }
+}
+
+@Injectable({ scope: Scope.REQUEST })
+class TenantGuard implements CanActivate {
+  constructor(private readonly tenant: Tenant) {}
+
+  canActivate(host: ExecutionContext) {
+    const { job } = this.tenant.request;
+    return (
+      BildadExecutionContext.create(host).getJob() === job &&
+      this.tenant.request.context.tenant !== 'evil'
+    );
+  }
+}
+
+@BildadJob({ code: 'GUARDED_BY_SCOPE', maxRetries: 0 })
+@UseGuards(TenantGuard)
+class ScopeGuardedJob implements JobHandler<Context> {
+  runJob() {
+    return 'let in';
+  }
+}
+
+@Injectable({ scope: Scope.TRANSIENT })
+class TransientGuard implements CanActivate {
+  constructor(private readonly label: Label) {}
+
+  canActivate() {
+    return this.label.number > 0;
+  }
+}
+
+@BildadJob({ code: 'GUARDED_BY_TRANSIENT', maxRetries: 0 })
+@UseGuards(TransientGuard)
+class TransientGuardedJob implements JobHandler<Context> {
+  runJob() {
+    return 'let in';
+  }
+}
+
+@BildadJob({ code: 'TRANSIENT_GUARDED', maxRetries: 0 })
+@UseGuards(TransientGuard, TenantGuard)
+@Injectable({ scope: Scope.TRANSIENT })
+class TransientBothJob implements JobHandler<Context> {
+  runJob() {
+    return 'let in';
+  }
+}
+
+@Injectable({ scope: Scope.REQUEST, durable: true })
+class TenantPool {
+  static made: string[] = [];
+  constructor(@Inject(REQUEST) { name }: { name: string }) {
+    TenantPool.made.push(name);
+  }
+}
+
+@BildadJob({ code: 'DURABLE', maxRetries: 0 })
+@Injectable({ scope: Scope.REQUEST, durable: true })
+class DurableJob implements JobHandler<Context> {
+  private calls = 0;
+  constructor(readonly pool: TenantPool) {}
+
+  runJob() {
+    return ++this.calls;
+  }
+}
+
+class ByTenant implements ContextIdStrategy {
+  private readonly parents = new Map<string, ContextId>();
+
+  attach(contextId: ContextId, request: unknown) {
+    const name =
+      request instanceof JobRequest
+        ? ((request.context as Context).tenant ?? 'none')
+        : 'none';
+    let parent = this.parents.get(name);
+    if (!parent) this.parents.set(name, (parent = { id: Math.random() }));
+    const tenantTree = parent;
+    return {
+      resolve: ({ isTreeDurable }: HostComponentInfo) =>
+        isTreeDurable ? tenantTree : contextId,
+      payload: { name },
+    };
+  }
+}
+
+@BildadJob({ code: 'MANY', maxRetries: 0 })
+class ManyJob implements JobHandler<object> {
+  static requests: WeakRef<object>[] = [];
+  constructor(tenant: Tenant) {
+    if (tenant.request) ManyJob.requests.push(new WeakRef(tenant.request));
+  }
+
+  runJob(_context: object, _job: JobExecution) {}
+}
+
+let bildad: TestApp;
+beforeAll(async () => {
+  bildad = await bootApp({
+    providers: [
+      Tenant,
+      Repository,
+      TenantJob,
+      Label,
+      TransientJob,
+      ScopeGuardedJob,
+      TransientGuardedJob,
+      TransientBothJob,
+      TenantPool,
+      DurableJob,
+      ManyJob,
+    ],
+    options: { concurrency: 50, tickInterval: '50ms' },
+  });
+});
+afterAll(() => bildad.close());
+afterEach(() => ContextIdFactory.apply(undefined as never));
+
+it('REQUEST is the job, wherever it is injected', async () => {
+  const [a, b] = await Promise.all([
+    bildad.engine.enqueueJob(TenantJob, { tenant: 'a' }),
+    bildad.engine.enqueueJob(TenantJob, { tenant: 'b' }),
+  ]);
+  for (const [tenant, { jobRunIdentifier }] of Object.entries({ a, b })) {
+    const run = await bildad.engine.waitForJob(jobRunIdentifier);
+    expect(run.output).toBe(`${tenant} in ${jobRunIdentifier}`);
+  }
+});
+
+it('a constructor that throws fails the run', async () => {
+  for (const job of [TenantJob, ScopeGuardedJob]) {
+    const { event, run } = await once(bildad, job, { fail: true });
+    expect(event).toMatchObject({ outcome: 'failed', errorName: 'RangeError' });
+    expect(run.reason).toContain('no such tenant');
+  }
+});
+
+it('a TRANSIENT handler is made for each run', async () => {
+  const before = TransientJob.made;
+  const first = await once(bildad, TransientJob, {});
+  const second = await once(bildad, TransientJob, {});
+  expect(TransientJob.made).toBe(before + 2);
+  const [[calls, label], [calls2, label2]] = [first, second].map(
+    ({ run }) => run.output as [number, number],
+  ) as [[number, number], [number, number]];
+  expect([calls, calls2]).toEqual([1, 1]);
+  expect(label2).not.toBe(label);
+});
+
+it('a REQUEST-scoped guard of a handler that is none', async () => {
+  const good = await once(bildad, ScopeGuardedJob, { tenant: 'good' });
+  expect(good.run.output).toBe('let in');
+  const evil = await once(bildad, ScopeGuardedJob, { tenant: 'evil' });
+  expect(evil.event.errorName).toBe('JobForbiddenError');
+});
+
+it.each([TransientGuardedJob, TransientBothJob])(
+  'a TRANSIENT guard has its dependencies: %o',
+  async (job) => {
+    const { run } = await once(bildad, job, {});
+    expect(run).toMatchObject({ result: 'SUCCEEDED', output: 'let in' });
+  },
+);
+
+it('durable trees are shared by the jobs of a tenant', async () => {
+  ContextIdFactory.apply(new ByTenant());
+  const calls = [];
+  for (const tenant of ['a', 'b', 'a', 'a'])
+    calls.push((await once(bildad, DurableJob, { tenant })).run.output);
+  expect(calls).toEqual([1, 1, 2, 3]);
+  expect(TenantPool.made).toEqual(['a', 'b']);
+});
+
+it('what was made for a run goes with it', async () => {
+  const RUNS = 500;
+  await bildad.engine.enqueueJobs(
+    ManyJob,
+    Array.from({ length: RUNS }, () => ({})),
+  );
+  await expect.poll(() => ManyJob.requests.length).toBe(RUNS);
+  setFlagsFromString('--expose-gc');
+  const gc = runInNewContext('gc') as () => void;
+  await expect
+    .poll(() => {
+      gc();
+      return ManyJob.requests.filter((one) => one.deref()).length;
+    })
+    .toBeLessThan(RUNS / 10);
+});
