@@ -42,6 +42,7 @@ export type {
   BildadRole,
   CurrentManager,
 } from './model/settings.js';
+export type { JobCarrier } from './model/surroundings-options.js';
 export {
   JobCancelledError,
   NonRetryableError,

@@ -1,9 +1,9 @@
-import type { JsonValue } from '../model/json.js';
 import type { NewEntry } from '../store/enqueue.store.js';
 import type { JobQueueEntry } from '../store/entities/index.js';
 import { markStartBefore, type StartBy } from '../store/start-by.store.js';
 import type { Queryable, Tables } from '../store/tables.js';
 import { readStartBy, type EnqueueOptions } from './enqueue-options.js';
+import type { Captured } from './seams.js';
 import type { StoredContexts, Wrapping } from './stored-contexts.js';
 import type { OpenTemplate } from './templates.js';
 
@@ -48,7 +48,7 @@ export function carriedBy(
   contexts: StoredContexts,
   { template, traits }: Pick<OpenTemplate, 'template' | 'traits'>,
   options: EnqueueOptions,
-  captured: Record<string, JsonValue> | undefined,
+  captured: Captured | undefined,
   version = traits.version,
 ): Carried | null {
   const encrypt = template.encrypt || traits.encrypt;

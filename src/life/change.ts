@@ -71,7 +71,7 @@ export class ChangeJobs {
     );
     const wrapping = wrappingNow(open, startBefore !== null);
     return wrapping
-      ? JSON.stringify(this.contexts.envelope(json, wrapping, jobRunIdentifier))
+      ? this.contexts.wrapped(json, wrapping, jobRunIdentifier)
       : json;
   }
 

@@ -18,6 +18,8 @@ export interface EnqueueCall {
   retryOfJobRunId?: string;
   /** What was stored of the run that is done again, where its context is to be the same. */
   again?: StoredRunContext;
+  /** What was stored of it in any case: what it was enqueued in its job keeps. */
+  retryOf?: StoredRunContext;
   /** Whether this node is to start the entry when it can. Not where the caller is about to. */
   wakeHere?: boolean;
 }
@@ -42,9 +44,14 @@ export class Drafts {
     job: JobReference,
     context: unknown,
     options: EnqueueOptions,
-    { retryOfJobRunId, again }: EnqueueCall,
+    { retryOfJobRunId, retryOf, again }: EnqueueCall,
     manager?: EntityManager,
   ): Promise<Drafted> {
+    const captured = retryOf
+      ? this.seams.capturedAgain(
+          this.contexts.carriedIn(retryOf.jobContext, retryOf.jobRunIdentifier),
+        )
+      : this.seams.captured();
     const open = await this.templates.resolve(job, manager);
     const fields = entryFields(open.template, options);
     const identity = identityOf(options);
@@ -66,7 +73,7 @@ export class Drafts {
       this.contexts,
       open,
       options,
-      this.seams.captured(),
+      captured,
       given.version,
     );
     if (identity && carried) refuseCarried(carried, identity);

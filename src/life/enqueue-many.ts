@@ -39,6 +39,7 @@ export class EnqueueMany {
     options: BulkOptions,
     asTold: (entry: JobQueueEntry) => Told,
   ): Promise<Told[]> {
+    const captured = this.seams.captured();
     checkSource(contexts);
     const manager = this.current.of(options?.manager);
     const check = manager ? this.current.guard(manager) : () => {};
@@ -58,7 +59,7 @@ export class EnqueueMany {
       defaults,
       batches,
       asTold,
-      carriedBy(this.contexts, open, options, this.seams.captured()),
+      carriedBy(this.contexts, open, options, captured),
       check,
     );
     const insert = (db: Queryable) =>

@@ -8,9 +8,9 @@ const ALGORITHM = 'aes-256-gcm';
 const NONCE_BYTES = 12;
 const TAG_BYTES = 16;
 
-/** What an encrypted text belongs to: moved to another job, or taken for the other of the two, it does not open. */
+/** What an encrypted text belongs to: moved to another job, or taken for another of the three, it does not open. */
 export interface Belonging {
-  what: 'context' | 'result';
+  what: 'context' | 'carried' | 'result';
   jobRunIdentifier: string;
 }
 

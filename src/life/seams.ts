@@ -9,6 +9,17 @@ export interface Carrier {
   readonly name: string;
   /** Called for each call that enqueues. @returns what is to travel along; undefined: nothing */
   readonly capture: () => JsonValue | undefined;
+  /**
+   * It says of the call rather than of the job: it can be read beside an encrypted context, and is captured anew where a
+   * job is done again. Default: it is encrypted with the context, and stays what it was.
+   */
+  readonly ofCall?: boolean;
+}
+
+/** What is to travel with a job. */
+export interface Captured {
+  ofCall?: Record<string, JsonValue>;
+  ofJob?: Record<string, JsonValue>;
 }
 
 /**
@@ -39,13 +50,38 @@ export class Seams {
       : hook;
   }
 
-  /** What is carried by a job that is enqueued now. */
-  captured(): Record<string, JsonValue> | undefined {
+  /**
+   * What is carried by a job that is enqueued now; undefined: nothing. To be called before anything is awaited.
+   * @throws what a carrier throws
+   */
+  captured(): Captured | undefined {
     if (this.carriers.length === 0) return undefined;
-    let captured: Record<string, JsonValue> | undefined;
-    for (const { name, capture } of this.carriers) {
+    return this.capture(this.carriers);
+  }
+
+  /** The same of a job that is done again. @param carried with the run of before */
+  capturedAgain(
+    carried: Record<string, JsonValue> | undefined,
+  ): Captured | undefined {
+    const ofCall = this.carriers.filter((carrier) => carrier.ofCall);
+    const captured = this.capture(ofCall);
+    if (!carried) return captured;
+    const names = new Set(ofCall.map(({ name }) => name));
+    const kept = Object.entries(carried).filter(([name]) => !names.has(name));
+    if (kept.length === 0) return captured;
+    return { ...captured, ofJob: Object.fromEntries(kept) };
+  }
+
+  private capture(carriers: readonly Carrier[]): Captured | undefined {
+    let captured: Captured | undefined;
+    for (const { name, capture, ofCall } of carriers) {
       const value = capture();
-      if (value !== undefined) captured = { ...captured, [name]: value };
+      if (value === undefined) continue;
+      const part = ofCall ? 'ofCall' : 'ofJob';
+      captured = {
+        ...captured,
+        [part]: { ...captured?.[part], [name]: value },
+      };
     }
     return captured;
   }

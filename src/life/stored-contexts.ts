@@ -12,13 +12,16 @@ import { toPlainJson } from '../policy/plain-json.js';
 import { storableOutput } from '../policy/storable.js';
 import type { NewEntry } from '../store/enqueue.store.js';
 import type { Keyring } from './keyring.js';
+import type { Captured } from './seams.js';
 
 /** What is to be put around a context. */
 export interface Wrapping {
   version: number;
   encrypt: boolean;
   startBefore: boolean;
-  carried?: Record<string, JsonValue> | undefined;
+  carried?: Captured | undefined;
+  /** What stands before a context that is not encrypted: the same for many. */
+  head?: string;
 }
 
 /** A context as it was given, and the version that it is of. */
@@ -33,40 +36,58 @@ export class StoredContexts {
 
   /** The draft with its context as it is to be stored. @throws JobEncryptionKeyError */
   wrap(draft: NewEntry, wrapping: Wrapping): NewEntry {
-    const { jobRunIdentifier, jobContext, context } = draft;
-    const stored = this.envelope(jobContext, wrapping, jobRunIdentifier);
+    const { jobRunIdentifier, jobContext } = draft;
+    if (!wrapping.encrypt)
+      return { ...draft, jobContext: enveloped(jobContext, wrapping) };
+    const stored = this.sealed(jobContext, wrapping, jobRunIdentifier);
+    // As entities show it.
+    const shown: unknown = new EncryptedValue(stored, stored[ENVELOPE].key!);
     return {
       ...draft,
       jobContext: JSON.stringify(stored),
-      context: wrapping.encrypt
-        ? // As entities show it.
-          (new EncryptedValue(
-            stored,
-            stored[ENVELOPE].key!,
-          ) as unknown as JsonValue)
-        : context,
+      context: shown as JsonValue,
     };
   }
 
-  /** @param json the context's. @throws JobEncryptionKeyError */
-  envelope(
+  /** A context as it is to be stored. @param json its own. @throws JobEncryptionKeyError */
+  wrapped(json: string, wrapping: Wrapping, jobRunIdentifier: string): string {
+    return wrapping.encrypt
+      ? JSON.stringify(this.sealed(json, wrapping, jobRunIdentifier))
+      : enveloped(json, wrapping);
+  }
+
+  private sealed(
     json: string,
-    { version, encrypt, startBefore, carried }: Wrapping,
+    wrapping: Wrapping,
     jobRunIdentifier: string,
   ): Enveloped {
-    const said = {
-      ...(version > 0 && { version }),
-      ...(startBefore && { startBefore }),
-      ...(carried && { carried }),
+    const seal = (text: string, what: 'context' | 'carried') =>
+      this.keyring.seal(text, { what, jobRunIdentifier });
+    const { ofCall, ofJob } = wrapping.carried ?? {};
+    return {
+      [ENVELOPE]: {
+        ...said(wrapping),
+        ...(ofCall && { carried: ofCall }),
+        ...(ofJob && {
+          sealedCarried: seal(JSON.stringify(ofJob), 'carried'),
+        }),
+        ...seal(json, 'context'),
+      },
     };
-    return encrypt
-      ? {
-          [ENVELOPE]: {
-            ...said,
-            ...this.keyring.seal(json, { what: 'context', jobRunIdentifier }),
-          },
-        }
-      : { [ENVELOPE]: said, value: JSON.parse(json) as JsonValue };
+  }
+
+  /** What a stored context was enqueued in; undefined: nothing is known. @throws JobEncryptionKeyError */
+  carriedIn(
+    stored: JsonValue,
+    jobRunIdentifier: string,
+  ): Record<string, JsonValue> | undefined {
+    const envelope = envelopeOf(stored);
+    if (!envelope?.sealedCarried) return envelope?.carried;
+    const opened = this.keyring.open(envelope.sealedCarried, {
+      what: 'carried',
+      jobRunIdentifier,
+    });
+    return { ...envelope.carried, ...(opened as Record<string, JsonValue>) };
   }
 
   /** @throws JobEncryptionKeyError */
@@ -122,4 +143,24 @@ export async function upToDate(
   const raised: unknown = await upcast(context, version);
   // Its size was limited when it was enqueued.
   return { context: toPlainJson(raised, Infinity).value, version: known };
+}
+
+const said = ({ version, startBefore }: Wrapping) => ({
+  ...(version > 0 && { version }),
+  ...(startBefore && { startBefore }),
+});
+
+/** Put together as text: a context of a megabyte is not parsed for what stands around it. */
+function enveloped(json: string, wrapping: Wrapping): string {
+  wrapping.head ??= headOf(wrapping);
+  return `${wrapping.head}${json}}`;
+}
+
+function headOf(wrapping: Wrapping): string {
+  const { carried } = wrapping;
+  const envelope = {
+    ...said(wrapping),
+    ...(carried && { carried: { ...carried.ofCall, ...carried.ofJob } }),
+  };
+  return `{"${ENVELOPE}":${JSON.stringify(envelope)},"value":`;
 }

@@ -25,12 +25,15 @@ export class WrappedRuns {
   /** Why this process cannot carry it out, while another may. */
   unable(
     { templateCode }: ClaimedRun,
-    { version = 0, key }: Envelope,
+    { version = 0, key: ofContext, sealedCarried }: Envelope,
     traits: ContextTraits,
   ): Unable | undefined {
     if (version > traits.version)
       return new JobContextVersionError(templateCode, version, traits.version);
-    return key === undefined || this.keyring.has(key)
+    const key = [ofContext, sealedCarried?.key].find(
+      (key) => key !== undefined && !this.keyring.has(key),
+    );
+    return key === undefined
       ? undefined
       : new JobEncryptionKeyError(
           `this process has no key "${key}" for a ${templateCode}: add it to the module's encryption.keys`,

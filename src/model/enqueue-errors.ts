@@ -36,3 +36,20 @@ export class EnqueueOutcomeUnknownError extends BildadError {
     );
   }
 }
+
+/**
+ * What was to travel with a job does not: `capture` threw (the `cause`), or returned what is no JSON or too large. The
+ * call that enqueues is refused. In a run: `restore` did not call `next`, and the run fails.
+ */
+export class CarriedContextError extends BildadError {
+  readonly code = 'CARRIED_CONTEXT';
+
+  constructor(
+    /** Its name among the module's `carry`. */
+    readonly carrier: string,
+    what: string,
+    options?: ErrorOptions,
+  ) {
+    super(`carry.${carrier}: ${what}`, options);
+  }
+}

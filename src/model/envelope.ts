@@ -15,6 +15,8 @@ export interface Envelope {
   startBefore?: true;
   /** What it was enqueued in, by the name of what captured it. */
   carried?: Record<string, JsonValue>;
+  /** The same of an encrypted context, as far as it is nobody else's. */
+  sealedCarried?: { key: string; sealed: string };
   /** The id of the key it is encrypted with: then `sealed` is nonce, tag and text, in base64. */
   key?: string;
   sealed?: string;

@@ -51,7 +51,8 @@ export abstract class ChangedJobs extends BothEnds {
 
   /**
    * Does a run's job again as a new job, with the same context or another one; the history stays as it
-   * is, and the new entry's `retryOfJobRunId` names the run.
+   * is, and the new entry's `retryOfJobRunId` names the run. It runs in what the first one was enqueued in (the module's
+   * `carry`), whoever calls this.
    * @throws as `enqueueJob`; JobEncryptionKeyError where its context is encrypted, and this process has not got the key
    */
   async retryJob(
@@ -65,16 +66,17 @@ export abstract class ChangedJobs extends BothEnds {
     if (!template)
       throw new JobTemplateNotFoundError(`template ${run.jobTemplateId}`);
     const retryOfJobRunId = idOf(run, 'run');
-    const again =
-      context === undefined
-        ? await storedContext(db, tables, retryOfJobRunId)
-        : undefined;
+    const retryOf = await storedContext(db, tables, retryOfJobRunId);
     const manager = this.bildad.current.of(options.manager);
     const entry = await this.bildad.enqueue.one(
       { code: template.code },
       context ?? run.jobContext,
       options,
-      { retryOfJobRunId, ...(again && { again }) },
+      {
+        retryOfJobRunId,
+        ...(retryOf && { retryOf }),
+        ...(retryOf && context === undefined && { again: retryOf }),
+      },
     );
     const marked = markRetried(manager ?? db, tables, retryOfJobRunId);
     if (manager) await marked;

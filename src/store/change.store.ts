@@ -1,3 +1,4 @@
+import { ENVELOPE } from '../model/envelope.js';
 import { asEntry, entryColumns } from './columns.js';
 import type { JobQueueEntry } from './entities/index.js';
 import { KEPT_BACK } from './migrations/008-identity/keys.js';
@@ -42,7 +43,8 @@ export async function changeEntry(
     ([property]) => changes[property] !== undefined,
   ).map(([property, column, type]) => {
     values.push(changes[property]);
-    return `${column} = $${values.length}::${type}`;
+    const value = `$${values.length}::${type}`;
+    return `${column} = ${property === 'jobContext' ? keptAround(value) : value}`;
   });
   if (due) {
     values.push(...dueValues(due));
@@ -77,6 +79,19 @@ export async function rescheduleEntries(
     [entryIds, ...dueValues(due)],
   );
   return row?.changed ?? 0;
+}
+
+/**
+ * A new context in what its job was enqueued in. In the statement, so that nobody has to read the row, or to open what is
+ * sealed in it, before.
+ */
+function keptAround(context: string): string {
+  const old = `e.job_context -> '${ENVELOPE}'`;
+  const kept = `(SELECT jsonb_object_agg(key, value) FROM jsonb_each(${old}) WHERE key IN ('carried', 'sealedCarried'))`;
+  return `CASE
+    WHEN NOT coalesce(${old} ?| ARRAY['carried', 'sealedCarried'], false) THEN ${context}
+    WHEN coalesce(${context} ? '${ENVELOPE}', false) THEN jsonb_set(${context}, '{${ENVELOPE}}', (${context} -> '${ENVELOPE}') || ${kept})
+    ELSE jsonb_build_object('${ENVELOPE}', ${kept}, 'value', ${context}) END`;
 }
 
 const dueValues = (due: DueTime) =>

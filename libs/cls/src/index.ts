@@ -1,0 +1,46 @@
+import type { JobCarrier, JsonValue } from 'nestjs-bildad';
+import { CLS_ID, ClsServiceManager, type ClsStore } from 'nestjs-cls';
+
+export interface CarryClsOptions<S extends ClsStore = ClsStore> {
+  /** What of the store travels: names, or paths into objects (`'user.id'`). The values have to be plain JSON. */
+  keys: readonly (Extract<keyof S, string> | (string & {}))[];
+  /** Whether the id of the context (`cls.getId()`) travels, too. Default `true`. */
+  id?: boolean;
+}
+
+interface CarriedCls {
+  id?: JsonValue;
+  values: Record<string, JsonValue>;
+}
+
+/**
+ * Carries values of nestjs-cls from where a job is enqueued to its runs, as one of the module's `carry`. Each run has a
+ * context of its own with these values and nothing else, also where the job carries none: nothing is left of whatever set
+ * the run off. What is enqueued outside of any context carries nothing.
+ */
+export function carryCls<S extends ClsStore = ClsStore>({
+  keys,
+  id = true,
+}: CarryClsOptions<S>): JobCarrier<CarriedCls> {
+  const cls = ClsServiceManager.getClsService();
+  return {
+    capture: () => {
+      if (!cls.isActive()) return undefined;
+      const contextId: JsonValue | undefined = id ? cls.getId() : undefined;
+      const carried: CarriedCls = { values: {} };
+      if (contextId !== undefined) carried.id = contextId;
+      for (const key of keys) {
+        const value = cls.get<JsonValue | undefined>(key);
+        if (value !== undefined) carried.values[key] = value;
+      }
+      return carried;
+    },
+    restore: (carried, next) =>
+      cls.runWith({}, () => {
+        if (carried?.id !== undefined) cls.set(CLS_ID, carried.id as string);
+        for (const [key, value] of Object.entries(carried?.values ?? {}))
+          cls.set(key, value);
+        return next();
+      }),
+  };
+}
