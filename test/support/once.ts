@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import type { Job, JobContext, JobEventMap, JobRun } from 'nestjs-bildad';
 import type { TestApp } from './app.js';
 
@@ -6,9 +7,14 @@ export async function once<J extends Job>(
   { engine, jobs, next }: TestApp,
   job: J,
   context: JobContext<J>,
+  options: { maxRetries?: number } = {},
 ): Promise<{ run: JobRun; event: JobEventMap['run.finished'][0] }> {
-  const finished = next('run.finished');
-  const { jobRunIdentifier } = await engine.enqueueAndRunJob(job, context);
+  const jobRunIdentifier = randomUUID();
+  const finished = next(
+    'run.finished',
+    (event) => event.jobRunIdentifier === jobRunIdentifier,
+  );
+  await engine.enqueueAndRunJob(job, context, { ...options, jobRunIdentifier });
   const event = await finished;
   const [run] = await jobs.listJobRunsForIdentifier(jobRunIdentifier);
   return { run: run as JobRun, event };
