@@ -64,9 +64,10 @@ console.log(result, output);
 
 const COMMON_JS = `
 import { BildadModule, InvalidJobContextError } from 'nestjs-bildad';
+import { carryCls } from 'nestjs-bildad/cls';
 import { startPostgres } from 'nestjs-bildad/testing';
 const error = new InvalidJobContextError([{ path: 'a', message: 'b' }]);
-console.log(BildadModule.name, error.code, typeof startPostgres, typeof require);
+console.log(BildadModule.name, error.code, typeof carryCls, typeof startPostgres, typeof require);
 `;
 
 let project: string;
@@ -185,5 +186,7 @@ it('loads in a CommonJS app', async () => {
   const { stdout } = await run(process.execPath, ['common.cjs'], {
     cwd: project,
   });
-  expect(stdout).toBe('BildadModule INVALID_JOB_CONTEXT function function\n');
+  expect(stdout).toBe(
+    'BildadModule INVALID_JOB_CONTEXT function function function\n',
+  );
 }, 60_000);
