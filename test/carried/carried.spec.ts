@@ -233,8 +233,8 @@ describe('under a key', () => {
   );
 
   it('what is kept as the latest, too', async () => {
-    const door = gate<void>();
-    const begun = gate<void>();
+    const door = gate();
+    const begun = gate();
     restoring = async (value, next) => {
       restoring = plainly;
       begun.open();

@@ -50,7 +50,6 @@ const inRequest = <T>(work: () => T) =>
     cls.set('tenantId', 'acme');
     cls.set('user', { id: 7, name: 'not carried' });
     cls.set('secret', 'not carried');
-    cls.set('requestId' as never, 'not carried' as never);
     return work();
   });
 

@@ -209,7 +209,10 @@ describe('a guard', () => {
       {
         type: 'bildad',
         class: SurroundedJob,
-        method: SurroundedJob.prototype.runJob,
+        method: Object.getOwnPropertyDescriptor(
+          SurroundedJob.prototype,
+          'runJob',
+        )!.value as unknown,
         role: ['method', 'class'],
         context: { n: 7 },
       },

@@ -24,6 +24,7 @@ export class BildadExecutionContext {
   }
 
   /** The job's context, validated, before any pipe. */
+  // oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- as in Nest's own
   getContext<T = unknown>(): T {
     return this.host.getArgByIndex<T>(0);
   }

@@ -23,8 +23,8 @@ export async function scopedInstance<T>(
   request: object,
 ): Promise<ScopedInstance<T>> {
   // Of its own module: others may provide the class, too.
-  const moduleRef = wrapper.host!.getProviderByKey<ModuleRef>(ModuleRef)
-    .instance as ModuleRef;
+  const moduleRef =
+    wrapper.host!.getProviderByKey<ModuleRef>(ModuleRef).instance;
   const contextId = ContextIdFactory.getByRequest(request) as ContextId & {
     payload?: object;
   };

@@ -33,10 +33,10 @@ export type Method = (...args: unknown[]) => Promise<unknown>;
 
 const METHOD_ARGUMENTS = 'nestjs-bildad:arguments';
 /** As of a body: what is validated of a route is validated here. */
-const PIPED = `${RouteParamtypes.BODY}`;
+const PIPED = Number(RouteParamtypes.BODY);
 const WHOLE: ParamsFactory = {
   exchangeKeyForValue: (type, _data, args: unknown[]) =>
-    type === RouteParamtypes.BODY ? args[0] : args[1],
+    type === PIPED ? args[0] : args[1],
 };
 /** The second argument is passed on as it is. */
 const ARGUMENTS = {
@@ -142,7 +142,7 @@ const withoutGlobals = (container: NestContainer): NestContainer =>
 function forJobs(creator: ExternalContextCreator): ExternalContextCreator {
   const jobs = Object.create(creator) as ExternalContextCreator;
   jobs.getParamValue = (value, metadata, pipes) =>
-    Number(metadata.type) === Number(PIPED)
+    Number(metadata.type) === PIPED
       ? creator.getParamValue(value, metadata, pipes)
       : Promise.resolve(value);
   jobs.createGuardsFn = (...given) => {
