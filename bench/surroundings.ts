@@ -108,15 +108,24 @@ const CASES: Record<string, Case> = {
 };
 
 interface Measured {
-  enqueued: number;
-  drained: number;
+  perSecond: number;
+  /** Of this process. */
+  cpuUsPerJob: number;
+}
+
+interface Measures {
+  enqueue: Measured;
+  drain: Measured;
 }
 
 const [url, name] = process.argv.slice(2);
 if (url) process.send!(await measure(url, CASES[name!]!));
 else await compare();
 
-async function boot(databaseUrl: string, options: BildadModuleOptions) {
+async function measure(
+  databaseUrl: string,
+  { job, options = {}, inside = (enqueue) => enqueue() }: Case,
+): Promise<Measures> {
   @Module({
     imports: [
       TypeOrmModule.forRoot({
@@ -129,44 +138,45 @@ async function boot(databaseUrl: string, options: BildadModuleOptions) {
     providers: [PlainJob, GuardedJob, SurroundedJob, RequestJob],
   })
   class App {}
-  return NestFactory.createApplicationContext(App, { logger: ['error'] });
-}
-
-async function measure(
-  databaseUrl: string,
-  { job, options = {}, inside = (enqueue) => enqueue() }: Case,
-): Promise<Measured> {
-  const producer = await boot(databaseUrl, { ...options, role: 'producer' });
-  const engine = producer.get(JobEngineService);
-  const contexts = Array.from({ length: JOBS }, (_, n) => ({ n }));
-  const sent = performance.now();
-  await inside(() => engine.enqueueJobs(job, contexts));
-  const enqueued = perSecond(sent);
-  await producer.close();
-  const worker = await boot(databaseUrl, { ...options, tickInterval: false });
+  const app = await NestFactory.createApplicationContext(App, {
+    logger: ['error'],
+  });
   let left = JOBS;
   const over = new Promise<void>((resolve) => {
-    worker.get(JobEvents).on('run.finished', () => {
+    app.get(JobEvents).on('run.finished', () => {
       if (--left === 0) resolve();
     });
   });
-  const began = performance.now();
-  await worker.get(JobEngineService).runJobEngine();
+  const engine = app.get(JobEngineService);
+  const contexts = Array.from({ length: JOBS }, (_, n) => ({ n }));
+  const sent = clock();
+  // One transaction: none of them starts before.
+  await inside(() => engine.enqueueJobs(job, contexts));
+  const enqueue = sent();
+  const begun = clock();
   await over;
-  const drained = perSecond(began);
-  await worker.close();
-  return { enqueued, drained };
+  const drain = begun();
+  await app.close();
+  return { enqueue, drain };
 }
 
-function perSecond(since: number): number {
-  return (JOBS / (performance.now() - since)) * 1_000;
+function clock(): () => Measured {
+  const cpu = process.cpuUsage();
+  const began = performance.now();
+  return () => {
+    const { user, system } = process.cpuUsage(cpu);
+    return {
+      perSecond: (JOBS / (performance.now() - began)) * 1_000,
+      cpuUsPerJob: (user + system) / JOBS,
+    };
+  };
 }
 
 async function compare(): Promise<void> {
   const server = await startPostgres({
     settings: { synchronous_commit: 'off' },
   });
-  const measured = new Map<string, Measured[]>(
+  const measured = new Map<string, Measures[]>(
     Object.keys(CASES).map((name) => [name, []]),
   );
   for (let round = 0; round < ROUNDS; round++)
@@ -174,21 +184,23 @@ async function compare(): Promise<void> {
       ? Object.keys(CASES)
       : Object.keys(CASES).toReversed()) {
       const child = fork(fileURLToPath(import.meta.url), [server.url, name]);
-      const [figures] = (await once(child, 'message')) as [Measured];
+      const [figures] = (await once(child, 'message')) as [Measures];
       measured.get(name)!.push(figures);
       if (child.exitCode === null) await once(child, 'exit');
     }
   await server.stop();
   const told = (values: number[]) => {
     const { min, median, max } = spread(values)!;
-    return [median, min, max].map(Math.round);
+    return [median, min, max].map((value) => Number(value.toFixed(1)));
   };
   for (const [name, figures] of measured)
-    console.log(
-      name.padEnd(28),
-      'enqueued/s',
-      told(figures.map(({ enqueued }) => enqueued)),
-      'drained/s',
-      told(figures.map(({ drained }) => drained)),
-    );
+    for (const what of ['enqueue', 'drain'] as const)
+      console.log(
+        name.padEnd(28),
+        what.padEnd(8),
+        'jobs/s',
+        told(figures.map((figure) => figure[what].perSecond)),
+        'us of CPU a job',
+        told(figures.map((figure) => figure[what].cpuUsPerJob)),
+      );
 }

@@ -28,7 +28,7 @@ export const capturing = ({ name, capture }: NamedCarrier): Carrier => ({
 function whyOf(error: unknown): string {
   if (!(error instanceof InvalidJobContextError))
     return 'capture() has thrown, and nothing was enqueued';
-  const [{ path, message }] = error.violations as [{ path: string; message: string }]; // prettier-ignore
+  const { path, message } = error.violations[0]!;
   return message.includes('maxContextBytes')
     ? `capture() returned more than ${MAX_BYTES} bytes of JSON`
     : `capture() returned what cannot travel: ${path ? `${path} ${message}` : message}`;
@@ -72,15 +72,15 @@ async function one(
   failedLate: (name: string, error: unknown) => void,
 ): Promise<void> {
   let running: Promise<void> | undefined;
-  let given = true;
+  let refused = false;
   try {
-    // Called twice, it runs once.
-    await around(() => (running ??= given ? inside() : Promise.resolve()));
+    // Called twice, it runs once; called when the run has failed, not at all.
+    await around(() => (running ??= refused ? Promise.resolve() : inside()));
     if (!running)
       throw new CarriedContextError(name, 'restore() did not call next()');
     await running;
   } catch (error) {
-    given = false;
+    refused = true;
     if (!running) return process.settle(outcomeOfThrown(error));
     await running;
     failedLate(name, error);

@@ -1,6 +1,6 @@
 import { BildadConfigError } from './errors.js';
 import type { JsonValue } from './json.js';
-import { flag, refuseUnknown, text } from './option-values.js';
+import { flag, text } from './option-values.js';
 
 /**
  * Carries a part of what an enqueue happens in to the runs of its job: a tenant, a user, a correlation id.
@@ -76,14 +76,19 @@ function readCarriers(carry: Record<string, JobCarrier>): NamedCarrier[] {
     const field = `carry.${name}`;
     if (RESERVED.includes(name))
       throw new BildadConfigError(field, 'another name', name);
-    refuseUnknown(carrier, `${field}.`, ['capture', 'restore']);
+    const given = carrier as Partial<JobCarrier> | null;
     for (const part of ['capture', 'restore'] as const)
-      if (typeof carrier[part] !== 'function')
+      if (typeof given?.[part] !== 'function')
         throw new BildadConfigError(
           `${field}.${part}`,
           'a function',
-          carrier[part],
+          given?.[part],
         );
-    return { name, capture: carrier.capture, restore: carrier.restore };
+    // It may be an instance of a class.
+    return {
+      name,
+      capture: () => carrier.capture() as JsonValue | undefined,
+      restore: (value, next) => carrier.restore(value, next),
+    };
   });
 }
