@@ -10,7 +10,7 @@ const TAG_BYTES = 16;
 
 /** What an encrypted text belongs to: moved to another job, or taken for another of the three, it does not open. */
 export interface Belonging {
-  what: 'context' | 'carried' | 'result';
+  what: 'context' | 'carried context' | 'result';
   jobRunIdentifier: string;
 }
 

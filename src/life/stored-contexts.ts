@@ -61,7 +61,7 @@ export class StoredContexts {
     wrapping: Wrapping,
     jobRunIdentifier: string,
   ): Enveloped {
-    const seal = (text: string, what: 'context' | 'carried') =>
+    const seal = (text: string, what: 'context' | 'carried context') =>
       this.keyring.seal(text, { what, jobRunIdentifier });
     const { ofCall, ofJob } = wrapping.carried ?? {};
     return {
@@ -69,7 +69,7 @@ export class StoredContexts {
         ...said(wrapping),
         ...(ofCall && { carried: ofCall }),
         ...(ofJob && {
-          sealedCarried: seal(JSON.stringify(ofJob), 'carried'),
+          sealedCarried: seal(JSON.stringify(ofJob), 'carried context'),
         }),
         ...seal(json, 'context'),
       },
@@ -84,7 +84,7 @@ export class StoredContexts {
     const envelope = envelopeOf(stored);
     if (!envelope?.sealedCarried) return envelope?.carried;
     const opened = this.keyring.open(envelope.sealedCarried, {
-      what: 'carried',
+      what: 'carried context',
       jobRunIdentifier,
     });
     return { ...envelope.carried, ...(opened as Record<string, JsonValue>) };

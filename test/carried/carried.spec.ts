@@ -326,6 +326,40 @@ it('is sealed where its context is', async () => {
   expect(saw).toMatchObject([{ tenant: 'acme-secret', context: { n: 1 } }]);
 });
 
+describe('what is sealed with a job', () => {
+  const tampered = async (path: string, value: string) => {
+    const entry = await inTenant('acme', () =>
+      bildad.engine.enqueueJob(SecretJob, {}, { ...LATER, maxRetries: 0 }),
+    );
+    await bildad.sql(
+      `UPDATE bildad.job_queue_entries SET job_context = jsonb_set(job_context, $2::text[], to_jsonb($3::text)) WHERE id = $1`,
+      [entry.id, `{$bildad,sealedCarried,${path}}`, value],
+    );
+    return entry;
+  };
+
+  it('and with a key that is missing here: it goes back to the queue', async () => {
+    const entry = await tampered('key', 'k9');
+    const putBack = bildad.next(
+      'entry.putBack',
+      (event) => event.jobRunIdentifier === entry.jobRunIdentifier,
+    );
+    await bildad.engine.rescheduleJob(entry, 0);
+    expect((await putBack).error).toMatchObject({ keyId: 'k9' });
+    await bildad.engine.removeJobFromQueue(entry);
+    expect(saw).toEqual([]);
+  });
+
+  it('and was changed: its run fails', async () => {
+    const entry = await tampered('sealed', 'AAAA');
+    await bildad.engine.rescheduleJob(entry, 0);
+    const run = await ended(entry);
+    expect(run.result).toBe('FAILED');
+    expect(run.reason).toContain('does not open a carried context');
+    expect(saw).toEqual([]);
+  });
+});
+
 describe('a capture', () => {
   const cyclic: Record<string, unknown> = {};
   cyclic['itself'] = cyclic;
