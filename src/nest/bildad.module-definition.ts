@@ -88,8 +88,9 @@ function runtimeProvider(schema: string, dataSourceName: string): Provider {
         bildad.seams.onRun(({ run }, _handler, next) =>
           extension.aroundRun!(run, next),
         );
+      const { name, currentManager } = settings;
       const { events } = bildad;
-      extension?.made?.({ name: settings.name, schema, dataSource, events });
+      extension?.made?.({ name, schema, dataSource, events, currentManager });
       return bildad;
     },
   };

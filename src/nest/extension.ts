@@ -1,6 +1,6 @@
 import type { DataSource } from 'typeorm';
 import type { JobEvents } from '../model/events.js';
-import type { BildadModuleOptions } from '../model/settings.js';
+import type { BildadModuleOptions, CurrentManager } from '../model/settings.js';
 
 /**
  * Shapes every engine of an app from outside of the modules that declare them: as `nestjs-bildad/testing` does with an
@@ -22,6 +22,7 @@ export interface EngineExtension {
     dataSource: DataSource;
     /** The engine's own, by which it can be told from others. */
     events: JobEvents;
+    currentManager: CurrentManager | undefined;
   }): void;
   /** Around all a handler does, also in what it awaits; `next` never rejects, and has to be called once. */
   aroundRun?(

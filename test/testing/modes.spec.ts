@@ -1,0 +1,125 @@
+import { Test, type TestingModule } from '@nestjs/testing';
+import { JobEngineService } from 'nestjs-bildad';
+import {
+  BildadTesting,
+  BildadTestingModule,
+  closeTesting,
+  type BildadTestingOptions,
+} from 'nestjs-bildad/testing';
+import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
+import { createDatabase, type TestDatabase } from '../support/database.js';
+import { AppModule, Mailer, MailJob, OrderService } from './support/shop.js';
+
+// What each mode does with an app that knows nothing of its tests.
+
+let database: TestDatabase;
+let app: TestingModule | undefined;
+beforeAll(async () => {
+  database = await createDatabase();
+});
+afterAll(() => database.drop());
+afterEach(async () => {
+  await app?.get(BildadTesting).clear();
+  await app?.close();
+  app = undefined;
+});
+
+async function boot(options?: BildadTestingOptions) {
+  app = await Test.createTestingModule({
+    imports: [AppModule.on(database.url), BildadTestingModule.forRoot(options)],
+  }).compile();
+  await app.init();
+  return {
+    testing: app.get(BildadTesting),
+    orders: app.get(OrderService, { strict: false }),
+    mailer: app.get(Mailer, { strict: false }),
+    engine: app.get(JobEngineService, { strict: false }),
+  };
+}
+
+it('manual: nothing runs until it is drained', async () => {
+  const { testing, orders, mailer } = await boot();
+  const order = await orders.place('ada@example.com');
+  expect(mailer.sent).toEqual([]);
+  const runs = await testing.drain();
+  expect(runs).toMatchObject([
+    {
+      code: 'MAIL',
+      outcome: 'completed',
+      entry: 'removed',
+      run: { output: 'mail 1' },
+    },
+  ]);
+  const later = await testing.drain({ withScheduled: true });
+  expect(later.map(({ code }) => code)).toEqual(['SHIP', 'MAIL']);
+  expect(await orders.find(order.id)).toMatchObject({ status: 'shipped' });
+  expect(mailer.sent.map(({ subject }) => subject)).toEqual([
+    'thank you',
+    'shipped',
+  ]);
+});
+
+it('inline: what is enqueued has run when the call resolves', async () => {
+  const { orders, mailer, engine } = await boot({ mode: 'inline' });
+  await orders.remind('ada@example.com');
+  expect(mailer.sent).toHaveLength(1);
+  // With the transaction, not before.
+  await orders.place('bob@example.com');
+  expect(mailer.sent).toHaveLength(2);
+  await engine.transaction(async () => {
+    await orders.remind('eve@example.com');
+    expect(mailer.sent).toHaveLength(2);
+  });
+  expect(mailer.sent).toHaveLength(3);
+  await Promise.all(
+    ['a', 'b', 'c'].map((name) => orders.remind(`${name}@example.com`)),
+  );
+  expect(mailer.sent).toHaveLength(6);
+});
+
+it('inline: a job that fails does so as in production, or throws', async () => {
+  const { orders, mailer } = await boot({ mode: 'inline' });
+  mailer.failures = 1;
+  await orders.remind('ada@example.com');
+  expect(mailer.sent).toEqual([]);
+  await app!.get(BildadTesting).clear();
+  await app!.close();
+  const thrower = await boot({ mode: 'inline', throwFailures: true });
+  thrower.mailer.failures = 1;
+  await expect(thrower.orders.remind('ada@example.com')).rejects.toThrow(
+    /^MAIL .* has failed: the mail server is down$/,
+  );
+});
+
+it('real: the engine runs by itself', async () => {
+  const { orders, mailer } = await boot({ mode: 'real' });
+  await orders.place('ada@example.com');
+  await expect.poll(() => mailer.sent.length).toBe(1);
+});
+
+it("two engines, one of them of a factory, are both the test's", async () => {
+  const { testing } = await boot();
+  expect(await testing.leaks()).toEqual([]);
+  await closeTesting(app!);
+  app = undefined;
+});
+
+it('drain runs by priority, retries when told, and stops at its limit', async () => {
+  const { testing, engine, mailer } = await boot();
+  const mail = (subject: string, priority: number) =>
+    engine.enqueueJob(MailJob, { to: 'a@example.com', subject }, { priority });
+  await mail('second', 5);
+  await mail('first', 1);
+  const first = await testing.runNext();
+  expect(first?.run.jobContext).toMatchObject({ subject: 'first' });
+  mailer.failures = 2;
+  const runs = await testing.drain({ withRetries: true });
+  expect(runs.map(({ outcome, entry }) => `${outcome} ${entry}`)).toEqual([
+    'failed reopened',
+    'failed reopened',
+    'completed removed',
+  ]);
+  expect(await testing.runNext()).toBeNull();
+  for (let n = 0; n < 3; n++) await mail('more', 5);
+  await expect(testing.drain({ limit: 2 })).rejects.toThrow(/^2 runs/);
+});
