@@ -1,5 +1,11 @@
 import { Test, type TestingModule } from '@nestjs/testing';
-import { JobEngineService } from 'nestjs-bildad';
+import {
+  BildadConfigError,
+  BildadJob,
+  BildadModule,
+  JobEngineService,
+  type JobHandler,
+} from 'nestjs-bildad';
 import {
   BildadTesting,
   BildadTestingModule,
@@ -8,7 +14,14 @@ import {
 } from 'nestjs-bildad/testing';
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 import { createDatabase, type TestDatabase } from '../support/database.js';
-import { AppModule, Mailer, MailJob, OrderService } from './support/shop.js';
+import { gate } from '../support/gate.js';
+import {
+  AppModule,
+  Mailer,
+  MailJob,
+  OrderService,
+  ReportJob,
+} from './support/shop.js';
 
 // What each mode does with an app that knows nothing of its tests.
 
@@ -98,9 +111,95 @@ it('real: the engine runs by itself', async () => {
 });
 
 it("two engines, one of them of a factory, are both the test's", async () => {
-  const { testing } = await boot();
-  expect(await testing.leaks()).toEqual([]);
-  await closeTesting(app!);
+  @BildadJob({ code: 'AUDIT', engine: 'audits' })
+  class AuditJob implements JobHandler<object, string> {
+    runJob() {
+      return 'seen';
+    }
+  }
+  class Auditor {
+    constructor(readonly engine: JobEngineService) {}
+  }
+  class AuditModule {}
+  app = await Test.createTestingModule({
+    imports: [
+      AppModule.on(database.url),
+      {
+        module: AuditModule,
+        imports: [
+          BildadModule.forRootAsync({
+            isGlobal: false,
+            schema: 'audits',
+            useFactory: () => ({ name: 'audits' }),
+          }),
+        ],
+        providers: [
+          AuditJob,
+          {
+            provide: Auditor,
+            inject: [JobEngineService],
+            useFactory: (engine: JobEngineService) => new Auditor(engine),
+          },
+        ],
+      },
+      BildadTestingModule.forRoot(),
+    ],
+  }).compile();
+  await app.init();
+  const testing = app.get(BildadTesting);
+  const { engine } = app.get(Auditor, { strict: false });
+  await testing.inTransaction(async () => {
+    await engine.enqueueJob(AuditJob, {});
+    await app!.get(OrderService, { strict: false }).place('ada@example.com');
+    const jobs = await testing.enqueued();
+    expect(jobs.map(({ code, engine }) => `${engine} ${code}`).sort()).toEqual([
+      'audits AUDIT',
+      'default MAIL',
+      'default SHIP',
+    ]);
+    const runs = await testing.drain();
+    expect(runs.map(({ code }) => code).sort()).toEqual(['AUDIT', 'MAIL']);
+    expect(runs.find(({ code }) => code === 'AUDIT')?.run.output).toBe('seen');
+    await testing.clock.advance('1h');
+    expect((await testing.drain()).map(({ code }) => code)).toEqual([
+      'SHIP',
+      'MAIL',
+    ]);
+  });
+  expect(await testing.enqueued()).toEqual([]);
+});
+
+it('closeTesting closes, and says what was left', async () => {
+  const { testing, engine } = await boot();
+  const begun = gate();
+  ReportJob.begun = () => begun.open();
+  await engine.enqueueJob(ReportJob, {});
+  const drained = testing.drain().catch(() => undefined);
+  await begun.opened;
+  await expect(closeTesting(app!)).rejects.toThrow(
+    /^the test has left behind: REPORT .* is RUNNING$/,
+  );
+  await drained;
+  const next = await boot();
+  expect(await next.testing.leaks()).toEqual([]);
+});
+
+it('what cannot work says what is missing', async () => {
+  expect(() => BildadTestingModule.forRoot({ mode: 'fake' as 'real' })).toThrow(
+    BildadConfigError,
+  );
+  expect(() => BildadTestingModule.forRoot({ throwFailures: true })).toThrow(
+    /throwFailures: expected the mode 'inline'/,
+  );
+  const { testing } = await boot({ mode: 'real' });
+  await expect(testing.begin()).rejects.toThrow(/mode: expected/);
+  await app!.close();
+  app = await Test.createTestingModule({
+    imports: [BildadTestingModule.forRoot()],
+  }).compile();
+  await app.init();
+  await expect(app.get(BildadTesting).drain()).rejects.toThrow(/BildadModule/);
+  await app.close();
   app = undefined;
 });
 

@@ -40,6 +40,7 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
   private readonly letBe: (() => void)[] = [];
   private last: Promise<unknown> = Promise.resolve();
   private mark = 0;
+  private closing = false;
 
   constructor(
     private readonly extension: TestExtension,
@@ -54,7 +55,7 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
    */
   drain(options?: DrainOptions): Promise<FinishedRun[]> {
     return this.inTurn('drain', () =>
-      drainAll(this.engines, readDrainOptions(options)),
+      drainAll(this.engines, readDrainOptions(options), () => this.closing),
     );
   }
 
@@ -164,6 +165,7 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
 
   /** @internal */
   async onModuleDestroy(): Promise<void> {
+    this.closing = true;
     for (const letBe of this.letBe.splice(0)) letBe();
     // The app could not close with it.
     if (this.found) await this.rollback().catch(() => undefined);

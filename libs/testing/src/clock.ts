@@ -1,4 +1,4 @@
-import { BildadConfigError, JobRunStatus, type Duration } from 'nestjs-bildad';
+import { BildadConfigError, type Duration } from 'nestjs-bildad';
 import type { DataSource } from 'typeorm';
 import type { TestEngine } from './engines.js';
 import { toMilliseconds } from './milliseconds.js';
@@ -98,9 +98,13 @@ async function move(
 async function stopLate({ service, jobs }: TestEngine): Promise<void> {
   const late = await jobs.listJobRunsToKill({ limit: 1_000 });
   await Promise.all(
-    late
-      .filter((run) => run.status === JobRunStatus.RUNNING)
-      .filter((run) => service.findJobProcess(run))
-      .map((run) => service.killJob(run).catch(() => null)),
+    late.map(async (run) => {
+      const process = service.findJobProcess(run);
+      if (!process) return;
+      process.stop({ kind: 'timedOut' });
+      // Told why already; this waits for it, and gives it up after the grace period.
+      await service.tryToKillProcess(process);
+      await process.recorded.promise;
+    }),
   );
 }

@@ -1,9 +1,14 @@
+import { setTimeout as pause } from 'node:timers/promises';
 import { BildadConfigError, JobQueueStatus } from 'nestjs-bildad';
 import { MoreThan } from 'typeorm';
 import type { TestEngine } from './engines.js';
 import { DrainLimitError } from './errors.js';
 import { refuseUnknown } from './options.js';
 import { Ends, finishedRuns, type FinishedRun } from './runs.js';
+
+/** A guard that a node left behind is free after its lease, 15 s by default. */
+const GUARD_MS = 20_000;
+const LOOK_MS = 10;
 
 export interface DrainOptions {
   /** Tries again at once what has failed or was snoozed, whenever its backoff would be over. Default `false`. */
@@ -23,10 +28,11 @@ export function readDrainOptions(given: DrainOptions = {}) {
   return { withRetries, withScheduled, limit };
 }
 
-/** Runs what is due, and what that enqueues. @throws DrainLimitError */
+/** Runs what is due, and what that enqueues. @param isOver the app closes: a pass that it does not end would keep the guard. @throws DrainLimitError */
 export async function drainAll(
   engines: readonly TestEngine[],
   options: Required<DrainOptions>,
+  isOver: () => boolean,
 ): Promise<FinishedRun[]> {
   const all: FinishedRun[] = [];
   const add = (runs: FinishedRun[]) => {
@@ -40,8 +46,8 @@ export async function drainAll(
   for (let more = true; more;) {
     more = false;
     for (const engine of engines) {
-      while (add(await pass(engine))) more = true;
-      if (add(await runEarly(engine, options))) more = true;
+      while (!isOver() && add(await pass(engine))) more = true;
+      if (!isOver() && add(await runEarly(engine, options))) more = true;
     }
   }
   return all;
@@ -61,8 +67,18 @@ export async function runOne(
 /** What a pass of the engine starts, and ends without starting it. */
 function pass(engine: TestEngine): Promise<FinishedRun[]> {
   return ended(engine, async (ends) => {
-    const { start } = await engine.service.runJobEngine();
-    for (const one of start) if (one.ok) await ends.of(one.jobRun.id);
+    const giveUpAt = performance.now() + GUARD_MS;
+    for (;;) {
+      const { start, alreadyRunning } = await engine.service.runJobEngine();
+      for (const one of start) if (one.ok) ends.expect(one.jobRun.id);
+      if (!alreadyRunning) return;
+      // Of this engine in the background, or of another app's that has left it behind.
+      if (performance.now() > giveUpAt)
+        throw new Error(
+          `the passes of engine "${engine.name}" are another node's: give each test file a database of its own (createTestDatabase)`,
+        );
+      await pause(LOOK_MS);
+    }
   });
 }
 
@@ -85,7 +101,7 @@ async function runEarly(
   for (const entry of waiting) {
     const runs = await ended(engine, async (ends) => {
       const run = await engine.service.runJob(entry).catch(() => null);
-      if (run) await ends.of(run.id);
+      if (run) ends.expect(run.id);
     });
     // What this app has no handler for waits on.
     if (runs.length > 0) return runs;
@@ -100,6 +116,7 @@ async function ended(
   const ends = new Ends(engine);
   try {
     await work(ends);
+    await ends.all();
   } finally {
     ends.close();
   }

@@ -57,7 +57,7 @@ export function refuseUnknown(given: unknown, names: readonly string[]): void {
 }
 
 /** What hangs at the end of a test is not waited for for long. */
-const SHUTDOWN = { drainTimeout: '1s', killGracePeriod: 250 } as const;
+const SHUTDOWN = { drainTimeout: 500, killGracePeriod: 250 } as const;
 
 /** An engine's options in a test. */
 export function optionsInTest(

@@ -20,9 +20,10 @@ export interface FinishedRun {
 
 type Ended = JobEventMap['run.finished'][0];
 
-/** Ends of runs, from when it is made until it is closed. */
+/** What becomes of runs, from when it is made until it is closed. */
 export class Ends {
   readonly ended: Ended[] = [];
+  private readonly begun = new Set<string>();
   private readonly over = new Set<string>();
   private wake: () => void = () => undefined;
   private readonly stop: (() => void)[];
@@ -33,6 +34,7 @@ export class Ends {
       this.wake();
     };
     this.stop = [
+      events.on('run.started', ({ jobRunId }) => this.expect(jobRunId)),
       events.on('run.finished', (run) => {
         this.ended.push(run);
         end(run.jobRunId);
@@ -41,8 +43,13 @@ export class Ends {
     ];
   }
 
-  async of(jobRunId: string): Promise<void> {
-    while (!this.over.has(jobRunId))
+  expect(jobRunId: string): void {
+    this.begun.add(jobRunId);
+  }
+
+  /** Of all that began. */
+  async all(): Promise<void> {
+    while ([...this.begun].some((run) => !this.over.has(run)))
       await new Promise<void>((resolve) => {
         this.wake = resolve;
       });
