@@ -158,10 +158,7 @@ const runOf = (
   maxRetries: 0,
   uncountedRuns: 0,
   backoff: null,
-  jobContext:
-    version > 0
-      ? ({ [ENVELOPE]: { version }, value: stored } as JsonValue)
-      : stored,
+  jobContext: version > 0 ? { [ENVELOPE]: { version }, value: stored } : stored,
   operatorSchema: null,
   timeoutMs,
   timeoutAtMs: Date.now() + timeoutMs,

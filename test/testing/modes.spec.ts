@@ -152,13 +152,11 @@ it("two engines, one of them of a factory, are both the test's", async () => {
     await engine.enqueueJob(AuditJob, {});
     await app!.get(OrderService, { strict: false }).place('ada@example.com');
     const jobs = await testing.enqueued();
-    expect(jobs.map(({ code, engine }) => `${engine} ${code}`).sort()).toEqual([
-      'audits AUDIT',
-      'default MAIL',
-      'default SHIP',
-    ]);
+    expect(
+      jobs.map(({ code, engine }) => `${engine} ${code}`).toSorted(),
+    ).toEqual(['audits AUDIT', 'default MAIL', 'default SHIP']);
     const runs = await testing.drain();
-    expect(runs.map(({ code }) => code).sort()).toEqual(['AUDIT', 'MAIL']);
+    expect(runs.map(({ code }) => code).toSorted()).toEqual(['AUDIT', 'MAIL']);
     expect(runs.find(({ code }) => code === 'AUDIT')?.run.output).toBe('seen');
     await testing.clock.advance('1h');
     expect((await testing.drain()).map(({ code }) => code)).toEqual([

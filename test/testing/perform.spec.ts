@@ -118,7 +118,7 @@ describe('performJob', () => {
       context: { type: 'object', required: ['name'] },
       upcast: ({ first }: { first: string }, from) => ({ name: first + from }),
     })
-    class OldJob implements JobHandler<object, unknown> {
+    class OldJob implements JobHandler<object> {
       runJob(context: object) {
         return context;
       }
@@ -136,7 +136,7 @@ describe('performJob', () => {
 
   it('gives a transactional handler the manager of the test', async () => {
     @BildadJob({ code: 'TX', transactional: true, encrypt: true })
-    class TxJob implements JobHandler<object, unknown> {
+    class TxJob implements JobHandler<object> {
       runJob(_context: object, { manager }: JobExecution) {
         return manager;
       }

@@ -1,4 +1,3 @@
-import type {} from 'expect';
 import {
   bildadMatchers,
   type ToHaveEnqueued,
@@ -6,6 +5,8 @@ import {
 } from './matchers.js';
 
 // A setup file of jest's: `setupFilesAfterEnv: ['nestjs-bildad/testing/jest']`, or imported by a spec.
+
+export type { Matchers } from 'expect';
 
 declare module 'expect' {
   // As `expect` declares it.

@@ -98,11 +98,13 @@ export class Session extends EventEmitter implements AnyClient {
       case 'nothing':
         return nothing('SET');
       case 'other':
-        if (!inTransaction) return shared.alone(this, ...statement);
-        this.settings.push(...read.settings);
-        return read.settings.length > 0 || read.sql !== text
-          ? shared.within(this, read.sql)
-          : shared.within(this, ...statement);
+        break;
     }
+    if (!inTransaction) return shared.alone(this, ...statement);
+    this.settings.push(...read.settings);
+    // As it is, with its values, where nothing of it was left out.
+    return read.sql === text
+      ? shared.within(this, ...statement)
+      : shared.within(this, read.sql);
   }
 }
