@@ -37,9 +37,9 @@ afterEach(async () => {
   app = undefined;
 });
 
-async function boot(options?: BildadTestingOptions) {
+async function boot(options?: BildadTestingOptions, url = database.url) {
   app = await Test.createTestingModule({
-    imports: [AppModule.on(database.url), BildadTestingModule.forRoot(options)],
+    imports: [AppModule.on(url), BildadTestingModule.forRoot(options)],
   }).compile();
   await app.init();
   return {
@@ -165,6 +165,29 @@ it("two engines, one of them of a factory, are both the test's", async () => {
     ]);
   });
   expect(await testing.enqueued()).toEqual([]);
+});
+
+it('two apps side by side, each in a transaction of its own', async () => {
+  const others = await createDatabase();
+  const mine = await boot();
+  const first = app!;
+  const other = await boot(undefined, others.url);
+  try {
+    await Promise.all([mine.testing.begin(), other.testing.begin()]);
+    await mine.orders.place('ada@example.com');
+    await expect(other.testing.enqueued()).resolves.toEqual([]);
+    await other.orders.place('bob@example.com');
+    await Promise.all([mine.testing.drain(), other.testing.drain()]);
+    expect(mine.mailer.sent).toMatchObject([{ to: 'ada@example.com' }]);
+    expect(other.mailer.sent).toMatchObject([{ to: 'bob@example.com' }]);
+    await mine.testing.rollback();
+    expect(await other.orders.count()).toBe(1);
+    await other.testing.rollback();
+  } finally {
+    await app!.close();
+    await others.drop();
+    app = first;
+  }
 });
 
 it('closeTesting closes, and says what was left', async () => {
