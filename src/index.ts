@@ -59,6 +59,13 @@ export {
   type Job,
   type JobContext,
 } from './nest/job-engine.service.js';
+export { BILDAD_EXTENSION, type EngineExtension } from './nest/extension.js';
+export { jobCodeOf } from './nest/job-reference.js';
+export {
+  performHandler,
+  type Performed,
+  type PerformOptions,
+} from './nest/perform.js';
 export type { FailedJobFilter, JobFilter } from './nest/job-filter.js';
 export type { FinalRun, WaitOptions } from './nest/both-ends.js';
 export { JobsService } from './nest/jobs.service.js';

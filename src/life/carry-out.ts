@@ -23,7 +23,7 @@ export interface HandlerParts {
   contexts: StoredContexts;
   events: JobEvents;
   loggerFor: (run: ClaimedRun) => ExecutionLogger;
-  transactions: JobTransactions;
+  transactions: Pick<JobTransactions, 'around' | 'complete'>;
 }
 
 export interface CarryOutOptions {

@@ -22,7 +22,7 @@ export class Execution implements JobExecution {
     private readonly process: JobProcess,
     private readonly events: JobEvents,
     private readonly loggerFor: (run: ClaimedRun) => ExecutionLogger,
-    private readonly transactions: JobTransactions,
+    private readonly transactions: Pick<JobTransactions, 'complete'>,
     /** Of a job whose result is encrypted. */
     private readonly secrets: StoredContexts | undefined,
   ) {}

@@ -13,6 +13,7 @@ import {
 } from '../model/settings.js';
 import { checkBackoff } from '../policy/backoff.js';
 import { bildadEntities } from '../store/entities/index.js';
+import { BILDAD_EXTENSION, type EngineExtension } from './extension.js';
 import { asInside } from './host/inside.js';
 import { BILDAD_RUNTIME, createRuntime } from './runtime.js';
 import { scheduleTicker } from './schedule-timers.js';
@@ -64,20 +65,33 @@ function runtimeProvider(schema: string, dataSourceName: string): Provider {
       // The host's, if it has one. Importing ScheduleModule.forRoot() here as well would fire every
       // @Cron and @Interval of the host twice.
       { token: SchedulerRegistry, optional: true },
+      { token: BILDAD_EXTENSION, optional: true },
     ],
     useFactory: (
       options: BildadModuleOptions | undefined,
       dataSource: DataSource,
       registry: SchedulerRegistry = new SchedulerRegistry(),
+      extension?: EngineExtension,
     ) => {
-      const settings = asInside(readSettings(options));
+      const shaped = extension?.options
+        ? extension.options(options ?? {}, { dataSource, schema })
+        : options;
+      const settings = asInside(readSettings(shaped));
       checkBackoff(settings.backoff, 'backoff');
-      return createRuntime(
+      const bildad = createRuntime(
         dataSource,
         schema,
         settings,
         scheduleTicker(registry, `bildad:${schema}:${settings.name}`),
       );
+      if (extension?.aroundRun)
+        bildad.seams.onRun(({ run }, _handler, next) =>
+          extension.aroundRun!(run, next),
+        );
+      const { name, currentManager } = settings;
+      const { events } = bildad;
+      extension?.made?.({ name, schema, dataSource, events, currentManager });
+      return bildad;
     },
   };
 }

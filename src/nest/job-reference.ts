@@ -25,3 +25,8 @@ export function referenceTo(
     job,
   );
 }
+
+/** The code of a job's template. @throws BildadConfigError when `job` is neither a decorated class, nor a code, nor a template */
+export const jobCodeOf = (
+  job: JobHandlerClass | string | Pick<JobTemplate, 'code'>,
+): string => referenceTo(job).code;

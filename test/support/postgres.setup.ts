@@ -1,4 +1,4 @@
-import { startPostgres } from 'nestjs-bildad/testing';
+import { startTestServer } from 'nestjs-bildad/testing';
 import type { TestProject } from 'vitest/node';
 
 declare module 'vitest' {
@@ -10,10 +10,8 @@ declare module 'vitest' {
 /** One server for all specs: that of DATABASE_URL, else an embedded one. Each spec has a database of its own. */
 export default async function setup(
   project: TestProject,
-): Promise<(() => Promise<void>) | void> {
-  const given = process.env['DATABASE_URL'];
-  if (given) return project.provide('databaseUrl', given);
-  const server = await startPostgres({ settings: { max_connections: '300' } });
+): Promise<() => Promise<void>> {
+  const server = await startTestServer();
   project.provide('databaseUrl', server.url);
   return () => server.stop();
 }

@@ -1,0 +1,203 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
+import {
+  Injectable,
+  type OnModuleDestroy,
+  type OnModuleInit,
+  type Type,
+} from '@nestjs/common';
+import { ModuleRef, ModulesContainer } from '@nestjs/core';
+import {
+  BildadConfigError,
+  performHandler,
+  type ContextOf,
+  type JobHandler,
+  type JobHandlerClass,
+  type Performed,
+  type PerformOptions,
+  type ResultOf,
+} from 'nestjs-bildad';
+import { TestClock } from './clock.js';
+import {
+  drainAll,
+  readDrainOptions,
+  runOne,
+  type DrainOptions,
+} from './drain.js';
+import { enqueuedJobs, type EnqueuedJob } from './enqueued.js';
+import { testEngines, type TestEngine } from './engines.js';
+import { JobRunFailedError, TestLeakError } from './errors.js';
+import { TestExtension } from './extension.js';
+import { runInline } from './inline.js';
+import { leaksOf, stopRunning } from './leaks.js';
+import type { FinishedRun } from './runs.js';
+
+/** What a test does with the engines of the app under test: all of them, one after the other. */
+@Injectable()
+export class BildadTesting implements OnModuleInit, OnModuleDestroy {
+  readonly clock = new TestClock(() => this.engines);
+  private found: TestEngine[] | undefined;
+  private readonly inTransactionCall = new AsyncLocalStorage<true>();
+  private readonly letBe: (() => void)[] = [];
+  private last: Promise<unknown> = Promise.resolve();
+  private mark = 0;
+  private closing = false;
+
+  constructor(
+    private readonly extension: TestExtension,
+    private readonly modules: ModulesContainer,
+    private readonly moduleRef: ModuleRef,
+  ) {}
+
+  /**
+   * Runs what is due, and what that enqueues, one job after the other, by priority and age.
+   * @returns the runs, in the order they ended; failed ones as well
+   * @throws DrainLimitError, BildadConfigError
+   */
+  drain(options?: DrainOptions): Promise<FinishedRun[]> {
+    return this.inTurn('drain', () =>
+      drainAll(this.engines, readDrainOptions(options), () => this.closing),
+    );
+  }
+
+  /** Runs the next job that is due. @returns null where there is none */
+  runNext(): Promise<FinishedRun | null> {
+    return this.inTurn('runNext', () => runOne(this.engines));
+  }
+
+  /** All jobs that were enqueued, those that are over first. What `expect(testing).toHaveEnqueued(...)` looks at. */
+  async enqueued(): Promise<EnqueuedJob[]> {
+    return (await Promise.all(this.engines.map(enqueuedJobs))).flat();
+  }
+
+  /** One run of a handler of the app's, with what is injected there; nothing is enqueued or kept. As `performJob`. */
+  async perform<H extends JobHandler>(
+    handler: JobHandlerClass<H>,
+    context: ContextOf<H>,
+    options?: PerformOptions,
+  ): Promise<Performed<ResultOf<H>>> {
+    const type = handler as Type<H>;
+    const anywhere = { strict: false };
+    const instance = await this.moduleRef
+      .resolve(type, undefined, anywhere)
+      .catch(() => this.moduleRef.get(type, anywhere));
+    return performHandler(instance, context, options);
+  }
+
+  /**
+   * From here to `rollback` all that the app and its engines do in their DataSources is in one transaction each, on one
+   * connection. For the modes `manual` and `inline`.
+   */
+  async begin(): Promise<void> {
+    if (this.extension.settings.mode === 'real')
+      throw new BildadConfigError('mode', "'manual' or 'inline'", 'real');
+    if (this.pools.some(({ isShared }) => isShared))
+      throw new BildadConfigError(
+        'begin',
+        'no transaction under way',
+        'one that was not rolled back',
+      );
+    await this.last;
+    this.mark = this.clock.mark;
+    for (const pools of this.pools) await pools.begin();
+  }
+
+  /**
+   * Undoes all there was since `begin`; nothing where that was not called.
+   * @throws TestLeakError where jobs still run: they are stopped, and it is undone all the same
+   */
+  async rollback(): Promise<void> {
+    const shared = this.pools.filter(({ isShared }) => isShared);
+    if (shared.length === 0) return;
+    const leaks = await stopRunning(this.engines).catch(() => []);
+    for (const pools of shared) await pools.rollback();
+    this.clock.reset(this.mark);
+    if (leaks.length > 0) throw new TestLeakError(leaks);
+  }
+
+  /** `work` between `begin` and `rollback`. @returns what it returns */
+  async inTransaction<T>(work: () => T | Promise<T>): Promise<T> {
+    await this.begin();
+    try {
+      return await work();
+    } finally {
+      await this.rollback();
+    }
+  }
+
+  /** Removes all jobs, and their history. For tests without a transaction. */
+  async clear(): Promise<void> {
+    for (const { dataSource, schema } of this.engines)
+      for (const table of ['job_queue_entries', 'job_runs', 'job_keys'])
+        await dataSource.query(`DELETE FROM "${schema}"."${table}"`);
+  }
+
+  /** What is under way that a test should have ended: runs, a transaction. */
+  async leaks(): Promise<string[]> {
+    const open = this.pools.filter(({ isShared }) => isShared).length;
+    return [
+      ...(open > 0
+        ? [`${open} transaction${open > 1 ? 's' : ''} of begin()`]
+        : []),
+      ...(await Promise.all(this.engines.map(leaksOf))).flat(),
+    ];
+  }
+
+  /** For an `afterEach`. @throws TestLeakError */
+  async expectNoLeaks(): Promise<void> {
+    const leaks = await this.leaks();
+    if (leaks.length > 0) throw new TestLeakError(leaks);
+  }
+
+  /** @internal */
+  onModuleInit(): void {
+    const { mode } = this.extension.settings;
+    if (mode !== 'inline') return;
+    const calls = this.inTransactionCall;
+    const inTransaction = {
+      get active() {
+        return calls.getStore() === true;
+      },
+      run: <T>(work: () => T) => calls.run(true, work),
+    };
+    for (const engine of this.engines)
+      this.letBe.push(runInline(engine, () => this.settle(), inTransaction));
+  }
+
+  /** @internal */
+  async onModuleDestroy(): Promise<void> {
+    this.closing = true;
+    for (const letBe of this.letBe.splice(0)) letBe();
+    // The app could not close with it.
+    if (this.found) await this.rollback().catch(() => undefined);
+  }
+
+  private get engines(): readonly TestEngine[] {
+    return (this.found ??= testEngines(this.extension.engines, this.modules));
+  }
+
+  private get pools() {
+    return [...new Set(this.engines.map(({ pools }) => pools))];
+  }
+
+  /** What a job enqueues itself runs after it. */
+  private async settle(): Promise<void> {
+    if (this.extension.isInHandler) return;
+    const runs = await this.drain();
+    if (!this.extension.settings.throwFailures) return;
+    for (const { run, code, outcome } of runs)
+      if (outcome !== 'completed' && outcome !== 'snoozed')
+        throw new JobRunFailedError(run, code);
+  }
+
+  private inTurn<T>(name: string, work: () => Promise<T>): Promise<T> {
+    if (this.extension.isInHandler)
+      throw new BildadConfigError(
+        name,
+        'a call by the test: a job cannot wait for itself',
+        'one within a handler',
+      );
+    const result = this.last.then(() => work());
+    this.last = result.catch(() => undefined);
+    return result;
+  }
+}

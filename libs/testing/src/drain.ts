@@ -1,0 +1,124 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import { BildadConfigError, JobQueueStatus } from 'nestjs-bildad';
+import { MoreThan } from 'typeorm';
+import type { TestEngine } from './engines.js';
+import { DrainLimitError } from './errors.js';
+import { refuseUnknown } from './options.js';
+import { Ends, finishedRuns, type FinishedRun } from './runs.js';
+
+/** A guard that a node left behind is free after its lease, 15 s by default. */
+const GUARD_MS = 20_000;
+const LOOK_MS = 10;
+
+export interface DrainOptions {
+  /** Tries again at once what has failed or was snoozed, whenever its backoff would be over. Default `false`. */
+  withRetries?: boolean;
+  /** Runs at once what is for later (`runAt`, `delay`), the earliest first. Default `false`. */
+  withScheduled?: boolean;
+  /** More runs are a DrainLimitError. Default 1,000. */
+  limit?: number;
+}
+
+/** @throws BildadConfigError */
+export function readDrainOptions(given: DrainOptions = {}) {
+  refuseUnknown(given, ['withRetries', 'withScheduled', 'limit']);
+  const { withRetries = false, withScheduled = false, limit = 1_000 } = given;
+  if (!Number.isSafeInteger(limit) || limit < 1)
+    throw new BildadConfigError('limit', 'a whole number from 1', limit);
+  return { withRetries, withScheduled, limit };
+}
+
+/** Runs what is due, and what that enqueues. @param isOver the app closes: a pass that it does not end would keep the guard. @throws DrainLimitError */
+export async function drainAll(
+  engines: readonly TestEngine[],
+  options: Required<DrainOptions>,
+  isOver: () => boolean,
+): Promise<FinishedRun[]> {
+  const all: FinishedRun[] = [];
+  const add = (runs: FinishedRun[]) => {
+    all.push(...runs);
+    if (all.length > options.limit)
+      throw new DrainLimitError(options.limit, [
+        ...new Set(all.slice(-5).map(({ code }) => code)),
+      ]);
+    return runs.length > 0;
+  };
+  for (let more = true; more;) {
+    more = false;
+    for (const engine of engines) {
+      while (!isOver() && add(await pass(engine))) more = true;
+      if (!isOver() && add(await runEarly(engine, options))) more = true;
+    }
+  }
+  return all;
+}
+
+/** Runs the next job that is due, of the first engine that has one. */
+export async function runOne(
+  engines: readonly TestEngine[],
+): Promise<FinishedRun | null> {
+  for (const engine of engines) {
+    const [run] = await pass(engine);
+    if (run) return run;
+  }
+  return null;
+}
+
+/** What a pass of the engine starts, and ends without starting it. */
+function pass(engine: TestEngine): Promise<FinishedRun[]> {
+  return ended(engine, async (ends) => {
+    const giveUpAt = performance.now() + GUARD_MS;
+    for (;;) {
+      const { start, alreadyRunning } = await engine.service.runJobEngine();
+      for (const one of start) if (one.ok) ends.expect(one.jobRun.id);
+      if (!alreadyRunning) return;
+      // Of this engine in the background, or of another app's that has left it behind.
+      if (performance.now() > giveUpAt)
+        throw new Error(
+          `the passes of engine "${engine.name}" are another node's: give each test file a database of its own (createTestDatabase)`,
+        );
+      await pause(LOOK_MS);
+    }
+  });
+}
+
+/** One job that is not due. */
+async function runEarly(
+  engine: TestEngine,
+  { withRetries, withScheduled }: Required<DrainOptions>,
+): Promise<FinishedRun[]> {
+  if (!withRetries && !withScheduled) return [];
+  const retry = withRetries ? (withScheduled ? undefined : MoreThan(0)) : 0;
+  const waiting = await engine.dataSource
+    .getRepository(engine.entities.JobQueueEntry)
+    .find({
+      where: {
+        status: JobQueueStatus.AVAILABLE,
+        ...(retry !== undefined && { retry }),
+      },
+      order: { runAt: 'ASC', priority: 'ASC', id: 'ASC' },
+    });
+  for (const entry of waiting) {
+    const runs = await ended(engine, async (ends) => {
+      const run = await engine.service.runJob(entry).catch(() => null);
+      if (run) ends.expect(run.id);
+    });
+    // What this app has no handler for waits on.
+    if (runs.length > 0) return runs;
+  }
+  return [];
+}
+
+async function ended(
+  engine: TestEngine,
+  work: (ends: Ends) => Promise<void>,
+): Promise<FinishedRun[]> {
+  const ends = new Ends(engine);
+  try {
+    await work(ends);
+    await ends.all();
+  } finally {
+    ends.close();
+  }
+  return finishedRuns(engine, ends.ended);
+}

@@ -1,0 +1,62 @@
+import type { ModulesContainer } from '@nestjs/core';
+import {
+  BildadConfigError,
+  bildadEntities,
+  JobEngineService,
+  JobEvents,
+  JobsService,
+  type BildadEntities,
+  type BildadModuleOptions,
+} from 'nestjs-bildad';
+import type { DataSource } from 'typeorm';
+import { SwitchedPools } from './transaction/switched-pools.js';
+
+/** An engine of the app under test. */
+export interface TestEngine {
+  name: string;
+  schema: string;
+  dataSource: DataSource;
+  pools: SwitchedPools;
+  entities: BildadEntities;
+  service: JobEngineService;
+  jobs: JobsService;
+  events: JobEvents;
+  currentManager: BildadModuleOptions['currentManager'];
+}
+
+/** What is known of an engine before its facades are made. */
+export type MadeEngine = Pick<
+  TestEngine,
+  'name' | 'schema' | 'dataSource' | 'events' | 'currentManager'
+>;
+
+/** The engines that were made, each with its facades: those of the module that has its events. */
+export function testEngines(
+  made: readonly MadeEngine[],
+  modules: ModulesContainer,
+): TestEngine[] {
+  const found: TestEngine[] = [];
+  for (const { providers } of modules.values()) {
+    const instance = <T>(token: new (...args: any[]) => T) =>
+      providers.get(token)?.instance as T | undefined;
+    const events = instance(JobEvents);
+    const one = made.find((engine) => engine.events === events);
+    const service = instance(JobEngineService);
+    const jobs = instance(JobsService);
+    if (!one || !events || !service || !jobs) continue;
+    found.push({
+      ...one,
+      service,
+      jobs,
+      pools: SwitchedPools.of(one.dataSource),
+      entities: bildadEntities(one.schema),
+    });
+  }
+  if (found.length === 0)
+    throw new BildadConfigError(
+      'imports',
+      'a module that imports BildadModule, beside BildadTestingModule',
+      'none, or one that is not initialised: await moduleRef.init()',
+    );
+  return found;
+}

@@ -1,0 +1,172 @@
+import { BildadConfigError, jobCodeOf, type Job } from 'nestjs-bildad';
+import type { BildadTesting } from './bildad-testing.js';
+import { isEncrypted, type EnqueuedJob } from './enqueued.js';
+import { refuseUnknown } from './options.js';
+
+/** What an enqueued job has to be like, beside its context. Asymmetric matchers are good for each. */
+export interface EnqueuedLike {
+  priority?: number;
+  runAt?: Date;
+  jobRunIdentifier?: string;
+  /** The engine's name. */
+  engine?: string;
+  status?: EnqueuedJob['status'];
+}
+
+/** As much of what vitest and jest call matchers with as is used. */
+interface MatcherState {
+  equals(a: unknown, b: unknown, customTesters?: any[]): boolean;
+  utils: {
+    printReceived?(value: unknown): string;
+    stringify?(value: unknown): string;
+    iterableEquality?: unknown;
+    subsetEquality?: unknown;
+  };
+}
+
+interface Answer {
+  pass: boolean;
+  message: () => string;
+}
+
+const NAMES: readonly (keyof EnqueuedLike)[] = [
+  'priority',
+  'runAt',
+  'jobRunIdentifier',
+  'engine',
+  'status',
+];
+
+/** For `expect.extend`, of vitest and of jest. */
+export const bildadMatchers = {
+  async toHaveEnqueued(
+    this: MatcherState,
+    received: unknown,
+    job: Job,
+    context?: unknown,
+    like: EnqueuedLike = {},
+  ): Promise<Answer> {
+    const found = await find(this, received, job, context, like);
+    return {
+      pass: found.fitting.length > 0,
+      message: () => told(this, found, 'at least one'),
+    };
+  },
+
+  async toHaveEnqueuedTimes(
+    this: MatcherState,
+    received: unknown,
+    job: Job,
+    times: number,
+    context?: unknown,
+    like: EnqueuedLike = {},
+  ): Promise<Answer> {
+    if (!Number.isSafeInteger(times) || times < 0)
+      throw new BildadConfigError('times', 'a whole number', times);
+    const found = await find(this, received, job, context, like);
+    return {
+      pass: found.fitting.length === times,
+      message: () => told(this, found, `exactly ${times}`),
+    };
+  },
+};
+
+/** The parameters of `toHaveEnqueued`, for its types. */
+export type ToHaveEnqueued<R> = (
+  job: Job,
+  context?: unknown,
+  like?: EnqueuedLike,
+) => Promise<R>;
+export type ToHaveEnqueuedTimes<R> = (
+  job: Job,
+  times: number,
+  context?: unknown,
+  like?: EnqueuedLike,
+) => Promise<R>;
+
+interface Found {
+  code: string;
+  context: unknown;
+  like: EnqueuedLike;
+  jobs: EnqueuedJob[];
+  fitting: EnqueuedJob[];
+}
+
+async function find(
+  state: MatcherState,
+  received: unknown,
+  job: Job,
+  context: unknown,
+  like: EnqueuedLike,
+): Promise<Found> {
+  const code = jobCodeOf(job);
+  refuseUnknown(like, NAMES);
+  const jobs = await jobsOf(received);
+  const fitting = jobs.filter((one) => one.code === code);
+  if (context !== undefined && fitting.some(isEncrypted))
+    throw new BildadConfigError(
+      'context',
+      `none: the contexts of "${code}" are encrypted, and cannot be compared`,
+      'one',
+    );
+  const { iterableEquality, subsetEquality } = state.utils;
+  const testers = [iterableEquality, subsetEquality].filter(Boolean);
+  return {
+    code,
+    context,
+    like,
+    jobs,
+    fitting: fitting.filter(
+      (one) =>
+        (context === undefined ||
+          state.equals(one.context, context, testers)) &&
+        NAMES.every(
+          (name) =>
+            like[name] === undefined || state.equals(one[name], like[name]),
+        ),
+    ),
+  };
+}
+
+async function jobsOf(received: unknown): Promise<EnqueuedJob[]> {
+  if (Array.isArray(received)) return received as EnqueuedJob[];
+  // Not by its class, of which a test runner may have made two.
+  const { enqueued } = (received ?? {}) as Partial<BildadTesting>;
+  if (typeof enqueued === 'function')
+    return (received as BildadTesting).enqueued();
+  throw new BildadConfigError(
+    'expect(...)',
+    'a BildadTesting, or what its enqueued() returns',
+    received,
+  );
+}
+
+function told(
+  { utils }: MatcherState,
+  { code, context, like, jobs, fitting }: Found,
+  wanted: string,
+): string {
+  const print = (value: unknown) =>
+    utils.stringify?.(value) ?? utils.printReceived?.(value) ?? String(value);
+  const line = (job: EnqueuedJob) => {
+    const mark = fitting.includes(job) ? '>' : ' ';
+    const more = [
+      job.status,
+      ...(job.priority === undefined ? [] : [`priority ${job.priority}`]),
+      `runAt ${job.runAt.toISOString()}`,
+    ];
+    return `${mark} ${job.code} ${print(job.context)} (${more.join(', ')})`;
+  };
+  const asked = [
+    code,
+    ...(context === undefined ? [] : [print(context)]),
+    ...(Object.keys(like).length === 0 ? [] : [print(like)]),
+  ];
+  return [
+    `asked for ${wanted} of: ${asked.join(' ')}`,
+    `fitting: ${fitting.length}`,
+    jobs.length === 0
+      ? 'nothing was enqueued'
+      : `enqueued (${jobs.length}):\n${jobs.map(line).join('\n')}`,
+  ].join('\n');
+}

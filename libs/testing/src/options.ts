@@ -1,0 +1,78 @@
+import { BildadConfigError, type BildadModuleOptions } from 'nestjs-bildad';
+
+/**
+ * When jobs run. `'manual'`: when the test says so (`drain`, `runNext`). `'inline'`: before the call that enqueued them, or
+ * the commit of its transaction, resolves. `'real'`: as in production, with short intervals.
+ */
+export type TestingMode = 'manual' | 'inline' | 'real';
+
+export interface BildadTestingOptions {
+  /** Default `'manual'`. */
+  mode?: TestingMode;
+  /** Inline, what enqueues throws a JobRunFailedError where the job it caused has failed. Default `false`: it fails as in production. */
+  throwFailures?: boolean;
+  /** Over the options of every engine, and over those that the mode sets. */
+  options?: BildadModuleOptions;
+}
+
+export interface TestingSettings {
+  mode: TestingMode;
+  throwFailures: boolean;
+  options: BildadModuleOptions;
+}
+
+const MODES: readonly unknown[] = ['manual', 'inline', 'real'];
+const NAMES = ['mode', 'throwFailures', 'options'];
+
+/** @throws BildadConfigError */
+export function readTestingOptions(
+  given: BildadTestingOptions = {},
+): TestingSettings {
+  refuseUnknown(given, NAMES);
+  const { mode = 'manual', throwFailures = false, options = {} } = given;
+  if (!MODES.includes(mode))
+    throw new BildadConfigError('mode', "'manual', 'inline' or 'real'", mode);
+  if (typeof throwFailures !== 'boolean')
+    throw new BildadConfigError(
+      'throwFailures',
+      'true or false',
+      throwFailures,
+    );
+  if (throwFailures && mode !== 'inline')
+    throw new BildadConfigError('throwFailures', "the mode 'inline'", mode);
+  return { mode, throwFailures, options };
+}
+
+/** @throws BildadConfigError */
+export function refuseUnknown(given: unknown, names: readonly string[]): void {
+  if (typeof given !== 'object' || given === null)
+    throw new BildadConfigError('options', 'an object', given);
+  for (const name of Object.keys(given))
+    if (!names.includes(name))
+      throw new BildadConfigError(
+        name,
+        `one of ${names.join(', ')}`,
+        'an unknown option',
+      );
+}
+
+/** What hangs at the end of a test is not waited for for long. */
+const SHUTDOWN = { drainTimeout: 500, killGracePeriod: 250 } as const;
+
+/** An engine's options in a test. */
+export function optionsInTest(
+  given: BildadModuleOptions,
+  { mode, options }: TestingSettings,
+): BildadModuleOptions {
+  return {
+    ...given,
+    shutdown: SHUTDOWN,
+    // Whoever stands at a breakpoint has not hung.
+    maxEventLoopBlock: false,
+    ...(mode === 'real'
+      ? { tickInterval: 50 }
+      : // One after the other, and none that was not asked for.
+        { tickInterval: false, notify: false, batchSize: 1 }),
+    ...options,
+  };
+}

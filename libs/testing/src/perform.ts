@@ -1,0 +1,58 @@
+import type { ModuleMetadata, Provider, Type } from '@nestjs/common';
+import { NestFactory } from '@nestjs/core';
+import {
+  BildadConfigError,
+  performHandler,
+  type ContextOf,
+  type JobHandler,
+  type JobHandlerClass,
+  type Performed,
+  type PerformOptions,
+  type ResultOf,
+} from 'nestjs-bildad';
+
+export interface PerformJobOptions extends PerformOptions {
+  /** What the class needs injected. Not beside an instance. */
+  providers?: Provider[];
+  imports?: ModuleMetadata['imports'];
+}
+
+/**
+ * One run of a handler without a database: its context is checked as by `enqueueJob`, `job` is what a run has, nothing is
+ * tried again.
+ * @param handler an instance; or the class, which is built with `providers` and `imports`
+ * @returns what became of it; what the handler throws is its `error`
+ * @throws InvalidJobContextError, BildadConfigError
+ */
+export async function performJob<H extends JobHandler>(
+  handler: H | JobHandlerClass<H>,
+  context: ContextOf<H>,
+  { providers, imports, ...options }: PerformJobOptions = {},
+): Promise<Performed<ResultOf<H>>> {
+  if (typeof handler !== 'function') {
+    if (providers ?? imports)
+      throw new BildadConfigError(
+        'providers',
+        'none beside an instance',
+        'some',
+      );
+    return performHandler(handler, context, options);
+  }
+  class PerformModule {}
+  const app = await NestFactory.createApplicationContext(
+    {
+      module: PerformModule,
+      imports: imports ?? [],
+      providers: [handler as Type<H>, ...(providers ?? [])],
+    },
+    { logger: false, abortOnError: false },
+  );
+  try {
+    const instance = await app
+      .resolve(handler as Type<H>)
+      .catch(() => app.get(handler as Type<H>));
+    return await performHandler(instance, context, options);
+  } finally {
+    await app.close();
+  }
+}

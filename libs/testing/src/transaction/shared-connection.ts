@@ -1,0 +1,183 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import { Session, type AnyClient } from './session.js';
+import type { ReadStatement } from './statement.js';
+
+/** A transaction that waits for another one to end takes it for one that waits for itself when the connection has been quiet for so long. */
+const QUIET_MS = 50;
+const LOOK_MS = 10;
+
+/**
+ * One connection for all of an app's sessions while a test's transaction is open on it. What would be a transaction of a
+ * session's is a savepoint; so is a statement by itself, which must not spoil the rest when it fails.
+ *
+ * Savepoints nest. So transactions take turns: one that begins while another one is open waits for its end. Where that
+ * cannot end before (its own code waits for the one that begins), it becomes a part of it.
+ */
+export class SharedConnection {
+  /** Transactions that are open, the outermost first. */
+  private open: Session[] = [];
+  /** Its transaction takes nothing but a rollback. */
+  private failed: Session | undefined;
+  private busy = false;
+  private waiting: (() => void)[] = [];
+  private lastAt = performance.now();
+  private savepoints = 0;
+  private over = false;
+
+  constructor(private readonly client: AnyClient) {}
+
+  session(): Session {
+    return new Session(this);
+  }
+
+  async start(): Promise<void> {
+    await this.client.query('BEGIN');
+  }
+
+  /** Undoes all there was. What still asks gets an error. */
+  async rollback(): Promise<void> {
+    this.over = true;
+    while (this.busy) await this.change();
+    await this.client.query('ROLLBACK');
+  }
+
+  async begin(session: Session, { sql, settings }: ReadStatement) {
+    for (;;) {
+      await this.take(session);
+      const quietMs = performance.now() - this.lastAt;
+      if (this.open.length === 0 || quietMs > QUIET_MS) break;
+      this.give();
+      await Promise.race([this.change(), pause(LOOK_MS)]);
+    }
+    try {
+      const savepoint = `test_${++this.savepoints}`;
+      await this.send(`SAVEPOINT ${savepoint}`);
+      this.open.push(session);
+      session.savepoint = savepoint;
+      session.settings = settings;
+      if (sql === '') return nothing('BEGIN');
+      return await this.inside(session, sql);
+    } finally {
+      this.give();
+    }
+  }
+
+  async commit(session: Session) {
+    if (this.failed === session) {
+      await this.undo(session);
+      return nothing('ROLLBACK');
+    }
+    await this.take(session);
+    try {
+      const isTop = this.open.at(-1) === session;
+      this.open = this.open.filter((one) => one !== session);
+      // One that others began in is let go with those around it.
+      if (isTop) await this.send(`RELEASE SAVEPOINT ${session.savepoint}`);
+      for (const name of session.settings)
+        await this.send(`SET LOCAL ${name} = ''`);
+      session.ended();
+      return nothing('COMMIT');
+    } finally {
+      this.give();
+    }
+  }
+
+  async undo(session: Session) {
+    await this.take(session);
+    try {
+      const { savepoint } = session;
+      if (savepoint !== undefined) {
+        const at = this.open.indexOf(session);
+        for (const inner of this.open.splice(at).slice(1)) inner.undone();
+        await this.send(`ROLLBACK TO SAVEPOINT ${savepoint}`);
+        await this.send(`RELEASE SAVEPOINT ${savepoint}`);
+        session.ended();
+      }
+      this.failed = undefined;
+      return nothing('ROLLBACK');
+    } finally {
+      this.give();
+    }
+  }
+
+  async within(session: Session, ...statement: [unknown, ...unknown[]]) {
+    await this.take(session);
+    try {
+      return await this.inside(session, ...statement);
+    } finally {
+      this.give();
+    }
+  }
+
+  /** A statement that is a transaction of its own. */
+  async alone(session: Session, ...statement: [unknown, ...unknown[]]) {
+    await this.take(session);
+    const savepoint = `test_${++this.savepoints}`;
+    try {
+      await this.send(`SAVEPOINT ${savepoint}`);
+      try {
+        return await this.send(...statement);
+      } catch (error) {
+        await this.send(`ROLLBACK TO SAVEPOINT ${savepoint}`);
+        throw error;
+      } finally {
+        await this.send(`RELEASE SAVEPOINT ${savepoint}`);
+      }
+    } finally {
+      this.give();
+    }
+  }
+
+  /** Streams and cursors: as they are. */
+  raw(submittable: unknown): unknown {
+    return this.client.query(submittable);
+  }
+
+  private async inside(
+    session: Session,
+    ...statement: [unknown, ...unknown[]]
+  ) {
+    try {
+      const answer = await this.send(...statement);
+      // TypeORM's own savepoint was rolled back to.
+      if (this.failed === session) this.failed = undefined;
+      return answer;
+    } catch (error) {
+      this.failed = session;
+      throw error;
+    }
+  }
+
+  private async take(session: Session): Promise<void> {
+    for (;;) {
+      if (this.over)
+        throw new Error("the test's transaction is over: it was rolled back");
+      const others = this.failed !== undefined && this.failed !== session;
+      if (!this.busy && !others) break;
+      await this.change();
+    }
+    this.busy = true;
+  }
+
+  private give(): void {
+    this.busy = false;
+    const waiting = this.waiting.splice(0);
+    for (const wake of waiting) wake();
+  }
+
+  private change(): Promise<void> {
+    return new Promise((resolve) => this.waiting.push(resolve));
+  }
+
+  private send(...statement: [unknown, ...unknown[]]): Promise<any> {
+    this.lastAt = performance.now();
+    return this.client.query(...statement) as Promise<any>;
+  }
+}
+
+export const nothing = (command: string) => ({
+  command,
+  rowCount: 0,
+  rows: [] as unknown[],
+  fields: [] as unknown[],
+});

@@ -1,0 +1,100 @@
+import type { DataSource } from 'typeorm';
+import type { AnyClient } from './session.js';
+import { SharedConnection } from './shared-connection.js';
+
+type Done = (
+  error: unknown,
+  client?: AnyClient,
+  release?: (error?: unknown) => void,
+) => void;
+
+interface Pool {
+  connect(done?: Done): Promise<AnyClient> | void;
+}
+type PoolClass = new (...args: any[]) => Pool;
+
+const known = new WeakMap<DataSource, SwitchedPools>();
+
+/**
+ * The pools of a DataSource, and those that are made after their likeness, as the engine's own is. While a transaction is
+ * shared they hand out sessions of that.
+ */
+export class SwitchedPools {
+  private shared: SharedConnection | undefined;
+  private client: AnyClient | undefined;
+  private connectForReal: () => Promise<AnyClient>;
+
+  /** One for each DataSource. To be called before an engine has connected by it. */
+  static of(dataSource: DataSource): SwitchedPools {
+    let pools = known.get(dataSource);
+    if (!pools) known.set(dataSource, (pools = new SwitchedPools(dataSource)));
+    return pools;
+  }
+
+  private constructor(dataSource: DataSource) {
+    const { master, slaves = [] } = dataSource.driver as unknown as {
+      master?: Pool;
+      slaves?: Pool[];
+    };
+    if (!master)
+      throw new Error('BildadTestingModule needs a DataSource of `pg`');
+    this.connectForReal = master.connect.bind(
+      master,
+    ) as () => Promise<AnyClient>;
+    const made = master.constructor as PoolClass;
+    const takes = (pool: Pool) => this.switch(pool);
+    class SwitchedPool extends made {
+      constructor(...args: any[]) {
+        super(...args);
+        takes(this);
+      }
+    }
+    for (const pool of [master, ...slaves]) takes(pool);
+    Object.defineProperty(master, 'constructor', {
+      value: SwitchedPool,
+      configurable: true,
+    });
+  }
+
+  get isShared(): boolean {
+    return this.shared !== undefined;
+  }
+
+  async begin(): Promise<void> {
+    const client = await this.connectForReal();
+    const shared = new SharedConnection(client);
+    try {
+      await shared.start();
+    } catch (error) {
+      client.release(error);
+      throw error;
+    }
+    this.client = client;
+    this.shared = shared;
+  }
+
+  async rollback(): Promise<void> {
+    const { shared, client } = this;
+    this.shared = undefined;
+    this.client = undefined;
+    try {
+      await shared?.rollback();
+    } catch (error) {
+      client?.release(error);
+      throw error;
+    }
+    client?.release();
+  }
+
+  private switch(pool: Pool): void {
+    const connect = pool.connect.bind(pool);
+    pool.connect = (done?: Done) => {
+      const session = this.shared?.session();
+      if (!session) return done ? connect(done) : connect();
+      if (!done) return Promise.resolve(session);
+      queueMicrotask(() =>
+        done(undefined, session, (error) => session.release(error)),
+      );
+    };
+  }
+}

@@ -1,0 +1,107 @@
+import { Test, type TestingModule } from '@nestjs/testing';
+import { BildadConfigError, JobEngineService } from 'nestjs-bildad';
+import { BildadTesting, BildadTestingModule } from 'nestjs-bildad/testing';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
+import { createDatabase, type TestDatabase } from '../support/database.js';
+import { gate } from '../support/gate.js';
+import { AppModule, Mailer, MailJob, ReportJob } from './support/shop.js';
+
+// Time passes for jobs when the test says so.
+
+let database: TestDatabase;
+let app: TestingModule;
+let testing: BildadTesting;
+let mailer: Mailer;
+let engine: JobEngineService;
+const MAIL = { to: 'a@example.com', subject: 'x' };
+
+beforeAll(async () => {
+  database = await createDatabase();
+  app = await Test.createTestingModule({
+    imports: [AppModule.on(database.url), BildadTestingModule.forRoot()],
+  }).compile();
+  await app.init();
+  testing = app.get(BildadTesting);
+  mailer = app.get(Mailer, { strict: false });
+  engine = app.get(JobEngineService, { strict: false });
+});
+afterAll(async () => {
+  await app.close();
+  await database.drop();
+});
+beforeEach(() => testing.begin());
+afterEach(() => testing.rollback());
+
+const outcomes = async () =>
+  (await testing.drain()).map(({ outcome }) => outcome);
+
+it('delays and dates', async () => {
+  await engine.enqueueJob(MailJob, MAIL, { delay: '2h' });
+  const tomorrow = new Date(Date.now() + 24 * 3_600_000);
+  await engine.enqueueJob(MailJob, MAIL, { runAt: tomorrow });
+  await testing.clock.advance('119m');
+  expect(await outcomes()).toEqual([]);
+  await testing.clock.advance('1m');
+  expect(await outcomes()).toEqual(['completed']);
+  await testing.clock.set(tomorrow);
+  expect(await outcomes()).toEqual(['completed']);
+});
+
+it('backoffs', async () => {
+  mailer.failures = 1;
+  await engine.enqueueJob(MailJob, MAIL);
+  expect(await outcomes()).toEqual(['failed']);
+  await testing.clock.advance('9m');
+  expect(await outcomes()).toEqual([]);
+  await testing.clock.advance('1m');
+  expect(await outcomes()).toEqual(['completed']);
+});
+
+it('timeouts of what runs', async () => {
+  const begun = gate();
+  ReportJob.begun = () => begun.open();
+  await engine.enqueueJob(ReportJob, {});
+  const running = testing.drain();
+  await begun.opened;
+  await testing.clock.advance('29m');
+  expect((await testing.leaks()).join()).toMatch(/REPORT .* is RUNNING/);
+  await testing.clock.advance('1m');
+  expect(await running).toMatchObject([
+    { outcome: 'timedOut', entry: 'removed', run: { reason: 'Timeout' } },
+  ]);
+});
+
+it('startBefore, keys and ages', async () => {
+  await engine.enqueueJob(MailJob, MAIL, { startBefore: '1h', delay: '30m' });
+  await testing.clock.advance('2h');
+  expect(await outcomes()).toEqual(['missed']);
+  const throttled = () =>
+    engine.enqueueJob(MailJob, MAIL, { throttle: { key: 'k', every: '1d' } });
+  await throttled();
+  expect(await outcomes()).toEqual(['completed']);
+  await throttled();
+  expect(await outcomes()).toEqual([]);
+  await testing.clock.advance('1d');
+  await throttled();
+  expect(await outcomes()).toEqual(['completed']);
+  await engine.enqueueJob(MailJob, MAIL);
+  await testing.clock.advance('8d');
+  expect(
+    await engine.cancelJobs({ job: MailJob, olderThan: '7d' }),
+  ).toMatchObject({ removed: 1 });
+});
+
+it('is back where it was when the transaction is', async () => {
+  const ahead = testing.clock.now().getTime() - Date.now();
+  expect(Math.abs(ahead)).toBeLessThan(1_000);
+  await testing.clock.advance('1d');
+  const passed = testing.clock.now().getTime() - Date.now();
+  expect(Math.abs(passed - 86_400_000)).toBeLessThan(1_000);
+});
+
+it('goes on only', async () => {
+  await expect(testing.clock.set(new Date(0))).rejects.toThrow(
+    BildadConfigError,
+  );
+  await expect(testing.clock.advance('soon')).rejects.toThrow(/by/);
+});

@@ -1,0 +1,124 @@
+import { randomBytes } from 'node:crypto';
+import { Test, type TestingModule } from '@nestjs/testing';
+import { BildadJob, JobEngineService, type JobHandler } from 'nestjs-bildad';
+import { BildadTesting, BildadTestingModule } from 'nestjs-bildad/testing';
+import 'nestjs-bildad/testing/vitest';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { createDatabase, type TestDatabase } from '../support/database.js';
+import { AppModule, MailJob, ShipJob } from './support/shop.js';
+
+// What the matchers find, and what they say when they do not.
+
+@BildadJob({ code: 'SECRET', encrypt: true })
+class SecretJob implements JobHandler<object> {
+  runJob() {}
+}
+
+let database: TestDatabase;
+let app: TestingModule;
+let testing: BildadTesting;
+const soon = new Date(Date.now() + 3_600_000);
+
+beforeAll(async () => {
+  database = await createDatabase();
+  const keys = { k: randomBytes(32).toString('base64') };
+  app = await Test.createTestingModule({
+    imports: [
+      AppModule.on(database.url, { encryption: { keys, current: 'k' } }),
+      BildadTestingModule.forRoot(),
+    ],
+    providers: [SecretJob],
+  }).compile();
+  await app.init();
+  testing = app.get(BildadTesting);
+  const engine = app.get(JobEngineService, { strict: false });
+  const mail = (to: string) => ({ to, subject: 'hello' });
+  await engine.enqueueJob(MailJob, mail('done@example.com'));
+  await testing.drain();
+  await engine.enqueueJob(MailJob, mail('a@example.com'), { priority: 2 });
+  await engine.enqueueJob(MailJob, mail('b@example.com'), { runAt: soon });
+  await engine.enqueueJob(SecretJob, { pin: 1 });
+});
+afterAll(async () => {
+  await app.close();
+  await database.drop();
+});
+
+const said = (assertion: Promise<unknown>) =>
+  assertion.then(
+    () => 'nothing',
+    (error: Error) => error.message,
+  );
+
+it('finds jobs by class or code, by a part of their context, with asymmetric matchers', async () => {
+  await expect(testing).toHaveEnqueued(MailJob);
+  await expect(testing).toHaveEnqueued('MAIL', { to: 'a@example.com' });
+  await expect(testing).toHaveEnqueued(MailJob, {
+    to: expect.stringContaining('@example') as string,
+    subject: 'hello',
+  });
+  await expect(testing).not.toHaveEnqueued(ShipJob);
+  await expect(testing).not.toHaveEnqueued(MailJob, { to: 'c@example.com' });
+  await expect(testing).not.toHaveEnqueued(MailJob, { to: undefined });
+});
+
+it('finds them when they are over', async () => {
+  await expect(testing).toHaveEnqueued(
+    MailJob,
+    { to: 'done@example.com' },
+    { status: 'DONE' },
+  );
+});
+
+it('counts them', async () => {
+  await expect(testing).toHaveEnqueuedTimes(MailJob, 3);
+  await expect(testing).toHaveEnqueuedTimes(MailJob, 1, {
+    to: 'b@example.com',
+  });
+  await expect(testing).toHaveEnqueuedTimes(ShipJob, 0);
+  await expect(await testing.enqueued()).toHaveEnqueuedTimes(SecretJob, 1);
+});
+
+it('looks at options', async () => {
+  await expect(testing).toHaveEnqueued(MailJob, undefined, {
+    priority: 2,
+    status: 'AVAILABLE',
+    engine: 'default',
+  });
+  await expect(testing).toHaveEnqueued(MailJob, {}, { runAt: soon });
+  await expect(testing).not.toHaveEnqueued(MailJob, {}, { priority: 7 });
+  await expect(
+    expect(testing).toHaveEnqueued(MailJob, {}, { prio: 1 } as object),
+  ).rejects.toThrow(/prio/);
+});
+
+it('says what was enqueued instead', async () => {
+  const message = await said(
+    expect(testing).toHaveEnqueued(MailJob, { to: 'c@example.com' }),
+  );
+  expect(message).toContain('asked for at least one of: MAIL');
+  expect(message).toContain('c@example.com');
+  expect(message).toContain('a@example.com');
+  expect(message).toContain('enqueued (4)');
+  expect(message).not.toContain('pin');
+  expect(await said(expect(testing).not.toHaveEnqueued(MailJob))).toContain(
+    'fitting: 3',
+  );
+  expect(await said(expect([]).toHaveEnqueuedTimes(MailJob, 2))).toContain(
+    'nothing was enqueued',
+  );
+});
+
+it('does not look into what is encrypted, nor at what is no test', async () => {
+  await expect(testing).toHaveEnqueued(SecretJob);
+  await expect(
+    expect(testing).toHaveEnqueued(SecretJob, { pin: 1 }),
+  ).rejects.toThrow(/are encrypted/);
+  await expect(expect('x').toHaveEnqueued(MailJob)).rejects.toThrow(
+    /BildadTesting/,
+  );
+  class NoJob {}
+  await expect(expect(testing).toHaveEnqueued(NoJob as never)).rejects.toThrow(
+    /@BildadJob/,
+  );
+});
