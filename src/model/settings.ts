@@ -32,6 +32,8 @@ export interface BildadModuleOptions {
   name?: string;
   /** Default `'all'`. */
   role?: BildadRole;
+  /** Start with the app; `false`: when `JobEngineService.start()` is called. Default `true`. */
+  autoStart?: boolean;
   /** Jobs that this node runs at once. Default 10. */
   concurrency?: number;
   /** How often the engine ticks; `false`: only when `runJobEngine()` is called. Default `'1s'`. */
@@ -101,6 +103,7 @@ export interface BildadModuleExtras {
 export interface Settings {
   name: string;
   role: BildadRole;
+  autoStart: boolean;
   concurrency: number;
   tickMs: number | false;
   notify: boolean;
@@ -130,6 +133,7 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
   const {
     name = 'default',
     role = 'all',
+    autoStart = true,
     concurrency = 10,
     tickInterval = '1s',
     notify = true,
@@ -151,6 +155,7 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
   return {
     name: text(name, 'name'),
     role: oneOf(role, 'role', ROLES),
+    autoStart: flag(autoStart, 'autoStart'),
     concurrency: wholeNumber(concurrency, 'concurrency', 1, 100_000),
     tickMs:
       tickInterval === false
@@ -197,6 +202,7 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
 const OPTION_NAMES: readonly (keyof BildadModuleOptions)[] = [
   'name',
   'role',
+  'autoStart',
   'concurrency',
   'tickInterval',
   'notify',

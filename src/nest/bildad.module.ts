@@ -1,11 +1,13 @@
 import { Module, type DynamicModule } from '@nestjs/common';
 import { JobEvents } from '../model/events.js';
 import { refuseUnknown } from '../model/option-values.js';
+import { AppEdgeModule } from './app-edge.js';
 import {
   ASYNC_OPTIONS_TYPE,
   ConfigurableModuleClass,
   OPTIONS_TYPE,
 } from './bildad.module-definition.js';
+import { EngineSwitch } from './engine-switch.js';
 import { HandlerExplorer } from './explorer.js';
 import { JobEngineService } from './job-engine.service.js';
 import { JobsService } from './jobs.service.js';
@@ -25,6 +27,7 @@ const ASYNC_NAMES: readonly (keyof typeof ASYNC_OPTIONS_TYPE)[] = [
 ];
 
 @Module({
+  imports: [AppEdgeModule],
   providers: [
     {
       provide: JobEvents,
@@ -32,6 +35,7 @@ const ASYNC_NAMES: readonly (keyof typeof ASYNC_OPTIONS_TYPE)[] = [
       useFactory: ({ events }: BildadRuntime) => events,
     },
     HandlerExplorer,
+    EngineSwitch,
     BildadLifecycle,
     JobEngineService,
     JobsService,
