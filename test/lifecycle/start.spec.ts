@@ -163,7 +163,7 @@ it('what is enqueued in a hook runs when the app is ready, and cannot be run at 
 
     identifier = '';
   }
-  const { app, engine, close } = await bootApp({
+  const bildad = await bootApp({
     providers: [Hooked, SimpleJob],
     options: { tickInterval: 10 },
     database,
@@ -175,11 +175,12 @@ it('what is enqueued in a hook runs when the app is ready, and cannot be run at 
         why: 'the engine of this node has not started yet',
       });
     expect(refused).toHaveLength(2);
-    expect((await engine.waitForJob(app.get(Hooked).identifier)).output).toBe(
-      'hello',
-    );
+    expect(
+      (await bildad.engine.waitForJob(bildad.app.get(Hooked).identifier))
+        .output,
+    ).toBe('hello');
   } finally {
-    await close();
+    await bildad.close();
   }
 });
 
@@ -216,22 +217,22 @@ it('is not started before the app is', async () => {
 
     done: Promise<unknown>;
   }
-  const { close } = await bootApp({ providers: [Hasty], database });
+  const bildad = await bootApp({ providers: [Hasty], database });
   expect(refused).toMatchObject({
     constructor: BildadConfigError,
     field: 'start()',
   });
-  await close();
+  await bildad.close();
 });
 
 it('is closed without having been started', async () => {
-  const { engine, close } = await bootApp({
+  const bildad = await bootApp({
     providers: [EarlyJob],
     options: { autoStart: false },
     database,
   });
-  await engine.enqueueJob(EarlyJob, {});
-  await close();
+  await bildad.engine.enqueueJob(EarlyJob, {});
+  await bildad.close();
   expect(log).toEqual([]);
 });
 
