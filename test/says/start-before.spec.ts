@@ -124,14 +124,18 @@ it('is not rescheduled to when it may not be started any more', async () => {
       code: 'JOB_NOT_AVAILABLE',
       why: `it is to be started before ${entry.startBefore!.toISOString()}, and not at all from then on, or was just now: nothing was changed`,
     });
-  expect(await engine.rescheduleJobs({ job: SimpleJob }, '3h')).toBe(0);
+  expect(await engine.rescheduleJobs({ job: SimpleJob }, '3h')).toEqual({
+    rescheduled: 0,
+  });
   expect(
     await jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier),
   ).toMatchObject({ priority: 5, runAt: entry.runAt });
   expect(await engine.rescheduleJob(entry, '90m')).toMatchObject({
     startBefore: entry.startBefore,
   });
-  expect(await engine.rescheduleJobs({ job: SimpleJob }, 0)).toBe(1);
+  expect(await engine.rescheduleJobs({ job: SimpleJob }, 0)).toEqual({
+    rescheduled: 1,
+  });
 });
 
 it('what becomes late between the look and its start is not run', async () => {
