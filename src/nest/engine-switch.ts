@@ -9,6 +9,8 @@ import { BILDAD_RUNTIME, type BildadRuntime } from './runtime.js';
 export class EngineSwitch implements AppEngine {
   /** The tables have been looked at, and the handlers are known. */
   ready = false;
+  /** Ends what the module holds beside the engine. */
+  leave = async (): Promise<void> => {};
   private starting: Promise<void> | undefined;
   private stopping: Promise<void> | undefined;
   private closeHosts = async (): Promise<void> => {};
@@ -40,7 +42,7 @@ export class EngineSwitch implements AppEngine {
 
   async giveUp(): Promise<void> {
     await this.stop();
-    await this.bildad.store.db.close(0);
+    await this.leave();
   }
 
   private async startUp(): Promise<void> {

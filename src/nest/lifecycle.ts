@@ -29,6 +29,7 @@ const CLOSE_MS = 2_000;
 @Injectable()
 export class BildadLifecycle implements OnModuleInit, OnApplicationShutdown {
   private detach: Detach = () => {};
+  private initialized: Promise<void> | undefined;
 
   constructor(
     @Inject(BILDAD_RUNTIME) private readonly bildad: BildadRuntime,
@@ -36,7 +37,13 @@ export class BildadLifecycle implements OnModuleInit, OnApplicationShutdown {
     private readonly engineSwitch: EngineSwitch,
   ) {}
 
-  async onModuleInit(): Promise<void> {
+  /** Once: a hybrid app whose microservices are initialised by themselves calls all hooks twice. */
+  onModuleInit(): Promise<void> {
+    this.initialized ??= this.initialize();
+    return this.initialized;
+  }
+
+  private async initialize(): Promise<void> {
     const { store, settings } = this.bildad;
     if (!insideHost()) logEvents(this.bildad.events);
     // Wrong handlers are found before the database is touched.
@@ -44,13 +51,13 @@ export class BildadLifecycle implements OnModuleInit, OnApplicationShutdown {
     for (const { handler } of found) this.bildad.handlers.register(handler);
     this.checkKeys();
     this.checkDataSource();
+    checkIsolation(this.bildad);
     this.detach = await attachFeatures(this.bildad);
     if (insideHost()) {
       // The app has seen to the tables; what is committed here others are to hear of.
       this.bildad.wakeUps.start();
       return;
     }
-    checkIsolation(this.bildad);
     this.bildad.hostPools.watch();
     nameExportedEntities(store.dataSource);
     try {
@@ -64,21 +71,26 @@ export class BildadLifecycle implements OnModuleInit, OnApplicationShutdown {
       );
     } catch (error) {
       // Nest closes nothing of an app that did not start.
-      await store.db.close(0);
+      await this.leave(0);
       throw explained(error, 'Bildad cannot start', store.tables.schema);
     }
     // What others enqueue in their hooks, nodes that run are to hear of.
     this.bildad.wakeUps.start();
     this.engineSwitch.ready = true;
+    this.engineSwitch.leave = () => this.leave(0);
   }
 
   /** Not before: what else is being shut down may enqueue to the last. */
   async onApplicationShutdown(): Promise<void> {
+    await this.leave(CLOSE_MS);
+  }
+
+  private async leave(withinMs: number): Promise<void> {
     const { detach } = this;
     // An app may be closed twice.
     this.detach = () => {};
     await detach();
-    await this.bildad.store.db.close(CLOSE_MS);
+    await this.bildad.store.db.close(withinMs);
   }
 
   /** @throws JobEncryptionKeyError */

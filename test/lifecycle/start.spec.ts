@@ -225,6 +225,24 @@ it('is not started before the app is', async () => {
   await bildad.close();
 });
 
+it('takes hooks that are called twice, as those of a hybrid app with deferred microservices are', async () => {
+  const { app, engine } = await bootApp({
+    providers: [EarlyJob],
+    options: { tickInterval: 10 },
+    database,
+  });
+  const hooks = app as unknown as {
+    callInitHook(): Promise<void>;
+    callBootstrapHook(): Promise<void>;
+  };
+  await hooks.callInitHook();
+  await hooks.callBootstrapHook();
+  const { jobRunIdentifier } = await engine.enqueueJob(EarlyJob, {});
+  await engine.waitForJob(jobRunIdentifier);
+  await expect.poll(() => log).toEqual(['job', 'job']);
+  await app.close();
+});
+
 it('is closed without having been started', async () => {
   const bildad = await bootApp({
     providers: [EarlyJob],
