@@ -1,6 +1,7 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { BildadConfigError } from '../model/errors.js';
 import { AppEdge, type AppEngine } from './app-edge.js';
+import { insideHost } from './host/inside.js';
 import { startHosts } from './host/start.js';
 import { BILDAD_RUNTIME, type BildadRuntime } from './runtime.js';
 
@@ -47,10 +48,12 @@ export class EngineSwitch implements AppEngine {
 
   private async startUp(): Promise<void> {
     const { engine, node, strays, settings } = this.bildad;
+    // Hooks of the app's run there as well.
+    if (insideHost()) return;
     if (!this.ready)
       throw new BildadConfigError(
         'start()',
-        'to be called when the app has been initialized (after app.init(), app.listen() or createApplicationContext()), and not in a host of isolated jobs',
+        'to be called when the app is initialized: in onApplicationBootstrap at the earliest',
         'a call before that',
       );
     if (node.closing) return;

@@ -89,8 +89,11 @@ export class BildadLifecycle implements OnModuleInit, OnApplicationShutdown {
     const { detach } = this;
     // An app may be closed twice.
     this.detach = () => {};
-    await detach();
-    await this.bildad.store.db.close(withinMs);
+    try {
+      await detach();
+    } finally {
+      await this.bildad.store.db.close(withinMs);
+    }
   }
 
   /** @throws JobEncryptionKeyError */
