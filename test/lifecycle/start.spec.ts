@@ -243,6 +243,25 @@ it('takes hooks that are called twice, as those of a hybrid app with deferred mi
   await app.close();
 });
 
+it('is closed while it is started', async () => {
+  const { app, engine, jobs } = await bootApp({
+    providers: [EarlyJob],
+    options: { tickInterval: 10, autoStart: false },
+    database,
+  });
+  const nodes = await jobs.listNodes();
+  const starting = engine.start();
+  await app.close();
+  await starting;
+  expect(log).toEqual([]);
+  expect(
+    await database.sql(
+      'SELECT 1 FROM bildad.job_nodes WHERE end_reason IS NULL',
+    ),
+  ).toEqual([]);
+  expect(nodes).toHaveLength(1);
+});
+
 it('is closed without having been started', async () => {
   const bildad = await bootApp({
     providers: [EarlyJob],
