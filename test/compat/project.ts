@@ -108,14 +108,19 @@ export async function write(
 }
 
 /**
- * With `skipLibCheck: false`.
+ * @param deep with `skipLibCheck: false`
  * @returns what is wrong with the app and with the package's declarations: what others' lack is theirs
  */
-export async function compile(app: string, config: string): Promise<string[]> {
-  const said = await run(process.execPath, [TSC, '-p', join(app, config)], {
-    cwd: app,
-    maxBuffer: 1 << 26,
-  }).then(
+export async function compile(
+  app: string,
+  config: string,
+  deep: boolean,
+): Promise<string[]> {
+  const said = await run(
+    process.execPath,
+    [TSC, '-p', join(app, config), '--skipLibCheck', `${!deep}`],
+    { cwd: app, maxBuffer: 1 << 26 },
+  ).then(
     () => '',
     ({ stdout }: { stdout: string }) => stdout,
   );
