@@ -92,6 +92,7 @@ export {
   JobTemplate,
   type BildadEntities,
 } from './store/entities/index.js';
+export { ConnectionLostError } from './store/connection/lost.js';
 export type { UnrunnableJobs } from './store/unrunnable.store.js';
 export {
   BILDAD_MIGRATIONS,

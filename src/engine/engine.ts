@@ -61,6 +61,7 @@ export class Engine {
     if (role === 'producer') return;
     await this.membership.join();
     if (this.node.closing) return;
+    this.node.started = true;
     this.running.push(everyOffBeat(SWEEP_MS, () => void this.killer.sweep()));
     this.beatLater();
     this.processes.watch({ added: () => this.beatInTime() });

@@ -22,6 +22,8 @@ const LONGEST_POLL_MS = 1_000;
 /** Nodes that came meanwhile, or could not hear, are told again. */
 const SAY_EVERY_MS = 5_000;
 const TOGETHER = 500;
+const LEFT =
+  'it was cancelled, or removed from the queue, while it was waited for';
 
 /**
  * Waiting for jobs to be over, whatever node runs them: told by an event where they run here, by a notification where
@@ -89,13 +91,16 @@ export class Waits {
     const giveUpAt = performance.now() + timeoutMs;
     let sayAt = 0;
     let poll = FIRST_POLL_MS;
+    let seen = false;
     let wake = new AbortController();
     const remove = this.add(identifier, () => wake.abort());
     try {
       for (;;) {
         wake = new AbortController();
         const state = await this.look(identifier);
-        if (state === null) throw new JobNotFoundError(identifier);
+        if (state === null)
+          throw new JobNotFoundError(identifier, seen ? LEFT : undefined);
+        seen = true;
         if (typeof state === 'object' && state.status === 'DONE') return state;
         const now = performance.now();
         if (now >= giveUpAt) throw new WaitTimeoutError(identifier, timeoutMs);

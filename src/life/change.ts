@@ -3,6 +3,7 @@ import { encodeContext } from '../policy/context.js';
 import { changeEntry, type EntryChanges } from '../store/change.store.js';
 import type { CurrentTransaction } from '../store/ambient.js';
 import type { JobQueueEntry } from '../store/entities/index.js';
+import { KEPT_BACK } from '../store/migrations/008-identity/keys.js';
 import { findEntry } from '../store/run.store.js';
 import type { Queryable } from '../store/tables.js';
 import { findTemplate } from '../store/template.store.js';
@@ -90,8 +91,15 @@ export class ChangeJobs {
     throw new JobNotAvailableError(
       entry?.jobRunIdentifier ?? `entry ${entryId}`,
       entry
-        ? `it is ${entry.status === 'AVAILABLE' ? 'kept until the job that holds its key is over' : entry.status}, or was just now: nothing was changed`
+        ? `it is ${held(entry)}, or was just now: nothing was changed`
         : 'it is not in the queue',
     );
   }
+}
+
+function held({ status, runAt, startBefore }: JobQueueEntry): string {
+  if (status !== 'AVAILABLE') return status;
+  return startBefore && runAt.toISOString() !== KEPT_BACK
+    ? `to be started before ${startBefore.toISOString()}, and not at all from then on`
+    : 'kept until the job that holds its key is over';
 }

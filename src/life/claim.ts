@@ -165,6 +165,7 @@ export class ClaimJobs {
         job.jobRunIdentifier,
         'this node is shutting down',
       );
+    this.checkStarted(job.jobRunIdentifier);
     if (this.node.outdated)
       throw new JobNotAvailableError(
         job.jobRunIdentifier,
@@ -184,6 +185,15 @@ export class ClaimJobs {
         template?.code ?? `template ${job.jobTemplateId}`,
       );
     if (!template.active) throw new JobTemplateInactiveError(template.code);
+  }
+
+  /** @throws JobNotAvailableError before the engine has started: nothing would renew the run's lease */
+  checkStarted(jobRunIdentifier: string): void {
+    if (this.runsJobs && !this.node.started)
+      throw new JobNotAvailableError(
+        jobRunIdentifier,
+        'the engine of this node has not started yet',
+      );
   }
 
   /** Claims that will not be launched. @param nodeId under which they were made */

@@ -147,10 +147,11 @@ export class JobNotAvailableError extends BildadError {
 export class JobNotFoundError extends BildadError {
   readonly code = 'JOB_NOT_FOUND';
 
-  constructor(readonly jobRunIdentifier: string) {
-    super(
-      `no job "${jobRunIdentifier}": it is neither queued nor in the history`,
-    );
+  constructor(
+    readonly jobRunIdentifier: string,
+    why = 'it is neither queued nor in the history',
+  ) {
+    super(`no job "${jobRunIdentifier}": ${why}`);
   }
 }
 

@@ -5,6 +5,8 @@ import { v7 as uuidv7 } from 'uuid';
 export class NodeState {
   leaseMs = 15_000;
   batchSize = 1_000;
+  /** The engine runs here: before that nothing is claimed, for nothing would renew its lease. */
+  started = false;
   /** The node has begun to stop: it claims nothing. */
   closing = false;
   /** The tables were upgraded beyond what this package can work with: the node claims nothing. */
@@ -24,7 +26,13 @@ export class NodeState {
 
   /** It may claim, and launch what it has claimed. */
   get accepting(): boolean {
-    return !this.closing && !this.outdated && !this.fenced && this.isTrusted();
+    return (
+      this.started &&
+      !this.closing &&
+      !this.outdated &&
+      !this.fenced &&
+      this.isTrusted()
+    );
   }
 
   /** The one door to another id: what was claimed under the old one is this node's no more. */

@@ -38,6 +38,8 @@ export interface BildadModuleOptions extends SurroundingsOptions {
   name?: string;
   /** Default `'all'`. */
   role?: BildadRole;
+  /** Start with the app; `false`: when `JobEngineService.start()` is called. Default `true`. */
+  autoStart?: boolean;
   /** Jobs that this node runs at once. Default 10. */
   concurrency?: number;
   /** How often the engine ticks; `false`: only when `runJobEngine()` is called. Default `'1s'`. */
@@ -107,6 +109,7 @@ export interface BildadModuleExtras {
 export interface Settings extends SurroundingsSettings {
   name: string;
   role: BildadRole;
+  autoStart: boolean;
   concurrency: number;
   tickMs: number | false;
   notify: boolean;
@@ -136,6 +139,7 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
   const {
     name = 'default',
     role = 'all',
+    autoStart = true,
     concurrency = 10,
     tickInterval = '1s',
     notify = true,
@@ -157,6 +161,7 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
   return {
     name: text(name, 'name'),
     role: oneOf(role, 'role', ROLES),
+    autoStart: flag(autoStart, 'autoStart'),
     concurrency: wholeNumber(concurrency, 'concurrency', 1, 100_000),
     tickMs:
       tickInterval === false
@@ -204,6 +209,7 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
 const OPTION_NAMES: readonly (keyof BildadModuleOptions)[] = [
   'name',
   'role',
+  'autoStart',
   'concurrency',
   'tickInterval',
   'notify',

@@ -20,7 +20,7 @@ export interface BildadJobOptions {
    * deploy than this goes back to the queue. Default: none, which is before 1.
    */
   version?: number;
-  /** Makes a context of an older deploy into one of `version`, before it is validated. May be async. */
+  /** Makes a context of an older deploy into one of `version`, before it is validated. May be async. Demanded from version 2 on. */
   upcast?: Upcast;
   /** Store contexts and results encrypted, with the keys of the module's option `encryption`. Default false. */
   encrypt?: boolean;

@@ -1,11 +1,13 @@
 import { Module, type DynamicModule } from '@nestjs/common';
 import { JobEvents } from '../model/events.js';
 import { refuseUnknown } from '../model/option-values.js';
+import { AppEdgeModule } from './app-edge.js';
 import {
   ASYNC_OPTIONS_TYPE,
   ConfigurableModuleClass,
   OPTIONS_TYPE,
 } from './bildad.module-definition.js';
+import { EngineSwitch } from './engine-switch.js';
 import { HandlerExplorer } from './explorer.js';
 import { JobEngineService } from './job-engine.service.js';
 import { JobsService } from './jobs.service.js';
@@ -26,6 +28,7 @@ const ASYNC_NAMES: readonly (keyof typeof ASYNC_OPTIONS_TYPE)[] = [
 ];
 
 @Module({
+  imports: [AppEdgeModule],
   providers: [
     {
       provide: JobEvents,
@@ -34,6 +37,7 @@ const ASYNC_NAMES: readonly (keyof typeof ASYNC_OPTIONS_TYPE)[] = [
     },
     HandlerExplorer,
     Pipelines,
+    EngineSwitch,
     BildadLifecycle,
     JobEngineService,
     JobsService,

@@ -80,11 +80,18 @@ function readTraits(
       'the version that upcast leads to',
       version,
     );
+  const known =
+    version === undefined
+      ? 0
+      : wholeNumber(version, `${prefix}version`, 1, 1_000_000);
+  if (known > 1 && !upcast)
+    throw new BildadConfigError(
+      `${prefix}upcast`,
+      `a function that raises contexts of before to version ${known}`,
+      upcast,
+    );
   return {
-    version:
-      version === undefined
-        ? 0
-        : wholeNumber(version, `${prefix}version`, 1, 1_000_000),
+    version: known,
     upcast,
     encrypt: encrypt === undefined ? false : flag(encrypt, `${prefix}encrypt`),
   };

@@ -22,6 +22,7 @@ import type {
 } from '../store/entities/index.js';
 import { findEntry, findLastRun, findRuns } from '../store/run.store.js';
 import { ChangedJobs } from './changed-jobs.js';
+import { EngineSwitch } from './engine-switch.js';
 import { refuseKeys, refuseLater } from './enqueue-refusals.js';
 import { idOf } from './ids.js';
 import { referenceTo } from './job-reference.js';
@@ -44,8 +45,19 @@ type WithoutManager = Omit<EnqueueOptions, 'manager'>;
 export class JobEngineService extends ChangedJobs {
   constructor(
     @Inject(BILDAD_RUNTIME) protected readonly bildad: BildadRuntime,
+    private readonly engineSwitch: EngineSwitch,
   ) {
     super();
+  }
+
+  /**
+   * Starts this node's engine where the module has `autoStart: false`: from now on it claims. Called again, or where it
+   * runs already, it has no effect; a producer runs no jobs all the same. Resolves when hosts of isolated jobs are ready.
+   * @throws BildadConfigError before the app is initialized, and what the module throws when a host is booted: it may
+   *   be called again then
+   */
+  start(): Promise<void> {
+    return this.engineSwitch.start();
   }
 
   /**
@@ -112,7 +124,8 @@ export class JobEngineService extends ChangedJobs {
    * Adds a job and runs it at once on this node, bypassing priority and free slots: use it sparingly.
    * Upstream: `enqueue_and_run_job`.
    * @returns its run, launched
-   * @throws JobHandlerNotFoundError when this node cannot run it: nothing is enqueued then; and as `enqueueJob`
+   * @throws JobHandlerNotFoundError when this node cannot run it, JobNotAvailableError when its engine has not started
+   *   yet: nothing is enqueued then; and as `enqueueJob`
    */
   async enqueueAndRunJob<J extends Job>(
     job: J,
@@ -121,7 +134,10 @@ export class JobEngineService extends ChangedJobs {
   ): Promise<JobRun> {
     this.refuseTransaction(options);
     refuseLater(options);
-    this.bildad.claims.checkHandler(referenceTo(job).code);
+    const { claims } = this.bildad;
+    const { code } = referenceTo(job);
+    claims.checkHandler(code);
+    claims.checkStarted(options?.jobRunIdentifier ?? code);
     const entry = await this.enqueueToStart(job, context, options);
     try {
       return await this.runJob(entry);

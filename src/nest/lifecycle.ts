@@ -1,10 +1,7 @@
 import {
   Inject,
   Injectable,
-  type BeforeApplicationShutdown,
-  type OnApplicationBootstrap,
   type OnApplicationShutdown,
-  type OnModuleDestroy,
   type OnModuleInit,
 } from '@nestjs/common';
 import { BildadConfigError } from '../model/errors.js';
@@ -13,10 +10,11 @@ import { explained } from '../store/database-error.js';
 import { nameExportedEntities } from '../store/entities/exported.js';
 import { checkVersion, migrate } from '../store/migrate.js';
 import { declareTemplates } from '../store/template.store.js';
+import { EngineSwitch } from './engine-switch.js';
 import { HandlerExplorer } from './explorer.js';
 import { attachFeatures, type Detach } from './features.js';
 import { insideHost } from './host/inside.js';
-import { checkIsolation, startHosts } from './host/start.js';
+import { checkIsolation } from './host/start.js';
 import { logEvents } from './log-lines.js';
 import { BILDAD_RUNTIME, type BildadRuntime } from './runtime.js';
 
@@ -25,28 +23,27 @@ const CLOSE_MS = 2_000;
 
 /**
  * Boot: schema, config row, handlers and their templates, before anything of the app's own bootstrap
- * runs; then the engine. An error in any of it keeps the app from starting. Shutdown: claim nothing
- * more as soon as modules are destroyed, drain before TypeORM closes its connections.
+ * runs; the engine comes last (`app-edge`). An error in any of it keeps the app from starting. Shutdown: the engine
+ * has stopped, and its connections are closed when nothing else of the app is left to enqueue.
  */
 @Injectable()
-export class BildadLifecycle
-  implements
-    OnModuleInit,
-    OnApplicationBootstrap,
-    OnModuleDestroy,
-    BeforeApplicationShutdown,
-    OnApplicationShutdown
-{
-  private ready = false;
-  private closeHosts = async (): Promise<void> => {};
+export class BildadLifecycle implements OnModuleInit, OnApplicationShutdown {
   private detach: Detach = () => {};
+  private initialized: Promise<void> | undefined;
 
   constructor(
     @Inject(BILDAD_RUNTIME) private readonly bildad: BildadRuntime,
     private readonly explorer: HandlerExplorer,
+    private readonly engineSwitch: EngineSwitch,
   ) {}
 
-  async onModuleInit(): Promise<void> {
+  /** Once: a hybrid app whose microservices are initialised by themselves calls all hooks twice. */
+  onModuleInit(): Promise<void> {
+    this.initialized ??= this.initialize();
+    return this.initialized;
+  }
+
+  private async initialize(): Promise<void> {
     const { store, settings } = this.bildad;
     if (!insideHost()) logEvents(this.bildad.events);
     // Wrong handlers are found before the database is touched.
@@ -54,13 +51,13 @@ export class BildadLifecycle
     for (const { handler } of found) this.bildad.handlers.register(handler);
     this.checkKeys();
     this.checkDataSource();
+    checkIsolation(this.bildad);
     this.detach = await attachFeatures(this.bildad);
     if (insideHost()) {
       // The app has seen to the tables; what is committed here others are to hear of.
       this.bildad.wakeUps.start();
       return;
     }
-    checkIsolation(this.bildad);
     this.bildad.hostPools.watch();
     nameExportedEntities(store.dataSource);
     try {
@@ -74,39 +71,29 @@ export class BildadLifecycle
       );
     } catch (error) {
       // Nest closes nothing of an app that did not start.
-      await store.db.close(0);
+      await this.leave(0);
       throw explained(error, 'Bildad cannot start', store.tables.schema);
     }
-    this.ready = true;
-  }
-
-  async onApplicationBootstrap(): Promise<void> {
-    if (!this.ready) return;
-    try {
-      this.closeHosts = await startHosts(this.bildad);
-    } catch (error) {
-      await this.bildad.store.db.close(0);
-      throw error;
-    }
-    this.bildad.strays.listen();
-    await this.bildad.engine.start();
-  }
-
-  onModuleDestroy(): void {
-    this.bildad.isolated.drain();
-    this.bildad.engine.close();
-  }
-
-  async beforeApplicationShutdown(): Promise<void> {
-    if (this.ready) await this.bildad.engine.stop();
-    this.bildad.isolated.leave();
-    await this.closeHosts();
+    // What others enqueue in their hooks, nodes that run are to hear of.
+    this.bildad.wakeUps.start();
+    this.engineSwitch.ready = true;
+    this.engineSwitch.leave = () => this.leave(0);
   }
 
   /** Not before: what else is being shut down may enqueue to the last. */
   async onApplicationShutdown(): Promise<void> {
-    await this.detach();
-    await this.bildad.store.db.close(CLOSE_MS);
+    await this.leave(CLOSE_MS);
+  }
+
+  private async leave(withinMs: number): Promise<void> {
+    const { detach } = this;
+    // An app may be closed twice.
+    this.detach = () => {};
+    try {
+      await detach();
+    } finally {
+      await this.bildad.store.db.close(withinMs);
+    }
   }
 
   /** @throws JobEncryptionKeyError */

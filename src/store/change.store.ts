@@ -31,7 +31,7 @@ const COLUMNS: readonly [
   ['jobContext', 'job_context', 'jsonb'],
 ];
 
-/** Changes an AVAILABLE entry. @returns null when it is not AVAILABLE, or gone, or is to be due although it is kept for its key: then nothing was changed */
+/** Changes an AVAILABLE entry. @returns null when it is not AVAILABLE, or gone, or is to be due although it may not: then nothing was changed */
 export async function changeEntry(
   db: Queryable,
   { entries }: Tables,
@@ -46,35 +46,39 @@ export async function changeEntry(
     const value = `$${values.length}::${type}`;
     return `${column} = ${property === 'jobContext' ? keptAround(value) : value}`;
   });
+  let mayBeDue = '';
   if (due) {
     values.push(...dueValues(due));
-    sets.push(dueAt(`$${values.length - 1}`, `$${values.length}`));
+    const moment = momentOf(`$${values.length - 1}`, `$${values.length}`);
+    sets.push(dueAt(moment));
+    mayBeDue = ` AND ${dueable(moment)}`;
   }
   const [row] = await rows(
     db,
     `WITH changed AS (
        UPDATE ${entries} e SET ${[...sets, 'updated_at = clock.now'].join(', ')}
        FROM (SELECT clock_timestamp() AS now) clock
-       WHERE e.id = $1 AND e.status = 'AVAILABLE'${due ? ` AND ${notKept}` : ''} RETURNING e.*
+       WHERE e.id = $1 AND e.status = 'AVAILABLE'${mayBeDue} RETURNING e.*
      ) SELECT ${entryColumns('changed')} FROM changed`,
     values,
   );
   return row ? asEntry(row) : null;
 }
 
-/** Makes those of these entries due that are AVAILABLE, and not kept for their key. @returns how many */
+/** Makes those of these entries due that are AVAILABLE, and may be. @returns how many */
 export async function rescheduleEntries(
   db: Queryable,
   { entries }: Tables,
   entryIds: string[],
   due: DueTime,
 ): Promise<number> {
+  const moment = momentOf('$2', '$3');
   const [row] = await rows<{ changed: number }>(
     db,
     `WITH changed AS (
-       UPDATE ${entries} e SET ${dueAt('$2', '$3')}, updated_at = clock.now
+       UPDATE ${entries} e SET ${dueAt(moment)}, updated_at = clock.now
        FROM (SELECT clock_timestamp() AS now) clock
-       WHERE e.id = ANY ($1::bigint[]) AND e.status = 'AVAILABLE' AND ${notKept} RETURNING e.id
+       WHERE e.id = ANY ($1::bigint[]) AND e.status = 'AVAILABLE' AND ${dueable(moment)} RETURNING e.id
      ) SELECT count(*)::int AS changed FROM changed`,
     [entryIds, ...dueValues(due)],
   );
@@ -97,11 +101,16 @@ function keptAround(context: string): string {
 const dueValues = (due: DueTime) =>
   'runAt' in due ? [due.runAt, null] : [null, due.delayMs];
 
-/** What is kept until the job that holds its key is over is due then, and not before. */
-const notKept = `e.run_at <> '${KEPT_BACK}'`;
+const momentOf = (runAt: string, delayMs: string) =>
+  `coalesce(${runAt}::timestamptz, clock.now + ${delayMs}::float8 * interval '1 ms')`;
+
+/**
+ * What is kept until the job that holds its key is over is due then, and not before. What was never started is not to be
+ * due when it may not be started any more.
+ */
+const dueable = (moment: string) =>
+  `e.run_at <> '${KEPT_BACK}' AND (e.start_before IS NULL OR e.current_job_run_id IS NOT NULL OR ${moment} < e.start_before)`;
 
 /** A job that was aboard a lost node stays out of the ready index. */
-function dueAt(runAt: string, delayMs: string): string {
-  const moment = `coalesce(${runAt}::timestamptz, clock.now + ${delayMs}::float8 * interval '1 ms')`;
-  return `run_at = ${moment}, scheduled = ${moment} > clock.now OR e.crashes > 0`;
-}
+const dueAt = (moment: string) =>
+  `run_at = ${moment}, scheduled = ${moment} > clock.now OR e.crashes > 0`;

@@ -9,8 +9,11 @@ export class CommitWatch {
     private readonly committed: () => void,
   ) {}
 
+  /** Idempotent. */
   start(): void {
-    this.dataSource.subscribers.push(this.subscriber);
+    const { subscribers } = this.dataSource;
+    if (!subscribers.includes(this.subscriber))
+      subscribers.push(this.subscriber);
   }
 
   /** Safe if never started. */

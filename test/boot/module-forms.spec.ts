@@ -117,6 +117,20 @@ describe('forRootAsync', () => {
     ).toBe('done');
   });
 
+  it('takes them from a provider that is there', async () => {
+    expect(
+      await order({
+        bildad: [
+          BildadModule.forRootAsync({
+            imports: [ConfigModule],
+            useExisting: Config,
+          }),
+        ],
+        imports: [ReportsModule],
+      }),
+    ).toBe('done');
+  });
+
   it('takes the extras beside the factory', async () => {
     await order({
       bildad: [

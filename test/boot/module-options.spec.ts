@@ -32,6 +32,7 @@ it.each<[options: object, field: string, expected: RegExp, got: string]>([
   [{ tickInterval: 101 * 365 * 24 * hour }, 'tickInterval', /duration/, '3'],
   [{ batchSize: 0 }, 'batchSize', /whole number from 1/, '0'],
   [{ batchSize: '5' }, 'batchSize', /whole number/, "'5'"],
+  [{ autoStart: 'no' }, 'autoStart', /true or false/, "'no'"],
   [{ migrate: 'yes' }, 'migrate', /true or false/, "'yes'"],
   [{ backoff: 'linear' }, 'backoff', /duration/, "'linear'"],
   [{ backoff: true }, 'backoff', /'none', a duration/, 'true'],

@@ -106,6 +106,38 @@ it('a pass ends what is missed, due or not, before it claims', async () => {
   off();
 });
 
+it('is not rescheduled to when it may not be started any more', async () => {
+  const { engine, jobs } = bildad;
+  const entry = await engine.enqueueJob(
+    SimpleJob,
+    {},
+    { startBefore: '2h', delay: '1h' },
+  );
+  for (const change of [
+    () => engine.rescheduleJob(entry, '3h'),
+    // The database knows it to the microsecond.
+    () =>
+      engine.rescheduleJob(entry, new Date(entry.startBefore!.getTime() + 1)),
+    () => engine.updateJob(entry, { delay: '2d', priority: 1 }),
+  ])
+    await expect(change()).rejects.toMatchObject({
+      code: 'JOB_NOT_AVAILABLE',
+      why: `it is to be started before ${entry.startBefore!.toISOString()}, and not at all from then on, or was just now: nothing was changed`,
+    });
+  expect(await engine.rescheduleJobs({ job: SimpleJob }, '3h')).toEqual({
+    rescheduled: 0,
+  });
+  expect(
+    await jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier),
+  ).toMatchObject({ priority: 5, runAt: entry.runAt });
+  expect(await engine.rescheduleJob(entry, '90m')).toMatchObject({
+    startBefore: entry.startBefore,
+  });
+  expect(await engine.rescheduleJobs({ job: SimpleJob }, 0)).toEqual({
+    rescheduled: 1,
+  });
+});
+
 it('what becomes late between the look and its start is not run', async () => {
   const { engine, jobs } = bildad;
   const entry = await engine.enqueueJob(

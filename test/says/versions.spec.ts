@@ -278,6 +278,11 @@ it.each<[string, Partial<BildadJobOptions>, RegExp]>([
     /version: expected the version that upcast leads to/,
   ],
   [
+    'a version that nothing leads to',
+    { version: 2 },
+    /EvolvesJob: upcast: expected a function that raises contexts of before to version 2, got undefined/,
+  ],
+  [
     'an upcast that is none',
     { version: 1, upcast: 'split' as unknown as () => void },
     /upcast: expected a function/,

@@ -136,6 +136,20 @@ it('gives up in time, and leaves nothing behind', async () => {
   expect(listeners(caller)).toBe(quiet);
 });
 
+it('says that a job was cancelled while it was waited for', async () => {
+  const entry = await caller.engine.enqueueJob(GatedJob, {}, { delay: '1h' });
+  const waiting = expect(
+    caller.engine.waitForJob(entry.jobRunIdentifier),
+  ).rejects.toMatchObject({
+    constructor: JobNotFoundError,
+    message: expect.stringMatching(/it was cancelled, or removed from/),
+  });
+  // What is sent later is answered later: the wait has seen it queued.
+  await caller.jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier);
+  await caller.engine.cancelJob(entry);
+  await waiting;
+});
+
 it('goes on where both listening connections are lost meanwhile', async () => {
   const { jobRunIdentifier } = await caller.engine.enqueueJob(GatedJob, {});
   const waiting = caller.engine.waitForJob(jobRunIdentifier);

@@ -1,0 +1,250 @@
+import {
+  Global,
+  Injectable,
+  Module,
+  type INestApplicationContext,
+  type ModuleMetadata,
+} from '@nestjs/common';
+import { NestFactory } from '@nestjs/core';
+import {
+  getDataSourceToken,
+  InjectRepository,
+  TypeOrmModule,
+} from '@nestjs/typeorm';
+import {
+  BildadJob,
+  BildadModule,
+  JobConfig,
+  JobEngineService,
+  type BildadModuleOptions,
+} from 'nestjs-bildad';
+import { DataSource, type Repository } from 'typeorm';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { createDatabase, type TestDatabase } from '../support/database.js';
+import { gate, type Gate } from '../support/gate.js';
+import { bootHost } from '../support/host.js';
+import { SimpleJob } from '../support/handlers.js';
+
+// What a job uses is whole until it has ended: the drain comes before every other hook of the shutdown.
+
+const log: string[] = [];
+let arrived: Gate;
+let door: Gate;
+
+/** As a service of Redis or Prisma does it. */
+@Injectable()
+class Cache {
+  private connected = true;
+
+  onModuleDestroy() {
+    this.connected = false;
+    log.push('cache closed');
+  }
+
+  get() {
+    if (!this.connected) throw new Error('the cache is closed');
+    return 'cached';
+  }
+}
+
+@Injectable()
+class LocalCache extends Cache {}
+
+@Global()
+@Module({ providers: [Cache], exports: [Cache] })
+class CacheModule {}
+
+@Module({ providers: [LocalCache], exports: [LocalCache] })
+class LocalCacheModule {}
+
+@BildadJob({ code: 'DRAINED', timeout: '1h' })
+class DrainedJob {
+  constructor(
+    private readonly cache: Cache,
+    private readonly local: LocalCache,
+    private readonly engine: JobEngineService,
+    @InjectRepository(JobConfig)
+    private readonly configs: Repository<JobConfig>,
+  ) {}
+
+  async runJob() {
+    arrived.open();
+    await door.opened;
+    await this.configs.find();
+    await this.configs.manager.transaction(async (manager) => {
+      await manager.query('SELECT 1');
+      await this.engine.enqueueJob(SimpleJob, { say: 'joined' }, { manager });
+    });
+    await this.engine.enqueueJob(SimpleJob, { say: 'follow-up' });
+    log.push('job');
+    return [this.cache.get(), this.local.get()];
+  }
+}
+
+/** Whoever else is being shut down may enqueue to the last. */
+@Injectable()
+class LastWords {
+  constructor(private readonly engine: JobEngineService) {}
+
+  onModuleDestroy = () => this.say('destroy');
+  beforeApplicationShutdown = () => this.say('before');
+  onApplicationShutdown = () => this.say('shutdown');
+
+  private async say(say: string): Promise<void> {
+    await this.engine.enqueueJob(SimpleJob, { say });
+    log.push(say);
+  }
+}
+
+@Module({
+  imports: [LocalCacheModule],
+  providers: [DrainedJob, LastWords, SimpleJob],
+})
+class JobsModule {}
+
+let database: TestDatabase;
+beforeAll(async () => {
+  database = await createDatabase();
+});
+afterAll(() => database.drop());
+beforeEach(async () => {
+  log.length = 0;
+  arrived = gate();
+  door = gate();
+  await database.sql('DROP SCHEMA IF EXISTS bildad CASCADE');
+});
+
+const SLOW: BildadModuleOptions = {
+  tickInterval: false,
+  shutdown: { drainTimeout: '20s', killGracePeriod: 100 },
+};
+const typeorm = () =>
+  TypeOrmModule.forRoot({
+    type: 'postgres',
+    url: database.url,
+    autoLoadEntities: true,
+    retryAttempts: 0,
+  });
+const forRoot = () => BildadModule.forRoot(SLOW);
+const forRootAsync = () =>
+  BildadModule.forRootAsync({ useFactory: () => Promise.resolve(SLOW) });
+
+const ORDERS: Record<string, () => ModuleMetadata['imports']> = {
+  'TypeORM first': () => [typeorm(), forRoot(), CacheModule, JobsModule],
+  'TypeORM last': () => [JobsModule, CacheModule, forRoot(), typeorm()],
+  'forRootAsync first': () => [
+    forRootAsync(),
+    typeorm(),
+    JobsModule,
+    CacheModule,
+  ],
+};
+
+async function boot(
+  imports: ModuleMetadata['imports'],
+): Promise<INestApplicationContext> {
+  class AppModule {}
+  return NestFactory.createApplicationContext(
+    { module: AppModule, imports: imports! },
+    { logger: false, abortOnError: false },
+  );
+}
+
+it.each(Object.entries(ORDERS))('%s', async (_order, imports) => {
+  const app = await boot(imports());
+  const dataSource = app.get<DataSource>(getDataSourceToken());
+  await app.get(JobEngineService).enqueueAndRunJob(DrainedJob, {});
+  await arrived.opened;
+  // Of two calls at once as well.
+  const closed = Promise.all([app.close(), app.close()]);
+  // Long enough for a hook that does not wait to have run.
+  for (let turn = 0; turn < 5; turn++) await database.sql('SELECT 1');
+  expect(log).toEqual([]);
+  door.open();
+  await closed;
+  await app.close();
+  expect(dataSource.isInitialized).toBe(false);
+  expect(log[0]).toBe('job');
+  expect(
+    await database.sql('SELECT result, reason, output FROM bildad.job_runs'),
+  ).toEqual([
+    { result: 'SUCCEEDED', reason: null, output: ['cached', 'cached'] },
+  ]);
+  const said = (
+    await database.sql<{ said: string }>(
+      "SELECT job_context->>'say' AS said FROM bildad.job_queue_entries",
+    )
+  ).map((row) => row.said);
+  expect(new Set(said)).toEqual(
+    new Set(['joined', 'follow-up', 'destroy', 'before', 'shutdown']),
+  );
+});
+
+describe('two engines on one schema', () => {
+  @BildadJob({ code: 'FIRST', engine: 'first' })
+  class FirstJob {
+    async runJob() {
+      arrived.open();
+      await door.opened;
+      return 'first';
+    }
+  }
+  @BildadJob({ code: 'SECOND', engine: 'second' })
+  class SecondJob {
+    runJob() {
+      return 'second';
+    }
+  }
+  const engineOf = (name: string) =>
+    BildadModule.forRoot({ ...SLOW, name, isGlobal: false });
+  @Injectable()
+  class First {
+    constructor(readonly engine: JobEngineService) {}
+  }
+  @Injectable()
+  class Second {
+    constructor(readonly engine: JobEngineService) {}
+  }
+  @Module({ imports: [engineOf('first')], providers: [First, FirstJob] })
+  class FirstModule {}
+  @Module({ imports: [engineOf('second')], providers: [Second, SecondJob] })
+  class SecondModule {}
+
+  it('run their own handlers, and drain together', async () => {
+    const app = await bootHost({
+      url: database.url,
+      bildad: [],
+      imports: [FirstModule, SecondModule],
+    });
+    const first = app.get(First, { strict: false }).engine;
+    const second = app.get(Second, { strict: false }).engine;
+    const { jobRunIdentifier } = await second.enqueueAndRunJob(SecondJob, {});
+    expect(await first.waitForJob(jobRunIdentifier)).toMatchObject({
+      output: 'second',
+    });
+    await expect(first.enqueueAndRunJob(SecondJob, {})).rejects.toMatchObject({
+      code: 'JOB_HANDLER_NOT_FOUND',
+    });
+    await first.enqueueAndRunJob(FirstJob, {});
+    await arrived.opened;
+    const closed = app.close();
+    // The second one does not wait for the first one's jobs to leave.
+    await expect
+      .poll(() =>
+        database.sql(
+          'SELECT engine_name, end_reason FROM bildad.job_nodes ORDER BY 1',
+        ),
+      )
+      .toEqual([
+        { engine_name: 'first', end_reason: null },
+        { engine_name: 'second', end_reason: 'shutdown' },
+      ]);
+    door.open();
+    await closed;
+    expect(
+      await database.sql(
+        'SELECT output FROM bildad.job_runs ORDER BY output::text',
+      ),
+    ).toEqual([{ output: 'first' }, { output: 'second' }]);
+  });
+});

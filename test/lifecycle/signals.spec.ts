@@ -1,0 +1,48 @@
+import { execFile } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { expect, it } from 'vitest';
+import { createDatabase } from '../support/database.js';
+
+// Where nothing listens to SIGTERM, a deploy ends jobs in their midst: said once, and only where it is so.
+
+const run = promisify(execFile);
+const script = fileURLToPath(
+  new URL('../../dist/test/fixtures/signals.js', import.meta.url),
+);
+const LINE = /nothing listens to SIGTERM, .* call app\.enableShutdownHooks\(\)/;
+
+it('says so of a process that runs jobs, and of no other', async () => {
+  const database = await createDatabase();
+  const said = async (
+    listens: string,
+    role: string,
+    env: NodeJS.ProcessEnv = {},
+  ) => {
+    const { stdout, stderr } = await run(
+      process.execPath,
+      [script, database.url, listens, role],
+      { env: { ...process.env, NODE_ENV: 'production', ...env } },
+    );
+    return (stdout + stderr).split('\n').filter((line) => LINE.test(line));
+  };
+  try {
+    const [none, hooks, own, producer, test] = await Promise.all([
+      said('none', 'worker'),
+      said('hooks', 'worker'),
+      said('own', 'worker'),
+      said('none', 'producer'),
+      said('none', 'worker', { NODE_ENV: 'test' }),
+    ]);
+    expect(none).toHaveLength(1);
+    expect(none[0]).toMatch(/WARN/);
+    expect({ hooks, own, producer, test }).toEqual({
+      hooks: [],
+      own: [],
+      producer: [],
+      test: [],
+    });
+  } finally {
+    await database.drop();
+  }
+}, 60_000);
