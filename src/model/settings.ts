@@ -12,6 +12,7 @@ import {
   type IsolationOptions,
   type IsolationSettings,
 } from './isolation-options.js';
+import { readLogs, type LogOptions, type LogSettings } from './log-options.js';
 import {
   flag,
   oneOf,
@@ -80,6 +81,8 @@ export interface BildadModuleOptions {
   isolation?: IsolationOptions;
   /** Keys for templates with `encrypt: true`. */
   encryption?: EncryptionOptions;
+  /** What is kept of what handlers log. */
+  logs?: LogOptions;
   shutdown?: {
     /** How long running jobs may finish by themselves. Default `'30s'`. */
     drainTimeout?: Duration;
@@ -116,11 +119,13 @@ export interface Settings {
   killGraceMs: number;
   isolation: IsolationSettings | undefined;
   encryption: EncryptionSettings | undefined;
+  logs: LogSettings;
   currentManager: CurrentManager | undefined;
   /** Of the engine's own; undefined: as many as it can use. */
   connections?: number;
 }
 
+export { readSchemaName } from './schema-name.js';
 export const DEFAULT_SCHEMA = 'bildad';
 const ROLES: readonly BildadRole[] = ['all', 'producer', 'worker'];
 
@@ -143,6 +148,7 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
     maxEventLoopBlock = '60s',
     isolation,
     encryption,
+    logs,
     currentManager,
     shutdown = {},
   } = options;
@@ -190,6 +196,7 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
         : readIsolation(isolation, concurrency),
     encryption:
       encryption === undefined ? undefined : readEncryption(encryption),
+    logs: readLogs(logs),
     currentManager: readCurrentManager(currentManager),
   };
 }
@@ -210,6 +217,7 @@ const OPTION_NAMES: readonly (keyof BildadModuleOptions)[] = [
   'maxEventLoopBlock',
   'isolation',
   'encryption',
+  'logs',
   'currentManager',
   'shutdown',
 ];
@@ -222,19 +230,4 @@ function readCurrentManager(given: unknown): CurrentManager | undefined {
       given,
     );
   return given as CurrentManager | undefined;
-}
-
-/** A schema name that needs no quoting and leaves room for PostgreSQL's 63 bytes. */
-export function readSchemaName(schema: unknown): string {
-  if (
-    typeof schema !== 'string' ||
-    !/^[a-z_][a-z0-9_]{0,40}$/.test(schema) ||
-    schema.startsWith('pg_')
-  )
-    throw new BildadConfigError(
-      'schema',
-      'a PostgreSQL schema name of lower case letters, digits and underscores, at most 41, not starting with pg_',
-      schema,
-    );
-  return schema;
 }

@@ -1,3 +1,4 @@
+import { notes } from '../features/notes/index.js';
 import type { BildadRuntime } from './runtime.js';
 
 /** Ends what a feature holds; the engine has stopped. */
@@ -8,7 +9,7 @@ export type Feature = (
 ) => Promise<Detach | void> | Detach | void;
 
 /** What every engine has beside the path; also inside hosts of isolated jobs. */
-const FEATURES: readonly Feature[] = [];
+const FEATURES: readonly Feature[] = [notes];
 
 export async function attachFeatures(
   bildad: BildadRuntime,

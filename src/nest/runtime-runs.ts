@@ -1,4 +1,3 @@
-import { Logger } from '@nestjs/common';
 import type { ClaimJobs } from '../life/claim.js';
 import type { DeferredRuns } from '../life/deferred.js';
 import { identityOf } from '../life/execution.js';
@@ -22,6 +21,7 @@ import { redactedError } from '../policy/redacted.js';
 import type { HandlerRegistry } from '../runner/handler-registry.js';
 import type { ProcessRegistry } from '../runner/process-registry.js';
 import { Strays } from '../runner/strays.js';
+import { jobLogger } from './job-logger.js';
 
 interface Parts {
   store: Store;
@@ -53,8 +53,7 @@ export function createRuns({
   settings,
   seams,
 }: Parts) {
-  const loggerFor = (run: ClaimedRun) =>
-    new Logger(`Bildad:${run.templateCode}`);
+  const loggerFor = (run: ClaimedRun) => jobLogger(run, events);
   const nodeId = () => node.id;
   const wrapped = new WrappedRuns(store, claims, keyring, events);
   const isolated = new IsolatedJobs(
