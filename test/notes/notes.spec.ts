@@ -161,7 +161,14 @@ it('nothing that a handler says fails its job', async () => {
   const name = await says(
     (job) => {
       const { progress, stream, log } = job;
-      for (const odd of [hostile, cycle, undefined, 1n, Symbol('s'), 'a\0b\uD800'])
+      for (const odd of [
+        hostile,
+        cycle,
+        undefined,
+        1n,
+        Symbol('s'),
+        'a\0b\uD800',
+      ])
         for (const say of [progress, stream, log] as ((v: unknown) => void)[])
           say(odd);
       progress(NaN);
@@ -199,9 +206,7 @@ it('progress is written at once, then now and then, and at the end', async () =>
   job.progress(0.9, 'last');
   door.open(null);
   await bildad.engine.waitForJob(jobRunIdentifier);
-  await expect
-    .poll(written)
-    .toMatchObject({ fraction: 0.9, message: 'last' });
+  await expect.poll(written).toMatchObject({ fraction: 0.9, message: 'last' });
   const rows = await bildad.sql('SELECT xmin::text FROM bildad.job_run_notes');
   expect(rows).toHaveLength(1);
   expect(rows[0].xmin).not.toBe(xmin);
@@ -209,10 +214,14 @@ it('progress is written at once, then now and then, and at the end', async () =>
 
 it('a run that is killed keeps what it said, and what it says later is nobody’s', async () => {
   await boot();
-  await bildad.engine.enqueueAndRunJob(GatedJob, { deaf: true }, {
-    jobRunIdentifier: 'killed',
-    maxRetries: 0,
-  });
+  await bildad.engine.enqueueAndRunJob(
+    GatedJob,
+    { deaf: true },
+    {
+      jobRunIdentifier: 'killed',
+      maxRetries: 0,
+    },
+  );
   const { job, door } = await GatedJob.arrival();
   job.log('before');
   const ended = bildad.next('process.ended');
