@@ -75,6 +75,10 @@ export { JobsService } from './nest/jobs.service.js';
 export type { JobNodeEnd } from './store/entities/job-node.entity.js';
 export type { Page } from './nest/paging.js';
 export type { NewTemplate, TemplateFields } from './nest/template-fields.js';
+export {
+  OnJobEvent,
+  type OnJobEventOptions,
+} from './nest/listeners/on-job-event.decorator.js';
 export { sse } from './nest/sse.js';
 export type { ContextClass } from './policy/context.js';
 export { RULES as OUTCOME_RULES } from './policy/verdict.js';

@@ -10,6 +10,7 @@ import { HandlerExplorer } from './explorer.js';
 import { JobEngineService } from './job-engine.service.js';
 import { JobsService } from './jobs.service.js';
 import { BildadLifecycle } from './lifecycle.js';
+import { JobEventListeners } from './listeners/listeners.js';
 import { BILDAD_RUNTIME, type BildadRuntime } from './runtime.js';
 
 const ASYNC_NAMES: readonly (keyof typeof ASYNC_OPTIONS_TYPE)[] = [
@@ -32,6 +33,7 @@ const ASYNC_NAMES: readonly (keyof typeof ASYNC_OPTIONS_TYPE)[] = [
       useFactory: ({ events }: BildadRuntime) => events,
     },
     HandlerExplorer,
+    JobEventListeners,
     BildadLifecycle,
     JobEngineService,
     JobsService,

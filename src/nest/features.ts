@@ -9,7 +9,13 @@ export type Feature = (
 ) => Promise<Detach | void> | Detach | void;
 
 /** What every engine has beside the path; also inside hosts of isolated jobs. */
-const FEATURES: readonly Feature[] = [notes];
+const FEATURES: readonly Feature[] = [
+  notes,
+  // Its last events are told when the engine has stopped.
+  ({ news }) =>
+    () =>
+      news.stop(),
+];
 
 export async function attachFeatures(
   bildad: BildadRuntime,

@@ -17,6 +17,7 @@ import { HandlerExplorer } from './explorer.js';
 import { attachFeatures, type Detach } from './features.js';
 import { insideHost } from './host/inside.js';
 import { checkIsolation, startHosts } from './host/start.js';
+import { JobEventListeners } from './listeners/listeners.js';
 import { logEvents } from './log-lines.js';
 import { BILDAD_RUNTIME, type BildadRuntime } from './runtime.js';
 
@@ -44,6 +45,7 @@ export class BildadLifecycle
   constructor(
     @Inject(BILDAD_RUNTIME) private readonly bildad: BildadRuntime,
     private readonly explorer: HandlerExplorer,
+    private readonly listeners: JobEventListeners,
   ) {}
 
   async onModuleInit(): Promise<void> {
@@ -52,6 +54,8 @@ export class BildadLifecycle
     // Wrong handlers are found before the database is touched.
     const found = this.explorer.find(settings.name);
     for (const { handler } of found) this.bildad.handlers.register(handler);
+    // In a host nothing of a node happens.
+    if (!insideHost()) this.listeners.attach(this.bildad);
     this.checkKeys();
     this.checkDataSource();
     this.detach = await attachFeatures(this.bildad);
@@ -90,15 +94,18 @@ export class BildadLifecycle
     }
     this.bildad.strays.listen();
     await this.bildad.engine.start();
+    this.bildad.news.start();
   }
 
   onModuleDestroy(): void {
+    this.listeners.closing(this.bildad.settings.drainMs);
     this.bildad.isolated.drain();
     this.bildad.engine.close();
   }
 
   async beforeApplicationShutdown(): Promise<void> {
     if (this.ready) await this.bildad.engine.stop();
+    await this.listeners.drain();
     this.bildad.isolated.leave();
     await this.closeHosts();
   }

@@ -1,0 +1,39 @@
+import { MOST_NEWS_BYTES } from '../store/news.store.js';
+
+/** Of one statement. */
+const MOST_PAYLOADS = 20;
+
+/**
+ * Events, as JSON each, in as few payloads as they fit into.
+ * @param head goes with each payload
+ * @returns the payloads of one statement, how many events those are, and how many of them no payload takes
+ */
+export function packed(
+  head: object,
+  events: readonly string[],
+): { payloads: string[]; taken: number; tooLong: number } {
+  const begin = `${JSON.stringify(head).slice(0, -1)},"events":[`;
+  const room = MOST_NEWS_BYTES - Buffer.byteLength(begin) - 2;
+  const payloads: string[] = [];
+  let part: string[] = [];
+  let bytes = 0;
+  let taken = 0;
+  let tooLong = 0;
+  for (const event of events) {
+    const size = Buffer.byteLength(event) + 1;
+    if (size <= room && bytes + size > room) {
+      payloads.push(`${begin}${part.join(',')}]}`);
+      part = [];
+      bytes = 0;
+      if (payloads.length === MOST_PAYLOADS) break;
+    }
+    taken++;
+    if (size > room) tooLong++;
+    else {
+      part.push(event);
+      bytes += size;
+    }
+  }
+  if (part.length > 0) payloads.push(`${begin}${part.join(',')}]}`);
+  return { payloads, taken, tooLong };
+}
