@@ -15,6 +15,9 @@ const MOST_WAITING = 2_000;
 /** Overflows are told of as often at the most. */
 const SAY_DROPPED_MS = 60_000;
 
+/** What nodes may ask for, all together: there are as many as there are listeners. */
+const MOST_WANTS = 1_000;
+
 type EventName = keyof JobEventMap;
 type Payload = JobEventMap[EventName][0];
 
@@ -39,7 +42,11 @@ export class News {
   private saying: NodeJS.Timeout | undefined;
   /** Until when, by want. */
   private readonly wanted = new Map<string, number>();
-  private readonly offs = new Map<EventName, () => void>();
+  /** The events that somebody wants, and until when. */
+  private readonly heardOf = new Map<
+    EventName,
+    { off: () => void; until: number }
+  >();
   private waiting: string[] = [];
   private telling: Promise<void> | undefined;
   private timer: NodeJS.Timeout | undefined;
@@ -88,16 +95,20 @@ export class News {
     if (!message) return;
     if (message.kind === 'who') this.sayWants();
     else if (message.kind === 'want')
-      for (const want of message.wants) this.expect(want);
-    else for (const [event, told] of message.events) this.hear(event, told);
+      for (const [event, code] of pairs(message.wants))
+        this.expect(event as EventName, code);
+    else if (message.kind === 'events')
+      for (const [event, told] of pairs(message.events))
+        if (typeof told === 'object' && told !== null)
+          this.hear(event as EventName, told as Payload);
   }
 
   /** Tells what is left, once; then nothing any more. */
   async stop(): Promise<void> {
     clearInterval(this.saying);
     clearTimeout(this.timer);
-    for (const off of this.offs.values()) off();
-    this.offs.clear();
+    for (const { off } of this.heardOf.values()) off();
+    this.heardOf.clear();
     await this.telling;
     this.over = true;
     if (this.waiting.length > 0) await this.tell();
@@ -105,8 +116,9 @@ export class News {
 
   private read(payload: string | undefined): Message | undefined {
     try {
-      const message = JSON.parse(payload ?? '') as Message;
-      const isOurs = message.engine === this.engine && message.from !== this.id;
+      const message = JSON.parse(payload ?? '') as Message | null;
+      const isOurs =
+        message?.engine === this.engine && message.from !== this.id;
       return isOurs ? message : undefined;
     } catch {
       return undefined;
@@ -118,18 +130,28 @@ export class News {
       if (want[0] === event && fits(want[1], payload)) hear(payload as never);
   }
 
-  private expect([event, code]: Want): void {
+  private expect(event: EventName, code: unknown): void {
     // A newer node may ask for what is not known here.
     if (this.over || !EVENT_TRAITS[event]?.travels) return;
-    this.wanted.set(keyOf(event, code), performance.now() + WANTED_MS);
-    if (this.offs.has(event)) return;
-    const off = this.events.on(event, (payload) => {
+    if (code !== null && typeof code !== 'string') return;
+    if (this.wanted.size >= MOST_WANTS) this.forgetOld();
+    if (this.wanted.size >= MOST_WANTS) return;
+    const until = performance.now() + WANTED_MS;
+    this.wanted.set(keyOf(event, code), until);
+    const heard = this.heardOf.get(event);
+    if (heard) heard.until = until;
+    else this.heardOf.set(event, { off: this.listenTo(event), until });
+  }
+
+  private listenTo(event: EventName): () => void {
+    return this.events.on(event, (payload) => {
       if (!this.isWanted(event, payload)) return;
-      if (this.waiting.length >= MOST_WAITING) return void this.dropped++;
-      this.waiting.push(JSON.stringify([event, payload]));
-      this.tellLater();
+      if (this.waiting.length >= MOST_WAITING) this.dropped++;
+      else {
+        this.waiting.push(JSON.stringify([event, payload]));
+        this.tellLater();
+      }
     });
-    this.offs.set(event, off);
   }
 
   private isWanted(event: EventName, payload: Payload): boolean {
@@ -139,21 +161,18 @@ export class News {
     const { templateCode } = payload as { templateCode?: string };
     const byCode = this.wanted.get(keyOf(event, templateCode ?? null));
     if (byCode !== undefined && byCode > now) return true;
-    this.forget(event, now);
+    const heard = this.heardOf.get(event);
+    if (!heard || heard.until > now) return false;
+    // Nobody listens to it any more: neither does this.
+    heard.off();
+    this.heardOf.delete(event);
     return false;
   }
 
-  /** Nobody listens to an event any more: neither does this. */
-  private forget(event: EventName, now: number): void {
-    let isLeft = false;
+  private forgetOld(): void {
+    const now = performance.now();
     for (const [key, until] of this.wanted)
-      if (key.startsWith(`${event} `)) {
-        if (until > now) isLeft = true;
-        else this.wanted.delete(key);
-      }
-    if (isLeft) return;
-    this.offs.get(event)?.();
-    this.offs.delete(event);
+      if (until <= now) this.wanted.delete(key);
   }
 
   private sayWants(): void {
@@ -213,6 +232,15 @@ export class News {
     this.events.emit('engine.error', { doing, error });
   }
 }
+
+/** Of what came from outside: a list of pairs that begin with a name. */
+const pairs = (given: unknown): [string, unknown][] =>
+  Array.isArray(given)
+    ? given.filter(
+        (one): one is [string, unknown] =>
+          Array.isArray(one) && typeof one[0] === 'string',
+      )
+    : [];
 
 const keyOf = (event: EventName, code: string | null) =>
   `${event} ${code ?? ''}`;

@@ -59,8 +59,9 @@ const kept = (identifier: string) =>
 
 it('the lines of a run that fails are kept, by the level', async () => {
   await boot();
-  const name = await says(({ log, logger }) => {
-    log('begins');
+  const name = await says((job) => {
+    const { logger } = job;
+    job.log('begins');
     logger.warn('hm', { n: 1 });
     logger.debug('details');
     logger.error(new RangeError('broken'));
@@ -79,21 +80,21 @@ it('the lines of a run that fails are kept, by the level', async () => {
 
 it('of one that succeeds none are, unless all are to be kept', async () => {
   await boot();
-  const name = await says(({ log }) => log('fine'), { fails: false });
-  const failed = await says(({ log }) => log('not fine'));
+  const name = await says((job) => job.log('fine'), { fails: false });
+  const failed = await says((job) => job.log('not fine'));
   await kept(failed).toEqual(['log not fine']);
   expect(await lines(name)).toEqual([]);
   await bildad.close();
   await boot({ keep: 'always' });
-  await kept(await says(({ log }) => log('fine'), { fails: false })).toEqual([
+  await kept(await says((job) => job.log('fine'), { fails: false })).toEqual([
     'log fine',
   ]);
 });
 
 it('the last lines are kept, as far as there is room', async () => {
   await boot({ lines: 5, lineBytes: 10, runBytes: 35 });
-  const name = await says(({ log }) => {
-    for (let n = 0; n < 1_000; n++) log(`${n}${'x'.repeat(100)}`);
+  const name = await says((job) => {
+    for (let n = 0; n < 1_000; n++) job.log(`${n}${'x'.repeat(100)}`);
   });
   await kept(name).toEqual([
     'log 997xxxxxxx',
@@ -111,10 +112,10 @@ it('a redact hook that fails lets nothing through', async () => {
       return line.replaceAll(/\d/g, '#');
     },
   });
-  const name = await says(({ log }) => {
-    log('card 4711');
-    log('throw 4711');
-    log('odd 4711');
+  const name = await says((job) => {
+    job.log('card 4711');
+    job.log('throw 4711');
+    job.log('odd 4711');
   });
   await kept(name).toEqual([
     'log card ####',
@@ -160,7 +161,11 @@ it('nothing that a handler says fails its job', async () => {
   cycle.self = cycle;
   const name = await says(
     (job) => {
-      const { progress, stream, log } = job;
+      const sayings: ((odd: any) => void)[] = [
+        (odd) => job.progress(odd),
+        (odd) => job.stream(odd),
+        (odd) => job.log(odd),
+      ];
       for (const odd of [
         hostile,
         cycle,
@@ -169,13 +174,12 @@ it('nothing that a handler says fails its job', async () => {
         Symbol('s'),
         'a\0b\uD800',
       ])
-        for (const say of [progress, stream, log] as ((v: unknown) => void)[])
-          say(odd);
-      progress(NaN);
-      progress(7, hostile as unknown as string);
+        for (const say of sayings) say(odd);
+      job.progress(NaN);
+      job.progress(7, hostile as unknown as string);
       job.logger.warn('x'.repeat(1_000_000));
-      stream('x'.repeat(1_000_000));
-      progress(2, 'a\0b');
+      job.stream('x'.repeat(1_000_000));
+      job.progress(2, 'a\0b');
     },
     { fails: false },
   );
