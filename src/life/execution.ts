@@ -85,14 +85,16 @@ export class Execution implements JobExecution {
     await transactions.complete(this.process, manager, stored);
   }
 
-  // Arrows: handlers pass these on by themselves.
+  // Arrows: handlers pass these two on by themselves.
   readonly progress = (fraction: number, message?: string): void =>
     progressed(this.process, this.events, toldProgress(fraction, message));
 
   readonly log = (message: string): void => this.logger.log(message);
 
-  readonly stream = (chunk: JsonValue): void =>
-    streamed(this.run, this.events, streamable(chunk));
+  /** A getter: most jobs need no such function. */
+  get stream(): (chunk: JsonValue) => void {
+    return (chunk) => streamed(this.run, this.events, streamable(chunk));
+  }
 
   snooze(delay: Duration, why?: string): never {
     throw new SnoozeError(delay, why);
@@ -112,8 +114,17 @@ export function progressed(
   events: JobEvents,
   told: { fraction: number; message?: string },
 ): void {
-  process.progress = { message: null, ...told, at: new Date() };
-  events.emit('run.progress', { ...identityOf(process.run), ...told });
+  const { fraction, message } = told;
+  process.progress = { fraction, message: message ?? null, at: new Date() };
+  const { jobRunId, jobRunIdentifier, templateCode, retry } = process.run;
+  events.emit('run.progress', {
+    jobRunId,
+    jobRunIdentifier,
+    templateCode,
+    retry,
+    fraction,
+    ...(message !== undefined && { message }),
+  });
 }
 
 export const streamed = (

@@ -11,10 +11,9 @@ export interface ExecutionTemplate {
 export type LogLevel = 'log' | 'warn' | 'error' | 'debug' | 'verbose' | 'fatal';
 
 /** As Nest's `LoggerService` has it. */
-export type ExecutionLogger = Record<
-  LogLevel,
-  (message: unknown, ...more: unknown[]) => void
->;
+export type ExecutionLogger = {
+  [Level in LogLevel]: (message: unknown, ...more: unknown[]) => void;
+};
 
 /** What a handler knows about the run it carries out. */
 export interface JobExecution {
@@ -51,7 +50,8 @@ export interface JobExecution {
   complete(manager: EntityManager, output?: unknown): Promise<void>;
   /**
    * How far it is: `fraction` from 0 to 1, `message` up to 1,000 characters. Told as `run.progress` each time, and
-   * written at once, then twice a second at the most, the last one in any case. Never throws, and waits for nothing.
+   * written within a tenth of a second, then twice a second at the most, the last one in any case; of a run that has
+   * succeeded by then nothing is. Never throws, and waits for nothing.
    */
   progress(fraction: number, message?: string): void;
   /**

@@ -16,7 +16,9 @@ const NOT_KEPT = '[not kept: the redact hook failed]';
 
 /** What the handler of one run has said, and what of it is still to be written. */
 export class RunNotes {
-  private progress: string | undefined;
+  /** Not written yet. */
+  private progress: { fraction: number; message: string | null } | undefined;
+  /** When it was written last; -Infinity: never. */
   private progressAt = -Infinity;
   private lines: Ring<KeptLine> | undefined;
   private tape: Ring<{ n: number; json: string }> | undefined;
@@ -36,7 +38,7 @@ export class RunNotes {
 
   setProgress(fraction: number, message: string | undefined): void {
     const told = this.secret ? null : (message ?? null);
-    this.progress = JSON.stringify({ fraction, message: told });
+    this.progress = { fraction, message: told };
   }
 
   /** @param watched who watches is to see it now */
@@ -61,9 +63,10 @@ export class RunNotes {
       this.put(chunk === undefined ? {} : { chunk }, new Date());
   }
 
-  /** @param succeeded then its lines may not be worth keeping */
+  /** @param succeeded then its lines may not be worth keeping, and nor is progress of a moment that nobody has read of */
   end(succeeded: boolean): void {
     this.isOver = true;
+    if (succeeded && this.progressAt === -Infinity) this.progress = undefined;
     this.keepsLog =
       this.lines !== undefined && (this.logs.keep === 'always' || !succeeded);
   }
@@ -84,7 +87,7 @@ export class RunNotes {
     const add = (kind: RunNote['kind'], value: string) =>
       notes.push({ jobRunId, kind, seq: 0, value, keepMs });
     if (progress !== undefined && this.dueAt(false) <= performance.now()) {
-      add('progress', progress);
+      add('progress', JSON.stringify(progress));
       this.progressAt = performance.now();
     }
     if (keepsLog) add('log', this.log());
