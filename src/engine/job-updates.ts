@@ -71,7 +71,7 @@ export class JobUpdates {
     );
   }
 
-  *take({ entry, runs }: WatchedState): Generator<JobUpdate> {
+  *take({ entry, runs, more }: WatchedState): Generator<JobUpdate> {
     this.seen = true;
     const isNew = this.retry === null;
     for (const run of isNew ? runs.slice(-1) : runs) {
@@ -79,13 +79,14 @@ export class JobUpdates {
       if (run.status !== 'DONE') continue;
       const ended = !this.isPast(run.retry, ENDED);
       this.phase = ENDED;
-      if (entry || run !== runs.at(-1)) {
+      if (entry || more || run !== runs.at(-1)) {
         if (ended && !isNew) yield { type: 'retry', ...this.endOf(run) };
       } else {
         this.isOver = true;
         if (ended) yield { type: 'end', ...this.endOf(run) };
       }
     }
+    if (more) return;
     if (entry && entry.status !== 'RUNNING') {
       this.comeTo(entry.retry);
       const { status, retry, runAt } = entry;

@@ -37,3 +37,12 @@ export function packed(
   if (part.length > 0) payloads.push(`${begin}${part.join(',')}]}`);
   return { payloads, taken, tooLong };
 }
+
+/** Of what came from outside: a list of pairs that begin with a name. */
+export const pairs = (given: unknown): [string, unknown][] =>
+  Array.isArray(given)
+    ? given.filter(
+        (one): one is [string, unknown] =>
+          Array.isArray(one) && typeof one[0] === 'string',
+      )
+    : [];

@@ -1,8 +1,9 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { randomUUID } from 'node:crypto';
 import { EVENT_TRAITS } from '../model/event-traits.js';
 import type { JobEventMap, JobEvents } from '../model/events.js';
 import { notifyNews } from '../store/news.store.js';
-import { packed } from './news-payloads.js';
+import { packed, pairs } from './news-payloads.js';
 import type { Store } from './store.js';
 
 /** Who listens says so as often; who tells believes it three times as long. */
@@ -14,6 +15,9 @@ const TELL_EVERY_MS = 100;
 const MOST_WAITING = 2_000;
 /** Overflows are told of as often at the most. */
 const SAY_DROPPED_MS = 60_000;
+
+/** What is told is no part of what set it off. */
+const outside = AsyncLocalStorage.snapshot();
 
 /** What nodes may ask for, all together: there are as many as there are listeners. */
 const MOST_WANTS = 1_000;
@@ -196,13 +200,14 @@ export class News {
   private tellLater(): void {
     if (this.telling || this.timer || this.over) return;
     const ms = Math.max(this.toldAt + TELL_EVERY_MS - performance.now(), 0);
-    this.timer = setTimeout(() => {
+    const work = () => {
       this.timer = undefined;
       this.telling = this.tell().finally(() => {
         this.telling = undefined;
         if (this.waiting.length > 0) this.tellLater();
       });
-    }, ms).unref();
+    };
+    this.timer = outside(() => setTimeout(work, ms).unref());
   }
 
   /** Never rejects: what cannot be told now is not told. */
@@ -232,15 +237,6 @@ export class News {
     this.events.emit('engine.error', { doing, error });
   }
 }
-
-/** Of what came from outside: a list of pairs that begin with a name. */
-const pairs = (given: unknown): [string, unknown][] =>
-  Array.isArray(given)
-    ? given.filter(
-        (one): one is [string, unknown] =>
-          Array.isArray(one) && typeof one[0] === 'string',
-      )
-    : [];
 
 const keyOf = (event: EventName, code: string | null) =>
   `${event} ${code ?? ''}`;

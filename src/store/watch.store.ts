@@ -38,9 +38,10 @@ export interface WatchedState {
   } | null;
   /** In order. */
   runs: WatchedRun[];
+  /** There are more runs: the next look has them. */
+  more: boolean;
 }
 
-/** More of them at once nobody needs: the next look has the rest. */
 const RUNS_AT_ONCE = 20;
 
 /**
@@ -74,7 +75,7 @@ export async function watchedStates(
          (SELECT id, retry, status, result, reason, started_at, ended_at FROM ${runs}
           WHERE job_run_identifier = a.identifier AND (retry >= a.retry OR a.retry IS NULL)
           ORDER BY CASE WHEN a.retry IS NULL THEN -retry ELSE retry END
-          LIMIT CASE WHEN a.retry IS NULL THEN 1 ELSE ${RUNS_AT_ONCE} END)
+          LIMIT CASE WHEN a.retry IS NULL THEN 1 ELSE ${RUNS_AT_ONCE + 1} END)
          UNION ALL
          SELECT e.current_job_run_id, e.retry - 1, 'RUNNING', NULL, NULL, NULL, NULL
          WHERE e.status = 'RUNNING' AND NOT EXISTS (SELECT FROM ${runs} d WHERE d.id = e.current_job_run_id)
@@ -91,5 +92,9 @@ export async function watchedStates(
       watched.map(({ seq }) => seq),
     ],
   );
-  return found.map(({ entry, runs }) => ({ entry, runs: runs ?? [] }));
+  return found.map(({ entry, runs }) => ({
+    entry,
+    runs: runs?.slice(0, RUNS_AT_ONCE) ?? [],
+    more: (runs?.length ?? 0) > RUNS_AT_ONCE,
+  }));
 }

@@ -170,6 +170,26 @@ it('a job that is over has its end alone, and goes on behind an update', async (
   expect(await all(bildad, name, { after: '0.2.1' })).toEqual([]);
 });
 
+it('no run is left out, however many there were', async () => {
+  const { jobRunIdentifier: name } = await bildad.engine.enqueueJob(
+    SimpleJob,
+    { fail: 'again' },
+    { maxRetries: 44 },
+  );
+  const [first] = await until(bildad.jobs.watch(name), () => true);
+  for (let run = 0; run < 45; run++) {
+    const ended = bildad.next('run.finished');
+    await bildad.engine.runJobEngine();
+    await ended;
+  }
+  const told = await all(bildad, name, { after: first!.id });
+  const runs = Array.from({ length: 45 }, (_one, run) => [
+    `running ${run}`,
+    `${run < 44 ? 'retry' : 'end'} ${run} FAILED`,
+  ]);
+  expect(told).toEqual(runs.flat());
+});
+
 it('a job that leaves the queue without a run has an end', async () => {
   const entry = await bildad.engine.enqueueJob(GatedJob, {});
   const updates = bildad.jobs.watch(entry.jobRunIdentifier, {

@@ -43,13 +43,14 @@ const kept = async () =>
 
 it('the sweep takes away what is old, and what is of runs that are gone', async () => {
   const runs = [await begin('a'), await begin('b'), await begin('c')];
+  for (const { job } of runs) job.progress(0.5);
+  await expect.poll(kept).toHaveLength(3);
   for (const { job, door } of runs) {
-    job.progress(0.5);
     door.open(null);
     await bildad.engine.waitForJob(job.jobRunIdentifier);
   }
   const [old, gone, stays] = runs.map(({ job }) => job.jobRunId);
-  await expect.poll(kept).toEqual([old, gone, stays]);
+  expect(await kept()).toEqual([old, gone, stays]);
   await database.sql(
     'UPDATE bildad.job_run_notes SET keep_until = now() WHERE job_run_id = $1',
     [old],

@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
 import type { Store } from '../../life/store.js';
 import type { JobEvents } from '../../model/events.js';
 import { ConnectionLostError } from '../../store/connection/lost.js';
@@ -14,6 +15,9 @@ const AGAIN_MS = 1_000;
 const MOST_WAITING = 1_000;
 /** What the last statement may take. */
 const CLOSE_MS = 2_000;
+
+/** What is written is no part of the job that set it off. */
+const outside = AsyncLocalStorage.snapshot();
 
 interface Watched {
   has(identifier: string): boolean;
@@ -81,7 +85,7 @@ export class NotesWriter {
     clearTimeout(this.timer);
     this.timerAt = at;
     const ms = Math.max(at - performance.now(), 0);
-    this.timer = setTimeout(() => this.start(), ms).unref();
+    this.timer = outside(() => setTimeout(() => this.start(), ms).unref());
   }
 
   private start(): void {
