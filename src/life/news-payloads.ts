@@ -4,23 +4,24 @@ import { MOST_NEWS_BYTES } from '../store/news.store.js';
 const MOST_PAYLOADS = 20;
 
 /**
- * Events, as JSON each, in as few payloads as they fit into.
- * @param head goes with each payload
- * @returns the payloads of one statement, how many events those are, and how many of them no payload takes
+ * Things, as JSON each, in as few payloads as they fit into.
+ * @param head goes with each payload; `kind` is what they are called there
+ * @returns the payloads of one statement, how many things those are, and how many of them no payload takes
  */
 export function packed(
   head: object,
-  events: readonly string[],
+  kind: 'wants' | 'events',
+  things: readonly string[],
 ): { payloads: string[]; taken: number; tooLong: number } {
-  const begin = `${JSON.stringify(head).slice(0, -1)},"events":[`;
+  const begin = `${JSON.stringify(head).slice(0, -1)},"${kind}":[`;
   const room = MOST_NEWS_BYTES - Buffer.byteLength(begin) - 2;
   const payloads: string[] = [];
   let part: string[] = [];
   let bytes = 0;
   let taken = 0;
   let tooLong = 0;
-  for (const event of events) {
-    const size = Buffer.byteLength(event) + 1;
+  for (const thing of things) {
+    const size = Buffer.byteLength(thing) + 1;
     if (size <= room && bytes + size > room) {
       payloads.push(`${begin}${part.join(',')}]}`);
       part = [];
@@ -30,7 +31,7 @@ export function packed(
     taken++;
     if (size > room) tooLong++;
     else {
-      part.push(event);
+      part.push(thing);
       bytes += size;
     }
   }

@@ -89,7 +89,8 @@ export class News {
 
   /** It is listened from now on. */
   opened(): void {
-    this.say({ kind: 'who' });
+    const { id: from, engine } = this;
+    this.say([JSON.stringify({ from, engine, kind: 'who' })]);
     this.sayWants();
   }
 
@@ -181,20 +182,16 @@ export class News {
 
   private sayWants(): void {
     if (this.listeners.length === 0 || this.over) return;
-    const wants = this.listeners.map(({ want }) => want);
-    const unique = new Map(wants.map((want) => [keyOf(...want), want]));
-    this.say({ kind: 'want', wants: [...unique.values()] });
+    const { id: from, engine } = this;
+    const wants = this.listeners.map(({ want }) => JSON.stringify(want));
+    const head = { from, engine, kind: 'want' } as const;
+    this.say(packed(head, 'wants', [...new Set(wants)]).payloads);
   }
 
-  private say(
-    message: { kind: 'who' } | { kind: 'want'; wants: Want[] },
-  ): void {
+  /** It is said again in any case. */
+  private say(payloads: string[]): void {
     const { db, tables } = this.store;
-    const { id: from, engine } = this;
-    // Said again in any case.
-    notifyNews(db, tables, [
-      JSON.stringify({ from, engine, ...message }),
-    ]).catch(() => undefined);
+    notifyNews(db, tables, payloads).catch(() => undefined);
   }
 
   private tellLater(): void {
@@ -215,7 +212,7 @@ export class News {
     const { db, tables } = this.store;
     const { id: from, engine } = this;
     const head = { from, engine, kind: 'events' } as const;
-    const { payloads, taken, tooLong } = packed(head, this.waiting);
+    const { payloads, taken, tooLong } = packed(head, 'events', this.waiting);
     this.waiting.splice(0, taken);
     this.dropped += tooLong;
     try {

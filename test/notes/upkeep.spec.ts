@@ -124,3 +124,21 @@ it('tables of 0.5 are upgraded, for the roles that may use them', async () => {
   door.open(null);
   await bildad.engine.waitForJob('upgraded');
 });
+
+it('notes that cannot be written are told of once, and fail no job', async () => {
+  const errors: string[] = [];
+  bildad.events.on('engine.error', ({ doing }) => errors.push(doing));
+  await database.sql('DROP TABLE bildad.job_run_notes');
+  const { job, door } = await begin('refused');
+  job.progress(0.1);
+  await expect.poll(() => errors).toEqual(['writing what jobs said']);
+  job.log('lost');
+  door.open(Promise.reject(new Error('as told')));
+  await bildad.next('run.finished');
+  const other = await begin('other');
+  other.job.progress(0.1);
+  other.door.open('done');
+  const run = await bildad.engine.waitForJob('other');
+  expect(run.output).toBe('done');
+  expect(errors).toHaveLength(1);
+});

@@ -13,6 +13,8 @@ const BYTES_PER_STATEMENT = 4 * 1_048_576;
 const AGAIN_MS = 1_000;
 /** Runs that have ended and wait for the database to be back. What comes on top of that is lost. */
 const MOST_WAITING = 1_000;
+/** That it fails is told as often at the most. */
+const SAY_FAILED_MS = 60_000;
 /** What the last statement may take. */
 const CLOSE_MS = 2_000;
 
@@ -33,6 +35,7 @@ export class NotesWriter {
   /** No statement before. */
   private notBefore = 0;
   private isAway = false;
+  private saidFailedAt = -Infinity;
   private closed = false;
 
   constructor(
@@ -121,6 +124,15 @@ export class NotesWriter {
     }
   }
 
+  /** A missing right, as an example, is so ten times a second. */
+  private failed(error: unknown): void {
+    const now = performance.now();
+    if (now < this.saidFailedAt + SAY_FAILED_MS) return;
+    this.saidFailedAt = now;
+    const doing = 'writing what jobs said';
+    this.events.emit('engine.error', { doing, error });
+  }
+
   /** @returns whether to go on */
   private async send(
     notes: RunNote[],
@@ -136,10 +148,7 @@ export class NotesWriter {
         return false;
       }
       // It would be refused again.
-      this.events.emit('engine.error', {
-        doing: 'writing what jobs said',
-        error,
-      });
+      this.failed(error);
     }
     this.isAway = false;
     for (const { run, landed } of runs) {
