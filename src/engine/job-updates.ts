@@ -133,7 +133,6 @@ export class JobUpdates {
       const { id } = this;
       yield { type: 'progress', id, jobRunId, retry, fraction, message, at };
     }
-    let known = !isNew;
     for (const piece of run.tape ?? [])
       for (const item of JSON.parse(piece) as TapeItem[]) {
         if (item.n <= this.seq) continue;
@@ -141,8 +140,7 @@ export class JobUpdates {
         const missing = item.n - this.seq - (unsaid ? 0 : 1);
         this.seq = item.n;
         const said = { id: this.id, jobRunId, retry };
-        if (missing > 0 && known) yield { type: 'gap', ...said, missing };
-        known = true;
+        if (missing > 0) yield { type: 'gap', ...said, missing };
         const at = new Date(item.at);
         const { level, message, chunk } = item;
         if (chunk !== undefined) yield { type: 'stream', ...said, at, chunk };

@@ -110,9 +110,10 @@ it('from another node, at once, and one who comes late has the tail', async () =
   await expect
     .poll(() => seen.filter(({ type }) => type === 'stream').length)
     .toBe(1_000);
-  expect(seen.map(brief).slice(0, 3)).toEqual([
+  expect(seen.map(brief).slice(0, 4)).toEqual([
     'running 0',
     'progress 0.25 now',
+    'gap 500',
     'chunk 500',
   ]);
   job.stream('live');
