@@ -23,7 +23,11 @@ export type {
   TransactionalOptions,
 } from './model/transactional.js';
 export { JobEvents, type EntryFate, type JobEventMap } from './model/events.js';
-export type { JobExecution } from './model/job-execution.js';
+export type {
+  ExecutionLogger,
+  JobExecution,
+  LogLevel,
+} from './model/job-execution.js';
 export type {
   ContextOf,
   JobHandler,
@@ -33,6 +37,7 @@ export type {
 export type { HostKind, Isolation } from './model/isolation.js';
 export type { IsolationOptions } from './model/isolation-options.js';
 export type { JsonSchema, JsonValue } from './model/json.js';
+export type { LogOptions } from './model/log-options.js';
 export type { Stored } from './model/stored.js';
 export type { OutcomeKind } from './model/outcome.js';
 export type { JobProcessFacts, JobProgress } from './model/process-facts.js';
@@ -49,6 +54,12 @@ export {
   SnoozeError,
 } from './model/said.js';
 export { JobQueueStatus, JobRunResult, JobRunStatus } from './model/status.js';
+export type {
+  JobUpdate,
+  KeptLine,
+  RunLog,
+  WatchOptions,
+} from './model/watch.js';
 export {
   BildadJob,
   type BildadJobOptions,
@@ -74,10 +85,16 @@ export {
   type BildadContextType,
 } from './nest/pipeline/execution-context.js';
 export { JobForbiddenError } from './nest/pipeline/forbidden.js';
+export type { JobEventRequest } from './nest/listeners/call-listener.js';
 export { JobRequest } from './nest/pipeline/job-request.js';
 export type { JobNodeEnd } from './store/entities/job-node.entity.js';
 export type { Page } from './nest/paging.js';
 export type { NewTemplate, TemplateFields } from './nest/template-fields.js';
+export {
+  OnJobEvent,
+  type OnJobEventOptions,
+} from './nest/listeners/on-job-event.decorator.js';
+export { sse } from './nest/sse.js';
 export type { ContextClass } from './policy/context.js';
 export { RULES as OUTCOME_RULES } from './policy/verdict.js';
 export type { JobProcess } from './runner/job-process.js';

@@ -2,10 +2,12 @@ import {
   Body,
   Controller,
   Get,
+  Headers,
   HttpCode,
   Param,
   Post,
   Query,
+  Sse,
   UseFilters,
   UsePipes,
   ValidationPipe,
@@ -14,6 +16,7 @@ import {
   JobEngineService,
   JobNotFoundError,
   JobsService,
+  sse,
   type Page,
 } from 'nestjs-bildad';
 import { BildadErrorsFilter } from './bildad-errors.filter.js';
@@ -77,6 +80,17 @@ export class JobsController {
     ]);
     if (!entry && runs.length === 0) throw new JobNotFoundError(identifier);
     return { entry, runs };
+  }
+
+  /** What becomes of a job, as it happens: `curl -N http://.../jobs/<identifier>/events`. */
+  @Sse(':identifier/events')
+  async events(
+    @Param('identifier') identifier: string,
+    @Headers('last-event-id') after?: string,
+  ) {
+    // Who asks for a job that is not there is answered with a 404.
+    await this.find(identifier);
+    return sse(this.jobs.watch(identifier, after ? { after } : {}));
   }
 }
 

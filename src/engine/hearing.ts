@@ -3,6 +3,7 @@ import type { Store } from '../life/store.js';
 import type { JobEvents } from '../model/events.js';
 import type { PgClient } from '../store/connection/driver.js';
 import { listenToEnds } from '../store/end-notices.store.js';
+import { listenToNews } from '../store/news.store.js';
 import { isProbe, listen, sendProbe } from '../store/notify.store.js';
 import { once } from '../runner/deadline.js';
 
@@ -39,6 +40,7 @@ export class Hearing {
     if (!hears && !this.over) {
       await listen(client, this.store.tables);
       await listenToEnds(client, this.store.tables);
+      await listenToNews(client, this.store.tables);
       hears = await this.hears();
     }
     if (this.over || this.deaf === !hears) return hears;

@@ -1,3 +1,4 @@
+import type { News } from '../life/news.js';
 import type { Store } from '../life/store.js';
 import type { JobEvents } from '../model/events.js';
 import type { NodeState } from '../model/node.js';
@@ -9,6 +10,7 @@ import {
   listenToEnds,
   readNotice,
 } from '../store/end-notices.store.js';
+import { isOfNews, listenToNews } from '../store/news.store.js';
 import type { Waits } from './waits.js';
 import { Hearing } from './hearing.js';
 import { once, within } from '../runner/deadline.js';
@@ -40,9 +42,11 @@ export class Listener {
     private readonly events: JobEvents,
     private readonly node: NodeState,
     private readonly waits: Waits,
+    private readonly news: News,
     private readonly hearing = new Hearing(store, events),
   ) {
     waits.hearBy(() => this.start());
+    news.hearBy(() => this.start());
   }
 
   /** Idempotent. @param wake looks for work; not given where it is listened for ends alone */
@@ -94,17 +98,20 @@ export class Listener {
         if (isOfEnds(tables, channel)) {
           const notice = readNotice(tables, message);
           if (notice) this.waits.heard(notice);
-        } else if (!this.hearing.took(payload) && payload !== this.node.id)
+        } else if (isOfNews(tables, channel)) this.news.heard(payload);
+        else if (!this.hearing.took(payload) && payload !== this.node.id)
           this.wake();
       });
       await opened.connect();
       await listen(opened, this.store.tables);
       await listenToEnds(opened, this.store.tables);
+      await listenToNews(opened, this.store.tables);
       this.client = opened;
       this.failures = 0;
       // What was told meanwhile was told to nobody.
       this.wake();
       this.waits.lookAgain();
+      this.news.opened();
       this.check(opened);
     } catch (error) {
       // Once: it is tried until it is there.

@@ -6,12 +6,15 @@ import { reopenOrphans } from '../store/finish.store.js';
 import { takeSweep } from '../store/guard.store.js';
 import { pruneKeys } from '../store/identity.store.js';
 import { pruneNodes } from '../store/node.store.js';
+import { pruneNotes, pruneOrphanedNotes } from '../store/notes.store.js';
 
 /** Sweeps from one look for what a hand in the database left behind to the next: ten minutes with the default lease. */
 const ORPHANS_EVERY = 40;
 const KEYS_AT_ONCE = 1_000;
 /** The guard is not to be held for long. */
 const KEY_LOOKS = 20;
+const NOTES_AT_ONCE = 1_000;
+const NOTE_LOOKS = 20;
 
 /**
  * A look at every entry, for the two things no index tells: runs whose rows were deferred by a node that is
@@ -23,6 +26,8 @@ export class Sweep {
   private sweeps = 0;
   /** The last look at deferred runs found more than a pass takes. */
   private more = false;
+  /** Notes of runs up to here were looked at. */
+  private notesUpTo = '0';
 
   constructor(
     private readonly store: Store,
@@ -43,6 +48,7 @@ export class Sweep {
     await this.writeLost(batchSize);
     await pruneNodes(db, tables);
     await this.pruneKeys();
+    await this.pruneNotes();
     if (this.sweeps++ % ORPHANS_EVERY !== 0) return;
     await this.quarantine.sweep();
     await reopenOrphans(db, tables, batchSize);
@@ -52,6 +58,16 @@ export class Sweep {
     const { db, tables } = this.store;
     for (let look = 0; look < KEY_LOOKS; look++)
       if ((await pruneKeys(db, tables, KEYS_AT_ONCE)) < KEYS_AT_ONCE) return;
+  }
+
+  /** What is too old, and a piece of what is there for runs that are gone. */
+  private async pruneNotes(): Promise<void> {
+    const { db, tables } = this.store;
+    for (let look = 0; look < NOTE_LOOKS; look++)
+      if ((await pruneNotes(db, tables, NOTES_AT_ONCE)) < NOTES_AT_ONCE) break;
+    this.notesUpTo =
+      (await pruneOrphanedNotes(db, tables, this.notesUpTo, NOTES_AT_ONCE)) ??
+      '0';
   }
 
   private async writeLost(batchSize: number): Promise<void> {

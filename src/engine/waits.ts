@@ -15,6 +15,8 @@ import {
   type JobState,
 } from '../store/end-notices.store.js';
 import { ToldEnds } from './told-ends.js';
+import { Watched } from './watched.js';
+import { Watches } from './watches.js';
 
 /** A job of milliseconds may be over before its node has heard that somebody waits. */
 const FIRST_POLL_MS = 10;
@@ -33,6 +35,8 @@ export class Waits {
   private readonly waiting = new Map<string, Set<() => void>>();
   private stopListening: (() => void) | undefined;
   private readonly told: ToldEnds;
+  readonly watched: Watched;
+  readonly watches: Watches;
   private readonly listens: boolean;
   private listen: () => void = () => undefined;
 
@@ -43,17 +47,8 @@ export class Waits {
       jobStates(this.store.db, this.store.tables, identifiers),
     isSomeonesFault: () => false,
   });
-  private readonly notices = new Gather<string, void>({
-    most: TOGETHER,
-    bytesOf: ({ length }) => length,
-    write: async (identifiers) => {
-      const { db, tables } = this.store;
-      const from = this.node.id;
-      await notifyEnds(db, tables, { kind: 'awaited', from, identifiers });
-      return identifiers.map(() => undefined);
-    },
-    isSomeonesFault: () => false,
-  });
+  private readonly notices = this.noticesOf('awaited');
+  private readonly watchNotices = this.noticesOf('watched');
 
   constructor(
     private readonly store: Store,
@@ -64,6 +59,8 @@ export class Waits {
     // A host of isolated jobs has few connections, and looks by itself.
     this.listens = notify && connections === undefined;
     this.told = new ToldEnds(store, events, node);
+    this.watched = new Watched(store, events, node, (one) => this.wake(one));
+    this.watches = new Watches(store, this);
   }
 
   /** @param listen has what other nodes tell be heard; idempotent */
@@ -73,8 +70,11 @@ export class Waits {
 
   /** What another node has said, or this one. */
   heard({ kind, from, identifiers }: EndNotice): void {
-    if (kind === 'over') for (const one of identifiers) this.wake(one);
-    else if (from !== this.node.id) this.told.expect(identifiers);
+    if (kind === 'over' || kind === 'changed')
+      for (const one of identifiers) this.wake(one);
+    else if (from === this.node.id) return;
+    else if (kind === 'awaited') this.told.expect(identifiers);
+    else this.watched.expect(identifiers);
   }
 
   /** For a connection that was made anew: what was told meanwhile was told to nobody. */
@@ -83,7 +83,23 @@ export class Waits {
   }
 
   async stop(): Promise<void> {
-    await this.told.stop();
+    this.watches.stop();
+    await Promise.all([this.told.stop(), this.watched.stop()]);
+  }
+
+  /** @param wake is called when there is something new of the job. @returns how to end that */
+  watch(identifier: string, wake: () => void): () => void {
+    const remove = this.add(identifier, wake);
+    const leave = this.watched.add(identifier);
+    return () => {
+      leave();
+      remove();
+    };
+  }
+
+  /** Tells other nodes that somebody here watches the job. Nothing depends on it. */
+  sayWatched(identifier: string): void {
+    this.sayBy(this.watchNotices, identifier);
   }
 
   /** @throws JobNotFoundError, WaitTimeoutError */
@@ -131,9 +147,27 @@ export class Waits {
 
   /** Nothing depends on it. */
   private say(identifier: string): void {
+    this.sayBy(this.notices, identifier);
+  }
+
+  private sayBy(notices: Gather<string, void>, identifier: string): void {
     if (!this.listens) return;
     outside(this.listen);
-    this.notices.add(identifier).catch(() => undefined);
+    notices.add(identifier).catch(() => undefined);
+  }
+
+  private noticesOf(kind: EndNotice['kind']): Gather<string, void> {
+    return new Gather<string, void>({
+      most: TOGETHER,
+      bytesOf: ({ length }) => length,
+      write: async (identifiers) => {
+        const { db, tables } = this.store;
+        const from = this.node.id;
+        await notifyEnds(db, tables, { kind, from, identifiers });
+        return identifiers.map(() => undefined);
+      },
+      isSomeonesFault: () => false,
+    });
   }
 
   private add(identifier: string, wake: () => void): () => void {

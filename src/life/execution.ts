@@ -3,6 +3,7 @@ import type { EntityManager } from 'typeorm';
 import { BildadConfigError } from '../model/errors.js';
 import type { JobEvents } from '../model/events.js';
 import type { ClaimedRun } from '../model/facts.js';
+import type { JsonValue } from '../model/json.js';
 import type {
   ExecutionLogger,
   ExecutionTemplate,
@@ -10,6 +11,7 @@ import type {
 } from '../model/job-execution.js';
 import { JobCancelledError, SnoozeError } from '../model/said.js';
 import type { JobProcess } from '../runner/job-process.js';
+import { streamable, toldProgress } from './notes.js';
 import type { StoredContexts } from './stored-contexts.js';
 import type { JobTransactions } from './transactional.js';
 
@@ -17,6 +19,7 @@ import type { JobTransactions } from './transactional.js';
 export class Execution implements JobExecution {
   /** Of a handler that is transactional, while it runs. */
   transaction: EntityManager | undefined;
+  private lines: ExecutionLogger | undefined;
 
   constructor(
     private readonly process: JobProcess,
@@ -56,7 +59,7 @@ export class Execution implements JobExecution {
   }
 
   get logger(): ExecutionLogger {
-    return this.loggerFor(this.run);
+    return (this.lines ??= this.loggerFor(this.run));
   }
 
   get manager(): EntityManager {
@@ -84,13 +87,14 @@ export class Execution implements JobExecution {
 
   // Arrows: handlers pass these two on by themselves.
   readonly progress = (fraction: number, message?: string): void =>
-    progressed(this.process, this.events, {
-      // A handler's arithmetic must not fail its job.
-      fraction: Math.min(Math.max(Number(fraction) || 0, 0), 1),
-      ...(message !== undefined && { message: String(message) }),
-    });
+    progressed(this.process, this.events, toldProgress(fraction, message));
 
   readonly log = (message: string): void => this.logger.log(message);
+
+  /** A getter: most jobs need no such function. */
+  get stream(): (chunk: JsonValue) => void {
+    return (chunk) => streamed(this.run, this.events, streamable(chunk));
+  }
 
   snooze(delay: Duration, why?: string): never {
     throw new SnoozeError(delay, why);
@@ -110,9 +114,24 @@ export function progressed(
   events: JobEvents,
   told: { fraction: number; message?: string },
 ): void {
-  process.progress = { message: null, ...told, at: new Date() };
-  events.emit('run.progress', { ...identityOf(process.run), ...told });
+  const { fraction, message } = told;
+  process.progress = { fraction, message: message ?? null, at: new Date() };
+  const { jobRunId, jobRunIdentifier, templateCode, retry } = process.run;
+  events.emit('run.progress', {
+    jobRunId,
+    jobRunIdentifier,
+    templateCode,
+    retry,
+    fraction,
+    ...(message !== undefined && { message }),
+  });
 }
+
+export const streamed = (
+  run: ClaimedRun,
+  events: JobEvents,
+  chunk: JsonValue | undefined,
+): void => events.emit('run.stream', { ...identityOf(run), chunk });
 
 export function identityOf({
   jobRunId,

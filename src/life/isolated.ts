@@ -14,7 +14,7 @@ import type { HostPool } from '../runner/hosts/pool.js';
 import type { JobProcess } from '../runner/job-process.js';
 import { cancelSession, chargeCrash } from '../store/host.store.js';
 import type { Launched } from './carry-out.js';
-import { identityOf, progressed } from './execution.js';
+import { identityOf, progressed, streamed } from './execution.js';
 import { patience } from './patience.js';
 import type { Store } from './store.js';
 import type { WrappedRuns } from './wrapped-runs.js';
@@ -140,6 +140,8 @@ export class IsolatedJobs {
           this.events.emit('run.started', identityOf(run));
           return begin();
         }
+        if (news.news === 'stream')
+          return streamed(run, this.events, news.chunk);
         const { fraction, message } = news;
         progressed(process, this.events, {
           fraction,

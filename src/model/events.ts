@@ -3,7 +3,10 @@ import type {
   JobEncryptionKeyError,
 } from './context-errors.js';
 import type { SchemaVersionError } from './errors.js';
+import { derived, type DerivedEvent } from './derived-events.js';
 import type { HostKind } from './isolation.js';
+import type { JsonValue } from './json.js';
+import type { LogLevel } from './job-execution.js';
 import type { OutcomeKind } from './outcome.js';
 
 interface RunEvent {
@@ -14,6 +17,21 @@ interface RunEvent {
 }
 
 export type EntryFate = 'removed' | 'reopened' | 'kept';
+
+type FinishedEvent = RunEvent & {
+  outcome: OutcomeKind;
+  entry: EntryFate;
+  /** The class of what the handler threw, for `failed` and `failedForGood`. */
+  errorName?: string;
+};
+
+interface PassEvent {
+  node: string;
+  term: string;
+  started: number;
+  expired: number;
+  errors: number;
+}
 
 /** What the engine tells. Payloads carry identifiers, never a context's values. */
 export interface JobEventMap {
@@ -38,15 +56,30 @@ export interface JobEventMap {
   ];
   'run.started': [RunEvent];
   'run.progress': [RunEvent & { fraction: number; message?: string }];
+  /** What a handler said by `job.logger` or `job.log`: its own words, as they are. */
+  'run.log': [RunEvent & { level: LogLevel; message: string }];
+  /** What a handler gave to `job.stream`; undefined where that was not JSON, or too long. */
+  'run.stream': [RunEvent & { chunk: JsonValue | undefined }];
   /** The run is DONE in the database. */
-  'run.finished': [
-    RunEvent & {
-      outcome: OutcomeKind;
-      entry: EntryFate;
-      /** The class of what the handler threw, for `failed` and `failedForGood`. */
-      errorName?: string;
-    },
-  ];
+  'run.finished': [FinishedEvent];
+  /** Of `run.finished`: the handler returned, or `completeJob` ended the run. */
+  'run.succeeded': [FinishedEvent];
+  /** Of `run.finished`: the handler threw, its context is invalid, or `failJob` ended the run. */
+  'run.failed': [FinishedEvent];
+  /** Of `run.finished`: past its timeout. */
+  'run.timedOut': [FinishedEvent];
+  'run.killed': [FinishedEvent];
+  /** Of `run.finished`: nobody renewed its lease. */
+  'run.expired': [FinishedEvent];
+  /** Of `run.finished`: its node was lost, or the thread or process that it ran in. */
+  'run.crashed': [FinishedEvent];
+  /** Of `run.finished`: given back to the queue, by `stopJobInQueue` or by a node that shuts down. */
+  'run.stopped': [FinishedEvent];
+  'run.snoozed': [FinishedEvent];
+  /** Of `run.finished`: `cancelJob`, or the handler's `job.cancel`. */
+  'run.cancelled': [FinishedEvent];
+  /** Of `run.finished`: it was not started before its `startBefore`. */
+  'run.missed': [FinishedEvent];
   /** Somebody else had closed the run before: nothing was changed. */
   'run.finishLost': [RunEvent & { outcome: OutcomeKind }];
   /** The handler did not stop within the grace period and goes on, its run is closed. */
@@ -61,15 +94,9 @@ export interface JobEventMap {
   /** The handler of an abandoned process ended at last. */
   'process.ended': [RunEvent];
   /** A pass held the guard under this fencing number. */
-  'engine.pass': [
-    {
-      node: string;
-      term: string;
-      started: number;
-      expired: number;
-      errors: number;
-    },
-  ];
+  'engine.pass': [PassEvent];
+  /** The same as `engine.pass`: what a pass did. */
+  'engine.cycle': [PassEvent];
   /** A connection of the engine's was lost, or none could be made: once, until the database is back. */
   'database.lost': [{ error: unknown }];
   /** It answers again, and can be written to. */
@@ -133,15 +160,24 @@ export class JobEvents {
         report(error);
       }
     };
-    this.listeners.set(event, [...this.of(event), guarded]);
+    // What is derived is a look at what it is derived from: nothing is emitted twice.
+    const derivation = derived(event);
+    const source = derivation?.source ?? event;
+    const fits = derivation?.fits;
+    const heard = fits
+      ? (payload: JobEventMap[E][0]) => {
+          if (fits(payload)) guarded(payload);
+        }
+      : guarded;
+    this.listeners.set(source, [...this.of(source), heard]);
     return () =>
       void this.listeners.set(
-        event,
-        this.of(event).filter((one) => one !== guarded),
+        source,
+        this.of(source).filter((one) => one !== heard),
       );
   }
 
-  emit<E extends keyof JobEventMap>(
+  emit<E extends Exclude<keyof JobEventMap, DerivedEvent>>(
     event: E,
     payload: JobEventMap[E][0],
   ): void {

@@ -12,6 +12,7 @@ import {
   type IsolationOptions,
   type IsolationSettings,
 } from './isolation-options.js';
+import { readLogs, type LogOptions, type LogSettings } from './log-options.js';
 import {
   flag,
   oneOf,
@@ -88,6 +89,8 @@ export interface BildadModuleOptions extends SurroundingsOptions {
   isolation?: IsolationOptions;
   /** Keys for templates with `encrypt: true`. */
   encryption?: EncryptionOptions;
+  /** What is kept of what handlers log. */
+  logs?: LogOptions;
   shutdown?: {
     /** How long running jobs may finish by themselves. Default `'30s'`. */
     drainTimeout?: Duration;
@@ -125,11 +128,13 @@ export interface Settings extends SurroundingsSettings {
   killGraceMs: number;
   isolation: IsolationSettings | undefined;
   encryption: EncryptionSettings | undefined;
+  logs: LogSettings;
   currentManager: CurrentManager | undefined;
   /** Of the engine's own; undefined: as many as it can use. */
   connections?: number;
 }
 
+export { readSchemaName } from './schema-name.js';
 export const DEFAULT_SCHEMA = 'bildad';
 const ROLES: readonly BildadRole[] = ['all', 'producer', 'worker'];
 
@@ -153,6 +158,7 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
     maxEventLoopBlock = '60s',
     isolation,
     encryption,
+    logs,
     currentManager,
     shutdown = {},
   } = options;
@@ -201,6 +207,7 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
         : readIsolation(isolation, concurrency),
     encryption:
       encryption === undefined ? undefined : readEncryption(encryption),
+    logs: readLogs(logs),
     currentManager: readCurrentManager(currentManager),
     ...readSurroundings(options),
   };
@@ -223,6 +230,7 @@ const OPTION_NAMES: readonly (keyof BildadModuleOptions)[] = [
   'maxEventLoopBlock',
   'isolation',
   'encryption',
+  'logs',
   'currentManager',
   ...SURROUNDINGS_NAMES,
   'shutdown',
@@ -236,19 +244,4 @@ function readCurrentManager(given: unknown): CurrentManager | undefined {
       given,
     );
   return given as CurrentManager | undefined;
-}
-
-/** A schema name that needs no quoting and leaves room for PostgreSQL's 63 bytes. */
-export function readSchemaName(schema: unknown): string {
-  if (
-    typeof schema !== 'string' ||
-    !/^[a-z_][a-z0-9_]{0,40}$/.test(schema) ||
-    schema.startsWith('pg_')
-  )
-    throw new BildadConfigError(
-      'schema',
-      'a PostgreSQL schema name of lower case letters, digits and underscores, at most 41, not starting with pg_',
-      schema,
-    );
-  return schema;
 }

@@ -12,6 +12,7 @@ import { HandlerExplorer } from './explorer.js';
 import { JobEngineService } from './job-engine.service.js';
 import { JobsService } from './jobs.service.js';
 import { BildadLifecycle } from './lifecycle.js';
+import { JobEventListeners } from './listeners/listeners.js';
 import { Pipelines } from './pipeline/pipeline.js';
 import { BILDAD_RUNTIME, type BildadRuntime } from './runtime.js';
 
@@ -38,6 +39,7 @@ const ASYNC_NAMES: readonly (keyof typeof ASYNC_OPTIONS_TYPE)[] = [
     HandlerExplorer,
     Pipelines,
     EngineSwitch,
+    JobEventListeners,
     BildadLifecycle,
     JobEngineService,
     JobsService,

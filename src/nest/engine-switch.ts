@@ -3,6 +3,7 @@ import { BildadConfigError } from '../model/errors.js';
 import { AppEdge, type AppEngine } from './app-edge.js';
 import { insideHost } from './host/inside.js';
 import { startHosts } from './host/start.js';
+import { JobEventListeners } from './listeners/listeners.js';
 import { BILDAD_RUNTIME, type BildadRuntime } from './runtime.js';
 
 /** Starts the engine, with its app or when it is told to, and stops it. */
@@ -19,6 +20,7 @@ export class EngineSwitch implements AppEngine {
   constructor(
     @Inject(BILDAD_RUNTIME) private readonly bildad: BildadRuntime,
     private readonly edge: AppEdge,
+    private readonly listeners: JobEventListeners,
   ) {
     edge.add(this);
   }
@@ -47,7 +49,7 @@ export class EngineSwitch implements AppEngine {
   }
 
   private async startUp(): Promise<void> {
-    const { engine, node, strays, settings } = this.bildad;
+    const { engine, node, news, strays, settings } = this.bildad;
     // Hooks of the app's run there as well.
     if (insideHost()) return;
     if (!this.ready)
@@ -60,15 +62,18 @@ export class EngineSwitch implements AppEngine {
     this.closeHosts = await startHosts(this.bildad);
     strays.listen();
     await engine.start();
+    news.start();
     if (settings.role !== 'producer') this.edge.runsJobs();
   }
 
   private async shutDown(): Promise<void> {
-    const { engine, isolated } = this.bildad;
+    const { engine, isolated, settings } = this.bildad;
+    this.listeners.closing(settings.drainMs);
     isolated.drain();
     engine.close();
     await this.starting?.catch(() => undefined);
     if (this.ready) await engine.stop();
+    await this.listeners.drain();
     isolated.leave();
     await this.closeHosts();
   }

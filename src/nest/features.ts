@@ -1,4 +1,5 @@
 import { carry } from '../features/carry/carry.js';
+import { notes } from '../features/notes/index.js';
 import type { BildadRuntime } from './runtime.js';
 
 /** Ends what a feature holds; the engine has stopped. */
@@ -9,7 +10,14 @@ export type Feature = (
 ) => Promise<Detach | void> | Detach | void;
 
 /** What every engine has beside the path; also inside hosts of isolated jobs. */
-const FEATURES: readonly Feature[] = [carry];
+const FEATURES: readonly Feature[] = [
+  carry,
+  notes,
+  // Its last events are told when the engine has stopped.
+  ({ news }) =>
+    () =>
+      news.stop(),
+];
 
 export async function attachFeatures(
   bildad: BildadRuntime,

@@ -15,6 +15,7 @@ import { HandlerExplorer } from './explorer.js';
 import { attachFeatures, type Detach } from './features.js';
 import { insideHost } from './host/inside.js';
 import { checkIsolation } from './host/start.js';
+import { JobEventListeners } from './listeners/listeners.js';
 import { logEvents } from './log-lines.js';
 import { BILDAD_RUNTIME, type BildadRuntime } from './runtime.js';
 
@@ -35,6 +36,7 @@ export class BildadLifecycle implements OnModuleInit, OnApplicationShutdown {
     @Inject(BILDAD_RUNTIME) private readonly bildad: BildadRuntime,
     private readonly explorer: HandlerExplorer,
     private readonly engineSwitch: EngineSwitch,
+    private readonly listeners: JobEventListeners,
   ) {}
 
   /** Once: a hybrid app whose microservices are initialised by themselves calls all hooks twice. */
@@ -49,6 +51,8 @@ export class BildadLifecycle implements OnModuleInit, OnApplicationShutdown {
     // Wrong handlers are found before the database is touched.
     const found = this.explorer.find(settings);
     for (const { handler } of found) this.bildad.handlers.register(handler);
+    // In a host nothing of a node happens.
+    if (!insideHost()) this.listeners.attach(this.bildad);
     this.checkKeys();
     this.checkDataSource();
     checkIsolation(this.bildad);

@@ -1,13 +1,14 @@
 import type { EntityManager } from 'typeorm';
 import { carryOut } from '../life/carry-out.js';
 import { Keyring } from '../life/keyring.js';
+import { lineOf } from '../life/notes.js';
 import { StoredContexts } from '../life/stored-contexts.js';
 import { toMilliseconds, type Duration } from '../model/duration.js';
 import { ENVELOPE } from '../model/envelope.js';
 import { BildadConfigError } from '../model/errors.js';
 import { JobEvents } from '../model/events.js';
 import type { ClaimedRun } from '../model/facts.js';
-import type { ExecutionLogger } from '../model/job-execution.js';
+import type { ExecutionLogger, LogLevel } from '../model/job-execution.js';
 import type { ContextOf, JobHandler, ResultOf } from '../model/job-handler.js';
 import type { JsonValue } from '../model/json.js';
 import { refuseUnknown, text, wholeNumber } from '../model/option-values.js';
@@ -52,7 +53,7 @@ export interface Performed<Result = unknown> {
   /** Of a snooze, in ms. */
   delayMs: number | undefined;
   progress: { fraction: number; message?: string }[];
-  logs: { level: keyof ExecutionLogger; message: string }[];
+  logs: { level: LogLevel; message: string }[];
 }
 
 const NAMES: readonly (keyof PerformOptions)[] = [
@@ -186,13 +187,17 @@ function transactionsWith(manager: EntityManager | undefined, code: string) {
 }
 
 const loggerTo = (logs: Performed['logs']): ExecutionLogger => {
-  const at = (level: keyof ExecutionLogger) => (message: string) =>
-    void logs.push({ level, message: String(message) });
+  const at =
+    (level: LogLevel) =>
+    (message: unknown, ...more: unknown[]) =>
+      void logs.push({ level, message: lineOf(message, more) });
   return {
     log: at('log'),
     warn: at('warn'),
     error: at('error'),
     debug: at('debug'),
+    verbose: at('verbose'),
+    fatal: at('fatal'),
   };
 };
 

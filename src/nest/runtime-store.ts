@@ -1,15 +1,16 @@
 import type { DataSource } from 'typeorm';
+import { News } from '../life/news.js';
 import type { JobEvents } from '../model/events.js';
 import type { Settings } from '../model/settings.js';
 import { EnginePool } from '../store/connection/engine-pool.js';
 import { HostPools } from '../store/connection/host-pools.js';
 import { tablesOf } from '../store/tables.js';
 
-/** An engine's way to its tables, which tells when the database is away. */
+/** An engine's way to its tables, which tells when the database is away, and to the other nodes. */
 export function createStore(
   dataSource: DataSource,
   schema: string,
-  { queryTimeoutMs, connections }: Settings,
+  { name, queryTimeoutMs, connections, notify }: Settings,
   events: JobEvents,
 ) {
   const db = new EnginePool(dataSource, {
@@ -18,8 +19,10 @@ export function createStore(
     lost: (error) => events.emit('database.lost', { error }),
     back: (awayMs) => events.emit('database.back', { awayMs }),
   });
+  const store = { dataSource, db, tables: tablesOf(schema) };
   return {
-    store: { dataSource, db, tables: tablesOf(schema) },
+    store,
     hostPools: new HostPools(dataSource, db),
+    news: new News(store, events, name, notify && connections === undefined),
   };
 }

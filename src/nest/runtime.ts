@@ -49,7 +49,7 @@ export function createRuntime(
   ticker: Ticker,
 ) {
   const events = new JobEvents();
-  const { store, hostPools } = createStore(
+  const { store, hostPools, news } = createStore(
     dataSource,
     schema,
     settings,
@@ -188,7 +188,7 @@ export function createRuntime(
     processes,
     ticker,
     wakeUps,
-    new Listener(store, events, node, waits),
+    new Listener(store, events, node, waits, news),
     waits,
     new Membership(
       store,
@@ -212,6 +212,7 @@ export function createRuntime(
   return {
     store,
     hostPools,
+    news,
     entities,
     settings,
     node,

@@ -12,12 +12,10 @@ import {
 import { idOf } from './ids.js';
 import { currentConfig } from './job-config.js';
 import { listPage, type Page } from './paging.js';
-import type { BildadRuntime } from './runtime.js';
+import { WatchedJobs } from './watched-jobs.js';
 
 /** The part of `JobsService` about jobs that somebody may have to do something about: they run on, or wait for what will not come. */
-export abstract class TroubledJobs {
-  protected abstract readonly bildad: BildadRuntime;
-
+export abstract class TroubledJobs extends WatchedJobs {
   /**
    * What is known of a run's process, on this node or another; of another what it told with its last heartbeat, five in a
    * lease. Null where the run is not RUNNING, or has not been for a second on another node.

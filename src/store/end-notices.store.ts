@@ -8,9 +8,14 @@ const channelOf = ({ schema }: Tables) => `nestjs_bildad_ends:${schema}`;
 /** PostgreSQL takes 8,000 bytes, less one. */
 const MOST_BYTES = 7_900;
 
-/** `awaited`: somebody waits for the ends of these jobs; `over`: they have ended. */
+const KINDS = ['awaited', 'over', 'watched', 'changed'] as const;
+
+/**
+ * `awaited`: somebody waits for the ends of these jobs; `over`: they have ended. `watched`: somebody watches them;
+ * `changed`: there is something new to be seen of them. Nodes of 0.5 take no notice of the latter two.
+ */
 export interface EndNotice {
-  kind: 'awaited' | 'over';
+  kind: (typeof KINDS)[number];
   /** The node that says so. */
   from: string;
   identifiers: string[];
@@ -68,7 +73,7 @@ export function readNotice(
   try {
     const said = JSON.parse(payload) as Partial<EndNotice>;
     const fine =
-      (said.kind === 'awaited' || said.kind === 'over') &&
+      KINDS.includes(said.kind!) &&
       typeof said.from === 'string' &&
       Array.isArray(said.identifiers);
     return fine ? (said as EndNotice) : null;

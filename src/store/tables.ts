@@ -8,6 +8,8 @@ export interface Tables {
   nodes: string;
   /** What jobs were enqueued under, and which of them hold it. */
   keys: string;
+  /** What handlers said of their runs. */
+  notes: string;
   /** The sequence of the runs' ids. */
   runIds: string;
   versions: string;
@@ -35,6 +37,7 @@ export function tablesOf(schema: string): Tables {
     runs: named('job_runs'),
     nodes: named('job_nodes'),
     keys: named('job_keys'),
+    notes: named('job_run_notes'),
     runIds: named('job_runs_id_seq'),
     versions: named('schema_versions'),
     pick: named('pick_job_queue_entries'),

@@ -34,6 +34,8 @@ const PACKAGES: Record<string, readonly string[]> = {
     '@nestjs/core',
     '@nestjs/schedule',
     '@nestjs/typeorm',
+    // What Nest sends server-sent events from.
+    'rxjs',
     'typeorm',
   ],
 };

@@ -73,9 +73,11 @@ it('only enqueue and claim make what has a status, only they and finish delete i
     'src/store/migrations/008-identity/enqueue.ts',
     'src/store/migrations/apply.ts',
     'src/store/node.store.ts',
+    'src/store/notes.store.ts',
     'src/store/start-by.store.ts',
     'src/store/template.store.ts',
   ]);
+  // Of notes: what handlers said, beside the runs.
   // A missed entry leaves a run that was never started. Of identity: rows of keys, not of jobs. A claim that is given back takes the run with it that it made; enqueue takes its own entry back where a run of the name turns up.
   expect(paths(deleting)).toEqual([
     'src/store/claim.store.ts',
@@ -86,6 +88,7 @@ it('only enqueue and claim make what has a status, only they and finish delete i
     'src/store/migrations/008-identity/enqueue.ts',
     'src/store/migrations/008-identity/keys.ts',
     'src/store/node.store.ts',
+    'src/store/notes.store.ts',
     'src/store/start-by.store.ts',
     'src/store/template.store.ts',
   ]);

@@ -70,10 +70,10 @@ it('where LISTEN goes to another session, says so once, and once when it is over
 });
 
 it('a probe of one node wakes no other, and a wake-up does', async () => {
-  const { store, events, node, waits } = runtime;
+  const { store, events, node, waits, news } = runtime;
   const wakes: string[] = [];
   const woken = gate();
-  const other = new Listener(store, events, node, waits);
+  const other = new Listener(store, events, node, waits, news);
   other.start(() => {
     wakes.push('woken');
     if (wakes.length > 1) woken.open();

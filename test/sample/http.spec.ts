@@ -71,6 +71,21 @@ it('lists the queue and the newest runs', async () => {
   expect(body.runs).toHaveLength(2);
 });
 
+it('sends what becomes of a job, as it happens', async () => {
+  await request('/jobs', {
+    ...flaky('seen'),
+    context: { failures: 1 },
+  });
+  const stream = await fetch(`${url}/jobs/seen/events`, {
+    headers: { connection: 'close' },
+  });
+  expect(stream.headers.get('content-type')).toMatch(/^text\/event-stream/);
+  expect(await stream.text()).toMatch(
+    /event: end\nid: 1\.2\.\d+\ndata: {.*"result":"SUCCEEDED".*}\n\n$/,
+  );
+  expect(await request('/jobs/none/events')).toMatchObject({ status: 404 });
+});
+
 it('runs the engine and answers the counts', async () => {
   expect(await request('/jobs/engine/run', {})).toEqual({
     status: 200,

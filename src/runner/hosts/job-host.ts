@@ -18,7 +18,10 @@ export interface HostedWork {
   run: ClaimedRun;
   nodeId: string;
   heard(
-    news: Extract<HostNews, { news: 'started' | 'progress' | 'log' }>,
+    news: Extract<
+      HostNews,
+      { news: 'started' | 'progress' | 'log' | 'stream' }
+    >,
   ): void;
 }
 

@@ -1,6 +1,7 @@
 import type { ClaimedRun } from '../../model/facts.js';
 import type { EntryFate } from '../../model/events.js';
-import type { ExecutionLogger } from '../../model/job-execution.js';
+import type { LogLevel } from '../../model/job-execution.js';
+import type { JsonValue } from '../../model/json.js';
 import type { Outcome } from '../../model/outcome.js';
 import type { PlainError } from '../../model/plain-error.js';
 import type { StopReason } from '../job-process.js';
@@ -47,9 +48,11 @@ export type HostNews =
   | {
       news: 'log';
       jobRunId: string;
-      level: keyof ExecutionLogger;
+      level: LogLevel;
       message: string;
     }
+  /** Left out: it could not be sent. */
+  | { news: 'stream'; jobRunId: string; chunk?: JsonValue }
   | { news: 'ended'; end: HostedEnd }
   /** Its event loop turns: once a second while it runs a job. `heapBytes`: of its JavaScript heap. */
   | { news: 'turn'; heapBytes: number }

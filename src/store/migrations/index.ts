@@ -11,6 +11,7 @@ import { claimClock } from './006-claim-clock.js';
 import { processes } from './007-processes.js';
 import { identity } from './008-identity/index.js';
 import { startBy } from './009-start-by.js';
+import { notes } from './010-notes.js';
 import { applyStep, installedVersion, migrationLock } from './apply.js';
 import type { MigrationStep } from './step.js';
 
@@ -24,6 +25,7 @@ export const STEPS: readonly MigrationStep[] = [
   processes,
   identity,
   startBy,
+  notes,
 ];
 
 /** The version of the tables that this package works with. */

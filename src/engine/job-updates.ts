@@ -1,0 +1,187 @@
+import { BildadConfigError } from '../model/errors.js';
+import type { LogLevel } from '../model/job-execution.js';
+import type { JsonValue } from '../model/json.js';
+import type { JobUpdate } from '../model/watch.js';
+import type {
+  WatchedFrom,
+  WatchedRun,
+  WatchedState,
+} from '../store/watch.store.js';
+
+/** What stands on a tape: its number, its time, and a line or a chunk; neither where that could not be kept. */
+export interface TapeItem {
+  n: number;
+  at: number;
+  level?: LogLevel;
+  message?: string;
+  chunk?: JsonValue;
+}
+
+/** Of a run: it is waited for, it is under way, it has ended. */
+const QUEUED = 0;
+const BEGUN = 1;
+const ENDED = 2;
+
+/** How far one who watches has seen a job, and what is new to him. */
+export class JobUpdates {
+  /** The run that he has come to; null: the newest there is. */
+  private retry: number | null = null;
+  private phase = QUEUED;
+  private seq = 0;
+  private progressAt: string | null = null;
+  private queued = '';
+  private seen = false;
+  private isOver = false;
+
+  /** @throws BildadConfigError */
+  constructor(
+    private readonly identifier: string,
+    after: string | undefined,
+  ) {
+    if (after === undefined) return;
+    const parts = /^(\d{1,9})\.([012])\.(\d{1,9})$/.exec(String(after));
+    if (!parts)
+      throw new BildadConfigError('after', 'the id of an update', after);
+    [this.retry, this.phase, this.seq] = parts.slice(1).map(Number) as [
+      number,
+      number,
+      number,
+    ];
+  }
+
+  get from(): WatchedFrom {
+    const { identifier, retry, seq } = this;
+    return { identifier, retry, seq };
+  }
+
+  get over(): boolean {
+    return this.isOver;
+  }
+
+  /** Neither queued nor in the history, and never was. */
+  isUnknown({ entry, runs }: WatchedState): boolean {
+    return !entry && runs.length === 0 && !this.seen;
+  }
+
+  /** Whether a run is seen to have ended that he has seen under way: what it said last may be written only now. */
+  sawEnd({ runs }: WatchedState): boolean {
+    return runs.some(
+      ({ retry, status }) =>
+        status === 'DONE' && retry === this.retry && this.phase === BEGUN,
+    );
+  }
+
+  *take({ entry, runs, more }: WatchedState): Generator<JobUpdate> {
+    this.seen = true;
+    const isNew = this.retry === null;
+    for (const run of isNew ? runs.slice(-1) : runs) {
+      if (this.comeTo(run.retry)) yield* this.ofRun(run, isNew);
+      if (run.status !== 'DONE') continue;
+      const ended = !this.isPast(run.retry, ENDED);
+      this.phase = ENDED;
+      if (entry || more || run !== runs.at(-1)) {
+        if (ended && !isNew) yield { type: 'retry', ...this.endOf(run) };
+      } else {
+        this.isOver = true;
+        if (ended) yield { type: 'end', ...this.endOf(run) };
+      }
+    }
+    if (more) return;
+    if (entry && entry.status !== 'RUNNING') {
+      this.comeTo(entry.retry);
+      const { status, retry, runAt } = entry;
+      const what = `${retry} ${status} ${runAt}`;
+      if (what !== this.queued)
+        yield {
+          type: 'queued',
+          id: `${retry}.${QUEUED}.0`,
+          status,
+          retry,
+          runAt: new Date(runAt),
+        };
+      this.queued = what;
+    } else if (!entry && runs.length === 0) {
+      this.isOver = true;
+      yield {
+        type: 'end',
+        id: `${this.retry ?? 0}.${ENDED}.${this.seq}`,
+        jobRunId: null,
+        retry: this.retry ?? 0,
+        result: null,
+        reason: 'Removed from the queue',
+        endedAt: null,
+      };
+    }
+  }
+
+  private *ofRun(run: WatchedRun, isNew: boolean): Generator<JobUpdate> {
+    const { id: jobRunId, retry } = run;
+    const begun = !this.isPast(retry, BEGUN);
+    if (begun) this.phase = BEGUN;
+    if (begun && !(isNew && run.status === 'DONE'))
+      yield {
+        type: 'running',
+        id: this.id,
+        jobRunId,
+        retry,
+        startedAt: timeOf(run.startedAt),
+      };
+    if (run.progress !== null && run.progressAt !== this.progressAt) {
+      this.progressAt = run.progressAt;
+      const { fraction, message } = JSON.parse(run.progress) as Progress;
+      const at = timeOf(run.progressAt)!;
+      const { id } = this;
+      yield { type: 'progress', id, jobRunId, retry, fraction, message, at };
+    }
+    for (const piece of run.tape ?? [])
+      for (const item of JSON.parse(piece) as TapeItem[]) {
+        if (item.n <= this.seq) continue;
+        const unsaid = item.message === undefined && item.chunk === undefined;
+        const missing = item.n - this.seq - (unsaid ? 0 : 1);
+        this.seq = item.n;
+        const said = { id: this.id, jobRunId, retry };
+        if (missing > 0) yield { type: 'gap', ...said, missing };
+        const at = new Date(item.at);
+        const { level, message, chunk } = item;
+        if (chunk !== undefined) yield { type: 'stream', ...said, at, chunk };
+        else if (message !== undefined)
+          yield { type: 'log', ...said, at, level: level ?? 'log', message };
+      }
+  }
+
+  /** @returns whether it is no run of before */
+  private comeTo(retry: number): boolean {
+    if (this.retry !== null && retry <= this.retry) return retry === this.retry;
+    this.retry = retry;
+    this.phase = QUEUED;
+    this.seq = 0;
+    this.progressAt = null;
+    return true;
+  }
+
+  private isPast(retry: number, phase: number): boolean {
+    return this.retry! > retry || this.phase >= phase;
+  }
+
+  private get id(): string {
+    return `${this.retry}.${this.phase}.${this.seq}`;
+  }
+
+  private endOf({ id, retry, result, reason, endedAt }: WatchedRun) {
+    return {
+      id: this.id,
+      jobRunId: id,
+      retry,
+      result,
+      reason,
+      endedAt: timeOf(endedAt),
+    };
+  }
+}
+
+interface Progress {
+  fraction: number;
+  message: string | null;
+}
+
+const timeOf = (text: string | null) => (text === null ? null : new Date(text));

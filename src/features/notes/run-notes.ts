@@ -1,0 +1,142 @@
+import type { LogLevel } from '../../model/job-execution.js';
+import type { JsonValue } from '../../model/json.js';
+import type { LogSettings } from '../../model/log-options.js';
+import type { KeptLine } from '../../model/watch.js';
+import type { RunNote } from '../../store/notes.store.js';
+import { Ring } from './ring.js';
+
+/** Between two writings of a run's progress. */
+const PROGRESS_EVERY_MS = 500;
+/** What one who comes late is told of what was said before. */
+const TAPE_ITEMS = 1_000;
+const TAPE_CHARACTERS = 65_536;
+/** For who watches: the run is still there when this has gone. */
+const TAPE_KEPT_MS = 10 * 60_000;
+const NOT_KEPT = '[not kept: the redact hook failed]';
+
+/** What the handler of one run has said, and what of it is still to be written. */
+export class RunNotes {
+  /** Not written yet. */
+  private progress: { fraction: number; message: string | null } | undefined;
+  /** When it was written last; -Infinity: never. */
+  private progressAt = -Infinity;
+  private lines: Ring<KeptLine> | undefined;
+  private tape: Ring<{ n: number; json: string }> | undefined;
+  private n = 0;
+  /** Up to here the tape is written. */
+  private written = 0;
+  private keepsLog = false;
+  private isOver = false;
+
+  constructor(
+    readonly jobRunId: string,
+    readonly jobRunIdentifier: string,
+    /** Nothing but numbers is to be written. */
+    private readonly secret: boolean,
+    private readonly logs: LogSettings,
+  ) {}
+
+  setProgress(fraction: number, message: string | undefined): void {
+    const told = this.secret ? null : (message ?? null);
+    this.progress = { fraction, message: told };
+  }
+
+  /** @param watched who watches is to see it now */
+  addLine(level: LogLevel, message: string, watched: boolean): void {
+    const { keep, lines, lineBytes, runBytes } = this.logs;
+    if (this.secret) return;
+    const line = {
+      at: new Date(),
+      level,
+      message: message.slice(0, lineBytes),
+    };
+    if (watched)
+      this.put({ level, message: this.redacted(line.message) }, line.at);
+    if (keep === 'never') return;
+    this.lines ??= new Ring(lines, runBytes);
+    this.lines.push(line, line.message.length);
+  }
+
+  /** @param chunk undefined: a gap */
+  addChunk(chunk: JsonValue | undefined): void {
+    if (!this.secret)
+      this.put(chunk === undefined ? {} : { chunk }, new Date());
+  }
+
+  /** @param succeeded then its lines may not be worth keeping, and nor is progress of a moment that nobody has read of */
+  end(succeeded: boolean): void {
+    this.isOver = true;
+    if (succeeded && this.progressAt === -Infinity) this.progress = undefined;
+    this.keepsLog =
+      this.lines !== undefined && (this.logs.keep === 'always' || !succeeded);
+  }
+
+  /** When something of it is to be written, by `performance.now`; Infinity: nothing. */
+  dueAt(watched: boolean): number {
+    if (this.keepsLog) return 0;
+    if (watched && this.written < this.n) return 0;
+    if (this.progress === undefined) return Infinity;
+    return this.isOver ? 0 : this.progressAt + PROGRESS_EVERY_MS;
+  }
+
+  /** What is to be written now. @returns it, and what to do when it is written */
+  take(watched: boolean): { notes: RunNote[]; landed: () => void } {
+    const { jobRunId, progress, keepsLog, n, tape } = this;
+    const keepMs = this.logs.retentionMs;
+    const notes: RunNote[] = [];
+    const add = (kind: RunNote['kind'], value: string) =>
+      notes.push({ jobRunId, kind, seq: 0, value, keepMs });
+    if (progress !== undefined && this.dueAt(false) <= performance.now()) {
+      add('progress', JSON.stringify(progress));
+      this.progressAt = performance.now();
+    }
+    if (keepsLog) add('log', this.log());
+    if (watched && tape && this.written < n)
+      notes.push({
+        jobRunId,
+        kind: 'tape',
+        seq: n,
+        value: `[${tape.items
+          .filter((item) => item.n > this.written)
+          .map(({ json }) => json)
+          .join(',')}]`,
+        keepMs: TAPE_KEPT_MS,
+        tapeFrom: tape.items[0]!.n,
+      });
+    const landed = () => {
+      for (const { kind } of notes)
+        if (kind === 'log') this.keepsLog = false;
+        else if (kind === 'tape') this.written = n;
+        else if (this.progress === progress) this.progress = undefined;
+    };
+    return { notes, landed };
+  }
+
+  private log(): string {
+    const { items, dropped } = this.lines!;
+    const lines = items.map((line) => ({
+      ...line,
+      message: this.redacted(line.message),
+    }));
+    return JSON.stringify({ dropped, lines });
+  }
+
+  private put(item: object, at: Date): void {
+    this.n++;
+    const json = JSON.stringify({ n: this.n, at: at.getTime(), ...item });
+    this.tape ??= new Ring(TAPE_ITEMS, TAPE_CHARACTERS);
+    this.tape.push({ n: this.n, json }, json.length);
+  }
+
+  /** A hook that fails must not let through what it was to hide. */
+  private redacted(line: string): string {
+    const { redact, lineBytes } = this.logs;
+    if (!redact) return line;
+    try {
+      const kept: unknown = redact(line);
+      return typeof kept === 'string' ? kept.slice(0, lineBytes) : NOT_KEPT;
+    } catch {
+      return NOT_KEPT;
+    }
+  }
+}

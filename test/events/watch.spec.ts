@@ -1,0 +1,266 @@
+import {
+  JobNotFoundError,
+  type JobUpdate,
+  type WatchOptions,
+} from 'nestjs-bildad';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { bootApp, type TestApp } from '../support/app.js';
+import { GatedJob, SimpleJob } from '../support/handlers.js';
+import { brief, until } from '../support/watch.js';
+
+// A job is watched from here or from another node, from its beginning or from where somebody left off.
+
+let bildad: TestApp;
+let others: TestApp[] = [];
+beforeEach(async () => {
+  bildad = await bootApp({ providers: [GatedJob, SimpleJob] });
+});
+afterEach(async () => {
+  await Promise.all(others.splice(0).map((one) => one.close()));
+  await bildad.close();
+});
+
+/** A second node; it runs nothing by itself. */
+async function node(
+  options: Parameters<typeof bootApp>[0] = {},
+): Promise<TestApp> {
+  const { database } = bildad;
+  const app = await bootApp({ providers: [GatedJob], database, ...options });
+  others.push(app);
+  return app;
+}
+
+const all = async (
+  app: TestApp,
+  identifier: string,
+  options?: WatchOptions,
+): Promise<string[]> =>
+  (await until(app.jobs.watch(identifier, options))).map(brief);
+
+async function enqueue(context: object = {}, options: object = {}) {
+  const { jobRunIdentifier } = await bildad.engine.enqueueJob(
+    GatedJob,
+    context,
+    options,
+  );
+  return jobRunIdentifier;
+}
+
+it('tells how a job is, and all that becomes of it', async () => {
+  const name = await enqueue({}, { maxRetries: 1 });
+  const watched = all(bildad, name);
+  await expect.poll(() => watching()).toBe(1);
+  await bildad.engine.runJobEngine();
+  const first = await GatedJob.arrival();
+  first.job.progress(0.5, 'half');
+  first.job.log('a line');
+  first.job.stream('a chunk');
+  first.job.stream({ n: 1 });
+  first.door.open(Promise.reject(new Error('once more')));
+  await bildad.next('run.finished');
+  await bildad.engine.runJobEngine();
+  const second = await GatedJob.arrival();
+  second.door.open('done');
+  const told = await watched;
+  // A wait that is over before anybody looked is passed over, and so is progress.
+  const certain = (one: string) => !/^(progress|queued 1)/.test(one);
+  expect(told.filter(certain)).toEqual([
+    'queued 0',
+    'running 0',
+    'log a line',
+    'chunk "a chunk"',
+    'chunk {"n":1}',
+    'retry 0 FAILED',
+    'running 1',
+    'end 1 SUCCEEDED',
+  ]);
+  expect(told).toContain('progress 0.5 half');
+  expect(watching()).toBe(0);
+});
+
+/** How many watch on this node: nothing is to be left of those who have left. */
+function watching(app = bildad): number {
+  const { waits } = (app.engine as any).bildad;
+  expect(waits.waiting.size).toBe(waits.watched.here.size);
+  return waits.watched.here.size;
+}
+
+it('from another node, at once, and one who comes late has the tail', async () => {
+  const other = await node({ options: { tickInterval: '1h' } });
+  const name = await enqueue();
+  await bildad.engine.runJobEngine();
+  const { job, door } = await GatedJob.arrival();
+  for (let n = 0; n < 1_500; n++) job.stream(n);
+  job.progress(0.25, 'now');
+  // Nobody watches: nothing of it is written.
+  await expect
+    .poll(() => bildad.jobs.progressOf(name))
+    .toMatchObject({ message: 'now' });
+  expect(await kinds()).toEqual(['progress']);
+
+  // This node does not tick, and so does not listen until it watches or waits itself.
+  const here = bildad.jobs.watch(name);
+  expect(brief((await here.next()).value)).toBe('running 0');
+  const slow = { pollInterval: '1m' } as const;
+  const seen: JobUpdate[] = [];
+  const watched = until(other.jobs.watch(name, slow), (update) => {
+    seen.push(update);
+    return false;
+  });
+  await expect
+    .poll(() => seen.filter(({ type }) => type === 'stream').length)
+    .toBe(1_000);
+  expect(seen.map(brief).slice(0, 4)).toEqual([
+    'running 0',
+    'progress 0.25 now',
+    'gap 500',
+    'chunk 500',
+  ]);
+  job.stream('live');
+  await expect.poll(() => brief(seen.at(-1)!)).toBe('chunk "live"');
+  door.open(null);
+  expect(brief((await watched).at(-1)!)).toBe('end 0 SUCCEEDED');
+  await here.return!();
+});
+
+const kinds = async () =>
+  (
+    await bildad.sql<{ kind: string }>(
+      'SELECT DISTINCT kind FROM bildad.job_run_notes ORDER BY kind',
+    )
+  ).map(({ kind }) => kind);
+
+it('what is not to be had any more is a gap', async () => {
+  const name = await enqueue();
+  await bildad.engine.runJobEngine();
+  const { job, door } = await GatedJob.arrival();
+  const updates = bildad.jobs.watch(name);
+  expect(brief((await updates.next()).value)).toBe('running 0');
+  for (let n = 0; n < 1_200; n++) job.stream(n);
+  const unsendable: { self?: unknown } = {};
+  unsendable.self = unsendable;
+  job.stream(unsendable as never);
+  job.stream('behind');
+  const seen = (await until(updates, (one) => brief(one).includes('behind')))
+    .map(brief)
+    .filter((one) => !/^chunk \d/.test(one));
+  expect(seen).toEqual(['gap 202', 'gap 1', 'chunk "behind"']);
+  door.open(null);
+  await bildad.engine.waitForJob(name);
+});
+
+it('a job that is over has its end alone, and goes on behind an update', async () => {
+  const name = await enqueue({}, { maxRetries: 0 });
+  const [queued] = await until(bildad.jobs.watch(name), () => true);
+  await bildad.engine.runJobEngine();
+  const { job, door } = await GatedJob.arrival();
+  const [running] = await until(bildad.jobs.watch(name), () => true);
+  job.stream('seen');
+  const chunk = (
+    await until(bildad.jobs.watch(name), ({ type }) => type === 'stream')
+  ).at(-1)!;
+  expect(chunk.id).toBe('0.1.1');
+  door.open('done');
+  await bildad.engine.waitForJob(name);
+  const end = ['end 0 SUCCEEDED'];
+  expect((await all(bildad, name)).at(-1)).toBe(end[0]);
+  const behind = (update: JobUpdate) => all(bildad, name, { after: update.id });
+  expect(await behind(queued!)).toEqual(['running 0', 'chunk "seen"', ...end]);
+  expect(await behind(running!)).toEqual(['chunk "seen"', ...end]);
+  expect(await behind(chunk)).toEqual(end);
+  expect(await all(bildad, name, { after: '0.2.1' })).toEqual([]);
+});
+
+it('no run is left out, however many there were', async () => {
+  const { jobRunIdentifier: name } = await bildad.engine.enqueueJob(
+    SimpleJob,
+    { fail: 'again' },
+    { maxRetries: 24 },
+  );
+  const [first] = await until(bildad.jobs.watch(name), () => true);
+  for (let run = 0; run < 25; run++) {
+    const ended = bildad.next('run.finished');
+    await bildad.engine.runJobEngine();
+    await ended;
+  }
+  const told = await all(bildad, name, { after: first!.id });
+  const runs = Array.from({ length: 25 }, (_one, run) => [
+    `running ${run}`,
+    `${run < 24 ? 'retry' : 'end'} ${run} FAILED`,
+  ]);
+  expect(told).toEqual(runs.flat());
+});
+
+it('a job that leaves the queue without a run has an end', async () => {
+  const entry = await bildad.engine.enqueueJob(GatedJob, {});
+  const updates = bildad.jobs.watch(entry.jobRunIdentifier, {
+    pollInterval: 100,
+  });
+  expect(brief((await updates.next()).value)).toBe('queued 0');
+  await bildad.engine.rescheduleJob(entry, '1h');
+  const { value } = await updates.next();
+  expect(value).toMatchObject({ type: 'queued', retry: 0 });
+  expect(value.runAt.getTime()).toBeGreaterThan(entry.runAt.getTime());
+  await bildad.engine.cancelJob(entry);
+  expect((await until(updates)).map(brief)).toEqual(['end 0 null']);
+});
+
+it('who leaves, aborts or asks wrongly leaves nothing behind', async () => {
+  const name = await enqueue();
+  const { jobs } = bildad;
+  const controller = new AbortController();
+  const aborted = until(jobs.watch(name, { signal: controller.signal }));
+  const left = jobs.watch(name);
+  await left.next();
+  const pending = left.next();
+  await expect.poll(() => watching()).toBe(1);
+  controller.abort(new Error('enough'));
+  await expect(aborted).rejects.toThrow('enough');
+  await left.return!();
+  expect(await pending).toMatchObject({ done: true });
+  expect(watching()).toBe(0);
+
+  await expect(until(jobs.watch('none'))).rejects.toBeInstanceOf(
+    JobNotFoundError,
+  );
+  await expect(
+    until(jobs.watch(name, { signal: AbortSignal.abort() })),
+  ).rejects.toThrow(/aborted/);
+  expect(() => jobs.watch(name, { after: 'x' })).toThrow(/after/);
+  expect(() => jobs.watch(name, { pollInterval: 1 })).toThrow(/pollInterval/);
+  expect(() => jobs.watch(name, { signal: {} as AbortSignal })).toThrow(
+    /signal/,
+  );
+  expect(() => jobs.watch('')).toThrow(/jobRunIdentifier/);
+  expect(watching()).toBe(0);
+});
+
+it('those who watch look together, and an engine that stops ends it for all', async () => {
+  const names = await Promise.all(Array.from({ length: 300 }, () => enqueue()));
+  const other = await node();
+  const store = (other.engine as any).bildad.store.db;
+  const statements: string[] = [];
+  const query = store.query.bind(store);
+  store.query = (sql: string, parameters: unknown[]) => {
+    statements.push(sql);
+    return query(sql, parameters);
+  };
+  const watched = names.map((name) =>
+    all(other, name, { pollInterval: '200ms' }),
+  );
+  await expect.poll(() => watching(other)).toBe(300);
+  const looks = () =>
+    statements.filter((sql) => sql.includes('job_run_notes')).length;
+  await expect.poll(looks).toBeGreaterThan(10);
+  const before = looks();
+  const began = performance.now();
+  await expect.poll(looks).toBeGreaterThan(before + 12);
+  const rounds = (performance.now() - began) / 200;
+  // 300 in 100 a statement, and some that came apart.
+  expect(looks() - before).toBeLessThan(20 * rounds);
+  await other.app.close();
+  others = [];
+  expect(new Set((await Promise.all(watched)).flat())).toEqual(
+    new Set(['queued 0']),
+  );
+});

@@ -1,0 +1,144 @@
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { bootApp, type TestApp } from '../support/app.js';
+import { createDatabase, type TestDatabase } from '../support/database.js';
+import { GatedJob } from '../support/handlers.js';
+import { startProxy, type Proxy } from '../support/proxy.js';
+import { brief, until } from '../support/watch.js';
+
+// Notes go when they are old or their runs are gone; an outage delays them; tables of before get a place for them.
+
+let database: TestDatabase;
+let proxy: Proxy;
+let bildad: TestApp;
+beforeEach(async () => {
+  GatedJob.arrivals = [];
+  database = await createDatabase();
+  proxy = await startProxy(database.url);
+  bildad = await boot();
+});
+afterEach(async () => {
+  await bildad.close();
+  await proxy.close();
+  await database.drop();
+});
+
+const boot = () =>
+  bootApp({
+    providers: [GatedJob],
+    database: { ...database, url: proxy.url },
+    options: { queryTimeout: '1s' },
+  });
+
+async function begin(jobRunIdentifier: string) {
+  await bildad.engine.enqueueAndRunJob(GatedJob, {}, { jobRunIdentifier });
+  return GatedJob.arrival();
+}
+
+const kept = async () =>
+  (
+    await database.sql<{ run: string }>(
+      'SELECT job_run_id::text AS run FROM bildad.job_run_notes ORDER BY job_run_id',
+    )
+  ).map(({ run }) => run);
+
+it('the sweep takes away what is old, and what is of runs that are gone', async () => {
+  const runs = [await begin('a'), await begin('b'), await begin('c')];
+  for (const { job } of runs) job.progress(0.5);
+  await expect.poll(kept).toHaveLength(3);
+  for (const { job, door } of runs) {
+    door.open(null);
+    await bildad.engine.waitForJob(job.jobRunIdentifier);
+  }
+  const [old, gone, stays] = runs.map(({ job }) => job.jobRunId);
+  expect(await kept()).toEqual([old, gone, stays]);
+  await database.sql(
+    'UPDATE bildad.job_run_notes SET keep_until = now() WHERE job_run_id = $1',
+    [old],
+  );
+  await database.sql('DELETE FROM bildad.job_runs WHERE id = $1', [gone]);
+  await bildad.jobs.updateJobConfig({ leaseMs: 1_000 });
+  await expect
+    .poll(
+      async () => {
+        await bildad.engine.runJobEngine();
+        return kept();
+      },
+      { timeout: 5_000 },
+    )
+    .toEqual([gone, stays]);
+  await database.sql(
+    "UPDATE bildad.job_run_notes SET at = at - interval '2 hours'",
+  );
+  await expect
+    .poll(
+      async () => {
+        await bildad.engine.runJobEngine();
+        return kept();
+      },
+      { timeout: 5_000 },
+    )
+    .toEqual([stays]);
+});
+
+it('what is said while the database is away is written when it is back, and seen by who watches', async () => {
+  const { job, door } = await begin('outage');
+  const seen: string[] = [];
+  const watched = until(bildad.jobs.watch('outage'), (update) => {
+    seen.push(brief(update));
+    return false;
+  });
+  await expect.poll(() => seen).toEqual(['running 0']);
+  const lost = bildad.next('database.lost');
+  await proxy.refuse();
+  job.stream('while it was away');
+  job.progress(0.7, 'while it was away');
+  await lost;
+  expect(await database.sql('SELECT 1 FROM bildad.job_run_notes')).toEqual([]);
+  await proxy.pass();
+  await expect
+    .poll(() => seen, { timeout: 10_000 })
+    .toEqual([
+      'running 0',
+      'progress 0.7 while it was away',
+      'chunk "while it was away"',
+    ]);
+  door.open(null);
+  await watched;
+  expect(seen.at(-1)).toBe('end 0 SUCCEEDED');
+});
+
+it('tables of 0.5 are upgraded, for the roles that may use them', async () => {
+  await bildad.app.close();
+  await database.sql('DROP TABLE bildad.job_run_notes');
+  await database.sql('DELETE FROM bildad.schema_versions WHERE version >= 10');
+  await database.sql('GRANT SELECT ON bildad.job_runs TO PUBLIC');
+  bildad = await boot();
+  const [row] = await database.sql(
+    `SELECT has_table_privilege('public', 'bildad.job_run_notes', 'SELECT') AS reads,
+       has_table_privilege('public', 'bildad.job_run_notes', 'DELETE') AS deletes`,
+  );
+  expect(row).toEqual({ reads: true, deletes: false });
+  const { job, door } = await begin('upgraded');
+  job.progress(0.5);
+  await expect.poll(kept).toEqual([job.jobRunId]);
+  door.open(null);
+  await bildad.engine.waitForJob('upgraded');
+});
+
+it('notes that cannot be written are told of once, and fail no job', async () => {
+  const errors: string[] = [];
+  bildad.events.on('engine.error', ({ doing }) => errors.push(doing));
+  await database.sql('DROP TABLE bildad.job_run_notes');
+  const { job, door } = await begin('refused');
+  job.progress(0.1);
+  await expect.poll(() => errors).toEqual(['writing what jobs said']);
+  job.log('lost');
+  door.open(Promise.reject(new Error('as told')));
+  await bildad.next('run.finished');
+  const other = await begin('other');
+  other.job.progress(0.1);
+  other.door.open('done');
+  const run = await bildad.engine.waitForJob('other');
+  expect(run.output).toBe('done');
+  expect(errors).toHaveLength(1);
+});

@@ -1,0 +1,52 @@
+import { beforeAll, expect, it } from 'vitest';
+import { complaints } from './compiler.js';
+
+// A listener's parameter is checked against the event that it names.
+
+const listening = (decorator: string, parameter: string) => `
+import { OnJobEvent, BildadJob, type JobEventMap, type JobUpdate } from 'nestjs-bildad';
+@BildadJob({ code: 'X' }) class XJob { runJob() {} }
+export class Listening { ${decorator} listen(${parameter}): void {} }
+export type Unused = [JobEventMap, JobUpdate, XJob];`;
+
+const TEXTS = {
+  whole: listening(
+    `@OnJobEvent('run.failed', { code: XJob, from: 'cluster' })`,
+    `payload: JobEventMap['run.failed'][0]`,
+  ),
+  part: listening(
+    `@OnJobEvent('engine.cycle')`,
+    `{ started }: { started: number }`,
+  ),
+  nothing: listening(`@OnJobEvent('node.lost')`, ''),
+  two: listening(
+    `@OnJobEvent('run.killed') @OnJobEvent('run.expired')`,
+    `{ retry }: { retry: number }`,
+  ),
+  wrongType: listening(
+    `@OnJobEvent('run.killed')`,
+    `{ retry }: { retry: string }`,
+  ),
+  wrongEvent: listening(`@OnJobEvent('run.done')`, ''),
+  otherEvent: listening(
+    `@OnJobEvent('node.lost')`,
+    `payload: JobEventMap['run.failed'][0]`,
+  ),
+  wrongOption: listening(`@OnJobEvent('run.killed', { from: 'mars' })`, ''),
+};
+
+let said: Record<string, string[]>;
+beforeAll(() => {
+  said = complaints(TEXTS);
+}, 60_000);
+
+it.each(['whole', 'part', 'nothing', 'two'])('%s compiles', (name) => {
+  expect(said[name]).toEqual([]);
+});
+
+it.each(['wrongType', 'wrongEvent', 'otherEvent', 'wrongOption'])(
+  '%s does not',
+  (name) => {
+    expect(said[name]!.length).toBeGreaterThan(0);
+  },
+);
