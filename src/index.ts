@@ -84,3 +84,18 @@ export {
   bildadMigrations,
   SCHEMA_VERSION,
 } from './store/migrations/index.js';
+export {
+  METRICS as BILDAD_METRICS,
+  type GaugeReading,
+  type MetricAttributes,
+  type MetricDefinition,
+  type MetricSink,
+  type RecordMetric,
+} from './model/metrics.js';
+export type {
+  SpanRelation,
+  TelemetryOptions,
+} from './model/telemetry-options.js';
+export type { BildadHealth, BildadLiveness } from './nest/health.js';
+export type { RunTrace } from './features/diagnostics/index.js';
+export type { QueueHead } from './store/depth.store.js';

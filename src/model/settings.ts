@@ -19,6 +19,13 @@ import {
   text,
   wholeNumber,
 } from './option-values.js';
+import {
+  readTelemetry,
+  type TelemetryOptions,
+  type TelemetrySettings,
+} from './telemetry-options.js';
+
+export { DEFAULT_SCHEMA, readSchemaName } from './schema-name.js';
 
 /** The host's own way to say in which transaction a call is. */
 export type CurrentManager = () => EntityManager | null | undefined;
@@ -80,6 +87,13 @@ export interface BildadModuleOptions {
   isolation?: IsolationOptions;
   /** Keys for templates with `encrypt: true`. */
   encryption?: EncryptionOptions;
+  /** Traces and metrics through OpenTelemetry; `true` for both, as they are by default. Default `false`. */
+  telemetry?: boolean | TelemetryOptions;
+  /**
+   * Whether a log line is an object with the facts as fields, for loggers that write JSON; printed it is the same text.
+   * Default `false`: text.
+   */
+  logFields?: boolean;
   shutdown?: {
     /** How long running jobs may finish by themselves. Default `'30s'`. */
     drainTimeout?: Duration;
@@ -117,11 +131,12 @@ export interface Settings {
   isolation: IsolationSettings | undefined;
   encryption: EncryptionSettings | undefined;
   currentManager: CurrentManager | undefined;
+  telemetry: TelemetrySettings;
+  logFields: boolean;
   /** Of the engine's own; undefined: as many as it can use. */
   connections?: number;
 }
 
-export const DEFAULT_SCHEMA = 'bildad';
 const ROLES: readonly BildadRole[] = ['all', 'producer', 'worker'];
 
 /** The options as the engine uses them; @throws BildadConfigError naming the first wrong one */
@@ -144,6 +159,8 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
     isolation,
     encryption,
     currentManager,
+    telemetry = false,
+    logFields = false,
     shutdown = {},
   } = options;
   refuseUnknown(shutdown, 'shutdown.', ['drainTimeout', 'killGracePeriod']);
@@ -191,6 +208,8 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
     encryption:
       encryption === undefined ? undefined : readEncryption(encryption),
     currentManager: readCurrentManager(currentManager),
+    telemetry: readTelemetry(telemetry),
+    logFields: flag(logFields, 'logFields'),
   };
 }
 
@@ -211,6 +230,8 @@ const OPTION_NAMES: readonly (keyof BildadModuleOptions)[] = [
   'isolation',
   'encryption',
   'currentManager',
+  'telemetry',
+  'logFields',
   'shutdown',
 ];
 
@@ -222,19 +243,4 @@ function readCurrentManager(given: unknown): CurrentManager | undefined {
       given,
     );
   return given as CurrentManager | undefined;
-}
-
-/** A schema name that needs no quoting and leaves room for PostgreSQL's 63 bytes. */
-export function readSchemaName(schema: unknown): string {
-  if (
-    typeof schema !== 'string' ||
-    !/^[a-z_][a-z0-9_]{0,40}$/.test(schema) ||
-    schema.startsWith('pg_')
-  )
-    throw new BildadConfigError(
-      'schema',
-      'a PostgreSQL schema name of lower case letters, digits and underscores, at most 41, not starting with pg_',
-      schema,
-    );
-  return schema;
 }

@@ -1,3 +1,6 @@
+import { publishEvents } from '../features/diagnostics/index.js';
+import { telemetry } from '../features/telemetry/index.js';
+import { measured } from './measured.js';
 import type { BildadRuntime } from './runtime.js';
 
 /** Ends what a feature holds; the engine has stopped. */
@@ -8,7 +11,10 @@ export type Feature = (
 ) => Promise<Detach | void> | Detach | void;
 
 /** What every engine has beside the path; also inside hosts of isolated jobs. */
-const FEATURES: readonly Feature[] = [];
+const FEATURES: readonly Feature[] = [
+  publishEvents,
+  (bildad) => telemetry(measured(bildad)),
+];
 
 export async function attachFeatures(
   bildad: BildadRuntime,

@@ -11,7 +11,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   runner: ['model'],
   life: ['model', 'policy', 'store', 'runner'],
   engine: ['model', 'policy', 'store', 'runner', 'life'],
-  nest: ['model', 'policy', 'store', 'runner', 'life', 'engine'],
+  nest: ['model', 'policy', 'store', 'runner', 'life', 'engine', 'features'],
 };
 /** What a room needs of the world beside Node. Whatever is not here has a reason to be somewhere else. */
 const PACKAGES: Record<string, readonly string[]> = {

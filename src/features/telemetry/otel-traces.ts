@@ -1,0 +1,156 @@
+import type * as Api from '@opentelemetry/api';
+import type { Enqueued, Seams } from '../../life/seams.js';
+import { envelopeOf, isSecret } from '../../model/envelope.js';
+import type { JobEvents } from '../../model/events.js';
+import type { Outcome } from '../../model/outcome.js';
+import type { Settings } from '../../model/settings.js';
+import { PACKAGE_VERSION } from '../../model/version.js';
+import { errorType } from './error-type.js';
+import { endRun, failed } from './span-ends.js';
+
+/** Its property in the envelope of a stored context. */
+const CARRIER = 'trace';
+
+interface Traced {
+  seams: Seams;
+  events: JobEvents;
+  settings: Settings;
+}
+
+/**
+ * A span for each call that enqueues, whose context travels with its jobs, and one for each run of a handler. What an SDK,
+ * a sampler or a propagator throws is reported once, and harms no job. @returns how to end that
+ */
+export function traceJobs(
+  { seams, events, settings }: Traced,
+  api: typeof Api,
+): () => void {
+  const { relation, errorMessages } = settings.telemetry;
+  const { context, propagation, trace, SpanKind, ROOT_CONTEXT } = api;
+  const tracer = trace.getTracer('nestjs-bildad', PACKAGE_VERSION);
+  const { over, quietly } = harmless(events);
+
+  seams.carry({
+    name: CARRIER,
+    capture: () =>
+      over.now
+        ? undefined
+        : quietly(() => {
+            const carrier: Record<string, string> = {};
+            propagation.inject(context.active(), carrier);
+            return Object.keys(carrier).length > 0 ? carrier : undefined;
+          }),
+  });
+
+  seams.onEnqueue((call, next) => {
+    if (over.now) return next();
+    const active = context.active();
+    const span = quietly(() =>
+      tracer.startSpan(
+        `send ${call.templateCode}`,
+        {
+          kind: SpanKind.PRODUCER,
+          attributes: {
+            ...attributesOf('send', call.templateCode),
+            'bildad.engine': settings.name,
+          },
+        },
+        active,
+      ),
+    );
+    if (!span) return next();
+    return context.with(trace.setSpan(active, span), async () => {
+      try {
+        const made = await next();
+        quietly(() => span.setAttributes(madeOf(made)));
+        return made;
+      } catch (error) {
+        quietly(() => {
+          span.setAttribute('error.type', errorType(error));
+          failed(api, span, error, false);
+        });
+        throw error;
+      } finally {
+        quietly(() => span.end());
+      }
+    });
+  });
+
+  seams.onRun((process, handler, next) => {
+    if (over.now) return next();
+    const { run } = process;
+    const begun = quietly(() => {
+      const carried = envelopeOf(run.jobContext)?.carried?.[CARRIER];
+      const sent =
+        typeof carried === 'object' && carried !== null
+          ? propagation.extract(ROOT_CONTEXT, carried)
+          : ROOT_CONTEXT;
+      const sender = trace.getSpanContext(sent);
+      const linked = relation === 'link' && sender;
+      const around = linked ? trace.deleteSpan(sent) : sent;
+      const span = tracer.startSpan(
+        `process ${run.templateCode}`,
+        {
+          kind: SpanKind.CONSUMER,
+          attributes: {
+            ...attributesOf('process', run.templateCode),
+            'messaging.message.id': run.jobRunIdentifier,
+            'bildad.engine': settings.name,
+            'bildad.run_id': run.jobRunId,
+            'bildad.retry': run.retry,
+          },
+          ...(linked && { links: [{ context: sender }] }),
+        },
+        around,
+      );
+      return { span, within: trace.setSpan(around, span) };
+    });
+    if (!begun) return next();
+    const end = (outcome: Outcome) =>
+      void quietly(() => {
+        const messages = errorMessages && !isSecret(run, handler.traits);
+        endRun(api, begun.span, outcome, messages);
+      });
+    // Not when its handler has ended: one that does not stop may never.
+    process.decided.whenever(end);
+    return context.with(begun.within, next);
+  });
+
+  return () => {
+    over.now = true;
+  };
+}
+
+const attributesOf = (operation: 'send' | 'process', code: string) => ({
+  'messaging.system': 'bildad',
+  'messaging.destination.name': code,
+  'messaging.operation.type': operation,
+  'messaging.operation.name': operation,
+});
+
+function madeOf(made: Enqueued | readonly Enqueued[]): Api.Attributes {
+  if (Array.isArray(made))
+    return { 'messaging.batch.message_count': made.length };
+  const { jobRunIdentifier, deduplicated } = made as Enqueued;
+  return {
+    'messaging.message.id': jobRunIdentifier,
+    ...(deduplicated && { 'bildad.deduplicated': true }),
+  };
+}
+
+function harmless(events: JobEvents) {
+  const over = { now: false };
+  let reported = false;
+  const quietly = <T>(work: () => T): T | undefined => {
+    try {
+      return work();
+    } catch (error) {
+      if (!reported) {
+        reported = true;
+        events.emit('engine.error', { doing: 'tracing a job', error });
+      }
+      return undefined;
+    }
+  };
+  return { over, quietly };
+}
