@@ -6,7 +6,7 @@ export type { BulkOptions, EnqueueOptions } from './life/enqueue-options.js';
 export type { Backoff, BackoffData, BackoffFunction } from './model/backoff.js';
 export * from './model/context-errors.js';
 export type { Upcast } from './model/context-traits.js';
-export type { Duration } from './model/duration.js';
+export { toMilliseconds, type Duration } from './model/duration.js';
 export type { EncryptionOptions } from './model/encryption-options.js';
 export * from './model/enqueue-errors.js';
 export { EncryptedValue } from './model/envelope.js';
