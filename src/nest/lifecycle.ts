@@ -48,7 +48,7 @@ export class BildadLifecycle
 
   async onModuleInit(): Promise<void> {
     const { store, settings } = this.bildad;
-    if (!insideHost()) logEvents(this.bildad.events);
+    if (!insideHost()) logEvents(this.bildad.events, settings);
     // Wrong handlers are found before the database is touched.
     const found = this.explorer.find(settings.name);
     for (const { handler } of found) this.bildad.handlers.register(handler);

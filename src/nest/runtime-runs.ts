@@ -1,4 +1,3 @@
-import { Logger } from '@nestjs/common';
 import type { ClaimJobs } from '../life/claim.js';
 import type { DeferredRuns } from '../life/deferred.js';
 import { identityOf } from '../life/execution.js';
@@ -14,7 +13,6 @@ import { JobTransactions } from '../life/transactional.js';
 import { WrappedRuns } from '../life/wrapped-runs.js';
 import { isSecret } from '../model/envelope.js';
 import type { JobEvents } from '../model/events.js';
-import type { ClaimedRun } from '../model/facts.js';
 import type { NodeState } from '../model/node.js';
 import type { Settings } from '../model/settings.js';
 import type { ContextContract } from '../policy/context.js';
@@ -22,6 +20,7 @@ import { redactedError } from '../policy/redacted.js';
 import type { HandlerRegistry } from '../runner/handler-registry.js';
 import type { ProcessRegistry } from '../runner/process-registry.js';
 import { Strays } from '../runner/strays.js';
+import { jobLoggers } from './job-loggers.js';
 
 interface Parts {
   store: Store;
@@ -53,8 +52,7 @@ export function createRuns({
   settings,
   seams,
 }: Parts) {
-  const loggerFor = (run: ClaimedRun) =>
-    new Logger(`Bildad:${run.templateCode}`);
+  const loggerFor = jobLoggers(settings.logFields);
   const nodeId = () => node.id;
   const wrapped = new WrappedRuns(store, claims, keyring, events);
   const isolated = new IsolatedJobs(

@@ -107,7 +107,7 @@ export function traceJobs(
     });
     if (!begun) return next();
     const end = (outcome: Outcome) =>
-      void quietly(() => {
+      quietly(() => {
         const messages = errorMessages && !isSecret(run, handler.traits);
         endRun(api, begun.span, outcome, messages);
       });
