@@ -43,7 +43,7 @@ export async function bootHttp({
   prefix,
 }: HttpOptions): Promise<{
   app: INestApplication;
-  ask(path: string): Promise<Answer>;
+  ask: (path: string) => Promise<Answer>;
 }> {
   class HttpModule {}
   const module = {

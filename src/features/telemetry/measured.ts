@@ -19,5 +19,5 @@ export interface Measured {
   /** Inside a host of isolated jobs, where jobs are enqueued, and what runs is counted by its node. */
   hosted: boolean;
   /** What is queued, as known lately. Never rejects. */
-  depths(): Promise<readonly QueueDepth[]>;
+  depths: () => Promise<readonly QueueDepth[]>;
 }
