@@ -47,7 +47,7 @@ const DESTINATION = 'messaging.destination.name';
 const ERROR = 'error.type';
 const OUTCOME = 'bildad.outcome';
 const ENTRY = 'bildad.entry';
-const ENGINE = ['bildad.engine', 'bildad.schema'] as const;
+const ENGINE = ['bildad.engine'] as const;
 
 /** Seconds: from a job without work to a long one. */
 const RUNS_TAKE = [

@@ -4,7 +4,7 @@ import { complaints } from '../types/compiler.js';
 
 // What the pages show compiles: the pieces of each are one file.
 
-const PAGES = ['handlers', 'secrets'];
+const PAGES = ['handlers', 'secrets', 'telemetry'];
 
 let said: Record<string, string[]>;
 beforeAll(async () => {

@@ -264,7 +264,7 @@ describe('Prometheus', () => {
       expect(
         value('bildad_queue_jobs', code, 'bildad_state="running"'),
       ).toEqual([0]);
-      expect(value('bildad_slots', 'bildad_schema="bildad"')).toEqual([10]);
+      expect(value('bildad_slots', labels)).toEqual([10]);
       await app.close();
       const after = await registry.metrics();
       expect(after).toContain('messaging_client_sent_messages_total{');

@@ -1,6 +1,7 @@
 import { randomBytes, randomUUID } from 'node:crypto';
-import { propagation, trace } from '@opentelemetry/api';
+import { context, propagation, trace } from '@opentelemetry/api';
 import {
+  AlwaysOffSampler,
   InMemorySpanExporter,
   BasicTracerProvider,
 } from '@opentelemetry/sdk-trace-base';
@@ -239,35 +240,6 @@ describe('telemetry: true', () => {
     expect(result).toBe('SUCCEEDED');
     expect(named('process TRACED')[0]!.links).toEqual([]);
   });
-
-  it('an SDK that throws is reported once, and jobs go on', async () => {
-    const errors: unknown[] = [];
-    const off = app.events.on('engine.error', ({ doing, error }) =>
-      errors.push([doing, (error as Error).message]),
-    );
-    const thrower = (what: string) => () => {
-      throw new Error(what);
-    };
-    propagation.disable();
-    propagation.setGlobalPropagator({
-      inject: thrower('inject'),
-      extract: thrower('extract'),
-      fields: () => [],
-    });
-    trace.disable();
-    trace.setGlobalTracerProvider(
-      new BasicTracerProvider({
-        sampler: { shouldSample: thrower('sample'), toString: () => 'x' },
-      }),
-    );
-    const ended = await run(app, TracedJob, 'x');
-    unregister();
-    unregister = registerTracing(exporter);
-    off();
-    expect(ended.result).toBe('SUCCEEDED');
-    expect(errors).toHaveLength(1);
-    expect(errors[0]).toMatchObject(['tracing a job', expect.any(String)]);
-  });
 });
 
 describe('what may be said otherwise', () => {
@@ -302,4 +274,85 @@ describe('what may be said otherwise', () => {
     expect(spans()).toEqual([]);
     await app.close();
   });
+
+  it('of a trace that is not sampled nothing travels, but its baggage does', async () => {
+    trace.disable();
+    trace.setGlobalTracerProvider(
+      new BasicTracerProvider({ sampler: new AlwaysOffSampler() }),
+    );
+    const app = await boot(true);
+    const stored = async () => {
+      const entry = await app.engine.enqueueJob(
+        TracedJob,
+        { does: 'x' },
+        { delay: '1h' },
+      );
+      const [row] = await app.sql<{ stored: object }>(
+        'SELECT job_context AS stored FROM bildad.job_queue_entries WHERE id = $1',
+        [entry.id],
+      );
+      await app.engine.removeJobFromQueue(entry);
+      return row!.stored;
+    };
+    const baggage = propagation.createBaggage({ tenant: { value: 'acme' } });
+    const inTenant = propagation.setBaggage(context.active(), baggage);
+    const without = await stored();
+    const within = await context.with(inTenant, stored);
+    await app.close();
+    unregister();
+    unregister = registerTracing(exporter);
+    expect(without).toEqual({ does: 'x' });
+    expect(within).toMatchObject({
+      $bildad: { carried: { trace: { baggage: 'tenant=acme' } } },
+    });
+  });
+
+  const thrower = (what: string) => () => {
+    throw new Error(what);
+  };
+  it.each([
+    [
+      'a propagator',
+      () => {
+        propagation.disable();
+        propagation.setGlobalPropagator({
+          inject: thrower('inject'),
+          extract: thrower('extract'),
+          fields: () => [],
+        });
+      },
+    ],
+    [
+      'a sampler',
+      () => {
+        trace.disable();
+        const shouldSample = thrower('sample');
+        trace.setGlobalTracerProvider(
+          new BasicTracerProvider({
+            sampler: { shouldSample, toString: () => 'thrower' },
+          }),
+        );
+      },
+    ],
+  ])(
+    '%s that throws is reported once, and jobs go on',
+    async (_what, spoil) => {
+      spoil();
+      const app = await boot(true);
+      const errors: string[] = [];
+      app.events.on('engine.error', ({ doing }) => errors.push(doing));
+      const ended = [
+        await run(app, TracedJob, 'x'),
+        await run(app, TracedJob, 'x'),
+      ];
+      await app.close();
+      unregister();
+      unregister = registerTracing(exporter);
+      expect(ended.map(({ result }) => result)).toEqual([
+        'SUCCEEDED',
+        'SUCCEEDED',
+      ]);
+      expect(errors).toEqual(['tracing a job']);
+    },
+  );
 });

@@ -6,7 +6,7 @@ const sinks = new WeakMap<Registry, RegistrySink>();
 
 /**
  * Has an engine's metrics (`BILDAD_METRICS`) in a registry of prom-client, beside whatever else is in it. Several engines
- * may share one: their series differ by `bildad_engine` and `bildad_schema`.
+ * may share one: their series differ by `bildad_engine`.
  * @returns how to end that: the counts stay, the gauges go
  * @throws Error where the registry has another metric of one of the names
  */

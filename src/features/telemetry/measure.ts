@@ -7,6 +7,7 @@ import {
   type MetricSink,
   type RecordMetric,
 } from '../../model/metrics.js';
+import { DEFAULT_SCHEMA } from '../../model/settings.js';
 import { errorType } from './error-type.js';
 import { readGauges } from './gauges.js';
 import type { Measured } from './measured.js';
@@ -21,7 +22,10 @@ type End = JobEventMap['run.finished'][0];
 /** Tells a sink what an engine does, as `METRICS` has it. @returns how to end that */
 export function measure(bildad: Measured, sink: MetricSink): () => void {
   const { events, settings, schema, hosted } = bildad;
-  const base = { 'bildad.engine': settings.name, 'bildad.schema': schema };
+  // Each attribute makes each value dearer: it is one.
+  const engine =
+    schema === DEFAULT_SCHEMA ? settings.name : `${schema}/${settings.name}`;
+  const base = { 'bildad.engine': engine };
   const series = new Series(base);
   const records = recorders(bildad, sink);
   const stops = [countSent(bildad, records, series)];

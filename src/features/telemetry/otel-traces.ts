@@ -2,7 +2,6 @@ import type * as Api from '@opentelemetry/api';
 import type { Enqueued, Seams } from '../../life/seams.js';
 import { envelopeOf, isSecret } from '../../model/envelope.js';
 import type { JobEvents } from '../../model/events.js';
-import type { Outcome } from '../../model/outcome.js';
 import type { Settings } from '../../model/settings.js';
 import { PACKAGE_VERSION } from '../../model/version.js';
 import { errorType } from './error-type.js';
@@ -26,7 +25,8 @@ export function traceJobs(
   api: typeof Api,
 ): () => void {
   const { relation, errorMessages } = settings.telemetry;
-  const { context, propagation, trace, SpanKind, ROOT_CONTEXT } = api;
+  const { context, propagation, trace, SpanKind, TraceFlags, ROOT_CONTEXT } =
+    api;
   const tracer = trace.getTracer('nestjs-bildad', PACKAGE_VERSION);
   const { over, quietly } = harmless(events);
 
@@ -36,8 +36,16 @@ export function traceJobs(
       over.now
         ? undefined
         : quietly(() => {
+            const active = context.active();
+            // A link to what nobody has recorded leads nowhere; a part of a trace is not recorded either.
+            const sampled =
+              relation === 'parent' ||
+              ((trace.getSpanContext(active)?.traceFlags ?? 0) &
+                TraceFlags.SAMPLED) !==
+                0;
+            if (!sampled && !propagation.getBaggage(active)) return undefined;
             const carrier: Record<string, string> = {};
-            propagation.inject(context.active(), carrier);
+            propagation.inject(active, carrier);
             return Object.keys(carrier).length > 0 ? carrier : undefined;
           }),
   });
@@ -106,13 +114,14 @@ export function traceJobs(
       return { span, within: trace.setSpan(around, span) };
     });
     if (!begun) return next();
-    const end = (outcome: Outcome) =>
-      quietly(() => {
-        const messages = errorMessages && !isSecret(run, handler.traits);
-        endRun(api, begun.span, outcome, messages);
-      });
     // Not when its handler has ended: one that does not stop may never.
-    process.decided.whenever(end);
+    if (begun.span.isRecording())
+      process.decided.whenever((outcome) =>
+        quietly(() => {
+          const messages = errorMessages && !isSecret(run, handler.traits);
+          endRun(api, begun.span, outcome, messages);
+        }),
+      );
     return context.with(begun.within, next);
   });
 

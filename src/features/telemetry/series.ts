@@ -3,8 +3,10 @@ import type { MetricAttributes } from '../../model/metrics.js';
 const OTHER = '_OTHER';
 /** Template codes and classes of errors come from outside: beyond so many they are one. */
 const MOST_NAMES = 500;
+/** And beyond so many sets what more there is has no attributes of its own. */
+const MOST_SETS = 5_000;
 
-/** Sets of attributes, made once for each that there is. */
+/** Sets of attributes, each of them one object for good: sinks may keep what they have made of it. */
 export class Series {
   private readonly names = new Set<string>();
   private readonly made = new Map<string, MetricAttributes>();
@@ -21,10 +23,11 @@ export class Series {
   ): MetricAttributes {
     const known = this.made.get(key);
     if (known) return known;
+    if (this.made.size >= MOST_SETS) return this.base;
     const set: Record<string, string> = { ...this.base };
     for (const [name, value] of Object.entries(attributes()))
       if (value !== undefined) set[name] = this.bounded(value);
-    if (this.made.size < MOST_NAMES * 10) this.made.set(key, set);
+    this.made.set(key, set);
     return set;
   }
 
