@@ -20,6 +20,7 @@ import {
   BildadModule,
   JobEngineService,
   JobEvents,
+  type JobExecution,
   type TelemetryOptions,
 } from 'nestjs-bildad';
 import { startPostgres } from 'nestjs-bildad/testing';
@@ -65,11 +66,8 @@ class NoopJob {
 
 @BildadJob({ code: 'TELLING' })
 class TellingJob {
-  async runJob(
-    _context: object,
-    { progress }: { progress(fraction: number): void },
-  ): Promise<void> {
-    progress(0.5);
+  async runJob(_context: object, job: JobExecution): Promise<void> {
+    job.progress(0.5);
   }
 }
 

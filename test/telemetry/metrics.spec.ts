@@ -21,6 +21,7 @@ import {
   collectBildad,
 } from 'nestjs-bildad/prometheus';
 import { Registry } from 'prom-client';
+import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
@@ -119,6 +120,25 @@ async function end(app: TestApp): Promise<void> {
   (await GatedJob.arrival()).door.open(null);
   await app.close();
 }
+
+it('docs/telemetry.md lists them, as they are', async () => {
+  const page = await readFile(
+    new URL('../../docs/telemetry.md', import.meta.url),
+    'utf8',
+  );
+  const listed = page
+    .split('\n')
+    .filter((line) => /^\| `(bildad|messaging)\.[a-z._]+` \|/.test(line))
+    .map((line) => line.split(' | '));
+  expect(
+    listed.map(([name, kind]) => [name!.replaceAll(/[|` ]/g, ''), kind]),
+  ).toEqual(
+    Object.values(BILDAD_METRICS).map(({ name, kind }) => [name, kind]),
+  );
+  expect(listed.map((cells) => cells.at(-1)!.replace(/ \|$/, ''))).toEqual(
+    Object.values(BILDAD_METRICS).map(({ description }) => description),
+  );
+});
 
 it('OpenTelemetry', async () => {
   const reader = new PullReader();
