@@ -1,5 +1,6 @@
 import { toMilliseconds, type Duration } from '../model/duration.js';
 import { refuseUnknown } from '../model/option-values.js';
+import type { BildadRole } from '../model/settings.js';
 import { nameOf } from '../policy/storable.js';
 import { within } from '../runner/deadline.js';
 import { databaseCode } from '../store/database-error.js';
@@ -16,7 +17,7 @@ import type { BildadRuntime } from './runtime.js';
 export interface BildadLiveness {
   /** Of the module's options. */
   name: string;
-  role: 'all' | 'producer' | 'worker';
+  role: BildadRole;
   /** The node's id, which `listNodes` and the rows of its runs have. */
   node: string;
   /** It has begun to stop, and claims nothing more. */

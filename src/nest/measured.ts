@@ -1,4 +1,5 @@
 import type { Measured } from '../features/telemetry/index.js';
+import { DEFAULT_SCHEMA } from '../model/settings.js';
 import { queueDepths } from '../store/depth.store.js';
 import { insideHost } from './host/inside.js';
 import { Looks } from './looks.js';
@@ -6,6 +7,10 @@ import type { BildadRuntime } from './runtime.js';
 
 /** Who collects metrics waits no longer than this for the database. */
 const PATIENCE_MS = 2_000;
+
+/** One attribute, not two: each makes each value dearer. */
+const nameOf = (schema: string, name: string) =>
+  schema === DEFAULT_SCHEMA ? name : `${schema}/${name}`;
 
 const made = new WeakMap<BildadRuntime, Measured>();
 
@@ -20,7 +25,7 @@ export function measured(bildad: BildadRuntime): Measured {
     );
     one = {
       ...bildad,
-      schema: store.tables.schema,
+      engine: nameOf(store.tables.schema, settings.name),
       hosted: insideHost(),
       depths: async () => (await depths.latest(PATIENCE_MS)) ?? [],
     };

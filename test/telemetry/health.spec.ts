@@ -74,6 +74,19 @@ describe('health() and liveness()', () => {
     await app.close();
   });
 
+  it('the age of the last heartbeat', async () => {
+    const first = await bootApp();
+    await first.jobs.updateJobConfig({ leaseMs: 1_000 });
+    await first.app.close();
+    const node = await bootApp({ database: first.database });
+    await expect
+      .poll(() => node.engine.liveness().heartbeatAgeMs)
+      .toBeTypeOf('number');
+    expect(node.engine.liveness().heartbeatAgeMs).toBeLessThan(5_000);
+    await node.app.close();
+    await first.database.drop();
+  });
+
   it('what nobody can run is no head of the queue', async () => {
     @BildadJob({ code: 'GONE' })
     class GoneJob {

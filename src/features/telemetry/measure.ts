@@ -7,8 +7,8 @@ import {
   type MetricSink,
   type RecordMetric,
 } from '../../model/metrics.js';
-import { DEFAULT_SCHEMA } from '../../model/settings.js';
 import { errorType } from './error-type.js';
+import { faultOf } from './fault.js';
 import { readGauges } from './gauges.js';
 import type { Measured } from './measured.js';
 import { Series } from './series.js';
@@ -21,12 +21,8 @@ type End = JobEventMap['run.finished'][0];
 
 /** Tells a sink what an engine does, as `METRICS` has it. @returns how to end that */
 export function measure(bildad: Measured, sink: MetricSink): () => void {
-  const { events, settings, schema, hosted } = bildad;
-  // Each attribute makes each value dearer: it is one.
-  const engine =
-    schema === DEFAULT_SCHEMA ? settings.name : `${schema}/${settings.name}`;
-  const base = { 'bildad.engine': engine };
-  const series = new Series(base);
+  const { events, engine, hosted } = bildad;
+  const series = new Series({ 'bildad.engine': engine });
   const records = recorders(bildad, sink);
   const stops = [countSent(bildad, records, series)];
   const all = series.of('', () => ({}));
@@ -168,13 +164,13 @@ const processing = (
   series.of(
     end
       ? `process ${end.outcome} ${end.errorName ?? ''} ${code}`
-      : `process ${code}`,
+      : `begin ${code}`,
     () => ({
       'messaging.system': SYSTEM,
       'messaging.operation.name': 'process',
       [DESTINATION]: code,
       'bildad.outcome': end?.outcome,
-      'error.type': end?.errorName,
+      'error.type': end && (end.errorName ?? faultOf(end.outcome)),
     }),
   );
 

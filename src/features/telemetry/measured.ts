@@ -15,7 +15,8 @@ export interface Measured {
     all(): readonly { readonly run: { readonly templateCode: string } }[];
   };
   settings: Settings;
-  schema: string;
+  /** What it is called, among all engines of the process. */
+  engine: string;
   /** Inside a host of isolated jobs, where jobs are enqueued, and what runs is counted by its node. */
   hosted: boolean;
   /** What is queued, as known lately. Never rejects. */

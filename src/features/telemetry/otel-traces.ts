@@ -14,6 +14,7 @@ interface Traced {
   seams: Seams;
   events: JobEvents;
   settings: Settings;
+  engine: string;
 }
 
 /**
@@ -21,7 +22,7 @@ interface Traced {
  * a sampler or a propagator throws is reported once, and harms no job. @returns how to end that
  */
 export function traceJobs(
-  { seams, events, settings }: Traced,
+  { seams, events, settings, engine }: Traced,
   api: typeof Api,
 ): () => void {
   const { relation, errorMessages } = settings.telemetry;
@@ -60,7 +61,7 @@ export function traceJobs(
           kind: SpanKind.PRODUCER,
           attributes: {
             ...attributesOf('send', call.templateCode),
-            'bildad.engine': settings.name,
+            'bildad.engine': engine,
           },
         },
         active,
@@ -103,7 +104,7 @@ export function traceJobs(
           attributes: {
             ...attributesOf('process', run.templateCode),
             'messaging.message.id': run.jobRunIdentifier,
-            'bildad.engine': settings.name,
+            'bildad.engine': engine,
             'bildad.run_id': run.jobRunId,
             'bildad.retry': run.retry,
           },

@@ -1,16 +1,7 @@
 import type * as Api from '@opentelemetry/api';
 import type { Outcome } from '../../model/outcome.js';
 import { errorType } from './error-type.js';
-
-/** The run did what it was to, or is put off, or was ended by who may: nobody has to look at it. */
-const CALM: ReadonlySet<Outcome['kind']> = new Set([
-  'completed',
-  'snoozed',
-  'cancelled',
-  'interrupted',
-  'stopped',
-  'missed',
-]);
+import { faultOf } from './fault.js';
 
 /** @param messages whether what was thrown may be quoted */
 export function endRun(
@@ -21,7 +12,7 @@ export function endRun(
 ): void {
   const { kind } = outcome;
   span.setAttribute('bildad.outcome', kind);
-  if (!CALM.has(kind)) {
+  if (faultOf(kind)) {
     const thrown = 'error' in outcome;
     span.setAttribute('error.type', thrown ? errorType(outcome.error) : kind);
     if (thrown) failed(api, span, outcome.error, messages);
