@@ -162,6 +162,7 @@ async function compare(): Promise<void> {
       const child = fork(fileURLToPath(import.meta.url), [server.url, way]);
       const [drained] = (await once(child, 'message')) as [Drained];
       found.set(way, [...(found.get(way) ?? []), drained]);
+      console.error(way, drained);
       if (child.exitCode === null) await once(child, 'exit');
     }
   await server.stop();

@@ -8,8 +8,8 @@ import {
   type RecordMetric,
 } from '../../model/metrics.js';
 import { errorType } from './error-type.js';
-import { faultOf } from './fault.js';
 import { readGauges } from './gauges.js';
+import { Kinds } from './kinds.js';
 import type { Measured } from './measured.js';
 import { Series } from './series.js';
 
@@ -31,16 +31,15 @@ export function measure(bildad: Measured, sink: MetricSink): () => void {
     stops.push(off);
     return off;
   };
-  const byCode = (what: string, code: string) =>
-    series.of(`${what} ${code}`, () => ({ [DESTINATION]: code }));
   if (!hosted) {
-    countRuns(on, records, series, byCode);
-    stops.push(countClaims(bildad, records, byCode, all));
+    const kinds = new Kinds(series);
+    countRuns(on, records, kinds);
+    stops.push(countClaims(bildad, records, kinds, all));
     on('run.finishLost', (run) =>
-      records.late(1, byCode('code', run.templateCode)),
+      records.late(1, kinds.of(run.templateCode).itself),
     );
     on('process.abandoned', (run) =>
-      records.abandoned(1, byCode('code', run.templateCode)),
+      records.abandoned(1, kinds.of(run.templateCode).itself),
     );
     on('entry.quarantined', () => records.quarantined(1, all));
     on('engine.pass', () => records.passes(1, all));
@@ -63,7 +62,6 @@ export function measure(bildad: Measured, sink: MetricSink): () => void {
 }
 
 type Records = Record<MetricName, RecordMetric>;
-type ByCode = (what: string, code: string) => MetricAttributes;
 
 /** A sink that throws is reported once, and harms no job. */
 function recorders({ events }: Measured, sink: MetricSink): Records {
@@ -128,56 +126,29 @@ function countSent(
 function countRuns(
   on: Measured['events']['on'],
   { consumed, processDuration, finished }: Records,
-  series: Series,
-  byCode: ByCode,
+  kinds: Kinds,
 ): void {
   const startedAt = new Map<string, number>();
   on('run.started', ({ jobRunId, templateCode }: Run) => {
     startedAt.set(jobRunId, performance.now());
-    consumed(1, processing(series, templateCode));
+    consumed(1, kinds.of(templateCode).begin);
   });
   on('run.finishLost', ({ jobRunId }) => startedAt.delete(jobRunId));
   on('run.finished', (end: End) => {
-    const { jobRunId, templateCode, outcome, entry } = end;
-    const began = startedAt.get(jobRunId);
+    const { took, ended } = kinds.of(end.templateCode).end(end);
+    const began = startedAt.get(end.jobRunId);
     if (began !== undefined) {
-      startedAt.delete(jobRunId);
-      processDuration(
-        (performance.now() - began) / 1_000,
-        processing(series, templateCode, end),
-      );
+      startedAt.delete(end.jobRunId);
+      processDuration((performance.now() - began) / 1_000, took);
     }
-    const attributes = series.of(`${outcome} ${entry} ${templateCode}`, () => ({
-      ...byCode('code', templateCode),
-      'bildad.outcome': outcome,
-      'bildad.entry': entry,
-    }));
-    finished(1, attributes);
+    finished(1, ended);
   });
 }
-
-const processing = (
-  series: Series,
-  code: string,
-  end?: Pick<End, 'outcome' | 'errorName'>,
-) =>
-  series.of(
-    end
-      ? `process ${end.outcome} ${end.errorName ?? ''} ${code}`
-      : `begin ${code}`,
-    () => ({
-      'messaging.system': SYSTEM,
-      'messaging.operation.name': 'process',
-      [DESTINATION]: code,
-      'bildad.outcome': end?.outcome,
-      'error.type': end && (end.errorName ?? faultOf(end.outcome)),
-    }),
-  );
 
 function countClaims(
   { claims }: Measured,
   { claimed, claimDuration, wait }: Records,
-  byCode: ByCode,
+  kinds: Kinds,
   all: MetricAttributes,
 ): () => void {
   let over = false;
@@ -191,7 +162,7 @@ function countClaims(
     for (const claim of made)
       wait(
         Math.max(claim.waitedMs(), 0) / 1_000,
-        byCode('code', claim.claimed.templateCode),
+        kinds.of(claim.claimed.templateCode).itself,
       );
   };
   return () => {

@@ -2,6 +2,7 @@ import type * as Api from '@opentelemetry/api';
 import type { Enqueued, Seams } from '../../life/seams.js';
 import { envelopeOf, isSecret } from '../../model/envelope.js';
 import type { JobEvents } from '../../model/events.js';
+import type { ClaimedRun } from '../../model/facts.js';
 import type { Settings } from '../../model/settings.js';
 import { PACKAGE_VERSION } from '../../model/version.js';
 import { errorType } from './error-type.js';
@@ -60,7 +61,10 @@ export function traceJobs(
         {
           kind: SpanKind.PRODUCER,
           attributes: {
-            ...attributesOf('send', call.templateCode),
+            'messaging.system': 'bildad',
+            'messaging.destination.name': call.templateCode,
+            'messaging.operation.type': 'send',
+            'messaging.operation.name': 'send',
             'bildad.engine': engine,
           },
         },
@@ -101,14 +105,8 @@ export function traceJobs(
         `process ${run.templateCode}`,
         {
           kind: SpanKind.CONSUMER,
-          attributes: {
-            ...attributesOf('process', run.templateCode),
-            'messaging.message.id': run.jobRunIdentifier,
-            'bildad.engine': engine,
-            'bildad.run_id': run.jobRunId,
-            'bildad.retry': run.retry,
-          },
-          ...(linked && { links: [{ context: sender }] }),
+          attributes: ofRun(run, engine),
+          links: linked ? [{ context: sender }] : NO_LINKS,
         },
         around,
       );
@@ -131,11 +129,18 @@ export function traceJobs(
   };
 }
 
-const attributesOf = (operation: 'send' | 'process', code: string) => ({
+const NO_LINKS: Api.Link[] = [];
+
+/** One literal: it is made for each run, sampled or not. */
+const ofRun = (run: ClaimedRun, engine: string): Api.Attributes => ({
   'messaging.system': 'bildad',
-  'messaging.destination.name': code,
-  'messaging.operation.type': operation,
-  'messaging.operation.name': operation,
+  'messaging.destination.name': run.templateCode,
+  'messaging.operation.type': 'process',
+  'messaging.operation.name': 'process',
+  'messaging.message.id': run.jobRunIdentifier,
+  'bildad.engine': engine,
+  'bildad.run_id': run.jobRunId,
+  'bildad.retry': run.retry,
 });
 
 function madeOf(made: Enqueued | readonly Enqueued[]): Api.Attributes {
