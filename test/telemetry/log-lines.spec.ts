@@ -160,7 +160,6 @@ describe('logFields', () => {
       /^LOUD ".*" \(run \d+, retry 1\) failed with RangeError, entry removed$/;
     expect(level).toBe('error');
     expect(String(message)).toMatch(text);
-    expect(`${message as string}`).toMatch(text);
     expect(inspect(message)).toMatch(text);
     expect((message as { message: string }).message).toMatch(text);
     expect(JSON.parse(JSON.stringify(message))).toEqual({
