@@ -59,14 +59,14 @@ export function logEvents(
       payload: JobEventMap[E][0],
     ) => [level: Level, text: string, fields?: LogFields] | undefined,
   ) =>
-    events.on(event, ((payload: JobEventMap[E][0]) => {
+    events.on(event, (payload: JobEventMap[E][0]) => {
       const made = line(payload);
       if (!made) return;
       const [level, text, fields] = made;
       logger[level](
         logFields ? new LogLine(text, { event, engine, ...fields }) : text,
       );
-    }) as (...payload: JobEventMap[E]) => void);
+    });
 
   lines('run.started', (run) =>
     debugging() ? ['debug', `${named(run)} started`, fieldsOf(run)] : undefined,
