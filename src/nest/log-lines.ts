@@ -59,7 +59,7 @@ export function logEvents(
       payload: JobEventMap[E][0],
     ) => [level: Level, text: string, fields?: LogFields] | undefined,
   ) =>
-    events.on(event, (payload: JobEventMap[E][0]) => {
+    events.on(event, (...[payload]) => {
       const made = line(payload);
       if (!made) return;
       const [level, text, fields] = made;
