@@ -114,7 +114,7 @@ describe('health() and liveness()', () => {
       [{ timeout: 'soon' }, 'timeout'],
       [{ timeout: 0 }, 'timeout'],
       [{ patience: 1 }, 'patience'],
-    ] as const)
+    ] as [object, string][])
       await expect(app.engine.health(options)).rejects.toMatchObject({ field });
     await app.close();
   });
