@@ -6,7 +6,7 @@ export type { BulkOptions, EnqueueOptions } from './life/enqueue-options.js';
 export type { Backoff, BackoffData, BackoffFunction } from './model/backoff.js';
 export * from './model/context-errors.js';
 export type { Upcast } from './model/context-traits.js';
-export type { Duration } from './model/duration.js';
+export { toMilliseconds, type Duration } from './model/duration.js';
 export type { EncryptionOptions } from './model/encryption-options.js';
 export * from './model/enqueue-errors.js';
 export { EncryptedValue } from './model/envelope.js';
@@ -116,3 +116,18 @@ export {
   bildadMigrations,
   SCHEMA_VERSION,
 } from './store/migrations/index.js';
+export {
+  METRICS as BILDAD_METRICS,
+  type GaugeReading,
+  type MetricAttributes,
+  type MetricDefinition,
+  type MetricSink,
+  type RecordMetric,
+} from './model/metrics.js';
+export type {
+  SpanRelation,
+  TelemetryOptions,
+} from './model/telemetry-options.js';
+export type { BildadHealth, BildadLiveness } from './nest/health.js';
+export type { RunTrace } from './features/diagnostics/index.js';
+export type { QueueHead } from './store/depth.store.js';

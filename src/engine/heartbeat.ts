@@ -84,6 +84,7 @@ export class Heartbeat {
         await this.claims.releaseRuns(stranded.filter((id) => !holds.has(id)));
       }
       this.answeredAt = performance.now();
+      this.node.renewedAt = this.answeredAt;
     } catch (error) {
       this.failed();
       this.events.emit('engine.error', { doing: 'the heartbeat', error });

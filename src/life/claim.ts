@@ -36,6 +36,8 @@ export interface NextLook {
 export class ClaimJobs {
   private readonly front = new ClaimFront();
   private readonly answers = new Answers();
+  /** Told what a look at the queue has claimed, and how long its statement took. Must not throw. */
+  told: ((claims: readonly Claim[], tookMs: number) => void) | undefined;
 
   constructor(
     private readonly store: Store,
@@ -65,6 +67,7 @@ export class ClaimJobs {
       );
       const tookMs = performance.now() - begin;
       this.front.reached(last, after, tookMs, claims.length);
+      this.told?.(claims, tookMs);
       return claims;
     } catch (error) {
       if (isRefusal(error)) return this.singly(codes, limit);

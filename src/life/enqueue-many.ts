@@ -33,7 +33,21 @@ export class EnqueueMany {
   ) {}
 
   /** All or none of them, in the order of the contexts. What is no array is read as it is inserted. */
-  async add<Told extends EntryReference>(
+  add<Told extends EntryReference>(
+    job: JobReference,
+    contexts: ContextSource,
+    options: BulkOptions,
+    asTold: (entry: JobQueueEntry) => Told,
+  ): Promise<Told[]> {
+    const { enqueueHook } = this.seams;
+    return enqueueHook
+      ? enqueueHook({ templateCode: job.code, bulk: true }, () =>
+          this.put(job, contexts, options, asTold),
+        )
+      : this.put(job, contexts, options, asTold);
+  }
+
+  private async put<Told extends EntryReference>(
     job: JobReference,
     contexts: ContextSource,
     options: BulkOptions,

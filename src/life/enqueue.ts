@@ -48,7 +48,7 @@ export class Enqueue {
     events: JobEvents,
     due: Due,
     contexts: StoredContexts,
-    seams: Seams,
+    private readonly seams: Seams,
     maxContextBytes: number,
     private readonly current: CurrentTransaction,
   ) {
@@ -70,11 +70,25 @@ export class Enqueue {
     );
   }
 
-  async one(
+  one(
     job: JobReference,
     context: unknown,
     options: EnqueueOptions = {},
     call: EnqueueCall = {},
+  ): Promise<JobQueueEntry> {
+    const { enqueueHook } = this.seams;
+    return enqueueHook
+      ? enqueueHook({ templateCode: job.code, bulk: false }, () =>
+          this.put(job, context, options, call),
+        )
+      : this.put(job, context, options, call);
+  }
+
+  private async put(
+    job: JobReference,
+    context: unknown,
+    options: EnqueueOptions,
+    call: EnqueueCall,
   ): Promise<JobQueueEntry> {
     const manager = this.current.of(options?.manager);
     if (manager) return this.joining(manager, job, context, options, call);

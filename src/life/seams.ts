@@ -32,10 +32,31 @@ export type RunHook = (
   next: () => Promise<void>,
 ) => Promise<void>;
 
+/** A call that puts jobs in. */
+export interface EnqueueCallFacts {
+  templateCode: string;
+  /** Many at once. */
+  bulk: boolean;
+}
+
+/** What a call answers with: the entry that was put in or is there already, or one for each context. */
+export type Enqueued = { jobRunIdentifier: string; deduplicated?: boolean };
+
+/**
+ * Around a call that enqueues, from before its template is looked up until it is answered; in a caller's transaction that
+ * is before the commit. `next` has to be called once, and rejects where nothing was enqueued.
+ */
+export type EnqueueHook = <T extends Enqueued | readonly Enqueued[]>(
+  call: EnqueueCallFacts,
+  next: () => Promise<T>,
+) => Promise<T>;
+
 /** Where capabilities plug in without touching the path: what nobody uses costs a comparison. */
 export class Seams {
   private carriers: readonly Carrier[] = [];
   private hook: RunHook | undefined;
+  /** Undefined for nearly everybody: then nothing is made for it. */
+  enqueueHook: EnqueueHook | undefined;
 
   carry(carrier: Carrier): void {
     this.carriers = [...this.carriers, carrier];
@@ -47,6 +68,14 @@ export class Seams {
     this.hook = outer
       ? (process, handler, next) =>
           outer(process, handler, () => hook(process, handler, next))
+      : hook;
+  }
+
+  /** The first one is the outermost. */
+  onEnqueue(hook: EnqueueHook): void {
+    const outer = this.enqueueHook;
+    this.enqueueHook = outer
+      ? (call, next) => outer(call, () => hook(call, next))
       : hook;
   }
 

@@ -132,6 +132,9 @@ export interface JobEventMap {
 
 type Listener = (payload: never) => void;
 
+/** Hears all events, before their listeners. Must not throw. */
+type Tap = (event: keyof JobEventMap, payload: object) => void;
+
 /**
  * Typed events of one engine. A listener that throws is reported, and harms nobody else. The lists are never
  * changed, only replaced: an emitter that copies its list for each event took 0.3 µs a job.
@@ -141,6 +144,12 @@ export class JobEvents {
     keyof JobEventMap,
     readonly Listener[]
   >();
+  private tapped: Tap | undefined;
+
+  /** @internal There is one: the channels of `node:diagnostics_channel`. */
+  tap(tap: Tap | undefined): void {
+    this.tapped = tap;
+  }
 
   on<E extends keyof JobEventMap>(
     event: E,
@@ -181,6 +190,7 @@ export class JobEvents {
     event: E,
     payload: JobEventMap[E][0],
   ): void {
+    this.tapped?.(event, payload);
     for (const listener of this.of(event)) listener(payload as never);
   }
 

@@ -15,6 +15,8 @@ export class NodeState {
   fenced = false;
   /** How late the event loop was at its last turn, in milliseconds. */
   lagMs = 0;
+  /** When the database last renewed the leases of this node's runs, by `performance.now()`; undefined before the first time. */
+  renewedAt: number | undefined;
   /** Whether the database is sure to hold this incarnation for alive. Asked for each job: to be cheap. */
   isTrusted: () => boolean = () => true;
   private current = newId();

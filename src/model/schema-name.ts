@@ -1,5 +1,7 @@
 import { BildadConfigError } from './errors.js';
 
+export const DEFAULT_SCHEMA = 'bildad';
+
 /** A schema name that needs no quoting and leaves room for PostgreSQL's 63 bytes. */
 export function readSchemaName(schema: unknown): string {
   if (

@@ -1,18 +1,17 @@
-import type { EntityManager } from 'typeorm';
 import type { Backoff } from './backoff.js';
-import { toMilliseconds, type Duration } from './duration.js';
+import { toMilliseconds } from './duration.js';
 import {
   readEncryption,
-  type EncryptionOptions,
   type EncryptionSettings,
 } from './encryption-options.js';
 import { BildadConfigError } from './errors.js';
-import {
-  readIsolation,
-  type IsolationOptions,
-  type IsolationSettings,
-} from './isolation-options.js';
-import { readLogs, type LogOptions, type LogSettings } from './log-options.js';
+import { readIsolation, type IsolationSettings } from './isolation-options.js';
+import { readLogs, type LogSettings } from './log-options.js';
+import type {
+  BildadModuleOptions,
+  BildadRole,
+  CurrentManager,
+} from './module-options.js';
 import {
   flag,
   oneOf,
@@ -23,92 +22,20 @@ import {
 import {
   readSurroundings,
   SURROUNDINGS_NAMES,
-  type SurroundingsOptions,
   type SurroundingsSettings,
 } from './surroundings-options.js';
+import { readTelemetry, type TelemetrySettings } from './telemetry-options.js';
 
-/** The host's own way to say in which transaction a call is. */
-export type CurrentManager = () => EntityManager | null | undefined;
+export { DEFAULT_SCHEMA, readSchemaName } from './schema-name.js';
 
-/** `'producer'` only enqueues, `'worker'` and `'all'` run jobs as well. */
-export type BildadRole = 'all' | 'producer' | 'worker';
+export type {
+  BildadModuleExtras,
+  BildadModuleOptions,
+  BildadRole,
+  CurrentManager,
+} from './module-options.js';
 
-/** What shapes the engine's behaviour. Every option has a default. */
-export interface BildadModuleOptions extends SurroundingsOptions {
-  /** Engine name: the `JobConfig` row, and the guard it shares with other nodes. Default `'default'`. */
-  name?: string;
-  /** Default `'all'`. */
-  role?: BildadRole;
-  /** Start with the app; `false`: when `JobEngineService.start()` is called. Default `true`. */
-  autoStart?: boolean;
-  /** Jobs that this node runs at once. Default 10. */
-  concurrency?: number;
-  /** How often the engine ticks; `false`: only when `runJobEngine()` is called. Default `'1s'`. */
-  tickInterval?: Duration | false;
-  /**
-   * Tell other processes at once what is enqueued, and hear of what they enqueue, through PostgreSQL's
-   * NOTIFY and a connection of its own; `false`: they see it at their next tick. LISTEN does not work through
-   * PgBouncer in transaction mode. Default `true`.
-   */
-  notify?: boolean;
-  /** Entries started in one pass at the most. Default: as many as there are free slots, up to the config's `batchSize`. */
-  batchSize?: number;
-  /** Create or upgrade the schema at start. Default `true`. */
-  migrate?: boolean;
-  /** For templates and entries that name none. Default: exponential from 1 s, doubled up to 1 h, half of it random. */
-  backoff?: Backoff;
-  /**
-   * Nodes that may be lost while they run a job before it fails for good, with the reason "Crashed", from 1.
-   * Default 3. Such losses cost no retry.
-   */
-  maxCrashes?: number;
-  /**
-   * Whether a rejection that an inline handler leaves unhandled fails its run, and the process lives. Default `true`.
-   * It takes an AsyncLocalStorage, which makes promises dearer before Node 24.
-   */
-  attributeRejections?: boolean;
-  /**
-   * How long the event loop may be blocked before the process is killed (SIGKILL), so that its jobs run elsewhere;
-   * `false`: for ever. At least a second. Time at a debugger's breakpoint does not count. Default `'60s'`.
-   */
-  maxEventLoopBlock?: Duration | false;
-  /** The largest context that may be enqueued, in bytes of JSON. Default 1,048,576. */
-  maxContextBytes?: number;
-  /**
-   * How long a statement of the engine may go unanswered before its connection counts as dead; a new connection may
-   * take as long, but no more than 5 s. From `'100ms'` up to a day. Default `'10s'`.
-   */
-  queryTimeout?: Duration;
-  /**
-   * In which transaction a call is made, asked for each `enqueueJob` that names none: how what is enqueued within
-   * a transaction of typeorm-transactional, nestjs-cls or a helper of yours joins it. Without a transaction under way: undefined, or
-   * any EntityManager that has none.
-   */
-  currentManager?: CurrentManager;
-  /** For handlers with the isolation `'thread'` or `'process'`. */
-  isolation?: IsolationOptions;
-  /** Keys for templates with `encrypt: true`. */
-  encryption?: EncryptionOptions;
-  /** What is kept of what handlers log. */
-  logs?: LogOptions;
-  shutdown?: {
-    /** How long running jobs may finish by themselves. Default `'30s'`. */
-    drainTimeout?: Duration;
-    /** How long an aborted handler may take to stop, at shutdown, timeout and kill. Default `'5s'`. */
-    killGracePeriod?: Duration;
-  };
-}
-
-/** What shapes the module graph, known when the module is declared. */
-export interface BildadModuleExtras {
-  /** Default `true`. */
-  isGlobal?: boolean;
-  /** Name of the TypeORM DataSource. Default `'default'`. */
-  dataSource?: string;
-  /** PostgreSQL schema that holds the tables. Default `'bildad'`. */
-  schema?: string;
-}
-
+/** The options as they were read. */
 export interface Settings extends SurroundingsSettings {
   name: string;
   role: BildadRole;
@@ -130,12 +57,12 @@ export interface Settings extends SurroundingsSettings {
   encryption: EncryptionSettings | undefined;
   logs: LogSettings;
   currentManager: CurrentManager | undefined;
+  telemetry: TelemetrySettings;
+  logFields: boolean;
   /** Of the engine's own; undefined: as many as it can use. */
   connections?: number;
 }
 
-export { readSchemaName } from './schema-name.js';
-export const DEFAULT_SCHEMA = 'bildad';
 const ROLES: readonly BildadRole[] = ['all', 'producer', 'worker'];
 
 /** The options as the engine uses them; @throws BildadConfigError naming the first wrong one */
@@ -160,6 +87,8 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
     encryption,
     logs,
     currentManager,
+    telemetry = false,
+    logFields = false,
     shutdown = {},
   } = options;
   refuseUnknown(shutdown, 'shutdown.', ['drainTimeout', 'killGracePeriod']);
@@ -210,6 +139,8 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
     logs: readLogs(logs),
     currentManager: readCurrentManager(currentManager),
     ...readSurroundings(options),
+    telemetry: readTelemetry(telemetry),
+    logFields: flag(logFields, 'logFields'),
   };
 }
 
@@ -233,6 +164,8 @@ const OPTION_NAMES: readonly (keyof BildadModuleOptions)[] = [
   'logs',
   'currentManager',
   ...SURROUNDINGS_NAMES,
+  'telemetry',
+  'logFields',
   'shutdown',
 ];
 

@@ -9,7 +9,6 @@ import { JobTemplateNotFoundError } from '../model/errors.js';
 import type { JobQueueEntry, JobRun } from '../store/entities/index.js';
 import { markRetried, storedContext } from '../store/run.store.js';
 import { findTemplate } from '../store/template.store.js';
-import { BothEnds } from './both-ends.js';
 import { idOf } from './ids.js';
 import {
   readFailedFilter,
@@ -17,9 +16,10 @@ import {
   type FailedJobFilter,
   type JobFilter,
 } from './job-filter.js';
+import { WatchedEngine } from './watched-engine.js';
 
 /** The part of `JobEngineService` that changes jobs which wait, does again those which are over, and does either to many. */
-export abstract class ChangedJobs extends BothEnds {
+export abstract class ChangedJobs extends WatchedEngine {
   /**
    * Makes a waiting job due at another time.
    * @param when a Date, or a duration from now on; 0 is now

@@ -1,5 +1,8 @@
 import { carry } from '../features/carry/carry.js';
+import { publishEvents } from '../features/diagnostics/index.js';
 import { notes } from '../features/notes/index.js';
+import { telemetry } from '../features/telemetry/index.js';
+import { measured } from './measured.js';
 import type { BildadRuntime } from './runtime.js';
 
 /** Ends what a feature holds; the engine has stopped. */
@@ -11,6 +14,8 @@ export type Feature = (
 
 /** What every engine has beside the path; also inside hosts of isolated jobs. */
 const FEATURES: readonly Feature[] = [
+  publishEvents,
+  (bildad) => telemetry(measured(bildad)),
   carry,
   notes,
   // Its last events are told when the engine has stopped.

@@ -1,8 +1,10 @@
 import { Logger } from '@nestjs/common';
+import { identityOf } from '../life/execution.js';
 import { lineOf } from '../life/notes.js';
 import type { JobEvents } from '../model/events.js';
 import type { ClaimedRun } from '../model/facts.js';
 import type { ExecutionLogger, LogLevel } from '../model/job-execution.js';
+import { LogLine } from './log-line.js';
 
 /** What a job says goes to Nest's logger, and to who keeps it. */
 class JobLogger implements ExecutionLogger {
@@ -10,6 +12,7 @@ class JobLogger implements ExecutionLogger {
     private readonly logger: Logger,
     private readonly events: JobEvents,
     private readonly run: ClaimedRun,
+    private readonly fields: boolean,
   ) {}
 
   log(message: unknown, ...more: unknown[]): void {
@@ -37,22 +40,27 @@ class JobLogger implements ExecutionLogger {
   }
 
   private say(level: LogLevel, message: unknown, more: unknown[]): void {
-    this.logger[level](message, ...more);
-    const { jobRunId, jobRunIdentifier, templateCode, retry } = this.run;
+    const run = identityOf(this.run);
+    const line =
+      this.fields && typeof message === 'string'
+        ? new LogLine(message, run)
+        : message;
+    this.logger[level](line, ...more);
     this.events.emit('run.log', {
-      jobRunId,
-      jobRunIdentifier,
-      templateCode,
-      retry,
+      ...run,
       level,
       message: lineOf(message, more),
     });
   }
 }
 
-/** One of Nest's loggers for each template: to make one takes longer than to write to it. */
+/**
+ * One of Nest's loggers for each template: to make one takes longer than to write to it.
+ * @param fields whether each line says as fields which run it is of
+ */
 export function jobLoggers(
   events: JobEvents,
+  fields: boolean,
 ): (run: ClaimedRun) => ExecutionLogger {
   const loggers = new Map<string, Logger>();
   return (run) => {
@@ -62,6 +70,6 @@ export function jobLoggers(
       logger = new Logger(`Bildad:${templateCode}`);
       loggers.set(templateCode, logger);
     }
-    return new JobLogger(logger, events, run);
+    return new JobLogger(logger, events, run, fields);
   };
 }

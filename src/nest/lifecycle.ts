@@ -47,7 +47,7 @@ export class BildadLifecycle implements OnModuleInit, OnApplicationShutdown {
 
   private async initialize(): Promise<void> {
     const { store, settings } = this.bildad;
-    if (!insideHost()) logEvents(this.bildad.events);
+    if (!insideHost()) logEvents(this.bildad.events, settings);
     // Wrong handlers are found before the database is touched.
     const found = this.explorer.find(settings);
     for (const { handler } of found) this.bildad.handlers.register(handler);

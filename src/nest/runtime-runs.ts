@@ -52,7 +52,7 @@ export function createRuns({
   settings,
   seams,
 }: Parts) {
-  const loggerFor = jobLoggers(events);
+  const loggerFor = jobLoggers(events, settings.logFields);
   const nodeId = () => node.id;
   const wrapped = new WrappedRuns(store, claims, keyring, events);
   const isolated = new IsolatedJobs(

@@ -16,6 +16,8 @@ export interface Claim {
   claimed: ClaimedRun;
   /** Made when asked for: the engine itself needs none. */
   jobRun(): JobRun;
+  /** From when it was due, by the database's clock. */
+  waitedMs(): number;
 }
 
 export type ClaimRow = JobRun &
@@ -51,6 +53,7 @@ export function asClaim(row: ClaimRow): Claim {
   } = run;
   return {
     jobRun: () => asRun(run),
+    waitedMs: () => Number(run.startedAt) - Number(run.availableAt),
     claimed: {
       jobRunId: id,
       jobQueueEntryId,
@@ -148,9 +151,17 @@ class NextClaim implements Claim {
     return this.group.priority;
   }
 
+  waitedMs(): number {
+    return this.group.nowMs - this.dueMs;
+  }
+
+  private get dueMs(): number {
+    const dues = (this.group.dues ??= this.group.duesMs.split(','));
+    return Number(dues[this.index]);
+  }
+
   jobRun(): JobRun {
     const { claimed, claimer, group } = this;
-    const dues = (group.dues ??= group.duesMs.split(','));
     const startedAt = new Date(group.nowMs);
     return asRun({
       id: claimed.jobRunId,
@@ -167,7 +178,7 @@ class NextClaim implements Claim {
       output: null,
       jobContext: claimed.jobContext,
       killRequested: null,
-      availableAt: new Date(Number(dues[this.index])),
+      availableAt: new Date(this.dueMs),
       startedAt,
       timeoutAt: new Date(claimed.timeoutAtMs),
       expiresAt: new Date(group.nowMs + claimer.leaseMs),

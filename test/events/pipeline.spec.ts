@@ -112,15 +112,15 @@ it.each([
 ])(
   'with globalEnhancers: %s a guard of the whole app refuses with %s',
   async (globalEnhancers, refusal) => {
-    const { engine, next, close } = (open = await bootApp({
+    const { engine, next } = (open = await bootApp({
       providers: [SimpleJob, Plain, { provide: APP_GUARD, useClass: Never }],
       options: { globalEnhancers },
     }));
     const failed = refusal ? next('engine.error') : undefined;
     await engine.enqueueAndRunJob(SimpleJob, {});
     const error = (await failed)?.error as Error | undefined;
+    await open.close();
     open = undefined;
-    await close();
     expect(error?.name).toBe(refusal);
     expect(told).toEqual(refusal ? [] : ['called']);
   },
@@ -140,11 +140,11 @@ class PerEvent {
 }
 
 it('REQUEST in a listener is its event', async () => {
-  const { engine, close } = (open = await bootApp({
+  const { engine } = (open = await bootApp({
     providers: [SimpleJob, PerEvent],
   }));
   await engine.enqueueAndRunJob(SimpleJob, {});
+  await open.close();
   open = undefined;
-  await close();
   expect(told).toEqual(['run.succeeded true']);
 });

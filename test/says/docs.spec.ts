@@ -4,7 +4,14 @@ import { complaints } from '../types/compiler.js';
 
 // What the pages show compiles: the pieces of each are one file.
 
-const PAGES = ['handlers', 'pipeline', 'secrets', 'deploy', 'events'];
+const PAGES = [
+  'handlers',
+  'pipeline',
+  'secrets',
+  'deploy',
+  'events',
+  'telemetry',
+];
 
 let said: Record<string, string[]>;
 beforeAll(async () => {

@@ -1,0 +1,5 @@
+export { collectBildad } from './collect-bildad.js';
+export {
+  BildadPrometheusModule,
+  type BildadPrometheusOptions,
+} from './bildad-prometheus.module.js';

@@ -1,0 +1,121 @@
+import { Inject, Injectable } from '@nestjs/common';
+import {
+  HealthIndicatorService,
+  type HealthIndicatorResult,
+} from '@nestjs/terminus';
+import {
+  JobEngineService,
+  toMilliseconds,
+  type BildadHealth,
+  type BildadLiveness,
+  type Duration,
+} from 'nestjs-bildad';
+
+/** What is no limit by default fails for no pod what another one, or an operator, has to see to. */
+export interface BildadReadinessLimits {
+  /** How long the database may take to answer. Default `'2s'`. */
+  timeout?: Duration;
+  /** For how long the job that would be claimed next may have waited. Default: any time. */
+  maxWait?: Duration;
+  /** How long ago the node may have renewed its leases. Default: any time; a lease is 15 s if nobody changed it. */
+  maxHeartbeatAge?: Duration;
+  /** Whether jobs that no living node can run are a fault. Default `false`: they are only counted. */
+  failOnUnrunnable?: boolean;
+}
+
+export interface BildadLivenessLimits {
+  /** How late the event loop may be. Default: any time. */
+  maxLag?: Duration;
+}
+
+/** Answers for one engine in a health check of `@nestjs/terminus`. To be provided where that engine can be injected. */
+@Injectable()
+export class BildadHealthIndicator {
+  constructor(
+    @Inject(HealthIndicatorService)
+    private readonly indicators: HealthIndicatorService,
+    @Inject(JobEngineService) private readonly engine: JobEngineService,
+  ) {}
+
+  /**
+   * Readiness: the database answers, the tables fit, and the node neither stops nor has been fenced; then the limits.
+   * Down says why. It carries numbers and template codes, and no identifiers.
+   * @throws BildadConfigError when a limit is no duration
+   */
+  async isHealthy<K extends string>(
+    key: K,
+    limits: BildadReadinessLimits = {},
+  ): Promise<HealthIndicatorResult<K>> {
+    const { timeout, failOnUnrunnable = false } = limits;
+    const maxWaitMs = limit(limits.maxWait, 'maxWait');
+    const maxAgeMs = limit(limits.maxHeartbeatAge, 'maxHeartbeatAge');
+    const health = await this.engine.health({
+      ...(timeout !== undefined && { timeout }),
+    });
+    const { database, head, unrunnable, heartbeatAgeMs } = health;
+    const why = [
+      ...troubles(health),
+      !database.reachable && `the database: ${database.error}`,
+      head &&
+        head.waitedMs > maxWaitMs &&
+        `a job of ${head.code} waits since ${Math.round(head.waitedMs)} ms`,
+      (heartbeatAgeMs ?? 0) > maxAgeMs &&
+        `the last heartbeat was ${Math.round(heartbeatAgeMs!)} ms ago`,
+      failOnUnrunnable &&
+        unrunnable.length > 0 &&
+        `nobody runs ${unrunnable.map(({ code }) => code).join(', ')}`,
+    ].filter((reason) => typeof reason === 'string');
+    return this.told(key, why, {
+      ...numbers(health),
+      database: database.reachable ? 'up' : 'down',
+      waitedMs: Math.round(head?.waitedMs ?? 0),
+      unrunnable: unrunnable.reduce((sum, { count }) => sum + count, 0),
+    });
+  }
+
+  /**
+   * Liveness: this process, and not the database, which no restart brings back. Up, unless the event loop is later than
+   * `maxLag`.
+   * @throws BildadConfigError when that is no duration
+   */
+  isAlive<K extends string>(
+    key: K,
+    { maxLag }: BildadLivenessLimits = {},
+  ): HealthIndicatorResult<K> {
+    const maxLagMs = limit(maxLag, 'maxLag');
+    const liveness = this.engine.liveness();
+    const late = liveness.lagMs > maxLagMs;
+    const why = late ? ['the event loop is late'] : [];
+    return this.told(key, why, numbers(liveness));
+  }
+
+  private told<K extends string>(
+    key: K,
+    why: string[],
+    data: Record<string, unknown>,
+  ): HealthIndicatorResult<K> {
+    const check = this.indicators.check(key);
+    return why.length > 0 ? check.down({ ...data, why }) : check.up(data);
+  }
+}
+
+const limit = (given: Duration | undefined, name: string): number =>
+  given === undefined ? Infinity : toMilliseconds(given, name);
+
+const troubles = ({ closing, fenced, outdated }: BildadHealth) => [
+  closing && 'it stops',
+  fenced && 'the database does not hear of this node',
+  outdated && 'the tables are newer than the package',
+];
+
+const numbers = ({
+  heartbeatAgeMs,
+  lagMs,
+  running,
+  backlog,
+}: BildadLiveness) => ({
+  heartbeatAgeMs: heartbeatAgeMs === null ? null : Math.round(heartbeatAgeMs),
+  lagMs: Math.round(lagMs),
+  running,
+  backlog,
+});

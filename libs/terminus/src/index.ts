@@ -1,0 +1,5 @@
+export {
+  BildadHealthIndicator,
+  type BildadLivenessLimits,
+  type BildadReadinessLimits,
+} from './bildad-health.indicator.js';

@@ -1,0 +1,67 @@
+import {
+  channel,
+  tracingChannel,
+  type Channel,
+} from 'node:diagnostics_channel';
+import { identityOf } from '../../life/execution.js';
+import type { Seams } from '../../life/seams.js';
+import type { Store } from '../../life/store.js';
+import type { JobEvents } from '../../model/events.js';
+import type { OutcomeKind } from '../../model/outcome.js';
+import type { Settings } from '../../model/settings.js';
+
+interface Published {
+  events: JobEvents;
+  seams: Seams;
+  settings: Settings;
+  store: Pick<Store, 'tables'>;
+}
+
+/** What the channels of `tracing:bildad:run` carry: one object for all of a run. */
+export interface RunTrace {
+  /** Which engine of the process it is. */
+  engine: string;
+  schema: string;
+  jobRunId: string;
+  jobRunIdentifier: string;
+  templateCode: string;
+  retry: number;
+  /** From `asyncStart` on: how the run ends. */
+  outcome?: OutcomeKind;
+}
+
+const channels = new Map<string, Channel>();
+
+function channelOf(event: string): Channel {
+  let known = channels.get(event);
+  if (!known) channels.set(event, (known = channel(`bildad:${event}`)));
+  return known;
+}
+
+const runs = tracingChannel<unknown, RunTrace>('bildad:run');
+
+/**
+ * Each event on the channel `bildad:<event>`, and around the handlers `tracing:bildad:run:*`, for who cannot inject: agents
+ * and libraries. Without a subscriber that is a comparison.
+ */
+export function publishEvents({
+  events,
+  seams,
+  settings,
+  store,
+}: Published): () => void {
+  const teller = { engine: settings.name, schema: store.tables.schema };
+  events.tap((event, payload) => {
+    const to = channelOf(event);
+    if (to.hasSubscribers) to.publish({ ...payload, ...teller });
+  });
+  seams.onRun((process, _handler, next) => {
+    if (!runs.hasSubscribers) return next();
+    const told: RunTrace = { ...teller, ...identityOf(process.run) };
+    process.decided.whenever(({ kind }) => {
+      told.outcome = kind;
+    });
+    return runs.tracePromise(next, told);
+  });
+  return () => events.tap(undefined);
+}

@@ -1,0 +1,72 @@
+import type { JobEvents } from '../../model/events.js';
+import {
+  METRICS,
+  type GaugeReading,
+  type MetricDefinition,
+} from '../../model/metrics.js';
+import type { Measured } from './measured.js';
+import type { Series } from './series.js';
+
+const DESTINATION = 'messaging.destination.name';
+const STATES = ['due', 'scheduled', 'running', 'quarantined'] as const;
+
+const GAUGES: readonly MetricDefinition[] = Object.values<MetricDefinition>(
+  METRICS,
+).filter(({ kind }) => kind === 'gauge');
+
+/** What an engine's gauges are now. Of a template that has had a value there is one from then on. */
+export function readGauges(
+  { processes, runs, settings, depths }: Measured,
+  on: JobEvents['on'],
+  series: Series,
+) {
+  let away = false;
+  on('database.lost', () => (away = true));
+  on('database.back', () => (away = false));
+  const seen = new Set<string>();
+  const all = series.of('', () => ({}));
+  const ofCode = (code: string) =>
+    series.of(`code ${code}`, () => ({ [DESTINATION]: code }));
+
+  const running = (): GaugeReading[] => {
+    const counts = new Map<string, number>();
+    for (const code of seen) counts.set(code, 0);
+    for (const { run } of processes.all()) {
+      seen.add(run.templateCode);
+      counts.set(run.templateCode, (counts.get(run.templateCode) ?? 0) + 1);
+    }
+    return [...counts].map(([code, value]) => ({
+      gauge: METRICS.running,
+      value,
+      attributes: ofCode(code),
+    }));
+  };
+
+  const queue = async (): Promise<GaugeReading[]> =>
+    (await depths()).flatMap((depth) => [
+      ...STATES.map((state) => ({
+        gauge: METRICS.queued,
+        value: depth[state],
+        attributes: series.of(`${state} ${depth.code}`, () => ({
+          [DESTINATION]: depth.code,
+          'bildad.state': state,
+        })),
+      })),
+      {
+        gauge: METRICS.oldest,
+        value: (depth.oldestMs ?? 0) / 1_000,
+        attributes: ofCode(depth.code),
+      },
+    ]);
+
+  const read = async (): Promise<GaugeReading[]> => [
+    ...running(),
+    ...[
+      [METRICS.away, Number(away)] as const,
+      [METRICS.slots, settings.concurrency] as const,
+      [METRICS.backlog, runs.backlog] as const,
+    ].map(([gauge, value]) => ({ gauge, value, attributes: all })),
+    ...(away ? [] : await queue()),
+  ];
+  return { of: GAUGES, read };
+}

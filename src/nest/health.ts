@@ -1,0 +1,141 @@
+import { toMilliseconds, type Duration } from '../model/duration.js';
+import { refuseUnknown } from '../model/option-values.js';
+import type { BildadRole } from '../model/settings.js';
+import { nameOf } from '../policy/storable.js';
+import { within } from '../runner/deadline.js';
+import { databaseCode } from '../store/database-error.js';
+import { queueHead, type QueueHead } from '../store/depth.store.js';
+import {
+  unrunnableJobs,
+  type UnrunnableJobs,
+} from '../store/unrunnable.store.js';
+import { UNRUNNABLE_AFTER_MS } from '../engine/alarm.js';
+import { Looks } from './looks.js';
+import type { BildadRuntime } from './runtime.js';
+
+/** What an engine knows of itself. */
+export interface BildadLiveness {
+  /** Of the module's options. */
+  name: string;
+  role: BildadRole;
+  /** The node's id, which `listNodes` and the rows of its runs have. */
+  node: string;
+  /** It has begun to stop, and claims nothing more. */
+  closing: boolean;
+  /** It could not tell the database that it is alive, and claims nothing until it can. */
+  fenced: boolean;
+  /** The tables were upgraded beyond what its package can work with: it claims nothing. */
+  outdated: boolean;
+  /** Milliseconds since the database last renewed what it holds; null: it did not yet, or the node is a producer. */
+  heartbeatAgeMs: number | null;
+  /** How late the event loop was at its last turn, in milliseconds. */
+  lagMs: number;
+  /** Runs that hold one of its slots. */
+  running: number;
+  concurrency: number;
+  /** Ends of runs that wait to be recorded. */
+  backlog: number;
+}
+
+export interface BildadHealth extends BildadLiveness {
+  database:
+    | { reachable: true; tookMs: number }
+    /** `error`: the class of the error; `timeout` where there was no answer in time. */
+    | { reachable: false; error: string; code?: string };
+  /** The job that would be claimed next, of those that a living node can run; null: nothing is due, or nobody knows. */
+  head: QueueHead | null;
+  /** What is due for a minute or more and no living node can run, as of the last ten seconds or more; empty where nobody knows. */
+  unrunnable: UnrunnableJobs[];
+}
+
+export function livenessOf({
+  node,
+  settings,
+  processes,
+  runs,
+}: BildadRuntime): BildadLiveness {
+  const { closing, fenced, outdated, lagMs, renewedAt } = node;
+  const { name, role, concurrency } = settings;
+  return {
+    name,
+    role,
+    node: node.id,
+    closing,
+    fenced,
+    outdated,
+    heartbeatAgeMs:
+      renewedAt === undefined ? null : performance.now() - renewedAt,
+    lagMs,
+    running: processes.size,
+    concurrency,
+    backlog: runs.backlog,
+  };
+}
+
+type Asked = Pick<BildadHealth, 'database' | 'head'>;
+
+/** Of probes that ask at the same time one does. */
+const underWay = new WeakMap<BildadRuntime, Promise<Asked>>();
+/** Where a template has no node, this counts among all entries. */
+const unrunnables = new WeakMap<BildadRuntime, Looks<UnrunnableJobs[]>>();
+const UNRUNNABLE_EVERY_MS = 10_000;
+
+/** @throws BildadConfigError */
+export async function healthOf(
+  bildad: BildadRuntime,
+  options: { timeout?: Duration },
+): Promise<BildadHealth> {
+  refuseUnknown(options, '', ['timeout']);
+  const timeoutMs = toMilliseconds(options.timeout ?? '2s', 'timeout', {
+    min: 1,
+  });
+  let asking = underWay.get(bildad);
+  if (!asking) {
+    asking = ask(bildad).finally(() => underWay.delete(bildad));
+    underWay.set(bildad, asking);
+  }
+  let asked = unknown('timeout');
+  await within(
+    timeoutMs,
+    asking.then((answer) => {
+      asked = answer;
+    }),
+  );
+  const { reachable } = asked.database;
+  return {
+    ...livenessOf(bildad),
+    ...asked,
+    unrunnable: reachable
+      ? ((await unrunnableOf(bildad).latest(timeoutMs)) ?? [])
+      : [],
+  };
+}
+
+function unrunnableOf(bildad: BildadRuntime): Looks<UnrunnableJobs[]> {
+  let looks = unrunnables.get(bildad);
+  if (!looks) {
+    const { db, tables } = bildad.store;
+    looks = new Looks(
+      () => unrunnableJobs(db, tables, UNRUNNABLE_AFTER_MS),
+      UNRUNNABLE_EVERY_MS,
+    );
+    unrunnables.set(bildad, looks);
+  }
+  return looks;
+}
+
+async function ask({ store: { db, tables } }: BildadRuntime): Promise<Asked> {
+  const began = performance.now();
+  try {
+    const head = await queueHead(db, tables);
+    const tookMs = performance.now() - began;
+    return { database: { reachable: true, tookMs }, head };
+  } catch (error) {
+    return unknown(nameOf(error), databaseCode(error));
+  }
+}
+
+const unknown = (error: string, code?: string): Asked => ({
+  database: { reachable: false, error, ...(code && { code }) },
+  head: null,
+});
