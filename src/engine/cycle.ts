@@ -56,6 +56,9 @@ export class EngineCycle {
 
   /** @param insist if a pass is under way, here or on another node, make it look once more */
   run({ insist = true } = {}): Promise<JobEngineResults> {
+    // It would keep the guard from others for a lease: the connection may be gone before it is let go.
+    if (this.node.closing)
+      return Promise.resolve({ ...nothingDone(), alreadyRunning: false });
     if (this.pass) {
       this.lookAgain ||= insist;
       return Promise.resolve(nothingDone());

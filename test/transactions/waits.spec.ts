@@ -144,8 +144,8 @@ it('says that a job was cancelled while it was waited for', async () => {
     constructor: JobNotFoundError,
     message: expect.stringMatching(/it was cancelled, or removed from/),
   });
-  // What is sent later is answered later: the wait has seen it queued.
-  await caller.jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier);
+  // Said when it has seen it queued.
+  await expect.poll(() => said('awaited')).toContain(entry.jobRunIdentifier);
   await caller.engine.cancelJob(entry);
   await waiting;
 });

@@ -5,7 +5,7 @@ import type { KeptLine } from '../../model/watch.js';
 import type { RunNote } from '../../store/notes.store.js';
 import { Ring } from './ring.js';
 
-/** Between two writings of a run's progress. */
+/** Between two writings of a run's progress, and before the first one: of runs that are over sooner nobody asks. */
 const PROGRESS_EVERY_MS = 500;
 /** What one who comes late is told of what was said before. */
 const TAPE_ITEMS = 1_000;
@@ -18,8 +18,9 @@ const NOT_KEPT = '[not kept: the redact hook failed]';
 export class RunNotes {
   /** Not written yet. */
   private progress: { fraction: number; message: string | null } | undefined;
-  /** When it was written last; -Infinity: never. */
-  private progressAt = -Infinity;
+  /** When it was written last, or might have been. */
+  private progressAt = performance.now();
+  private progressWritten = false;
   private lines: Ring<KeptLine> | undefined;
   private tape: Ring<{ n: number; json: string }> | undefined;
   private n = 0;
@@ -66,7 +67,7 @@ export class RunNotes {
   /** @param succeeded then its lines may not be worth keeping, and nor is progress of a moment that nobody has read of */
   end(succeeded: boolean): void {
     this.isOver = true;
-    if (succeeded && this.progressAt === -Infinity) this.progress = undefined;
+    if (succeeded && !this.progressWritten) this.progress = undefined;
     this.keepsLog =
       this.lines !== undefined && (this.logs.keep === 'always' || !succeeded);
   }
@@ -75,8 +76,13 @@ export class RunNotes {
   dueAt(watched: boolean): number {
     if (this.keepsLog) return 0;
     if (watched && this.written < this.n) return 0;
+    return this.progressDueAt(watched);
+  }
+
+  private progressDueAt(watched: boolean): number {
     if (this.progress === undefined) return Infinity;
-    return this.isOver ? 0 : this.progressAt + PROGRESS_EVERY_MS;
+    if (this.isOver || (watched && !this.progressWritten)) return 0;
+    return this.progressAt + PROGRESS_EVERY_MS;
   }
 
   /** What is to be written now. @returns it, and what to do when it is written */
@@ -86,9 +92,10 @@ export class RunNotes {
     const notes: RunNote[] = [];
     const add = (kind: RunNote['kind'], value: string) =>
       notes.push({ jobRunId, kind, seq: 0, value, keepMs });
-    if (progress !== undefined && this.dueAt(false) <= performance.now()) {
+    if (progress && this.progressDueAt(watched) <= performance.now()) {
       add('progress', JSON.stringify(progress));
       this.progressAt = performance.now();
+      this.progressWritten = true;
     }
     if (keepsLog) add('log', this.log());
     if (watched && tape && this.written < n)
