@@ -1,4 +1,5 @@
 import { inspect } from 'node:util';
+import type { ExecutionLogger, LogLevel } from '../model/job-execution.js';
 import type { JsonValue } from '../model/json.js';
 
 const MESSAGE_CHARACTERS = 1_000;
@@ -34,6 +35,24 @@ export function streamable(chunk: unknown): JsonValue | undefined {
 /** What was given to a logger, as one line of text. */
 export function lineOf(message: unknown, more: readonly unknown[]): string {
   return [message, ...more].map(textOf).join(' ').slice(0, LINE_CHARACTERS);
+}
+
+/** A logger of a job whose lines go to `say`. */
+export function linesTo(
+  say: (level: LogLevel, line: string) => void,
+): ExecutionLogger {
+  const at =
+    (level: LogLevel) =>
+    (message: unknown, ...more: unknown[]) =>
+      say(level, lineOf(message, more));
+  return {
+    log: at('log'),
+    warn: at('warn'),
+    error: at('error'),
+    debug: at('debug'),
+    verbose: at('verbose'),
+    fatal: at('fatal'),
+  };
 }
 
 /** Never throws, whatever it is given. */

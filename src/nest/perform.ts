@@ -1,14 +1,14 @@
 import type { EntityManager } from 'typeorm';
 import { carryOut } from '../life/carry-out.js';
 import { Keyring } from '../life/keyring.js';
-import { lineOf } from '../life/notes.js';
+import { linesTo } from '../life/notes.js';
 import { StoredContexts } from '../life/stored-contexts.js';
 import { toMilliseconds, type Duration } from '../model/duration.js';
 import { ENVELOPE } from '../model/envelope.js';
 import { BildadConfigError } from '../model/errors.js';
 import { JobEvents } from '../model/events.js';
 import type { ClaimedRun } from '../model/facts.js';
-import type { ExecutionLogger, LogLevel } from '../model/job-execution.js';
+import type { LogLevel } from '../model/job-execution.js';
 import type { ContextOf, JobHandler, ResultOf } from '../model/job-handler.js';
 import type { JsonValue } from '../model/json.js';
 import { refuseUnknown, text, wholeNumber } from '../model/option-values.js';
@@ -129,7 +129,8 @@ export async function performHandler<H extends JobHandler>(
       {
         contexts: new StoredContexts(new Keyring(undefined)),
         events,
-        loggerFor: () => loggerTo(told.logs),
+        loggerFor: () =>
+          linesTo((level, message) => void told.logs.push({ level, message })),
         transactions: transactionsWith(manager, code),
       },
     );
@@ -185,21 +186,6 @@ function transactionsWith(manager: EntityManager | undefined, code: string) {
     },
   };
 }
-
-const loggerTo = (logs: Performed['logs']): ExecutionLogger => {
-  const at =
-    (level: LogLevel) =>
-    (message: unknown, ...more: unknown[]) =>
-      void logs.push({ level, message: lineOf(message, more) });
-  return {
-    log: at('log'),
-    warn: at('warn'),
-    error: at('error'),
-    debug: at('debug'),
-    verbose: at('verbose'),
-    fatal: at('fatal'),
-  };
-};
 
 function ended(outcome: Outcome) {
   const error = 'error' in outcome ? outcome.error : undefined;

@@ -1,9 +1,9 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { carryOut } from '../../life/carry-out.js';
-import { lineOf } from '../../life/notes.js';
+import { linesTo } from '../../life/notes.js';
 import { JobHandlerNotFoundError } from '../../model/errors.js';
 import { JobEvents } from '../../model/events.js';
-import type { ExecutionLogger, LogLevel } from '../../model/job-execution.js';
+import type { ExecutionLogger } from '../../model/job-execution.js';
 import type { Outcome } from '../../model/outcome.js';
 import { plainError } from '../../policy/plain-error.js';
 import { storableOutput } from '../../policy/storable.js';
@@ -160,23 +160,10 @@ class HostedJobs {
   }
 
   private loggerOf(jobRunId: string): ExecutionLogger {
-    const at =
-      (level: LogLevel) =>
-      (message: unknown, ...more: unknown[]) =>
-        void this.link.send({
-          news: 'log',
-          jobRunId,
-          level,
-          message: lineOf(message, more),
-        });
-    return {
-      log: at('log'),
-      warn: at('warn'),
-      error: at('error'),
-      debug: at('debug'),
-      verbose: at('verbose'),
-      fatal: at('fatal'),
-    };
+    return linesTo(
+      (level, message) =>
+        void this.link.send({ news: 'log', jobRunId, level, message }),
+    );
   }
 }
 
