@@ -1,8 +1,11 @@
 export type { JobEngineResults } from './engine/cycle.js';
 export type { JobOutcome } from './engine/slots.js';
-export type { EntryReference } from './life/bulk-insert.js';
-export type { JobChanges } from './life/change-options.js';
-export type { BulkOptions, EnqueueOptions } from './life/enqueue-options.js';
+export type { EntryReference } from './life/enqueue/bulk-insert.js';
+export type { JobChanges } from './life/enqueue/change-options.js';
+export type {
+  BulkOptions,
+  EnqueueOptions,
+} from './life/enqueue/enqueue-options.js';
 export type { Backoff, BackoffData, BackoffFunction } from './model/backoff.js';
 export * from './model/context-errors.js';
 export type { Upcast } from './model/context-traits.js';

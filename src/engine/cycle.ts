@@ -1,6 +1,6 @@
 import type { FinishDoor } from '../life/finish.js';
 import type { MissedJobs } from '../life/missed.js';
-import type { Quarantine } from '../life/quarantine.js';
+import type { Quarantine } from '../life/claim/quarantine.js';
 import type { Store } from '../life/store.js';
 import type { JobEvents } from '../model/events.js';
 import type { NodeState } from '../model/node.js';

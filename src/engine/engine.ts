@@ -1,4 +1,4 @@
-import type { RunJobs } from '../life/run.js';
+import type { RunJobs } from '../life/run/run.js';
 import type { JobEvents } from '../model/events.js';
 import type { NodeState } from '../model/node.js';
 import type { Settings } from '../model/settings.js';

@@ -1,6 +1,6 @@
-import type { ClaimJobs } from '../life/claim.js';
-import type { DeferredRuns } from '../life/deferred.js';
-import type { RunJobs } from '../life/run.js';
+import type { ClaimJobs } from '../life/claim/claim.js';
+import type { DeferredRuns } from '../life/claim/deferred.js';
+import type { RunJobs } from '../life/run/run.js';
 import type { Store } from '../life/store.js';
 import type { JobEvents } from '../model/events.js';
 import type { ClaimedRun } from '../model/facts.js';

@@ -1,4 +1,4 @@
-import type { IsolatedJobs } from '../life/isolated.js';
+import type { IsolatedJobs } from '../life/run/isolated.js';
 import type { Store } from '../life/store.js';
 import type { NodeState } from '../model/node.js';
 import type { JobProcessFacts } from '../model/process-facts.js';

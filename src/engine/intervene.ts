@@ -1,6 +1,6 @@
-import type { DeferredRuns } from '../life/deferred.js';
+import type { DeferredRuns } from '../life/claim/deferred.js';
 import type { FinishDoor } from '../life/finish.js';
-import type { RunJobs } from '../life/run.js';
+import type { RunJobs } from '../life/run/run.js';
 import type { Store } from '../life/store.js';
 import type { StoredContexts } from '../life/stored-contexts.js';
 import { isSecret } from '../model/envelope.js';

@@ -1,5 +1,5 @@
 import type { FinishDoor } from '../life/finish.js';
-import type { RunJobs } from '../life/run.js';
+import type { RunJobs } from '../life/run/run.js';
 import type { Store } from '../life/store.js';
 import type { JobEvents } from '../model/events.js';
 import type { NodeState } from '../model/node.js';

@@ -1,4 +1,4 @@
-import type { Due } from '../life/due.js';
+import type { Due } from '../life/enqueue/due.js';
 import type { Store } from '../life/store.js';
 import { BildadError } from '../model/errors.js';
 import { rescheduleEntries, type DueTime } from '../store/change.store.js';

@@ -1,5 +1,5 @@
 import { hostname } from 'node:os';
-import type { ClaimJobs } from '../life/claim.js';
+import type { ClaimJobs } from '../life/claim/claim.js';
 import type { Store } from '../life/store.js';
 import type { JobEvents } from '../model/events.js';
 import type { NodeState } from '../model/node.js';

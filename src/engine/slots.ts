@@ -1,6 +1,6 @@
-import type { Look } from '../life/claim-front.js';
-import type { ClaimJobs } from '../life/claim.js';
-import type { RunJobs } from '../life/run.js';
+import type { Look } from '../life/claim/claim-front.js';
+import type { ClaimJobs } from '../life/claim/claim.js';
+import type { RunJobs } from '../life/run/run.js';
 import type { NodeState } from '../model/node.js';
 import type { Settings } from '../model/settings.js';
 import type { ProcessRegistry } from '../runner/process-registry.js';

@@ -1,4 +1,4 @@
-import type { ClaimJobs } from '../life/claim.js';
+import type { ClaimJobs } from '../life/claim/claim.js';
 import type { ProcessRegistry } from '../runner/process-registry.js';
 import type { Claim } from '../store/claim-rows.js';
 

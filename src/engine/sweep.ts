@@ -1,5 +1,5 @@
-import type { DeferredRuns } from '../life/deferred.js';
-import type { Quarantine } from '../life/quarantine.js';
+import type { DeferredRuns } from '../life/claim/deferred.js';
+import type { Quarantine } from '../life/claim/quarantine.js';
 import type { Store } from '../life/store.js';
 import type { NodeState } from '../model/node.js';
 import { reopenOrphans } from '../store/finish.store.js';

@@ -1,4 +1,4 @@
-import type { Due } from '../life/due.js';
+import type { Due } from '../life/enqueue/due.js';
 import type { Store } from '../life/store.js';
 import type { JobEvents } from '../model/events.js';
 import type { NodeState } from '../model/node.js';

@@ -13,9 +13,9 @@ import {
 } from '../store/database-error.js';
 import { isUnknown } from '../store/connection/lost.js';
 import { endRuns, findEnds, type RunEnd } from '../store/finish.store.js';
-import type { DeferredRuns } from './deferred.js';
+import type { DeferredRuns } from './claim/deferred.js';
 import { Gather } from './gather.js';
-import type { Quarantine } from './quarantine.js';
+import type { Quarantine } from './claim/quarantine.js';
 import type { Store } from './store.js';
 
 const RUNS_PER_STATEMENT = 500;

@@ -2,8 +2,8 @@ import {
   dueTime,
   entryChanges,
   type JobChanges,
-} from '../life/change-options.js';
-import type { EnqueueOptions } from '../life/enqueue-options.js';
+} from '../life/enqueue/change-options.js';
+import type { EnqueueOptions } from '../life/enqueue/enqueue-options.js';
 import type { Duration } from '../model/duration.js';
 import { JobTemplateNotFoundError } from '../model/errors.js';
 import type { JobQueueEntry, JobRun } from '../store/entities/index.js';

@@ -1,4 +1,4 @@
-import type { EnqueueOptions } from '../life/enqueue-options.js';
+import type { EnqueueOptions } from '../life/enqueue/enqueue-options.js';
 import { BildadConfigError } from '../model/errors.js';
 
 /** A name or a key is one job's. @throws BildadConfigError */

@@ -1,9 +1,12 @@
 import { Inject, Injectable } from '@nestjs/common';
 import type { JobEngineResults } from '../engine/cycle.js';
 import type { JobOutcome } from '../engine/slots.js';
-import type { EntryReference } from '../life/bulk-insert.js';
-import type { ContextSource } from '../life/context-source.js';
-import type { BulkOptions, EnqueueOptions } from '../life/enqueue-options.js';
+import type { EntryReference } from '../life/enqueue/bulk-insert.js';
+import type { ContextSource } from '../life/enqueue/context-source.js';
+import type {
+  BulkOptions,
+  EnqueueOptions,
+} from '../life/enqueue/enqueue-options.js';
 import { JobNotAvailableError, RunNotActiveError } from '../model/errors.js';
 import type { ContextOf, JobHandlerClass } from '../model/job-handler.js';
 import type { JsonSchema } from '../model/json.js';

@@ -1,6 +1,6 @@
 import { Logger } from '@nestjs/common';
-import { identityOf } from '../life/execution.js';
-import { lineOf } from '../life/notes.js';
+import { identityOf } from '../life/run/execution.js';
+import { lineOf } from '../life/run/notes.js';
 import type { JobEvents } from '../model/events.js';
 import type { ClaimedRun } from '../model/facts.js';
 import type { ExecutionLogger, LogLevel } from '../model/job-execution.js';

@@ -1,7 +1,7 @@
 import type { EntityManager } from 'typeorm';
-import { carryOut } from '../life/carry-out.js';
+import { carryOut } from '../life/run/carry-out.js';
 import { Keyring } from '../life/keyring.js';
-import { linesTo } from '../life/notes.js';
+import { linesTo } from '../life/run/notes.js';
 import { StoredContexts } from '../life/stored-contexts.js';
 import { toMilliseconds, type Duration } from '../model/duration.js';
 import { ENVELOPE } from '../model/envelope.js';

@@ -1,4 +1,4 @@
-import { capturing, restoring } from '../../life/restore.js';
+import { capturing, restoring } from '../../life/run/restore.js';
 import type { Seams } from '../../life/seams.js';
 import type { StoredContexts } from '../../life/stored-contexts.js';
 import type { JobEvents } from '../../model/events.js';

@@ -3,7 +3,7 @@ import {
   tracingChannel,
   type Channel,
 } from 'node:diagnostics_channel';
-import { identityOf } from '../../life/execution.js';
+import { identityOf } from '../../life/run/execution.js';
 import type { Seams } from '../../life/seams.js';
 import type { Store } from '../../life/store.js';
 import type { JobEvents } from '../../model/events.js';

@@ -1,5 +1,5 @@
-import type { RunJobs } from '../../life/run.js';
-import type { ClaimJobs } from '../../life/claim.js';
+import type { RunJobs } from '../../life/run/run.js';
+import type { ClaimJobs } from '../../life/claim/claim.js';
 import type { Seams } from '../../life/seams.js';
 import type { JobEvents } from '../../model/events.js';
 import type { Settings } from '../../model/settings.js';

@@ -1,6 +1,6 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
-import { carryOut } from '../../life/carry-out.js';
-import { linesTo } from '../../life/notes.js';
+import { carryOut } from '../../life/run/carry-out.js';
+import { linesTo } from '../../life/run/notes.js';
 import { JobHandlerNotFoundError } from '../../model/errors.js';
 import { JobEvents } from '../../model/events.js';
 import type { ExecutionLogger } from '../../model/job-execution.js';

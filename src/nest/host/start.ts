@@ -5,7 +5,7 @@ import {
   LEAST_PROCESS_MIB,
   type IsolationSettings,
 } from '../../model/isolation-options.js';
-import type { HostPools } from '../../life/isolated.js';
+import type { HostPools } from '../../life/run/isolated.js';
 import { JobHost } from '../../runner/hosts/job-host.js';
 import type { StartHost } from '../../runner/hosts/link.js';
 import { HostPool } from '../../runner/hosts/pool.js';

@@ -1,0 +1,105 @@
+import { JobNotAvailableError } from '../../model/errors.js';
+import { encodeContext } from '../../policy/context.js';
+import { changeEntry, type EntryChanges } from '../../store/change.store.js';
+import type { CurrentTransaction } from '../../store/ambient.js';
+import type { JobQueueEntry } from '../../store/entities/index.js';
+import { KEPT_BACK } from '../../store/migrations/008-identity/keys.js';
+import { findEntry } from '../../store/run.store.js';
+import type { Queryable } from '../../store/tables.js';
+import { findTemplate } from '../../store/template.store.js';
+import { wrappingNow } from './carried.js';
+import type { Due } from './due.js';
+import type { Store } from '../store.js';
+import type { StoredContexts } from '../stored-contexts.js';
+import type { Templates } from '../templates.js';
+
+/** What is still AVAILABLE may be changed; the statement that changes it makes sure that it is. */
+export class ChangeJobs {
+  constructor(
+    private readonly store: Store,
+    private readonly templates: Templates,
+    private readonly due: Due,
+    private readonly contexts: StoredContexts,
+    private readonly maxContextBytes: number,
+    private readonly current: CurrentTransaction,
+  ) {}
+
+  /**
+   * @param context undefined: it stays
+   * @throws JobNotAvailableError, InvalidJobContextError: nothing was changed then
+   */
+  async entry(
+    entryId: string,
+    changes: EntryChanges,
+    context?: unknown,
+  ): Promise<JobQueueEntry> {
+    const { tables } = this.store;
+    const { manager } = this.current;
+    const db = manager ?? this.store.db;
+    const encoded =
+      context === undefined
+        ? changes
+        : {
+            ...changes,
+            jobContext: await this.encoded(
+              await this.available(entryId, db),
+              context,
+              db,
+            ),
+          };
+    const changed =
+      (await changeEntry(db, tables, entryId, encoded)) ??
+      (await this.refuse(entryId, db));
+    if (!changed.scheduled)
+      if (manager) this.due.after(manager);
+      else this.due.now();
+    return changed;
+  }
+
+  private async encoded(
+    { jobTemplateId, jobRunIdentifier, startBefore }: JobQueueEntry,
+    context: unknown,
+    db: Queryable,
+  ): Promise<string> {
+    const { tables } = this.store;
+    const template = await findTemplate(db, tables, { id: jobTemplateId });
+    const code = template?.code ?? `template ${jobTemplateId}`;
+    const open = await this.templates.resolve({ code }, db);
+    const { json } = await encodeContext(
+      open.contract,
+      context,
+      this.maxContextBytes,
+    );
+    const wrapping = wrappingNow(open, startBefore !== null);
+    return wrapping
+      ? this.contexts.wrapped(json, wrapping, jobRunIdentifier)
+      : json;
+  }
+
+  private async available(
+    entryId: string,
+    db: Queryable,
+  ): Promise<JobQueueEntry> {
+    const { tables } = this.store;
+    const entry = await findEntry(db, tables, { id: entryId });
+    return entry?.status === 'AVAILABLE' ? entry : this.refuse(entryId, db);
+  }
+
+  private async refuse(entryId: string, db: Queryable): Promise<never> {
+    const { tables } = this.store;
+    const entry = await findEntry(db, tables, { id: entryId });
+    throw new JobNotAvailableError(
+      entry?.jobRunIdentifier ?? `entry ${entryId}`,
+      entry
+        ? `it is ${held(entry)}, or was just now: nothing was changed`
+        : 'it is not in the queue',
+    );
+  }
+}
+
+function held({ status, runAt, startBefore }: JobQueueEntry): string {
+  if (status !== 'AVAILABLE') return status;
+  return startBefore && runAt.toISOString() !== KEPT_BACK
+    ? `to be started before ${startBefore.toISOString()}, and not at all from then on`
+    : 'kept until the job that holds its key is over';
+}

@@ -1,0 +1,82 @@
+import type { EntityManager } from 'typeorm';
+import { encodeContext } from '../../policy/context.js';
+import type { NewEntry } from '../../store/enqueue.store.js';
+import { asOfNow, type StoredRunContext } from './again.js';
+import { carriedBy, type Carried } from './carried.js';
+import { entryFields, type EnqueueOptions } from './enqueue-options.js';
+import {
+  identityOf,
+  refuseCarried,
+  type Identity,
+} from './identity-options.js';
+import type { Seams } from '../seams.js';
+import type { StoredContexts } from '../stored-contexts.js';
+import type { JobReference, Templates } from '../templates.js';
+
+/** What the engine knows of a call beside its options. */
+export interface EnqueueCall {
+  retryOfJobRunId?: string;
+  /** What was stored of the run that is done again, where its context is to be the same. */
+  again?: StoredRunContext;
+  /** What was stored of it in any case: what it was enqueued in its job keeps. */
+  retryOf?: StoredRunContext;
+  /** Whether this node is to start the entry when it can. Not where the caller is about to. */
+  wakeHere?: boolean;
+}
+
+/** A job that may be put in. */
+export interface Drafted {
+  draft: NewEntry;
+  identity: Identity | null;
+  carried: Carried | null;
+}
+
+/** What is asked for, as it is to be stored, if it is valid. */
+export class Drafts {
+  constructor(
+    private readonly templates: Templates,
+    private readonly contexts: StoredContexts,
+    private readonly seams: Seams,
+    private readonly maxContextBytes: number,
+  ) {}
+
+  async make(
+    job: JobReference,
+    context: unknown,
+    options: EnqueueOptions,
+    { retryOfJobRunId, retryOf, again }: EnqueueCall,
+    manager?: EntityManager,
+  ): Promise<Drafted> {
+    const captured = retryOf
+      ? this.seams.capturedAgain(
+          this.contexts.carriedIn(retryOf.jobContext, retryOf.jobRunIdentifier),
+        )
+      : this.seams.captured();
+    const open = await this.templates.resolve(job, manager);
+    const fields = entryFields(open.template, options);
+    const identity = identityOf(options);
+    const given = again
+      ? await asOfNow(again, open, this.contexts)
+      : { context, contract: open.contract, version: open.traits.version };
+    const { json, value } = await encodeContext(
+      given.contract,
+      given.context,
+      this.maxContextBytes,
+    );
+    const plain = {
+      ...fields,
+      jobContext: json,
+      context: value,
+      retryOfJobRunId: retryOfJobRunId ?? null,
+    };
+    const carried = carriedBy(
+      this.contexts,
+      open,
+      options,
+      captured,
+      given.version,
+    );
+    if (identity && carried) refuseCarried(carried, identity);
+    return { draft: carried?.wrap(plain) ?? plain, identity, carried };
+  }
+}

@@ -1,0 +1,237 @@
+import type { EntityManager } from 'typeorm';
+import type { JobEvents } from '../../model/events.js';
+import type { CurrentTransaction } from '../../store/ambient.js';
+import { isUnknown } from '../../store/connection/lost.js';
+import { isConflict, isDataError } from '../../store/database-error.js';
+import { insertEntries, type NewEntry } from '../../store/enqueue.store.js';
+import type { JobQueueEntry } from '../../store/entities/index.js';
+import type { Queryable } from '../../store/tables.js';
+import { inTurn } from '../../store/turn.js';
+import type { Carried } from './carried.js';
+import { EnqueueMany } from './enqueue-many.js';
+import { EnqueueNews } from './enqueue-news.js';
+import type { EnqueueOptions } from './enqueue-options.js';
+import { Drafts, type Drafted, type EnqueueCall } from './drafts.js';
+import { DoubtfulInserts } from './doubtful-inserts.js';
+import { KeyedInserts } from './enqueue-keyed.js';
+import { Gather } from '../gather.js';
+import type { Due } from './due.js';
+import type { Identity } from './identity-options.js';
+import { LeftOut } from './left-out.js';
+import type { Seams } from '../seams.js';
+import type { Store } from '../store.js';
+import type { StoredContexts } from '../stored-contexts.js';
+import type { JobReference, Templates } from '../templates.js';
+
+const ROWS_PER_SHARED_INSERT = 500;
+
+/** The one door in: what comes through it is AVAILABLE, and its context is valid. */
+export class Enqueue {
+  /** Calls in flight together share one insert. */
+  private readonly inserts = new Gather<NewEntry, Inserted>({
+    most: ROWS_PER_SHARED_INSERT,
+    bytesOf: ({ jobContext }) => jobContext.length,
+    write: (drafts) => this.insertTogether(drafts),
+    isSomeonesFault: (error) => isDataError(error) || isConflict(error),
+  });
+
+  private readonly doubtful: DoubtfulInserts;
+  private readonly keyed: KeyedInserts;
+  private readonly leftOut: LeftOut;
+  private readonly drafts: Drafts;
+  private readonly news: EnqueueNews;
+  readonly many: EnqueueMany;
+
+  constructor(
+    private readonly store: Store,
+    templates: Templates,
+    events: JobEvents,
+    due: Due,
+    contexts: StoredContexts,
+    private readonly seams: Seams,
+    maxContextBytes: number,
+    private readonly current: CurrentTransaction,
+  ) {
+    this.doubtful = new DoubtfulInserts(store);
+    this.leftOut = new LeftOut(templates);
+    this.drafts = new Drafts(templates, contexts, seams, maxContextBytes);
+    this.keyed = new KeyedInserts(store, this.doubtful);
+    this.news = new EnqueueNews(events, due);
+    this.many = new EnqueueMany(
+      store,
+      templates,
+      contexts,
+      seams,
+      maxContextBytes,
+      current,
+      this.doubtful,
+      this.leftOut,
+      this.news,
+    );
+  }
+
+  one(
+    job: JobReference,
+    context: unknown,
+    options: EnqueueOptions = {},
+    call: EnqueueCall = {},
+  ): Promise<JobQueueEntry> {
+    const { enqueueHook } = this.seams;
+    return enqueueHook
+      ? enqueueHook({ templateCode: job.code, bulk: false }, () =>
+          this.put(job, context, options, call),
+        )
+      : this.put(job, context, options, call);
+  }
+
+  private async put(
+    job: JobReference,
+    context: unknown,
+    options: EnqueueOptions,
+    call: EnqueueCall,
+  ): Promise<JobQueueEntry> {
+    const manager = this.current.of(options?.manager);
+    if (manager) return this.joining(manager, job, context, options, call);
+    const drafted = await this.drafts.make(job, context, options, call);
+    const { draft, identity, carried } = drafted;
+    if (identity || carried?.startBy)
+      return this.special(job.code, drafted, undefined, call);
+    const { entry: inserted, told } = await this.insert(draft);
+    const entry = inserted ?? (await this.again(job.code, draft));
+    this.news.tell(job.code, [entry]);
+    const others = !inserted || !told;
+    const { wakeHere: here = true } = call;
+    this.news.wake(!entry.scheduled, undefined, { here, others });
+    return entry;
+  }
+
+  /** A caller's own transaction is never mixed with others; what comes after its end is no part of it, and refused. */
+  private async joining(
+    manager: EntityManager,
+    job: JobReference,
+    context: unknown,
+    options: EnqueueOptions,
+    call: EnqueueCall,
+  ): Promise<JobQueueEntry> {
+    const check = this.current.guard(manager);
+    let drafted: Drafted;
+    try {
+      drafted = await this.drafts.make(job, context, options, call, manager);
+    } catch (error) {
+      check();
+      throw error;
+    }
+    return inTurn(manager, async () => {
+      check();
+      if (drafted.identity || drafted.carried?.startBy)
+        return this.special(job.code, drafted, manager, call);
+      const entry = await this.own(manager, job.code, drafted.draft);
+      this.news.wake(!entry.scheduled, manager);
+      return entry;
+    });
+  }
+
+  private special(
+    code: string,
+    { draft, identity, carried }: Drafted,
+    manager: EntityManager | undefined,
+    { wakeHere = true }: EnqueueCall,
+  ): Promise<JobQueueEntry> {
+    return identity
+      ? this.underKey(code, draft, identity, manager, wakeHere)
+      : this.startingBy(carried!, code, draft, manager, wakeHere);
+  }
+
+  /** Two statements, in a transaction of their own where there is none. */
+  private async startingBy(
+    carried: Carried,
+    code: string,
+    draft: NewEntry,
+    manager: EntityManager | undefined,
+    wakeHere: boolean,
+  ): Promise<JobQueueEntry> {
+    let made: JobQueueEntry | undefined;
+    const insert = async (db: Queryable) => {
+      made = await this.own(db, code, draft);
+      await carried.mark(db, this.store.tables, [made]);
+    };
+    await (manager
+      ? insert(manager)
+      : this.doubtful.committed(insert, () => draft));
+    const entry = made!;
+    if (!manager) this.news.tell(code, [entry]);
+    this.news.wake(!entry.scheduled, manager, { here: wakeHere });
+    return entry;
+  }
+
+  private async underKey(
+    code: string,
+    draft: NewEntry,
+    identity: Identity,
+    manager: EntityManager | undefined,
+    wakeHere: boolean,
+  ): Promise<JobQueueEntry> {
+    const keyed = await this.keyed.insert(
+      draft,
+      identity,
+      (draft) => this.leftOut.anew(code, draft, manager),
+      manager,
+    );
+    if (!keyed)
+      return this.leftOut.refuse(manager ?? this.store.db, code, draft);
+    const { entry, added, written } = keyed;
+    if (added && !manager) this.news.tell(code, [entry]);
+    const due = written && !entry.scheduled;
+    this.news.wake(due, manager, { here: wakeHere, others: true });
+    return entry;
+  }
+
+  /** Once, also where the connection is lost meanwhile. */
+  private async insert(draft: NewEntry): Promise<Inserted> {
+    const sentAt = performance.now();
+    try {
+      return await this.inserts.add(draft);
+    } catch (error) {
+      if (!isUnknown(error)) throw error;
+      return { entry: await this.doubtful.settle(draft, sentAt), told: false };
+    }
+  }
+
+  private async insertTogether(drafts: NewEntry[]): Promise<Inserted[]> {
+    const { db, tables } = this.store;
+    const along = this.news.along(drafts.some(isDue));
+    const entries = await insertEntries(
+      along ? db.followedBy(along) : db,
+      tables,
+      drafts,
+    );
+    return entries.map((entry) => ({ entry, told: along !== null }));
+  }
+
+  private async own(
+    db: Queryable,
+    code: string,
+    draft: NewEntry,
+  ): Promise<JobQueueEntry> {
+    const [entry] = await insertEntries(db, this.store.tables, [draft]);
+    return entry ?? this.leftOut.refuse(db, code, draft);
+  }
+
+  /** A generated identifier is nobody else's: then the template was made anew since it was read. */
+  private async again(code: string, draft: NewEntry): Promise<JobQueueEntry> {
+    const { db } = this.store;
+    if (draft.named) return this.leftOut.refuse(db, code, draft);
+    const anew = await this.leftOut.anew(code, draft);
+    const { entry } = await this.insert(anew);
+    return entry ?? this.leftOut.refuse(db, code, anew);
+  }
+}
+
+interface Inserted {
+  /** Null where it was left out. */
+  entry: JobQueueEntry | null;
+  /** Whether other processes were told of it along with the insert. */
+  told: boolean;
+}
+
+const isDue = ({ runAt, delayMs }: NewEntry) => runAt === null && delayMs === 0;

@@ -1,0 +1,88 @@
+import { CarriedContextError } from '../../model/enqueue-errors.js';
+import { InvalidJobContextError } from '../../model/errors.js';
+import type { JsonValue } from '../../model/json.js';
+import type { NamedCarrier } from '../../model/surroundings-options.js';
+import { toPlainJson } from '../../policy/plain-json.js';
+import { outcomeOfThrown } from '../../policy/said.js';
+import type { JobProcess } from '../../runner/job-process.js';
+import type { Carrier, RunHook } from '../seams.js';
+import type { StoredContexts } from '../stored-contexts.js';
+
+const MAX_BYTES = 8_192;
+
+/** A user's carrier, whose mistakes refuse the call: what it is for must not be lost without a word. */
+export const capturing = ({ name, capture }: NamedCarrier): Carrier => ({
+  name,
+  capture: () => {
+    let value: unknown;
+    try {
+      value = capture();
+      if (value === undefined) return undefined;
+      return toPlainJson(value, MAX_BYTES).value;
+    } catch (cause) {
+      throw new CarriedContextError(name, whyOf(cause), { cause });
+    }
+  },
+});
+
+function whyOf(error: unknown): string {
+  if (!(error instanceof InvalidJobContextError))
+    return 'capture() has thrown, and nothing was enqueued';
+  const { path, message } = error.violations[0]!;
+  return message.includes('maxContextBytes')
+    ? `capture() returned more than ${MAX_BYTES} bytes of JSON`
+    : `capture() returned what cannot travel: ${path ? `${path} ${message}` : message}`;
+}
+
+/**
+ * Runs within what the carriers restore.
+ * @param failedLate told what a carrier threw after its run was over: that stays as it is
+ */
+export function restoring(
+  carriers: readonly NamedCarrier[],
+  contexts: StoredContexts,
+  failedLate: (name: string, error: unknown) => void,
+): RunHook {
+  return async (process, _handler, next) => {
+    let carried: Record<string, JsonValue> | undefined;
+    try {
+      const { jobContext, jobRunIdentifier } = process.run;
+      carried = contexts.carriedIn(jobContext, jobRunIdentifier);
+    } catch (error) {
+      return process.settle(outcomeOfThrown(error));
+    }
+    const within = (index: number): Promise<void> => {
+      const carrier = carriers[index];
+      if (!carrier) return next();
+      const { name, restore } = carrier;
+      const value = carried?.[name];
+      const around = (further: () => Promise<void>) => restore(value, further);
+      return one(process, name, around, () => within(index + 1), failedLate);
+    };
+    await within(0);
+  };
+}
+
+/** Never rejects, and is over when what is inside of it is. */
+async function one(
+  process: JobProcess,
+  name: string,
+  around: (next: () => Promise<void>) => unknown,
+  inside: () => Promise<void>,
+  failedLate: (name: string, error: unknown) => void,
+): Promise<void> {
+  let running: Promise<void> | undefined;
+  let refused = false;
+  try {
+    // Called twice, it runs once; called when the run has failed, not at all.
+    await around(() => (running ??= refused ? Promise.resolve() : inside()));
+    if (!running)
+      throw new CarriedContextError(name, 'restore() did not call next()');
+    await running;
+  } catch (error) {
+    refused = true;
+    if (!running) return process.settle(outcomeOfThrown(error));
+    await running;
+    failedLate(name, error);
+  }
+}
