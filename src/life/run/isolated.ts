@@ -18,7 +18,8 @@ import type { HostPool } from '../../runner/hosts/pool.js';
 import type { JobProcess } from '../../runner/job-process.js';
 import { cancelSession, chargeCrash } from '../../store/host.store.js';
 import type { Launched } from './carry-out.js';
-import { identityOf, progressed, streamed } from './execution.js';
+import { identityOf } from './execution.js';
+import { hearing } from './hearing.js';
 import { patience } from './patience.js';
 import type { Store } from '../store.js';
 import type { WrappedRuns } from './wrapped-runs.js';
@@ -134,25 +135,9 @@ export class IsolatedJobs {
 
   private workFor(process: JobProcess, begin: Launched): HostedWork {
     const { run } = process;
-    return {
-      run,
-      nodeId: this.nodeId(),
-      heard: (news) => {
-        if (news.news === 'log')
-          return this.loggerFor(run)[news.level](news.message);
-        if (news.news === 'started') {
-          this.events.emit('run.started', identityOf(run));
-          return begin();
-        }
-        if (news.news === 'stream')
-          return streamed(run, this.events, news.chunk);
-        const { fraction, message } = news;
-        progressed(process, this.events, {
-          fraction,
-          ...(message !== undefined && { message }),
-        });
-      },
-    };
+    const { events, loggerFor } = this;
+    const heard = hearing(process, { events, loggerFor, begin });
+    return { run, nodeId: this.nodeId(), heard };
   }
 
   /** Told to stop, the handler has the grace period. @returns how to let it be */

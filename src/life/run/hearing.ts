@@ -1,0 +1,39 @@
+import type { JobEvents } from '../../model/events.js';
+import type { ClaimedRun } from '../../model/facts.js';
+import type { ExecutionLogger } from '../../model/job-execution.js';
+import type { HostedWork } from '../../runner/hosts/job-host.js';
+import type { JobProcess } from '../../runner/job-process.js';
+import { identityOf, progressed, streamed } from './execution.js';
+
+interface Hearing {
+  events: JobEvents;
+  loggerFor: (run: ClaimedRun) => ExecutionLogger;
+  /** The handler runs. */
+  begin: () => void;
+}
+
+/** Hears what a host tells of a run, and tells it here as if the handler had been here. */
+export function hearing(
+  process: JobProcess,
+  { events, loggerFor, begin }: Hearing,
+): HostedWork['heard'] {
+  const { run } = process;
+  return (news) => {
+    switch (news.news) {
+      case 'log':
+        return loggerFor(run)[news.level](news.message);
+      case 'started':
+        events.emit('run.started', identityOf(run));
+        return begin();
+      case 'stream':
+        return streamed(run, events, news.chunk);
+      case 'progress': {
+        const { fraction, message } = news;
+        progressed(process, events, {
+          fraction,
+          ...(message !== undefined && { message }),
+        });
+      }
+    }
+  };
+}
