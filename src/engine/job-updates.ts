@@ -1,4 +1,3 @@
-import { BildadConfigError } from '../model/errors.js';
 import type { LogLevel } from '../model/job-execution.js';
 import type { JsonValue } from '../model/json.js';
 import type { JobUpdate } from '../model/watch.js';
@@ -33,15 +32,14 @@ export class JobUpdates {
   private seen = false;
   private isOver = false;
 
-  /** @throws BildadConfigError */
   constructor(
     private readonly identifier: string,
     after: string | undefined,
   ) {
     if (after === undefined) return;
     const parts = /^(\d{1,9})\.([012])\.(\d{1,9})$/.exec(String(after));
-    if (!parts)
-      throw new BildadConfigError('after', 'the id of an update', after);
+    // A browser sends back whatever id it had last, of an error of Nest's as well: from the start then.
+    if (!parts) return;
     [this.retry, this.phase, this.seq] = parts.slice(1).map(Number) as [
       number,
       number,

@@ -56,7 +56,8 @@ export type JobUpdate =
 export interface WatchOptions {
   /** Ends the watching: the loop throws its reason. */
   signal?: AbortSignal;
-  /** Begin behind this update, by its `id`: what a browser sends as `Last-Event-ID`. Default: at what is now. */
+  /** Begin behind this update, by its `id`: what a browser sends as `Last-Event-ID`. Default, and where
+   * it is no such id: at what is now. */
   after?: string;
   /** Look at the database as often at the least; from `'100ms'`. Default `'1s'`. */
   pollInterval?: Duration;

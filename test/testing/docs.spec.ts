@@ -6,12 +6,7 @@ import { complaints } from '../types/compiler.js';
 
 const read = (path: string) =>
   readFile(new URL(`../../${path}`, import.meta.url), 'utf8');
-const QUOTED = [
-  'app.ts',
-  'global-setup.ts',
-  'accounts.spec.ts',
-  'global-teardown.ts',
-];
+const QUOTED = ['app.ts', 'global-setup.ts', 'accounts.spec.ts'];
 
 let pieces: string[];
 beforeAll(async () => {

@@ -245,3 +245,17 @@ it('drain runs by priority, retries when told, and stops at its limit', async ()
     /^more than 2 runs/,
   );
 });
+
+it('jobs of an app that only enqueues are the test’s to run', async () => {
+  app = await Test.createTestingModule({
+    imports: [
+      AppModule.on(database.url, { role: 'producer' }),
+      BildadTestingModule.forRoot(),
+    ],
+  }).compile();
+  await app.init();
+  await app.get(OrderService, { strict: false }).place('ada@example.com');
+  expect(await app.get(BildadTesting).drain()).toMatchObject([
+    { code: 'MAIL', outcome: 'completed' },
+  ]);
+});

@@ -66,6 +66,8 @@ export function optionsInTest(
 ): BildadModuleOptions {
   return {
     ...given,
+    // Of one that only enqueues, the jobs are the test's to run.
+    role: 'all',
     shutdown: SHUTDOWN,
     // Whoever stands at a breakpoint has not hung.
     maxEventLoopBlock: false,
