@@ -225,7 +225,9 @@ export class News {
     if (this.dropped === 0 || this.toldAt < this.saidDroppedAt + SAY_DROPPED_MS)
       return;
     this.saidDroppedAt = this.toldAt;
-    this.failed(new Error(`${this.dropped} events were dropped: too many`));
+    this.failed(
+      new Error(`${this.dropped} events were dropped: too many, or too long`),
+    );
     this.dropped = 0;
   }
 

@@ -129,7 +129,7 @@ const marker = (why: string) =>
   JSON.stringify({ $unserializable: clean(why, 500) });
 
 /** Well-formed, without NUL, at most `length` UTF-16 units and never cut inside a character. */
-function clean(text: string, length: number): string {
+export function clean(text: string, length: number): string {
   const cut = text.length > length ? text.slice(0, length) : text;
   return cut.replaceAll('\0', '\uFFFD').toWellFormed();
 }

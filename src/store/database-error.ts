@@ -15,6 +15,16 @@ export const isRefusal = (error: unknown) =>
 export const isConflict = (error: unknown) =>
   /^(40001|40P01)$/.test(databaseCode(error) ?? '');
 
+/** syntax_error_or_access_rule_violation: it will be refused until somebody has changed the tables, or a right. */
+const isForbidden = (error: unknown) =>
+  databaseCode(error)?.startsWith('42') === true;
+
+/** A lock or statement timeout, a full disk, too many connections: the same may go well later. */
+export const passes = (error: unknown) =>
+  /^[0-9A-Z]{5}$/.test(databaseCode(error) ?? '') &&
+  !isRefusal(error) &&
+  !isForbidden(error);
+
 /** unique_violation */
 export const isTaken = (error: unknown) => databaseCode(error) === '23505';
 

@@ -288,3 +288,18 @@ it('what is wrong keeps the app from starting, and says where it stands', async 
     OnJobEvent('run.finished')(class {}, 'x', { value: () => 1 }),
   ).toThrow(/static/);
 });
+
+@Injectable()
+class Spoils {
+  @OnJobEvent('run.succeeded')
+  over(payload: object) {
+    for (const key of Object.keys(payload))
+      Reflect.deleteProperty(payload, key);
+  }
+}
+
+it('what a listener does to its payload is nothing to others', async () => {
+  await boot({ providers: [SimpleJob, OtherJob, Spoils, Ends] });
+  await run(SimpleJob);
+  await expect.poll(() => heard).toContain('SIMPLE completed');
+});

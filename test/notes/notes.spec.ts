@@ -109,6 +109,8 @@ it('a redact hook that fails lets nothing through', async () => {
     redact: (line) => {
       if (line.includes('throw')) throw new Error('no');
       if (line.includes('odd')) return undefined as unknown as string;
+      if (line.includes('late'))
+        return Promise.reject(new Error('late')) as unknown as string;
       return line.replaceAll(/\d/g, '#');
     },
   });
@@ -116,9 +118,11 @@ it('a redact hook that fails lets nothing through', async () => {
     job.log('card 4711');
     job.log('throw 4711');
     job.log('odd 4711');
+    job.log('late 4711');
   });
   await kept(name).toEqual([
     'log card ####',
+    'log [not kept: the redact hook failed]',
     'log [not kept: the redact hook failed]',
     'log [not kept: the redact hook failed]',
   ]);
@@ -126,11 +130,15 @@ it('a redact hook that fails lets nothing through', async () => {
 
 it('of an encrypted job there is the fraction, and nothing else', async () => {
   await boot({ keep: 'always' });
+  let told: unknown;
+  const events: unknown[] = [];
+  bildad.events.on('run.progress', (event) => events.push(event));
   const name = await says(
     (job) => {
       job.log('secret');
       job.stream('secret');
       job.progress(0.5, 'secret');
+      told = bildad.engine.findJobProcess({ id: job.jobRunId })?.progress;
     },
     { job: SecretSayingJob },
   );
@@ -141,6 +149,8 @@ it('of an encrypted job there is the fraction, and nothing else', async () => {
     'SELECT json_agg(n)::text AS text FROM bildad.job_run_notes n',
   );
   expect(row!.text).not.toContain('secret');
+  expect(told).toMatchObject({ fraction: 0.5, message: null });
+  expect(events).toEqual([expect.not.objectContaining({ message: 'secret' })]);
   expect(await lines(name)).toEqual([]);
 });
 
@@ -184,7 +194,7 @@ it('nothing that a handler says fails its job', async () => {
   expect(run.reason).toBe('as told');
   await expect
     .poll(() => bildad.jobs.progressOf(name))
-    .toMatchObject({ fraction: 1, message: 'a\0b' });
+    .toMatchObject({ fraction: 1, message: 'a�b' });
 });
 
 it('progress of a run that goes on is written, then now and then, and at the end', async () => {

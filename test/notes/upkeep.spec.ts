@@ -1,3 +1,4 @@
+import pg from 'pg';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
@@ -141,4 +142,27 @@ it('notes that cannot be written are told of once, and fail no job', async () =>
   const run = await bildad.engine.waitForJob('other');
   expect(run.output).toBe('done');
   expect(errors).toHaveLength(1);
+});
+
+it('what the database refuses for now is written later', async () => {
+  await bildad.close();
+  const [row] = await database.sql<{ name: string }>(
+    'SELECT current_database() AS name',
+  );
+  await database.sql(`ALTER DATABASE ${row!.name} SET lock_timeout = '50ms'`);
+  bildad = await boot();
+  const { job, door } = await begin('locked');
+  const locker = new pg.Client({ connectionString: database.url });
+  await locker.connect();
+  await locker.query('BEGIN');
+  await locker.query('LOCK TABLE bildad.job_run_notes');
+  const refused = bildad.next('engine.error');
+  job.log('a line');
+  await bildad.engine.failJob({ id: job.jobRunId }, new Error('no'));
+  expect((await refused).doing).toBe('writing what jobs said');
+  await locker.end();
+  await expect
+    .poll(() => bildad.jobs.logs('locked'), { timeout: 5_000 })
+    .toMatchObject([{ lines: [{ message: 'a line' }] }]);
+  door.open(null);
 });

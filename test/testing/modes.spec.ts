@@ -197,7 +197,7 @@ it('closeTesting closes, and says what was left', async () => {
   await engine.enqueueJob(ReportJob, {});
   const drained = testing.drain().catch(() => undefined);
   await begun.opened;
-  await expect(closeTesting(app!)).rejects.toThrow(
+  await expect(closeTesting(app)).rejects.toThrow(
     /^the test has left behind: REPORT .* is RUNNING$/,
   );
   await drained;

@@ -141,7 +141,10 @@ export class RunNotes {
     if (!redact) return line;
     try {
       const kept: unknown = redact(line);
-      return typeof kept === 'string' ? kept.slice(0, lineBytes) : NOT_KEPT;
+      if (typeof kept === 'string') return kept.slice(0, lineBytes);
+      // What is asynchronous is none, and its rejection nobody's.
+      Promise.resolve(kept).catch(() => undefined);
+      return NOT_KEPT;
     } catch {
       return NOT_KEPT;
     }

@@ -2,6 +2,7 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import type { Store } from '../../life/store.js';
 import type { JobEvents } from '../../model/events.js';
 import { ConnectionLostError } from '../../store/connection/lost.js';
+import { passes } from '../../store/database-error.js';
 import { writeNotes, type RunNote } from '../../store/notes.store.js';
 import type { RunNotes } from './run-notes.js';
 
@@ -142,7 +143,9 @@ export class NotesWriter {
     try {
       if (notes.length > 0) await writeNotes(db, tables, notes);
     } catch (error) {
-      if (error instanceof ConnectionLostError) {
+      const isLost = error instanceof ConnectionLostError;
+      if (isLost || passes(error)) {
+        if (!isLost) this.failed(error);
         this.isAway = true;
         this.notBefore = performance.now() + AGAIN_MS;
         return false;

@@ -87,7 +87,12 @@ export class Execution implements JobExecution {
 
   // Arrows: handlers pass these two on by themselves.
   readonly progress = (fraction: number, message?: string): void =>
-    progressed(this.process, this.events, toldProgress(fraction, message));
+    progressed(
+      this.process,
+      this.events,
+      // It would stand in tables and events as it is.
+      toldProgress(fraction, this.secrets ? undefined : message),
+    );
 
   readonly log = (message: string): void => this.logger.log(message);
 

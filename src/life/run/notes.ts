@@ -1,6 +1,7 @@
 import { inspect } from 'node:util';
 import type { ExecutionLogger, LogLevel } from '../../model/job-execution.js';
 import type { JsonValue } from '../../model/json.js';
+import { clean } from '../../policy/storable.js';
 
 const MESSAGE_CHARACTERS = 1_000;
 const CHUNK_CHARACTERS = 16_000;
@@ -14,7 +15,8 @@ export function toldProgress(
   return {
     fraction: typeof fraction === 'number' ? between(fraction) : 0,
     ...(message !== undefined && {
-      message: textOf(message).slice(0, MESSAGE_CHARACTERS),
+      // The heartbeat has it in its statement, with all other jobs of the node.
+      message: clean(textOf(message), MESSAGE_CHARACTERS),
     }),
   };
 }
@@ -59,9 +61,9 @@ export function linesTo(
 function textOf(value: unknown): string {
   if (typeof value === 'string') return value;
   try {
-    return value instanceof Error
-      ? (value.stack ?? String(value))
-      : inspect(value, INSPECT);
+    if (!(value instanceof Error)) return inspect(value, INSPECT);
+    const { stack }: { stack?: unknown } = value;
+    return typeof stack === 'string' ? stack : String(value);
   } catch {
     return '[unprintable]';
   }

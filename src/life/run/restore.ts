@@ -18,6 +18,7 @@ export const capturing = ({ name, capture }: NamedCarrier): Carrier => ({
     try {
       value = capture();
       if (value === undefined) return undefined;
+      if (value instanceof Promise) value.catch(() => undefined);
       return toPlainJson(value, MAX_BYTES).value;
     } catch (cause) {
       throw new CarriedContextError(name, whyOf(cause), { cause });

@@ -52,7 +52,9 @@ export class JobEventListeners {
       });
       this.queues.push(queue);
       const hear = (payload: JobEventMap[keyof JobEventMap][0]) => {
-        if (code === null || codeOf(payload) === code) queue.add(payload);
+        // Its own: what it does to it is nothing to others.
+        if (code === null || codeOf(payload) === code)
+          queue.add({ ...payload });
       };
       this.offs.push(events.on(event, hear));
       if (listener.isOfCluster) news.want(event, code, hear);
