@@ -1,3 +1,6 @@
+import { execFile } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import {
   Global,
   Injectable,
@@ -247,4 +250,21 @@ describe('two engines on one schema', () => {
       ),
     ).toEqual([{ output: 'first' }, { output: 'second' }]);
   });
+});
+
+it('a process ends whose boot has failed in a hook of the app', async () => {
+  const database = await createDatabase();
+  const script = fileURLToPath(
+    new URL('../../dist/test/fixtures/failed-boot.js', import.meta.url),
+  );
+  try {
+    const { stdout } = await promisify(execFile)(
+      process.execPath,
+      [script, database.url],
+      { timeout: 10_000 },
+    );
+    expect(stdout).toBe('of the app\n');
+  } finally {
+    await database.drop();
+  }
 });

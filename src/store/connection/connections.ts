@@ -49,6 +49,8 @@ export class Connections {
         max: this.most,
         min: 1,
         idleTimeoutMillis: IDLE_MS,
+        // Nobody closes what an app has made that did not start: the process is to end all the same.
+        allowExitOnIdle: true,
         connectionTimeoutMillis: waitMs,
         // The engine has a clock of its own for it.
         query_timeout: 0,
