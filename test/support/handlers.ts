@@ -1,4 +1,5 @@
 import { BildadJob, type JobExecution, type JobHandler } from 'nestjs-bildad';
+import { betweenFiles } from './between-files.js';
 import { gate, type Gate } from './gate.js';
 
 /** Does what its context says; counts its runs. */
@@ -18,6 +19,11 @@ export class SimpleJob implements JobHandler<{ fail?: string; say?: unknown }> {
 export class GatedJob implements JobHandler<{ name?: string; deaf?: boolean }> {
   static arrivals: Arrival[] = [];
   private static waiting: ((arrival: Arrival) => void)[] = [];
+
+  static forget(): void {
+    GatedJob.arrivals = [];
+    GatedJob.waiting = [];
+  }
 
   /** The next run to start; ask for it before what starts it, or after. */
   static async arrival(): Promise<Arrival> {
@@ -45,6 +51,8 @@ export class GatedJob implements JobHandler<{ name?: string; deaf?: boolean }> {
     });
   }
 }
+
+betweenFiles.push(() => GatedJob.forget());
 
 export interface Arrival {
   context: { name?: string; deaf?: boolean };

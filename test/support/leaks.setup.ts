@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect } from 'vitest';
+import { betweenFiles } from './between-files.js';
 
 /** A spec that leaves a connection, timer, child process or thread behind fails. */
 const WATCHED = [
@@ -22,6 +23,7 @@ const count = () => {
 let before: Record<string, number>;
 
 beforeAll(() => {
+  for (const forget of betweenFiles) forget();
   before = count();
 });
 
