@@ -117,11 +117,15 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
   /** `work` between `begin` and `rollback`. @returns what it returns */
   async inTransaction<T>(work: () => T | Promise<T>): Promise<T> {
     await this.begin();
+    let result: T;
     try {
-      return await work();
-    } finally {
-      await this.rollback();
+      result = await work();
+    } catch (error) {
+      await this.rollback().catch(() => undefined);
+      throw error;
     }
+    await this.rollback();
+    return result;
   }
 
   /** Removes all jobs, and their history. For tests without a transaction. */
