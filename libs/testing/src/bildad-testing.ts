@@ -3,7 +3,6 @@ import {
   Injectable,
   type OnModuleDestroy,
   type OnModuleInit,
-  type Type,
 } from '@nestjs/common';
 import { ModuleRef, ModulesContainer } from '@nestjs/core';
 import {
@@ -69,17 +68,28 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
     return (await Promise.all(this.engines.map(enqueuedJobs))).flat();
   }
 
+  /** @internal What can be enqueued, and where. */
+  async known(): Promise<{ codes: Set<string>; engines: string[] }> {
+    const templates = await Promise.all(
+      this.engines.map(({ dataSource, entities }) =>
+        dataSource.getRepository(entities.JobTemplate).find(),
+      ),
+    );
+    return {
+      codes: new Set(templates.flat().map(({ code }) => code)),
+      engines: this.engines.map(({ name }) => name),
+    };
+  }
+
   /** One run of a handler of the app's, with what is injected there; nothing is enqueued or kept. As `performJob`. */
   async perform<H extends JobHandler>(
     handler: JobHandlerClass<H>,
     context: ContextOf<H>,
     options?: PerformOptions,
   ): Promise<Performed<ResultOf<H>>> {
-    const type = handler as Type<H>;
-    const anywhere = { strict: false };
-    const instance = await this.moduleRef
-      .resolve(type, undefined, anywhere)
-      .catch(() => this.moduleRef.get(type, anywhere));
+    const instance = await this.moduleRef.resolve(handler, undefined, {
+      strict: false,
+    });
     return performHandler(instance, context, options);
   }
 

@@ -33,7 +33,9 @@ export function runInline(
     const call = calls[name]!.bind(service);
     calls[name] = async (...args) => {
       const result = await call(...args);
-      const { manager } = (args.at(-1) ?? {}) as { manager?: EntityManager };
+      // A context may have one, too.
+      const options = args[name.startsWith('enqueue') ? 2 : 1];
+      const { manager } = (options ?? {}) as { manager?: EntityManager };
       if (waits(manager)) uncommitted = true;
       else await settle();
       return result;
