@@ -1,7 +1,8 @@
 import { Test, type TestingModule } from '@nestjs/testing';
-import { getDataSourceToken } from '@nestjs/typeorm';
+import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
 import {
   BildadJob,
+  BildadModule,
   JobEngineService,
   JobEvents,
   type BildadModuleExtras,
@@ -29,6 +30,22 @@ class NotedJob implements JobHandler<object> {
   }
 }
 
+@BildadJob({ code: 'PARENT' })
+class ParentJob implements JobHandler<object> {
+  constructor(private readonly engine: JobEngineService) {}
+
+  async runJob() {
+    await this.engine.enqueueJob(NotedJob, { of: 'parent' });
+  }
+}
+
+@BildadJob({ code: 'OTHER', engine: 'other' })
+class OtherJob implements JobHandler<object> {
+  runJob() {
+    ran.push('other');
+  }
+}
+
 let database: TestDatabase;
 let app: TestingModule | undefined;
 beforeEach(async () => {
@@ -43,11 +60,12 @@ afterEach(async () => {
 async function boot(
   testing: BildadTestingOptions = {},
   options: BildadModuleOptions & BildadModuleExtras = {},
+  pool?: object,
 ) {
   app = await Test.createTestingModule({
     imports: [
-      AppModule.on(database.url, options),
-      { module: class Jobs {}, providers: [NotedJob] },
+      AppModule.on(database.url, options, pool),
+      { module: class Jobs {}, providers: [NotedJob, ParentJob] },
       BildadTestingModule.forRoot(testing),
     ],
   }).compile();
@@ -84,4 +102,70 @@ it('an engine that is started later runs jobs in a test at once', async () => {
   await engine.enqueueJob(NotedJob, { n: 2 }, { delay: '1h' });
   const runs = await testing.drain({ withScheduled: true });
   expect(runs).toHaveLength(2);
+});
+
+it.each([1, 10])(
+  'inline: transactions that have all %i connections of the pool wait for no job',
+  async (max) => {
+    const { engine, dataSource } = await boot({ mode: 'inline' }, {}, { max });
+    await Promise.all(
+      Array.from({ length: 10 }, (_, n) =>
+        dataSource.transaction(async (manager) => {
+          await engine.enqueueJob(NotedJob, { n }, { manager });
+        }),
+      ),
+    );
+    expect(ran).toHaveLength(10);
+  },
+);
+
+it('inline: a transaction of one DataSource is none of another', async () => {
+  const others = await createDatabase();
+  const engineAs = (provide: string) => ({
+    provide,
+    inject: [JobEngineService],
+    useFactory: (engine: JobEngineService) => ({ engine }),
+  });
+  app = await Test.createTestingModule({
+    imports: [
+      AppModule.on(database.url),
+      {
+        module: class OtherModule {},
+        imports: [
+          TypeOrmModule.forRoot({
+            name: 'other',
+            type: 'postgres',
+            url: others.url,
+            autoLoadEntities: true,
+            retryAttempts: 0,
+          }),
+          BildadModule.forRoot({
+            name: 'other',
+            isGlobal: false,
+            dataSource: 'other',
+          }),
+        ],
+        providers: [OtherJob, engineAs('other')],
+      },
+      { module: class Mine {}, providers: [engineAs('mine')] },
+      BildadTestingModule.forRoot({ mode: 'inline' }),
+    ],
+  }).compile();
+  await app.init();
+  type Held = { engine: JobEngineService };
+  const mine = app.get<Held>('mine', { strict: false });
+  const other = app.get<Held>('other', { strict: false });
+  await mine.engine.transaction(async () => {
+    await other.engine.enqueueJob(OtherJob, {});
+    expect(ran).toEqual(['other']);
+  });
+  await app.close();
+  app = undefined;
+  await others.drop();
+});
+
+it('inline: what a job enqueues that was started by itself runs as well', async () => {
+  const { engine } = await boot({ mode: 'inline' });
+  await engine.enqueueAndRunJob(ParentJob, {});
+  await expect.poll(() => ran).toEqual([{ of: 'parent' }]);
 });
