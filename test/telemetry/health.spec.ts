@@ -224,6 +224,21 @@ describe('nestjs-bildad/terminus', () => {
     });
   });
 
+  it('a limit that is mistyped is refused', async () => {
+    const indicator = http.app.get(BildadHealthIndicator);
+    for (const [limits, field] of [
+      [{ maxwait: '1s' }, 'maxwait'],
+      [{ failOnUnrunnable: 'false' }, 'failOnUnrunnable'],
+      ['1s', 'limits'],
+    ] as const)
+      await expect(
+        indicator.isHealthy('jobs', limits as object),
+      ).rejects.toMatchObject({ code: 'BILDAD_CONFIG', field });
+    expect(() => indicator.isAlive('jobs', { maxlag: '1s' } as object)).toThrow(
+      /maxlag: expected one of maxLag/,
+    );
+  });
+
   it('a job that waits too long, where that is a limit', async () => {
     const engine = http.app.get(JobEngineService);
     const entry = await engine.enqueueJob(WaitingJob, {});

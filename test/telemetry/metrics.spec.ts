@@ -292,6 +292,24 @@ describe('Prometheus', () => {
     },
   );
 
+  it('a registry that was cleared has them again with the next app', async () => {
+    const registry = new Registry();
+    for (const _ of ['first', 'second']) {
+      const { app } = await bootHttp({
+        url: database.url,
+        providers: [MeasuredJob],
+        imports: [BildadPrometheusModule.forRoot({ registry, path: false })],
+      });
+      await app.get(JobEngineService).enqueueJob(MeasuredJob, {});
+      const { samples } = parse(await registry.metrics());
+      const names = samples.map(({ name }) => name);
+      expect(names).toContain('bildad_slots');
+      expect(names).toContain('messaging_client_sent_messages_total');
+      await app.close();
+      registry.clear();
+    }
+  });
+
   it('two engines in one registry', async () => {
     const registry = new Registry();
     const engines = ['a', 'b'].map((name) => {

@@ -37,6 +37,8 @@ it.each<[options: object, field: string, expected: RegExp]>([
 it.each([
   [{ path: true }, 'path'],
   [{ registry: {} }, 'registry'],
+  [{ regsitry: {} }, 'regsitry'],
+  ['x', 'options'],
 ])('BildadPrometheusModule.forRoot(%o) is refused', (options, field) => {
   expect(() => BildadPrometheusModule.forRoot(options as never)).toThrow(
     expect.objectContaining({ field, name: 'BildadConfigError' }),

@@ -1,8 +1,16 @@
 import { randomBytes } from 'node:crypto';
 import { Test, type TestingModule } from '@nestjs/testing';
-import { BildadJob, JobEngineService, type JobHandler } from 'nestjs-bildad';
+import {
+  BildadConfigError,
+  BildadJob,
+  JobEngineService,
+  JobTemplateNotFoundError,
+  type JobHandler,
+} from 'nestjs-bildad';
 import { BildadTesting, BildadTestingModule } from 'nestjs-bildad/testing';
 import 'nestjs-bildad/testing/vitest';
+import { Type } from 'class-transformer';
+import { IsDate, IsOptional, IsString } from 'class-validator';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { AppModule, MailJob, ShipJob } from './support/shop.js';
@@ -11,6 +19,17 @@ import { AppModule, MailJob, ShipJob } from './support/shop.js';
 
 @BildadJob({ code: 'SECRET', encrypt: true })
 class SecretJob implements JobHandler<object> {
+  runJob() {}
+}
+
+class DatedContext {
+  @Type(() => Date) @IsDate() at!: Date;
+  @IsOptional() @IsString() note?: string | undefined;
+  @IsString() by!: string;
+}
+
+@BildadJob({ code: 'DATED', context: DatedContext })
+class DatedJob implements JobHandler<DatedContext> {
   runJob() {}
 }
 
@@ -27,7 +46,7 @@ beforeAll(async () => {
       AppModule.on(database.url, { encryption: { keys, current: 'k' } }),
       BildadTestingModule.forRoot(),
     ],
-    providers: [SecretJob],
+    providers: [SecretJob, DatedJob],
   }).compile();
   await app.init();
   testing = app.get(BildadTesting);
@@ -120,5 +139,36 @@ it('does not look into what is encrypted, nor at what is no test', async () => {
   class NoJob {}
   await expect(expect(testing).toHaveEnqueued(NoJob as never)).rejects.toThrow(
     /@BildadJob/,
+  );
+});
+
+it('compares with what is stored: Dates as texts, undefined as nothing', async () => {
+  const engine = app.get(JobEngineService, { strict: false });
+  const at = new Date(1_000);
+  const entry = await engine.enqueueJob(DatedJob, {
+    at,
+    note: undefined,
+    by: 'ada',
+  });
+  await expect(testing).toHaveEnqueued(DatedJob, { at, note: undefined });
+  const by = expect.any(String) as string;
+  await expect(testing).toHaveEnqueued(DatedJob, { by });
+  for (const other of [{ at: new Date(2_000) }, { by: undefined }])
+    await expect(testing).not.toHaveEnqueued(DatedJob, other);
+  await engine.removeJobFromQueue(entry);
+  await expect(testing).not.toHaveEnqueued(DatedJob);
+});
+
+it('refuses to look for what can never be there', async () => {
+  await expect(
+    expect(testing).not.toHaveEnqueued('MIAL'),
+  ).rejects.toBeInstanceOf(JobTemplateNotFoundError);
+  for (const like of [{ status: 'available' }, { engine: 'nope' }])
+    await expect(
+      expect(testing).not.toHaveEnqueued(MailJob, {}, like as object),
+    ).rejects.toBeInstanceOf(BildadConfigError);
+  const runs = [{ code: 'MAIL', outcome: 'completed', run: {} }];
+  await expect(expect(runs).toHaveEnqueued(MailJob)).rejects.toThrow(
+    /what its enqueued\(\) returns/,
   );
 });

@@ -1,3 +1,4 @@
+import { Injectable, Scope } from '@nestjs/common';
 import {
   BildadConfigError,
   BildadJob,
@@ -52,6 +53,19 @@ describe('performJob', () => {
     expect(result).toBe('mail 1');
     expect(mailer.sent).toEqual([MAIL]);
     await expect(performJob(MailJob, MAIL)).rejects.toThrow(/Mailer/);
+  });
+
+  it('says what the constructor of a REQUEST-scoped handler has thrown', async () => {
+    @Injectable({ scope: Scope.REQUEST })
+    @BildadJob({ code: 'SCOPED' })
+    class ScopedJob implements JobHandler<object> {
+      constructor() {
+        throw new Error('no tenant');
+      }
+
+      runJob() {}
+    }
+    await expect(performJob(ScopedJob, {})).rejects.toThrow('no tenant');
   });
 
   it('refuses what enqueueJob would refuse', async () => {

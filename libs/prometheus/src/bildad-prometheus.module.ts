@@ -53,10 +53,9 @@ class BildadCollector implements OnModuleInit, OnApplicationShutdown {
 @Module({})
 export class BildadPrometheusModule {
   /** @throws BildadConfigError */
-  static forRoot({
-    path = '/metrics',
-    registry = register,
-  }: BildadPrometheusOptions = {}): DynamicModule {
+  static forRoot(options: BildadPrometheusOptions = {}): DynamicModule {
+    refuseUnknown(options);
+    const { path = '/metrics', registry = register } = options;
     if (path !== false && typeof path !== 'string')
       throw new BildadConfigError(
         'path',
@@ -75,6 +74,18 @@ export class BildadPrometheusModule {
       controllers: path === false ? [] : [controllerAt(path, registry)],
     };
   }
+}
+
+function refuseUnknown(options: unknown): void {
+  if (typeof options !== 'object' || options === null)
+    throw new BildadConfigError('options', 'an object', options);
+  for (const name of Object.keys(options))
+    if (name !== 'path' && name !== 'registry')
+      throw new BildadConfigError(
+        name,
+        'path or registry',
+        'an unknown option',
+      );
 }
 
 function controllerAt(path: string, registry: Registry): Type {

@@ -15,6 +15,7 @@ export function collectBildad(
   registry: Registry,
 ): () => void {
   let sink = sinks.get(registry);
-  if (!sink) sinks.set(registry, (sink = new RegistrySink(registry)));
+  if (!sink?.isRegistered)
+    sinks.set(registry, (sink = new RegistrySink(registry)));
   return engine.measure(sink);
 }

@@ -14,9 +14,15 @@ export class RegistrySink implements MetricSink {
   private readonly recorders = new Map<string, RecordMetric>();
   private readonly gauges = new Map<string, Gauge>();
   private readonly readers = new Set<Read>();
+  private readonly names: string[] = [];
   private reading: Promise<void> | undefined;
 
   constructor(private readonly registry: Registry) {}
+
+  /** False after a `registry.clear()`, as is usual between tests. */
+  get isRegistered(): boolean {
+    return this.names.every((name) => this.registry.getSingleMetric(name));
+  }
 
   instrument(definition: MetricDefinition): RecordMetric {
     let record = this.recorders.get(definition.name);
@@ -69,6 +75,7 @@ export class RegistrySink implements MetricSink {
   }
 
   private configOf(definition: MetricDefinition) {
+    this.names.push(prometheusName(definition));
     return {
       name: prometheusName(definition),
       help: definition.description,

@@ -4,6 +4,7 @@ import {
   type HealthIndicatorResult,
 } from '@nestjs/terminus';
 import {
+  BildadConfigError,
   JobEngineService,
   toMilliseconds,
   type BildadHealth,
@@ -40,13 +41,20 @@ export class BildadHealthIndicator {
   /**
    * Readiness: the database answers, the tables fit, and the node neither stops nor has been fenced; then the limits.
    * Down says why. It carries numbers and template codes, and no identifiers.
-   * @throws BildadConfigError when a limit is no duration
+   * @throws BildadConfigError when a limit is no duration, or not known
    */
   async isHealthy<K extends string>(
     key: K,
     limits: BildadReadinessLimits = {},
   ): Promise<HealthIndicatorResult<K>> {
+    refuseUnknown(limits, READINESS);
     const { timeout, failOnUnrunnable = false } = limits;
+    if (typeof failOnUnrunnable !== 'boolean')
+      throw new BildadConfigError(
+        'failOnUnrunnable',
+        'true or false',
+        failOnUnrunnable,
+      );
     const maxWaitMs = limit(limits.maxWait, 'maxWait');
     const maxAgeMs = limit(limits.maxHeartbeatAge, 'maxHeartbeatAge');
     const health = await this.engine.health({
@@ -76,13 +84,14 @@ export class BildadHealthIndicator {
   /**
    * Liveness: this process, and not the database, which no restart brings back. Up, unless the event loop is later than
    * `maxLag`.
-   * @throws BildadConfigError when that is no duration
+   * @throws BildadConfigError when that is no duration, or another one is named
    */
   isAlive<K extends string>(
     key: K,
-    { maxLag }: BildadLivenessLimits = {},
+    limits: BildadLivenessLimits = {},
   ): HealthIndicatorResult<K> {
-    const maxLagMs = limit(maxLag, 'maxLag');
+    refuseUnknown(limits, LIVENESS);
+    const maxLagMs = limit(limits.maxLag, 'maxLag');
     const liveness = this.engine.liveness();
     const late = liveness.lagMs > maxLagMs;
     const why = late ? ['the event loop is late'] : [];
@@ -97,6 +106,22 @@ export class BildadHealthIndicator {
     const check = this.indicators.check(key);
     return why.length > 0 ? check.down({ ...data, why }) : check.up(data);
   }
+}
+
+const READINESS = ['timeout', 'maxWait', 'maxHeartbeatAge', 'failOnUnrunnable'];
+const LIVENESS = ['maxLag'];
+
+/** A limit that is mistyped would never be reached. */
+function refuseUnknown(limits: unknown, names: readonly string[]): void {
+  if (typeof limits !== 'object' || limits === null)
+    throw new BildadConfigError('limits', 'an object', limits);
+  for (const name of Object.keys(limits))
+    if (!names.includes(name))
+      throw new BildadConfigError(
+        name,
+        `one of ${names.join(', ')}`,
+        'an unknown limit',
+      );
 }
 
 const limit = (given: Duration | undefined, name: string): number =>

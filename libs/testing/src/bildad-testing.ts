@@ -1,9 +1,7 @@
-import { AsyncLocalStorage } from 'node:async_hooks';
 import {
   Injectable,
   type OnModuleDestroy,
   type OnModuleInit,
-  type Type,
 } from '@nestjs/common';
 import { ModuleRef, ModulesContainer } from '@nestjs/core';
 import {
@@ -27,7 +25,7 @@ import { enqueuedJobs, type EnqueuedJob } from './enqueued.js';
 import { testEngines, type TestEngine } from './engines.js';
 import { JobRunFailedError, TestLeakError } from './errors.js';
 import { TestExtension } from './extension.js';
-import { runInline } from './inline.js';
+import { runInline, TransactionCalls } from './inline.js';
 import { leaksOf, stopRunning } from './leaks.js';
 import type { FinishedRun } from './runs.js';
 
@@ -36,11 +34,14 @@ import type { FinishedRun } from './runs.js';
 export class BildadTesting implements OnModuleInit, OnModuleDestroy {
   readonly clock = new TestClock(() => this.engines);
   private found: TestEngine[] | undefined;
-  private readonly inTransactionCall = new AsyncLocalStorage<true>();
+  private readonly inTransactionCall = new TransactionCalls();
   private readonly letBe: (() => void)[] = [];
   private last: Promise<unknown> = Promise.resolve();
   private mark = 0;
   private closing = false;
+  private draining = 0;
+  /** A handler has enqueued. */
+  private isOwed = false;
 
   constructor(
     private readonly extension: TestExtension,
@@ -54,9 +55,18 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
    * @throws DrainLimitError, BildadConfigError
    */
   drain(options?: DrainOptions): Promise<FinishedRun[]> {
-    return this.inTurn('drain', () =>
-      drainAll(this.engines, readDrainOptions(options), () => this.closing),
-    );
+    return this.inTurn('drain', async () => {
+      this.draining++;
+      try {
+        return await drainAll(
+          this.engines,
+          readDrainOptions(options),
+          () => this.closing,
+        );
+      } finally {
+        this.draining--;
+      }
+    });
   }
 
   /** Runs the next job that is due. @returns null where there is none */
@@ -69,17 +79,28 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
     return (await Promise.all(this.engines.map(enqueuedJobs))).flat();
   }
 
+  /** @internal What can be enqueued, and where. */
+  async known(): Promise<{ codes: Set<string>; engines: string[] }> {
+    const templates = await Promise.all(
+      this.engines.map(({ dataSource, entities }) =>
+        dataSource.getRepository(entities.JobTemplate).find(),
+      ),
+    );
+    return {
+      codes: new Set(templates.flat().map(({ code }) => code)),
+      engines: this.engines.map(({ name }) => name),
+    };
+  }
+
   /** One run of a handler of the app's, with what is injected there; nothing is enqueued or kept. As `performJob`. */
   async perform<H extends JobHandler>(
     handler: JobHandlerClass<H>,
     context: ContextOf<H>,
     options?: PerformOptions,
   ): Promise<Performed<ResultOf<H>>> {
-    const type = handler as Type<H>;
-    const anywhere = { strict: false };
-    const instance = await this.moduleRef
-      .resolve(type, undefined, anywhere)
-      .catch(() => this.moduleRef.get(type, anywhere));
+    const instance = await this.moduleRef.resolve(handler, undefined, {
+      strict: false,
+    });
     return performHandler(instance, context, options);
   }
 
@@ -117,11 +138,15 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
   /** `work` between `begin` and `rollback`. @returns what it returns */
   async inTransaction<T>(work: () => T | Promise<T>): Promise<T> {
     await this.begin();
+    let result: T;
     try {
-      return await work();
-    } finally {
-      await this.rollback();
+      result = await work();
+    } catch (error) {
+      await this.rollback().catch(() => undefined);
+      throw error;
     }
+    await this.rollback();
+    return result;
   }
 
   /** Removes all jobs, and their history. For tests without a transaction. */
@@ -152,15 +177,12 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
   onModuleInit(): void {
     const { mode } = this.extension.settings;
     if (mode !== 'inline') return;
-    const calls = this.inTransactionCall;
-    const inTransaction = {
-      get active() {
-        return calls.getStore() === true;
-      },
-      run: <T>(work: () => T) => calls.run(true, work),
-    };
-    for (const engine of this.engines)
-      this.letBe.push(runInline(engine, () => this.settle(), inTransaction));
+    for (const engine of this.engines) {
+      this.letBe.push(
+        runInline(engine, () => this.settle(), this.inTransactionCall),
+        engine.events.on('run.finished', () => this.settleLate()),
+      );
+    }
   }
 
   /** @internal */
@@ -181,12 +203,22 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
 
   /** What a job enqueues itself runs after it. */
   private async settle(): Promise<void> {
-    if (this.extension.isInHandler) return;
+    if (this.extension.isInHandler) {
+      this.isOwed = true;
+      return;
+    }
     const runs = await this.drain();
     if (!this.extension.settings.throwFailures) return;
     for (const { run, code, outcome } of runs)
       if (outcome !== 'completed' && outcome !== 'snoozed')
         throw new JobRunFailedError(run, code);
+  }
+
+  /** What enqueued was no job of a drain's: nobody waits for it. */
+  private settleLate(): void {
+    if (!this.isOwed || this.draining > 0 || this.closing) return;
+    this.isOwed = false;
+    this.extension.outside(() => this.drain()).catch(() => undefined);
   }
 
   private inTurn<T>(name: string, work: () => Promise<T>): Promise<T> {

@@ -17,6 +17,10 @@ export class TestExtension implements EngineExtension {
     return this.inHandler.getStore() === true;
   }
 
+  outside<T>(work: () => T): T {
+    return this.inHandler.exit(work);
+  }
+
   options(
     given: BildadModuleOptions,
     { dataSource }: { dataSource: DataSource },

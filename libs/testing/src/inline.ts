@@ -1,4 +1,5 @@
-import type { EntityManager } from 'typeorm';
+import { AsyncLocalStorage } from 'node:async_hooks';
+import type { DataSource, EntityManager, QueryRunner } from 'typeorm';
 import type { TestEngine } from './engines.js';
 
 const ENQUEUING = [
@@ -12,6 +13,24 @@ type AnyCall = (...args: unknown[]) => Promise<unknown>;
 const isActive = (manager: EntityManager | null | undefined) =>
   manager?.queryRunner?.isTransactionActive === true;
 
+/** Calls that come from within an engine's own `transaction`, as long as it goes on. */
+export class TransactionCalls {
+  private readonly storage = new AsyncLocalStorage<readonly DataSource[]>();
+
+  run<T>(dataSource: DataSource, work: () => T): T {
+    return this.storage.run([...this.all, dataSource], work);
+  }
+
+  /** Not one of another DataSource. */
+  includes(dataSource: DataSource): boolean {
+    return this.all.includes(dataSource);
+  }
+
+  private get all() {
+    return this.storage.getStore() ?? [];
+  }
+}
+
 /**
  * Has what was enqueued run before the call resolves, or the commit of the transaction that it is part of.
  * @param settle runs what is due @returns how to let it be
@@ -19,7 +38,7 @@ const isActive = (manager: EntityManager | null | undefined) =>
 export function runInline(
   engine: TestEngine,
   settle: () => Promise<void>,
-  inTransaction: { readonly active: boolean; run<T>(work: () => T): T },
+  inTransaction: TransactionCalls,
 ): () => void {
   const { service, dataSource, currentManager } = engine;
   const calls = service as unknown as Record<string, AnyCall>;
@@ -27,13 +46,15 @@ export function runInline(
   let uncommitted = false;
   const waits = (manager: EntityManager | null | undefined) =>
     manager === undefined
-      ? inTransaction.active || isActive(currentManager?.())
+      ? inTransaction.includes(dataSource) || isActive(currentManager?.())
       : isActive(manager);
   for (const name of ENQUEUING) {
     const call = calls[name]!.bind(service);
     calls[name] = async (...args) => {
       const result = await call(...args);
-      const { manager } = (args.at(-1) ?? {}) as { manager?: EntityManager };
+      // A context may have one, too.
+      const options = args[name.startsWith('enqueue') ? 2 : 1];
+      const { manager } = (options ?? {}) as { manager?: EntityManager };
       if (waits(manager)) uncommitted = true;
       else await settle();
       return result;
@@ -42,18 +63,20 @@ export function runInline(
   const transaction = calls['transaction']!.bind(service);
   calls['transaction'] = (work) =>
     transaction((manager: EntityManager) =>
-      inTransaction.run(() =>
+      inTransaction.run(dataSource, () =>
         (work as (manager: EntityManager) => unknown)(manager),
       ),
     );
-  // TypeORM waits for it before the transaction's own call resolves.
+  // TypeORM waits for it, and for the release, before the transaction's own call resolves.
   const subscriber = {
     afterTransactionCommit: async ({
       queryRunner,
     }: {
-      queryRunner: { isTransactionActive: boolean };
+      queryRunner: QueryRunner;
     }) => {
-      if (uncommitted && !queryRunner.isTransactionActive) await settle();
+      if (!uncommitted || queryRunner.isTransactionActive) return;
+      if (engine.pools.hasRoom) await settle();
+      else settleAtRelease(queryRunner, settle);
     },
   };
   dataSource.subscribers.push(subscriber);
@@ -61,5 +84,15 @@ export function runInline(
     for (const name of [...ENQUEUING, 'transaction']) delete calls[name];
     const at = dataSource.subscribers.indexOf(subscriber);
     if (at >= 0) dataSource.subscribers.splice(at, 1);
+  };
+}
+
+/** The jobs need connections, and those that are committed at the same time may have all. */
+function settleAtRelease(runner: QueryRunner, settle: () => Promise<void>) {
+  if (Object.hasOwn(runner, 'release')) return;
+  runner.release = async () => {
+    delete (runner as Partial<QueryRunner>).release;
+    await runner.release();
+    await settle();
   };
 }

@@ -1,6 +1,6 @@
 import { BildadConfigError, jobCodeOf, type Job } from 'nestjs-bildad';
-import type { BildadTesting } from './bildad-testing.js';
 import { isEncrypted, type EnqueuedJob } from './enqueued.js';
+import { asStored, receivedJobs } from './expected.js';
 import { refuseUnknown } from './options.js';
 
 /** What an enqueued job has to be like, beside its context. Asymmetric matchers are good for each. */
@@ -101,7 +101,7 @@ async function find(
 ): Promise<Found> {
   const code = jobCodeOf(job);
   refuseUnknown(like, NAMES);
-  const jobs = await jobsOf(received);
+  const jobs = await receivedJobs(received, code, like);
   const fitting = jobs.filter((one) => one.code === code);
   if (context !== undefined && fitting.some(isEncrypted))
     throw new BildadConfigError(
@@ -119,26 +119,13 @@ async function find(
     fitting: fitting.filter(
       (one) =>
         (context === undefined ||
-          state.equals(one.context, context, testers)) &&
+          state.equals(one.context, asStored(context, one.context), testers)) &&
         NAMES.every(
           (name) =>
             like[name] === undefined || state.equals(one[name], like[name]),
         ),
     ),
   };
-}
-
-async function jobsOf(received: unknown): Promise<EnqueuedJob[]> {
-  if (Array.isArray(received)) return received as EnqueuedJob[];
-  // Not by its class, of which a test runner may have made two.
-  const { enqueued } = (received ?? {}) as Partial<BildadTesting>;
-  if (typeof enqueued === 'function')
-    return (received as BildadTesting).enqueued();
-  throw new BildadConfigError(
-    'expect(...)',
-    'a BildadTesting, or what its enqueued() returns',
-    received,
-  );
 }
 
 function told(

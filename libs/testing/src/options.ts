@@ -66,8 +66,9 @@ export function optionsInTest(
 ): BildadModuleOptions {
   return {
     ...given,
-    // Of one that only enqueues, the jobs are the test's to run.
+    // Of one that only enqueues, or starts later, the jobs are the test's to run.
     role: 'all',
+    autoStart: true,
     shutdown: SHUTDOWN,
     // Whoever stands at a breakpoint has not hung.
     maxEventLoopBlock: false,

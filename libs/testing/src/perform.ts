@@ -1,4 +1,4 @@
-import type { ModuleMetadata, Provider, Type } from '@nestjs/common';
+import type { ModuleMetadata, Provider } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import {
   BildadConfigError,
@@ -43,14 +43,12 @@ export async function performJob<H extends JobHandler>(
     {
       module: PerformModule,
       imports: imports ?? [],
-      providers: [handler as Type<H>, ...(providers ?? [])],
+      providers: [handler, ...(providers ?? [])],
     },
     { logger: false, abortOnError: false },
   );
   try {
-    const instance = await app
-      .resolve(handler as Type<H>)
-      .catch(() => app.get(handler as Type<H>));
+    const instance = await app.resolve(handler);
     return await performHandler(instance, context, options);
   } finally {
     await app.close();

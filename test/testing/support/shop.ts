@@ -158,6 +158,7 @@ export class AppModule {
   static on(
     url: string,
     options: BildadModuleOptions & BildadModuleExtras = {},
+    pool: object = {},
   ): DynamicModule {
     return {
       module: AppModule,
@@ -168,6 +169,7 @@ export class AppModule {
           autoLoadEntities: true,
           synchronize: true,
           retryAttempts: 0,
+          extra: pool,
         }),
         BildadModule.forRoot(options),
         OrderModule,

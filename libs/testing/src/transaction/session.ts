@@ -16,6 +16,8 @@ export class Session extends EventEmitter implements AnyClient {
   savepoint: string | undefined;
   /** Of its transaction's own. */
   settings: string[] = [];
+  /** A statement of its transaction has failed. */
+  aborted = false;
   readonly processID = null;
   private last: Promise<unknown> = Promise.resolve();
   private lost = false;
@@ -67,6 +69,7 @@ export class Session extends EventEmitter implements AnyClient {
   /** Its transaction is over. */
   ended(): void {
     this.savepoint = undefined;
+    this.aborted = false;
     this.settings = [];
   }
 
@@ -100,7 +103,7 @@ export class Session extends EventEmitter implements AnyClient {
       case 'other':
         break;
     }
-    if (!inTransaction) return shared.alone(this, ...statement);
+    if (!inTransaction) return shared.alone(...statement);
     this.settings.push(...read.settings);
     // As it is, with its values, where nothing of it was left out.
     return read.sql === text

@@ -1,6 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { Session, type AnyClient } from './session.js';
-import type { ReadStatement } from './statement.js';
+import { savepointVerb, type ReadStatement } from './statement.js';
 
 /** A transaction that waits for another one to end takes it for one that waits for itself when the connection has been quiet for so long. */
 const QUIET_MS = 50;
@@ -16,8 +16,6 @@ const LOOK_MS = 10;
 export class SharedConnection {
   /** Transactions that are open, the outermost first. */
   private open: Session[] = [];
-  /** Its transaction takes nothing but a rollback. */
-  private failed: Session | undefined;
   private busy = false;
   private waiting: (() => void)[] = [];
   private lastAt = performance.now();
@@ -43,7 +41,7 @@ export class SharedConnection {
 
   async begin(session: Session, { sql, settings }: ReadStatement) {
     for (;;) {
-      await this.take(session);
+      await this.take();
       const quietMs = performance.now() - this.lastAt;
       if (this.open.length === 0 || quietMs > QUIET_MS) break;
       this.give();
@@ -63,11 +61,11 @@ export class SharedConnection {
   }
 
   async commit(session: Session) {
-    if (this.failed === session) {
+    if (session.aborted) {
       await this.undo(session);
       return nothing('ROLLBACK');
     }
-    await this.take(session);
+    await this.take();
     try {
       const isTop = this.open.at(-1) === session;
       this.open = this.open.filter((one) => one !== session);
@@ -83,7 +81,7 @@ export class SharedConnection {
   }
 
   async undo(session: Session) {
-    await this.take(session);
+    await this.take();
     try {
       const { savepoint } = session;
       if (savepoint !== undefined) {
@@ -93,7 +91,6 @@ export class SharedConnection {
         await this.send(`RELEASE SAVEPOINT ${savepoint}`);
         session.ended();
       }
-      this.failed = undefined;
       return nothing('ROLLBACK');
     } finally {
       this.give();
@@ -101,7 +98,7 @@ export class SharedConnection {
   }
 
   async within(session: Session, ...statement: [unknown, ...unknown[]]) {
-    await this.take(session);
+    await this.take();
     try {
       return await this.inside(session, ...statement);
     } finally {
@@ -110,19 +107,10 @@ export class SharedConnection {
   }
 
   /** A statement that is a transaction of its own. */
-  async alone(session: Session, ...statement: [unknown, ...unknown[]]) {
-    await this.take(session);
-    const savepoint = `test_${++this.savepoints}`;
+  async alone(...statement: [unknown, ...unknown[]]) {
+    await this.take();
     try {
-      await this.send(`SAVEPOINT ${savepoint}`);
-      try {
-        return await this.send(...statement);
-      } catch (error) {
-        await this.send(`ROLLBACK TO SAVEPOINT ${savepoint}`);
-        throw error;
-      } finally {
-        await this.send(`RELEASE SAVEPOINT ${savepoint}`);
-      }
+      return await this.guarded(undefined, statement);
     } finally {
       this.give();
     }
@@ -133,27 +121,56 @@ export class SharedConnection {
     return this.client.query(submittable);
   }
 
+  /** A statement that fails must not make others wait for its transaction's end: what PostgreSQL would refuse then is refused here. */
   private async inside(
     session: Session,
     ...statement: [unknown, ...unknown[]]
   ) {
+    const ofSavepoint = savepointVerb(statement[0]);
+    if (session.aborted && ofSavepoint !== 'ROLLBACK')
+      throw Object.assign(
+        new Error(
+          'current transaction is aborted, commands ignored until end of transaction block',
+        ),
+        { code: '25P02' },
+      );
+    if (!ofSavepoint) return this.guarded(session, statement);
+    // In a savepoint of its own it would end with that.
     try {
       const answer = await this.send(...statement);
-      // TypeORM's own savepoint was rolled back to.
-      if (this.failed === session) this.failed = undefined;
+      session.aborted = false;
       return answer;
     } catch (error) {
-      this.failed = session;
+      session.aborted = true;
+      const at = this.open.indexOf(session);
+      for (const inner of this.open.splice(at + 1)) inner.undone();
+      await this.send(`ROLLBACK TO SAVEPOINT ${session.savepoint}`);
       throw error;
     }
   }
 
-  private async take(session: Session): Promise<void> {
+  private async guarded(
+    session: Session | undefined,
+    statement: [unknown, ...unknown[]],
+  ) {
+    const savepoint = `test_${++this.savepoints}`;
+    await this.send(`SAVEPOINT ${savepoint}`);
+    try {
+      return await this.send(...statement);
+    } catch (error) {
+      if (session) session.aborted = true;
+      await this.send(`ROLLBACK TO SAVEPOINT ${savepoint}`);
+      throw error;
+    } finally {
+      await this.send(`RELEASE SAVEPOINT ${savepoint}`);
+    }
+  }
+
+  private async take(): Promise<void> {
     for (;;) {
       if (this.over)
         throw new Error("the test's transaction is over: it was rolled back");
-      const others = this.failed !== undefined && this.failed !== session;
-      if (!this.busy && !others) break;
+      if (!this.busy) break;
       await this.change();
     }
     this.busy = true;

@@ -15,9 +15,21 @@ export interface ReadStatement {
   settings: string[];
 }
 
+const LEADING = /^(?:\s|\/\*[^]*?\*\/|--[^\n]*\n)+/;
+
+/** What a statement does to a savepoint of the app's own. */
+export function savepointVerb(statement: unknown): string | undefined {
+  const config = statement as string | { text?: string };
+  const text = typeof config === 'string' ? config : (config.text ?? '');
+  const word = /^(?:SAVEPOINT|RELEASE|ROLLBACK)\b/i.exec(
+    text.replace(LEADING, ''),
+  );
+  return word?.[0].toUpperCase();
+}
+
 /** A savepoint stands in for the transaction that a statement begins or ends. */
 export function readStatement(sql: string): ReadStatement {
-  const text = sql.replace(/^(?:\s|\/\*[^]*?\*\/|--[^\n]*\n)+/, '');
+  const text = sql.replace(LEADING, '');
   const word = /^[a-z]+/i.exec(text)?.[0].toUpperCase();
   if (word === 'BEGIN' || word === 'START') {
     const semicolon = text.indexOf(';');

@@ -9,9 +9,14 @@ type Done = (
 ) => void;
 
 interface Pool {
+  options?: { max?: number };
+  totalCount?: number;
+  idleCount?: number;
   connect(done?: Done): Promise<AnyClient> | void;
 }
 type PoolClass = new (...args: any[]) => Pool;
+
+const ROOM = 3;
 
 const known = new WeakMap<DataSource, SwitchedPools>();
 
@@ -22,6 +27,7 @@ const known = new WeakMap<DataSource, SwitchedPools>();
 export class SwitchedPools {
   private shared: SharedConnection | undefined;
   private client: AnyClient | undefined;
+  private readonly master: Pool;
   private connectForReal: () => Promise<AnyClient>;
 
   /** One for each DataSource. To be called before an engine has connected by it. */
@@ -38,6 +44,7 @@ export class SwitchedPools {
     };
     if (!master)
       throw new Error('BildadTestingModule needs a DataSource of `pg`');
+    this.master = master;
     this.connectForReal = master.connect.bind(
       master,
     ) as () => Promise<AnyClient>;
@@ -58,6 +65,13 @@ export class SwitchedPools {
 
   get isShared(): boolean {
     return this.shared !== undefined;
+  }
+
+  /** Whether a job that runs now gets its connections: some, in case that others want one as well. */
+  get hasRoom(): boolean {
+    if (this.isShared) return true;
+    const { options, totalCount = 0, idleCount = 0 } = this.master;
+    return (options?.max ?? 10) - totalCount + idleCount > ROOM;
   }
 
   async begin(): Promise<void> {

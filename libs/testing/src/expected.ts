@@ -1,0 +1,69 @@
+import { BildadConfigError, JobTemplateNotFoundError } from 'nestjs-bildad';
+import type { BildadTesting } from './bildad-testing.js';
+import type { EnqueuedJob } from './enqueued.js';
+import type { EnqueuedLike } from './matchers.js';
+
+const STATES: readonly unknown[] = [
+  'AVAILABLE',
+  'RUNNING',
+  'QUARANTINED',
+  'DONE',
+];
+
+/** The jobs that `expect` was given. @throws JobTemplateNotFoundError, BildadConfigError where what is asked for can never be: `not` would always pass */
+export async function receivedJobs(
+  received: unknown,
+  code: string,
+  { status, engine }: EnqueuedLike,
+): Promise<EnqueuedJob[]> {
+  if (typeof status === 'string' && !STATES.includes(status))
+    throw new BildadConfigError(
+      'status',
+      `one of ${STATES.join(', ')}`,
+      status,
+    );
+  if (Array.isArray(received) && received.every(isEnqueued)) return received;
+  // Not by its class, of which a test runner may have made two.
+  const testing = (received ?? {}) as BildadTesting;
+  if (
+    typeof testing.enqueued !== 'function' ||
+    typeof testing.known !== 'function'
+  )
+    throw new BildadConfigError(
+      'expect(...)',
+      'a BildadTesting, or what its enqueued() returns',
+      received,
+    );
+  const known = await testing.known();
+  if (!known.codes.has(code)) throw new JobTemplateNotFoundError(code);
+  if (typeof engine === 'string' && !known.engines.includes(engine))
+    throw new BildadConfigError(
+      'engine',
+      `one of ${known.engines.join(', ')}`,
+      engine,
+    );
+  return testing.enqueued();
+}
+
+/** The runs of `drain` have a code as well, and no status. */
+const isEnqueued = (job: unknown): job is EnqueuedJob =>
+  STATES.includes((job as EnqueuedJob | null)?.status);
+
+/** What a context is like when it is stored: Dates are texts, what is undefined is not there. Matchers stay. */
+export function asStored(expected: unknown, stored: unknown): unknown {
+  const at = (name: string | number): unknown =>
+    (stored as Record<string | number, unknown> | null | undefined)?.[name];
+  // By their tags: a test runner may have Dates of its own.
+  const tag = Object.prototype.toString.call(expected);
+  if (tag === '[object Date]') return (expected as Date).toJSON();
+  if (Array.isArray(expected))
+    return expected.map((one, index) => asStored(one, at(index)));
+  if (tag !== '[object Object]') return expected;
+  const given = expected as Record<string, unknown>;
+  if (typeof given['asymmetricMatch'] === 'function') return expected;
+  return Object.fromEntries(
+    Object.entries(given)
+      .filter(([name, value]) => value !== undefined || at(name) !== undefined)
+      .map(([name, value]) => [name, asStored(value, at(name))]),
+  );
+}

@@ -1,0 +1,171 @@
+import { Test, type TestingModule } from '@nestjs/testing';
+import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
+import {
+  BildadJob,
+  BildadModule,
+  JobEngineService,
+  JobEvents,
+  type BildadModuleExtras,
+  type BildadModuleOptions,
+  type JobHandler,
+} from 'nestjs-bildad';
+import {
+  BildadTesting,
+  BildadTestingModule,
+  type BildadTestingOptions,
+} from 'nestjs-bildad/testing';
+import type { DataSource } from 'typeorm';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { createDatabase, type TestDatabase } from '../support/database.js';
+import { AppModule } from './support/shop.js';
+
+// What the modes make of apps that are built in other ways than most.
+
+const ran: unknown[] = [];
+
+@BildadJob({ code: 'NOTED' })
+class NotedJob implements JobHandler<object> {
+  runJob(context: object) {
+    ran.push(context);
+  }
+}
+
+@BildadJob({ code: 'PARENT' })
+class ParentJob implements JobHandler<object> {
+  constructor(private readonly engine: JobEngineService) {}
+
+  async runJob() {
+    await this.engine.enqueueJob(NotedJob, { of: 'parent' });
+  }
+}
+
+@BildadJob({ code: 'OTHER', engine: 'other' })
+class OtherJob implements JobHandler<object> {
+  runJob() {
+    ran.push('other');
+  }
+}
+
+let database: TestDatabase;
+let app: TestingModule | undefined;
+beforeEach(async () => {
+  ran.length = 0;
+  database = await createDatabase();
+});
+afterEach(async () => {
+  await app?.close();
+  await database.drop();
+});
+
+async function boot(
+  testing: BildadTestingOptions = {},
+  options: BildadModuleOptions & BildadModuleExtras = {},
+  pool?: object,
+) {
+  app = await Test.createTestingModule({
+    imports: [
+      AppModule.on(database.url, options, pool),
+      { module: class Jobs {}, providers: [NotedJob, ParentJob] },
+      BildadTestingModule.forRoot(testing),
+    ],
+  }).compile();
+  await app.init();
+  return {
+    testing: app.get(BildadTesting),
+    engine: app.get(JobEngineService, { strict: false }),
+    events: app.get(JobEvents, { strict: false }),
+    dataSource: app.get<DataSource>(getDataSourceToken(), { strict: false }),
+  };
+}
+
+it('inline: a context with a manager of its own is no options', async () => {
+  const { engine } = await boot({ mode: 'inline' });
+  await engine.transaction(async () => {
+    await engine.enqueueJob(NotedJob, { manager: 'bob' });
+    expect(ran).toEqual([]);
+  });
+  expect(ran).toEqual([{ manager: 'bob' }]);
+});
+
+it('drain says what the database has against a job that it runs early', async () => {
+  const { testing, engine, dataSource } = await boot();
+  await engine.enqueueJob(NotedJob, {}, { delay: '1h' });
+  await dataSource.query(
+    'ALTER TABLE bildad.job_runs ADD CONSTRAINT nope CHECK (false) NOT VALID',
+  );
+  await expect(testing.drain({ withScheduled: true })).rejects.toThrow(/nope/);
+});
+
+it('an engine that is started later runs jobs in a test at once', async () => {
+  const { testing, engine } = await boot({}, { autoStart: false });
+  await engine.enqueueJob(NotedJob, { n: 1 });
+  await engine.enqueueJob(NotedJob, { n: 2 }, { delay: '1h' });
+  const runs = await testing.drain({ withScheduled: true });
+  expect(runs).toHaveLength(2);
+});
+
+it.each([1, 10])(
+  'inline: transactions that have all %i connections of the pool wait for no job',
+  async (max) => {
+    const { engine, dataSource } = await boot({ mode: 'inline' }, {}, { max });
+    await Promise.all(
+      Array.from({ length: 10 }, (_, n) =>
+        dataSource.transaction(async (manager) => {
+          await engine.enqueueJob(NotedJob, { n }, { manager });
+        }),
+      ),
+    );
+    expect(ran).toHaveLength(10);
+  },
+);
+
+it('inline: a transaction of one DataSource is none of another', async () => {
+  const others = await createDatabase();
+  const engineAs = (provide: string) => ({
+    provide,
+    inject: [JobEngineService],
+    useFactory: (engine: JobEngineService) => ({ engine }),
+  });
+  app = await Test.createTestingModule({
+    imports: [
+      AppModule.on(database.url),
+      {
+        module: class OtherModule {},
+        imports: [
+          TypeOrmModule.forRoot({
+            name: 'other',
+            type: 'postgres',
+            url: others.url,
+            autoLoadEntities: true,
+            retryAttempts: 0,
+          }),
+          BildadModule.forRoot({
+            name: 'other',
+            isGlobal: false,
+            dataSource: 'other',
+          }),
+        ],
+        providers: [OtherJob, engineAs('other')],
+      },
+      { module: class Mine {}, providers: [engineAs('mine')] },
+      BildadTestingModule.forRoot({ mode: 'inline' }),
+    ],
+  }).compile();
+  await app.init();
+  type Held = { engine: JobEngineService };
+  const mine = app.get<Held>('mine', { strict: false });
+  const other = app.get<Held>('other', { strict: false });
+  await mine.engine.transaction(async () => {
+    await other.engine.enqueueJob(OtherJob, {});
+    expect(ran).toEqual(['other']);
+  });
+  await app.close();
+  app = undefined;
+  await others.drop();
+});
+
+it('inline: what a job enqueues that was started by itself runs as well', async () => {
+  const { engine } = await boot({ mode: 'inline' });
+  await engine.enqueueAndRunJob(ParentJob, {});
+  await expect.poll(() => ran).toEqual([{ of: 'parent' }]);
+});
