@@ -3,7 +3,7 @@ import { Test, type TestingModule } from '@nestjs/testing';
 import { getDataSourceToken } from '@nestjs/typeorm';
 import { BildadJob, JobEngineService, type JobHandler } from 'nestjs-bildad';
 import { BildadTesting, BildadTestingModule } from 'nestjs-bildad/testing';
-import { DataSource } from 'typeorm';
+import { DataSource, type EntityManager } from 'typeorm';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { gate } from '../support/gate.js';
@@ -134,5 +134,91 @@ it('inTransaction throws what the test has thrown, whatever else it left', async
     throw new Error('expected 1 to be 2');
   });
   await expect(work).rejects.toThrow('expected 1 to be 2');
+  expect(await testing.leaks()).toEqual([]);
+});
+
+it('statements of transactions in one text with others are refused', async () => {
+  for (const text of [
+    `BEGIN; INSERT INTO "order" (email) VALUES ('a'); COMMIT`,
+    `INSERT INTO "order" (email) VALUES ('a'); COMMIT;`,
+    `SELECT 1; /* all */ ROLLBACK`,
+  ])
+    await expect(dataSource.query(text)).rejects.toThrow(/by themselves/);
+  await dataSource.query(
+    `DO $$ BEGIN INSERT INTO "order" (email) VALUES ('; COMMIT'); END $$; SELECT 1`,
+  );
+  await dataSource.query('SELECT 1; ROLLBACK TO x').catch(() => undefined);
+  expect(await emails()).toEqual(['; COMMIT']);
+});
+
+it('settings of a transaction end with it', async () => {
+  const now = async () =>
+    (await dataSource.query(
+      `SELECT current_setting('app.tenant', true) AS tenant, current_setting('timezone') AS zone,
+              current_user AS role, current_setting('lock_timeout') AS wait`,
+    )) as unknown[];
+  const before = await now();
+  await dataSource.transaction(async (manager) => {
+    await manager.query(`SELECT set_config('app.tenant', 'a', true)`);
+    await dataSource.transaction(async (own) => {
+      await own.query('SELECT set_config($1, $2, true)', ['app.tenant', 'b']);
+    });
+    expect(await now()).toMatchObject([{ tenant: 'a' }]);
+    await manager.query(`SET LOCAL app.tenant TO 'c'`);
+    await manager.query(`SET LOCAL TIME ZONE 'Asia/Tokyo'`);
+    await manager.query('SET LOCAL lock_timeout TO 777');
+    await manager.query('SET LOCAL ROLE pg_monitor');
+    expect(await now()).toMatchObject([
+      { tenant: 'c', zone: 'Asia/Tokyo', role: 'pg_monitor', wait: '777ms' },
+    ]);
+  });
+  expect(await now()).toMatchObject([{ ...(before[0] as object), tenant: '' }]);
+});
+
+/** A transaction that rolls back when it is told to, and one beside it that is begun when the first one has been quiet. */
+function sideBySide(meanwhile: (first: EntityManager) => Promise<void>) {
+  const [begun, done] = [gate(), gate()];
+  let second: Promise<void> = Promise.resolve();
+  const first = dataSource.transaction(async (manager) => {
+    await manager.save(manager.create(Order, { email: 'a1' }));
+    second = dataSource.transaction(async (other) => {
+      await other.save(other.create(Order, { email: 'b' }));
+      begun.open();
+      await done.opened;
+      throw new Error('no');
+    });
+    second.catch(() => undefined);
+    await begun.opened;
+    await meanwhile(manager);
+  });
+  first.catch(() => undefined);
+  return { first, second: () => second, done };
+}
+
+it('a transaction goes on when one that was begun meanwhile is over', async () => {
+  const { first, second, done } = sideBySide(async (manager) => {
+    const saved = manager.save(manager.create(Order, { email: 'a2' }));
+    done.open();
+    await saved;
+  });
+  await first;
+  await expect(second()).rejects.toThrow('no');
+  expect(await emails()).toEqual(['a1', 'a2']);
+});
+
+it('one that went on within another one does not lose what it did without a word', async () => {
+  const open = sideBySide(async (manager) => {
+    await manager.save(manager.create(Order, { email: 'a2' }));
+    open.done.open();
+    await open.second().catch(() => undefined);
+  });
+  await expect(open.first).rejects.toThrow(/went on while another one/);
+  const late = sideBySide(async (manager) => {
+    await manager.save(manager.create(Order, { email: 'a2' }));
+  });
+  await late.first;
+  late.done.open();
+  await expect(late.second()).rejects.toThrow('no');
+  await expect(testing.rollback()).rejects.toThrow(/went on while another one/);
   expect(await testing.leaks()).toEqual([]);
 });

@@ -130,9 +130,12 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
     const shared = this.pools.filter(({ isShared }) => isShared);
     if (shared.length === 0) return;
     const leaks = await stopRunning(this.engines).catch(() => []);
-    for (const pools of shared) await pools.rollback();
+    let failure: Error | undefined;
+    for (const pools of shared)
+      await pools.rollback().catch((error: Error) => (failure ??= error));
     this.clock.reset(this.mark);
     if (leaks.length > 0) throw new TestLeakError(leaks);
+    if (failure) throw failure;
   }
 
   /** `work` between `begin` and `rollback`. @returns what it returns */

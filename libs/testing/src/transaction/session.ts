@@ -1,6 +1,8 @@
 import { EventEmitter } from 'node:events';
-import { nothing, type SharedConnection } from './shared-connection.js';
-import { readStatement } from './statement.js';
+import { BildadConfigError } from 'nestjs-bildad';
+import { nothing } from './answers.js';
+import type { SharedConnection } from './shared-connection.js';
+import { endsWithin, readStatement } from './statement.js';
 
 /** As much of a client of `pg` as is needed. */
 export interface AnyClient {
@@ -14,10 +16,14 @@ type Answered = (error: unknown, answer?: unknown) => void;
 export class Session extends EventEmitter implements AnyClient {
   /** Of its transaction, while it has one. */
   savepoint: string | undefined;
-  /** Of its transaction's own. */
-  settings: string[] = [];
+  /** Those that it makes for its transaction only, with what they were before. */
+  readonly settings = new Map<string, string>();
   /** A statement of its transaction has failed. */
   aborted = false;
+  /** Whose statements were made in its transaction, as it was begun while theirs was open. */
+  readonly carried = new Set<Session>();
+  /** Some of its own were, and are undone with that. */
+  isPartlyUndone = false;
   readonly processID = null;
   private last: Promise<unknown> = Promise.resolve();
   private lost = false;
@@ -70,7 +76,9 @@ export class Session extends EventEmitter implements AnyClient {
   ended(): void {
     this.savepoint = undefined;
     this.aborted = false;
-    this.settings = [];
+    this.isPartlyUndone = false;
+    this.carried.clear();
+    this.settings.clear();
   }
 
   /** The transaction that its own was begun in was rolled back. */
@@ -81,7 +89,14 @@ export class Session extends EventEmitter implements AnyClient {
 
   private async ask(text: string, statement: [unknown, ...unknown[]]) {
     const { shared } = this;
-    const read = readStatement(text);
+    if (endsWithin(text))
+      throw new BildadConfigError(
+        'query',
+        "statements that begin or end a transaction to be by themselves, as a test's own is open",
+        text,
+      );
+    const [, values] = statement;
+    const read = readStatement(text, values);
     if (this.lost && read.kind !== 'begin') {
       this.lost = read.kind !== 'commit' && read.kind !== 'rollback';
       if (read.kind === 'rollback') return nothing('ROLLBACK');
@@ -104,10 +119,9 @@ export class Session extends EventEmitter implements AnyClient {
         break;
     }
     if (!inTransaction) return shared.alone(...statement);
-    this.settings.push(...read.settings);
     // As it is, with its values, where nothing of it was left out.
     return read.sql === text
-      ? shared.within(this, ...statement)
-      : shared.within(this, read.sql);
+      ? shared.within(this, read.settings, ...statement)
+      : shared.within(this, read.settings, read.sql);
   }
 }

@@ -1,10 +1,13 @@
 import { setTimeout as pause } from 'node:timers/promises';
+import { isChange, nothing } from './answers.js';
 import { Session, type AnyClient } from './session.js';
 import { savepointVerb, type ReadStatement } from './statement.js';
 
 /** A transaction that waits for another one to end takes it for one that waits for itself when the connection has been quiet for so long. */
 const QUIET_MS = 50;
 const LOOK_MS = 10;
+const PARTLY_UNDONE =
+  "a transaction went on while another one was open beside it, and lost what it did with that one's rollback: on the one connection of begin() they nest. Test it without begin()";
 
 /**
  * One connection for all of an app's sessions while a test's transaction is open on it. What would be a transaction of a
@@ -21,6 +24,8 @@ export class SharedConnection {
   private lastAt = performance.now();
   private savepoints = 0;
   private over = false;
+  /** What production would have. */
+  private hasLost = false;
 
   constructor(private readonly client: AnyClient) {}
 
@@ -37,23 +42,22 @@ export class SharedConnection {
     this.over = true;
     while (this.busy) await this.change();
     await this.client.query('ROLLBACK');
+    if (this.hasLost) throw new Error(PARTLY_UNDONE);
   }
 
   async begin(session: Session, { sql, settings }: ReadStatement) {
     for (;;) {
       await this.take();
-      const quietMs = performance.now() - this.lastAt;
-      if (this.open.length === 0 || quietMs > QUIET_MS) break;
-      this.give();
-      await Promise.race([this.change(), pause(LOOK_MS)]);
+      if (this.open.length === 0 || this.isQuiet) break;
+      await this.yield();
     }
     try {
       const savepoint = `test_${++this.savepoints}`;
       await this.send(`SAVEPOINT ${savepoint}`);
       this.open.push(session);
       session.savepoint = savepoint;
-      session.settings = settings;
       if (sql === '') return nothing('BEGIN');
+      await this.remember(session, settings);
       return await this.inside(session, sql);
     } finally {
       this.give();
@@ -65,14 +69,15 @@ export class SharedConnection {
       await this.undo(session);
       return nothing('ROLLBACK');
     }
-    await this.take();
+    await this.turn(session);
     try {
+      if (session.isPartlyUndone) throw new Error(PARTLY_UNDONE);
       const isTop = this.open.at(-1) === session;
       this.open = this.open.filter((one) => one !== session);
       // One that others began in is let go with those around it.
       if (isTop) await this.send(`RELEASE SAVEPOINT ${session.savepoint}`);
-      for (const name of session.settings)
-        await this.send(`SET LOCAL ${name} = ''`);
+      for (const [name, before] of [...session.settings].toReversed())
+        await this.send('SELECT set_config($1, $2, true)', [name, before]);
       session.ended();
       return nothing('COMMIT');
     } finally {
@@ -87,6 +92,9 @@ export class SharedConnection {
       if (savepoint !== undefined) {
         const at = this.open.indexOf(session);
         for (const inner of this.open.splice(at).slice(1)) inner.undone();
+        for (const outer of session.carried)
+          if (this.open.includes(outer)) outer.isPartlyUndone = true;
+          else this.hasLost = true;
         await this.send(`ROLLBACK TO SAVEPOINT ${savepoint}`);
         await this.send(`RELEASE SAVEPOINT ${savepoint}`);
         session.ended();
@@ -97,10 +105,19 @@ export class SharedConnection {
     }
   }
 
-  async within(session: Session, ...statement: [unknown, ...unknown[]]) {
-    await this.take();
+  async within(
+    session: Session,
+    settings: string[],
+    ...statement: [unknown, ...unknown[]]
+  ) {
+    await this.turn(session);
     try {
-      return await this.inside(session, ...statement);
+      await this.remember(session, settings);
+      const answer = (await this.inside(session, ...statement)) as unknown;
+      const inner = this.open.slice(this.open.indexOf(session) + 1);
+      if (inner.length > 0 && isChange(answer))
+        for (const one of inner) one.carried.add(session);
+      return answer;
     } finally {
       this.give();
     }
@@ -149,6 +166,18 @@ export class SharedConnection {
     }
   }
 
+  /** With a savepoint they would not end. */
+  private async remember({ settings, aborted }: Session, names: string[]) {
+    for (const name of names) {
+      if (aborted || settings.has(name)) continue;
+      const { rows } = (await this.send(
+        'SELECT current_setting($1, true) AS value',
+        [name],
+      )) as { rows: { value: string | null }[] };
+      settings.set(name, rows[0]!.value ?? '');
+    }
+  }
+
   private async guarded(
     session: Session | undefined,
     statement: [unknown, ...unknown[]],
@@ -164,6 +193,24 @@ export class SharedConnection {
     } finally {
       await this.send(`RELEASE SAVEPOINT ${savepoint}`);
     }
+  }
+
+  /** While others are open that were begun in its transaction: theirs come first, unless they wait for it. */
+  private async turn(session: Session): Promise<void> {
+    for (;;) {
+      await this.take();
+      if (this.open.at(-1) === session || this.isQuiet) return;
+      await this.yield();
+    }
+  }
+
+  private get isQuiet(): boolean {
+    return performance.now() - this.lastAt > QUIET_MS;
+  }
+
+  private async yield(): Promise<void> {
+    this.give();
+    await Promise.race([this.change(), pause(LOOK_MS)]);
   }
 
   private async take(): Promise<void> {
@@ -191,10 +238,3 @@ export class SharedConnection {
     return this.client.query(...statement) as Promise<any>;
   }
 }
-
-export const nothing = (command: string) => ({
-  command,
-  rowCount: 0,
-  rows: [] as unknown[],
-  fields: [] as unknown[],
-});

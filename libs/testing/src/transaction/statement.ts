@@ -5,13 +5,14 @@ export type StatementKind =
 /** What a transaction that is only a savepoint cannot have: it would be in force for the test's whole one. */
 const OF_ITS_OWN =
   /\bSET LOCAL (?:transaction_isolation|statement_timeout|lock_timeout|idle_in_transaction_session_timeout) = (?:'[^']*'|[^;']*)\s*(?:;|$)/gi;
-const CUSTOM = /\bSET LOCAL (\w+\.\w+) = /gi;
+const LOCAL =
+  /\bSET\s+LOCAL\s+(TIME\s+ZONE|[\w.]+)|\bset_config\s*\(\s*(?:'([\w.]+)'|\$(\d+))[^;]*?,\s*true\s*\)/gi;
 
 export interface ReadStatement {
   kind: StatementKind;
   /** What is left to be sent. */
   sql: string;
-  /** Settings of the app's own that it makes for the transaction. */
+  /** Names of the settings that it makes for the transaction only. */
   settings: string[];
 }
 
@@ -27,8 +28,22 @@ export function savepointVerb(statement: unknown): string | undefined {
   return word?.[0].toUpperCase();
 }
 
+const QUOTED =
+  /'(?:[^']|'')*'|"[^"]*"|\$(\w*)\$[^]*?\$\1\$|--[^\n]*|\/\*[^]*?\*\//g;
+const OF_TRANSACTIONS =
+  /;\s*(?:BEGIN|START\s+TRANSACTION|COMMIT|END|ABORT|ROLLBACK(?!\s+(?:\w+\s+)?TO\b))\b/i;
+
+/** Whether one of several statements in one text, beside the first, begins or ends a transaction: the test's own would end. */
+export const endsWithin = (sql: string): boolean =>
+  sql.includes(';') &&
+  OF_TRANSACTIONS.test(sql.replace(QUOTED, ' ')) &&
+  !/\bBEGIN\s+ATOMIC\b/i.test(sql);
+
 /** A savepoint stands in for the transaction that a statement begins or ends. */
-export function readStatement(sql: string): ReadStatement {
+export function readStatement(
+  sql: string,
+  values: unknown = [],
+): ReadStatement {
   const text = sql.replace(LEADING, '');
   const word = /^[a-z]+/i.exec(text)?.[0].toUpperCase();
   if (word === 'BEGIN' || word === 'START') {
@@ -43,7 +58,8 @@ export function readStatement(sql: string): ReadStatement {
     (word === 'ROLLBACK' && !/^ROLLBACK\s+(?:\w+\s+)?TO\b/i.test(text))
   )
     return { kind: 'rollback', sql: '', settings: [] };
-  if (word !== 'SET') return { kind: 'other', sql, settings: [] };
+  if (word !== 'SET')
+    return { kind: 'other', sql, settings: localSettings(sql, values) };
   if (/^SET\s+TRANSACTION\b/i.test(text))
     return { kind: 'nothing', sql: '', settings: [] };
   const left = kept(sql);
@@ -52,6 +68,14 @@ export function readStatement(sql: string): ReadStatement {
 
 function kept(sql: string) {
   const left = sql.replace(OF_ITS_OWN, '').trim();
-  const settings = Array.from(left.matchAll(CUSTOM), ([, name]) => name!);
-  return { sql: left, settings };
+  return { sql: left, settings: localSettings(left, []) };
+}
+
+function localSettings(sql: string, values: unknown): string[] {
+  return Array.from(sql.matchAll(LOCAL), ([, set, named, numbered]) => {
+    const name = named ?? set;
+    if (name === undefined)
+      return String((values as unknown[] | undefined)?.[Number(numbered) - 1]);
+    return /^TIME\s/i.test(name) ? 'timezone' : name.toLowerCase();
+  });
 }
