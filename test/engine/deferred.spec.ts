@@ -243,7 +243,7 @@ it('its identifier is not free for the moment in which its entry goes and its ru
 });
 
 it('a claim whose answer was lost is given back, and costs no retry', async () => {
-  await bildad.jobs.updateJobConfig({ leaseMs: 1_000 });
+  await bildad.jobs.updateJobConfig({ leaseMs: 3_000 });
   const fast = await bootApp({
     providers: [SimpleJob],
     options: { tickInterval: 50 },
