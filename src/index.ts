@@ -10,6 +10,7 @@ export type { Backoff, BackoffData, BackoffFunction } from './model/backoff.js';
 export * from './model/context-errors.js';
 export type { Upcast } from './model/context-traits.js';
 export { toMilliseconds, type Duration } from './model/duration.js';
+export { refuseUnknown } from './model/option-values.js';
 export type { EncryptionOptions } from './model/encryption-options.js';
 export * from './model/enqueue-errors.js';
 export { EncryptedValue } from './model/envelope.js';

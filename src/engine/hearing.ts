@@ -2,8 +2,6 @@ import { randomUUID } from 'node:crypto';
 import type { Store } from '../life/store.js';
 import type { JobEvents } from '../model/events.js';
 import type { PgClient } from '../store/connection/driver.js';
-import { listenToEnds } from '../store/end-notices.store.js';
-import { listenToNews } from '../store/news.store.js';
 import { isProbe, listen, sendProbe } from '../store/notify.store.js';
 import { once } from '../runner/deadline.js';
 
@@ -39,8 +37,6 @@ export class Hearing {
     let hears = await this.hears();
     if (!hears && !this.over) {
       await listen(client, this.store.tables);
-      await listenToEnds(client, this.store.tables);
-      await listenToNews(client, this.store.tables);
       hears = await this.hears();
     }
     if (this.over || this.deaf === !hears) return hears;

@@ -1,16 +1,16 @@
-import type { News } from '../life/news.js';
 import type { Store } from '../life/store.js';
 import type { JobEvents } from '../model/events.js';
 import type { NodeState } from '../model/node.js';
 import { cut, type PgClient } from '../store/connection/driver.js';
 import { asLost } from '../store/connection/lost.js';
-import { listen, listeningClient, probe } from '../store/notify.store.js';
 import {
-  isOfEnds,
-  listenToEnds,
-  readNotice,
-} from '../store/end-notices.store.js';
-import { isOfNews, listenToNews } from '../store/news.store.js';
+  channelsOf,
+  listen,
+  listeningClient,
+  probe,
+} from '../store/notify.store.js';
+import { readNotice } from '../store/end-notices.store.js';
+import type { News } from './news.js';
 import type { Waits } from './waits.js';
 import { Hearing } from './hearing.js';
 import { once, within } from '../runner/deadline.js';
@@ -92,20 +92,17 @@ export class Listener {
       // Without a listener an 'error' would end the process.
       opened.on('error', (error) => this.lose(opened, error));
       opened.on('end', () => this.lose(opened));
-      opened.on('notification', (message) => {
-        const { tables } = this.store;
-        const { channel, payload } = message;
-        if (isOfEnds(tables, channel)) {
-          const notice = readNotice(tables, message);
+      opened.on('notification', ({ channel, payload }) => {
+        const { ends, events } = channelsOf(this.store.tables);
+        if (channel === ends) {
+          const notice = readNotice(payload);
           if (notice) this.waits.heard(notice);
-        } else if (isOfNews(tables, channel)) this.news.heard(payload);
+        } else if (channel === events) this.news.heard(payload);
         else if (!this.hearing.took(payload) && payload !== this.node.id)
           this.wake();
       });
       await opened.connect();
       await listen(opened, this.store.tables);
-      await listenToEnds(opened, this.store.tables);
-      await listenToNews(opened, this.store.tables);
       this.client = opened;
       this.failures = 0;
       // What was told meanwhile was told to nobody.

@@ -1,10 +1,9 @@
 import type { Store } from '../life/store.js';
 import type { JobEvents } from '../model/events.js';
 import type { NodeState } from '../model/node.js';
-import { notifyEnds } from '../store/end-notices.store.js';
+import { AskedFor } from './asked-for.js';
+import { Telling } from './telling.js';
 
-/** Who watches elsewhere says so again three times as often. */
-const WATCHED_MS = 15_000;
 const MOST_WATCHED = 10_000;
 
 /**
@@ -13,20 +12,21 @@ const MOST_WATCHED = 10_000;
  */
 export class Watched {
   private readonly here = new Map<string, number>();
-  /** Until when, the oldest first. */
-  private readonly elsewhere = new Map<string, number>();
+  private readonly elsewhere = new AskedFor(MOST_WATCHED);
+  private readonly telling: Telling;
   private readonly begun: ((identifier: string) => void)[] = [];
   private stopListening: (() => void) | undefined;
-  private news = new Set<string>();
-  private telling: Promise<void> | undefined;
 
   /** @param wake who watches here */
   constructor(
-    private readonly store: Store,
+    store: Store,
     private readonly events: JobEvents,
-    private readonly node: NodeState,
+    node: NodeState,
     private readonly wake: (identifier: string) => void,
-  ) {}
+  ) {
+    const doing = 'telling who watches jobs';
+    this.telling = new Telling(store, events, node, 'changed', doing);
+  }
 
   /** Is called for each job that somebody begins to watch, or goes on to. */
   onBegun(listener: (identifier: string) => void): void {
@@ -34,7 +34,7 @@ export class Watched {
   }
 
   has(identifier: string): boolean {
-    return this.here.has(identifier) || this.isElsewhere(identifier);
+    return this.here.has(identifier) || this.elsewhere.has(identifier);
   }
 
   /** Somebody here watches. @returns how to end that */
@@ -51,38 +51,21 @@ export class Watched {
 
   /** Somebody elsewhere watches these. */
   expect(identifiers: string[]): void {
-    const now = performance.now();
-    for (const identifier of identifiers) {
-      this.elsewhere.delete(identifier);
-      this.elsewhere.set(identifier, now + WATCHED_MS);
-      this.begin(identifier);
-    }
-    for (const [identifier, until] of this.elsewhere) {
-      if (until > now && this.elsewhere.size <= MOST_WATCHED) break;
-      this.elsewhere.delete(identifier);
-    }
+    this.elsewhere.add(identifiers);
+    for (const identifier of identifiers) this.begin(identifier);
   }
 
   /** There is something new to be seen of a job. */
   changed(identifier: string): void {
     if (this.here.has(identifier)) this.wake(identifier);
-    if (!this.isElsewhere(identifier)) return;
-    this.news.add(identifier);
-    this.telling ??= this.tell().finally(() => {
-      this.telling = undefined;
-    });
+    if (this.elsewhere.has(identifier)) this.telling.tell(identifier);
   }
 
   /** Resolves when nothing is being told any more. */
   async stop(): Promise<void> {
     this.elsewhere.clear();
     this.listenNoMore();
-    await this.telling;
-  }
-
-  private isElsewhere(identifier: string): boolean {
-    const until = this.elsewhere.get(identifier);
-    return until !== undefined && until > performance.now();
+    await this.telling.idle();
   }
 
   private begin(identifier: string): void {
@@ -101,31 +84,8 @@ export class Watched {
   }
 
   private listenNoMore(): void {
-    const now = performance.now();
-    for (const [identifier, until] of this.elsewhere) {
-      if (until > now) break;
-      this.elsewhere.delete(identifier);
-    }
-    if (this.here.size > 0 || this.elsewhere.size > 0) return;
+    if (this.here.size > 0 || !this.elsewhere.isEmpty) return;
     this.stopListening?.();
     this.stopListening = undefined;
-  }
-
-  /** Never rejects: who watches looks for himself as well. */
-  private async tell(): Promise<void> {
-    const { db, tables } = this.store;
-    await Promise.resolve();
-    while (this.news.size > 0) {
-      const identifiers = [...this.news];
-      this.news.clear();
-      const from = this.node.id;
-      const notice = { kind: 'changed', from, identifiers } as const;
-      await notifyEnds(db, tables, notice).catch((error: unknown) =>
-        this.events.emit('engine.error', {
-          doing: 'telling who watches jobs',
-          error,
-        }),
-      );
-    }
   }
 }

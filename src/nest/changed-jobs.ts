@@ -65,26 +65,22 @@ export abstract class ChangedJobs extends WatchedEngine {
     });
     if (!template)
       throw new JobTemplateNotFoundError(`template ${run.jobTemplateId}`);
-    const retryOfJobRunId = idOf(run, 'run');
-    const retryOf = await storedContext(db, tables, retryOfJobRunId);
+    const jobRunId = idOf(run, 'run');
+    const stored = await storedContext(db, tables, jobRunId);
     const manager = this.bildad.current.of(options.manager);
     const entry = await this.bildad.enqueue.one(
       { code: template.code },
       context ?? run.jobContext,
       options,
-      {
-        retryOfJobRunId,
-        ...(retryOf && { retryOf }),
-        ...(retryOf && context === undefined && { again: retryOf }),
-      },
+      { retryOf: { jobRunId, stored, sameContext: context === undefined } },
     );
-    const marked = markRetried(manager ?? db, tables, retryOfJobRunId);
+    const marked = markRetried(manager ?? db, tables, jobRunId);
     if (manager) await marked;
     // It is in the queue: who is told of an error would enqueue it again.
     else
       await marked.catch((error: unknown) =>
         this.bildad.events.emit('engine.error', {
-          doing: `marking run ${retryOfJobRunId} as done again`,
+          doing: `marking run ${jobRunId} as done again`,
           error,
         }),
       );

@@ -2,6 +2,7 @@ import { carry } from '../features/carry/carry.js';
 import { publishEvents } from '../features/diagnostics/index.js';
 import { notes } from '../features/notes/index.js';
 import { telemetry } from '../features/telemetry/index.js';
+import { once, within } from '../runner/deadline.js';
 import { measured } from './measured.js';
 import type { BildadRuntime } from './runtime.js';
 
@@ -17,7 +18,7 @@ const FEATURES: readonly Feature[] = [
   publishEvents,
   (bildad) => telemetry(measured(bildad)),
   carry,
-  notes,
+  (bildad) => notes({ ...bildad, clock: { once, within } }),
   // Its last events are told when the engine has stopped.
   ({ news }) =>
     () =>

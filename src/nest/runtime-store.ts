@@ -1,5 +1,5 @@
 import type { DataSource } from 'typeorm';
-import { News } from '../life/news.js';
+import { News } from '../engine/news.js';
 import type { JobEvents } from '../model/events.js';
 import type { Settings } from '../model/settings.js';
 import { EnginePool } from '../store/connection/engine-pool.js';

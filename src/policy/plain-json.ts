@@ -21,9 +21,14 @@ export interface PlainJson {
  * A context as plain JSON, or a refusal: what JSON or jsonb would change silently (NaN, BigInt, Map,
  * NUL, lone surrogates, holes, ...) is a violation, never a surprise in the handler. Only properties
  * that are `undefined` are left out, as they read the same afterwards.
+ * @param limit what sets `maxBytes`, for people
  * @throws InvalidJobContextError
  */
-export function toPlainJson(context: unknown, maxBytes: number): PlainJson {
+export function toPlainJson(
+  context: unknown,
+  maxBytes: number,
+  limit = 'maxContextBytes',
+): PlainJson {
   const walk = new Walk(maxBytes);
   const value = walk.copy(context, '', 0);
   if (walk.violations.length > 0)
@@ -33,7 +38,7 @@ export function toPlainJson(context: unknown, maxBytes: number): PlainJson {
     throw new InvalidJobContextError([
       {
         path: '',
-        message: `is larger than the ${maxBytes} bytes of JSON that are allowed (maxContextBytes)`,
+        message: `is larger than the ${maxBytes} bytes of JSON that are allowed (${limit})`,
       },
     ]);
   return { value, json, dates: walk.dates };

@@ -1,12 +1,8 @@
-import type { PgClient } from './connection/driver.js';
 import { asRun, runColumns } from './columns.js';
 import type { JobRun } from './entities/index.js';
+import { channelsOf, notifyAll } from './notify.store.js';
+import { packed } from './payloads.js';
 import { rows, type Queryable, type Tables } from './tables.js';
-
-/** Apart from what wakes nodes: those of an older version would look for work at each of these. */
-const channelOf = ({ schema }: Tables) => `nestjs_bildad_ends:${schema}`;
-/** PostgreSQL takes 8,000 bytes, less one. */
-const MOST_BYTES = 7_900;
 
 const KINDS = ['awaited', 'over', 'watched', 'changed'] as const;
 
@@ -21,55 +17,19 @@ export interface EndNotice {
   identifiers: string[];
 }
 
-/**
- * A statement, and so a commit, of its own: in the transaction of an end it would make all of them commit one after
- * another. It writes nothing, and waits for no disk.
- */
 export async function notifyEnds(
   db: Queryable,
   tables: Tables,
-  notice: EndNotice,
+  { identifiers, ...head }: EndNotice,
 ): Promise<void> {
-  await rows(
-    db,
-    `SELECT set_config('synchronous_commit', 'off', true), count(pg_notify($1, payload)) FROM unnest($2::text[]) AS payload`,
-    [channelOf(tables), payloads(notice)],
-  );
+  const things = identifiers.map((identifier) => JSON.stringify(identifier));
+  const { payloads } = packed(head, 'identifiers', things);
+  await notifyAll(db, channelsOf(tables).ends, payloads);
 }
 
-function payloads({ identifiers, ...notice }: EndNotice): string[] {
-  const texts: string[] = [];
-  let part: string[] = [];
-  let bytes = 0;
-  const finish = () =>
-    texts.push(JSON.stringify({ ...notice, identifiers: part }));
-  for (const identifier of identifiers) {
-    const size = Buffer.byteLength(JSON.stringify(identifier)) + 1;
-    if (bytes + size > MOST_BYTES - 300 && part.length > 0) {
-      finish();
-      part = [];
-      bytes = 0;
-    }
-    part.push(identifier);
-    bytes += size;
-  }
-  finish();
-  return texts;
-}
-
-export async function listenToEnds(
-  client: PgClient,
-  tables: Tables,
-): Promise<void> {
-  await client.query(`LISTEN "${channelOf(tables)}"`);
-}
-
-/** Null where it is none: of another channel, or from who knows what. */
-export function readNotice(
-  tables: Tables,
-  { channel, payload }: { channel?: string; payload?: string },
-): EndNotice | null {
-  if (channel !== channelOf(tables) || !payload) return null;
+/** Null where it is none: anybody may tell anything. */
+export function readNotice(payload: string | undefined): EndNotice | null {
+  if (!payload) return null;
   try {
     const said = JSON.parse(payload) as Partial<EndNotice>;
     const fine =
@@ -81,9 +41,6 @@ export function readNotice(
     return null;
   }
 }
-
-export const isOfEnds = (tables: Tables, channel: string | undefined) =>
-  channel === channelOf(tables);
 
 /** What is known of a job: `queued`, or the newest of its runs; null where it has neither. */
 export type JobState = 'queued' | JobRun | null;

@@ -8,7 +8,31 @@ import {
 } from './connection/driver.js';
 import { rows, type Queryable, type Tables } from './tables.js';
 
-const channelOf = ({ schema }: Tables) => `nestjs_bildad:${schema}`;
+/**
+ * `due` wakes nodes: those of an older version look for work at each of its notices. What ends and changes of jobs are told
+ * of, and events, of which there may be many, have channels of their own.
+ */
+export const channelsOf = ({ schema }: Tables) => ({
+  due: `nestjs_bildad:${schema}`,
+  ends: `nestjs_bildad_ends:${schema}`,
+  events: `nestjs_bildad_events:${schema}`,
+});
+
+/**
+ * One statement, and so one commit, of its own for all of them: in the transaction of an end, or of an insert, it would
+ * make all of these commit one after another. It writes nothing, and waits for no disk.
+ */
+export async function notifyAll(
+  db: Queryable,
+  channel: string,
+  payloads: string[],
+): Promise<void> {
+  await rows(
+    db,
+    `SELECT set_config('synchronous_commit', 'off', true), count(pg_notify($1, payload)) FROM unnest($2::text[]) AS payload`,
+    [channel, payloads],
+  );
+}
 
 /**
  * Tells who listens that something is due. A statement, and so a commit, of its own: inside the enqueueing
@@ -26,7 +50,7 @@ export async function notifyDue(
 
 export const dueNotice = (tables: Tables, sender: string) => ({
   sql: `SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)`,
-  parameters: [channelOf(tables), sender],
+  parameters: [channelsOf(tables).due, sender],
 });
 const PROBE = 'probe ';
 
@@ -39,11 +63,7 @@ export async function sendProbe(
   tables: Tables,
   token: string,
 ): Promise<void> {
-  await rows(
-    db,
-    `SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)`,
-    [channelOf(tables), PROBE + token],
-  );
+  await notifyAll(db, channelsOf(tables).due, [PROBE + token]);
 }
 
 /** A connection of its own, made as the DataSource's pool makes its connections. Null where there is no such pool. */
@@ -64,6 +84,8 @@ export async function probe(client: PgClient): Promise<void> {
   await client.query('SELECT 1');
 }
 
+/** To all that other nodes tell. */
 export async function listen(client: PgClient, tables: Tables): Promise<void> {
-  await client.query(`LISTEN "${channelOf(tables)}"`);
+  for (const channel of Object.values(channelsOf(tables)))
+    await client.query(`LISTEN "${channel}"`);
 }

@@ -395,7 +395,11 @@ describe('a capture', () => {
     ['NUL', 'a\0b', 'cannot travel'],
     ['a cycle', cyclic, 'cannot travel'],
     ['a class', () => new Map(), 'cannot travel'],
-    ['large', 'x'.repeat(8_191), 'more than 8192 bytes'],
+    [
+      'large',
+      'x'.repeat(8_191),
+      'larger than the 8192 bytes of JSON that are allowed (carry)',
+    ],
   ])('of %s refuses the call', async (_name, tenant, message) => {
     const error = await refused(tenant);
     expect(error.message).toContain(message);

@@ -227,7 +227,7 @@ describe('nestjs-bildad/terminus', () => {
   it('a limit that is mistyped is refused', async () => {
     const indicator = http.app.get(BildadHealthIndicator);
     for (const [limits, field] of [
-      [{ maxwait: '1s' }, 'maxwait'],
+      [{ maxwait: '1s' }, 'limits.maxwait'],
       [{ failOnUnrunnable: 'false' }, 'failOnUnrunnable'],
       ['1s', 'limits'],
     ] as const)
@@ -235,7 +235,7 @@ describe('nestjs-bildad/terminus', () => {
         indicator.isHealthy('jobs', limits as object),
       ).rejects.toMatchObject({ code: 'BILDAD_CONFIG', field });
     expect(() => indicator.isAlive('jobs', { maxlag: '1s' } as object)).toThrow(
-      /maxlag: expected one of maxLag/,
+      /limits\.maxlag: expected no such option; known are maxLag/,
     );
   });
 

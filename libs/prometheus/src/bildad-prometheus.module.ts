@@ -11,7 +11,11 @@ import {
   type OnModuleInit,
   type Type,
 } from '@nestjs/common';
-import { BildadConfigError, JobEngineService } from 'nestjs-bildad';
+import {
+  BildadConfigError,
+  JobEngineService,
+  refuseUnknown,
+} from 'nestjs-bildad';
 import { register, Registry } from 'prom-client';
 import { collectBildad } from './collect-bildad.js';
 
@@ -54,7 +58,7 @@ class BildadCollector implements OnModuleInit, OnApplicationShutdown {
 export class BildadPrometheusModule {
   /** @throws BildadConfigError */
   static forRoot(options: BildadPrometheusOptions = {}): DynamicModule {
-    refuseUnknown(options);
+    refuseUnknown(options, '', ['path', 'registry']);
     const { path = '/metrics', registry = register } = options;
     if (path !== false && typeof path !== 'string')
       throw new BildadConfigError(
@@ -74,18 +78,6 @@ export class BildadPrometheusModule {
       controllers: path === false ? [] : [controllerAt(path, registry)],
     };
   }
-}
-
-function refuseUnknown(options: unknown): void {
-  if (typeof options !== 'object' || options === null)
-    throw new BildadConfigError('options', 'an object', options);
-  for (const name of Object.keys(options))
-    if (name !== 'path' && name !== 'registry')
-      throw new BildadConfigError(
-        name,
-        'path or registry',
-        'an unknown option',
-      );
 }
 
 function controllerAt(path: string, registry: Registry): Type {

@@ -6,6 +6,7 @@ import {
 import {
   BildadConfigError,
   JobEngineService,
+  refuseUnknown,
   toMilliseconds,
   type BildadHealth,
   type BildadLiveness,
@@ -47,7 +48,7 @@ export class BildadHealthIndicator {
     key: K,
     limits: BildadReadinessLimits = {},
   ): Promise<HealthIndicatorResult<K>> {
-    refuseUnknown(limits, READINESS);
+    refuseUnknown(limits, 'limits.', READINESS);
     const { timeout, failOnUnrunnable = false } = limits;
     if (typeof failOnUnrunnable !== 'boolean')
       throw new BildadConfigError(
@@ -90,7 +91,7 @@ export class BildadHealthIndicator {
     key: K,
     limits: BildadLivenessLimits = {},
   ): HealthIndicatorResult<K> {
-    refuseUnknown(limits, LIVENESS);
+    refuseUnknown(limits, 'limits.', LIVENESS);
     const maxLagMs = limit(limits.maxLag, 'maxLag');
     const liveness = this.engine.liveness();
     const late = liveness.lagMs > maxLagMs;
@@ -110,19 +111,6 @@ export class BildadHealthIndicator {
 
 const READINESS = ['timeout', 'maxWait', 'maxHeartbeatAge', 'failOnUnrunnable'];
 const LIVENESS = ['maxLag'];
-
-/** A limit that is mistyped would never be reached. */
-function refuseUnknown(limits: unknown, names: readonly string[]): void {
-  if (typeof limits !== 'object' || limits === null)
-    throw new BildadConfigError('limits', 'an object', limits);
-  for (const name of Object.keys(limits))
-    if (!names.includes(name))
-      throw new BildadConfigError(
-        name,
-        `one of ${names.join(', ')}`,
-        'an unknown limit',
-      );
-}
 
 const limit = (given: Duration | undefined, name: string): number =>
   given === undefined ? Infinity : toMilliseconds(given, name);

@@ -29,6 +29,8 @@ import { runInline, TransactionCalls } from './inline.js';
 import { leaksOf, stopRunning } from './leaks.js';
 import type { FinishedRun } from './runs.js';
 
+const OF_JOBS = ['job_queue_entries', 'job_runs', 'job_keys', 'job_run_notes'];
+
 /** What a test does with the engines of the app under test: all of them, one after the other. */
 @Injectable()
 export class BildadTesting implements OnModuleInit, OnModuleDestroy {
@@ -155,7 +157,7 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
   /** Removes all jobs, and their history. For tests without a transaction. */
   async clear(): Promise<void> {
     for (const { dataSource, schema } of this.engines)
-      for (const table of ['job_queue_entries', 'job_runs', 'job_keys'])
+      for (const table of OF_JOBS)
         await dataSource.query(`DELETE FROM "${schema}"."${table}"`);
   }
 

@@ -1,7 +1,10 @@
-import { BildadConfigError, type Duration } from 'nestjs-bildad';
+import {
+  BildadConfigError,
+  toMilliseconds,
+  type Duration,
+} from 'nestjs-bildad';
 import type { DataSource } from 'typeorm';
 import type { TestEngine } from './engines.js';
-import { toMilliseconds } from './milliseconds.js';
 
 /** They tell of the engine and its nodes, which live on in real time. */
 const NOT_OF_JOBS = [
@@ -34,7 +37,7 @@ export class TestClock {
    * @param by a duration, as `'1h'` or ms
    */
   async advance(by: Duration): Promise<void> {
-    const ms = toMilliseconds(by);
+    const ms = toMilliseconds(by, 'by');
     if (ms === 0) return;
     this.aheadMs += ms;
     const moved = new Map<DataSource, Set<string>>();

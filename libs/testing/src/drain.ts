@@ -6,11 +6,11 @@ import {
   JobNotAvailableError,
   JobQueueStatus,
   JobTemplateInactiveError,
+  refuseUnknown,
 } from 'nestjs-bildad';
 import { MoreThan } from 'typeorm';
 import type { TestEngine } from './engines.js';
 import { DrainLimitError } from './errors.js';
-import { refuseUnknown } from './options.js';
 import { Ends, finishedRuns, type FinishedRun } from './runs.js';
 
 /** A guard that a node left behind is free after its lease, 15 s by default. */
@@ -34,7 +34,7 @@ export interface DrainOptions {
 
 /** @throws BildadConfigError */
 export function readDrainOptions(given: DrainOptions = {}) {
-  refuseUnknown(given, ['withRetries', 'withScheduled', 'limit']);
+  refuseUnknown(given, '', ['withRetries', 'withScheduled', 'limit']);
   const { withRetries = false, withScheduled = false, limit = 1_000 } = given;
   if (!Number.isSafeInteger(limit) || limit < 1)
     throw new BildadConfigError('limit', 'a whole number from 1', limit);

@@ -1,7 +1,11 @@
-import { BildadConfigError, jobCodeOf, type Job } from 'nestjs-bildad';
+import {
+  BildadConfigError,
+  jobCodeOf,
+  refuseUnknown,
+  type Job,
+} from 'nestjs-bildad';
 import { isEncrypted, type EnqueuedJob } from './enqueued.js';
 import { asStored, receivedJobs } from './expected.js';
-import { refuseUnknown } from './options.js';
 
 /** What an enqueued job has to be like, beside its context. Asymmetric matchers are good for each. */
 export interface EnqueuedLike {
@@ -100,7 +104,7 @@ async function find(
   like: EnqueuedLike,
 ): Promise<Found> {
   const code = jobCodeOf(job);
-  refuseUnknown(like, NAMES);
+  refuseUnknown(like, '', NAMES);
   const jobs = await receivedJobs(received, code, like);
   const fitting = jobs.filter((one) => one.code === code);
   if (context !== undefined && fitting.some(isEncrypted))

@@ -1,4 +1,8 @@
-import { BildadConfigError, type BildadModuleOptions } from 'nestjs-bildad';
+import {
+  BildadConfigError,
+  refuseUnknown,
+  type BildadModuleOptions,
+} from 'nestjs-bildad';
 
 /**
  * When jobs run. `'manual'`: when the test says so (`drain`, `runNext`). `'inline'`: before the call that enqueued them, or
@@ -28,7 +32,7 @@ const NAMES = ['mode', 'throwFailures', 'options'];
 export function readTestingOptions(
   given: BildadTestingOptions = {},
 ): TestingSettings {
-  refuseUnknown(given, NAMES);
+  refuseUnknown(given, '', NAMES);
   const { mode = 'manual', throwFailures = false, options = {} } = given;
   if (!MODES.includes(mode))
     throw new BildadConfigError('mode', "'manual', 'inline' or 'real'", mode);
@@ -41,19 +45,6 @@ export function readTestingOptions(
   if (throwFailures && mode !== 'inline')
     throw new BildadConfigError('throwFailures', "the mode 'inline'", mode);
   return { mode, throwFailures, options };
-}
-
-/** @throws BildadConfigError */
-export function refuseUnknown(given: unknown, names: readonly string[]): void {
-  if (typeof given !== 'object' || given === null)
-    throw new BildadConfigError('options', 'an object', given);
-  for (const name of Object.keys(given))
-    if (!names.includes(name))
-      throw new BildadConfigError(
-        name,
-        `one of ${names.join(', ')}`,
-        'an unknown option',
-      );
 }
 
 /** What hangs at the end of a test is not waited for for long. */

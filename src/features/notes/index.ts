@@ -3,7 +3,7 @@ import { isSecret } from '../../model/envelope.js';
 import type { JobEvents } from '../../model/events.js';
 import type { LogSettings } from '../../model/log-options.js';
 import { RunNotes } from './run-notes.js';
-import { NotesWriter } from './writer.js';
+import { NotesWriter, type Clock } from './writer.js';
 
 interface Run {
   jobRunId: string;
@@ -15,6 +15,7 @@ interface Run {
 interface Parts {
   store: Store;
   events: JobEvents;
+  clock: Clock;
   settings: { logs: LogSettings };
   processes: {
     find(
@@ -38,13 +39,14 @@ interface Parts {
 export function notes({
   store,
   events,
+  clock,
   settings: { logs },
   processes,
   handlers,
   waits: { watched },
 }: Parts): () => Promise<void> {
   const runs = new Map<string, RunNotes>();
-  const writer = new NotesWriter(store, events, watched);
+  const writer = new NotesWriter(store, events, watched, clock);
   const offs: (() => void)[] = [];
   let hearsEnds = false;
 

@@ -22,15 +22,25 @@ const CLOSE_MS = 2_000;
 /** What is written is no part of the job that set it off. */
 const outside = AsyncLocalStorage.snapshot();
 
+/** Timers, which are not a feature's own. */
+export interface Clock {
+  once(
+    ms: number,
+    work: () => void,
+    options: { keepsAlive: false },
+  ): () => void;
+  within(ms: number, work: Promise<unknown>): Promise<void>;
+}
+
 interface Watched {
   has(identifier: string): boolean;
   changed(identifier: string): void;
 }
 
-/** Writes what runs have said, for all of a node together. Its timer keeps no process alive. */
+/** Writes what runs have said, for all of a node together. Nothing of it keeps a process alive. */
 export class NotesWriter {
   private readonly dirty = new Set<RunNotes>();
-  private timer: NodeJS.Timeout | undefined;
+  private cancel: () => void = () => undefined;
   private timerAt = Infinity;
   private writing: Promise<void> | undefined;
   /** No statement before. */
@@ -43,6 +53,7 @@ export class NotesWriter {
     private readonly store: Store,
     private readonly events: JobEvents,
     private readonly watched: Watched,
+    private readonly clock: Clock,
   ) {}
 
   /** Something of the run is new. */
@@ -64,13 +75,8 @@ export class NotesWriter {
   /** Writes what there is, if the database lets it. */
   async close(): Promise<void> {
     this.closed = true;
-    clearTimeout(this.timer);
-    let late: NodeJS.Timeout | undefined;
-    const inTime = new Promise<void>((resolve) => {
-      late = setTimeout(resolve, CLOSE_MS);
-    });
-    await Promise.race([this.writeLast(), inTime]);
-    clearTimeout(late);
+    this.cancel();
+    await this.clock.within(CLOSE_MS, this.writeLast());
     this.dirty.clear();
   }
 
@@ -86,10 +92,12 @@ export class NotesWriter {
   private wakeAt(dueAt: number): void {
     const at = Math.max(dueAt, this.notBefore);
     if (this.closed || this.writing || at >= this.timerAt) return;
-    clearTimeout(this.timer);
+    this.cancel();
     this.timerAt = at;
     const ms = Math.max(at - performance.now(), 0);
-    this.timer = outside(() => setTimeout(() => this.start(), ms).unref());
+    this.cancel = outside(() =>
+      this.clock.once(ms, () => this.start(), { keepsAlive: false }),
+    );
   }
 
   private start(): void {

@@ -15,13 +15,18 @@ import type { JobReference, Templates } from '../templates.js';
 
 /** What the engine knows of a call beside its options. */
 export interface EnqueueCall {
-  retryOfJobRunId?: string;
-  /** What was stored of the run that is done again, where its context is to be the same. */
-  again?: StoredRunContext;
-  /** What was stored of it in any case: what it was enqueued in its job keeps. */
-  retryOf?: StoredRunContext;
+  /** The run that is done again. */
+  retryOf?: RetriedRun;
   /** Whether this node is to start the entry when it can. Not where the caller is about to. */
   wakeHere?: boolean;
+}
+
+export interface RetriedRun {
+  jobRunId: string;
+  /** Null where its row is gone. What its job was enqueued in, this one keeps. */
+  stored: StoredRunContext | null;
+  /** Its context is to be the same. */
+  sameContext: boolean;
 }
 
 /** A job that may be put in. */
@@ -44,20 +49,22 @@ export class Drafts {
     job: JobReference,
     context: unknown,
     options: EnqueueOptions,
-    { retryOfJobRunId, retryOf, again }: EnqueueCall,
+    { retryOf }: EnqueueCall,
     manager?: EntityManager,
   ): Promise<Drafted> {
-    const captured = retryOf
+    const before = retryOf?.stored;
+    const captured = before
       ? this.seams.capturedAgain(
-          this.contexts.carriedIn(retryOf.jobContext, retryOf.jobRunIdentifier),
+          this.contexts.carriedIn(before.jobContext, before.jobRunIdentifier),
         )
       : this.seams.captured();
     const open = await this.templates.resolve(job, manager);
     const fields = entryFields(open.template, options);
     const identity = identityOf(options);
-    const given = again
-      ? await asOfNow(again, open, this.contexts)
-      : { context, contract: open.contract, version: open.traits.version };
+    const given =
+      before && retryOf.sameContext
+        ? await asOfNow(before, open, this.contexts)
+        : { context, contract: open.contract, version: open.traits.version };
     const { json, value } = await encodeContext(
       given.contract,
       given.context,
@@ -67,7 +74,7 @@ export class Drafts {
       ...fields,
       jobContext: json,
       context: value,
-      retryOfJobRunId: retryOfJobRunId ?? null,
+      retryOfJobRunId: retryOf?.jobRunId ?? null,
     };
     const carried = carriedBy(
       this.contexts,

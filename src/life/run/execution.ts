@@ -121,12 +121,8 @@ export function progressed(
 ): void {
   const { fraction, message } = told;
   process.progress = { fraction, message: message ?? null, at: new Date() };
-  const { jobRunId, jobRunIdentifier, templateCode, retry } = process.run;
   events.emit('run.progress', {
-    jobRunId,
-    jobRunIdentifier,
-    templateCode,
-    retry,
+    ...identityOf(process.run),
     fraction,
     ...(message !== undefined && { message }),
   });

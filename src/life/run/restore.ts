@@ -19,7 +19,7 @@ export const capturing = ({ name, capture }: NamedCarrier): Carrier => ({
       value = capture();
       if (value === undefined) return undefined;
       if (value instanceof Promise) value.catch(() => undefined);
-      return toPlainJson(value, MAX_BYTES).value;
+      return toPlainJson(value, MAX_BYTES, 'carry').value;
     } catch (cause) {
       throw new CarriedContextError(name, whyOf(cause), { cause });
     }
@@ -30,9 +30,7 @@ function whyOf(error: unknown): string {
   if (!(error instanceof InvalidJobContextError))
     return 'capture() has thrown, and nothing was enqueued';
   const { path, message } = error.violations[0]!;
-  return message.includes('maxContextBytes')
-    ? `capture() returned more than ${MAX_BYTES} bytes of JSON`
-    : `capture() returned what cannot travel: ${path ? `${path} ${message}` : message}`;
+  return `capture() returned what cannot travel: ${path ? `${path} ${message}` : message}`;
 }
 
 /**

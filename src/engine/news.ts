@@ -1,24 +1,15 @@
-import { AsyncLocalStorage } from 'node:async_hooks';
 import { randomUUID } from 'node:crypto';
+import type { Store } from '../life/store.js';
 import { EVENT_TRAITS } from '../model/event-traits.js';
 import type { JobEventMap, JobEvents } from '../model/events.js';
-import { notifyNews } from '../store/news.store.js';
-import { packed, pairs } from './news-payloads.js';
-import type { Store } from './store.js';
+import { channelsOf, notifyAll } from '../store/notify.store.js';
+import { packed } from '../store/payloads.js';
+import { NewsSender } from './news-sender.js';
+import { every } from './timers.js';
 
 /** Who listens says so as often; who tells believes it three times as long. */
 const SAY_EVERY_MS = 5_000;
 const WANTED_MS = 15_000;
-/** Between two statements: each NOTIFY takes a lock that all of a server's commits with one wait for. */
-const TELL_EVERY_MS = 100;
-/** Events that wait to be told. What comes on top of that is dropped. */
-const MOST_WAITING = 2_000;
-/** Overflows are told of as often at the most. */
-const SAY_DROPPED_MS = 60_000;
-
-/** What is told is no part of what set it off. */
-const outside = AsyncLocalStorage.snapshot();
-
 /** What nodes may ask for, all together: there are as many as there are listeners. */
 const MOST_WANTS = 1_000;
 
@@ -43,7 +34,7 @@ export class News {
   private over = false;
   private readonly listeners: { want: Want; hear: (payload: never) => void }[] =
     [];
-  private saying: NodeJS.Timeout | undefined;
+  private stopSaying: (() => void) | undefined;
   /** Until when, by want. */
   private readonly wanted = new Map<string, number>();
   /** The events that somebody wants, and until when. */
@@ -51,12 +42,7 @@ export class News {
     EventName,
     { off: () => void; until: number }
   >();
-  private waiting: string[] = [];
-  private telling: Promise<void> | undefined;
-  private timer: NodeJS.Timeout | undefined;
-  private toldAt = -Infinity;
-  private dropped = 0;
-  private saidDroppedAt = -Infinity;
+  private readonly sender: NewsSender;
 
   /** @param notifies whether nodes hear one another at all */
   constructor(
@@ -64,7 +50,10 @@ export class News {
     private readonly events: JobEvents,
     private readonly engine: string,
     private readonly notifies: boolean,
-  ) {}
+  ) {
+    const head = { from: this.id, engine, kind: 'events' };
+    this.sender = new NewsSender(store, events, head);
+  }
 
   /** @param listen has what other nodes tell be heard; idempotent */
   hearBy(listen: () => void): void {
@@ -83,7 +72,7 @@ export class News {
   /** Listens, where somebody wants it. */
   start(): void {
     if (!this.notifies || this.listeners.length === 0) return;
-    this.saying = setInterval(() => this.sayWants(), SAY_EVERY_MS).unref();
+    this.stopSaying = every(SAY_EVERY_MS, () => this.sayWants());
     this.listen();
   }
 
@@ -110,13 +99,11 @@ export class News {
 
   /** Tells what is left, once; then nothing any more. */
   async stop(): Promise<void> {
-    clearInterval(this.saying);
-    clearTimeout(this.timer);
+    this.stopSaying?.();
     for (const { off } of this.heardOf.values()) off();
     this.heardOf.clear();
-    await this.telling;
     this.over = true;
-    if (this.waiting.length > 0) await this.tell();
+    await this.sender.stop();
   }
 
   private read(payload: string | undefined): Message | undefined {
@@ -150,12 +137,8 @@ export class News {
 
   private listenTo(event: EventName): () => void {
     return this.events.on(event, (payload) => {
-      if (!this.isWanted(event, payload)) return;
-      if (this.waiting.length >= MOST_WAITING) this.dropped++;
-      else {
-        this.waiting.push(JSON.stringify([event, payload]));
-        this.tellLater();
-      }
+      if (this.isWanted(event, payload))
+        this.sender.add(JSON.stringify([event, payload]));
     });
   }
 
@@ -191,49 +174,7 @@ export class News {
   /** It is said again in any case. */
   private say(payloads: string[]): void {
     const { db, tables } = this.store;
-    notifyNews(db, tables, payloads).catch(() => undefined);
-  }
-
-  private tellLater(): void {
-    if (this.telling || this.timer || this.over) return;
-    const ms = Math.max(this.toldAt + TELL_EVERY_MS - performance.now(), 0);
-    const work = () => {
-      this.timer = undefined;
-      this.telling = this.tell().finally(() => {
-        this.telling = undefined;
-        if (this.waiting.length > 0) this.tellLater();
-      });
-    };
-    this.timer = outside(() => setTimeout(work, ms).unref());
-  }
-
-  /** Never rejects: what cannot be told now is not told. */
-  private async tell(): Promise<void> {
-    const { db, tables } = this.store;
-    const { id: from, engine } = this;
-    const head = { from, engine, kind: 'events' } as const;
-    const { payloads, taken, tooLong } = packed(head, 'events', this.waiting);
-    this.waiting.splice(0, taken);
-    this.dropped += tooLong;
-    try {
-      if (payloads.length > 0) await notifyNews(db, tables, payloads);
-    } catch (error) {
-      this.waiting = [];
-      this.failed(error);
-    }
-    this.toldAt = performance.now();
-    if (this.dropped === 0 || this.toldAt < this.saidDroppedAt + SAY_DROPPED_MS)
-      return;
-    this.saidDroppedAt = this.toldAt;
-    this.failed(
-      new Error(`${this.dropped} events were dropped: too many, or too long`),
-    );
-    this.dropped = 0;
-  }
-
-  private failed(error: unknown): void {
-    const doing = 'telling other nodes of events';
-    this.events.emit('engine.error', { doing, error });
+    notifyAll(db, channelsOf(tables).events, payloads).catch(() => undefined);
   }
 }
 
@@ -242,3 +183,12 @@ const keyOf = (event: EventName, code: string | null) =>
 
 const fits = (code: string | null, payload: Payload) =>
   code === null || (payload as { templateCode?: string }).templateCode === code;
+
+/** Of what came from outside: a list of pairs that begin with a name. */
+export const pairs = (given: unknown): [string, unknown][] =>
+  Array.isArray(given)
+    ? given.filter(
+        (one): one is [string, unknown] =>
+          Array.isArray(one) && typeof one[0] === 'string',
+      )
+    : [];
