@@ -1,7 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import type { Store } from '../life/store.js';
 import type { JobEvents } from '../model/events.js';
-import { once } from '../runner/deadline.js';
+import { once, within } from '../runner/deadline.js';
 import { channelsOf, notifyAll } from '../store/notify.store.js';
 import { packed } from '../store/payloads.js';
 
@@ -13,6 +13,9 @@ const TELL_EVERY_MS = 100;
 const MOST_WAITING = 2_000;
 /** Overflows are told of as often at the most. */
 const SAY_DROPPED_MS = 60_000;
+
+/** What the last statements may take. */
+const STOP_MS = 2_000;
 
 /** What is told is no part of what set it off. */
 const outside = AsyncLocalStorage.snapshot();
@@ -44,10 +47,14 @@ export class NewsSender {
     this.tellLater();
   }
 
-  /** Tells what is left, once; then nothing any more. */
+  /** Tells what is left, once; then nothing any more. A database that does not answer is not waited for. */
   async stop(): Promise<void> {
     this.over = true;
     this.cancel?.();
+    await within(STOP_MS, this.tellLast());
+  }
+
+  private async tellLast(): Promise<void> {
     await this.telling;
     if (this.waiting.length > 0) await this.tell();
   }

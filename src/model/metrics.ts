@@ -41,9 +41,9 @@ export interface MetricSink {
   ): () => void;
 }
 
-const SYSTEM = 'messaging.system';
-const OPERATION = 'messaging.operation.name';
-const DESTINATION = 'messaging.destination.name';
+export const SYSTEM = 'messaging.system';
+export const OPERATION = 'messaging.operation.name';
+export const DESTINATION = 'messaging.destination.name';
 const ERROR = 'error.type';
 const OUTCOME = 'bildad.outcome';
 const ENTRY = 'bildad.entry';

@@ -1,6 +1,12 @@
 import type { Socket } from 'node:net';
 import type pg from 'pg';
-import { BildadJob, type JobExecution } from 'nestjs-bildad';
+import { Injectable } from '@nestjs/common';
+import {
+  BildadJob,
+  OnJobEvent,
+  type BildadModuleOptions,
+  type JobExecution,
+} from 'nestjs-bildad';
 import { it } from 'vitest';
 import { bootApp } from '../support/app.js';
 import { createDatabase } from '../support/database.js';
@@ -16,7 +22,7 @@ const GRACE_MS = 100;
 const DEADLINE_MS = DRAIN_MS + GRACE_MS + 5_000 + 5_000 + 2_000;
 
 /** One of its own: each of them waits for as long as a dead database is waited for, all at the same time. */
-async function boot() {
+async function boot(options: BildadModuleOptions = {}) {
   @BildadJob({ code: 'GATED', maxRetries: 3, timeout: '1h' })
   class OwnGatedJob {
     runJob({ deaf }: { deaf?: boolean }, job: JobExecution): Promise<unknown> {
@@ -40,6 +46,7 @@ async function boot() {
     options: {
       tickInterval: 100,
       shutdown: { drainTimeout: DRAIN_MS, killGracePeriod: GRACE_MS },
+      ...options,
     },
   });
   await bildad.engine.enqueueJob(SimpleJob, {});
@@ -162,6 +169,38 @@ it.concurrent(
         run.id,
       ]),
     ).toEqual([{ status: 'DONE' }]);
+    await leave();
+  },
+);
+
+let heard = 0;
+@Injectable()
+class Elsewhere {
+  @OnJobEvent('node.joined', { from: 'cluster' })
+  joined(): void {
+    heard++;
+  }
+}
+
+it.concurrent(
+  'nothing answers, and another node is to be told of events',
+  async ({ expect }) => {
+    const { bildad, closing, database, leave, proxy } = await boot({
+      queryTimeout: '1m',
+    });
+    const other = await bootApp({ providers: [Elsewhere], database });
+    const tell = () => bildad.events.emit('node.joined', { node: 'this one' });
+    await expect
+      .poll(() => {
+        tell();
+        return heard;
+      })
+      .toBeGreaterThan(0);
+    proxy.blackhole();
+    for (let n = 0; n < 10; n++) tell();
+    // Two seconds for them.
+    expect(await closing()).toBeLessThan(DEADLINE_MS + 2_000);
+    await other.close();
     await leave();
   },
 );

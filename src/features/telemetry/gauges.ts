@@ -1,5 +1,6 @@
 import type { JobEvents } from '../../model/events.js';
 import {
+  DESTINATION,
   METRICS,
   type GaugeReading,
   type MetricDefinition,
@@ -7,7 +8,6 @@ import {
 import type { Measured } from './measured.js';
 import type { Series } from './series.js';
 
-const DESTINATION = 'messaging.destination.name';
 const STATES = ['due', 'scheduled', 'running', 'quarantined'] as const;
 
 const GAUGES: readonly MetricDefinition[] = Object.values<MetricDefinition>(

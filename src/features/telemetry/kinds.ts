@@ -1,5 +1,10 @@
 import type { JobEventMap } from '../../model/events.js';
-import type { MetricAttributes } from '../../model/metrics.js';
+import {
+  DESTINATION,
+  OPERATION,
+  SYSTEM,
+  type MetricAttributes,
+} from '../../model/metrics.js';
 import { faultOf } from './fault.js';
 import type { Series } from './series.js';
 
@@ -44,7 +49,7 @@ class Kind {
     private readonly code: string,
   ) {
     this.itself = series.of(`code ${code}`, () => ({
-      'messaging.destination.name': code,
+      [DESTINATION]: code,
     }));
     this.begin = series.of(`begin ${code}`, () => this.processing());
     this.done = this.endSeries({ outcome: 'completed', entry: 'removed' });
@@ -71,7 +76,7 @@ class Kind {
         'error.type': errorName ?? faultOf(outcome),
       })),
       ended: series.of(`ended ${outcome} ${entry} ${code}`, () => ({
-        'messaging.destination.name': code,
+        [DESTINATION]: code,
         'bildad.outcome': outcome,
         'bildad.entry': entry,
       })),
@@ -80,9 +85,9 @@ class Kind {
 
   private processing() {
     return {
-      'messaging.system': 'bildad',
-      'messaging.operation.name': 'process',
-      'messaging.destination.name': this.code,
+      [SYSTEM]: 'bildad',
+      [OPERATION]: 'process',
+      [DESTINATION]: this.code,
     };
   }
 }

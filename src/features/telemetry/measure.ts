@@ -1,6 +1,9 @@
 import type { JobEventMap } from '../../model/events.js';
 import {
+  DESTINATION,
   METRICS,
+  OPERATION,
+  SYSTEM,
   type MetricAttributes,
   type MetricDefinition,
   type MetricName,
@@ -12,9 +15,6 @@ import { readGauges } from './gauges.js';
 import { Kinds } from './kinds.js';
 import type { Measured } from './measured.js';
 import { Series } from './series.js';
-
-const SYSTEM = 'bildad';
-const DESTINATION = 'messaging.destination.name';
 
 type Run = JobEventMap['run.started'][0];
 type End = JobEventMap['run.finished'][0];
@@ -91,8 +91,8 @@ function countSent(
   let over = false;
   const attributesOf = (code: string, error?: string) =>
     series.of(`send ${code} ${error ?? ''}`, () => ({
-      'messaging.system': SYSTEM,
-      'messaging.operation.name': 'send',
+      [SYSTEM]: 'bildad',
+      [OPERATION]: 'send',
       // Of a code that no template has there may be any number.
       [DESTINATION]: error === 'JobTemplateNotFoundError' ? '_OTHER' : code,
       'error.type': error,
