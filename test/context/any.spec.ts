@@ -12,6 +12,16 @@ beforeAll(async () => {
 });
 afterAll(() => bildad.close());
 
+/** JSON has no negative zero: JavaScript's own writer makes it 0. All else is to be as it was. */
+function unsigned(value: unknown): unknown {
+  if (Object.is(value, -0)) return 0;
+  if (Array.isArray(value)) return value.map(unsigned);
+  if (typeof value !== 'object' || value === null) return value;
+  return Object.fromEntries(
+    Object.entries(value).map(([key, member]) => [key, unsigned(member)]),
+  );
+}
+
 it('any JSON is stored', async () => {
   // Well-formed, without NUL, and -0 is not of JSON.
   const text = fc.string({ unit: 'grapheme' });
@@ -62,7 +72,7 @@ it('anything else is stored or refused', async () => {
     fc.asyncProperty(anything, async (context) => {
       try {
         const entry = await bildad.engine.enqueueJob(CaptureJob, context);
-        expect(entry.jobContext).toEqual(context);
+        expect(entry.jobContext).toEqual(unsigned(context));
         seen.stored++;
       } catch (error) {
         if (!(error instanceof InvalidJobContextError)) throw error;
@@ -70,7 +80,7 @@ it('anything else is stored or refused', async () => {
         seen.refused++;
       }
     }),
-    { numRuns: 500 },
+    { numRuns: 500, examples: [[-0], [{ n: [-0] }]] },
   );
   expect(seen.stored).toBeGreaterThan(0);
   expect(seen.refused).toBeGreaterThan(0);
