@@ -8,9 +8,9 @@ export interface LogOptions {
   keep?: 'failed' | 'always' | 'never';
   /** Of a run the last so many, from 1 to 10,000. Default 200. */
   lines?: number;
-  /** Characters of a line, from 1; what is beyond is cut off. Default 2,000. */
+  /** UTF-8 bytes of a line, from 1 to 65,536; what is beyond is cut off. Default 2,000. */
   lineBytes?: number;
-  /** Characters of a run's lines together, from 1 to 16,777,216; the oldest go first. Default 64,000. */
+  /** UTF-8 bytes of a run's lines together, from 1 to 16,777,216; the oldest go first. Default 64,000. */
   runBytes?: number;
   /**
    * What is to be kept of a line, called when it is about to be. What it returns that is no text, and what it throws, has

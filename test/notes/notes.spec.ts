@@ -104,6 +104,18 @@ it('the last lines are kept, as far as there is room', async () => {
   expect((await bildad.jobs.logs(name))[0]).toMatchObject({ dropped: 997 });
 });
 
+it('a line is cut where a character ends', async () => {
+  await boot({ lineBytes: 10, runBytes: 25, redact: (line) => `${line}!` });
+  const name = await says((job) => {
+    job.log('too much, and the first to go');
+    job.log('ééééé');
+    job.log('ab😀😀😀');
+    job.log('éé');
+  });
+  await kept(name).toEqual(['log ééééé', 'log ab😀😀', 'log éé!']);
+  expect((await bildad.jobs.logs(name))[0]).toMatchObject({ dropped: 1 });
+});
+
 it('a redact hook that fails lets nothing through', async () => {
   await boot({
     redact: (line) => {

@@ -3,6 +3,7 @@ import type { JsonValue } from '../../model/json.js';
 import type { LogSettings } from '../../model/log-options.js';
 import type { KeptLine } from '../../model/watch.js';
 import type { RunNote } from '../../store/notes.store.js';
+import { bytesOf, cutBytes } from './bytes.js';
 import { Ring } from './ring.js';
 
 /** Between two writings of a run's progress, and before the first one: of runs that are over sooner nobody asks. */
@@ -49,13 +50,13 @@ export class RunNotes {
     const line = {
       at: new Date(),
       level,
-      message: message.slice(0, lineBytes),
+      message: cutBytes(message, lineBytes),
     };
     if (watched)
       this.put({ level, message: this.redacted(line.message) }, line.at);
     if (keep === 'never') return;
     this.lines ??= new Ring(lines, runBytes);
-    this.lines.push(line, line.message.length);
+    this.lines.push(line, bytesOf(line.message));
   }
 
   /** @param chunk undefined: a gap */
@@ -141,7 +142,7 @@ export class RunNotes {
     if (!redact) return line;
     try {
       const kept: unknown = redact(line);
-      if (typeof kept === 'string') return kept.slice(0, lineBytes);
+      if (typeof kept === 'string') return cutBytes(kept, lineBytes);
       // What is asynchronous is none, and its rejection nobody's.
       Promise.resolve(kept).catch(() => undefined);
       return NOT_KEPT;

@@ -124,7 +124,7 @@ export function progressed(
   events.emit('run.progress', {
     ...identityOf(process.run),
     fraction,
-    ...(message !== undefined && { message }),
+    message,
   });
 }
 

@@ -12,12 +12,12 @@ export function toldProgress(
   fraction: unknown,
   message: unknown,
 ): { fraction: number; message?: string } {
+  const told = typeof fraction === 'number' ? between(fraction) : 0;
+  if (message === undefined) return { fraction: told };
+  // The heartbeat has it in its statement, with all other jobs of the node.
   return {
-    fraction: typeof fraction === 'number' ? between(fraction) : 0,
-    ...(message !== undefined && {
-      // The heartbeat has it in its statement, with all other jobs of the node.
-      message: clean(textOf(message), MESSAGE_CHARACTERS),
-    }),
+    fraction: told,
+    message: clean(textOf(message), MESSAGE_CHARACTERS),
   };
 }
 
@@ -36,7 +36,11 @@ export function streamable(chunk: unknown): JsonValue | undefined {
 
 /** What was given to a logger, as one line of text. */
 export function lineOf(message: unknown, more: readonly unknown[]): string {
-  return [message, ...more].map(textOf).join(' ').slice(0, LINE_CHARACTERS);
+  const line =
+    more.length === 0
+      ? textOf(message)
+      : [message, ...more].map(textOf).join(' ');
+  return line.slice(0, LINE_CHARACTERS);
 }
 
 /** A logger of a job whose lines go to `say`. */
