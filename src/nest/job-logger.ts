@@ -41,16 +41,12 @@ class JobLogger implements ExecutionLogger {
 
   private say(level: LogLevel, message: unknown, more: unknown[]): void {
     const run = identityOf(this.run);
-    const line =
-      this.fields && typeof message === 'string'
-        ? new LogLine(message, run)
-        : message;
-    this.logger[level](line, ...more);
-    this.events.emit('run.log', {
-      ...run,
-      level,
-      message: lineOf(message, more),
-    });
+    const line = lineOf(message, more);
+    // As one text: pino would take what comes after an object for the text of the line.
+    if (this.fields && typeof message === 'string')
+      this.logger[level](new LogLine(line, run));
+    else this.logger[level](message, ...more);
+    this.events.emit('run.log', { ...run, level, message: line });
   }
 }
 

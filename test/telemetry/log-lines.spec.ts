@@ -23,7 +23,10 @@ class LoudJob {
     job.log('at work');
     if (does === 'snooze' && job.retry === 0) job.snooze('1h');
     if (does === 'cancel') job.cancel('enough');
-    if (does === 'fail') throw new RangeError('no');
+    if (does === 'fail') {
+      job.logger.error('gave up', 'its stack');
+      throw new RangeError('no');
+    }
   }
 }
 
@@ -179,7 +182,9 @@ describe('logFields', () => {
       own.map(({ message }) => JSON.parse(JSON.stringify(message))),
     ).toMatchObject([
       { msg: 'at work', templateCode: 'LOUD', retry: 0 },
+      { msg: 'gave up its stack', templateCode: 'LOUD', retry: 0 },
       { msg: 'at work', templateCode: 'LOUD', retry: 1 },
+      { msg: 'gave up its stack', templateCode: 'LOUD', retry: 1 },
     ]);
   });
 
