@@ -169,15 +169,9 @@ export class Slots {
     this.woken = false;
     this.lookAnew = false;
     const claimant = this.node.id;
-    const deferred = this.claimsAhead && this.ahead.defers;
-    const claimed =
+    const suspects =
       slots > 0 ? await this.suspects.claim(look !== 'behind') : [];
-    if (claimed.length < limit) {
-      const wanted = limit - claimed.length;
-      const next = await this.claims.next(wanted, { look, deferred });
-      this.moreWaiting = next.length === wanted || this.woken;
-      claimed.push(...next);
-    }
+    const claimed = await this.claimBeside(suspects, limit, look);
     // An answer for an incarnation that is over: what it claimed is not this node's to run.
     if (this.node.id !== claimant || this.node.fenced) {
       await this.claims.release(
@@ -186,13 +180,35 @@ export class Slots {
       );
       return [];
     }
-    const startable = this.node.accepting ? slots : 0;
+    // Jobs that were claimed ahead may have begun meanwhile, and those that still wait go first.
+    const most = this.ahead.length > 0 ? suspects.length : slots;
+    const startable = this.node.accepting ? Math.min(most, this.free) : 0;
     this.ahead.put(claimed.slice(startable));
     const launches = claimed.slice(0, startable).map((claim) => ({ claim }));
     // One whose context is not checked by then has its process, its slot and its timeout: it is started.
     await within(LAUNCH_MS, Promise.all(launches.map(this.launchOne)));
     this.launchAhead();
     return launches;
+  }
+
+  /** @returns the suspects as well */
+  private async claimBeside(
+    suspects: Claim[],
+    limit: number,
+    look: Look,
+  ): Promise<Claim[]> {
+    const wanted = limit - suspects.length;
+    if (wanted <= 0) return suspects;
+    const deferred = this.claimsAhead && this.ahead.defers;
+    try {
+      const next = await this.claims.next(wanted, { look, deferred });
+      this.moreWaiting = next.length === wanted || this.woken;
+      return suspects.length > 0 ? [...suspects, ...next] : next;
+    } catch (error) {
+      // What is claimed is started. Whoever claims next hears it, if it is not over.
+      if (suspects.length > 0) return suspects;
+      throw error;
+    }
   }
 
   private launchAhead(): void {

@@ -1,3 +1,5 @@
+import { setTimeout } from 'node:timers/promises';
+import { BildadJob } from 'nestjs-bildad';
 import { expect, it } from 'vitest';
 import { bootApp } from '../support/app.js';
 import { createDatabase } from '../support/database.js';
@@ -132,6 +134,42 @@ it('a claim that waits for its slot can be cancelled and taken back', async () =
     expect(
       Object.fromEntries(ends.map(({ ended, count }) => [ended, count])),
     ).toEqual({ Cancelled: 1, Stopped: 1, SUCCEEDED: 3_500 });
+  } finally {
+    await bildad.close();
+  }
+});
+
+@BildadJob({ code: 'COUNTED' })
+class CountedJob {
+  static running = 0;
+  static most = 0;
+  static readonly begun: number[] = [];
+
+  async runJob({ n, slow }: { n: number; slow: boolean }): Promise<void> {
+    CountedJob.begun.push(n);
+    CountedJob.most = Math.max(CountedJob.most, ++CountedJob.running);
+    if (slow) await setTimeout(5);
+    CountedJob.running--;
+  }
+}
+
+it('no more run than there are slots, in their order, whatever was claimed ahead', async () => {
+  const bildad = await bootApp({
+    providers: [CountedJob],
+    options: { tickInterval: 10, concurrency: 10 },
+  });
+  try {
+    // Quick ones by the hundred, so that many are claimed ahead, and now and then those that hold their slots.
+    const contexts = Array.from({ length: 20_000 }, (_, n) => ({
+      n,
+      slow: n % 300 < 40,
+    }));
+    await bildad.engine.enqueueJobs(CountedJob, contexts);
+    await expect
+      .poll(() => bildad.jobs.getNumberOfJobsInTheQueue(), { timeout: 30_000 })
+      .toBe(0);
+    expect(CountedJob.most).toBe(10);
+    expect(CountedJob.begun).toEqual(contexts.map(({ n }) => n));
   } finally {
     await bildad.close();
   }
