@@ -3,7 +3,7 @@ import { JobsService } from 'nestjs-bildad';
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
-import { bootHost } from '../support/host.js';
+import { bootHost, type HostOptions } from '../support/host.js';
 
 // Which nodes are lost, what that costs their jobs, and how a node shows that it is alive.
 
@@ -289,21 +289,7 @@ it.each([
   ],
   ['opens its sockets by itself', { extra: { stream: () => new Socket() } }],
 ])('a node beats whose DataSource %s', async (_what, typeorm) => {
-  const { hostname, port, username, password, pathname } = new URL(
-    bildad.database.url,
-  );
-  const app = await bootHost({
-    url: '',
-    typeorm: {
-      url: undefined,
-      host: hostname,
-      port: Number(port),
-      username,
-      password,
-      database: pathname.slice(1),
-      ...typeorm,
-    },
-  });
+  const app = await bootHost({ url: '', typeorm: inParts(typeorm) });
   const beats = async () =>
     (await app.get(JobsService).listNodes())
       .filter(({ templateCodes }) => templateCodes.length === 0)
@@ -311,3 +297,50 @@ it.each([
   await expect.poll(async () => (await beats())[0] ?? 0).toBeGreaterThan(0);
   await app.close();
 });
+
+it('a node beats again when it was not told its password once', async () => {
+  let hangs = false;
+  const app = await bootHost({
+    url: '',
+    typeorm: inParts({
+      password: () => {
+        if (!hangs)
+          return Promise.resolve(new URL(bildad.database.url).password);
+        hangs = false;
+        return new Promise<string>(() => undefined);
+      },
+    }),
+  });
+  const beats = () =>
+    bildad.sql(
+      `SELECT id, beat FROM bildad.job_nodes WHERE template_codes = '{}' AND ended_at IS NULL`,
+    );
+  await expect.poll(beats).toHaveLength(1);
+  hangs = true;
+  await bildad.sql(
+    `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+     WHERE application_name LIKE '% beat' AND datname = current_database()`,
+  );
+  await expect.poll(() => hangs).toBe(false);
+  const [last] = await beats();
+  await expect
+    .poll(beats, { timeout: 15_000 })
+    .toEqual([{ id: last.id, beat: expect.not.stringMatching(last.beat) }]);
+  await app.close();
+});
+
+/** The database's address as single options, for those that go beside them. */
+function inParts(typeorm: HostOptions['typeorm']): HostOptions['typeorm'] {
+  const { hostname, port, username, password, pathname } = new URL(
+    bildad.database.url,
+  );
+  return {
+    url: undefined,
+    host: hostname,
+    port: Number(port),
+    username,
+    password,
+    database: pathname.slice(1),
+    ...typeorm,
+  } as HostOptions['typeorm'];
+}

@@ -39,14 +39,16 @@ let waiting: ((password: string | undefined) => void)[] = [];
 
 function password(timeoutMs: number): Promise<string | undefined> {
   return new Promise((resolve, reject) => {
-    const late = setTimeout(
-      () => reject(new Error('no password in time')),
-      timeoutMs,
-    );
-    waiting.push((given) => {
+    const take = (given: string | undefined) => {
       clearTimeout(late);
       resolve(given);
-    });
+    };
+    const late = setTimeout(() => {
+      // Whoever asks next has it asked for again: this call may never be answered.
+      waiting = waiting.filter((one) => one !== take);
+      reject(new Error('no password in time'));
+    }, timeoutMs);
+    waiting.push(take);
     if (waiting.length === 1) say({ kind: 'password' });
   });
 }
