@@ -257,6 +257,42 @@ it('a run that is killed keeps what it said, and what it says later is nobody’
   expect(await bildad.jobs.progressOf('killed')).toBeNull();
 });
 
+it('a run that is closed by hand keeps what it said until then, whatever its handler says on its way out', async () => {
+  await boot();
+  await bildad.engine.enqueueAndRunJob(
+    GatedJob,
+    {},
+    { jobRunIdentifier: 'closed' },
+  );
+  const { job } = await GatedJob.arrival();
+  job.log('a');
+  job.log('b');
+  job.signal.addEventListener('abort', () => job.log('aborted'));
+  bildad.events.on('run.finished', () => job.log('closed'));
+  const lost = bildad.next('run.finishLost');
+  await bildad.engine.failJob({ id: job.jobRunId }, new Error('by hand'));
+  await lost;
+  // Written after, or together with, whatever there is of the other one.
+  await kept(await says((other) => other.log('other'))).toEqual(['log other']);
+  expect(await lines('closed')).toEqual(['log a', 'log b']);
+});
+
+it('a run that is completed by hand keeps no lines, although its handler throws', async () => {
+  await boot();
+  await bildad.engine.enqueueAndRunJob(
+    GatedJob,
+    {},
+    { jobRunIdentifier: 'completed' },
+  );
+  const { job } = await GatedJob.arrival();
+  job.signal.addEventListener('abort', () => job.log('aborted'));
+  const lost = bildad.next('run.finishLost');
+  await bildad.engine.completeJob({ id: job.jobRunId });
+  await lost;
+  await kept(await says((other) => other.log('other'))).toEqual(['log other']);
+  expect(await lines('completed')).toEqual([]);
+});
+
 it('a job whose identifier is none has none of it', async () => {
   await boot();
   expect(await bildad.jobs.logs('none')).toEqual([]);
