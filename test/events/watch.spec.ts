@@ -175,6 +175,43 @@ it('a job that is over has its end alone, and goes on behind an update', async (
   );
 });
 
+/** Writing what jobs say takes that long from now on: the database is slow. */
+async function writesSlowly(seconds: number): Promise<void> {
+  await bildad.sql(
+    `CREATE FUNCTION bildad.slow() RETURNS trigger LANGUAGE plpgsql AS
+     $$ BEGIN PERFORM pg_sleep(${seconds}); RETURN NULL; END $$`,
+  );
+  await bildad.sql(
+    `CREATE TRIGGER slow BEFORE INSERT ON bildad.job_run_notes
+     FOR EACH STATEMENT EXECUTE FUNCTION bildad.slow()`,
+  );
+}
+
+it.each([true, false])(
+  'the last words of a run are told before its end (seen running: %s)',
+  async (seenRunning) => {
+    await writesSlowly(0.15);
+    const name = await enqueue();
+    const updates = bildad.jobs.watch(name);
+    expect(brief((await updates.next()).value)).toBe('queued 0');
+    await bildad.engine.runJobEngine();
+    const { job, door } = await GatedJob.arrival();
+    if (seenRunning)
+      expect(brief((await updates.next()).value)).toBe('running 0');
+    const finished = bildad.next('run.finished');
+    for (const chunk of ['one', 'two', 'three']) job.stream(chunk);
+    door.open('done');
+    await finished;
+    expect((await until(updates)).map(brief)).toEqual([
+      ...(seenRunning ? [] : ['running 0']),
+      'chunk "one"',
+      'chunk "two"',
+      'chunk "three"',
+      'end 0 SUCCEEDED',
+    ]);
+  },
+);
+
 it('no run is left out, however many there were', async () => {
   const { jobRunIdentifier: name } = await bildad.engine.enqueueJob(
     SimpleJob,
