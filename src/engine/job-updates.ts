@@ -56,7 +56,7 @@ export class JobUpdates {
     return this.isOver;
   }
 
-  /** Neither queued nor in the history, and never was. */
+  /** There is nothing of it, and never was for all he has seen here. */
   isUnknown({ entry, runs }: WatchedState): boolean {
     return !entry && runs.length === 0 && !this.seen;
   }

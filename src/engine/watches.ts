@@ -111,8 +111,9 @@ export class Watches {
           state = await this.look(seen.from);
           if (state !== 'away') state = upTo(ended, state);
         }
+        if (state !== 'away' && seen.isUnknown(state))
+          state = await this.known(state, seen.from);
         if (state !== 'away') {
-          if (seen.isUnknown(state)) throw new JobNotFoundError(identifier);
           for (const update of seen.take(state)) {
             signal?.throwIfAborted();
             if (isOver()) return;
@@ -134,6 +135,20 @@ export class Watches {
       signal?.removeEventListener('abort', wakeUp);
       this.leaving.delete(wakeUp);
     }
+  }
+
+  /** Behind `after` there may be nothing any more of a job that the history has. @throws JobNotFoundError */
+  private async known(
+    state: WatchedState,
+    { identifier, retry }: WatchedFrom,
+  ): Promise<WatchedState | 'away'> {
+    if (retry === null) throw new JobNotFoundError(identifier);
+    const whole = await this.look({ identifier, retry: null, seq: 0 });
+    if (whole === 'away') return whole;
+    if (!whole.entry && whole.runs.length === 0)
+      throw new JobNotFoundError(identifier);
+    // It was enqueued in between: the next look has it.
+    return whole.entry ? 'away' : state;
   }
 
   /** Those who look rarely look at the same time, and with one statement. */

@@ -246,6 +246,33 @@ it('a job that leaves the queue without a run has an end', async () => {
   expect((await until(updates)).map(brief)).toEqual(['end 0 null']);
 });
 
+it('who was away while a wait was cancelled has the end', async () => {
+  const entry = await bildad.engine.enqueueJob(GatedJob, {}, { maxRetries: 1 });
+  const name = entry.jobRunIdentifier;
+  const updates = bildad.jobs.watch(name);
+  await updates.next();
+  await bildad.engine.runJobEngine();
+  const { job, door } = await GatedJob.arrival();
+  job.stream('seen');
+  const finished = bildad.next('run.finished');
+  door.open(Promise.reject(new Error('once more')));
+  await finished;
+  const queued = (await until(updates, (one) => brief(one) === 'queued 1')).at(
+    -1,
+  )!;
+  expect(queued.id).toBe('1.0.0');
+  await bildad.engine.cancelJob(entry);
+  const after = queued.id;
+  // What he has seen of the run before is not told again.
+  const [end, ...more] = await until(bildad.jobs.watch(name, { after }));
+  expect(end).toMatchObject({ type: 'end', retry: 1, jobRunId: null });
+  expect(more).toEqual([]);
+  expect(await all(bildad, name, { after: end!.id })).toEqual(['end 1 null']);
+  await expect(all(bildad, 'none', { after })).rejects.toBeInstanceOf(
+    JobNotFoundError,
+  );
+});
+
 it('who leaves, aborts or asks wrongly leaves nothing behind', async () => {
   const name = await enqueue();
   const { jobs } = bildad;
