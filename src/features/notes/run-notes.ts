@@ -73,6 +73,10 @@ export class RunNotes {
       this.lines !== undefined && (this.logs.keep === 'always' || !succeeded);
   }
 
+  get over(): boolean {
+    return this.isOver;
+  }
+
   /** When something of it is to be written, by `performance.now`; Infinity: nothing. */
   dueAt(watched: boolean): number {
     if (this.keepsLog) return 0;
