@@ -7,6 +7,7 @@ import {
 import { afterEach, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob } from '../support/handlers.js';
+import { brief, until } from '../support/watch.js';
 
 // What jobs say of themselves: progress, and the lines of those that fail.
 
@@ -114,6 +115,26 @@ it('a line is cut where a character ends', async () => {
   });
   await kept(name).toEqual(['log ééééé', 'log ab😀😀', 'log éé!']);
   expect((await bildad.jobs.logs(name))[0]).toMatchObject({ dropped: 1 });
+});
+
+it('a redact hook sees a line whole, and what it returns is cut', async () => {
+  await boot({
+    lineBytes: 20,
+    redact: (line) => line.replaceAll(/\d{16}/g, '[card]'),
+  });
+  const { jobRunIdentifier } = await bildad.engine.enqueueAndRunJob(
+    GatedJob,
+    {},
+    { maxRetries: 0 },
+  );
+  const { job, door } = await GatedJob.arrival();
+  const updates = bildad.jobs.watch(jobRunIdentifier);
+  await updates.next();
+  job.log(`card ${'4111'.repeat(4)} of somebody`);
+  door.open(Promise.reject(new Error('no')));
+  const line = 'log card [card] of someb';
+  expect((await until(updates)).map(brief)).toEqual([line, 'end 0 FAILED']);
+  await kept(jobRunIdentifier).toEqual([line]);
 });
 
 it('a redact hook that fails lets nothing through', async () => {
