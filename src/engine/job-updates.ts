@@ -56,17 +56,21 @@ export class JobUpdates {
     return this.isOver;
   }
 
-  /** Neither queued nor in the history, and never was. */
+  /** There is nothing of it, and never was for all he has seen here. */
   isUnknown({ entry, runs }: WatchedState): boolean {
     return !entry && runs.length === 0 && !this.seen;
   }
 
-  /** Whether a run is seen to have ended that he has seen under way: what it said last may be written only now. */
-  sawEnd({ runs }: WatchedState): boolean {
-    return runs.some(
-      ({ retry, status }) =>
-        status === 'DONE' && retry === this.retry && this.phase === BEGUN,
+  /**
+   * The last run whose end is to be told now: what it said last may be written only after that. Null: there is none, or he
+   * comes when it is all over.
+   */
+  newlyEnded({ runs }: WatchedState): number | null {
+    if (this.retry === null) return null;
+    const ended = runs.filter(
+      ({ retry, status }) => status === 'DONE' && !this.isPast(retry, ENDED),
     );
+    return ended.at(-1)?.retry ?? null;
   }
 
   *take({ entry, runs, more }: WatchedState): Generator<JobUpdate> {
@@ -158,7 +162,8 @@ export class JobUpdates {
   }
 
   private isPast(retry: number, phase: number): boolean {
-    return this.retry! > retry || this.phase >= phase;
+    if (this.retry !== retry) return this.retry! > retry;
+    return this.phase >= phase;
   }
 
   private get id(): string {
@@ -175,6 +180,15 @@ export class JobUpdates {
       endedAt: timeOf(endedAt),
     };
   }
+}
+
+/** Without runs that have ended since this one: the next look has them. */
+export function upTo(last: number, state: WatchedState): WatchedState {
+  const since = state.runs.findIndex(
+    ({ retry, status }) => retry > last && status === 'DONE',
+  );
+  if (since < 0) return state;
+  return { ...state, runs: state.runs.slice(0, since), more: true };
 }
 
 interface Progress {

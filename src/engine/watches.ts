@@ -9,13 +9,13 @@ import {
   type WatchedFrom,
   type WatchedState,
 } from '../store/watch.store.js';
-import { JobUpdates } from './job-updates.js';
+import { JobUpdates, upTo } from './job-updates.js';
 
 const FIRST_POLL_MS = 50;
 /** Nodes that came meanwhile, or could not hear, are told again. */
 const SAY_EVERY_MS = 5_000;
-/** What a run said last may be written right after its end. */
-const LAST_WORDS_MS = 100;
+/** What a run said last may be written as long after its end: a tenth of a second after what was written before, and that takes time. */
+const LAST_WORDS_MS = 300;
 const TOGETHER = 100;
 
 /** Who knows when there is something new. */
@@ -79,6 +79,16 @@ export class Watches {
     signal?.throwIfAborted();
     const isOver = () => left.signal.aborted || this.stopped.signal.aborted;
     let wake = new AbortController();
+    const lastWords = async () => {
+      const until = performance.now() + LAST_WORDS_MS;
+      for (let ms = LAST_WORDS_MS; ms > 0; ms = until - performance.now()) {
+        if (isOver() || signal?.aborted) return;
+        wake = new AbortController();
+        await pause(ms, undefined, { signal: wake.signal }).catch(
+          () => undefined,
+        );
+      }
+    };
     const wakeUp = () => wake.abort();
     const stopWatching = this.watchers.watch(identifier, wakeUp);
     signal?.addEventListener('abort', wakeUp);
@@ -95,12 +105,15 @@ export class Watches {
         }
         wake = new AbortController();
         let state = await this.look(seen.from);
-        if (state !== 'away' && seen.sawEnd(state)) {
-          await pause(LAST_WORDS_MS);
+        const ended = state === 'away' ? null : seen.newlyEnded(state);
+        if (ended !== null) {
+          await lastWords();
           state = await this.look(seen.from);
+          if (state !== 'away') state = upTo(ended, state);
         }
+        if (state !== 'away' && seen.isUnknown(state))
+          state = await this.known(state, seen.from);
         if (state !== 'away') {
-          if (seen.isUnknown(state)) throw new JobNotFoundError(identifier);
           for (const update of seen.take(state)) {
             signal?.throwIfAborted();
             if (isOver()) return;
@@ -122,6 +135,20 @@ export class Watches {
       signal?.removeEventListener('abort', wakeUp);
       this.leaving.delete(wakeUp);
     }
+  }
+
+  /** Behind `after` there may be nothing any more of a job that the history has. @throws JobNotFoundError */
+  private async known(
+    state: WatchedState,
+    { identifier, retry }: WatchedFrom,
+  ): Promise<WatchedState | 'away'> {
+    if (retry === null) throw new JobNotFoundError(identifier);
+    const whole = await this.look({ identifier, retry: null, seq: 0 });
+    if (whole === 'away') return whole;
+    if (!whole.entry && whole.runs.length === 0)
+      throw new JobNotFoundError(identifier);
+    // It was enqueued in between: the next look has it.
+    return whole.entry ? 'away' : state;
   }
 
   /** Those who look rarely look at the same time, and with one statement. */

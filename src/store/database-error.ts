@@ -15,9 +15,12 @@ export const isRefusal = (error: unknown) =>
 export const isConflict = (error: unknown) =>
   /^(40001|40P01)$/.test(databaseCode(error) ?? '');
 
-/** syntax_error_or_access_rule_violation: it will be refused until somebody has changed the tables, or a right. */
+/**
+ * cardinality_violation, syntax_error_or_access_rule_violation: it will be refused until somebody has changed the statement, the
+ * tables, or a right.
+ */
 const isForbidden = (error: unknown) =>
-  databaseCode(error)?.startsWith('42') === true;
+  /^(21|42)/.test(databaseCode(error) ?? '');
 
 /** A lock or statement timeout, a full disk, too many connections: the same may go well later. */
 export const passes = (error: unknown) =>

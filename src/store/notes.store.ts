@@ -15,13 +15,18 @@ export interface RunNote {
 
 /**
  * Everything that a node has to write down, in one statement. Values travel as texts in one JSON parameter, whatever is in
- * them. A row that is there already keeps its time to go, so that writing progress again is a HOT update.
+ * them. A row that is there already keeps its time to go, so that writing progress again is a HOT update. Of two for the same
+ * row the last is written.
  */
 export async function writeNotes(
   db: Queryable,
   { notes }: Tables,
   written: RunNote[],
 ): Promise<void> {
+  // One statement cannot write a row twice: it would be refused as a whole.
+  const byRow = new Map(
+    written.map((note) => [`${note.jobRunId} ${note.kind} ${note.seq}`, note]),
+  );
   await rows(
     db,
     `WITH given AS MATERIALIZED (
@@ -37,14 +42,17 @@ export async function writeNotes(
      ) SELECT`,
     [
       JSON.stringify(
-        written.map(({ jobRunId, kind, seq, value, keepMs, tapeFrom }) => ({
-          run: jobRunId,
-          kind,
-          seq,
-          value,
-          keep: keepMs,
-          from: tapeFrom,
-        })),
+        Array.from(
+          byRow.values(),
+          ({ jobRunId, kind, seq, value, keepMs, tapeFrom }) => ({
+            run: jobRunId,
+            kind,
+            seq,
+            value,
+            keep: keepMs,
+            from: tapeFrom,
+          }),
+        ),
       ),
     ],
   );

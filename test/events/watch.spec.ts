@@ -175,6 +175,43 @@ it('a job that is over has its end alone, and goes on behind an update', async (
   );
 });
 
+/** Writing what jobs say takes that long from now on: the database is slow. */
+async function writesSlowly(seconds: number): Promise<void> {
+  await bildad.sql(
+    `CREATE FUNCTION bildad.slow() RETURNS trigger LANGUAGE plpgsql AS
+     $$ BEGIN PERFORM pg_sleep(${seconds}); RETURN NULL; END $$`,
+  );
+  await bildad.sql(
+    `CREATE TRIGGER slow BEFORE INSERT ON bildad.job_run_notes
+     FOR EACH STATEMENT EXECUTE FUNCTION bildad.slow()`,
+  );
+}
+
+it.each([true, false])(
+  'the last words of a run are told before its end (seen running: %s)',
+  async (seenRunning) => {
+    await writesSlowly(0.15);
+    const name = await enqueue();
+    const updates = bildad.jobs.watch(name);
+    expect(brief((await updates.next()).value)).toBe('queued 0');
+    await bildad.engine.runJobEngine();
+    const { job, door } = await GatedJob.arrival();
+    if (seenRunning)
+      expect(brief((await updates.next()).value)).toBe('running 0');
+    const finished = bildad.next('run.finished');
+    for (const chunk of ['one', 'two', 'three']) job.stream(chunk);
+    door.open('done');
+    await finished;
+    expect((await until(updates)).map(brief)).toEqual([
+      ...(seenRunning ? [] : ['running 0']),
+      'chunk "one"',
+      'chunk "two"',
+      'chunk "three"',
+      'end 0 SUCCEEDED',
+    ]);
+  },
+);
+
 it('no run is left out, however many there were', async () => {
   const { jobRunIdentifier: name } = await bildad.engine.enqueueJob(
     SimpleJob,
@@ -207,6 +244,33 @@ it('a job that leaves the queue without a run has an end', async () => {
   expect(value.runAt.getTime()).toBeGreaterThan(entry.runAt.getTime());
   await bildad.engine.cancelJob(entry);
   expect((await until(updates)).map(brief)).toEqual(['end 0 null']);
+});
+
+it('who was away while a wait was cancelled has the end', async () => {
+  const entry = await bildad.engine.enqueueJob(GatedJob, {}, { maxRetries: 1 });
+  const name = entry.jobRunIdentifier;
+  const updates = bildad.jobs.watch(name);
+  await updates.next();
+  await bildad.engine.runJobEngine();
+  const { job, door } = await GatedJob.arrival();
+  job.stream('seen');
+  const finished = bildad.next('run.finished');
+  door.open(Promise.reject(new Error('once more')));
+  await finished;
+  const queued = (await until(updates, (one) => brief(one) === 'queued 1')).at(
+    -1,
+  )!;
+  expect(queued.id).toBe('1.0.0');
+  await bildad.engine.cancelJob(entry);
+  const after = queued.id;
+  // What he has seen of the run before is not told again.
+  const [end, ...more] = await until(bildad.jobs.watch(name, { after }));
+  expect(end).toMatchObject({ type: 'end', retry: 1, jobRunId: null });
+  expect(more).toEqual([]);
+  expect(await all(bildad, name, { after: end!.id })).toEqual(['end 1 null']);
+  await expect(all(bildad, 'none', { after })).rejects.toBeInstanceOf(
+    JobNotFoundError,
+  );
 });
 
 it('who leaves, aborts or asks wrongly leaves nothing behind', async () => {

@@ -7,6 +7,7 @@ import {
 import { afterEach, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob } from '../support/handlers.js';
+import { brief, until } from '../support/watch.js';
 
 // What jobs say of themselves: progress, and the lines of those that fail.
 
@@ -114,6 +115,26 @@ it('a line is cut where a character ends', async () => {
   });
   await kept(name).toEqual(['log ééééé', 'log ab😀😀', 'log éé!']);
   expect((await bildad.jobs.logs(name))[0]).toMatchObject({ dropped: 1 });
+});
+
+it('a redact hook sees a line whole, and what it returns is cut', async () => {
+  await boot({
+    lineBytes: 20,
+    redact: (line) => line.replaceAll(/\d{16}/g, '[card]'),
+  });
+  const { jobRunIdentifier } = await bildad.engine.enqueueAndRunJob(
+    GatedJob,
+    {},
+    { maxRetries: 0 },
+  );
+  const { job, door } = await GatedJob.arrival();
+  const updates = bildad.jobs.watch(jobRunIdentifier);
+  await updates.next();
+  job.log(`card ${'4111'.repeat(4)} of somebody`);
+  door.open(Promise.reject(new Error('no')));
+  const line = 'log card [card] of someb';
+  expect((await until(updates)).map(brief)).toEqual([line, 'end 0 FAILED']);
+  await kept(jobRunIdentifier).toEqual([line]);
 });
 
 it('a redact hook that fails lets nothing through', async () => {
@@ -255,6 +276,42 @@ it('a run that is killed keeps what it said, and what it says later is nobody’
   door.open(null);
   await ended;
   expect(await bildad.jobs.progressOf('killed')).toBeNull();
+});
+
+it('a run that is closed by hand keeps what it said until then, whatever its handler says on its way out', async () => {
+  await boot();
+  await bildad.engine.enqueueAndRunJob(
+    GatedJob,
+    {},
+    { jobRunIdentifier: 'closed' },
+  );
+  const { job } = await GatedJob.arrival();
+  job.log('a');
+  job.log('b');
+  job.signal.addEventListener('abort', () => job.log('aborted'));
+  bildad.events.on('run.finished', () => job.log('closed'));
+  const lost = bildad.next('run.finishLost');
+  await bildad.engine.failJob({ id: job.jobRunId }, new Error('by hand'));
+  await lost;
+  // Written after, or together with, whatever there is of the other one.
+  await kept(await says((other) => other.log('other'))).toEqual(['log other']);
+  expect(await lines('closed')).toEqual(['log a', 'log b']);
+});
+
+it('a run that is completed by hand keeps no lines, although its handler throws', async () => {
+  await boot();
+  await bildad.engine.enqueueAndRunJob(
+    GatedJob,
+    {},
+    { jobRunIdentifier: 'completed' },
+  );
+  const { job } = await GatedJob.arrival();
+  job.signal.addEventListener('abort', () => job.log('aborted'));
+  const lost = bildad.next('run.finishLost');
+  await bildad.engine.completeJob({ id: job.jobRunId });
+  await lost;
+  await kept(await says((other) => other.log('other'))).toEqual(['log other']);
+  expect(await lines('completed')).toEqual([]);
 });
 
 it('a job whose identifier is none has none of it', async () => {

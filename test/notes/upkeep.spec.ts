@@ -1,5 +1,6 @@
 import pg from 'pg';
 import { afterEach, beforeEach, expect, it } from 'vitest';
+import { writeNotes } from '../../src/store/notes.store.js';
 import { bootApp, type TestApp } from '../support/app.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { GatedJob } from '../support/handlers.js';
@@ -165,4 +166,38 @@ it('what the database refuses for now is written later', async () => {
     .poll(() => bildad.jobs.logs('locked'), { timeout: 5_000 })
     .toMatchObject([{ lines: [{ message: 'a line' }] }]);
   door.open(null);
+});
+
+it('what is refused each time holds nothing else up', async () => {
+  await database.sql(
+    `CREATE FUNCTION bildad.refuse() RETURNS trigger LANGUAGE plpgsql AS
+     $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = 'cardinality_violation'; END $$`,
+  );
+  await database.sql(
+    `CREATE TRIGGER refuse BEFORE INSERT ON bildad.job_run_notes FOR EACH ROW
+     WHEN (new.value LIKE '%poison%') EXECUTE FUNCTION bildad.refuse()`,
+  );
+  const poisoned = await begin('poisoned');
+  const refused = bildad.next('engine.error');
+  poisoned.job.progress(0.1, 'poison');
+  expect((await refused).doing).toBe('writing what jobs said');
+  const { job, door } = await begin('other');
+  job.progress(0.1);
+  await expect.poll(kept, { timeout: 5_000 }).toEqual([job.jobRunId]);
+  for (const one of [poisoned.door, door]) one.open(null);
+});
+
+it('of two notes for the same row the last one is written', async () => {
+  const { db, tables } = (bildad.engine as any).bildad.store;
+  const note = { jobRunId: '7', kind: 'log', seq: 0, keepMs: 60_000 } as const;
+  await writeNotes(db, tables, [
+    { ...note, value: '"first"' },
+    { ...note, value: '"last"' },
+    { ...note, jobRunId: '8', value: '"other"' },
+  ]);
+  expect(
+    await database.sql(
+      'SELECT value FROM bildad.job_run_notes ORDER BY job_run_id',
+    ),
+  ).toEqual([{ value: '"last"' }, { value: '"other"' }]);
 });

@@ -1,4 +1,7 @@
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { describe, expect, it } from 'vitest';
+import { cutBytes } from '../../src/features/notes/bytes.js';
 import { lineOf, toldProgress } from '../../src/life/run/notes.js';
 
 // Whatever a handler says has a form that PostgreSQL takes, and is said without a throw.
@@ -25,3 +28,27 @@ it.each([Symbol('no'), {}, Object.create(null), 7, undefined])(
     expect(toldProgress(1, error).message).toBe('Error: said');
   },
 );
+
+it('what is cut off of a line is not held with the rest of it', () => {
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as () => void;
+  collect();
+  const before = process.memoryUsage().heapUsed;
+  const kept = Array.from({ length: 500 }, (_one, n) =>
+    cutBytes(
+      lineOf(Buffer.alloc(60_000, 97 + (n % 26)).toString('latin1'), []),
+      100,
+    ),
+  );
+  collect();
+  expect(process.memoryUsage().heapUsed - before).toBeLessThan(10_000_000);
+  expect(new Set(kept.map(({ length }) => length))).toEqual(new Set([100]));
+});
+
+it.each([
+  ['\uFEFFab\u{1F600}', 8, '\uFEFFab'],
+  ['ab\uD800cd', 6, 'ab\uFFFDc'],
+  ['\u00E9\u00E9', 4, '\u00E9\u00E9'],
+])('%j has %i bytes of room', (text, most, cut) => {
+  expect(cutBytes(text, most)).toBe(cut);
+});

@@ -18,9 +18,11 @@ interface Parts {
   clock: Clock;
   settings: { logs: LogSettings };
   processes: {
-    find(
-      jobRunId: string,
-    ): { isDecided: boolean; run: { jobContext: unknown } } | null;
+    find(jobRunId: string): {
+      isDecided: boolean;
+      fenced: boolean;
+      run: { jobContext: unknown };
+    } | null;
   };
   handlers: { get(code: string): { traits: { encrypt: boolean } } | undefined };
   waits: {
@@ -46,6 +48,8 @@ export function notes({
   waits: { watched },
 }: Parts): () => Promise<void> {
   const runs = new Map<string, RunNotes>();
+  /** Runs that somebody closed while their process goes on: until that ends. */
+  const closed = new Set<string>();
   const writer = new NotesWriter(store, events, watched, clock);
   const offs: (() => void)[] = [];
   let hearsEnds = false;
@@ -55,7 +59,8 @@ export function notes({
     if (known) return known;
     const process = processes.find(run.jobRunId);
     // What is said when its run is over is nobody's.
-    if (!process || process.isDecided) return undefined;
+    if (!process || process.isDecided || process.fenced) return undefined;
+    if (closed.has(run.jobRunId)) return undefined;
     hearEnds();
     const { traits } = handlers.get(run.templateCode) ?? {};
     const made = new RunNotes(
@@ -68,6 +73,9 @@ export function notes({
     return made;
   };
   const end = (jobRunId: string, succeeded: boolean) => {
+    const goesOn = processes.find(jobRunId)?.isDecided === false;
+    if (goesOn) closed.add(jobRunId);
+    else closed.delete(jobRunId);
     const run = runs.get(jobRunId);
     if (!run) return;
     runs.delete(jobRunId);

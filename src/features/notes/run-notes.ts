@@ -15,6 +15,11 @@ const TAPE_CHARACTERS = 65_536;
 const TAPE_KEPT_MS = 10 * 60_000;
 const NOT_KEPT = '[not kept: the redact hook failed]';
 
+interface Line extends KeptLine {
+  /** Hooks see whole lines: one that was cut was theirs before. */
+  isRedacted: boolean;
+}
+
 /** What the handler of one run has said, and what of it is still to be written. */
 export class RunNotes {
   /** Not written yet. */
@@ -22,7 +27,7 @@ export class RunNotes {
   /** When it was written last, or might have been. */
   private progressAt = performance.now();
   private progressWritten = false;
-  private lines: Ring<KeptLine> | undefined;
+  private lines: Ring<Line> | undefined;
   private tape: Ring<{ n: number; json: string }> | undefined;
   private n = 0;
   /** Up to here the tape is written. */
@@ -47,13 +52,16 @@ export class RunNotes {
   addLine(level: LogLevel, message: string, watched: boolean): void {
     const { keep, lines, lineBytes, runBytes } = this.logs;
     if (this.secret) return;
+    const at = new Date();
+    const cut = cutBytes(message, lineBytes);
+    const isRedacted = cut.length < message.length;
     const line = {
-      at: new Date(),
+      at,
       level,
-      message: cutBytes(message, lineBytes),
+      message: isRedacted ? this.redacted(message) : cut,
+      isRedacted,
     };
-    if (watched)
-      this.put({ level, message: this.redacted(line.message) }, line.at);
+    if (watched) this.put({ level, message: this.shown(line) }, at);
     if (keep === 'never') return;
     this.lines ??= new Ring(lines, runBytes);
     this.lines.push(line, bytesOf(line.message));
@@ -71,6 +79,10 @@ export class RunNotes {
     if (succeeded && !this.progressWritten) this.progress = undefined;
     this.keepsLog =
       this.lines !== undefined && (this.logs.keep === 'always' || !succeeded);
+  }
+
+  get over(): boolean {
+    return this.isOver;
   }
 
   /** When something of it is to be written, by `performance.now`; Infinity: nothing. */
@@ -123,8 +135,9 @@ export class RunNotes {
   private log(): string {
     const { items, dropped } = this.lines!;
     const lines = items.map((line) => ({
-      ...line,
-      message: this.redacted(line.message),
+      at: line.at,
+      level: line.level,
+      message: this.shown(line),
     }));
     return JSON.stringify({ dropped, lines });
   }
@@ -136,10 +149,14 @@ export class RunNotes {
     this.tape.push({ n: this.n, json }, json.length);
   }
 
+  private shown({ message, isRedacted }: Line): string {
+    return isRedacted ? message : this.redacted(message);
+  }
+
   /** A hook that fails must not let through what it was to hide. */
   private redacted(line: string): string {
     const { redact, lineBytes } = this.logs;
-    if (!redact) return line;
+    if (!redact) return cutBytes(line, lineBytes);
     try {
       const kept: unknown = redact(line);
       if (typeof kept === 'string') return cutBytes(kept, lineBytes);

@@ -105,7 +105,12 @@ export class NotesWriter {
     this.writing ??= this.write().finally(() => {
       this.writing = undefined;
       let next = Infinity;
-      for (const run of this.dirty) next = Math.min(next, this.dueAt(run));
+      for (const run of this.dirty) {
+        const dueAt = this.dueAt(run);
+        // Who watched it has left, and nobody else notes it again.
+        if (dueAt === Infinity && run.over) this.dirty.delete(run);
+        next = Math.min(next, dueAt);
+      }
       if (next < Infinity) this.wakeAt(next);
     });
   }

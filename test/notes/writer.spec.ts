@@ -1,0 +1,36 @@
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { RunNotes } from '../../src/features/notes/run-notes.js';
+import { NotesWriter } from '../../src/features/notes/writer.js';
+import { readLogs } from '../../src/model/log-options.js';
+import { once, within } from '../../src/runner/deadline.js';
+import { bootApp, type TestApp } from '../support/app.js';
+
+// What is not written any more is not held either.
+
+let bildad: TestApp;
+let isWatched: boolean;
+let writer: NotesWriter;
+beforeEach(async () => {
+  bildad = await bootApp();
+  isWatched = true;
+  const watched = { has: () => isWatched, changed: () => undefined };
+  const { store, events } = (bildad.engine as any).bildad;
+  writer = new NotesWriter(store, events, watched, { once, within });
+});
+afterEach(async () => {
+  await writer.close();
+  await bildad.close();
+});
+
+const held = () => (writer as any).dirty.size as number;
+
+it('an ended run whose watcher left before its tape was written is let go', async () => {
+  const run = new RunNotes('7', 'left', false, readLogs());
+  run.addChunk('seen by nobody');
+  run.end(true);
+  writer.last(run);
+  expect(held()).toBe(1);
+  isWatched = false;
+  await expect.poll(held).toBe(0);
+  expect(await bildad.sql('SELECT 1 FROM bildad.job_run_notes')).toEqual([]);
+});
