@@ -44,7 +44,7 @@ export interface MetricSink {
 export const SYSTEM = 'messaging.system';
 export const OPERATION = 'messaging.operation.name';
 export const DESTINATION = 'messaging.destination.name';
-const ERROR = 'error.type';
+export const ERROR = 'error.type';
 const OUTCOME = 'bildad.outcome';
 const ENTRY = 'bildad.entry';
 const ENGINE = ['bildad.engine'] as const;

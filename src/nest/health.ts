@@ -3,6 +3,7 @@ import { refuseUnknown } from '../model/option-values.js';
 import type { BildadRole } from '../model/settings.js';
 import { nameOf } from '../policy/storable.js';
 import { within } from '../runner/deadline.js';
+import { answer } from '../store/answer.store.js';
 import { databaseCode } from '../store/database-error.js';
 import { queueHead, type QueueHead } from '../store/depth.store.js';
 import {
@@ -42,8 +43,14 @@ export interface BildadHealth extends BildadLiveness {
     | { reachable: true; tookMs: number }
     /** `error`: the class of the error; `timeout` where there was no answer in time. */
     | { reachable: false; error: string; code?: string };
-  /** The job that would be claimed next, of those that a living node can run; null: nothing is due, or nobody knows. */
+  /**
+   * The job that would be claimed next, of those that a living node can run, as of the last look; null: nothing is due, or
+   * nobody knows. Looks are a fiftieth of the time at the most, so it is as old as fifty of them take: long where many
+   * jobs are due that no node can run, else milliseconds.
+   */
   head: QueueHead | null;
+  /** Whether `head` is known: not where a look failed, or where the first one takes longer than `timeout`. */
+  headKnown: boolean;
   /** What is due for a minute or more and no living node can run, as of the last ten seconds or more; empty where nobody knows. */
   unrunnable: UnrunnableJobs[];
 }
@@ -72,12 +79,17 @@ export function livenessOf({
   };
 }
 
-type Asked = Pick<BildadHealth, 'database' | 'head'>;
+type Database = BildadHealth['database'];
 
 /** Of probes that ask at the same time one does. */
-const underWay = new WeakMap<BildadRuntime, Promise<Asked>>();
-/** Where a template has no node, this counts among all entries. */
-const unrunnables = new WeakMap<BildadRuntime, Looks<UnrunnableJobs[]>>();
+const underWay = new WeakMap<BildadRuntime, Promise<Database>>();
+
+/** What may count among all entries: no answer of the database waits for it. */
+interface Dear {
+  head: Looks<QueueHead | null>;
+  unrunnable: Looks<UnrunnableJobs[]>;
+}
+const dear = new WeakMap<BildadRuntime, Dear>();
 const UNRUNNABLE_EVERY_MS = 10_000;
 
 /** @throws BildadConfigError */
@@ -89,53 +101,77 @@ export async function healthOf(
   const timeoutMs = toMilliseconds(options.timeout ?? '2s', 'timeout', {
     min: 1,
   });
+  const until = performance.now() + timeoutMs;
   let asking = underWay.get(bildad);
   if (!asking) {
     asking = ask(bildad).finally(() => underWay.delete(bildad));
     underWay.set(bildad, asking);
   }
-  let asked = unknown('timeout');
+  let database: Database = { reachable: false, error: 'timeout' };
   await within(
     timeoutMs,
     asking.then((answer) => {
-      asked = answer;
+      database = answer;
     }),
   );
-  const { reachable } = asked.database;
+  const { head, unrunnable } = await queueOf(
+    bildad,
+    database,
+    until - performance.now(),
+  );
   return {
     ...livenessOf(bildad),
-    ...asked,
-    unrunnable: reachable
-      ? ((await unrunnableOf(bildad).latest(timeoutMs)) ?? [])
-      : [],
+    database,
+    head: head ?? null,
+    headKnown: head !== undefined,
+    unrunnable: unrunnable ?? [],
   };
 }
 
-function unrunnableOf(bildad: BildadRuntime): Looks<UnrunnableJobs[]> {
-  let looks = unrunnables.get(bildad);
+async function queueOf(
+  bildad: BildadRuntime,
+  { reachable }: Database,
+  patienceMs: number,
+) {
+  const looks = dearOf(bildad);
+  if (!reachable) {
+    // What failed for that took long, and would not be looked for again for fifty times as long.
+    looks.head.forget();
+    looks.unrunnable.forget();
+    return {};
+  }
+  const [head, unrunnable] = await Promise.all([
+    looks.head.latest(patienceMs),
+    looks.unrunnable.latest(patienceMs),
+  ]);
+  return { head, unrunnable };
+}
+
+function dearOf(bildad: BildadRuntime): Dear {
+  let looks = dear.get(bildad);
   if (!looks) {
     const { db, tables } = bildad.store;
-    looks = new Looks(
-      () => unrunnableJobs(db, tables, UNRUNNABLE_AFTER_MS),
-      UNRUNNABLE_EVERY_MS,
-    );
-    unrunnables.set(bildad, looks);
+    looks = {
+      head: new Looks(() => queueHead(db, tables), 0),
+      unrunnable: new Looks(
+        () => unrunnableJobs(db, tables, UNRUNNABLE_AFTER_MS),
+        UNRUNNABLE_EVERY_MS,
+      ),
+    };
+    dear.set(bildad, looks);
   }
   return looks;
 }
 
-async function ask({ store: { db, tables } }: BildadRuntime): Promise<Asked> {
+async function ask({
+  store: { db, tables },
+}: BildadRuntime): Promise<Database> {
   const began = performance.now();
   try {
-    const head = await queueHead(db, tables);
-    const tookMs = performance.now() - began;
-    return { database: { reachable: true, tookMs }, head };
+    await answer(db, tables);
+    return { reachable: true, tookMs: performance.now() - began };
   } catch (error) {
-    return unknown(nameOf(error), databaseCode(error));
+    const code = databaseCode(error);
+    return { reachable: false, error: nameOf(error), ...(code && { code }) };
   }
 }
-
-const unknown = (error: string, code?: string): Asked => ({
-  database: { reachable: false, error, ...(code && { code }) },
-  head: null,
-});

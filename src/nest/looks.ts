@@ -8,6 +8,7 @@ export class Looks<T> {
   private lookAt = -Infinity;
   private looking: Promise<void> | undefined;
   private found: T | undefined;
+  private forgotten = false;
 
   constructor(
     private readonly find: () => Promise<T>,
@@ -23,8 +24,16 @@ export class Looks<T> {
     return this.found;
   }
 
+  /** What was found, and what one took that is under way, counts no more: the next who asks looks. */
+  forget(): void {
+    this.found = undefined;
+    this.lookAt = -Infinity;
+    this.forgotten = true;
+  }
+
   private async look(): Promise<void> {
     const began = performance.now();
+    this.forgotten = false;
     try {
       this.found = await this.find();
     } catch {
@@ -32,7 +41,8 @@ export class Looks<T> {
       this.found = undefined;
     }
     const tookMs = performance.now() - began;
-    this.lookAt = performance.now() + Math.max(this.everyMs, tookMs * SHARE);
+    if (!this.forgotten)
+      this.lookAt = performance.now() + Math.max(this.everyMs, tookMs * SHARE);
     this.looking = undefined;
   }
 }

@@ -47,8 +47,10 @@ export interface QueueHead {
 }
 
 /**
- * The first in the claims' order that is due and that a living node can run; null: none is. Through the ready index, so
- * cheap however many wait: 0.07 ms with a million.
+ * The first in the claims' order that is due and that a living node can run; null: none is. Through the ready index: 0.08 ms
+ * with a million that wait. It reads all that stands before it: 0.8 s, and up to 1.6 s on a busy machine, with a million
+ * in front that no node can run (EXPLAIN ANALYZE, PostgreSQL 18 as it is installed, two cores), so that who asks has to
+ * wait for long afterwards.
  */
 export async function queueHead(
   db: Queryable,

@@ -1,16 +1,19 @@
 import {
+  Controller,
   Inject,
   Injectable,
   Scope,
   UseFilters,
   UseGuards,
   UseInterceptors,
+  UsePipes,
   type ArgumentsHost,
   type CallHandler,
   type CanActivate,
   type ExceptionFilter,
   type ExecutionContext,
   type NestInterceptor,
+  type PipeTransform,
 } from '@nestjs/common';
 import { APP_GUARD, REQUEST } from '@nestjs/core';
 import { tap } from 'rxjs';
@@ -147,4 +150,78 @@ it('REQUEST in a listener is its event', async () => {
   await open.close();
   open = undefined;
   expect(told).toEqual(['run.succeeded true']);
+});
+
+@Injectable()
+class Marking implements PipeTransform {
+  transform(payload: object) {
+    told.push('pipe');
+    return { ...payload, marked: true };
+  }
+}
+
+@Injectable({ scope: Scope.REQUEST })
+class PerEventGuard implements CanActivate {
+  constructor(@Inject(REQUEST) private readonly request: JobEventRequest) {}
+
+  canActivate(): boolean {
+    told.push(`guard of ${this.request.event}`);
+    return true;
+  }
+}
+
+class Listening {
+  @UseInterceptors(Around)
+  @UsePipes(Marking)
+  @OnJobEvent('run.succeeded')
+  over(payload: JobEventMap['run.finished'][0]): void {
+    told.push(`called ${'marked' in payload}`);
+  }
+}
+
+@UseGuards(Only)
+@Controller()
+class Shared extends Listening {}
+
+@UseGuards(Only)
+@Controller({ scope: Scope.REQUEST })
+class Scoped extends Listening {}
+
+@UseGuards(PerEventGuard)
+@Controller()
+class ScopedByItsGuard extends Listening {}
+
+@UseGuards(Never)
+@Controller()
+class Refusing extends Listening {}
+
+class ControllersModule {}
+const bootControllers = (controller: new () => object) =>
+  bootApp({
+    providers: [SimpleJob],
+    imports: [{ module: ControllersModule, controllers: [controller] }],
+  });
+
+it.each([
+  [Shared, 'bildad:event Shared.over SIMPLE'],
+  [Scoped, 'bildad:event Scoped.over SIMPLE'],
+  [ScopedByItsGuard, 'guard of run.succeeded'],
+])(
+  'what is given as a class stands around a listener of a controller: %o',
+  async (controller, guarded) => {
+    const { engine } = (open = await bootControllers(controller));
+    await engine.enqueueAndRunJob(SimpleJob, {});
+    await open.close();
+    open = undefined;
+    expect(told).toEqual([guarded, 'before', 'pipe', 'called true', 'after']);
+  },
+);
+
+it('a guard of a controller, given as a class, refuses', async () => {
+  const { engine, events } = (open = await bootControllers(Refusing));
+  events.on('engine.error', ({ error }) => told.push((error as Error).name));
+  await engine.enqueueAndRunJob(SimpleJob, {});
+  await open.close();
+  open = undefined;
+  expect(told).toEqual(['JobForbiddenError']);
 });

@@ -8,13 +8,24 @@ import {
 import { BildadJob, JobEngineService } from 'nestjs-bildad';
 import { BildadHealthIndicator } from 'nestjs-bildad/terminus';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { bootApp } from '../support/app.js';
+import { bootApp, type TestApp } from '../support/app.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { GatedJob } from '../support/handlers.js';
 import { bootHttp } from '../support/http.js';
 import { startProxy, type Proxy } from '../support/proxy.js';
 
 // Facts about an engine, and what a health check makes of them.
+
+/** What reads them waits, as long as if there were millions of them. */
+async function lockEntries({ dataSource }: Pick<TestApp, 'dataSource'>) {
+  const runner = dataSource.createQueryRunner();
+  await runner.startTransaction();
+  await runner.query('LOCK TABLE bildad.job_queue_entries');
+  return async () => {
+    await runner.commitTransaction();
+    await runner.release();
+  };
+}
 
 describe('health() and liveness()', () => {
   it('an engine that is well', async () => {
@@ -37,6 +48,7 @@ describe('health() and liveness()', () => {
       backlog: 0,
       database: { reachable: true, tookMs: expect.any(Number) },
       head: null,
+      headKnown: true,
       unrunnable: [],
     });
     const liveness = engine.liveness();
@@ -68,10 +80,62 @@ describe('health() and liveness()', () => {
     });
     expect(head.waitedMs).toBeLessThan(60_000);
     await engine.removeJobFromQueue(high);
-    const next = (await engine.health()).head!;
-    expect(next.jobRunIdentifier).toBe(low.jobRunIdentifier);
-    expect(next.waitedMs).toBeGreaterThan(290_000);
+    const next = async () => (await engine.health()).head!;
+    await expect
+      .poll(async () => (await next()).jobRunIdentifier)
+      .toBe(low.jobRunIdentifier);
+    expect((await next()).waitedMs).toBeGreaterThan(290_000);
     await app.close();
+  });
+
+  it('the database is reachable while the head of the queue is looked for', async () => {
+    const app = await bootApp({ providers: [GatedJob] });
+    const { engine } = app;
+    const first = await engine.enqueueJob(GatedJob, {}, { priority: 1 });
+    await engine.enqueueJob(GatedJob, {});
+    const unlock = await lockEntries(app);
+    const began = performance.now();
+    for (let probe = 0; probe < 2; probe++)
+      expect(await engine.health({ timeout: 300 })).toMatchObject({
+        database: { reachable: true },
+        head: null,
+        headKnown: false,
+        unrunnable: [],
+      });
+    expect(performance.now() - began).toBeLessThan(1_000);
+    await unlock();
+    const head = async () => (await engine.health()).head?.jobRunIdentifier;
+    await expect.poll(head).toBe(first.jobRunIdentifier);
+    // What took so long is not looked for again soon.
+    await engine.removeJobFromQueue(first);
+    expect(await head()).toBe(first.jobRunIdentifier);
+    await app.close();
+  });
+
+  it('a look that failed with the database is no reason to wait when it is back', async () => {
+    const database = await createDatabase();
+    const proxy = await startProxy(database.url);
+    const app = await bootApp({
+      database: { ...database, url: proxy.url },
+      options: { queryTimeout: 1_000 },
+      providers: [GatedJob],
+    });
+    const { engine } = app;
+    const { jobRunIdentifier } = await engine.enqueueJob(GatedJob, {});
+    const unlock = await lockEntries(app);
+    expect((await engine.health({ timeout: 500 })).headKnown).toBe(false);
+    proxy.blackhole();
+    const silent = await engine.health({ timeout: 100 });
+    expect(silent.database.reachable).toBe(false);
+    await proxy.refuse();
+    await unlock().catch(() => undefined);
+    await proxy.pass();
+    await expect
+      .poll(async () => (await engine.health()).head?.jobRunIdentifier)
+      .toBe(jobRunIdentifier);
+    await app.close();
+    await proxy.close();
+    await database.drop();
   });
 
   it('the age of the last heartbeat', async () => {
@@ -245,8 +309,8 @@ describe('nestjs-bildad/terminus', () => {
     await database.sql(
       `UPDATE bildad.job_queue_entries SET run_at = run_at - interval '5 min'`,
     );
-    const { status, jobs } = await ask('strict');
-    expect(status).toBe(503);
+    await expect.poll(async () => (await ask('strict')).status).toBe(503);
+    const { jobs } = await ask('strict');
     expect(jobs).toMatchObject({
       status: 'down',
       why: [expect.stringMatching(/^a job of WAITING waits since \d+ ms$/)],
@@ -254,7 +318,25 @@ describe('nestjs-bildad/terminus', () => {
     expect(JSON.stringify(jobs)).not.toContain(entry.jobRunIdentifier);
     expect((await ask('ready')).status).toBe(200);
     await engine.removeJobFromQueue(entry);
-    expect((await ask('strict')).status).toBe(200);
+    await expect.poll(async () => (await ask('strict')).status).toBe(200);
+  });
+
+  it('while nobody knows how long the next job waits: down where that is a limit', async () => {
+    const known = await http.app.get(JobEngineService).health();
+    const blind = new BildadHealthIndicator(new HealthIndicatorService(), {
+      health: async () => ({ ...known, head: null, headKnown: false }),
+    } as unknown as JobEngineService);
+    expect(await blind.isHealthy('jobs')).toMatchObject({
+      jobs: { status: 'up', waitedMs: null },
+    });
+    expect(await blind.isHealthy('jobs', { maxWait: '1m' })).toMatchObject({
+      jobs: {
+        status: 'down',
+        database: 'up',
+        waitedMs: null,
+        why: ['nobody knows for how long the next job waits'],
+      },
+    });
   });
 
   it('without the database: not ready in time, and alive; ready again when it is back', async () => {

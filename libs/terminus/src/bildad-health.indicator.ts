@@ -17,7 +17,10 @@ import {
 export interface BildadReadinessLimits {
   /** How long the database may take to answer. Default `'2s'`. */
   timeout?: Duration;
-  /** For how long the job that would be claimed next may have waited. Default: any time. */
+  /**
+   * For how long the job that would be claimed next may have waited. Where nobody knows, a pod with this limit is down, and
+   * one without it is not. Default: any time.
+   */
   maxWait?: Duration;
   /** How long ago the node may have renewed its leases. Default: any time; a lease is 15 s if nobody changed it. */
   maxHeartbeatAge?: Duration;
@@ -61,13 +64,17 @@ export class BildadHealthIndicator {
     const health = await this.engine.health({
       ...(timeout !== undefined && { timeout }),
     });
-    const { database, head, unrunnable, heartbeatAgeMs } = health;
+    const { database, head, headKnown, unrunnable, heartbeatAgeMs } = health;
     const why = [
       ...troubles(health),
       !database.reachable && `the database: ${database.error}`,
       head &&
         head.waitedMs > maxWaitMs &&
         `a job of ${head.code} waits since ${Math.round(head.waitedMs)} ms`,
+      database.reachable &&
+        !headKnown &&
+        maxWaitMs < Infinity &&
+        'nobody knows for how long the next job waits',
       (heartbeatAgeMs ?? 0) > maxAgeMs &&
         `the last heartbeat was ${Math.round(heartbeatAgeMs!)} ms ago`,
       failOnUnrunnable &&
@@ -77,7 +84,7 @@ export class BildadHealthIndicator {
     return this.told(key, why, {
       ...numbers(health),
       database: database.reachable ? 'up' : 'down',
-      waitedMs: Math.round(head?.waitedMs ?? 0),
+      waitedMs: headKnown ? Math.round(head?.waitedMs ?? 0) : null,
       unrunnable: unrunnable.reduce((sum, { count }) => sum + count, 0),
     });
   }

@@ -3,6 +3,7 @@ import {
   DESTINATION,
   METRICS,
   type GaugeReading,
+  type MetricAttributes,
   type MetricDefinition,
 } from '../../model/metrics.js';
 import type { Measured } from './measured.js';
@@ -59,14 +60,40 @@ export function readGauges(
       },
     ]);
 
-  const read = async (): Promise<GaugeReading[]> => [
-    ...running(),
-    ...[
-      [METRICS.away, Number(away)] as const,
-      [METRICS.slots, settings.concurrency] as const,
-      [METRICS.backlog, runs.backlog] as const,
-    ].map(([gauge, value]) => ({ gauge, value, attributes: all })),
-    ...(away ? [] : await queue()),
-  ];
+  const read = async (): Promise<GaugeReading[]> =>
+    joined([
+      ...running(),
+      ...[
+        [METRICS.away, Number(away)] as const,
+        [METRICS.slots, settings.concurrency] as const,
+        [METRICS.backlog, runs.backlog] as const,
+      ].map(([gauge, value]) => ({ gauge, value, attributes: all })),
+      ...(away ? [] : await queue()),
+    ]);
   return { of: GAUGES, read };
 }
+
+/** Of codes that are not told apart a sink would keep the last reading alone: counts are added, of ages the greatest stands. */
+function joined(readings: readonly GaugeReading[]): GaugeReading[] {
+  const byGauge = new Map<
+    MetricDefinition,
+    Map<MetricAttributes, GaugeReading>
+  >();
+  for (const reading of readings) {
+    const { gauge, attributes } = reading;
+    const those =
+      byGauge.get(gauge) ?? new Map<MetricAttributes, GaugeReading>();
+    byGauge.set(gauge, those);
+    const other = those.get(attributes);
+    those.set(attributes, other ? both(other, reading) : reading);
+  }
+  return [...byGauge.values()].flatMap((those) => [...those.values()]);
+}
+
+const both = (one: GaugeReading, other: GaugeReading): GaugeReading => ({
+  ...one,
+  value:
+    one.gauge === METRICS.oldest
+      ? Math.max(one.value, other.value)
+      : one.value + other.value,
+});

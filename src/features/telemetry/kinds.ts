@@ -1,6 +1,7 @@
 import type { JobEventMap } from '../../model/events.js';
 import {
   DESTINATION,
+  ERROR,
   OPERATION,
   SYSTEM,
   type MetricAttributes,
@@ -73,7 +74,7 @@ class Kind {
       took: series.of(`took ${outcome} ${errorName ?? ''} ${code}`, () => ({
         ...this.processing(),
         'bildad.outcome': outcome,
-        'error.type': errorName ?? faultOf(outcome),
+        [ERROR]: errorName ?? faultOf(outcome),
       })),
       ended: series.of(`ended ${outcome} ${entry} ${code}`, () => ({
         [DESTINATION]: code,

@@ -1,6 +1,7 @@
 import type { JobEventMap } from '../../model/events.js';
 import {
   DESTINATION,
+  ERROR,
   METRICS,
   OPERATION,
   SYSTEM,
@@ -14,7 +15,7 @@ import { errorType } from './error-type.js';
 import { readGauges } from './gauges.js';
 import { Kinds } from './kinds.js';
 import type { Measured } from './measured.js';
-import { Series } from './series.js';
+import { OTHER, Series } from './series.js';
 
 type Run = JobEventMap['run.started'][0];
 type End = JobEventMap['run.finished'][0];
@@ -49,7 +50,7 @@ export function measure(bildad: Measured, sink: MetricSink): () => void {
     on('engine.error', ({ error }) => {
       const type = errorType(error);
       const attributes = series.of(`error ${type}`, () => ({
-        'error.type': type,
+        [ERROR]: type,
       }));
       records.errors(1, attributes);
     });
@@ -89,14 +90,16 @@ function countSent(
   series: Series,
 ): () => void {
   let over = false;
-  const attributesOf = (code: string, error?: string) =>
-    series.of(`send ${code} ${error ?? ''}`, () => ({
+  const attributesOf = (code: string, error?: string) => {
+    // Of codes that no template has there may be any number.
+    const shown = error === 'JobTemplateNotFoundError' ? OTHER : code;
+    return series.of(`send ${shown} ${error ?? ''}`, () => ({
       [SYSTEM]: 'bildad',
       [OPERATION]: 'send',
-      // Of a code that no template has there may be any number.
-      [DESTINATION]: error === 'JobTemplateNotFoundError' ? '_OTHER' : code,
-      'error.type': error,
+      [DESTINATION]: shown,
+      [ERROR]: error,
     }));
+  };
   seams.onEnqueue(async ({ templateCode }, next) => {
     if (over) return next();
     const began = performance.now();

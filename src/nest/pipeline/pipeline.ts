@@ -78,14 +78,17 @@ export class Pipeline {
     private readonly of: PipelineTarget,
     private readonly pipes: boolean,
   ) {
-    this.creator = forJobs(ExternalContextCreator.fromContainer(container));
+    const { host } = of.wrapper;
+    const found = [...container.getModules()].find(([, one]) => one === host);
+    this.moduleKey = found?.[0] ?? '';
+    this.creator = forJobs(
+      ExternalContextCreator.fromContainer(container),
+      this.moduleKey,
+    );
     this.filters = new ExternalExceptionFilterContext(
       container,
       container.applicationConfig,
     );
-    const { host } = of.wrapper;
-    const found = [...container.getModules()].find(([, one]) => one === host);
-    this.moduleKey = found?.[0] ?? '';
     if (pipes) describeArguments(of);
   }
 
@@ -138,9 +141,19 @@ const withoutGlobals = (container: NestContainer): NestContainer =>
     applicationConfig: { value: new ApplicationConfig() },
   }) as NestContainer;
 
-/** Two of its methods are others: only the first argument goes through pipes, and a refusal has a name of its own. */
-function forJobs(creator: ExternalContextCreator): ExternalContextCreator {
+/**
+ * Some of its methods are others: only the first argument goes through pipes, a refusal has a name of its own, and the
+ * module is told.
+ */
+function forJobs(
+  creator: ExternalContextCreator,
+  moduleKey: string,
+): ExternalContextCreator {
   const jobs = Object.create(creator) as ExternalContextCreator;
+  // Nest looks for it among providers: of a controller it would find none, and leave out what a decorator names by class.
+  // Nest 11.0 has the second of them only.
+  jobs['getHostModuleKey'] = () => moduleKey;
+  jobs['getContextModuleKey'] = () => moduleKey;
   jobs.getParamValue = (value, metadata, pipes) =>
     Number(metadata.type) === PIPED
       ? creator.getParamValue(value, metadata, pipes)
