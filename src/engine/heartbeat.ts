@@ -116,10 +116,11 @@ export class Heartbeat {
     reason: string | null;
   }): void {
     this.ahead.drop(jobRunId);
+    const process = this.processes.find(jobRunId);
+    // Its handler has committed that it succeeded, and goes on.
+    if (process?.written && reason === null) return;
     // Stopping a job in the queue leaves its process alone, as upstream does.
     if (reason !== 'Stopped')
-      this.processes
-        .find(jobRunId)
-        ?.fence('its run was closed by somebody else');
+      process?.fence('its run was closed by somebody else');
   }
 }

@@ -12,7 +12,12 @@ import {
   isRefusal,
 } from '../store/database-error.js';
 import { isUnknown } from '../store/connection/lost.js';
-import { endRuns, findEnds, type RunEnd } from '../store/finish.store.js';
+import {
+  endRunInTime,
+  endRuns,
+  findEnds,
+  type RunEnd,
+} from '../store/finish.store.js';
 import type { DeferredRuns } from './claim/deferred.js';
 import { Gather } from './gather.js';
 import type { Quarantine } from './claim/quarantine.js';
@@ -129,8 +134,12 @@ export class FinishDoor {
     let landed = fate;
     if (landed === undefined) landed = await this.looks.add(written);
     if (landed === null && fate === undefined) {
-      // Waits for the transaction, should that be under way still.
-      const ended = await this.endAlone(this.endOf(run, outcome), again);
+      // By itself: it waits for the transaction, should that be under way still.
+      const { db, tables } = this.store;
+      const end = this.endOf(run, outcome);
+      const ended =
+        (await endRunInTime(db, tables, end)) ??
+        (again ? await this.looks.add(end) : null);
       if (ended) {
         this.tell(run, outcome, ended);
         return ended;
@@ -139,15 +148,6 @@ export class FinishDoor {
     }
     this.tell(run, landed ? completed : outcome, landed ?? null);
     return landed ?? null;
-  }
-
-  /** It may have to wait for a lock, and nobody else with it. */
-  private async endAlone(
-    end: RunEnd,
-    again: boolean,
-  ): Promise<EntryFate | null> {
-    const [landed] = await endRuns(this.store.db, this.store.tables, [end]);
-    return landed ?? (again ? this.looks.add(end) : null);
   }
 
   private endOf(

@@ -87,6 +87,21 @@ export async function endRuns(
   );
 }
 
+/** The row of a run may be locked by a transaction that is left open, for as long as its handler lives. */
+const LOCK_MS = 2_000;
+
+/** The same of one, which may have to wait for a lock. @throws QueryFailedError 55P03 where that takes long */
+export const endRunInTime = (
+  db: { transaction<T>(work: (db: Queryable) => Promise<T>): Promise<T> },
+  tables: Tables,
+  end: RunEnd,
+): Promise<EntryFate | null> =>
+  db.transaction(async (within) => {
+    await within.query(`SET LOCAL lock_timeout = ${LOCK_MS}`);
+    const [landed] = await endRuns(within, tables, [end]);
+    return landed ?? null;
+  });
+
 /**
  * What became of the entries of runs that ended as these ends say (null for the others): to be asked where the answer to
  * an end was lost, which may have landed.

@@ -7,6 +7,7 @@ import {
   createLedger,
   EffectJob,
   effects,
+  heartbeats,
   SerialEffectJob,
   standing,
   type Effect,
@@ -282,6 +283,53 @@ it('by hand: what happens after the commit does not undo it', async () => {
   );
   expect(await over).toBe('removed');
   expect(await runOf(run.id)).toMatchObject({ result: 'SUCCEEDED' });
+});
+
+it('by hand: its handler goes on after the commit, whatever heartbeats say of its run', async () => {
+  await bildad.jobs.updateJobConfig({ leaseMs: 3_000 });
+  await bildad.engine.runJobEngine();
+  const { over, run } = await once({ name: 'hand', stand: true }, ByHandJob);
+  const { door, job } = await standing();
+  expect(await runOf(run.id)).toMatchObject({ result: 'SUCCEEDED' });
+  await heartbeats(bildad, 2);
+  expect(job.signal.aborted).toBe(false);
+  door.open(null);
+  expect(await over).toBe('removed');
+  await bildad.jobs.updateJobConfig({ leaseMs: 15_000 });
+});
+
+it('by hand: a transaction that is left open is no reason to take the database for lost', async () => {
+  const lost: unknown[] = [];
+  const node = await bootApp({
+    database: bildad.database,
+    providers: [ByHandJob],
+    options: { queryTimeout: '3s', shutdown: { killGracePeriod: 100 } },
+  });
+  try {
+    node.events.on('database.lost', (event) => lost.push(event));
+    const entry = await node.engine.enqueueJob(
+      ByHandJob,
+      { name: 'open', act: 'leaveOpen' },
+      { timeout: '1m' },
+    );
+    const waits = node.next('engine.error');
+    const finished = node.next('run.finished');
+    const run = await node.engine.runJob(entry);
+    const { door } = await standing();
+    const killed = node.engine.killJob(run);
+    // 55P03: its lock was not to be had in time.
+    expect(await waits).toMatchObject({
+      doing: `recording the end of run ${run.id}`,
+      error: { code: '55P03' },
+    });
+    door.open(null);
+    expect(await finished).toMatchObject({ outcome: 'completed' });
+    await killed;
+    expect(lost).toEqual([]);
+    expect(await runOf(run.id)).toMatchObject({ result: 'SUCCEEDED' });
+  } finally {
+    await node.close();
+  }
 });
 
 it('by hand: rolled back, the run ends as the handler does', async () => {

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { bootIsolated, type IsolatedApp } from '../support/isolated.js';
-import { createLedger, effects } from './ledger.js';
+import { createLedger, effects, heartbeats } from './ledger.js';
 
 // A transactional handler in a thread or process of its own: the end is written there, in the handler's transaction.
 
@@ -10,7 +10,9 @@ beforeAll(async () => {
   await createLedger(bildad);
 }, 60_000);
 afterAll(() => bildad.close());
-beforeEach(() => bildad.sql('DELETE FROM ledger'));
+beforeEach(() =>
+  bildad.sql('DELETE FROM bildad.job_queue_entries; DELETE FROM ledger'),
+);
 
 const told = (name: 'run.finished' | 'run.finishLost', code: string) =>
   bildad.next(name, ({ templateCode }) => templateCode === code);
@@ -84,5 +86,31 @@ it.each(['THREAD', 'PROCESS'])(
     expect(run).toMatchObject({ result: 'SUCCEEDED', output: 'by hand' });
     expect(await finished).toMatchObject({ outcome: 'completed' });
     expect(await effects(bildad)).toEqual({ 'by hand': 1 });
+  },
+);
+
+it.each(['THREAD', 'PROCESS'])(
+  'by hand in a %s: its handler goes on after the commit, whatever heartbeats say of its run',
+  async (code) => {
+    await bildad.jobs.updateJobConfig({ leaseMs: 3_000 });
+    await bildad.engine.runJobEngine();
+    const runner = bildad.dataSource.createQueryRunner();
+    await runner.startTransaction();
+    await runner.query('SELECT pg_advisory_xact_lock(4711)');
+    const committed = bildad.next('run.progress');
+    const finished = told('run.finished', code);
+    const { jobRunIdentifier } = await bildad.engine.enqueueJob(code, {
+      act: 'goOnByHand',
+    });
+    await committed;
+    await heartbeats(bildad, 2);
+    await runner.commitTransaction();
+    await runner.release();
+    expect(await finished).toMatchObject({ outcome: 'completed' });
+    expect(await bildad.engine.waitForJob(jobRunIdentifier)).toMatchObject({
+      output: 'by hand',
+    });
+    expect(await effects(bildad)).toEqual({ 'by hand': 1, 'went on': 1 });
+    await bildad.jobs.updateJobConfig({ leaseMs: 15_000 });
   },
 );

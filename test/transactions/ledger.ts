@@ -9,6 +9,7 @@ import { InjectDataSource } from '@nestjs/typeorm';
 import type { DataSource, EntityManager } from 'typeorm';
 import { gate, type Gate } from '../support/gate.js';
 import type { TestApp } from '../support/app.js';
+import { expect } from 'vitest';
 
 /** Where it stands still, with its writes made and not committed. */
 export interface Stand {
@@ -22,7 +23,7 @@ export interface Effect {
   stand?: boolean;
   fail?: string;
   /** What it does with its transaction beside writing. */
-  act?: keyof typeof ACTS;
+  act?: keyof typeof ACTS | 'leaveOpen';
 }
 
 type Self = { engine: JobEngineService; dataSource: DataSource };
@@ -70,14 +71,31 @@ abstract class Effects implements JobHandler<Effect> {
       name,
       job.jobRunId,
     ]);
-    const done: unknown = await ACTS[act](this, manager);
+    const done: unknown =
+      act !== 'leaveOpen' && (await ACTS[act](this, manager));
     if (fail) throw new Error(fail);
-    if (!stand) return done;
-    const standingHere = { job, door: gate<unknown>() };
-    const taker = waiting.shift();
-    if (taker) taker(standingHere);
-    else arrivals.push(standingHere);
-    return standingHere.door.opened;
+    return stand ? standAt(job) : done;
+  }
+}
+
+function standAt(job: JobExecution): Promise<unknown> {
+  const standingHere = { job, door: gate<unknown>() };
+  const taker = waiting.shift();
+  if (taker) taker(standingHere);
+  else arrivals.push(standingHere);
+  return standingHere.door.opened;
+}
+
+/** Until a node has renewed what it runs so often; another one tells the time. */
+export async function heartbeats(
+  { sql }: Pick<TestApp, 'sql'>,
+  times: number,
+): Promise<void> {
+  const told = () =>
+    sql(`SELECT processes FROM bildad.job_nodes WHERE ended_at IS NULL`);
+  for (let beat = 0; beat < times; beat++) {
+    const before = await told();
+    await expect.poll(told, { timeout: 10_000 }).not.toEqual(before);
   }
 }
 
@@ -96,7 +114,7 @@ export class SerialEffectJob extends Effects {}
 export class ByHandJob implements JobHandler<Effect> {
   constructor(@InjectDataSource() readonly dataSource: DataSource) {}
 
-  async runJob({ name, fail, act }: Effect, job: JobExecution) {
+  async runJob({ name, fail, act, stand }: Effect, job: JobExecution) {
     await this.dataSource
       .transaction(async (manager) => {
         await manager.query(
@@ -104,11 +122,13 @@ export class ByHandJob implements JobHandler<Effect> {
           [name, job.jobRunId],
         );
         await job.complete(manager, { by: 'hand' });
+        if (act === 'leaveOpen') await standAt(job);
         if (act === 'swallow') throw new Error('rolled back');
       })
       .catch((error: unknown) => {
         if (act !== 'swallow') throw error;
       });
+    if (stand) await standAt(job);
     if (fail) throw new Error(fail);
     return { by: 'return' };
   }

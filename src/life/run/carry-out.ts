@@ -79,7 +79,11 @@ export async function carryOut(
       secrets,
     );
     let instance = handler.resolve(context, execution);
-    if (instance instanceof Promise) instance = await instance;
+    if (instance instanceof Promise) {
+      instance = await instance;
+      // To make it may have taken longer than its run had.
+      process.throwIfStopping();
+    }
     events.emit('run.started', identityOf(process.run));
     launched?.();
     const { transactional } = handler;

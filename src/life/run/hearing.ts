@@ -12,6 +12,10 @@ interface Hearing {
   begin: () => void;
 }
 
+/** What a handler returned, as its host has it. */
+export const outputOf = (json: string | null) =>
+  json === null ? undefined : (JSON.parse(json) as unknown);
+
 /** Hears what a host tells of a run, and tells it here as if the handler had been here. */
 export function hearing(
   process: JobProcess,
@@ -27,6 +31,9 @@ export function hearing(
         return begin();
       case 'stream':
         return streamed(run, events, news.chunk);
+      case 'written':
+        process.written = { output: outputOf(news.output) };
+        return;
       case 'progress': {
         const { fraction, message } = news;
         progressed(process, events, {

@@ -19,7 +19,7 @@ import type { JobProcess } from '../../runner/job-process.js';
 import { cancelSession, chargeCrash } from '../../store/host.store.js';
 import type { Launched } from './carry-out.js';
 import { identityOf } from './execution.js';
-import { hearing } from './hearing.js';
+import { hearing, outputOf } from './hearing.js';
 import { patience } from './patience.js';
 import type { Store } from '../store.js';
 import type { WrappedRuns } from './wrapped-runs.js';
@@ -194,12 +194,12 @@ export class IsolatedJobs {
     if ('written' in end && end.written)
       process.written = {
         ...end.written,
-        output: parsed(end.written.output),
+        output: outputOf(end.written.output),
       };
     if ('error' in end)
       return { kind: end.kind, error: revived(end.error) as Error };
     if (end.kind !== 'completed') return end;
-    return { kind: 'completed', output: parsed(end.output) };
+    return { kind: 'completed', output: outputOf(end.output) };
   }
 
   /**
@@ -232,6 +232,3 @@ export class IsolatedJobs {
     return { kind: 'hostDied', error, crashes, maxCrashes };
   }
 }
-
-const parsed = (output: string | null) =>
-  output === null ? undefined : (JSON.parse(output) as unknown);

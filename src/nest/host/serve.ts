@@ -148,15 +148,31 @@ class HostedJobs {
         kind: 'failed',
         error: new JobHandlerNotFoundError(templateCode),
       });
-    const { contexts, seams, transactions } = this.host.bildad;
+    const { contexts, seams } = this.host.bildad;
+    const transactions = this.host.bildad.transactions.claimedBy(nodeId);
     await seams.around(job, handler, () =>
       carryOut(job, handler, {
         contexts,
         events: this.events,
         loggerFor: ({ jobRunId }) => this.loggerOf(jobRunId),
-        transactions: transactions.claimedBy(nodeId),
+        transactions: {
+          around: (...given) => transactions.around(...given),
+          complete: async (...given) => {
+            await transactions.complete(...given);
+            await this.tellWritten(job);
+          },
+        },
       }),
     );
+  }
+
+  /** Its node is not to take the run for closed by somebody else while the handler goes on. */
+  private tellWritten({ jobRunId, written }: HostedProcess): Promise<void> {
+    return this.link.send({
+      news: 'written',
+      jobRunId,
+      output: storableOutput(written!.output),
+    });
   }
 
   private loggerOf(jobRunId: string): ExecutionLogger {

@@ -20,7 +20,7 @@ export interface HostedWork {
   heard(
     news: Extract<
       HostNews,
-      { news: 'started' | 'progress' | 'log' | 'stream' }
+      { news: 'started' | 'progress' | 'log' | 'stream' | 'written' }
     >,
   ): void;
 }

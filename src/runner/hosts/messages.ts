@@ -53,6 +53,8 @@ export type HostNews =
     }
   /** Left out: it could not be sent. */
   | { news: 'stream'; jobRunId: string; chunk?: JsonValue }
+  /** Its handler has written that it succeeded, in a transaction that is still to be committed. */
+  | { news: 'written'; jobRunId: string; output: string | null }
   | { news: 'ended'; end: HostedEnd }
   /** Its event loop turns: once a second while it runs a job. `heapBytes`: of its JavaScript heap. */
   | { news: 'turn'; heapBytes: number }
