@@ -2,7 +2,7 @@ import { EventEmitter } from 'node:events';
 import { BildadConfigError } from 'nestjs-bildad';
 import { nothing } from './answers.js';
 import type { SharedConnection } from './shared-connection.js';
-import { endsWithin, readStatement } from './statement.js';
+import { endsWithin, isHeartbeat, readStatement } from './statement.js';
 
 /** As much of a client of `pg` as is needed. */
 export interface AnyClient {
@@ -118,7 +118,7 @@ export class Session extends EventEmitter implements AnyClient {
       case 'other':
         break;
     }
-    if (!inTransaction) return shared.alone(...statement);
+    if (!inTransaction) return shared.alone(!isHeartbeat(text), ...statement);
     // As it is, with its values, where nothing of it was left out.
     return read.sql === text
       ? shared.within(this, read.settings, ...statement)
