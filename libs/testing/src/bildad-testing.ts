@@ -22,14 +22,12 @@ import {
   type DrainOptions,
 } from './drain.js';
 import { enqueuedJobs, type EnqueuedJob } from './enqueued.js';
-import { testEngines, type TestEngine } from './engines.js';
+import { TABLES_OF_JOBS, testEngines, type TestEngine } from './engines.js';
 import { JobRunFailedError, TestLeakError } from './errors.js';
 import { TestExtension } from './extension.js';
 import { runInline, TransactionCalls } from './inline.js';
 import { leaksOf, stopRunning } from './leaks.js';
 import type { FinishedRun } from './runs.js';
-
-const OF_JOBS = ['job_queue_entries', 'job_runs', 'job_keys', 'job_run_notes'];
 
 /** What a test does with the engines of the app under test: all of them, one after the other. */
 @Injectable()
@@ -157,7 +155,7 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
   /** Removes all jobs, and their history. For tests without a transaction. */
   async clear(): Promise<void> {
     for (const { dataSource, schema } of this.engines)
-      for (const table of OF_JOBS)
+      for (const table of TABLES_OF_JOBS)
         await dataSource.query(`DELETE FROM "${schema}"."${table}"`);
   }
 

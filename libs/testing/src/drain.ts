@@ -8,7 +8,8 @@ import {
   JobTemplateInactiveError,
   refuseUnknown,
 } from 'nestjs-bildad';
-import { MoreThan } from 'typeorm';
+import { MoreThan, Raw } from 'typeorm';
+import { KEPT_BACK } from './clock.js';
 import type { TestEngine } from './engines.js';
 import { DrainLimitError } from './errors.js';
 import { Ends, finishedRuns, type FinishedRun } from './runs.js';
@@ -114,6 +115,8 @@ async function runEarly(
     .find({
       where: {
         status: JobQueueStatus.AVAILABLE,
+        // Its turn comes when the job ends that has its key.
+        runAt: Raw((runAt) => `${runAt} <> '${KEPT_BACK}'`),
         ...(retry !== undefined && { retry }),
       },
       order: { runAt: 'ASC', priority: 'ASC', id: 'ASC' },

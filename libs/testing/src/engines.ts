@@ -11,6 +11,14 @@ import {
 import type { DataSource } from 'typeorm';
 import { SwitchedPools } from './transaction/switched-pools.js';
 
+/** The others of the schema tell of the engine and its nodes, which live on in real time, or are the app's own. */
+export const TABLES_OF_JOBS: readonly string[] = [
+  'job_queue_entries',
+  'job_runs',
+  'job_keys',
+  'job_run_notes',
+];
+
 /** An engine of the app under test. */
 export interface TestEngine {
   name: string;
