@@ -14,10 +14,12 @@ import {
   BildadTestingModule,
   type BildadTestingOptions,
 } from 'nestjs-bildad/testing';
+import 'nestjs-bildad/testing/vitest';
 import type { DataSource } from 'typeorm';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { createDatabase, type TestDatabase } from '../support/database.js';
-import { AppModule } from './support/shop.js';
+import { gate } from '../support/gate.js';
+import { AppModule, ReportJob } from './support/shop.js';
 
 // What the modes make of apps that are built in other ways than most.
 
@@ -162,6 +164,44 @@ it('inline: a transaction of one DataSource is none of another', async () => {
   await app.close();
   app = undefined;
   await others.drop();
+});
+
+it('two engines that share a schema have its jobs once', async () => {
+  app = await Test.createTestingModule({
+    imports: [
+      AppModule.on(database.url),
+      {
+        module: class OtherModule {},
+        imports: [BildadModule.forRoot({ name: 'other', isGlobal: false })],
+        providers: [OtherJob],
+      },
+      { module: class Jobs {}, providers: [NotedJob] },
+      BildadTestingModule.forRoot(),
+    ],
+  }).compile();
+  await app.init();
+  const testing = app.get(BildadTesting);
+  const engine = app.get(JobEngineService, { strict: false });
+  await engine.enqueueJob(OtherJob, {});
+  const begun = gate();
+  ReportJob.begun = () => begun.open();
+  const report = await engine.enqueueJob(ReportJob, {});
+  await engine.runJob(report);
+  await begun.opened;
+  await expect(testing).toHaveEnqueuedTimes(OtherJob, 1);
+  const jobs = await testing.enqueued();
+  expect(jobs.map(({ engine: of, code }) => `${of} ${code}`)).toEqual([
+    'other OTHER',
+    expect.stringMatching(/ REPORT$/),
+  ]);
+  const like = { engine: 'default' };
+  await expect(testing).not.toHaveEnqueued(OtherJob, {}, like);
+  expect(await testing.leaks()).toEqual([
+    `REPORT ${report.jobRunIdentifier} is RUNNING`,
+  ]);
+  await engine.cancelJob(report);
+  const runs = await testing.drain();
+  expect(runs.filter(({ code }) => code === 'OTHER')).toHaveLength(1);
 });
 
 it('inline: what a job enqueues that was started by itself runs as well', async () => {

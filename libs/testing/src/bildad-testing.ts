@@ -22,7 +22,12 @@ import {
   type DrainOptions,
 } from './drain.js';
 import { enqueuedJobs, type EnqueuedJob } from './enqueued.js';
-import { TABLES_OF_JOBS, testEngines, type TestEngine } from './engines.js';
+import {
+  bySchema,
+  TABLES_OF_JOBS,
+  testEngines,
+  type TestEngine,
+} from './engines.js';
 import { JobRunFailedError, TestLeakError } from './errors.js';
 import { TestExtension } from './extension.js';
 import { runInline, TransactionCalls } from './inline.js';
@@ -76,7 +81,8 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
 
   /** All jobs that were enqueued, those that are over first. What `expect(testing).toHaveEnqueued(...)` looks at. */
   async enqueued(): Promise<EnqueuedJob[]> {
-    return (await Promise.all(this.engines.map(enqueuedJobs))).flat();
+    const groups = bySchema(this.engines);
+    return (await Promise.all(groups.map(enqueuedJobs))).flat();
   }
 
   /** @internal What can be enqueued, and where. */
@@ -166,7 +172,7 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
       ...(open > 0
         ? [`${open} transaction${open > 1 ? 's' : ''} of begin()`]
         : []),
-      ...(await Promise.all(this.engines.map(leaksOf))).flat(),
+      ...(await leaksOf(this.engines)),
     ];
   }
 

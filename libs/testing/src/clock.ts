@@ -4,7 +4,7 @@ import {
   type Duration,
 } from 'nestjs-bildad';
 import type { DataSource } from 'typeorm';
-import { TABLES_OF_JOBS, type TestEngine } from './engines.js';
+import { bySchema, TABLES_OF_JOBS, type TestEngine } from './engines.js';
 
 /** Leases: a node goes on renewing them. */
 const LEASES = ['expires_at', 'claim_expires_at'];
@@ -35,14 +35,8 @@ export class TestClock {
     const ms = toMilliseconds(by, 'by');
     if (ms === 0) return;
     this.aheadMs += ms;
-    const moved = new Map<DataSource, Set<string>>();
-    for (const { dataSource, schema } of this.engines()) {
-      const schemas = moved.get(dataSource) ?? new Set();
-      moved.set(dataSource, schemas);
-      if (schemas.has(schema)) continue;
-      schemas.add(schema);
-      await move(dataSource, schema, ms);
-    }
+    for (const [engine] of bySchema(this.engines()))
+      await move(engine!.dataSource, engine!.schema, ms);
     await Promise.all(this.engines().map(stopLate));
   }
 

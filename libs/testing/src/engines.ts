@@ -68,3 +68,17 @@ export function testEngines(
     );
   return found;
 }
+
+/** Those that have their tables in common together. Never an empty list among them. */
+export function bySchema(engines: readonly TestEngine[]): TestEngine[][] {
+  const groups: TestEngine[][] = [];
+  for (const engine of engines) {
+    const group = groups.find(
+      ([one]) =>
+        one!.dataSource === engine.dataSource && one!.schema === engine.schema,
+    );
+    if (group) group.push(engine);
+    else groups.push([engine]);
+  }
+  return groups;
+}
