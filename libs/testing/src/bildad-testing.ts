@@ -29,6 +29,7 @@ import {
   type TestEngine,
 } from './engines.js';
 import { JobRunFailedError, TestLeakError } from './errors.js';
+import { withKnown, type Known } from './expected.js';
 import { TestExtension } from './extension.js';
 import { runInline, TransactionCalls } from './inline.js';
 import { leaksOf, stopRunning } from './leaks.js';
@@ -81,21 +82,11 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
 
   /** All jobs that were enqueued, those that are over first. What `expect(testing).toHaveEnqueued(...)` looks at. */
   async enqueued(): Promise<EnqueuedJob[]> {
-    const groups = bySchema(this.engines);
-    return (await Promise.all(groups.map(enqueuedJobs))).flat();
-  }
-
-  /** @internal What can be enqueued, and where. */
-  async known(): Promise<{ codes: Set<string>; engines: string[] }> {
-    const templates = await Promise.all(
-      this.engines.map(({ dataSource, entities }) =>
-        dataSource.getRepository(entities.JobTemplate).find(),
-      ),
-    );
-    return {
-      codes: new Set(templates.flat().map(({ code }) => code)),
-      engines: this.engines.map(({ name }) => name),
-    };
+    const [known, ...jobs] = await Promise.all([
+      this.known(),
+      ...bySchema(this.engines).map(enqueuedJobs),
+    ]);
+    return withKnown(jobs.flat(), known);
   }
 
   /** One run of a handler of the app's, with what is injected there; nothing is enqueued or kept. As `performJob`. */
@@ -200,6 +191,18 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
     for (const letBe of this.letBe.splice(0)) letBe();
     // The app could not close with it.
     if (this.found) await this.rollback().catch(() => undefined);
+  }
+
+  private async known(): Promise<Known> {
+    const templates = await Promise.all(
+      this.engines.map(({ dataSource, entities }) =>
+        dataSource.getRepository(entities.JobTemplate).find(),
+      ),
+    );
+    return {
+      codes: new Set(templates.flat().map(({ code }) => code)),
+      engines: this.engines.map(({ name }) => name),
+    };
   }
 
   private get engines(): readonly TestEngine[] {
