@@ -1,3 +1,5 @@
+import { randomBytes } from 'node:crypto';
+import type { Type } from '@nestjs/common';
 import { Test, type TestingModule } from '@nestjs/testing';
 import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
 import {
@@ -46,6 +48,21 @@ class OtherJob implements JobHandler<object> {
   runJob() {
     ran.push('other');
   }
+}
+
+@BildadJob({ code: 'SEALED', encrypt: true })
+class SealedJob implements JobHandler<object> {
+  runJob() {}
+}
+
+@BildadJob({ code: 'VERSIONED', version: 1 })
+class FirstJob implements JobHandler<object> {
+  runJob() {}
+}
+
+@BildadJob({ code: 'VERSIONED', version: 2, upcast: (old) => old })
+class SecondJob implements JobHandler<object> {
+  runJob() {}
 }
 
 let database: TestDatabase;
@@ -165,6 +182,47 @@ it('inline: a transaction of one DataSource is none of another', async () => {
   app = undefined;
   await others.drop();
 });
+
+it.each([
+  {
+    lacks: 'the key',
+    first: SealedJob,
+    second: SealedJob,
+  },
+  {
+    lacks: 'the version',
+    first: SecondJob,
+    second: FirstJob,
+  },
+])(
+  'drain passes by what this process has not got $lacks for',
+  async ({ first, second }) => {
+    const deploy = async (job: Type<JobHandler>, key: string) => {
+      const keys = { [key]: randomBytes(32).toString('base64') };
+      app = await Test.createTestingModule({
+        imports: [
+          AppModule.on(database.url, { encryption: { keys, current: key } }),
+          { module: class Jobs {}, providers: [job, NotedJob] },
+          BildadTestingModule.forRoot(),
+        ],
+      }).compile();
+      await app.init();
+      return app.get(JobEngineService, { strict: false });
+    };
+    const before = await deploy(first, 'a');
+    await before.enqueueJob(first, {}, { delay: '1h' });
+    await app!.close();
+    const engine = await deploy(second, 'b');
+    await engine.enqueueJob(NotedJob, {}, { delay: '2h' });
+    const testing = app!.get(BildadTesting);
+    const options = { withScheduled: true, withRetries: true };
+    const runs = await testing.drain(options);
+    expect(runs.map(({ code }) => code)).toEqual(['NOTED']);
+    await expect(testing).toHaveEnqueued(second, undefined, {
+      status: 'AVAILABLE',
+    });
+  },
+);
 
 it('two engines that share a schema have its jobs once', async () => {
   app = await Test.createTestingModule({

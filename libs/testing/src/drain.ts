@@ -2,6 +2,8 @@ import { setTimeout as pause } from 'node:timers/promises';
 import {
   BildadConfigError,
   InvalidJobContextError,
+  JobContextVersionError,
+  JobEncryptionKeyError,
   JobHandlerNotFoundError,
   JobNotAvailableError,
   JobQueueStatus,
@@ -19,6 +21,8 @@ const GUARD_MS = 20_000;
 const LOOK_MS = 10;
 const PASSED_BY = [
   InvalidJobContextError,
+  JobContextVersionError,
+  JobEncryptionKeyError,
   JobHandlerNotFoundError,
   JobNotAvailableError,
   JobTemplateInactiveError,
