@@ -133,11 +133,6 @@ export class SharedConnection {
     }
   }
 
-  /** Streams and cursors: as they are. */
-  raw(submittable: unknown): unknown {
-    return this.client.query(submittable);
-  }
-
   /** A statement that fails must not make others wait for its transaction's end: what PostgreSQL would refuse then is refused here. */
   private async inside(
     session: Session,
