@@ -1,12 +1,34 @@
 import { Test, type TestingModule } from '@nestjs/testing';
-import { BildadConfigError, JobEngineService } from 'nestjs-bildad';
+import { getDataSourceToken } from '@nestjs/typeorm';
+import {
+  BildadConfigError,
+  BildadJob,
+  JobEngineService,
+  type JobHandler,
+} from 'nestjs-bildad';
 import { BildadTesting, BildadTestingModule } from 'nestjs-bildad/testing';
+import type { DataSource } from 'typeorm';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { gate } from '../support/gate.js';
 import { AppModule, Mailer, MailJob, ReportJob } from './support/shop.js';
 
 // Time passes for jobs when the test says so.
+
+@BildadJob({ code: 'SYNC' })
+class SyncJob implements JobHandler<object> {
+  static work: () => unknown;
+
+  runJob() {
+    return SyncJob.work();
+  }
+}
+const sync = () =>
+  engine.enqueueJob(
+    SyncJob,
+    {},
+    { unique: { key: 'k', onConflict: 'keepLatest' } },
+  );
 
 let database: TestDatabase;
 let app: TestingModule;
@@ -18,7 +40,11 @@ const MAIL = { to: 'a@example.com', subject: 'x' };
 beforeAll(async () => {
   database = await createDatabase();
   app = await Test.createTestingModule({
-    imports: [AppModule.on(database.url), BildadTestingModule.forRoot()],
+    imports: [
+      AppModule.on(database.url),
+      { module: class Jobs {}, providers: [SyncJob] },
+      BildadTestingModule.forRoot(),
+    ],
   }).compile();
   await app.init();
   testing = app.get(BildadTesting);
@@ -89,6 +115,45 @@ it('startBefore, keys and ages', async () => {
   expect(
     await engine.cancelJobs({ job: MailJob, olderThan: '7d' }),
   ).toMatchObject({ removed: 1 });
+});
+
+it('a job that is kept until its key is free stays so, and starts then', async () => {
+  SyncJob.work = async () => {
+    SyncJob.work = () => undefined;
+    await sync();
+  };
+  await sync();
+  expect(await testing.runNext()).toMatchObject({ outcome: 'completed' });
+  await testing.clock.advance('1h');
+  expect(await outcomes()).toEqual(['completed']);
+});
+
+it('one that is kept does not start beside the job that it waits for', async () => {
+  const [begun, done] = [gate(), gate()];
+  SyncJob.work = () => {
+    begun.open();
+    return done.opened;
+  };
+  const holder = await sync();
+  await engine.runJob(holder);
+  await begun.opened;
+  await sync();
+  SyncJob.work = () => undefined;
+  expect(await testing.drain({ withScheduled: true })).toEqual([]);
+  done.open();
+  await engine.waitForJob(SyncJob, holder.jobRunIdentifier);
+  expect(await outcomes()).toEqual(['completed']);
+});
+
+it("leaves the app's own tables alone, also in the schema of the engine", async () => {
+  const { manager } = app.get<DataSource>(getDataSourceToken(), {
+    strict: false,
+  });
+  await manager.query('CREATE TABLE bildad.bills AS SELECT now() AS due');
+  const due = () => manager.query('SELECT due FROM bildad.bills');
+  const before = await due();
+  await testing.clock.advance('1h');
+  expect(await due()).toEqual(before);
 });
 
 it('is back where it was when the transaction is', async () => {

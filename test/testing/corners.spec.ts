@@ -1,3 +1,5 @@
+import { randomBytes } from 'node:crypto';
+import type { Type } from '@nestjs/common';
 import { Test, type TestingModule } from '@nestjs/testing';
 import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
 import {
@@ -14,10 +16,12 @@ import {
   BildadTestingModule,
   type BildadTestingOptions,
 } from 'nestjs-bildad/testing';
+import 'nestjs-bildad/testing/vitest';
 import type { DataSource } from 'typeorm';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { createDatabase, type TestDatabase } from '../support/database.js';
-import { AppModule } from './support/shop.js';
+import { gate } from '../support/gate.js';
+import { AppModule, ReportJob } from './support/shop.js';
 
 // What the modes make of apps that are built in other ways than most.
 
@@ -44,6 +48,21 @@ class OtherJob implements JobHandler<object> {
   runJob() {
     ran.push('other');
   }
+}
+
+@BildadJob({ code: 'SEALED', encrypt: true })
+class SealedJob implements JobHandler<object> {
+  runJob() {}
+}
+
+@BildadJob({ code: 'VERSIONED', version: 1 })
+class FirstJob implements JobHandler<object> {
+  runJob() {}
+}
+
+@BildadJob({ code: 'VERSIONED', version: 2, upcast: (old) => old })
+class SecondJob implements JobHandler<object> {
+  runJob() {}
 }
 
 let database: TestDatabase;
@@ -162,6 +181,85 @@ it('inline: a transaction of one DataSource is none of another', async () => {
   await app.close();
   app = undefined;
   await others.drop();
+});
+
+it.each([
+  {
+    lacks: 'the key',
+    first: SealedJob,
+    second: SealedJob,
+  },
+  {
+    lacks: 'the version',
+    first: SecondJob,
+    second: FirstJob,
+  },
+])(
+  'drain passes by what this process has not got $lacks for',
+  async ({ first, second }) => {
+    const deploy = async (job: Type<JobHandler>, key: string) => {
+      const keys = { [key]: randomBytes(32).toString('base64') };
+      app = await Test.createTestingModule({
+        imports: [
+          AppModule.on(database.url, { encryption: { keys, current: key } }),
+          { module: class Jobs {}, providers: [job, NotedJob] },
+          BildadTestingModule.forRoot(),
+        ],
+      }).compile();
+      await app.init();
+      return app.get(JobEngineService, { strict: false });
+    };
+    const before = await deploy(first, 'a');
+    await before.enqueueJob(first, {}, { delay: '1h' });
+    await app!.close();
+    const engine = await deploy(second, 'b');
+    await engine.enqueueJob(NotedJob, {}, { delay: '2h' });
+    const testing = app!.get(BildadTesting);
+    const options = { withScheduled: true, withRetries: true };
+    const runs = await testing.drain(options);
+    expect(runs.map(({ code }) => code)).toEqual(['NOTED']);
+    await expect(testing).toHaveEnqueued(second, undefined, {
+      status: 'AVAILABLE',
+    });
+  },
+);
+
+it('two engines that share a schema have its jobs once', async () => {
+  app = await Test.createTestingModule({
+    imports: [
+      AppModule.on(database.url),
+      {
+        module: class OtherModule {},
+        imports: [BildadModule.forRoot({ name: 'other', isGlobal: false })],
+        providers: [OtherJob],
+      },
+      { module: class Jobs {}, providers: [NotedJob] },
+      BildadTestingModule.forRoot(),
+    ],
+  }).compile();
+  await app.init();
+  const testing = app.get(BildadTesting);
+  const engine = app.get(JobEngineService, { strict: false });
+  await engine.enqueueJob(OtherJob, {});
+  const begun = gate();
+  ReportJob.begun = () => begun.open();
+  const report = await engine.enqueueJob(ReportJob, {});
+  await engine.runJob(report);
+  await begun.opened;
+  await expect(testing).toHaveEnqueuedTimes(OtherJob, 1);
+  const jobs = await testing.enqueued();
+  expect(jobs.map(({ engine: of, code }) => `${of} ${code}`)).toEqual([
+    'other OTHER',
+    expect.stringMatching(/ REPORT$/),
+  ]);
+  const like = { engine: 'default' };
+  await expect(testing).not.toHaveEnqueued(OtherJob, {}, like);
+  expect(await testing.leaks()).toEqual([
+    `REPORT ${report.jobRunIdentifier} is RUNNING`,
+  ]);
+  await engine.cancelJob(report);
+  const runs = await testing.drain();
+  expect(runs.filter(({ code }) => code === 'OTHER')).toHaveLength(1);
 });
 
 it('inline: what a job enqueues that was started by itself runs as well', async () => {

@@ -91,3 +91,45 @@ it('without a server in the suite one is started, and goes with its last databas
     Object.assign(process.env, given);
   }
 });
+
+/** As in a suite without a global setup, with the suite's server for the one that is started. */
+async function onOwnServer(work: () => Promise<void>): Promise<void> {
+  const given = { ...process.env };
+  delete process.env['BILDAD_TEST_SERVER'];
+  process.env['DATABASE_URL'] = SERVER;
+  try {
+    await work();
+  } finally {
+    delete process.env['DATABASE_URL'];
+    Object.assign(process.env, given);
+  }
+}
+
+it('a server that does not start is not kept', () =>
+  onOwnServer(async () => {
+    const before = await databases();
+    process.env['DATABASE_URL'] = 'postgres://nobody@127.0.0.1:1/none';
+    for (const { status } of await Promise.allSettled([
+      createTestDatabase(),
+      createTestDatabase(),
+    ]))
+      expect(status).toBe('rejected');
+    process.env['DATABASE_URL'] = SERVER;
+    await (await createTestDatabase()).drop();
+    expect(await databases()).toEqual(before);
+  }));
+
+it('a server goes with its last database although one was refused', () =>
+  onOwnServer(async () => {
+    const before = await databases();
+    const one = await createTestDatabase();
+    const template = new URL(SERVER);
+    template.pathname = `/${process.env['BILDAD_TEST_TEMPLATE']}`;
+    // Nobody may be connected to what is copied.
+    const client = new pg.Client({ connectionString: template.href });
+    await client.connect();
+    await expect(createTestDatabase()).rejects.toThrow(/being accessed/);
+    await client.end();
+    await one.drop();
+    expect(await databases()).toEqual(before);
+  }));

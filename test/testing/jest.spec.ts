@@ -42,6 +42,8 @@ it('is told what was enqueued instead', async () => {
     path,
     `import 'nestjs-bildad/testing/jest';
      const jobs = [{ code: 'OTHER', context: { a: 1 }, status: 'AVAILABLE', runAt: new Date(0) }];
+     // As enqueued() says what it knows.
+     jobs[Symbol.for('nestjs-bildad:testing:known')] = { codes: new Set(['OTHER', 'MAIL']), engines: [] };
      it('finds', () => expect(jobs).toHaveEnqueued('OTHER', { a: expect.any(Number) }));
      it('fails', () => expect(jobs).toHaveEnqueued('MAIL', { a: 1 }));`,
   );

@@ -123,9 +123,15 @@ it('says what was enqueued instead', async () => {
   expect(await said(expect(testing).not.toHaveEnqueued(MailJob))).toContain(
     'fitting: 3',
   );
-  expect(await said(expect([]).toHaveEnqueuedTimes(MailJob, 2))).toContain(
-    'nothing was enqueued',
-  );
+  await testing.inTransaction(async () => {
+    await testing.clear();
+    const none = await testing.enqueued();
+    expect(none).toStrictEqual([]);
+    await expect(none).not.toHaveEnqueued(MailJob);
+    expect(await said(expect(none).toHaveEnqueued(MailJob))).toContain(
+      'nothing was enqueued',
+    );
+  });
 });
 
 it('does not look into what is encrypted, nor at what is no test', async () => {
@@ -160,15 +166,19 @@ it('compares with what is stored: Dates as texts, undefined as nothing', async (
 });
 
 it('refuses to look for what can never be there', async () => {
-  await expect(
-    expect(testing).not.toHaveEnqueued('MIAL'),
-  ).rejects.toBeInstanceOf(JobTemplateNotFoundError);
-  for (const like of [{ status: 'available' }, { engine: 'nope' }])
+  for (const received of [testing, await testing.enqueued()]) {
     await expect(
-      expect(testing).not.toHaveEnqueued(MailJob, {}, like as object),
-    ).rejects.toBeInstanceOf(BildadConfigError);
+      expect(received).not.toHaveEnqueued('MIAL'),
+    ).rejects.toBeInstanceOf(JobTemplateNotFoundError);
+    for (const like of [{ status: 'available' }, { engine: 'nope' }])
+      await expect(
+        expect(received).not.toHaveEnqueued(MailJob, {}, like as object),
+      ).rejects.toBeInstanceOf(BildadConfigError);
+  }
   const runs = [{ code: 'MAIL', outcome: 'completed', run: {} }];
-  await expect(expect(runs).toHaveEnqueued(MailJob)).rejects.toThrow(
-    /what its enqueued\(\) returns/,
-  );
+  const some = (await testing.enqueued()).filter(({ code }) => code === 'MAIL');
+  for (const list of [runs, [], some, await testing.drain()])
+    await expect(expect(list).not.toHaveEnqueued(MailJob)).rejects.toThrow(
+      /the list that its enqueued\(\) returns/,
+    );
 });

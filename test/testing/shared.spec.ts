@@ -1,8 +1,14 @@
 import { Injectable } from '@nestjs/common';
 import { Test, type TestingModule } from '@nestjs/testing';
 import { getDataSourceToken } from '@nestjs/typeorm';
-import { BildadJob, JobEngineService, type JobHandler } from 'nestjs-bildad';
+import {
+  BildadConfigError,
+  BildadJob,
+  JobEngineService,
+  type JobHandler,
+} from 'nestjs-bildad';
 import { BildadTesting, BildadTestingModule } from 'nestjs-bildad/testing';
+import type { PoolClient } from 'pg';
 import { DataSource, type EntityManager } from 'typeorm';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import { createDatabase, type TestDatabase } from '../support/database.js';
@@ -149,6 +155,17 @@ it('statements of transactions in one text with others are refused', async () =>
   );
   await dataSource.query('SELECT 1; ROLLBACK TO x').catch(() => undefined);
   expect(await emails()).toEqual(['; COMMIT']);
+});
+
+it('what would have the connection to itself is refused, and keeps nobody waiting', async () => {
+  // As a stream, it is over when its reader has got to the last row.
+  const stream = { submit: () => null };
+  const runner = dataSource.createQueryRunner();
+  const client = (await runner.connect()) as PoolClient;
+  expect(() => client.query(stream)).toThrow(BildadConfigError);
+  await runner.release();
+  await add('a');
+  expect(await emails()).toEqual(['a']);
 });
 
 it('settings of a transaction end with it', async () => {

@@ -22,14 +22,18 @@ import {
   type DrainOptions,
 } from './drain.js';
 import { enqueuedJobs, type EnqueuedJob } from './enqueued.js';
-import { testEngines, type TestEngine } from './engines.js';
+import {
+  bySchema,
+  TABLES_OF_JOBS,
+  testEngines,
+  type TestEngine,
+} from './engines.js';
 import { JobRunFailedError, TestLeakError } from './errors.js';
+import { withKnown, type Known } from './expected.js';
 import { TestExtension } from './extension.js';
 import { runInline, TransactionCalls } from './inline.js';
 import { leaksOf, stopRunning } from './leaks.js';
 import type { FinishedRun } from './runs.js';
-
-const OF_JOBS = ['job_queue_entries', 'job_runs', 'job_keys', 'job_run_notes'];
 
 /** What a test does with the engines of the app under test: all of them, one after the other. */
 @Injectable()
@@ -78,20 +82,11 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
 
   /** All jobs that were enqueued, those that are over first. What `expect(testing).toHaveEnqueued(...)` looks at. */
   async enqueued(): Promise<EnqueuedJob[]> {
-    return (await Promise.all(this.engines.map(enqueuedJobs))).flat();
-  }
-
-  /** @internal What can be enqueued, and where. */
-  async known(): Promise<{ codes: Set<string>; engines: string[] }> {
-    const templates = await Promise.all(
-      this.engines.map(({ dataSource, entities }) =>
-        dataSource.getRepository(entities.JobTemplate).find(),
-      ),
-    );
-    return {
-      codes: new Set(templates.flat().map(({ code }) => code)),
-      engines: this.engines.map(({ name }) => name),
-    };
+    const [known, ...jobs] = await Promise.all([
+      this.known(),
+      ...bySchema(this.engines).map(enqueuedJobs),
+    ]);
+    return withKnown(jobs.flat(), known);
   }
 
   /** One run of a handler of the app's, with what is injected there; nothing is enqueued or kept. As `performJob`. */
@@ -157,7 +152,7 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
   /** Removes all jobs, and their history. For tests without a transaction. */
   async clear(): Promise<void> {
     for (const { dataSource, schema } of this.engines)
-      for (const table of OF_JOBS)
+      for (const table of TABLES_OF_JOBS)
         await dataSource.query(`DELETE FROM "${schema}"."${table}"`);
   }
 
@@ -168,7 +163,7 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
       ...(open > 0
         ? [`${open} transaction${open > 1 ? 's' : ''} of begin()`]
         : []),
-      ...(await Promise.all(this.engines.map(leaksOf))).flat(),
+      ...(await leaksOf(this.engines)),
     ];
   }
 
@@ -196,6 +191,18 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
     for (const letBe of this.letBe.splice(0)) letBe();
     // The app could not close with it.
     if (this.found) await this.rollback().catch(() => undefined);
+  }
+
+  private async known(): Promise<Known> {
+    const templates = await Promise.all(
+      this.engines.map(({ dataSource, entities }) =>
+        dataSource.getRepository(entities.JobTemplate).find(),
+      ),
+    );
+    return {
+      codes: new Set(templates.flat().map(({ code }) => code)),
+      engines: this.engines.map(({ name }) => name),
+    };
   }
 
   private get engines(): readonly TestEngine[] {

@@ -4,17 +4,12 @@ import {
   type Duration,
 } from 'nestjs-bildad';
 import type { DataSource } from 'typeorm';
-import type { TestEngine } from './engines.js';
+import { bySchema, TABLES_OF_JOBS, type TestEngine } from './engines.js';
 
-/** They tell of the engine and its nodes, which live on in real time. */
-const NOT_OF_JOBS = [
-  'job_configs',
-  'job_nodes',
-  'job_templates',
-  'schema_versions',
-];
 /** Leases: a node goes on renewing them. */
 const LEASES = ['expires_at', 'claim_expires_at'];
+/** As the store has it: no time, but the mark by which a job is known that waits for its key (`onConflict: 'keepLatest'`). */
+export const KEPT_BACK = '9999-12-31T23:59:59.999Z';
 
 /**
  * The time that jobs see. It passes by moving what the database knows of jobs into the past: when they are due, their
@@ -40,14 +35,8 @@ export class TestClock {
     const ms = toMilliseconds(by, 'by');
     if (ms === 0) return;
     this.aheadMs += ms;
-    const moved = new Map<DataSource, Set<string>>();
-    for (const { dataSource, schema } of this.engines()) {
-      const schemas = moved.get(dataSource) ?? new Set();
-      moved.set(dataSource, schemas);
-      if (schemas.has(schema)) continue;
-      schemas.add(schema);
-      await move(dataSource, schema, ms);
-    }
+    for (const [engine] of bySchema(this.engines()))
+      await move(engine!.dataSource, engine!.schema, ms);
     await Promise.all(this.engines().map(stopLate));
   }
 
@@ -80,18 +69,19 @@ async function move(
     await dataSource.query(
       `SELECT table_name AS "table", array_agg(column_name::text) AS columns FROM information_schema.columns
        WHERE table_schema = $1 AND data_type = 'timestamp with time zone'
-         AND table_name <> ALL ($2) AND column_name <> ALL ($3) AND is_generated = 'NEVER'
+         AND table_name = ANY ($2) AND column_name <> ALL ($3) AND is_generated = 'NEVER'
        GROUP BY table_name`,
-      [schema, NOT_OF_JOBS, LEASES],
+      [schema, TABLES_OF_JOBS, LEASES],
     );
   await dataSource.transaction(async (manager) => {
     for (const { table, columns: names } of columns) {
       const set = names.map(
-        (name) => `"${name}" = "${name}" - $1 * interval '1 ms'`,
+        (name) =>
+          `"${name}" = CASE WHEN "${name}" = $2 THEN "${name}" ELSE "${name}" - $1 * interval '1 ms' END`,
       );
       await manager.query(
         `UPDATE "${schema}"."${table}" SET ${set.join(', ')}`,
-        [ms],
+        [ms, KEPT_BACK],
       );
     }
   });

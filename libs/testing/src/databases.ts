@@ -72,33 +72,47 @@ export async function startTestServer({
   return { url: address, stop };
 }
 
-/** The databases of this process that have a server of their own. */
-let own: { server: Promise<TestServer>; databases: number } | undefined;
+/** A server that this process has started for its databases. */
+interface Own {
+  server: Promise<TestServer>;
+  databases: number;
+}
+let own: Own | undefined;
 
 /**
  * A database of its own, with the tables of the template: for each file of specs, which then may run beside others.
  * Without `startTestServer` in the `globalSetup` a server is started, and stopped with its last database.
  */
 export async function createTestDatabase(): Promise<TestDatabase> {
-  let address = process.env[SERVER];
-  let mine: typeof own;
-  if (!address || own) {
-    mine = own ??= { server: startTestServer(), databases: 0 };
-    mine.databases++;
-    address = (await mine.server).url;
+  const given = process.env[SERVER];
+  const mine =
+    given && !own
+      ? undefined
+      : (own ??= { server: startTestServer(), databases: 0 });
+  if (mine) mine.databases++;
+  try {
+    const address = mine ? (await mine.server).url : given!;
+    const name = nameOf('test');
+    const template = process.env[TEMPLATE]!;
+    await sql(address, `CREATE DATABASE ${name} TEMPLATE ${template}`);
+    return {
+      url: urlOf(address, name),
+      drop: async () => {
+        await dropDatabase(address, name);
+        await letGo(mine);
+      },
+    };
+  } catch (error) {
+    await letGo(mine).catch(() => undefined);
+    throw error;
   }
-  const name = nameOf('test');
-  const template = process.env[TEMPLATE]!;
-  await sql(address, `CREATE DATABASE ${name} TEMPLATE ${template}`);
-  return {
-    url: urlOf(address, name),
-    drop: async () => {
-      await dropDatabase(address, name);
-      if (!mine || --mine.databases > 0) return;
-      own = undefined;
-      await (await mine.server).stop();
-    },
-  };
+}
+
+/** One database less. One that did not start is not kept for the next one to ask. */
+async function letGo(mine: Own | undefined): Promise<void> {
+  if (!mine || --mine.databases > 0) return;
+  if (own === mine) own = undefined;
+  await (await mine.server).stop();
 }
 
 const dropDatabase = (address: string, name: string) =>

@@ -2,13 +2,16 @@ import { setTimeout as pause } from 'node:timers/promises';
 import {
   BildadConfigError,
   InvalidJobContextError,
+  JobContextVersionError,
+  JobEncryptionKeyError,
   JobHandlerNotFoundError,
   JobNotAvailableError,
   JobQueueStatus,
   JobTemplateInactiveError,
   refuseUnknown,
 } from 'nestjs-bildad';
-import { MoreThan } from 'typeorm';
+import { MoreThan, Raw } from 'typeorm';
+import { KEPT_BACK } from './clock.js';
 import type { TestEngine } from './engines.js';
 import { DrainLimitError } from './errors.js';
 import { Ends, finishedRuns, type FinishedRun } from './runs.js';
@@ -18,6 +21,8 @@ const GUARD_MS = 20_000;
 const LOOK_MS = 10;
 const PASSED_BY = [
   InvalidJobContextError,
+  JobContextVersionError,
+  JobEncryptionKeyError,
   JobHandlerNotFoundError,
   JobNotAvailableError,
   JobTemplateInactiveError,
@@ -114,6 +119,8 @@ async function runEarly(
     .find({
       where: {
         status: JobQueueStatus.AVAILABLE,
+        // Its turn comes when the job ends that has its key.
+        runAt: Raw((runAt) => `${runAt} <> '${KEPT_BACK}'`),
         ...(retry !== undefined && { retry }),
       },
       order: { runAt: 'ASC', priority: 'ASC', id: 'ASC' },

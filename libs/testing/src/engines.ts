@@ -11,6 +11,14 @@ import {
 import type { DataSource } from 'typeorm';
 import { SwitchedPools } from './transaction/switched-pools.js';
 
+/** The others of the schema tell of the engine and its nodes, which live on in real time, or are the app's own. */
+export const TABLES_OF_JOBS: readonly string[] = [
+  'job_queue_entries',
+  'job_runs',
+  'job_keys',
+  'job_run_notes',
+];
+
 /** An engine of the app under test. */
 export interface TestEngine {
   name: string;
@@ -59,4 +67,18 @@ export function testEngines(
       'none, or one that is not initialised: await moduleRef.init()',
     );
   return found;
+}
+
+/** Those that have their tables in common together. Never an empty list among them. */
+export function bySchema(engines: readonly TestEngine[]): TestEngine[][] {
+  const groups: TestEngine[][] = [];
+  for (const engine of engines) {
+    const group = groups.find(
+      ([one]) =>
+        one!.dataSource === engine.dataSource && one!.schema === engine.schema,
+    );
+    if (group) group.push(engine);
+    else groups.push([engine]);
+  }
+  return groups;
 }

@@ -1,5 +1,6 @@
+import { hostname } from 'node:os';
 import { EncryptedValue } from 'nestjs-bildad';
-import { Not, In } from 'typeorm';
+import { In, IsNull, Not } from 'typeorm';
 import type { TestEngine } from './engines.js';
 
 /** A job that was enqueued, in the queue still or in the history. */
@@ -8,7 +9,7 @@ export interface EnqueuedJob {
   /** An EncryptedValue where it is encrypted. */
   context: unknown;
   jobRunIdentifier: string;
-  /** Of the engine. */
+  /** Of the engine; where several share a schema, of the first of them that has its handler. */
   engine: string;
   /** `'DONE'` where it has left the queue. */
   status: 'AVAILABLE' | 'RUNNING' | 'QUARANTINED' | 'DONE';
@@ -18,9 +19,14 @@ export interface EnqueuedJob {
   runAt: Date;
 }
 
-/** All there are, in the order they were enqueued; those that have left the queue first. */
-export async function enqueuedJobs(engine: TestEngine): Promise<EnqueuedJob[]> {
-  const { dataSource, entities, name } = engine;
+/**
+ * All there are in a schema, in the order they were enqueued; those that have left the queue first.
+ * @param group its engines, at least one
+ */
+export async function enqueuedJobs(
+  group: readonly TestEngine[],
+): Promise<EnqueuedJob[]> {
+  const { dataSource, entities } = group[0]!;
   const repository = <T extends object>(entity: new () => T) =>
     dataSource.getRepository(entity);
   const [entries, templates] = await Promise.all([
@@ -37,26 +43,47 @@ export async function enqueuedJobs(engine: TestEngine): Promise<EnqueuedJob[]> {
     order: { id: 'ASC' },
   });
   const codes = new Map(templates.map(({ id, code }) => [id, code]));
+  const engineOf = await servants(group);
+  const named = ({ jobTemplateId }: { jobTemplateId: string }) => {
+    const code = codes.get(jobTemplateId) ?? '';
+    return { code, engine: engineOf(code) };
+  };
   return [
     ...runs.map((run) => ({
-      code: codes.get(run.jobTemplateId) ?? '',
+      ...named(run),
       context: run.jobContext,
       jobRunIdentifier: run.jobRunIdentifier,
-      engine: name,
       status: 'DONE' as const,
       priority: undefined,
       runAt: run.availableAt,
     })),
     ...entries.map((entry) => ({
-      code: codes.get(entry.jobTemplateId) ?? '',
+      ...named(entry),
       context: entry.jobContext,
       jobRunIdentifier: entry.jobRunIdentifier,
-      engine: name,
       status: entry.status,
       priority: entry.priority,
       runAt: entry.runAt,
     })),
   ];
+}
+
+/** Which engine has the handler of a code. A job does not say by which one it was enqueued. */
+async function servants(
+  group: readonly TestEngine[],
+): Promise<(code: string) => string> {
+  const [{ name, dataSource, entities }] = group as [TestEngine];
+  if (group.length === 1) return () => name;
+  const nodes = await dataSource
+    .getRepository(entities.JobNode)
+    .findBy({ pid: process.pid, host: hostname(), endedAt: IsNull() });
+  return (code) =>
+    group.find((engine) =>
+      nodes.some(
+        ({ engineName, templateCodes }) =>
+          engineName === engine.name && templateCodes.includes(code),
+      ),
+    )?.name ?? name;
 }
 
 export const isEncrypted = ({ context }: EnqueuedJob): boolean =>

@@ -1,30 +1,35 @@
 import { JobRunStatus } from 'nestjs-bildad';
-import type { TestEngine } from './engines.js';
+import { bySchema, type TestEngine } from './engines.js';
 
 /** Runs that are under way, or say so. */
-export async function leaksOf(engine: TestEngine): Promise<string[]> {
-  return (await running(engine)).map(
-    ({ run, code }) =>
-      `${code} ${run.jobRunIdentifier} is RUNNING${engine.service.findJobProcess(run) ? '' : ', and no process of it is here'}`,
-  );
+export async function leaksOf(
+  engines: readonly TestEngine[],
+): Promise<string[]> {
+  const all = await Promise.all(bySchema(engines).map(running));
+  return all
+    .flat()
+    .map(
+      ({ run, code, engine }) =>
+        `${code} ${run.jobRunIdentifier} is RUNNING${engine ? '' : ', and no process of it is here'}`,
+    );
 }
 
 /** Stops what runs here. @returns what did */
 export async function stopRunning(
   engines: readonly TestEngine[],
 ): Promise<string[]> {
-  const all: string[] = [];
-  for (const engine of engines) {
-    all.push(...(await leaksOf(engine)));
-    for (const { run } of await running(engine)) {
-      const process = engine.service.findJobProcess(run);
-      if (process) await engine.service.tryToKillProcess(process);
+  const leaks = await leaksOf(engines);
+  for (const group of bySchema(engines))
+    for (const { run, engine } of await running(group)) {
+      const process = engine?.service.findJobProcess(run);
+      if (process) await engine!.service.tryToKillProcess(process);
     }
-  }
-  return all;
+  return leaks;
 }
 
-async function running({ dataSource, entities }: TestEngine) {
+/** Of engines that share their tables, each with the one that has its process. */
+async function running(group: readonly TestEngine[]) {
+  const { dataSource, entities } = group[0]!;
   const runs = await dataSource
     .getRepository(entities.JobRun)
     .findBy({ status: JobRunStatus.RUNNING });
@@ -33,5 +38,6 @@ async function running({ dataSource, entities }: TestEngine) {
   return runs.map((run) => ({
     run,
     code: templates.find(({ id }) => id === run.jobTemplateId)?.code ?? '',
+    engine: group.find(({ service }) => service.findJobProcess(run)),
   }));
 }

@@ -2,7 +2,7 @@ import { EventEmitter } from 'node:events';
 import { BildadConfigError } from 'nestjs-bildad';
 import { nothing } from './answers.js';
 import type { SharedConnection } from './shared-connection.js';
-import { endsWithin, readStatement } from './statement.js';
+import { endsWithin, isHeartbeat, readStatement } from './statement.js';
 
 /** As much of a client of `pg` as is needed. */
 export interface AnyClient {
@@ -33,12 +33,17 @@ export class Session extends EventEmitter implements AnyClient {
     this.setMaxListeners(0);
   }
 
-  /** As `pg` takes it: a text or a config, values, a callback; or what submits itself. */
+  /** As `pg` takes it: a text or a config, values, a callback. @throws BildadConfigError for what submits itself */
   query(...given: unknown[]): unknown {
     const [first] = given;
     const config = first as { text?: string; submit?: unknown } | string;
     if (typeof config === 'object' && typeof config.submit === 'function')
-      return this.shared.raw(first);
+      // Whoever makes a statement for each of its rows would wait for good: that is sent when the last row was read.
+      throw new BildadConfigError(
+        'query',
+        'no stream or cursor between begin() and rollback(), where all share one connection: test it without begin()',
+        config.constructor.name,
+      );
     const answered = given.at(-1);
     const called = typeof answered === 'function';
     const statement = (called ? given.slice(0, -1) : given) as [unknown];
@@ -118,7 +123,7 @@ export class Session extends EventEmitter implements AnyClient {
       case 'other':
         break;
     }
-    if (!inTransaction) return shared.alone(...statement);
+    if (!inTransaction) return shared.alone(!isHeartbeat(text), ...statement);
     // As it is, with its values, where nothing of it was left out.
     return read.sql === text
       ? shared.within(this, read.settings, ...statement)

@@ -123,19 +123,14 @@ export class SharedConnection {
     }
   }
 
-  /** A statement that is a transaction of its own. */
-  async alone(...statement: [unknown, ...unknown[]]) {
+  /** A statement that is a transaction of its own. @param keep false: only its answer stays, neither what it does nor its locks */
+  async alone(keep: boolean, ...statement: [unknown, ...unknown[]]) {
     await this.take();
     try {
-      return await this.guarded(undefined, statement);
+      return await this.guarded(undefined, statement, keep);
     } finally {
       this.give();
     }
-  }
-
-  /** Streams and cursors: as they are. */
-  raw(submittable: unknown): unknown {
-    return this.client.query(submittable);
   }
 
   /** A statement that fails must not make others wait for its transaction's end: what PostgreSQL would refuse then is refused here. */
@@ -181,11 +176,14 @@ export class SharedConnection {
   private async guarded(
     session: Session | undefined,
     statement: [unknown, ...unknown[]],
+    keep = true,
   ) {
     const savepoint = `test_${++this.savepoints}`;
     await this.send(`SAVEPOINT ${savepoint}`);
     try {
-      return await this.send(...statement);
+      const answer = await this.send(...statement);
+      if (!keep) await this.send(`ROLLBACK TO SAVEPOINT ${savepoint}`);
+      return answer;
     } catch (error) {
       if (session) session.aborted = true;
       await this.send(`ROLLBACK TO SAVEPOINT ${savepoint}`);

@@ -39,6 +39,14 @@ export const endsWithin = (sql: string): boolean =>
   OF_TRANSACTIONS.test(sql.replace(QUOTED, ' ')) &&
   !/\bBEGIN\s+ATOMIC\b/i.test(sql);
 
+/**
+ * Whether it is an engine's heartbeat. Its lock on the node's row would last as long as the test, and the node's pulse, on
+ * a connection of its own, wait for it until the node takes itself for lost. Leases that are not renewed lose no run
+ * meanwhile: a node that beats and renews none is taken for busy.
+ */
+export const isHeartbeat = (sql: string): boolean =>
+  /"job_nodes" SET renewed_until\b/.test(sql);
+
 /** A savepoint stands in for the transaction that a statement begins or ends. */
 export function readStatement(
   sql: string,
