@@ -25,6 +25,7 @@ import {
 } from 'nestjs-bildad';
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
+import { gate } from '../support/gate.js';
 import { once } from '../support/once.js';
 
 // What is made for one run, and what outlives it.
@@ -177,6 +178,31 @@ class ManyJob implements JobHandler<object> {
   runJob(_context: object, _job: JobExecution) {}
 }
 
+const SLOW = Symbol('made slowly');
+const making = { begun: gate(), door: gate() };
+
+@BildadJob({ code: 'SLOWLY_MADE', maxRetries: 0 })
+@Injectable({ scope: Scope.REQUEST })
+class SlowlyMadeJob implements JobHandler<Context> {
+  static calls = 0;
+  constructor(@Inject(SLOW) readonly _slow: string) {}
+
+  runJob() {
+    SlowlyMadeJob.calls++;
+  }
+}
+
+const slow = {
+  provide: SLOW,
+  scope: Scope.REQUEST,
+  inject: [REQUEST],
+  useFactory: async () => {
+    making.begun.open();
+    await making.door.opened;
+    return 'slow';
+  },
+};
+
 let bildad: TestApp;
 beforeAll(async () => {
   bildad = await bootApp({
@@ -192,6 +218,8 @@ beforeAll(async () => {
       TenantPool,
       DurableJob,
       ManyJob,
+      SlowlyMadeJob,
+      slow,
     ],
     options: { concurrency: 50, tickInterval: '50ms' },
   });
@@ -269,4 +297,19 @@ it('what was made for a run goes with it', async () => {
       return ManyJob.requests.filter((one) => one.deref()).length;
     })
     .toBeLessThan(RUNS / 10);
+});
+
+it('a run that is over when its handler has been made is not begun', async () => {
+  await bildad.engine.enqueueJob(SlowlyMadeJob, {});
+  await making.begun.opened;
+  const [run] = await bildad.jobs.listRunningJobRuns();
+  await bildad.engine.killJob(run!);
+  const started: unknown[] = [];
+  const off = bildad.events.on('run.started', (event) => started.push(event));
+  const ended = bildad.next('process.ended');
+  making.door.open();
+  await ended;
+  off();
+  expect(started).toEqual([]);
+  expect(SlowlyMadeJob.calls).toBe(0);
 });
