@@ -1,6 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { QueryFailedError, type DataSource } from 'typeorm';
 import type { Queryable } from '../tables.js';
+import { databaseCode } from '../error-code.js';
 import { cut, poolsOf, type PgClient, type PgPool } from './driver.js';
 
 /**
@@ -72,7 +73,10 @@ async function isSilent(
   const late = pause(ms, true, { signal: inTime.signal }).catch(() => true);
   const answer = db.query('SELECT 1').then(
     () => false,
-    (error: unknown) => !(error instanceof QueryFailedError),
+    (error: unknown) =>
+      // That there was no answer in time is none.
+      !(error instanceof QueryFailedError) ||
+      databaseCode(error) === 'ETIMEDOUT',
   );
   const silent = await Promise.race([answer, late]);
   inTime.abort();
