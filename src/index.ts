@@ -1,5 +1,5 @@
 export type { JobEngineResults } from './engine/cycle.js';
-export type { JobOutcome } from './engine/slots.js';
+export type { JobOutcome } from './engine/launch.js';
 export type { EntryReference } from './life/enqueue/bulk-insert.js';
 export type { JobChanges } from './life/enqueue/change-options.js';
 export type {

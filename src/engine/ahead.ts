@@ -4,6 +4,8 @@ import type { Claim } from '../store/claim-rows.js';
 /** A node holds at the most what it finishes within about this time: short, to be fair to other nodes. */
 const HORIZON_MS = 50;
 const MOST = 1_000;
+/** Jobs that take longer than those before hold the slots: others may start them. */
+const OLD_MS = 1_000;
 /** A thousand jobs a second. Slower ones are worth a row that says they run. */
 const DEFER_FROM = 50;
 
@@ -13,7 +15,8 @@ const DEFER_FROM = 50;
  * round trip is shared by many jobs without a setting.
  */
 export class ClaimsAhead {
-  private waiting: Claim[] = [];
+  /** The oldest first. */
+  private waiting: { claim: Claim; since: number }[] = [];
   private endedSince = 0;
   private measuredAt = performance.now();
   private size = 0;
@@ -43,11 +46,12 @@ export class ClaimsAhead {
   }
 
   put(claims: Claim[]): void {
-    this.waiting.push(...claims);
+    const since = performance.now();
+    for (const claim of claims) this.waiting.push({ claim, since });
   }
 
   next(): Claim | undefined {
-    return this.waiting.shift();
+    return this.waiting.shift()?.claim;
   }
 
   /** A handler of this node has ended. */
@@ -56,20 +60,28 @@ export class ClaimsAhead {
   }
 
   has(runId: string): boolean {
-    return this.waiting.some(({ claimed }) => claimed.jobRunId === runId);
+    return this.waiting.some(({ claim }) => claim.claimed.jobRunId === runId);
   }
 
   /** Forgets a claim that is this node's no more. @returns whether it was held */
   drop(runId: string): boolean {
     const before = this.waiting.length;
     this.waiting = this.waiting.filter(
-      ({ claimed }) => claimed.jobRunId !== runId,
+      ({ claim }) => claim.claimed.jobRunId !== runId,
     );
     return this.waiting.length < before;
   }
 
   held(): ClaimedRun[] {
-    return this.waiting.map(({ claimed }) => claimed);
+    return this.waiting.map(({ claim }) => claim.claimed);
+  }
+
+  /** Gives up those that have waited for long. */
+  takeOld(): ClaimedRun[] {
+    const before = performance.now() - OLD_MS;
+    const first = this.waiting.findIndex(({ since }) => since > before);
+    const old = this.waiting.splice(0, first < 0 ? Infinity : first);
+    return old.map(({ claim }) => claim.claimed);
   }
 
   /** Gives all of them up. */

@@ -62,7 +62,12 @@ export class Engine {
     await this.membership.join();
     if (this.node.closing) return;
     this.node.started = true;
-    this.running.push(everyOffBeat(SWEEP_MS, () => void this.killer.sweep()));
+    this.running.push(
+      everyOffBeat(SWEEP_MS, () => {
+        void this.killer.sweep();
+        void this.guarded('giving back claims', () => this.slots.releaseOld());
+      }),
+    );
     this.beatLater();
     this.processes.watch({ added: () => this.beatInTime() });
     if (tickMs === false) return;

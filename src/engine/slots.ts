@@ -7,6 +7,12 @@ import type { ProcessRegistry } from '../runner/process-registry.js';
 import type { Claim } from '../store/claim-rows.js';
 import type { JobRun } from '../store/entities/index.js';
 import type { ClaimsAhead } from './ahead.js';
+import {
+  checkMine,
+  outcomeOf,
+  type JobOutcome,
+  type Launch,
+} from './launch.js';
 import type { Suspects } from './suspects.js';
 import { within } from '../runner/deadline.js';
 
@@ -16,21 +22,8 @@ const MOST_UNRECORDED = 2_000;
 /** A pass waits so long for the jobs it starts to be checked: one that hangs does not stop the others. */
 const LAUNCH_MS = 1_000;
 
-/**
- * Launches in one turn of the event loop. Jobs that take microseconds begin and end in one, and a thousand in a
- * row kept the next claim from being sent for 10 ms of each 40.
- */
+/** Launches in one turn of the event loop: a thousand jobs of microseconds kept the next claim from being sent for 10 ms of each 40. */
 const TURN = 100;
-
-/** What became of one job in a pass. */
-export type JobOutcome =
-  { ok: true; jobRun: JobRun } | { ok: false; error: unknown };
-
-interface Launch {
-  claim: Claim;
-  /** Why its handler was not started. */
-  refused?: { error: unknown };
-}
 
 /**
  * This node's slots, and what fills them: claims, some of them made ahead of a free slot. That needs no
@@ -74,9 +67,7 @@ export class Slots {
 
   /** Starts what fits, until the slots or the queue are used up. One at a time. */
   async startAll(look: Look = 'affordable'): Promise<void> {
-    this.fillingUp ??= this.fillUp(look).finally(() => {
-      this.fillingUp = undefined;
-    });
+    this.fillingUp ??= this.fillUp(look);
     await this.fillingUp;
   }
 
@@ -102,7 +93,9 @@ export class Slots {
 
   /** Claims and launches one job, whether a slot is free or not. */
   async launch(claiming: Promise<Claim>): Promise<JobRun> {
+    const claimant = this.node.id;
     const launching = claiming.then(async (claim) => {
+      await checkMine(claim, claimant, this.node, this.claims);
       await this.runs.launch(claim.claimed);
       return claim.jobRun();
     });
@@ -124,6 +117,12 @@ export class Slots {
     await this.claims.release(this.ahead.clear());
   }
 
+  /** The same of what has waited for long, while jobs that take longer than those before hold the slots. */
+  async releaseOld(): Promise<void> {
+    const old = this.ahead.takeOld();
+    if (old.length > 0) await this.claims.release(old);
+  }
+
   /** One claim at a time: two would count the same slots as free. */
   private async fill(look: Look): Promise<Launch[]> {
     while (this.filling) await this.filling.catch(() => undefined);
@@ -141,10 +140,15 @@ export class Slots {
   }
 
   private async fillUp(look: Look): Promise<void> {
-    do {
-      this.askedMeanwhile = false;
-      await this.fill(look);
-    } while (this.worthAClaim);
+    try {
+      do {
+        this.askedMeanwhile = false;
+        await this.fill(look);
+      } while (this.worthAClaim);
+    } finally {
+      // In the same turn as the last look: who asks after it would be told that one is under way.
+      this.fillingUp = undefined;
+    }
   }
 
   private get worthAClaim(): boolean {
@@ -243,8 +247,3 @@ export class Slots {
     );
   }
 }
-
-const outcomeOf = ({ claim, refused }: Launch): JobOutcome =>
-  refused
-    ? { ok: false, error: refused.error }
-    : { ok: true, jobRun: claim.jobRun() };

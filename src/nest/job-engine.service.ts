@@ -1,6 +1,6 @@
 import { Inject, Injectable } from '@nestjs/common';
 import type { JobEngineResults } from '../engine/cycle.js';
-import type { JobOutcome } from '../engine/slots.js';
+import type { JobOutcome } from '../engine/launch.js';
 import type { EntryReference } from '../life/enqueue/bulk-insert.js';
 import type { ContextSource } from '../life/enqueue/context-source.js';
 import type {

@@ -139,6 +139,35 @@ it('a claim that waits for its slot can be cancelled and taken back', async () =
   }
 });
 
+it('what waits behind a job that takes long goes back to the others', async () => {
+  const bildad = await bootApp({
+    providers: [SimpleJob, GatedJob],
+    options: { tickInterval: 10, concurrency: 1 },
+  });
+  try {
+    const { engine, dataSource, sql } = bildad;
+    await dataSource.transaction(async (manager) => {
+      const some = Array.from({ length: 3_000 }, () => ({}));
+      await engine.enqueueJobs(SimpleJob, some, { manager, priority: 1 });
+      await engine.enqueueJob(GatedJob, {}, { manager, priority: 2 });
+      await engine.enqueueJobs(SimpleJob, some, { manager, priority: 3 });
+    });
+    const { door } = await GatedJob.arrival();
+    const running = () =>
+      sql(
+        `SELECT priority FROM bildad.job_queue_entries WHERE status = 'RUNNING'`,
+      );
+    expect((await running()).length).toBeGreaterThan(1);
+    await expect.poll(running, { timeout: 10_000 }).toEqual([{ priority: 2 }]);
+    door.open(null);
+    await expect
+      .poll(() => bildad.jobs.getNumberOfJobsInTheQueue(), { timeout: 15_000 })
+      .toBe(0);
+  } finally {
+    await bildad.close();
+  }
+});
+
 @BildadJob({ code: 'COUNTED' })
 class CountedJob {
   static running = 0;

@@ -1,0 +1,35 @@
+import type { ClaimJobs } from '../life/claim/claim.js';
+import { JobNotAvailableError } from '../model/errors.js';
+import type { NodeState } from '../model/node.js';
+import type { Claim } from '../store/claim-rows.js';
+import type { JobRun } from '../store/entities/index.js';
+
+/** What became of one job in a pass. */
+export type JobOutcome =
+  { ok: true; jobRun: JobRun } | { ok: false; error: unknown };
+
+export interface Launch {
+  claim: Claim;
+  /** Why its handler was not started. */
+  refused?: { error: unknown };
+}
+
+export const outcomeOf = ({ claim, refused }: Launch): JobOutcome =>
+  refused
+    ? { ok: false, error: refused.error }
+    : { ok: true, jobRun: claim.jobRun() };
+
+/** The answer to a claim may come when the node is lost to others, or stops. @throws JobNotAvailableError */
+export async function checkMine(
+  { claimed }: Claim,
+  claimant: string,
+  node: NodeState,
+  claims: ClaimJobs,
+): Promise<void> {
+  if (node.id === claimant && node.accepting) return;
+  await claims.release([claimed], claimant);
+  throw new JobNotAvailableError(
+    claimed.jobRunIdentifier,
+    'this node was stopped, or lost, while it was claimed',
+  );
+}
