@@ -1,6 +1,6 @@
 import { createSecretKey, type KeyObject } from 'node:crypto';
 import { BildadConfigError } from './errors.js';
-import { text } from './option-values.js';
+import { kindOf, text } from './option-values.js';
 
 export interface EncryptionOptions {
   /**
@@ -42,12 +42,12 @@ export function readEncryption(options: EncryptionOptions): EncryptionSettings {
       readKey(id, key),
     ]),
   );
-  const current = text(given['current'], 'encryption.current', 100);
-  if (!keys.has(current))
+  const { current } = given;
+  if (typeof current !== 'string' || !keys.has(current))
     throw new BildadConfigError(
       'encryption.current',
       `the id of one of encryption.keys: ${[...keys.keys()].join(', ') || 'there are none'}`,
-      current,
+      kindOf(current),
     );
   return { keys, current };
 }

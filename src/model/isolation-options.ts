@@ -4,6 +4,7 @@ import type { HostKind } from './isolation.js';
 import { refuseUnknown, text, wholeNumber } from './option-values.js';
 
 const MOST_MIB = 1_048_576;
+const MOST_HOSTS = 1_000;
 /** Node with Nest and TypeORM takes as much. */
 export const LEAST_PROCESS_MIB = 128;
 
@@ -16,9 +17,9 @@ export interface IsolationOptions {
   module: URL | string;
   /** What that module exports the Nest module as: a class, or a dynamic module. Default `'AppModule'`. */
   export?: string;
-  /** Threads at once; jobs beyond wait for one, and hold their slot meanwhile. Default: `concurrency`. */
+  /** Threads at once; jobs beyond wait for one, and hold their slot meanwhile. Default: `concurrency`, 1,000 at most. */
   threads?: number;
-  /** Processes at once. Default: `concurrency`. */
+  /** Processes at once. Default: `concurrency`, 1,000 at most. */
   processes?: number;
   /**
    * MiB that one may use: of a thread the JavaScript heap, from 64; of a process all its memory, from 128, of which Node and
@@ -58,8 +59,8 @@ export function readIsolation(
   const {
     module,
     export: exportName = 'AppModule',
-    threads = concurrency,
-    processes = concurrency,
+    threads = Math.min(concurrency, MOST_HOSTS),
+    processes = Math.min(concurrency, MOST_HOSTS),
     memoryLimit,
     idleTimeout = '5m',
     connections = 2,
@@ -73,8 +74,8 @@ export function readIsolation(
   return {
     moduleUrl: String(module),
     exportName: text(exportName, 'isolation.export'),
-    threads: wholeNumber(threads, 'isolation.threads', 1, 1_000),
-    processes: wholeNumber(processes, 'isolation.processes', 1, 1_000),
+    threads: wholeNumber(threads, 'isolation.threads', 1, MOST_HOSTS),
+    processes: wholeNumber(processes, 'isolation.processes', 1, MOST_HOSTS),
     memoryLimit: readMemoryLimit(memoryLimit),
     idleMs: toMilliseconds(idleTimeout, 'isolation.idleTimeout', { min: 10 }),
     connections: wholeNumber(connections, 'isolation.connections', 1, 100),

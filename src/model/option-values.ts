@@ -51,7 +51,19 @@ export function oneOf<T extends string>(
   return value as T;
 }
 
-/** Options that are no object, and names that are not among the known ones. `prefix` leads to the names. */
+/** What stands in errors for values that may hold a key or a context. */
+export const kindOf = (value: unknown): unknown =>
+  value === null || value === undefined
+    ? value
+    : Array.isArray(value)
+      ? 'array'
+      : typeof value;
+
+/**
+ * Refuses options that are no object, and names that are not among the known ones: a misspelt one may hold secrets, so
+ * the error has the kind of its value only. `prefix` leads to the names.
+ * @throws BildadConfigError
+ */
 export function refuseUnknown(
   value: object,
   prefix: string,
@@ -62,13 +74,13 @@ export function refuseUnknown(
     throw new BildadConfigError(
       prefix.replace(/[.: ]+$/, '') || 'options',
       'an object',
-      given,
+      kindOf(given),
     );
   for (const key of Object.keys(value))
     if (!known.includes(key))
       throw new BildadConfigError(
         `${prefix}${key}`,
         `no such option; known are ${known.join(', ')}`,
-        (value as Record<string, unknown>)[key],
+        kindOf((value as Record<string, unknown>)[key]),
       );
 }

@@ -15,7 +15,10 @@ import {
 } from '../model/transactional.js';
 import { checkBackoff } from '../policy/backoff.js';
 import { contextContract, type ContextContract } from '../policy/context.js';
-import type { TemplateDeclaration } from '../store/template.store.js';
+import {
+  TEMPLATE_DEFAULTS,
+  type TemplateDeclaration,
+} from '../store/template.store.js';
 import type { BildadJobOptions } from './bildad-job.decorator.js';
 
 const OPTION_NAMES: readonly (keyof BildadJobOptions)[] = [
@@ -34,7 +37,6 @@ const OPTION_NAMES: readonly (keyof BildadJobOptions)[] = [
   'transactional',
   'engine',
 ];
-const HOUR_MS = 3_600_000;
 
 const contracts = new WeakMap<BildadJobOptions, ContextContract>();
 
@@ -139,25 +141,25 @@ export function declarationOf(
     code,
     name: text(options.name ?? code, at('name')),
     displayOrder: wholeNumber(
-      options.displayOrder ?? 0,
+      options.displayOrder ?? TEMPLATE_DEFAULTS.displayOrder,
       at('displayOrder'),
       -1_000_000,
       1_000_000,
     ),
     jobModuleName: className,
     defaultTimeoutMs: toMilliseconds(
-      options.timeout ?? HOUR_MS,
+      options.timeout ?? TEMPLATE_DEFAULTS.defaultTimeoutMs,
       at('timeout'),
       { min: 1 },
     ),
     defaultMaxRetries: wholeNumber(
-      options.maxRetries ?? 3,
+      options.maxRetries ?? TEMPLATE_DEFAULTS.defaultMaxRetries,
       at('maxRetries'),
       0,
       1_000_000,
     ),
     defaultPriority: wholeNumber(
-      options.priority ?? 5,
+      options.priority ?? TEMPLATE_DEFAULTS.defaultPriority,
       at('priority'),
       -1_000_000,
       1_000_000,

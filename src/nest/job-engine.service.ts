@@ -293,7 +293,7 @@ export class JobEngineService extends ChangedJobs {
 
   /** The process of a run on this node, or null. Upstream: `find_elixir_process`. */
   findJobProcess(run: Pick<JobRun, 'id'>): JobProcess | null {
-    return this.bildad.processes.find(run.id);
+    return this.bildad.processes.find(idOf(run, 'run'));
   }
 
   /**

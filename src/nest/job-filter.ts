@@ -49,7 +49,7 @@ const PRIORITIES = [-2_147_483_648, 2_147_483_647] as const;
 
 /** @throws BildadConfigError naming what is wrong */
 export function readJobFilter(filter: JobFilter): EntryFilter {
-  check(filter, [...COMMON, 'status', 'priority']);
+  check(filter, 'filter', [...COMMON, 'status', 'priority']);
   const { status, priority } = filter;
   return {
     ...common(filter),
@@ -62,7 +62,7 @@ export function readJobFilter(filter: JobFilter): EntryFilter {
 
 /** @throws BildadConfigError naming what is wrong */
 export function readFailedFilter(filter: FailedJobFilter): RunFilter {
-  check(filter, [...COMMON, 'reason']);
+  check(filter, 'filter', [...COMMON, 'reason']);
   const { reason } = filter;
   return {
     ...common(filter),
@@ -73,17 +73,17 @@ export function readFailedFilter(filter: FailedJobFilter): RunFilter {
 }
 
 /** A property that is undefined by mistake must not stand for all jobs there are. */
-function check(filter: object, names: readonly string[]): void {
-  refuseUnknown(filter, 'filter.', names);
-  const given = Object.entries(filter);
-  for (const [name, value] of given)
-    if (value === undefined)
-      throw new BildadConfigError(`filter.${name}`, 'a value', value);
+function check(value: object, field: string, names: readonly string[]): void {
+  refuseUnknown(value, `${field}.`, names);
+  const given = Object.entries(value);
+  for (const [name, one] of given)
+    if (one === undefined)
+      throw new BildadConfigError(`${field}.${name}`, 'a value', one);
   if (given.length === 0)
     throw new BildadConfigError(
-      'filter',
+      field,
       `at least one of ${names.join(', ')}`,
-      filter,
+      value,
     );
 }
 
@@ -124,7 +124,7 @@ function range(priority: NonNullable<JobFilter['priority']>) {
     const only = whole(priority, 'filter.priority');
     return { minPriority: only, maxPriority: only };
   }
-  refuseUnknown(priority, 'filter.priority.', ['min', 'max']);
+  check(priority, 'filter.priority', ['min', 'max']);
   const { min, max } = priority;
   return {
     ...(min !== undefined && {

@@ -8,6 +8,7 @@ import {
 import { checkBackoff } from '../policy/backoff.js';
 import { schemaCheck } from '../policy/json-schema.js';
 import type { JobTemplate } from '../store/entities/index.js';
+import { TEMPLATE_DEFAULTS } from '../store/template.store.js';
 
 /** What an operator may write of a template. */
 export type TemplateFields = Partial<
@@ -74,16 +75,8 @@ export function readTemplateFields<F extends Partial<NewTemplate>>(
 export function readNewTemplate(fields: NewTemplate) {
   const code = text(fields.code, 'code');
   return {
+    ...TEMPLATE_DEFAULTS,
     name: code,
-    jobModuleName: '',
-    displayOrder: 0,
-    defaultTimeoutMs: 3_600_000,
-    defaultMaxRetries: 3,
-    defaultPriority: 5,
-    defaultBackoff: null,
-    jobContextSchema: {},
-    contextVersion: 0,
-    encrypt: false,
     active: true,
     ...readTemplateFields(fields),
     code,

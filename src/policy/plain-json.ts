@@ -149,10 +149,11 @@ class Walk {
         this.refuse(at, 'is not allowed as a key');
         continue;
       }
+      const member = (value as Record<string, unknown>)[key];
+      if (member === undefined) continue;
       this.bytes += key.length + 3;
       this.string(key, at);
-      const member = (value as Record<string, unknown>)[key];
-      if (member !== undefined) copy[key] = this.copy(member, at, depth + 1);
+      copy[key] = this.copy(member, at, depth + 1);
     }
     return copy;
   }

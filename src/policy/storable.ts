@@ -91,7 +91,10 @@ const LARGE = `its JSON is longer than ${MAX_OUTPUT_BYTES} bytes`;
 /** A replacer that gives up as soon as the text must be too long: 50 MB take 0.1 ms then instead of 120. */
 function storableValue(room: number) {
   let left = room;
-  return function (this: object, _key: string, value: unknown): unknown {
+  return function (this: object, key: string, value: unknown): unknown {
+    // Here and not in the value: that is what a toJSON made, and errors tell of requests and their headers there.
+    const own = (this as Record<string, unknown>)[key];
+    if (own instanceof Error) value = lostObject(own);
     // A comma each, if nothing else.
     left--;
     if (typeof value === 'string') left -= value.length;

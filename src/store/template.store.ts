@@ -35,10 +35,23 @@ const COLUMNS: Record<
 };
 const PROPERTIES = Object.entries(COLUMNS);
 
+/** What a template has where nobody says more; its name is then its code. */
+export const TEMPLATE_DEFAULTS = {
+  displayOrder: 0,
+  jobModuleName: '',
+  defaultTimeoutMs: 3_600_000,
+  defaultMaxRetries: 3,
+  defaultPriority: 5,
+  defaultBackoff: null,
+  jobContextSchema: {},
+  contextVersion: 0,
+  encrypt: false,
+} as const;
+
 /**
  * Creates or updates templates by code, in one statement. What a class declared last time is kept in
  * `declared`: only what the code changed since is written, so a deploy does not undo what an operator
- * changed.
+ * changed. What no class declared yet counts as declared with its default, so the first deploy does not either.
  */
 export async function declareTemplates(
   db: Queryable,
@@ -58,14 +71,17 @@ export async function declareTemplates(
        ON CONFLICT (code) DO UPDATE SET declared = excluded.declared, updated_at = clock_timestamp(),
          ${PROPERTIES.map(
            ([property, [column]]) =>
-             `${column} = CASE WHEN t.declared -> '${property}' IS DISTINCT FROM excluded.declared -> '${property}'
+             `${column} = CASE WHEN coalesce(t.declared -> '${property}', $2::jsonb -> '${property}', to_jsonb(t.code)) IS DISTINCT FROM excluded.declared -> '${property}'
                 THEN excluded.${column} ELSE t.${column} END`,
          ).join(', ')}
        WHERE t.declared IS DISTINCT FROM excluded.declared
        RETURNING *
      )
      SELECT id FROM saved`,
-    [declarations.map((declaration) => JSON.stringify(declaration))],
+    [
+      declarations.map((declaration) => JSON.stringify(declaration)),
+      JSON.stringify(TEMPLATE_DEFAULTS),
+    ],
   );
 }
 

@@ -239,6 +239,14 @@ describe('the size', () => {
     expect(first!.message).toMatch(/1048576 bytes .*maxContextBytes/);
   });
 
+  it('counts no property that is undefined', async () => {
+    const sparse = Object.fromEntries(
+      Array.from({ length: 100_000 }, (_, n) => [`property${n}`, undefined]),
+    );
+    const { handler } = await roundTrip(bildad, { a: 1, ...sparse });
+    expect(handler).toEqual({ a: 1 });
+  });
+
   it('counts bytes, not characters', async () => {
     const letters = { text: 'ü'.repeat(524_288) };
     const [first] = await refusal(bildad, letters);

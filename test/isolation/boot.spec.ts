@@ -12,6 +12,17 @@ it('an isolated handler needs to be told what its hosts boot', async () => {
   );
 });
 
+it('more jobs at once than hosts may be made take as many hosts as there may be', async () => {
+  const bildad = await bootIsolated({}, { concurrency: 1_001 });
+  const { isolation } = (
+    bildad.engine as unknown as {
+      bildad: { settings: { isolation: IsolationOptions } };
+    }
+  ).bildad.settings;
+  expect(isolation).toMatchObject({ threads: 1_000, processes: 1_000 });
+  await bildad.close();
+});
+
 describe.each<[string, Partial<IsolationOptions>, string]>([
   [
     'a module that is not there',

@@ -25,6 +25,9 @@ it('finds the process of a run on this node, and only there', async () => {
     isSettled: false,
   });
   expect(process.signal).toBe(job.signal);
+  // A host may have bigints parsed as numbers.
+  const id = Number(run.id) as unknown as string;
+  expect(engine.findJobProcess({ id })).toBe(process);
   expect(other.engine.findJobProcess(run)).toBeNull();
   const waiting = engine.waitForJob(run.jobRunIdentifier);
   door.open(null);

@@ -295,6 +295,15 @@ describe('many', () => {
     expect(await all()).toEqual({ retried: 0, refused: 1 });
   });
 
+  it('an empty list of identifiers fits no job', async () => {
+    await counted(2);
+    expect(await bildad.engine.cancelJobs({ jobRunIdentifiers: [] })).toEqual({
+      removed: 0,
+      stopped: 0,
+    });
+    expect(await bildad.jobs.getNumberOfJobsInTheQueue()).toBe(2);
+  });
+
   it.each<[string, unknown, string]>([
     ['nothing', undefined, 'filter'],
     ['everything', {}, 'filter'],
@@ -308,6 +317,23 @@ describe('many', () => {
     ['no class', { job: 5 }, 'job'],
     ['no duration', { olderThan: 'long' }, 'filter.olderThan'],
     ['a broken priority', { priority: { min: 0.5 } }, 'filter.priority.min'],
+    [
+      'an undefined bound',
+      { priority: { min: undefined } },
+      'filter.priority.min',
+    ],
+    [
+      'an undefined bound beside another',
+      { priority: { min: 1, max: undefined } },
+      'filter.priority.max',
+    ],
+    ['no bounds', { priority: {} }, 'filter.priority'],
+    [
+      'no bounds, with a job',
+      { job: 'COUNTED', priority: {} },
+      'filter.priority',
+    ],
+    ['no priority', { priority: null }, 'filter.priority'],
     ['no list', { jobRunIdentifiers: 'a' }, 'filter.jobRunIdentifiers'],
   ])('a filter of %s is refused', async (_what, filter, field) => {
     await counted(1);

@@ -5,6 +5,7 @@ import { IsString, MaxLength } from 'class-validator';
 import {
   BildadConfigError,
   BildadJob,
+  BildadModule,
   EncryptedValue,
   JobEncryptionKeyError,
   type BildadModuleOptions,
@@ -213,6 +214,27 @@ it('neither errors nor reasons nor the log quote it', async () => {
   await noSecret();
 });
 
+it.each<[string, (context: object) => Promise<unknown>]>([
+  [
+    'enqueueJobs without an array',
+    (context) => bildad.engine.enqueueJobs('SECRET', context as never),
+  ],
+  [
+    'updateJob under a misspelt name',
+    (contxt) => bildad.engine.updateJob({ id: '1' }, { contxt } as never),
+  ],
+  [
+    'updateJob without a name',
+    (context) => bildad.engine.updateJob({ id: '1' }, [context] as never),
+  ],
+])('%s is refused, and the context not shown', async (_call, call) => {
+  const error: unknown = await call({ password: SECRET }).catch(
+    (thrown: unknown) => thrown,
+  );
+  expect(error).toBeInstanceOf(BildadConfigError);
+  expect(inspect(error, { depth: 5 })).not.toContain(SECRET);
+});
+
 it('completeJob by hand encrypts as well, and failJob quotes nothing', async () => {
   const { engine } = bildad;
   let arrived!: (value?: unknown) => void;
@@ -345,6 +367,12 @@ describe('keys', () => {
     ],
     ['an unknown current', { ...OLD, current: 'b' }, 'encryption.current'],
     ['no current', { keys: { a: key() } }, 'encryption.current'],
+    ['a key as current', { ...OLD, current: hidden }, 'encryption.current'],
+    [
+      'a long key as current',
+      { ...OLD, current: hidden.repeat(3) },
+      'encryption.current',
+    ],
   ])(
     '%s is refused, and the message shows no key',
     async (_what, encryption, field) => {
@@ -357,6 +385,31 @@ describe('keys', () => {
       expect(inspect(error, { depth: 5 })).not.toContain(hidden);
     },
   );
+
+  it.each<[string, () => unknown]>([
+    [
+      'beside a factory',
+      () =>
+        BildadModule.forRootAsync({
+          useFactory: () => ({}),
+          encryption: { keys: { a: hidden }, current: 'a' },
+        } as never),
+    ],
+    [
+      'under a misspelt name',
+      () =>
+        bootError({
+          url: bildad.database.url,
+          bildad: { encryptionKeys: { a: hidden } } as never,
+        }),
+    ],
+  ])('%s are refused, and not shown', async (_where, boot) => {
+    const error: unknown = await Promise.resolve()
+      .then(boot)
+      .catch((thrown: unknown) => thrown);
+    expect(error).toBeInstanceOf(BildadConfigError);
+    expect(inspect(error, { depth: 5 })).not.toContain(hidden);
+  });
 
   it('are not in what prints settings', () => {
     const { bildad: runtime } = bildad.engine as unknown as {

@@ -119,6 +119,21 @@ describe.each(Object.keys(PATHS) as (keyof typeof PATHS)[])('%s', (path) => {
       [{ name: 'TypeError', message: 'no\uFFFD' }],
     ],
     [
+      'an Error with a toJSON, which tells more',
+      () =>
+        [new RangeError('denied')].map((reason) => ({
+          reason: Object.assign(reason, {
+            toJSON: () => ({ headers: { authorization: 'Bearer x' } }),
+          }),
+        })),
+      [{ reason: { name: 'RangeError', message: 'denied' } }],
+    ],
+    [
+      'a Map with a toJSON',
+      () => Object.assign(new Map([[1, 2]]), { toJSON: () => ({ 1: 2 }) }),
+      { 1: 2 },
+    ],
+    [
       'a getter that throws',
       () => ({
         get a() {

@@ -1,4 +1,5 @@
 import { BildadConfigError } from '../../model/errors.js';
+import { kindOf } from '../../model/option-values.js';
 
 /** Many contexts: all at hand, or read as they are needed. */
 export type ContextSource =
@@ -16,6 +17,6 @@ export function checkSource(
   throw new BildadConfigError(
     'contexts',
     'an array, an iterable or an async iterable of contexts',
-    contexts,
+    kindOf(contexts),
   );
 }
