@@ -16,24 +16,37 @@ export interface DeferredEnd {
   output: string | null;
 }
 
-/** Ends them in one statement. @returns for each whether it landed; where not, its row may be there by now */
+/**
+ * Ends them in one statement, which locks their entries in the order of their ids, as the heartbeat does that writes their
+ * rows: in another each may wait for the other. @returns for each whether it landed; where not, its row may be
+ * there by now
+ */
 export async function endDeferred(
   db: Queryable,
   tables: Tables,
   ends: DeferredEnd[],
 ): Promise<boolean[]> {
+  const sorted = ends.toSorted(byEntry);
   const [row] = await rows<{ ended: string | null }>(
     db,
     `WITH ended AS (SELECT * FROM ${tables.endDeferred} ($1, $2, $3)) SELECT ended_ids AS ended FROM ended`,
     [
-      plainArray(ends.map(({ jobQueueEntryId }) => jobQueueEntryId)),
-      plainArray(ends.map(({ jobRunId }) => jobRunId)),
-      jsonOrNull(ends.map(({ output }) => output)),
+      plainArray(sorted.map(({ jobQueueEntryId }) => jobQueueEntryId)),
+      plainArray(sorted.map(({ jobRunId }) => jobRunId)),
+      jsonOrNull(sorted.map(({ output }) => output)),
     ],
   );
   if (row && row.ended === null) return ends.map(() => true);
   const landed = new Set(row?.ended?.split(','));
   return ends.map(({ jobRunId }) => landed.has(jobRunId));
+}
+
+/** Ids are decimal texts of up to 19 digits: more than a number holds. */
+function byEntry(
+  { jobQueueEntryId: a }: DeferredEnd,
+  { jobQueueEntryId: b }: DeferredEnd,
+): number {
+  return a.length - b.length || (a < b ? -1 : a > b ? 1 : 0);
 }
 
 /**
