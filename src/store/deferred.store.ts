@@ -117,7 +117,7 @@ export async function releaseUnheard(
     db,
     `WITH back AS (
        UPDATE ${entries} e SET status = 'AVAILABLE', retry = e.retry - 1, claimed_by = NULL, claimed_at = NULL,
-         claim_expires_at = NULL, updated_at = clock_timestamp(),
+         claim_expires_at = NULL, scheduled = e.scheduled OR e.crashes > 0, updated_at = clock_timestamp(),
          current_job_run_id = (SELECT r.id FROM ${runs} r
                                WHERE r.job_run_identifier = e.job_run_identifier AND r.retry = e.retry - 2)
        WHERE e.status = 'RUNNING' AND e.claimed_by = $1
