@@ -91,15 +91,15 @@ export class JobUpdates {
     if (more) return;
     if (entry && entry.status !== 'RUNNING') {
       this.comeTo(entry.retry);
-      const { status, retry, runAt } = entry;
-      const what = `${retry} ${status} ${runAt}`;
+      const { status, retry, runAtMs } = entry;
+      const what = `${retry} ${status} ${runAtMs}`;
       if (what !== this.queued)
         yield {
           type: 'queued',
           id: `${retry}.${QUEUED}.0`,
           status,
           retry,
-          runAt: new Date(runAt),
+          runAt: new Date(runAtMs),
         };
       this.queued = what;
     } else if (!entry && runs.length === 0) {

@@ -11,7 +11,7 @@ import { pruneNotes, pruneOrphanedNotes } from '../store/notes.store.js';
 /** Sweeps from one look for what a hand in the database left behind to the next: ten minutes with the default lease. */
 const ORPHANS_EVERY = 40;
 const KEYS_AT_ONCE = 1_000;
-/** The guard is not to be held for long. */
+/** The guard is not to be held for long: what is left is for the next pass. */
 const KEY_LOOKS = 20;
 const NOTES_AT_ONCE = 1_000;
 const NOTE_LOOKS = 20;
@@ -26,6 +26,9 @@ export class Sweep {
   private sweeps = 0;
   /** The last look at deferred runs found more than a pass takes. */
   private more = false;
+  /** The last looks at keys and at notes found as much as a pass takes. */
+  private moreKeys = false;
+  private moreNotes = false;
   /** Notes of runs up to here were looked at. */
   private notesUpTo = '0';
 
@@ -41,30 +44,47 @@ export class Sweep {
   async run(atOnce: boolean): Promise<void> {
     const { leaseMs, batchSize } = this.node;
     if (atOnce || this.more) await this.writeLost(batchSize);
-    if (performance.now() < this.lastAt + leaseMs) return;
-    this.lastAt = performance.now();
+    if (!(await this.takeSweep(leaseMs))) return this.goOn();
     const { db, tables } = this.store;
-    if (!(await takeSweep(db, tables, this.engineName, leaseMs))) return;
     await this.writeLost(batchSize);
     await pruneNodes(db, tables);
     await this.pruneKeys();
     await this.pruneNotes();
+    await this.pruneOrphanedNotes();
     if (this.sweeps++ % ORPHANS_EVERY !== 0) return;
     await this.quarantine.sweep();
     await reopenOrphans(db, tables, batchSize);
   }
 
-  private async pruneKeys(): Promise<void> {
+  private async takeSweep(leaseMs: number): Promise<boolean> {
+    if (performance.now() < this.lastAt + leaseMs) return false;
+    this.lastAt = performance.now();
     const { db, tables } = this.store;
-    for (let look = 0; look < KEY_LOOKS; look++)
-      if ((await pruneKeys(db, tables, KEYS_AT_ONCE)) < KEYS_AT_ONCE) return;
+    return takeSweep(db, tables, this.engineName, leaseMs);
   }
 
-  /** What is too old, and a piece of what is there for runs that are gone. */
+  private async goOn(): Promise<void> {
+    if (this.moreKeys) await this.pruneKeys();
+    if (this.moreNotes) await this.pruneNotes();
+  }
+
+  private async pruneKeys(): Promise<void> {
+    const { db, tables } = this.store;
+    this.moreKeys = await isFull(KEY_LOOKS, KEYS_AT_ONCE, () =>
+      pruneKeys(db, tables, KEYS_AT_ONCE),
+    );
+  }
+
   private async pruneNotes(): Promise<void> {
     const { db, tables } = this.store;
-    for (let look = 0; look < NOTE_LOOKS; look++)
-      if ((await pruneNotes(db, tables, NOTES_AT_ONCE)) < NOTES_AT_ONCE) break;
+    this.moreNotes = await isFull(NOTE_LOOKS, NOTES_AT_ONCE, () =>
+      pruneNotes(db, tables, NOTES_AT_ONCE),
+    );
+  }
+
+  /** A piece of what is there for runs that are gone. */
+  private async pruneOrphanedNotes(): Promise<void> {
+    const { db, tables } = this.store;
     this.notesUpTo =
       (await pruneOrphanedNotes(db, tables, this.notesUpTo, NOTES_AT_ONCE)) ??
       '0';
@@ -73,4 +93,14 @@ export class Sweep {
   private async writeLost(batchSize: number): Promise<void> {
     this.more = (await this.deferred.writeLost(batchSize)) === batchSize;
   }
+}
+
+/** @returns whether each of so many looks found as much as it takes */
+async function isFull(
+  looks: number,
+  limit: number,
+  look: () => Promise<number>,
+): Promise<boolean> {
+  for (let n = 0; n < looks; n++) if ((await look()) < limit) return false;
+  return true;
 }

@@ -8,6 +8,7 @@ import {
 } from './claim-rows.js';
 import { operatorSchema, runColumns } from './columns.js';
 import { isTaken } from './database-error.js';
+import { dueAgainAt, outOfReady } from './given-back.js';
 import { LONGEST_MS } from './migrations/002-hot-path/claim.js';
 import { spared } from './node.store.js';
 import { rows, type Queryable, type Tables } from './tables.js';
@@ -213,18 +214,18 @@ export async function adoptRun(
 }
 
 /**
- * Gives back claims that were never launched, as if they had not been made: their runs are deleted, their
- * entries AVAILABLE under the same retry number. One that somebody asked to kill or cancel is left to end
- * as asked, or by its lease. @param untilPass they are claimed after the next pass at the
- * earliest; one that was aboard a lost node, whose claims wait for no pass, after a second @returns how many
+ * Gives back claims that were never launched, as if they had not been made: no runs, the same retry number and time. One
+ * that somebody asked to kill or cancel is left to end as asked, or by its lease. @param untilPass they are claimed after the
+ * next pass at the earliest; one that was aboard a lost node, whose claims wait for no pass, after a second @returns how many
  */
 export async function releaseClaims(
   db: Queryable,
-  { entries, runs }: Tables,
+  tables: Tables,
   nodeId: string,
   runIds: string[],
   untilPass = false,
 ): Promise<number> {
+  const { entries, runs } = tables;
   const [row] = await rows<{ released: number }>(
     db,
     `WITH gone AS (
@@ -233,8 +234,8 @@ export async function releaseClaims(
        RETURNING id, job_queue_entry_id, job_run_identifier, retry
      ), back AS (
        UPDATE ${entries} e SET status = 'AVAILABLE', retry = gone.retry, updated_at = clock_timestamp(),
-         scheduled = e.scheduled OR $3,
-         run_at = CASE WHEN $3 AND e.crashes > 0 THEN clock_timestamp() + interval '1 s' ELSE e.run_at END,
+         scheduled = e.scheduled OR $3 OR ${outOfReady('e')},
+         run_at = CASE WHEN $3 AND e.crashes > 0 THEN clock_timestamp() + interval '1 s' ELSE ${dueAgainAt(tables, 'e')} END,
          current_job_run_id = (SELECT r.id FROM ${runs} r
                                WHERE r.job_run_identifier = gone.job_run_identifier AND r.retry = gone.retry - 1)
        FROM gone WHERE e.id = gone.job_queue_entry_id AND e.status = 'RUNNING' AND e.current_job_run_id = gone.id

@@ -16,24 +16,37 @@ export interface DeferredEnd {
   output: string | null;
 }
 
-/** Ends them in one statement. @returns for each whether it landed; where not, its row may be there by now */
+/**
+ * Ends them in one statement, which locks their entries in the order of their ids, as the heartbeat does that writes their
+ * rows: in another each may wait for the other. @returns for each whether it landed; where not, its row may be
+ * there by now
+ */
 export async function endDeferred(
   db: Queryable,
   tables: Tables,
   ends: DeferredEnd[],
 ): Promise<boolean[]> {
+  const sorted = ends.toSorted(byEntry);
   const [row] = await rows<{ ended: string | null }>(
     db,
     `WITH ended AS (SELECT * FROM ${tables.endDeferred} ($1, $2, $3)) SELECT ended_ids AS ended FROM ended`,
     [
-      plainArray(ends.map(({ jobQueueEntryId }) => jobQueueEntryId)),
-      plainArray(ends.map(({ jobRunId }) => jobRunId)),
-      jsonOrNull(ends.map(({ output }) => output)),
+      plainArray(sorted.map(({ jobQueueEntryId }) => jobQueueEntryId)),
+      plainArray(sorted.map(({ jobRunId }) => jobRunId)),
+      jsonOrNull(sorted.map(({ output }) => output)),
     ],
   );
   if (row && row.ended === null) return ends.map(() => true);
   const landed = new Set(row?.ended?.split(','));
   return ends.map(({ jobRunId }) => landed.has(jobRunId));
+}
+
+/** Ids are decimal texts of up to 19 digits: more than a number holds. */
+function byEntry(
+  { jobQueueEntryId: a }: DeferredEnd,
+  { jobQueueEntryId: b }: DeferredEnd,
+): number {
+  return a.length - b.length || (a < b ? -1 : a > b ? 1 : 0);
 }
 
 /**
@@ -104,7 +117,7 @@ export async function releaseUnheard(
     db,
     `WITH back AS (
        UPDATE ${entries} e SET status = 'AVAILABLE', retry = e.retry - 1, claimed_by = NULL, claimed_at = NULL,
-         claim_expires_at = NULL, updated_at = clock_timestamp(),
+         claim_expires_at = NULL, scheduled = e.scheduled OR e.crashes > 0, updated_at = clock_timestamp(),
          current_job_run_id = (SELECT r.id FROM ${runs} r
                                WHERE r.job_run_identifier = e.job_run_identifier AND r.retry = e.retry - 2)
        WHERE e.status = 'RUNNING' AND e.claimed_by = $1

@@ -1,5 +1,6 @@
 import type { EntryFate } from '../model/events.js';
 import type { JobRunResult } from '../model/status.js';
+import { dueAgainAt, outOfReady } from './given-back.js';
 import {
   jsonOrNull,
   plainArray,
@@ -149,9 +150,10 @@ function flags(ends: RunEnd[], is: (end: RunEnd) => boolean): string | null {
  */
 export async function reopenOrphans(
   db: Queryable,
-  { entries, runs }: Tables,
+  tables: Tables,
   limit: number,
 ): Promise<number> {
+  const { entries, runs } = tables;
   const [row] = await rows<{ reopened: number }>(
     db,
     `WITH orphans AS MATERIALIZED (
@@ -160,7 +162,8 @@ export async function reopenOrphans(
          AND NOT EXISTS (SELECT FROM ${runs} r WHERE r.id = e.current_job_run_id AND r.status = 'RUNNING')
        ORDER BY e.id LIMIT $1 FOR UPDATE SKIP LOCKED
      ), reopened AS (
-       UPDATE ${entries} e SET status = 'AVAILABLE', scheduled = e.crashes > 0, updated_at = clock_timestamp()
+       UPDATE ${entries} e SET status = 'AVAILABLE', scheduled = ${outOfReady('e')},
+         run_at = ${dueAgainAt(tables, 'e')}, updated_at = clock_timestamp()
        FROM orphans WHERE e.id = orphans.id AND e.status = 'RUNNING' RETURNING e.id
      ) SELECT count(*)::int AS reopened FROM reopened`,
     [limit],

@@ -33,7 +33,8 @@ export interface WatchedState {
   entry: {
     status: JobQueueStatus;
     retry: number;
-    runAt: string;
+    /** Milliseconds of the epoch: as text, the end of 9999 is in a year of five digits east of UTC, which no Date reads. */
+    runAtMs: number;
     runId: string | null;
   } | null;
   /** In order. */
@@ -62,7 +63,7 @@ export async function watchedStates(
     `SELECT e.row AS entry, r.rows AS runs
      FROM unnest($1::text[], $2::int[], $3::int[]) WITH ORDINALITY AS a (identifier, retry, seq, ord)
      LEFT JOIN LATERAL (
-       SELECT json_build_object('status', e.status, 'retry', e.retry, 'runAt', e.run_at, 'runId', e.current_job_run_id::text) AS row,
+       SELECT json_build_object('status', e.status, 'retry', e.retry, 'runAtMs', date_part('epoch', e.run_at) * 1000, 'runId', e.current_job_run_id::text) AS row,
          e.status, e.retry, e.current_job_run_id
        FROM ${entries} e WHERE e.job_run_identifier = a.identifier
      ) e ON true

@@ -7,7 +7,7 @@ import {
 import { tablesOf } from '../../src/store/tables.js';
 import { bootApp, type TestApp } from '../support/app.js';
 import { SimpleJob } from '../support/handlers.js';
-import { waitingForLock } from '../support/lock.js';
+import { lockRows, waitingForLock } from '../support/lock.js';
 
 // A node that ends jobs by the thousand writes their runs' rows with their ends. Whoever looks before, or wants
 // to do something to such a run, finds it as any other.
@@ -303,4 +303,34 @@ it('a number that is taken is stepped over when the row is written', async () =>
     { retry: 0, nodeId: 'nowhere' },
     { retry: 1, id: run!.jobRunId, status: 'RUNNING' },
   ]);
+});
+
+it('ends lock entries in the order of their ids, in whatever order they come', async () => {
+  // The one has a digit less than the other.
+  await bildad.sql(
+    `SELECT setval(pg_get_serial_sequence('bildad.job_queue_entries', 'id'), 999999998)`,
+  );
+  const [low, high] = await claimedElsewhere(2);
+  expect([low!.jobQueueEntryId, high!.jobQueueEntryId]).toEqual([
+    '999999999',
+    '1000000000',
+  ]);
+  const lock = 'SELECT FROM bildad.job_queue_entries WHERE id = $1';
+  const release = await lockRows(bildad, lock, [low!.jobQueueEntryId]);
+  const ended = endDeferred(bildad.dataSource, tables, [
+    { ...high!, output: '"high"' },
+    { ...low!, output: '"low"' },
+    { ...low!, jobRunId: '1' },
+  ]);
+  try {
+    await waitingForLock(bildad, 'end_deferred');
+    expect(
+      await bildad.sql(`${lock} FOR UPDATE NOWAIT`, [high!.jobQueueEntryId]),
+    ).toHaveLength(1);
+  } finally {
+    await release();
+  }
+  expect(await ended).toEqual([true, true, false]);
+  expect(await runsOf(low!)).toMatchObject([{ output: 'low' }]);
+  expect(await runsOf(high!)).toMatchObject([{ output: 'high' }]);
 });

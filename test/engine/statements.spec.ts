@@ -1,5 +1,12 @@
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
+import { promoteScheduled } from '../../src/store/enqueue.store.js';
+import { pruneNotes } from '../../src/store/notes.store.js';
+import {
+  tablesOf,
+  type Queryable,
+  type Tables,
+} from '../../src/store/tables.js';
 import { BY_THE_CLOCK } from '../support/by-the-clock.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 
@@ -115,4 +122,40 @@ it('an inactive template keeps its entries waiting', async () => {
   );
   expect((await bildad.engine.runJobEngine()).start).toHaveLength(3);
   await emptyQueue();
+});
+
+/** What the index is asked for, with as much of a choice of plans as an empty table leaves. */
+async function indexConditions(
+  work: (db: Queryable, tables: Tables, limit: number) => Promise<unknown>,
+): Promise<string[]> {
+  const conditions: string[] = [];
+  await bildad.dataSource.transaction(async (within) => {
+    await within.query(
+      'SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off',
+    );
+    const explained = {
+      query: async (sql: string, values?: unknown[]) => {
+        const plan: unknown = await within.query(
+          `EXPLAIN (FORMAT JSON) ${sql}`,
+          values,
+        );
+        for (const [, condition] of JSON.stringify(plan).matchAll(
+          /"Index Cond":"([^"]*)"/g,
+        ))
+          conditions.push(condition!);
+        return [];
+      },
+    };
+    await work(explained, tablesOf('bildad'), 1_000);
+  });
+  return conditions;
+}
+
+it.each([
+  ['what is scheduled', promoteScheduled, 'run_at'],
+  ['notes', pruneNotes, 'keep_until'],
+])('a look at %s reads no further than to now', async (_of, look, column) => {
+  expect(await indexConditions(look)).toContainEqual(
+    expect.stringMatching(`^\\(${column} <= `),
+  );
 });

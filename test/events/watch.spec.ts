@@ -331,3 +331,23 @@ it('those who watch look together, and an engine that stops ends it for all', as
     new Set(['queued 0']),
   );
 });
+
+it('what is kept for later has a time east of UTC as well', async () => {
+  await bildad.database.sql(
+    `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET TimeZone = ''Asia/Tokyo''', current_database()); END $$`,
+  );
+  const east = await node();
+  const options = { unique: { key: 'one', onConflict: 'keepLatest' as const } };
+  await enqueue({}, options);
+  await bildad.engine.runJobEngine();
+  const { door } = await GatedJob.arrival();
+  const [first] = await until(
+    east.jobs.watch(await enqueue({}, options)),
+    () => true,
+  );
+  expect(first).toMatchObject({
+    type: 'queued',
+    runAt: new Date('9999-12-31T23:59:59.999Z'),
+  });
+  door.open(null);
+});

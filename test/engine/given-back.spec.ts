@@ -1,0 +1,137 @@
+import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
+import {
+  claimEntries,
+  claimNext,
+  releaseClaims,
+} from '../../src/store/claim.store.js';
+import { releaseUnheard } from '../../src/store/deferred.store.js';
+import { reopenOrphans } from '../../src/store/finish.store.js';
+import { tablesOf } from '../../src/store/tables.js';
+import { bootApp, type TestApp } from '../support/app.js';
+import { GatedJob, SimpleJob } from '../support/handlers.js';
+
+// A claim that nobody holds is given back as if it had not been made: what was not to start before is not to start now.
+
+const tables = tablesOf('bildad');
+const claimer = { nodeId: 'elsewhere', leaseMs: 60_000 };
+let bildad: TestApp;
+beforeAll(async () => {
+  bildad = await bootApp({ providers: [SimpleJob, GatedJob] });
+});
+afterAll(() => bildad.close());
+beforeEach(() =>
+  bildad.sql(
+    'DELETE FROM bildad.job_queue_entries; DELETE FROM bildad.job_runs; DELETE FROM bildad.job_keys',
+  ),
+);
+
+const started = async () =>
+  (await bildad.engine.runJobEngine()).start.map((outcome) =>
+    outcome.ok ? outcome.jobRun.jobRunIdentifier : outcome.error,
+  );
+const makeDue = () =>
+  bildad.sql(`UPDATE bildad.job_queue_entries SET run_at = clock_timestamp()`);
+const entry = async (jobRunIdentifier: string) =>
+  bildad.jobs.getJobQueueEntryForIdentifier(jobRunIdentifier);
+
+/** Claims this very job and gives it back. */
+async function claimInVain(
+  { id }: { id: string },
+  meanwhile: () => Promise<unknown> = async () => undefined,
+): Promise<void> {
+  const { dataSource } = bildad;
+  const [claim] = await claimEntries(dataSource, tables, claimer, [id]);
+  await meanwhile();
+  expect(
+    await releaseClaims(dataSource, tables, claimer.nodeId, [
+      claim!.claimed.jobRunId,
+    ]),
+  ).toBe(1);
+}
+
+it('one that was claimed before its time waits for it again, and starts then', async () => {
+  const job = await bildad.engine.enqueueJob(SimpleJob, {}, { delay: '1d' });
+  await claimInVain(job);
+  expect(await entry(job.jobRunIdentifier)).toMatchObject({
+    status: 'AVAILABLE',
+    scheduled: true,
+    runAt: job.runAt,
+    retry: 0,
+  });
+  expect(await started()).toEqual([]);
+  await makeDue();
+  expect(await started()).toEqual([job.jobRunIdentifier]);
+});
+
+it('so does one whose run somebody deleted', async () => {
+  const job = await bildad.engine.enqueueJob(SimpleJob, {}, { delay: '1d' });
+  await claimEntries(bildad.dataSource, tables, claimer, [job.id]);
+  await bildad.sql('DELETE FROM bildad.job_runs');
+  expect(await reopenOrphans(bildad.dataSource, tables, 10)).toBe(1);
+  expect(await started()).toEqual([]);
+  await makeDue();
+  expect(await started()).toEqual([job.jobRunIdentifier]);
+});
+
+it('one that is kept for later stays kept until its turn, and starts at once where that has come', async () => {
+  const options = { unique: { key: 'one', onConflict: 'keepLatest' as const } };
+  const add = () => bildad.engine.enqueueJob(GatedJob, {}, options);
+  const end = async ({
+    door,
+    job,
+  }: Awaited<ReturnType<typeof GatedJob.arrival>>) => {
+    door.open(null);
+    await bildad.engine.waitForJob(job.jobRunIdentifier);
+  };
+  await add();
+  await bildad.engine.runJobEngine();
+  const first = await GatedJob.arrival();
+  const kept = await add();
+  await claimInVain(kept);
+  expect(await started()).toEqual([]);
+  await claimInVain(kept, async () => {
+    await end(first);
+    // Passes the key on.
+    expect(await started()).toEqual([]);
+  });
+  expect(await started()).toEqual([kept.jobRunIdentifier]);
+  await end(await GatedJob.arrival());
+});
+
+it('one that was aboard a lost node is given back as a suspect', async () => {
+  await bildad.engine.enqueueJobs(SimpleJob, [{}, {}]);
+  const { claims } = await claimNext(
+    bildad.dataSource,
+    tables,
+    claimer,
+    ['SIMPLE'],
+    1,
+  );
+  await claimNext(bildad.dataSource, tables, claimer, ['SIMPLE'], 1, {
+    deferred: true,
+  });
+  await bildad.sql(
+    `UPDATE bildad.job_queue_entries SET crashes = 1,
+       claim_expires_at = CASE WHEN claimed_by IS NOT NULL THEN clock_timestamp() END`,
+  );
+  expect(
+    await releaseClaims(bildad.dataSource, tables, claimer.nodeId, [
+      claims[0]!.claimed.jobRunId,
+    ]),
+  ).toBe(1);
+  expect(
+    await releaseUnheard(
+      bildad.dataSource,
+      tables,
+      claimer.nodeId,
+      claimer.leaseMs,
+      [],
+    ),
+  ).toBe(1);
+  expect(
+    await bildad.sql('SELECT status, scheduled FROM bildad.job_queue_entries'),
+  ).toEqual([
+    { status: 'AVAILABLE', scheduled: true },
+    { status: 'AVAILABLE', scheduled: true },
+  ]);
+});
