@@ -7,6 +7,7 @@ import {
 import type { JsonSchema, JsonValue } from '../model/json.js';
 import { schemaOfClass } from './class-schema.js';
 import { schemaCheck } from './json-schema.js';
+import { lostKeys } from './lost-keys.js';
 import { toPlainJson, type PlainJson } from './plain-json.js';
 import { quickInstance } from './quick-instance.js';
 
@@ -94,15 +95,23 @@ function ofSchema(schema: JsonSchema, owner?: string): ContextContract {
 }
 
 function ofClass(target: ContextClass, owner?: string): ContextContract {
-  const schema = schemaOfClass(target, owner);
-  // Compiled for its error alone: a schema nobody can use must not get into the template.
-  schemaCheck(schema, owner);
+  const schema = usable(schemaOfClass(target, owner));
   const quick = quickInstance(target);
   return {
     schema,
     decode: (stored) => quick?.(stored) ?? decodeInstance(target, stored),
     selfContained: quick !== null,
   };
+}
+
+/** The class decides where it is known: a description that nobody can use must not keep the app from booting. */
+function usable(schema: JsonSchema): JsonSchema {
+  try {
+    schemaCheck(schema);
+    return schema;
+  } catch {
+    return { type: 'object' };
+  }
 }
 
 async function decodeInstance(
@@ -113,13 +122,9 @@ async function decodeInstance(
     throw new InvalidJobContextError([
       { path: '', message: 'must be an object' },
     ]);
-  if (hidesConstructor(stored))
-    throw new InvalidJobContextError([
-      {
-        path: 'constructor',
-        message: 'is a key that class-transformer would drop',
-      },
-    ]);
+  const lost = lostKeys(stored, target);
+  if (lost.length > 0)
+    throw new InvalidJobContextError(lost.slice(0, MAX_VIOLATIONS));
   let instance: object;
   let errors: ValidationError[];
   try {
@@ -160,15 +165,6 @@ function violationsOf(
     })),
     ...(error.children ?? []).flatMap((child) => violationsOf(child, path)),
   ];
-}
-
-function hidesConstructor(value: JsonValue): boolean {
-  if (typeof value !== 'object' || value === null) return false;
-  if (Array.isArray(value)) return value.some(hidesConstructor);
-  return (
-    Object.hasOwn(value, 'constructor') ||
-    Object.values(value).some(hidesConstructor)
-  );
 }
 
 /** A Date is faithful only where the class turns the stored text into the same Date again. */

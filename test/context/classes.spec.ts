@@ -57,6 +57,10 @@ class Order {
   get pieces(): number {
     return this.items.reduce((sum, { count }) => sum + count, 0);
   }
+
+  cheaper(than: Order): boolean {
+    return this.pieces < than.pieces;
+  }
 }
 
 @BildadJob({ code: 'ORDER', context: Order, maxRetries: 0 })
@@ -166,9 +170,18 @@ describe('with the class', () => {
     [
       'constructor',
       { address: { street: 'x', constructor: 1 } },
-      'constructor',
+      'address.constructor',
       /drop/,
     ],
+    ['what every object has', { toString: 1 }, 'toString', /drop/],
+    [
+      'what every object has, deep in what nobody declared',
+      { meta: [{ counts: { a: 4, valueOf: 1 } }] },
+      'meta[0].counts.valueOf',
+      /drop/,
+    ],
+    ['what the class has a getter for', { pieces: 7 }, 'pieces', /drop/],
+    ['what is a method of the class', { cheaper: 7 }, 'cheaper', /drop/],
   ])('%s is refused with its path', async (_what, changes, path, why) => {
     const context = Object.defineProperties(
       { ...order },
@@ -211,7 +224,7 @@ describe('without the class, by code', () => {
       type: 'object',
       required: expect.arrayContaining(['to', 'items', 'pay']) as string[],
       properties: {
-        to: { type: 'string', format: 'email' },
+        to: { type: 'string', format: 'idn-email' },
         address: { $ref: '#/$defs/Address' },
         items: { items: { $ref: '#/$defs/Item' }, type: 'array', maxItems: 3 },
       },
