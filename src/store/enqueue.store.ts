@@ -35,11 +35,14 @@ export interface NewEntry {
  * Inserts AVAILABLE entries with one statement (`migrations/002-hot-path/enqueue`), in the order given. An
  * entry whose template is inactive or gone, or whose identifier is taken, is left out (null at its place)
  * without failing its neighbours or the caller's transaction.
+ * @param lockWaitMs how long to wait for a name that another transaction has taken and not committed; 55P03 after that, in
+ *   a transaction for the rest of it too. Default: as long as the session waits for locks
  */
 export async function insertEntries(
   db: Queryable,
   { enqueue }: Tables,
   batch: NewEntry[],
+  lockWaitMs?: number,
 ): Promise<(JobQueueEntry | null)[]> {
   const [row] = await rows<{
     ids: string | null;
@@ -47,7 +50,7 @@ export async function insertEntries(
     nowMs: number;
   }>(
     db,
-    `SELECT ids, identifiers, now_ms AS "nowMs" FROM ${enqueue} ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
+    `SELECT ids, identifiers, now_ms AS "nowMs" FROM ${enqueue} (${lockWaitMs === undefined ? '$1' : PATIENT}, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
     [
       batch.map(({ jobRunIdentifier }) => jobRunIdentifier),
       shared(batch.map(({ jobTemplateId }) => jobTemplateId)),
@@ -64,6 +67,7 @@ export async function insertEntries(
       batch.some(({ retryOfJobRunId }) => retryOfJobRunId !== null)
         ? plainArray(batch.map(({ retryOfJobRunId }) => retryOfJobRunId))
         : null,
+      ...(lockWaitMs === undefined ? [] : [String(lockWaitMs)]),
     ],
   );
   const ids = row?.ids?.split(',') ?? [];
@@ -119,6 +123,9 @@ export async function findInserted(
     return row ? entryOf(draft, row.id, row.nowMs) : null;
   });
 }
+
+/** A function's arguments are there before it begins: no statement more, and it is over with this one. */
+const PATIENT = `CASE WHEN set_config('lock_timeout', $12, true) IS NOT NULL THEN $1::text[] END`;
 
 /** One element stands for all: most batches are of one kind. */
 const shared = (values: readonly (string | number | boolean)[]) =>

@@ -4,6 +4,7 @@ import {
   isUnknown,
   type ConnectionLostError,
 } from '../../store/connection/lost.js';
+import { Turns } from '../../store/connection/turns.js';
 import { isDataError } from '../../store/database-error.js';
 import {
   findInserted,
@@ -13,9 +14,11 @@ import {
 import type { JobQueueEntry } from '../../store/entities/index.js';
 import type { Queryable } from '../../store/tables.js';
 import { Gather } from '../gather.js';
+import type { LockPatience } from './lock-patience.js';
 import type { Store } from '../store.js';
 
 const ROWS_PER_STATEMENT = 500;
+const NAMED_AT_ONCE = 2;
 /** So many query timeouts long it is tried to find out. */
 const PATIENCE = 2;
 const FIRST_PAUSE_MS = 20;
@@ -35,11 +38,15 @@ export class DoubtfulInserts {
   private readonly repeats = new Gather<Doubtful, JobQueueEntry | null>({
     most: ROWS_PER_STATEMENT,
     bytesOf: ({ draft }) => draft.jobContext.length,
-    write: (items) => this.repeat(this.store.db, items),
+    write: (items) => this.repeat(items),
     isSomeonesFault: isDataError,
   });
+  private readonly turns = new Turns(NAMED_AT_ONCE);
 
-  constructor(private readonly store: Store) {}
+  constructor(
+    private readonly store: Store,
+    private readonly locks: LockPatience,
+  ) {}
 
   /**
    * What was asked for, done once.
@@ -47,7 +54,13 @@ export class DoubtfulInserts {
    * @throws EnqueueOutcomeUnknownError when the database cannot be asked in time
    */
   settle(draft: NewEntry, sentAt: number): Promise<JobQueueEntry | null> {
-    return this.insist(draft, () => this.repeats.add({ draft, sentAt }));
+    const item = { draft, sentAt };
+    return this.insist(draft, async () => {
+      if (!draft.named) return this.repeats.add(item);
+      // Somebody's open transaction may hold the name: that concerns no other job.
+      const [entry] = await this.turns.take(() => this.repeat([item]));
+      return entry ?? null;
+    });
   }
 
   /**
@@ -92,10 +105,8 @@ export class DoubtfulInserts {
     });
   }
 
-  private async repeat(
-    db: Queryable,
-    items: Doubtful[],
-  ): Promise<(JobQueueEntry | null)[]> {
+  private async repeat(items: Doubtful[]): Promise<(JobQueueEntry | null)[]> {
+    const { db } = this.store;
     const inserted = await this.insert(db, items);
     const missing = items.filter((_item, index) => !inserted[index]);
     if (missing.length === 0) return inserted;
@@ -109,6 +120,9 @@ export class DoubtfulInserts {
       db,
       this.store.tables,
       items.map(({ draft }) => ({ ...draft, named: true })),
+      items.some(({ draft }) => draft.named)
+        ? this.locks.lockWaitMs()
+        : undefined,
     );
   }
 

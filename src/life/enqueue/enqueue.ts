@@ -1,8 +1,6 @@
 import type { EntityManager } from 'typeorm';
 import type { JobEvents } from '../../model/events.js';
 import type { CurrentTransaction } from '../../store/ambient.js';
-import { isUnknown } from '../../store/connection/lost.js';
-import { isConflict, isDataError } from '../../store/database-error.js';
 import { insertEntries, type NewEntry } from '../../store/enqueue.store.js';
 import type { JobQueueEntry } from '../../store/entities/index.js';
 import type { Queryable } from '../../store/tables.js';
@@ -14,28 +12,20 @@ import type { EnqueueOptions } from './enqueue-options.js';
 import { Drafts, type Drafted, type EnqueueCall } from './drafts.js';
 import { DoubtfulInserts } from './doubtful-inserts.js';
 import { KeyedInserts } from './enqueue-keyed.js';
-import { Gather } from '../gather.js';
 import type { Due } from './due.js';
 import type { Identity } from './identity-options.js';
 import { LeftOut } from './left-out.js';
+import { LockPatience } from './lock-patience.js';
+import { SharedInserts } from './shared-inserts.js';
 import type { Seams } from '../seams.js';
 import type { Store } from '../store.js';
 import type { StoredContexts } from '../stored-contexts.js';
 import type { JobReference, Templates } from '../templates.js';
 
-const ROWS_PER_SHARED_INSERT = 500;
-
 /** The one door in: what comes through it is AVAILABLE, and its context is valid. */
 export class Enqueue {
-  /** Calls in flight together share one insert. */
-  private readonly inserts = new Gather<NewEntry, Inserted>({
-    most: ROWS_PER_SHARED_INSERT,
-    bytesOf: ({ jobContext }) => jobContext.length,
-    write: (drafts) => this.insertTogether(drafts),
-    isSomeonesFault: (error) => isDataError(error) || isConflict(error),
-  });
-
   private readonly doubtful: DoubtfulInserts;
+  private readonly inserts: SharedInserts;
   private readonly keyed: KeyedInserts;
   private readonly leftOut: LeftOut;
   private readonly drafts: Drafts;
@@ -52,11 +42,13 @@ export class Enqueue {
     maxContextBytes: number,
     private readonly current: CurrentTransaction,
   ) {
-    this.doubtful = new DoubtfulInserts(store);
+    const locks = new LockPatience(store.db);
+    this.doubtful = new DoubtfulInserts(store, locks);
     this.leftOut = new LeftOut(templates);
     this.drafts = new Drafts(templates, contexts, seams, maxContextBytes);
-    this.keyed = new KeyedInserts(store, this.doubtful);
+    this.keyed = new KeyedInserts(store, this.doubtful, locks);
     this.news = new EnqueueNews(events, due);
+    this.inserts = new SharedInserts(store, this.doubtful, this.news, locks);
     this.many = new EnqueueMany(
       store,
       templates,
@@ -96,7 +88,7 @@ export class Enqueue {
     const { draft, identity, carried } = drafted;
     if (identity || carried?.startBy)
       return this.special(job.code, drafted, undefined, call);
-    const { entry: inserted, told } = await this.insert(draft);
+    const { entry: inserted, told } = await this.inserts.add(draft);
     const entry = inserted ?? (await this.again(job.code, draft));
     this.news.tell(job.code, [entry]);
     const others = !inserted || !told;
@@ -151,13 +143,17 @@ export class Enqueue {
     wakeHere: boolean,
   ): Promise<JobQueueEntry> {
     let made: JobQueueEntry | undefined;
-    const insert = async (db: Queryable) => {
-      made = await this.own(db, code, draft);
+    const insert = async (db: Queryable, lockWaitMs?: number) => {
+      made = await this.own(db, code, draft, lockWaitMs);
       await carried.mark(db, this.store.tables, [made]);
     };
-    await (manager
-      ? insert(manager)
-      : this.doubtful.committed(insert, () => draft));
+    const committed = (lockWaitMs?: number) =>
+      this.doubtful.committed(
+        (db) => insert(db, lockWaitMs),
+        () => draft,
+      );
+    if (manager) await insert(manager);
+    else await (draft.named ? this.inserts.patiently(committed) : committed());
     const entry = made!;
     if (!manager) this.news.tell(code, [entry]);
     this.news.wake(!entry.scheduled, manager, { here: wakeHere });
@@ -186,34 +182,14 @@ export class Enqueue {
     return entry;
   }
 
-  /** Once, also where the connection is lost meanwhile. */
-  private async insert(draft: NewEntry): Promise<Inserted> {
-    const sentAt = performance.now();
-    try {
-      return await this.inserts.add(draft);
-    } catch (error) {
-      if (!isUnknown(error)) throw error;
-      return { entry: await this.doubtful.settle(draft, sentAt), told: false };
-    }
-  }
-
-  private async insertTogether(drafts: NewEntry[]): Promise<Inserted[]> {
-    const { db, tables } = this.store;
-    const along = this.news.along(drafts.some(isDue));
-    const entries = await insertEntries(
-      along ? db.followedBy(along) : db,
-      tables,
-      drafts,
-    );
-    return entries.map((entry) => ({ entry, told: along !== null }));
-  }
-
   private async own(
     db: Queryable,
     code: string,
     draft: NewEntry,
+    lockWaitMs?: number,
   ): Promise<JobQueueEntry> {
-    const [entry] = await insertEntries(db, this.store.tables, [draft]);
+    const { tables } = this.store;
+    const [entry] = await insertEntries(db, tables, [draft], lockWaitMs);
     return entry ?? this.leftOut.refuse(db, code, draft);
   }
 
@@ -222,16 +198,7 @@ export class Enqueue {
     const { db } = this.store;
     if (draft.named) return this.leftOut.refuse(db, code, draft);
     const anew = await this.leftOut.anew(code, draft);
-    const { entry } = await this.insert(anew);
+    const { entry } = await this.inserts.add(anew);
     return entry ?? this.leftOut.refuse(db, code, anew);
   }
 }
-
-interface Inserted {
-  /** Null where it was left out. */
-  entry: JobQueueEntry | null;
-  /** Whether other processes were told of it along with the insert. */
-  told: boolean;
-}
-
-const isDue = ({ runAt, delayMs }: NewEntry) => runAt === null && delayMs === 0;
