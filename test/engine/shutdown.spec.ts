@@ -139,3 +139,38 @@ it('closes twice, and closes what never ticked', () =>
     await app.close();
     await app.close();
   }));
+
+it('what is claimed for a caller when the node stops is given back, and not begun', () =>
+  withApp(
+    { options: { shutdown: { drainTimeout: 0 } } },
+    async ({ engine, app, dataSource, database, events }) => {
+      const { jobRunIdentifier, id } = await engine.enqueueJob(GatedJob, {});
+      const holder = dataSource.createQueryRunner();
+      await holder.startTransaction();
+      await holder.query(
+        'SELECT FROM bildad.job_queue_entries WHERE id = $1 FOR UPDATE',
+        [id],
+      );
+      const started: unknown[] = [];
+      events.on('run.started', (event) => started.push(event));
+      const refused = expect(engine.runJob({ id, jobRunIdentifier })).rejects;
+      const claimed = refused.toMatchObject({ code: 'JOB_NOT_AVAILABLE' });
+      const waits = () =>
+        database.sql(
+          `SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`,
+        );
+      await expect.poll(waits).toHaveLength(1);
+      const closed = app.close();
+      await expect.poll(() => engine.liveness().closing).toBe(true);
+      await holder.rollbackTransaction();
+      await holder.release();
+      await claimed;
+      await closed;
+      expect(started).toEqual([]);
+      expect(
+        await database.sql(
+          'SELECT status, retry FROM bildad.job_queue_entries',
+        ),
+      ).toEqual([{ status: 'AVAILABLE', retry: 0 }]);
+    },
+  ));

@@ -4,7 +4,6 @@ import {
   isUnknown,
   type ConnectionLostError,
 } from '../../store/connection/lost.js';
-import { Turns } from '../../store/connection/turns.js';
 import { isDataError } from '../../store/database-error.js';
 import {
   findInserted,
@@ -18,7 +17,6 @@ import type { LockPatience } from './lock-patience.js';
 import type { Store } from '../store.js';
 
 const ROWS_PER_STATEMENT = 500;
-const NAMED_AT_ONCE = 2;
 /** So many query timeouts long it is tried to find out. */
 const PATIENCE = 2;
 const FIRST_PAUSE_MS = 20;
@@ -41,7 +39,6 @@ export class DoubtfulInserts {
     write: (items) => this.repeat(items),
     isSomeonesFault: isDataError,
   });
-  private readonly turns = new Turns(NAMED_AT_ONCE);
 
   constructor(
     private readonly store: Store,
@@ -58,7 +55,7 @@ export class DoubtfulInserts {
     return this.insist(draft, async () => {
       if (!draft.named) return this.repeats.add(item);
       // Somebody's open transaction may hold the name: that concerns no other job.
-      const [entry] = await this.turns.take(() => this.repeat([item]));
+      const [entry] = await this.locks.inTurn(() => this.repeat([item]));
       return entry ?? null;
     });
   }

@@ -24,6 +24,11 @@ export class LockPatience {
     return Math.ceil(Math.min(LOCK_WAIT * this.db.queryTimeoutMs, most));
   }
 
+  /** One attempt, of a few at a time. */
+  inTurn<T>(attempt: () => Promise<T>): Promise<T> {
+    return this.turns.take(attempt);
+  }
+
   /**
    * @param what may be locked
    * @param attempt has done nothing where it fails for a lock
@@ -34,7 +39,7 @@ export class LockPatience {
     const giveUpAt = performance.now() + most;
     for (;;) {
       try {
-        return await this.turns.take(attempt);
+        return await this.inTurn(attempt);
       } catch (error) {
         if (!isInTheWay(error)) throw error;
         if (performance.now() >= giveUpAt)
