@@ -6,14 +6,7 @@ import { setTimeout as wait } from 'node:timers/promises';
 import pg from 'pg';
 import type { Adapter, Moment, Producer, Target } from './adapter.js';
 import { cpuMs, now } from './clock.js';
-import {
-  enqueueOneByOne,
-  enqueueWithin,
-  paced,
-  payload,
-  singly,
-  untilDone,
-} from './sending.js';
+import { enqueueOneByOne, enqueueWithin, paced, payload, singly, untilDone } from './sending.js';
 import { Tally } from './tally.js';
 
 const { adapter } = (await import(process.argv[2]!)) as { adapter: Adapter };
@@ -22,8 +15,7 @@ let target: Target;
 let producer: Producer | undefined;
 let tally: Tally | undefined;
 
-type Asked<Way extends (producer: Producer, asked: never) => unknown> =
-  Parameters<Way>[1];
+type Asked<Way extends (producer: Producer, asked: never) => unknown> = Parameters<Way>[1];
 
 const commands = {
   /** Before everything else. */
@@ -45,11 +37,9 @@ const commands = {
     return now() - begin;
   },
 
-  enqueueOneByOne: (asked: Asked<typeof enqueueOneByOne>) =>
-    enqueueOneByOne(producer!, asked),
+  enqueueOneByOne: (asked: Asked<typeof enqueueOneByOne>) => enqueueOneByOne(producer!, asked),
 
-  enqueueWithin: (asked: Asked<typeof enqueueWithin>) =>
-    enqueueWithin(producer!, asked),
+  enqueueWithin: (asked: Asked<typeof enqueueWithin>) => enqueueWithin(producer!, asked),
 
   untilDone: (asked: Asked<typeof untilDone>) => untilDone(producer!, asked),
 
@@ -58,10 +48,7 @@ const commands = {
   paced: (asked: Asked<typeof paced>) => paced(producer!, asked),
 
   async work({ keepsArrivals = false }): Promise<void> {
-    tally = new Tally(
-      (jobs) => process.send!({ progress: jobs }),
-      keepsArrivals,
-    );
+    tally = new Tally((jobs) => process.send!({ progress: jobs }), keepsArrivals);
     await adapter.work(target, tally.onJob);
   },
 

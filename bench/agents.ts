@@ -47,9 +47,7 @@ export class Agent {
     this.process.on('message', (message: Message) => this.hear(message));
     this.process.on('exit', (code, signal) => {
       alive.delete(this);
-      this.end = new Error(
-        `${label} ended with ${code ?? signal}: ${this.said.trim()}`,
-      );
+      this.end = new Error(`${label} ended with ${code ?? signal}: ${this.said.trim()}`);
       this.events.emit('ended', this.end);
     });
   }
@@ -75,11 +73,7 @@ export class Agent {
   }
 
   /** Resolves when this worker and the others have begun so many jobs. */
-  async begun(
-    jobs: number,
-    deadlineMs: number,
-    others: Agent[] = [],
-  ): Promise<void> {
+  async begun(jobs: number, deadlineMs: number, others: Agent[] = []): Promise<void> {
     const all = [this, ...others];
     const total = () => all.reduce((sum, agent) => sum + agent.jobs, 0);
     const deadline = AbortSignal.timeout(deadlineMs);
@@ -116,20 +110,15 @@ export class Agent {
     } else this.events.emit(`answer ${message.id}`, message);
   }
 
-  private async until(
-    event: string,
-    deadlineMs: number,
-    doing = event,
-  ): Promise<unknown> {
+  private async until(event: string, deadlineMs: number, doing = event): Promise<unknown> {
     const deadline = AbortSignal.timeout(deadlineMs);
     try {
       return await this.next(event, deadline);
     } catch (error) {
       if (!deadline.aborted) throw error;
-      throw new Error(
-        `${this.label}: no end of "${doing}" within ${deadlineMs / 1000} s`,
-        { cause: error },
-      );
+      throw new Error(`${this.label}: no end of "${doing}" within ${deadlineMs / 1000} s`, {
+        cause: error,
+      });
     }
   }
 
@@ -150,5 +139,4 @@ export class Agent {
   }
 }
 
-export const stopAllAgents = () =>
-  Promise.all([...alive].map((agent) => agent.stop()));
+export const stopAllAgents = () => Promise.all([...alive].map((agent) => agent.stop()));

@@ -46,10 +46,7 @@ export const adapter: Adapter = {
       enqueueBulk: (payloads) => engine.enqueueJobs(NoopJob, payloads),
       enqueueWithin: (payload) =>
         engine.transaction(async (manager) => {
-          await manager.query('INSERT INTO bench_rows VALUES ($1, $2)', [
-            payload.n,
-            payload.text,
-          ]);
+          await manager.query('INSERT INTO bench_rows VALUES ($1, $2)', [payload.n, payload.text]);
           await engine.enqueueJob(NoopJob, payload);
         }),
       untilDone: async (payload) => {

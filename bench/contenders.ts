@@ -17,8 +17,7 @@ export interface Contender {
 }
 
 /** Waits for a commit of its own at each call that enqueues one job. */
-export const commitsEach = ({ peer, store }: Contender) =>
-  peer && store === 'postgres';
+export const commitsEach = ({ peer, store }: Contender) => peer && store === 'postgres';
 
 const own = (file: string) => ({
   adapterUrl: new URL(`./${file}.js`, import.meta.url).href,
@@ -30,10 +29,7 @@ const own = (file: string) => ({
 });
 
 const peer = (file: string) => ({
-  adapterUrl: new URL(
-    `../../bench/peers/dist/peers/${file}.js`,
-    import.meta.url,
-  ).href,
+  adapterUrl: new URL(`../../bench/peers/dist/peers/${file}.js`, import.meta.url).href,
   schema: file,
   store: 'postgres' as const,
   peer: true,

@@ -19,21 +19,11 @@ export async function installPeers(): Promise<void> {
   if (installed !== lock) {
     console.error('bench/peers: npm ci');
     // Their engines ask for a newer Node than ours; none needs its install script.
-    await run('npm', [
-      'ci',
-      '--ignore-scripts',
-      '--no-audit',
-      '--no-fund',
-      '--loglevel=error',
-    ]);
+    await run('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error']);
     await writeFile(STAMP, lock);
   }
   const typescript = createRequire(import.meta.url).resolve('typescript');
-  await run(process.execPath, [
-    join(dirname(typescript), '..', 'bin', 'tsc'),
-    '-p',
-    PEERS,
-  ]);
+  await run(process.execPath, [join(dirname(typescript), '..', 'bin', 'tsc'), '-p', PEERS]);
 }
 
 async function run(program: string, args: string[]): Promise<void> {
@@ -45,6 +35,5 @@ async function run(program: string, args: string[]): Promise<void> {
   // Our own output is for the tables.
   child.stdout.pipe(process.stderr, { end: false });
   const [code] = (await once(child, 'close')) as [number | null];
-  if (code !== 0)
-    throw new Error(`bench/peers: ${[program, ...args].join(' ')} failed`);
+  if (code !== 0) throw new Error(`bench/peers: ${[program, ...args].join(' ')} failed`);
 }

@@ -53,9 +53,7 @@ try {
 }
 const ratios = ratiosOf(results);
 console.log(ratioTable([...ratios, ...furtherRatiosOf(results)]));
-console.log(
-  `Node ${process.version}, ${Math.round((performance.now() - began) / 1000)} s`,
-);
+console.log(`Node ${process.version}, ${Math.round((performance.now() - began) / 1000)} s`);
 if (results.failures.length > 0) process.exitCode = 1;
 console.log(lastLine(ratios));
 
@@ -73,10 +71,7 @@ async function startRedis(): Promise<void> {
 function idsOf(scenario: Scenario): string[] {
   return scenario
     .contenders(options)
-    .filter(
-      (id) =>
-        contender(id).store === 'postgres' || redis.has(contender(id).store),
-    );
+    .filter((id) => contender(id).store === 'postgres' || redis.has(contender(id).store));
 }
 
 function roundsOf({ mostRounds = Infinity }: Scenario): number {
@@ -84,11 +79,7 @@ function roundsOf({ mostRounds = Infinity }: Scenario): number {
 }
 
 /** @param until when there is no time for another round, in milliseconds since we began */
-async function play(
-  scenario: Scenario,
-  stages: Stages,
-  until: number,
-): Promise<void> {
+async function play(scenario: Scenario, stages: Stages, until: number): Promise<void> {
   const rounds = roundsOf(scenario);
   let lastTook = 0;
   for (let round = 0; round < rounds; round++) {
@@ -99,12 +90,7 @@ async function play(
   }
 }
 
-async function once(
-  scenario: Scenario,
-  stages: Stages,
-  round: number,
-  id: string,
-): Promise<void> {
+async function once(scenario: Scenario, stages: Stages, round: number, id: string): Promise<void> {
   const { name } = scenario;
   // Once is enough to know that it does not work.
   if (results.failure(name, id)) return;

@@ -62,9 +62,7 @@ export function readOptions(args: string[], scenarios: string[]): Options {
   const only = values.only?.split(',');
   const unknown = only?.filter((name) => !scenarios.includes(name)) ?? [];
   if (unknown.length > 0)
-    throw new Error(
-      `no scenario ${unknown.join(', ')}; there are ${scenarios.join(', ')}`,
-    );
+    throw new Error(`no scenario ${unknown.join(', ')}; there are ${scenarios.join(', ')}`);
   const sizes = values.quick ? QUICK : FULL;
   const jobs = positive(values.jobs, 'jobs') ?? sizes.drain.fast;
   const rounds = positive(values.rounds, 'rounds');

@@ -65,9 +65,7 @@ ${sections.join('\n')}`;
 }
 
 async function fill(): Promise<void> {
-  await dataSource.query(
-    `INSERT INTO ${tables.configs} (name) VALUES ('default')`,
-  );
+  await dataSource.query(`INSERT INTO ${tables.configs} (name) VALUES ('default')`);
   await dataSource.query(
     `INSERT INTO ${tables.templates} (name, code, job_module_name) SELECT 'T' || n, 'T' || n, '' FROM generate_series(1, 10) n`,
   );
@@ -85,9 +83,7 @@ async function fill(): Promise<void> {
             now(), now(), now(), now() FROM generate_series(1, $1::int) n`,
     [ROWS],
   );
-  await dataSource.query(
-    `UPDATE ${tables.entries} SET scheduled = scheduled WHERE id % 50 = 0`,
-  );
+  await dataSource.query(`UPDATE ${tables.entries} SET scheduled = scheduled WHERE id % 50 = 0`);
   await dataSource.query(
     `INSERT INTO ${tables.nodes} (id, engine_name, host, pid, version, template_codes, concurrency, expires_at, renewed_until)
      SELECT 'node' || n, 'default', '', 0, '', $1, 10, now() + interval '1 d', now() + interval '1 d' FROM generate_series(1, 3) n`,
@@ -148,19 +144,10 @@ async function explainAll(): Promise<string[]> {
       'claim the next 100, their rows deferred',
       (db) => claimNext(db, tables, me, all, 100, { deferred: true }),
     ],
-    [
-      'claim the next 100 of one template in ten',
-      (db) => claimNext(db, tables, me, ['T3'], 100),
-    ],
-    [
-      'claim one entry by id',
-      (db) => claimEntries(db, tables, me, [waiting!.id]),
-    ],
+    ['claim the next 100 of one template in ten', (db) => claimNext(db, tables, me, ['T3'], 100)],
+    ['claim one entry by id', (db) => claimEntries(db, tables, me, [waiting!.id])],
     ['end 1 run', (db) => endRuns(db, tables, running.slice(0, 1).map(end))],
-    [
-      'end 100 runs',
-      (db) => endRuns(db, tables, running.slice(0, 100).map(end)),
-    ],
+    ['end 100 runs', (db) => endRuns(db, tables, running.slice(0, 100).map(end))],
     ['enqueue 1', (db) => insertEntries(db, tables, [entry(0)])],
     [
       'enqueue 100',
@@ -174,14 +161,8 @@ async function explainAll(): Promise<string[]> {
     ['make due what is scheduled', (db) => promoteScheduled(db, tables, 1000)],
     ['find expired runs', (db) => expiredFacts(db, tables, 1000)],
     ['find entries whose run is gone', (db) => reopenOrphans(db, tables, 1000)],
-    [
-      'find runs whose rows a lost node deferred',
-      (db) => writeLostRuns(db, tables, 1000),
-    ],
-    [
-      'find entries that are malformed',
-      (db) => quarantineMalformed(db, tables, 1000),
-    ],
+    ['find runs whose rows a lost node deferred', (db) => writeLostRuns(db, tables, 1000)],
+    ['find entries that are malformed', (db) => quarantineMalformed(db, tables, 1000)],
     [
       'find jobs that nobody can run, where each template has a node',
       (db) => unrunnableJobs(db, tables, 0),
@@ -206,38 +187,24 @@ async function explainAll(): Promise<string[]> {
     ["the killer's sweep", (db) => runsToStop(db, tables, 'me')],
     ['take the guard', (db) => acquireGuard(db, tables, 'default', 'me', true)],
     ['last run of an identifier', (db) => findLastRun(db, tables, 'past-4711')],
-    [
-      'entry of an identifier',
-      (db) => findEntry(db, tables, { jobRunIdentifier: 'waiting-4711' }),
-    ],
-    [
-      'queue position of an entry near the front',
-      (db) => queuePosition(db, tables, 'waiting-7'),
-    ],
+    ['entry of an identifier', (db) => findEntry(db, tables, { jobRunIdentifier: 'waiting-4711' })],
+    ['queue position of an entry near the front', (db) => queuePosition(db, tables, 'waiting-7')],
   ];
   const sections: string[] = [];
-  for (const [title, run] of statements)
-    sections.push(await explain(title, run));
+  for (const [title, run] of statements) sections.push(await explain(title, run));
   return sections;
 }
 
 /** The second of two runs: caches are warm, as they are in an engine that works. */
-async function explain(
-  title: string,
-  run: (db: Queryable) => Promise<unknown>,
-): Promise<string> {
+async function explain(title: string, run: (db: Queryable) => Promise<unknown>): Promise<string> {
   const runner = dataSource.createQueryRunner();
   try {
     await recorded(runner, run);
     const plans = await recorded(runner, run);
     const time = plans.reduce((sum, { ms }) => sum + ms, 0).toFixed(3);
     const text = plans.map(({ plan }) => plan).join('\n\n');
-    const scans = [...text.matchAll(/Seq Scan on (\w+)/g)].map(
-      ([, table]) => table,
-    );
-    console.error(
-      `${title}: ${time} ms ${scans.length ? `SEQ SCAN on ${scans.join(', ')}` : ''}`,
-    );
+    const scans = [...text.matchAll(/Seq Scan on (\w+)/g)].map(([, table]) => table);
+    console.error(`${title}: ${time} ms ${scans.length ? `SEQ SCAN on ${scans.join(', ')}` : ''}`);
     return `## ${title}: ${time} ms\n\n\`\`\`\n${text}\n\`\`\`\n`;
   } finally {
     await runner.release();
@@ -287,8 +254,6 @@ function planOf(message: string): { ms: number; plan: string } {
 }
 
 async function version(): Promise<string> {
-  const [row] = await dataSource.query<{ server_version: string }[]>(
-    'SHOW server_version',
-  );
+  const [row] = await dataSource.query<{ server_version: string }[]>('SHOW server_version');
   return row!.server_version;
 }

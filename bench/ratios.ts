@@ -59,71 +59,41 @@ const RATIOS: Ratios = {
   },
   enqueueSingleVsBestPostgresPeer: {
     meaning: 'enqueueing one by one, ours / the best peer on PostgreSQL',
-    of: (look) =>
-      divided(
-        look('enqueue', 'bildad', 'rate'),
-        fastest(look, 'enqueue', 'rate'),
-      ),
+    of: (look) => divided(look('enqueue', 'bildad', 'rate'), fastest(look, 'enqueue', 'rate')),
   },
   enqueueBulkVsBestPostgresPeer: {
     meaning: 'enqueueing in bulk, ours / the best peer on PostgreSQL',
-    of: (look) =>
-      divided(
-        look('enqueue', 'bildad', 'bulk'),
-        fastest(look, 'enqueue', 'bulk'),
-      ),
+    of: (look) => divided(look('enqueue', 'bildad', 'bulk'), fastest(look, 'enqueue', 'bulk')),
   },
   pickupP50VsBestPeer: {
-    meaning:
-      "idle pick-up p50, ours / the best's of all peers that took part: LOWER is better",
-    of: (look) =>
-      divided(
-        look('latency', 'bildad', 'p50'),
-        soonest(look, 'latency', 'p50'),
-      ),
+    meaning: "idle pick-up p50, ours / the best's of all peers that took part: LOWER is better",
+    of: (look) => divided(look('latency', 'bildad', 'p50'), soonest(look, 'latency', 'p50')),
   },
   backlog1MVs20k: {
     meaning: 'drain of ours while 1,000,000 wait / while 20,000 wait',
     of: (look) =>
-      divided(
-        look('backlog', 'bildad-100', '1000000'),
-        look('backlog', 'bildad-100', '20000'),
-      ),
+      divided(look('backlog', 'bildad-100', '1000000'), look('backlog', 'bildad-100', '20000')),
   },
   twoProcessesVsOne: {
     meaning: 'drain of ours by two processes together / by one',
     of: (look) =>
-      divided(
-        look('processes', 'bildad-100', 'two'),
-        look('processes', 'bildad-100', 'one'),
-      ),
+      divided(look('processes', 'bildad-100', 'two'), look('processes', 'bildad-100', 'one')),
   },
 };
 
 const steady = (look: Look, metric: string) =>
-  divided(
-    look('latency', 'bildad', metric),
-    look('latency', 'graphile-tuned', metric),
-  );
+  divided(look('latency', 'bildad', metric), look('latency', 'graphile-tuned', metric));
 
 /** For the table only. */
 const FURTHER: Ratios = {
   enqueueSingleVsBullMQOnRedis: {
     meaning: 'enqueueing one by one, ours / BullMQ on Redis without AOF',
     of: (look) =>
-      divided(
-        look('enqueue', 'bildad', 'rate'),
-        look('enqueue', 'bullmq-redis-tuned', 'rate'),
-      ),
+      divided(look('enqueue', 'bildad', 'rate'), look('enqueue', 'bullmq-redis-tuned', 'rate')),
   },
   pickupP99VsBestPeer: {
-    meaning:
-      "idle pick-up p99, ours / the best's of all peers that took part: LOWER is better",
-    of: (look) =>
-      divided(
-        look('latency', 'bildad', 'p99'),
-        soonest(look, 'latency', 'p99'),
-      ),
+    meaning: "idle pick-up p99, ours / the best's of all peers that took part: LOWER is better",
+    of: (look) => divided(look('latency', 'bildad', 'p99'), soonest(look, 'latency', 'p99')),
   },
   steadyP50VsGraphileTuned: {
     meaning: 'p50 at a steady rate, ours / its: LOWER is better',
@@ -148,9 +118,7 @@ export const furtherRatiosOf = (results: Results) =>
 function made(ratios: Ratios, results: Results): Ratio[] {
   return Object.entries(ratios).map(([key, { meaning, of }]) => {
     const values = Array.from({ length: results.rounds }, (_none, round) =>
-      of((scenario, contender, metric) =>
-        results.value(scenario, contender, round, metric),
-      ),
+      of((scenario, contender, metric) => results.value(scenario, contender, round, metric)),
     ).filter((value) => value !== undefined);
     return { key, meaning, spread: spread(values) };
   });
@@ -160,9 +128,6 @@ function made(ratios: Ratios, results: Results): Ratio[] {
 export const lastLine = (ratios: Ratio[]) =>
   JSON.stringify(
     Object.fromEntries(
-      ratios.map(({ key, spread }) => [
-        key,
-        spread ? Number(spread.median.toFixed(3)) : null,
-      ]),
+      ratios.map(({ key, spread }) => [key, spread ? Number(spread.median.toFixed(3)) : null]),
     ),
   );

@@ -58,10 +58,7 @@ export const adapter: Adapter = {
   },
 
   async work(target, onJob) {
-    const [claiming, completing] = [
-      await connect(target),
-      await connect(target),
-    ];
+    const [claiming, completing] = [await connect(target), await connect(target)];
     const ended: string[][] = [];
     let completion: Promise<void> | undefined;
     const complete = async () => {
@@ -71,9 +68,7 @@ export const adapter: Adapter = {
     };
     const claim = async () => {
       for (;;) {
-        const { rows } = await claiming.query<{ id: string; payload: Payload }>(
-          CLAIM,
-        );
+        const { rows } = await claiming.query<{ id: string; payload: Payload }>(CLAIM);
         for (const { payload } of rows) onJob(payload);
         if (rows.length > 0) ended.push(rows.map(({ id }) => id));
         completion ??= complete();
@@ -115,10 +110,7 @@ function gather(client: pg.Client): Producer['enqueueOne'] {
   };
 }
 
-async function bulk(
-  clients: readonly pg.Client[],
-  payloads: Payload[],
-): Promise<void> {
+async function bulk(clients: readonly pg.Client[], payloads: Payload[]): Promise<void> {
   let from = 0;
   const insert = async (client: pg.Client) => {
     while (from < payloads.length) {

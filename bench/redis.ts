@@ -60,8 +60,7 @@ export class Redis {
 
   async cpuMs(): Promise<number> {
     const text = await this.ask('INFO cpu', 'used_cpu_user_children');
-    const seconds = (name: string) =>
-      Number(new RegExp(`${name}:([\\d.]+)`).exec(text)?.[1]);
+    const seconds = (name: string) => Number(new RegExp(`${name}:([\\d.]+)`).exec(text)?.[1]);
     return (seconds('used_cpu_user') + seconds('used_cpu_sys')) * 1000;
   }
 

@@ -33,10 +33,7 @@ export async function enqueueOneByOne(
 }
 
 /** The same, each in a transaction with a row of the caller's. */
-export function enqueueWithin(
-  producer: Producer,
-  asked: { jobs: number; inFlight: number },
-) {
+export function enqueueWithin(producer: Producer, asked: { jobs: number; inFlight: number }) {
   const enqueueOne = (job: Payload) => {
     if (!producer.enqueueWithin) throw new Error('it has no transactions');
     return producer.enqueueWithin(job);
@@ -60,11 +57,7 @@ export async function untilDone(
   return took;
 }
 
-async function together(
-  producer: Producer,
-  jobs: number,
-  inFlight: number,
-): Promise<number[]> {
+async function together(producer: Producer, jobs: number, inFlight: number): Promise<number[]> {
   const took: number[] = [];
   let sent = 0;
   const caller = async () => {
@@ -99,11 +92,7 @@ export async function singly(
  */
 export async function paced(
   producer: Producer,
-  {
-    perSecond,
-    forMs,
-    inBulk,
-  }: { perSecond: number; forMs: number; inBulk: boolean },
+  { perSecond, forMs, inBulk }: { perSecond: number; forMs: number; inBulk: boolean },
 ): Promise<{ sent: Sent; keptUp: boolean }> {
   const sent: Sent = [];
   const calls = new Set<Promise<unknown>>();

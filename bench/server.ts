@@ -25,9 +25,7 @@ export class Server {
     const server = await startPostgres({ durable: true, settings: SETTINGS });
     const admin = new pg.Client(server.url);
     await admin.connect();
-    const { rows } = await admin.query<{ pid: number }>(
-      'SELECT pg_backend_pid() AS pid',
-    );
+    const { rows } = await admin.query<{ pid: number }>('SELECT pg_backend_pid() AS pid');
     const postmaster = await parentOf(rows[0]!.pid);
     return new Server(server, admin, postmaster);
   }
@@ -78,16 +76,13 @@ export class Server {
   async cpuMs(): Promise<number> {
     if (!Number.isFinite(this.postmaster)) return Number.NaN;
     const all = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
-    const ticks = await Promise.all(
-      all.map((pid) => this.ticksOf(Number(pid))),
-    );
+    const ticks = await Promise.all(all.map((pid) => this.ticksOf(Number(pid))));
     return ticks.reduce((sum, each) => sum + each, 0) * MS_PER_TICK;
   }
 
   private async ticksOf(pid: number): Promise<number> {
     const stat = await statOf(pid);
-    if (pid === this.postmaster)
-      return stat.user + stat.system + stat.ofDeadChildren;
+    if (pid === this.postmaster) return stat.user + stat.system + stat.ofDeadChildren;
     return stat.parent === this.postmaster ? stat.user + stat.system : 0;
   }
 

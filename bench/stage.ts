@@ -51,8 +51,7 @@ export class Stages {
     const place = async (): Promise<string> => {
       if (redis) {
         await redis.clear();
-        if (setting.jobs)
-          await fill(contender, { url: redis.url, config }, setting.jobs);
+        if (setting.jobs) await fill(contender, { url: redis.url, config }, setting.jobs);
         return redis.url;
       }
       const template = await this.template(contender, setting);
@@ -84,18 +83,14 @@ export class Stages {
   }
 
   /** The same for each round: prepared, filled and vacuumed once. */
-  private async template(
-    contender: Contender,
-    { jobs = 0, sql, copy }: Setting,
-  ): Promise<string> {
+  private async template(contender: Contender, { jobs = 0, sql, copy }: Setting): Promise<string> {
     const key = `${contender.schema}, ${sql ? 'by SQL, ' : ''}${jobs} jobs`;
     const known = this.templates.get(key);
     if (known) return known;
     const base = jobs > 0 ? await this.template(contender, {}) : undefined;
     const { name, url } = await this.server.create(base, copy);
     const target = { url, config: contender.config };
-    if (jobs === 0)
-      await ask(contender, target, (agent) => agent.call('prepare'));
+    if (jobs === 0) await ask(contender, target, (agent) => agent.call('prepare'));
     else if (sql) await this.server.run(url, sql);
     else await fill(contender, target, jobs);
     await this.server.run(url, 'VACUUM (ANALYZE)');

@@ -20,8 +20,8 @@ function round(value: number, asked = 0): string {
 
 function cell(spread: Spread | undefined, digits?: number): string {
   if (!spread) return '–';
-  const [min, median, max] = [spread.min, spread.median, spread.max].map(
-    (value) => round(value, digits),
+  const [min, median, max] = [spread.min, spread.median, spread.max].map((value) =>
+    round(value, digits),
   );
   return min === max ? median! : `${median} [${min} - ${max}]`;
 }
@@ -45,9 +45,7 @@ export function scenarioTable(
     if (failure) failed.push(`ERROR in ${label}: ${brief(failure)}`);
     table.push([
       failure ? `${label} (ERROR)` : label,
-      ...columns.map(({ key, digits }) =>
-        cell(results.spread(scenario.name, id, key), digits),
-      ),
+      ...columns.map(({ key, digits }) => cell(results.spread(scenario.name, id, key), digits)),
     ]);
   }
   return [
@@ -79,7 +77,5 @@ export function ratioTable(ratios: Ratio[]): string {
 
 function brief(error: Error): string {
   const text = stripVTControlCharacters(error.message);
-  return text.length > LONGEST_ERROR
-    ? `${text.slice(0, LONGEST_ERROR)} ...`
-    : text;
+  return text.length > LONGEST_ERROR ? `${text.slice(0, LONGEST_ERROR)} ...` : text;
 }

@@ -32,10 +32,7 @@ export interface CliOptions {
 export class UsageError extends Error {}
 
 /** @throws UsageError */
-export async function readOptions(
-  args: string[],
-  env: NodeJS.ProcessEnv,
-): Promise<CliOptions> {
+export async function readOptions(args: string[], env: NodeJS.ProcessEnv): Promise<CliOptions> {
   const { help, once, folder } = parse(args);
   return {
     help,
@@ -84,8 +81,6 @@ async function existing(folder: string): Promise<string> {
 function portNumber(text: string): number {
   const port = /^\d{1,5}$/.test(text) ? Number(text) : NaN;
   if (!(port <= 65_535))
-    throw new UsageError(
-      `PORT: expected a number from 0 to 65535, got "${text}"`,
-    );
+    throw new UsageError(`PORT: expected a number from 0 to 65535, got "${text}"`);
   return port;
 }

@@ -37,14 +37,9 @@ export interface KilledRun {
 /** Bildad's entities are ordinary entities: every figure is a query over the runs of this scan's jobs. */
 @Injectable()
 export class FiguresService {
-  constructor(
-    @InjectRepository(JobRun) private readonly runs: Repository<JobRun>,
-  ) {}
+  constructor(@InjectRepository(JobRun) private readonly runs: Repository<JobRun>) {}
 
-  async figures(
-    result: MainJobResult,
-    priorities: PriorityRow[],
-  ): Promise<Figures> {
+  async figures(result: MainJobResult, priorities: PriorityRow[]): Promise<Figures> {
     const { jobs, report, elapsedMs } = result;
     const sums = await this.sums(jobs);
     return {
@@ -88,29 +83,18 @@ export class FiguresService {
       .innerJoin('JobTemplate', 'template', 'template.id = run.jobTemplateId')
       .select('template.code', 'templateCode')
       .addSelect('run.reason', 'reason')
-      .addSelect(
-        'extract(epoch FROM run.endedAt - run.startedAt)::float8 * 1000',
-        'ms',
-      )
+      .addSelect('extract(epoch FROM run.endedAt - run.startedAt)::float8 * 1000', 'ms')
       .getRawMany();
   }
 
   private async sums(jobs: readonly JobQueueEntry[]) {
-    const wait =
-      'extract(epoch FROM run.startedAt - run.availableAt)::float8 * 1000';
-    const percentile = (p: number) =>
-      `percentile_cont(${p}) WITHIN GROUP (ORDER BY ${wait})`;
+    const wait = 'extract(epoch FROM run.startedAt - run.availableAt)::float8 * 1000';
+    const percentile = (p: number) => `percentile_cont(${p}) WITHIN GROUP (ORDER BY ${wait})`;
     const row = await this.of(jobs)
-      .select(
-        "count(*) FILTER (WHERE run.result = 'SUCCEEDED')::int",
-        'succeeded',
-      )
+      .select("count(*) FILTER (WHERE run.result = 'SUCCEEDED')::int", 'succeeded')
       .addSelect("count(*) FILTER (WHERE run.result = 'FAILED')::int", 'failed')
       .addSelect('count(*) FILTER (WHERE run.retry > 0)::int', 'retries')
-      .addSelect(
-        "count(*) FILTER (WHERE run.reason = 'Timeout')::int",
-        'killed',
-      )
+      .addSelect("count(*) FILTER (WHERE run.reason = 'Timeout')::int", 'killed')
       .addSelect(percentile(0.5), 'waitP50Ms')
       .addSelect(percentile(0.99), 'waitP99Ms')
       .getRawOne<{
@@ -126,11 +110,9 @@ export class FiguresService {
 
   /** By identifier, for that is what the runs are indexed by. */
   private of(jobs: readonly JobQueueEntry[]): SelectQueryBuilder<JobRun> {
-    return this.runs
-      .createQueryBuilder('run')
-      .where('run.jobRunIdentifier = ANY (:identifiers)', {
-        identifiers: jobs.map(({ jobRunIdentifier }) => jobRunIdentifier),
-      });
+    return this.runs.createQueryBuilder('run').where('run.jobRunIdentifier = ANY (:identifiers)', {
+      identifiers: jobs.map(({ jobRunIdentifier }) => jobRunIdentifier),
+    });
   }
 }
 
@@ -138,10 +120,7 @@ export class FiguresService {
 function respected(rows: readonly PriorityRow[]): boolean {
   return (
     rows.length > 1 &&
-    rows.every(
-      ({ started }, index) =>
-        index === 0 || rows[index - 1]!.started.last < started.first,
-    )
+    rows.every(({ started }, index) => index === 0 || rows[index - 1]!.started.last < started.first)
   );
 }
 

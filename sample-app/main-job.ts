@@ -94,16 +94,13 @@ export class MainJob {
         { milliseconds: 600_000 },
         { jobRunIdentifier: `runaway-${scan}`, priority: 3, manager },
       );
-      const ordinaryFiles = await this.engine.enqueueJobs(
-        IndexFileJob,
-        files.map(contextOf),
-        { manager },
-      );
-      const urgentFiles = await this.engine.enqueueJobs(
-        IndexFileJob,
-        urgent.map(contextOf),
-        { ...URGENT, manager },
-      );
+      const ordinaryFiles = await this.engine.enqueueJobs(IndexFileJob, files.map(contextOf), {
+        manager,
+      });
+      const urgentFiles = await this.engine.enqueueJobs(IndexFileJob, urgent.map(contextOf), {
+        ...URGENT,
+        manager,
+      });
       const flaky = await this.engine.enqueueJob(
         FlakyJob,
         { failures: 2 },
@@ -119,18 +116,14 @@ export class MainJob {
     });
   }
 
-  private async report({
-    scan,
-  }: Workload): Promise<{ entry: JobQueueEntry; run: JobRun }> {
-    const { jobQueueEntry: entry } =
-      await this.engine.enqueueJobAndTriggerEngine(
-        ReportJob,
-        { scan },
-        { jobRunIdentifier: `report-${scan}`, ...URGENT },
-      );
+  private async report({ scan }: Workload): Promise<{ entry: JobQueueEntry; run: JobRun }> {
+    const { jobQueueEntry: entry } = await this.engine.enqueueJobAndTriggerEngine(
+      ReportJob,
+      { scan },
+      { jobRunIdentifier: `report-${scan}`, ...URGENT },
+    );
     const run = await this.engine.waitForJob(entry.jobRunIdentifier);
-    if (run.result !== 'SUCCEEDED')
-      throw new Error(`the report failed: ${run.reason}`);
+    if (run.result !== 'SUCCEEDED') throw new Error(`the report failed: ${run.reason}`);
     return { entry, run };
   }
 }

@@ -55,10 +55,7 @@ async function withApp<T>(
   }
 }
 
-async function work(
-  app: INestApplication,
-  options: CliOptions,
-): Promise<Figures> {
+async function work(app: INestApplication, options: CliOptions): Promise<Figures> {
   console.log(`Indexing ${options.folder}`);
   const progress = new Progress();
   stop.addEventListener('abort', () => progress.stop());
@@ -73,14 +70,7 @@ async function work(
     // The report is enqueued when everything else is over: nothing to compare it with.
     const priorities = await service.priorities(result.jobs.slice(0, -1));
     const figures = await service.figures(result, priorities);
-    console.log(
-      resultTables(
-        result,
-        figures,
-        priorities,
-        await service.killed(result.jobs),
-      ),
-    );
+    console.log(resultTables(result, figures, priorities, await service.killed(result.jobs)));
     if (!options.once) {
       console.log(invitation(await serve(app, options.port)));
       await stopped();

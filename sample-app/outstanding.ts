@@ -24,29 +24,22 @@ export class Outstanding {
     onProgress: (jobsOver: number) => void,
   ): Promise<void> {
     const open = new Set(jobs.map(({ id }) => id));
-    const byIdentifier = new Map(
-      jobs.map(({ jobRunIdentifier, id }) => [jobRunIdentifier, id]),
-    );
+    const byIdentifier = new Map(jobs.map(({ jobRunIdentifier, id }) => [jobRunIdentifier, id]));
     const over = new AbortController();
     const close = (id: string | undefined) => {
       if (id === undefined || !open.delete(id)) return;
       onProgress(jobs.length - open.size);
       if (open.size === 0) over.abort();
     };
-    const off = this.events.on(
-      'run.finished',
-      ({ jobRunIdentifier, entry }) => {
-        if (entry === 'removed') close(byIdentifier.get(jobRunIdentifier));
-      },
-    );
+    const off = this.events.on('run.finished', ({ jobRunIdentifier, entry }) => {
+      if (entry === 'removed') close(byIdentifier.get(jobRunIdentifier));
+    });
     try {
       for (;;) {
         const queued = await this.stillQueued(open);
         for (const id of open) if (!queued.has(id)) close(id);
         if (open.size === 0) return;
-        await pause(LOOK_MS, undefined, { signal: over.signal }).catch(
-          () => undefined,
-        );
+        await pause(LOOK_MS, undefined, { signal: over.signal }).catch(() => undefined);
       }
     } finally {
       off();

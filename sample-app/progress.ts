@@ -11,8 +11,7 @@ export class Progress {
     }
     this.bar = new SingleBar(
       {
-        format:
-          '{bar} {percentage}% | {value}/{total} jobs | {duration_formatted}',
+        format: '{bar} {percentage}% | {value}/{total} jobs | {duration_formatted}',
         clearOnComplete: true,
         // Log lines may come in between.
         forceRedraw: true,

@@ -5,10 +5,7 @@ import type { INestApplication } from '@nestjs/common';
 const HOST = '127.0.0.1';
 
 /** Listens on the port, or on a free one if that is taken. @returns the address */
-export async function serve(
-  app: INestApplication,
-  port: number,
-): Promise<string> {
+export async function serve(app: INestApplication, port: number): Promise<string> {
   const taken = !(await isFree(port));
   await app.listen(taken ? 0 : port, HOST);
   const url = (await app.getUrl()).replace(/\/$/, '');

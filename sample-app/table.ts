@@ -28,10 +28,7 @@ function workTable(
   const table = plain({ head: ['What happened', ''] });
   table.push(
     ['jobs', `${figures.jobs} done, ${figures.refused} refused at enqueue`],
-    [
-      'runs',
-      `${figures.runs.succeeded} succeeded, ${figures.runs.failed} failed`,
-    ],
+    ['runs', `${figures.runs.succeeded} succeeded, ${figures.runs.failed} failed`],
     ['retries', figures.retries],
     [
       'killed',
@@ -43,19 +40,10 @@ function workTable(
         ),
       ].join('  '),
     ],
-    [
-      'throughput',
-      `${figures.jobsPerSecond} jobs/s over ${figures.elapsedMs} ms`,
-    ],
-    [
-      'wait',
-      `p50 ${figures.waitP50Ms} ms, p99 ${figures.waitP99Ms} ms from due to started`,
-    ],
+    ['throughput', `${figures.jobsPerSecond} jobs/s over ${figures.elapsedMs} ms`],
+    ['wait', `p50 ${figures.waitP50Ms} ms, p99 ${figures.waitP99Ms} ms from due to started`],
     ['files', `${text} text, ${binary} binary, ${unreadable} unreadable`],
-    [
-      'content',
-      `${report.bytes} bytes, ${report.lines} lines, ${report.words} words`,
-    ],
+    ['content', `${report.bytes} bytes, ${report.lines} lines, ${report.words} words`],
   );
   if (closedFolders.length > 0)
     table.push([
@@ -65,10 +53,7 @@ function workTable(
   return table.toString();
 }
 
-function priorityTable(
-  rows: readonly PriorityRow[],
-  { prioritiesRespected }: Figures,
-): string {
+function priorityTable(rows: readonly PriorityRow[], { prioritiesRespected }: Figures): string {
   const table = plain({
     head: ['Priority', 'Jobs', 'Enqueued as no.', 'Started as no.'],
   });
@@ -94,17 +79,14 @@ function highlights({ report: { topTerms, largestFiles } }: MainJobResult) {
   const table = plain({ head: ['Top terms', 'Largest files'] });
   table.push([
     topTerms.map(({ term, count }) => `${count}  ${term}`).join('\n'),
-    largestFiles
-      .map(({ path, bytes }) => `${bytes}  ${printable(path)}`)
-      .join('\n'),
+    largestFiles.map(({ path, bytes }) => `${bytes}  ${printable(path)}`).join('\n'),
   ]);
   return table.toString();
 }
 
 function refusalTable({ refusal }: MainJobResult): string {
   const table = plain({ head: ['Refused at enqueue', 'Why'] });
-  for (const { path, message } of refusal.violations)
-    table.push([path, message]);
+  for (const { path, message } of refusal.violations) table.push([path, message]);
   return table.toString();
 }
 
@@ -116,7 +98,5 @@ function plain(options: Table.TableConstructorOptions) {
 /** A file may be called anything, even what a terminal takes for a command. */
 function printable(name: string): string {
   const safe = name.replaceAll(/[\p{Cc}\p{Cf}]/gu, '\u{FFFD}');
-  return safe.length > LONGEST_NAME
-    ? `...${safe.slice(3 - LONGEST_NAME)}`
-    : safe;
+  return safe.length > LONGEST_NAME ? `...${safe.slice(3 - LONGEST_NAME)}` : safe;
 }

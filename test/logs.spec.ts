@@ -64,9 +64,7 @@ const keep = (...said: unknown[]) =>
   void lines.push(
     said
       .map((part) =>
-        typeof part === 'string'
-          ? part
-          : inspect(part, { depth: 20, maxStringLength: null }),
+        typeof part === 'string' ? part : inspect(part, { depth: 20, maxStringLength: null }),
       )
       .join(' '),
   );
@@ -102,144 +100,131 @@ const run = (does: string, options = {}) =>
   engine.enqueueAndRunJob(SecretJob, context(does), options);
 const lastDoor = () => SecretJob.doors.at(-1)!;
 
-const STORIES: Record<string, [story: () => Promise<unknown>, logged: RegExp]> =
-  {
-    'a success': [
-      async () => engine.waitForJob((await run('succeed')).jobRunIdentifier),
-      /SECRET .* completed, entry removed/,
-    ],
-    'a failure whose error quotes it': [
-      async () => engine.waitForJob((await run('fail')).jobRunIdentifier),
-      /SECRET .* failed with Error, entry removed/,
-    ],
-    'a retry, with a backoff that throws': [
-      async () => {
-        const finished = next('run.finished');
-        await run('fail', { maxRetries: 1 });
-        await finished;
-      },
-      /the backoff of SECRET failed with Error/,
-    ],
-    'a timeout': [
-      async () =>
-        engine.waitForJob(
-          (await run('wait', { timeout: 20 })).jobRunIdentifier,
-        ),
-      /SECRET .* timedOut, entry removed/,
-    ],
-    'a timeout that the handler ignores': [
-      async () => {
-        const abandoned = next('process.abandoned');
-        await run('be deaf', { timeout: 20 });
-        await abandoned;
-        const ended = next('process.ended');
-        lastDoor().open();
-        await ended;
-      },
-      /SECRET .* its handler did not stop/,
-    ],
-    'a kill': [
-      async () => engine.killJob(await run('wait')),
-      /SECRET .* killed, entry removed/,
-    ],
-    'a race that is lost': [
-      async () => {
-        const started = await run('be deaf');
-        await engine.completeJob(started, { token: secret });
-        const lost = next('run.finishLost');
-        lastDoor().open();
-        await lost;
-      },
-      /SECRET .* completed too late/,
-    ],
-    'an expiry': [
-      async () => {
-        const started = await run('be deaf');
-        await database.sql(
-          "UPDATE bildad.job_runs SET expires_at = '2000-01-01' WHERE id = $1",
-          [started.id],
-        );
-        await engine.runJobEngine();
-        const lost = next('run.finishLost');
-        lastDoor().open();
-        await lost;
-      },
-      /SECRET .* expired, entry removed/,
-    ],
-    'a refusal at the door': [
-      () =>
-        expect(
-          engine.enqueueJob(SecretJob, {
-            ...context('x'),
-            number: secret,
-          } as never),
-        ).rejects.toBeInstanceOf(InvalidJobContextError),
-      // Nothing to log: the caller has the error.
-      /^$/,
-    ],
-    'a context that became invalid in the queue': [
-      async () => {
-        const entry = await engine.enqueueJob(SecretJob, context('x'));
-        await database.sql(
-          `UPDATE bildad.job_queue_entries SET job_context = jsonb_build_object('token', $2::text) WHERE id = $1`,
-          [entry.id, secret],
-        );
-        await expect(engine.runJob(entry)).rejects.toBeInstanceOf(
-          InvalidJobContextError,
-        );
-      },
-      /SECRET .* invalidContext, entry removed/,
-    ],
-    'a database error that quotes the row': [
-      async () => {
-        const started = await run('be deaf');
-        await database.sql(
-          "ALTER TABLE bildad.job_runs ADD CONSTRAINT never_done CHECK (status = 'RUNNING') NOT VALID",
-        );
-        const failed = next('engine.error');
-        lastDoor().open();
-        // What the driver says does quote it, so the test would see a line that passes it on.
-        expect(inspect((await failed).error, { depth: 5 })).toContain(secret);
-        await database.sql(
-          'ALTER TABLE bildad.job_runs DROP CONSTRAINT never_done',
-        );
-        await engine.waitForJob(started.jobRunIdentifier);
-      },
-      /recording the end of run \d+ failed with QueryFailedError \(23514\)/,
-    ],
-    'a listener that throws it': [
-      async () => {
-        const failed = next('engine.error');
-        const off = events.on('run.progress', () => {
-          throw new Error(secret);
-        });
-        events.emit('run.progress', {
-          jobRunId: '1',
-          jobRunIdentifier: 'x',
-          templateCode: 'SECRET',
-          retry: 0,
-          fraction: 1,
-        });
-        await failed;
-        off();
-      },
-      /a listener of run\.progress failed with Error/,
-    ],
-    'a shutdown': [
-      async () => {
-        await run('wait');
-        await app.close();
-      },
-      /SECRET .* interrupted, entry reopened/,
-    ],
-  };
+const STORIES: Record<string, [story: () => Promise<unknown>, logged: RegExp]> = {
+  'a success': [
+    async () => engine.waitForJob((await run('succeed')).jobRunIdentifier),
+    /SECRET .* completed, entry removed/,
+  ],
+  'a failure whose error quotes it': [
+    async () => engine.waitForJob((await run('fail')).jobRunIdentifier),
+    /SECRET .* failed with Error, entry removed/,
+  ],
+  'a retry, with a backoff that throws': [
+    async () => {
+      const finished = next('run.finished');
+      await run('fail', { maxRetries: 1 });
+      await finished;
+    },
+    /the backoff of SECRET failed with Error/,
+  ],
+  'a timeout': [
+    async () => engine.waitForJob((await run('wait', { timeout: 20 })).jobRunIdentifier),
+    /SECRET .* timedOut, entry removed/,
+  ],
+  'a timeout that the handler ignores': [
+    async () => {
+      const abandoned = next('process.abandoned');
+      await run('be deaf', { timeout: 20 });
+      await abandoned;
+      const ended = next('process.ended');
+      lastDoor().open();
+      await ended;
+    },
+    /SECRET .* its handler did not stop/,
+  ],
+  'a kill': [async () => engine.killJob(await run('wait')), /SECRET .* killed, entry removed/],
+  'a race that is lost': [
+    async () => {
+      const started = await run('be deaf');
+      await engine.completeJob(started, { token: secret });
+      const lost = next('run.finishLost');
+      lastDoor().open();
+      await lost;
+    },
+    /SECRET .* completed too late/,
+  ],
+  'an expiry': [
+    async () => {
+      const started = await run('be deaf');
+      await database.sql("UPDATE bildad.job_runs SET expires_at = '2000-01-01' WHERE id = $1", [
+        started.id,
+      ]);
+      await engine.runJobEngine();
+      const lost = next('run.finishLost');
+      lastDoor().open();
+      await lost;
+    },
+    /SECRET .* expired, entry removed/,
+  ],
+  'a refusal at the door': [
+    () =>
+      expect(
+        engine.enqueueJob(SecretJob, {
+          ...context('x'),
+          number: secret,
+        } as never),
+      ).rejects.toBeInstanceOf(InvalidJobContextError),
+    // Nothing to log: the caller has the error.
+    /^$/,
+  ],
+  'a context that became invalid in the queue': [
+    async () => {
+      const entry = await engine.enqueueJob(SecretJob, context('x'));
+      await database.sql(
+        `UPDATE bildad.job_queue_entries SET job_context = jsonb_build_object('token', $2::text) WHERE id = $1`,
+        [entry.id, secret],
+      );
+      await expect(engine.runJob(entry)).rejects.toBeInstanceOf(InvalidJobContextError);
+    },
+    /SECRET .* invalidContext, entry removed/,
+  ],
+  'a database error that quotes the row': [
+    async () => {
+      const started = await run('be deaf');
+      await database.sql(
+        "ALTER TABLE bildad.job_runs ADD CONSTRAINT never_done CHECK (status = 'RUNNING') NOT VALID",
+      );
+      const failed = next('engine.error');
+      lastDoor().open();
+      // What the driver says does quote it, so the test would see a line that passes it on.
+      expect(inspect((await failed).error, { depth: 5 })).toContain(secret);
+      await database.sql('ALTER TABLE bildad.job_runs DROP CONSTRAINT never_done');
+      await engine.waitForJob(started.jobRunIdentifier);
+    },
+    /recording the end of run \d+ failed with QueryFailedError \(23514\)/,
+  ],
+  'a listener that throws it': [
+    async () => {
+      const failed = next('engine.error');
+      const off = events.on('run.progress', () => {
+        throw new Error(secret);
+      });
+      events.emit('run.progress', {
+        jobRunId: '1',
+        jobRunIdentifier: 'x',
+        templateCode: 'SECRET',
+        retry: 0,
+        fraction: 1,
+      });
+      await failed;
+      off();
+    },
+    /a listener of run\.progress failed with Error/,
+  ],
+  'a shutdown': [
+    async () => {
+      await run('wait');
+      await app.close();
+    },
+    /SECRET .* interrupted, entry reopened/,
+  ],
+};
 
 it.each(Object.entries(STORIES))('%s', async (_what, [story, logged]) => {
   const before = lines.length;
   await story();
   expect(lines.slice(before).join('\n')).toMatch(logged);
-  for (const line of lines)
-    for (const quoted of SECRETS) expect(line).not.toContain(quoted);
+  for (const line of lines) for (const quoted of SECRETS) expect(line).not.toContain(quoted);
 });
 
 it('the database has what the log has not', async () => {

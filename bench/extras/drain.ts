@@ -24,13 +24,7 @@ export interface Drained {
 export async function drain(
   url: string,
   jobs: number,
-  {
-    job,
-    options,
-    providers = [],
-    sampled,
-    inside = (enqueue) => enqueue(),
-  }: Way,
+  { job, options, providers = [], sampled, inside = (enqueue) => enqueue() }: Way,
 ): Promise<Drained> {
   registerSdk(sampled);
   @Module({
@@ -68,9 +62,7 @@ class PullReader extends MetricReader {
 }
 
 function registerSdk(sampled: number | undefined): void {
-  metrics.setGlobalMeterProvider(
-    new MeterProvider({ readers: [new PullReader()] }),
-  );
+  metrics.setGlobalMeterProvider(new MeterProvider({ readers: [new PullReader()] }));
   if (sampled === undefined) return;
   trace.setGlobalTracerProvider(
     new BasicTracerProvider({
@@ -85,8 +77,6 @@ function registerSdk(sampled: number | undefined): void {
       ],
     }),
   );
-  context.setGlobalContextManager(
-    new AsyncLocalStorageContextManager().enable(),
-  );
+  context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable());
   propagation.setGlobalPropagator(new W3CTraceContextPropagator());
 }

@@ -44,11 +44,7 @@ async function compare(): Promise<void> {
 }
 
 async function apart(databaseUrl: string, name: string): Promise<Drained> {
-  const child = fork(fileURLToPath(import.meta.url), [
-    databaseUrl,
-    name,
-    `--jobs=${jobs}`,
-  ]);
+  const child = fork(fileURLToPath(import.meta.url), [databaseUrl, name, `--jobs=${jobs}`]);
   const exited = once(child, 'exit');
   const [drained] = (await Promise.race([
     once(child, 'message'),

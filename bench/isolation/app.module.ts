@@ -39,10 +39,6 @@ const handlers = (isolation: Isolation) => {
       shutdown: { killGracePeriod: 0 },
     }),
   ],
-  providers: [
-    ...handlers('inline'),
-    ...handlers('thread'),
-    ...handlers('process'),
-  ],
+  providers: [...handlers('inline'), ...handlers('thread'), ...handlers('process')],
 })
 export class IsolationBench {}

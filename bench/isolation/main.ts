@@ -3,12 +3,7 @@
  * each isolation, side by side; then handlers that loop for ever, killed a hundred times. Two rounds are not counted.
  */
 import { NestFactory } from '@nestjs/core';
-import {
-  JobEngineService,
-  JobEvents,
-  type HostKind,
-  type Isolation,
-} from 'nestjs-bildad';
+import { JobEngineService, JobEvents, type HostKind, type Isolation } from 'nestjs-bildad';
 import { startPostgres } from 'nestjs-bildad/testing';
 import pg from 'pg';
 import { percentile, spread } from '../statistics.js';
@@ -110,8 +105,7 @@ async function killOne(
   const id = await started;
   const began = performance.now();
   const killing = engine.killJob({ id });
-  while (engine.findJobProcess({ id }))
-    await new Promise((resolve) => setImmediate(resolve));
+  while (engine.findJobProcess({ id })) await new Promise((resolve) => setImmediate(resolve));
   const ms = performance.now() - began;
   await killing;
   return ms;

@@ -3,13 +3,7 @@
  * at once; on Redis it also keeps nothing of what is done, as its guide to production recommends, which on PostgreSQL
  * makes it slower.
  */
-import {
-  createPostgresBackend,
-  Queue,
-  Worker,
-  type DefaultJobOptions,
-  type Job,
-} from 'bullmq';
+import { createPostgresBackend, Queue, Worker, type DefaultJobOptions, type Job } from 'bullmq';
 import { inParts } from './parts.js';
 import type { Adapter, Payload, Target } from '../adapter.js';
 
@@ -22,15 +16,9 @@ const isTuned = ({ config }: Target) => config.endsWith('tuned');
 
 function queue(target: Target, migrate = false) {
   const defaultJobOptions: DefaultJobOptions =
-    isTuned(target) && !onPostgres(target)
-      ? { removeOnComplete: true, removeOnFail: 1000 }
-      : {};
+    isTuned(target) && !onPostgres(target) ? { removeOnComplete: true, removeOnFail: 1000 } : {};
   return onPostgres(target)
-    ? new Queue(
-        QUEUE,
-        { connection: postgres(target, migrate) },
-        createPostgresBackend,
-      )
+    ? new Queue(QUEUE, { connection: postgres(target, migrate) }, createPostgresBackend)
     : new Queue(QUEUE, { connection: redis(target), defaultJobOptions });
 }
 

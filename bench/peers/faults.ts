@@ -17,10 +17,7 @@ interface Peer {
   /** Makes the schema, and is ready to enqueue. */
   produce(url: string): Promise<(task: Task) => Promise<unknown>>;
   /** @returns how to close it */
-  work(
-    url: string,
-    handle: (task: Task) => Promise<void>,
-  ): Promise<() => Promise<unknown>>;
+  work(url: string, handle: (task: Task) => Promise<void>): Promise<() => Promise<unknown>>;
 }
 
 const NAME = 'faults';
@@ -37,13 +34,9 @@ const PEERS: Record<string, Peer> = {
     },
     async work(url, handle) {
       const boss = await started(url);
-      await boss.work<Task>(
-        NAME,
-        { localConcurrency: CONCURRENCY },
-        async (jobs) => {
-          for (const { data } of jobs) await handle(data);
-        },
-      );
+      await boss.work<Task>(NAME, { localConcurrency: CONCURRENCY }, async (jobs) => {
+        for (const { data } of jobs) await handle(data);
+      });
       return () => boss.stop();
     },
   },

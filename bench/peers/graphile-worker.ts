@@ -3,12 +3,7 @@
  * page at full: jobs fetched 1,000 at a time into a local queue, completions shared. Its log line per job is
  * silenced in both.
  */
-import {
-  Logger,
-  makeWorkerUtils,
-  run,
-  type WorkerUtils,
-} from 'graphile-worker';
+import { Logger, makeWorkerUtils, run, type WorkerUtils } from 'graphile-worker';
 import { setTimeout as wait } from 'node:timers/promises';
 import pg from 'pg';
 import { ASK_EVERY_MS, inParts, within } from './parts.js';

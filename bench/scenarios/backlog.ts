@@ -29,10 +29,7 @@ export const backlog: Scenario = {
         contender,
         { jobs, sql, copy: 'in bulk' },
         async (_stage, [worker]) => {
-          await Promise.all([
-            worker.begun(counted, DEADLINE_MS),
-            worker.call('work', {}),
-          ]);
+          await Promise.all([worker.begun(counted, DEADLINE_MS), worker.call('work', {})]);
           const { begin, milestones } = await worker.call('worked');
           const last = milestones.find((mark) => mark.jobs === counted)!;
           return perSecond(counted, last.at - begin);

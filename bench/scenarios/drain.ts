@@ -27,31 +27,18 @@ export const drain: Scenario = {
     'bullmq-pg-tuned',
     ...(quick
       ? []
-      : [
-          'bullmq-pg',
-          'pg-boss',
-          'bullmq-redis',
-          'bullmq-redis-tuned',
-          'bullmq-redis-aof',
-        ]),
+      : ['bullmq-pg', 'pg-boss', 'bullmq-redis', 'bullmq-redis-tuned', 'bullmq-redis-aof']),
   ],
   run(stages, contender, { drain }) {
     const jobs = drain[contender.speed];
     return stages.on(contender, { jobs }, async (stage, [worker]) => {
-      const [sample] = await Promise.all([
-        measure(stage, worker, jobs),
-        worker.call('work', {}),
-      ]);
+      const [sample] = await Promise.all([measure(stage, worker, jobs), worker.call('work', {})]);
       return sample;
     });
   },
 };
 
-async function measure(
-  stage: Stage,
-  worker: Agent,
-  jobs: number,
-): Promise<Sample> {
+async function measure(stage: Stage, worker: Agent, jobs: number): Promise<Sample> {
   await worker.begun(1, DEADLINE_MS);
   const before = await stage.meter();
   await worker.begun(jobs, DEADLINE_MS);

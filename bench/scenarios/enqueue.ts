@@ -26,14 +26,7 @@ export const enqueue: Scenario = {
     'pg-boss',
     'pg-boss-tuned',
     'bullmq-pg-tuned',
-    ...(quick
-      ? []
-      : [
-          'bullmq-pg',
-          'bullmq-redis',
-          'bullmq-redis-tuned',
-          'bullmq-redis-aof',
-        ]),
+    ...(quick ? [] : ['bullmq-pg', 'bullmq-redis', 'bullmq-redis-tuned', 'bullmq-redis-aof']),
   ],
   run(stages, contender, { single, bulk }) {
     const jobs = commitsEach(contender) ? single.slow : single.fast;

@@ -41,11 +41,7 @@ export const heldXmin: Scenario = {
   },
 };
 
-async function measure(
-  holder: pg.Client,
-  claimer: pg.Client,
-  deadRows: number[],
-): Promise<Sample> {
+async function measure(holder: pg.Client, claimer: pg.Client, deadRows: number[]): Promise<Sample> {
   const sample: Sample = {};
   await holder.query('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1');
   let dead = 0;
@@ -59,9 +55,7 @@ async function measure(
     const { rows: front } = await claimer.query<{
       priority: number;
       id: string;
-    }>(
-      'SELECT priority, id - 1 AS id FROM bildad.job_queue_entries ORDER BY priority, id LIMIT 1',
-    );
+    }>('SELECT priority, id - 1 AS id FROM bildad.job_queue_entries ORDER BY priority, id LIMIT 1');
     sample[`head ${rows}`] = await claims(claimer, null);
     sample[`behind ${rows}`] = await claims(claimer, front[0]!);
   }

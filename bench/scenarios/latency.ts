@@ -29,17 +29,12 @@ export const latency: Scenario = {
     'graphile',
     'pg-boss-tuned',
     'bullmq-pg-tuned',
-    ...(quick
-      ? []
-      : ['bullmq-redis', 'bullmq-redis-tuned', 'bullmq-redis-aof']),
+    ...(quick ? [] : ['bullmq-redis', 'bullmq-redis-tuned', 'bullmq-redis-aof']),
   ],
   run(stages, contender, options) {
     return stages.on(contender, { agents: 2 }, async (_stage, agents) => {
       const [worker, producer] = agents as [Agent, Agent];
-      await Promise.all([
-        worker.call('work', { keepsArrivals: true }),
-        producer.call('produce'),
-      ]);
+      await Promise.all([worker.call('work', { keepsArrivals: true }), producer.call('produce')]);
       return {
         ...(await idle(worker, producer, options)),
         ...(await steady(worker, producer, contender, options)),

@@ -33,34 +33,21 @@ export const memory: Scenario = {
       sql: waiting(JOBS),
       copy: 'in bulk' as const,
     };
-    const drained = await stages.on(
-      contender,
-      filling,
-      async (_stage, [worker]) => {
-        await Promise.all([
-          worker.begun(JOBS, DEADLINE_MS),
-          worker.call('work', {}),
-        ]);
-        return (await worker.call('worked')).milestones;
-      },
-    );
+    const drained = await stages.on(contender, filling, async (_stage, [worker]) => {
+      await Promise.all([worker.begun(JOBS, DEADLINE_MS), worker.call('work', {})]);
+      return (await worker.call('worked')).milestones;
+    });
     return {
       empty: await idle(stages, contender, {}),
       waiting: await idle(stages, contender, filling),
       ...Object.fromEntries(
-        drained
-          .filter(({ jobs }) => steps.includes(jobs))
-          .map(({ jobs, rss }) => [jobs, rss / MB]),
+        drained.filter(({ jobs }) => steps.includes(jobs)).map(({ jobs, rss }) => [jobs, rss / MB]),
       ),
     };
   },
 };
 
-function idle(
-  stages: Stages,
-  contender: Contender,
-  filling: Setting,
-): Promise<number> {
+function idle(stages: Stages, contender: Contender, filling: Setting): Promise<number> {
   return stages.on(contender, filling, async (stage, [worker]) => {
     await stage.sql('UPDATE bildad.job_templates SET active = false');
     await worker.call('work', {});

@@ -18,9 +18,7 @@ export const processes: Scenario = {
     { key: 'share', title: 'smaller share %', digits: 1 },
   ],
   contenders: ({ quick }) =>
-    quick
-      ? ['bildad-100']
-      : ['bildad', 'bildad-100', 'graphile-tuned', 'pg-boss-tuned'],
+    quick ? ['bildad-100'] : ['bildad', 'bildad-100', 'graphile-tuned', 'pg-boss-tuned'],
   async run(stages, contender, options) {
     const jobs = options.processes;
     const one = await play(stages, contender, jobs, 1);
@@ -67,9 +65,7 @@ function jobsAt(
   for (const after of milestones) {
     if (after.at > moment)
       return (
-        before.jobs +
-        ((after.jobs - before.jobs) * (moment - before.at)) /
-          (after.at - before.at)
+        before.jobs + ((after.jobs - before.jobs) * (moment - before.at)) / (after.at - before.at)
       );
     before = after;
   }

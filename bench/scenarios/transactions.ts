@@ -18,13 +18,7 @@ export const transactions: Scenario = {
     { key: 'waitP50', title: 'until over, p50 ms', digits: 2 },
     { key: 'waitP99', title: 'p99 ms', digits: 2 },
   ],
-  contenders: () => [
-    'bildad',
-    'graphile',
-    'graphile-tuned',
-    'pg-boss',
-    'pg-boss-tuned',
-  ],
+  contenders: () => ['bildad', 'graphile', 'graphile-tuned', 'pg-boss', 'pg-boss-tuned'],
   async run(stages, contender, { single, idleSamples, idlePauseMs }) {
     const jobs = single.slow;
     const within = await stages.on(contender, {}, async (stage, [producer]) => {
@@ -37,19 +31,15 @@ export const transactions: Scenario = {
       return { rate: perSecond(jobs, ms), p50, p99 };
     });
     const samples = contender.speed === 'polling' ? 5 : idleSamples;
-    const took = await stages.on(
-      contender,
-      { agents: 2 },
-      async (stage, agents) => {
-        const [worker, producer] = agents as [Agent, Agent];
-        await stage.sql('CREATE TABLE bench_rows (n integer, text text)');
-        await Promise.all([worker.call('work'), producer.call('produce')]);
-        return producer.call('untilDone', {
-          jobs: WARM_UP + samples,
-          pauseMs: idlePauseMs,
-        });
-      },
-    );
+    const took = await stages.on(contender, { agents: 2 }, async (stage, agents) => {
+      const [worker, producer] = agents as [Agent, Agent];
+      await stage.sql('CREATE TABLE bench_rows (n integer, text text)');
+      await Promise.all([worker.call('work'), producer.call('produce')]);
+      return producer.call('untilDone', {
+        jobs: WARM_UP + samples,
+        pauseMs: idlePauseMs,
+      });
+    });
     const waits = took.slice(WARM_UP);
     return {
       ...within,

@@ -17,8 +17,7 @@ export class TextStatistics {
 
   add(text: string): void {
     if (text === '') return;
-    for (let at = text.indexOf('\n'); at >= 0; at = text.indexOf('\n', at + 1))
-      this.newlines++;
+    for (let at = text.indexOf('\n'); at >= 0; at = text.indexOf('\n', at + 1)) this.newlines++;
     this.countWords(text);
     this.countTerms(text);
     this.last = text.at(-1)!;
@@ -61,8 +60,7 @@ export class TextStatistics {
     for (const [word] of text.matchAll(TERM)) {
       const term = word.toLowerCase();
       const count = this.terms.get(term) ?? 0;
-      if (count > 0 || this.terms.size < MAX_TERMS)
-        this.terms.set(term, count + 1);
+      if (count > 0 || this.terms.size < MAX_TERMS) this.terms.set(term, count + 1);
     }
   }
 }

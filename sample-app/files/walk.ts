@@ -27,12 +27,9 @@ export async function walk(folder: string): Promise<Walk> {
     if (!entries) closed.push(below.toString());
     for (const entry of entries ?? []) {
       const path =
-        below.length === 0
-          ? entry.name
-          : Buffer.concat([below, Buffer.from('/'), entry.name]);
+        below.length === 0 ? entry.name : Buffer.concat([below, Buffer.from('/'), entry.name]);
       if (entry.isFile()) files.push(found(path));
-      else if (entry.isDirectory() && !LEFT_OUT.has(entry.name.toString()))
-        waiting.push(path);
+      else if (entry.isDirectory() && !LEFT_OUT.has(entry.name.toString())) waiting.push(path);
     }
   }
   files.sort((a, b) => (a.path < b.path ? -1 : 1));
@@ -40,10 +37,7 @@ export async function walk(folder: string): Promise<Walk> {
 }
 
 /** Where a found file is. */
-export function fileOf(
-  folder: string,
-  { path, pathBytes }: FoundFile,
-): string | Buffer {
+export function fileOf(folder: string, { path, pathBytes }: FoundFile): string | Buffer {
   return pathBytes === undefined
     ? join(folder, path)
     : locate(folder, Buffer.from(pathBytes, 'base64'));
@@ -55,9 +49,7 @@ function locate(folder: string, below: Buffer): Buffer {
 
 function found(bytes: Buffer): FoundFile {
   const path = bytes.toString();
-  return Buffer.from(path).equals(bytes)
-    ? { path }
-    : { path, pathBytes: bytes.toString('base64') };
+  return Buffer.from(path).equals(bytes) ? { path } : { path, pathBytes: bytes.toString('base64') };
 }
 
 /** Names come as bytes: a file system does not care whether they are text. */

@@ -1,9 +1,4 @@
-import {
-  Catch,
-  HttpStatus,
-  type ArgumentsHost,
-  type ExceptionFilter,
-} from '@nestjs/common';
+import { Catch, HttpStatus, type ArgumentsHost, type ExceptionFilter } from '@nestjs/common';
 import { BaseExceptionFilter } from '@nestjs/core';
 import {
   BildadConfigError,
@@ -32,16 +27,12 @@ const STATUS = new Map<unknown, HttpStatus>([
 
 /** Bildad's errors as HTTP answers, with their stable `code`. What is not listed is our own fault: 500, logged. */
 @Catch(BildadError)
-export class BildadErrorsFilter
-  extends BaseExceptionFilter
-  implements ExceptionFilter
-{
+export class BildadErrorsFilter extends BaseExceptionFilter implements ExceptionFilter {
   override catch(error: BildadError, host: ArgumentsHost): void {
     const statusCode = STATUS.get(error.constructor);
     if (statusCode === undefined) return super.catch(error, host);
     const { code, message } = error;
-    const violations =
-      error instanceof InvalidJobContextError ? error.violations : undefined;
+    const violations = error instanceof InvalidJobContextError ? error.violations : undefined;
     host
       .switchToHttp()
       .getResponse<Response>()

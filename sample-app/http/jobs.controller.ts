@@ -12,13 +12,7 @@ import {
   UsePipes,
   ValidationPipe,
 } from '@nestjs/common';
-import {
-  JobEngineService,
-  JobNotFoundError,
-  JobsService,
-  sse,
-  type Page,
-} from 'nestjs-bildad';
+import { JobEngineService, JobNotFoundError, JobsService, sse, type Page } from 'nestjs-bildad';
 import { BildadErrorsFilter } from './bildad-errors.filter.js';
 import { EnqueueDto } from './enqueue.dto.js';
 
@@ -84,10 +78,7 @@ export class JobsController {
 
   /** What becomes of a job, as it happens: `curl -N http://.../jobs/<identifier>/events`. */
   @Sse(':identifier/events')
-  async events(
-    @Param('identifier') identifier: string,
-    @Headers('last-event-id') after?: string,
-  ) {
+  async events(@Param('identifier') identifier: string, @Headers('last-event-id') after?: string) {
     // Who asks for a job that is not there is answered with a 404.
     await this.find(identifier);
     return sse(this.jobs.watch(identifier, after ? { after } : {}));

@@ -22,10 +22,7 @@ export class ServiceUnavailableError extends Error {
   maxRetries: 3,
   backoff: { type: 'fixed', delay: '200ms' },
 })
-export class FlakyJob implements JobHandler<
-  FlakyContext,
-  { attempts: number }
-> {
+export class FlakyJob implements JobHandler<FlakyContext, { attempts: number }> {
   runJob({ failures }: FlakyContext, job: JobExecution): { attempts: number } {
     if (job.attempt <= failures)
       throw new ServiceUnavailableError(`no answer to attempt ${job.attempt}`);

@@ -1,11 +1,5 @@
 import { InjectRepository } from '@nestjs/typeorm';
-import {
-  IsBase64,
-  IsNotEmpty,
-  IsOptional,
-  IsString,
-  IsUUID,
-} from 'class-validator';
+import { IsBase64, IsNotEmpty, IsOptional, IsString, IsUUID } from 'class-validator';
 import { BildadJob, type JobExecution, type JobHandler } from 'nestjs-bildad';
 import { Repository } from 'typeorm';
 import { FileIndex, type FileKind } from '../files/file-index.entity.js';
@@ -43,31 +37,21 @@ export interface IndexFileResult {
   timeout: '10m',
   maxRetries: 2,
 })
-export class IndexFileJob implements JobHandler<
-  IndexFileContext,
-  IndexFileResult
-> {
+export class IndexFileJob implements JobHandler<IndexFileContext, IndexFileResult> {
   constructor(
     @InjectRepository(FileIndex)
     private readonly files: Repository<FileIndex>,
   ) {}
 
-  async runJob(
-    context: IndexFileContext,
-    job: JobExecution,
-  ): Promise<IndexFileResult> {
+  async runJob(context: IndexFileContext, job: JobExecution): Promise<IndexFileResult> {
     const { scan, folder, path } = context;
-    const facts = await readFacts(
-      fileOf(folder, context),
-      job.signal,
-      (fraction) => job.progress(fraction),
+    const facts = await readFacts(fileOf(folder, context), job.signal, (fraction) =>
+      job.progress(fraction),
     );
     // A killed job must not write any more.
     job.signal.throwIfAborted();
     const { jobRunIdentifier } = job;
-    await this.files.upsert({ jobRunIdentifier, scan, path, ...facts }, [
-      'jobRunIdentifier',
-    ]);
+    await this.files.upsert({ jobRunIdentifier, scan, path, ...facts }, ['jobRunIdentifier']);
     return { kind: facts.kind, bytes: facts.bytes };
   }
 }

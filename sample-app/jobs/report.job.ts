@@ -2,11 +2,7 @@ import { InjectRepository } from '@nestjs/typeorm';
 import { IsUUID } from 'class-validator';
 import { BildadJob, type JobHandler } from 'nestjs-bildad';
 import { Repository } from 'typeorm';
-import {
-  FileIndex,
-  type FileKind,
-  type TermCount,
-} from '../files/file-index.entity.js';
+import { FileIndex, type FileKind, type TermCount } from '../files/file-index.entity.js';
 
 const TERMS = 10;
 const LARGEST = 5;
@@ -65,8 +61,7 @@ export class ReportJob implements JobHandler<ReportContext, Report> {
       .where('file.scan = :scan', { scan })
       .groupBy('file.kind')
       .getRawMany();
-    const of = (kind: FileKind) =>
-      kinds.find((row) => row.kind === kind)?.files ?? 0;
+    const of = (kind: FileKind) => kinds.find((row) => row.kind === kind)?.files ?? 0;
     const sum = (column: 'bytes' | 'lines' | 'words') =>
       kinds.reduce((total, row) => total + row[column], 0);
     return {

@@ -66,9 +66,7 @@ export class ClaimsAhead {
   /** Forgets a claim that is this node's no more. @returns whether it was held */
   drop(runId: string): boolean {
     const before = this.waiting.length;
-    this.waiting = this.waiting.filter(
-      ({ claim }) => claim.claimed.jobRunId !== runId,
-    );
+    this.waiting = this.waiting.filter(({ claim }) => claim.claimed.jobRunId !== runId);
     return this.waiting.length < before;
   }
 

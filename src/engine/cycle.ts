@@ -58,8 +58,7 @@ export class EngineCycle {
   /** @param insist if a pass is under way, here or on another node, make it look once more */
   run({ insist = true } = {}): Promise<JobEngineResults> {
     // It would keep the guard from others for a lease: the connection may be gone before it is let go.
-    if (this.node.closing)
-      return Promise.resolve({ ...nothingDone(), alreadyRunning: false });
+    if (this.node.closing) return Promise.resolve({ ...nothingDone(), alreadyRunning: false });
     if (this.pass) {
       this.lookAgain ||= insist;
       return Promise.resolve(nothingDone());
@@ -107,8 +106,7 @@ export class EngineCycle {
   private async guarded(insist: boolean): Promise<JobEngineResults> {
     this.lookAgain = false;
     const results = nothingDone();
-    if (!(await this.versions.usable()))
-      return { ...results, alreadyRunning: false };
+    if (!(await this.versions.usable())) return { ...results, alreadyRunning: false };
     const term = await this.guard.acquire(insist);
     if (term === null) return results;
     results.alreadyRunning = false;
@@ -132,14 +130,9 @@ export class EngineCycle {
     return results;
   }
 
-  private async look(
-    results: JobEngineResults,
-    insist: boolean,
-  ): Promise<void> {
+  private async look(results: JobEngineResults, insist: boolean): Promise<void> {
     results.expire.push(...(await this.expire()));
-    results.start.push(
-      ...(await this.slots.start(insist ? 'whole' : 'affordable')),
-    );
+    results.start.push(...(await this.slots.start(insist ? 'whole' : 'affordable')));
   }
 
   private tell(term: string, { start, expire }: JobEngineResults): void {
@@ -166,11 +159,9 @@ export class EngineCycle {
     const outcomes: JobOutcome[] = [];
     const end = async (run: LostRun) => {
       try {
-        const landed = await this.door.finish(
-          run,
-          endOfLost(run, this.maxCrashes),
-          { onlyIfExpired: true },
-        );
+        const landed = await this.door.finish(run, endOfLost(run, this.maxCrashes), {
+          onlyIfExpired: true,
+        });
         if (landed) ended.push(run.jobRunId);
       } catch (error) {
         outcomes.push({ ok: false, error });
@@ -178,8 +169,7 @@ export class EngineCycle {
     };
     await Promise.all(lost.map(end));
     if (ended.length > 0)
-      for (const jobRun of await findRuns(db, tables, ended))
-        outcomes.push({ ok: true, jobRun });
+      for (const jobRun of await findRuns(db, tables, ended)) outcomes.push({ ok: true, jobRun });
     await this.quarantine.around(() => this.missed.end());
     await this.makeDue();
     await this.alarm.run();
@@ -189,14 +179,10 @@ export class EngineCycle {
   /** All that is due by now, so that priority decides among them. */
   private async makeDue(): Promise<void> {
     const { db, tables } = this.store;
-    while (
-      (await advanceKeys(db, tables, PROMOTED_AT_ONCE)) === PROMOTED_AT_ONCE
-    );
+    while ((await advanceKeys(db, tables, PROMOTED_AT_ONCE)) === PROMOTED_AT_ONCE);
     let promoted: number;
     do
-      promoted = await this.quarantine.around(() =>
-        promoteScheduled(db, tables, PROMOTED_AT_ONCE),
-      );
+      promoted = await this.quarantine.around(() => promoteScheduled(db, tables, PROMOTED_AT_ONCE));
     while (promoted === PROMOTED_AT_ONCE && !this.node.closing);
   }
 }

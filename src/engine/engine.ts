@@ -71,9 +71,7 @@ export class Engine {
     this.beatLater();
     this.processes.watch({ added: () => this.beatInTime() });
     if (tickMs === false) return;
-    this.running.push(
-      this.ticker.every('tick', tickMs, () => void this.tick()),
-    );
+    this.running.push(this.ticker.every('tick', tickMs, () => void this.tick()));
     // Called for each job: a promise only where there is something to wait for.
     const refill = () => {
       const refilling = this.slots.refill();
@@ -121,9 +119,7 @@ export class Engine {
       released.then(() => this.processes.empty()),
     );
     await Promise.all(
-      this.processes
-        .all()
-        .map((process) => this.killer.stop(process, { kind: 'interrupted' })),
+      this.processes.all().map((process) => this.killer.stop(process, { kind: 'interrupted' })),
     );
     await within(RECORD_MS, Promise.all([released, this.runs.recorded()]));
     this.runs.stopRecording();
@@ -169,10 +165,7 @@ export class Engine {
   }
 
   /** Nothing in the background may become an unhandled rejection. */
-  private async guarded(
-    doing: string,
-    work: () => Promise<void>,
-  ): Promise<void> {
+  private async guarded(doing: string, work: () => Promise<void>): Promise<void> {
     try {
       await work();
     } catch (error) {

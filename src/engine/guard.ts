@@ -36,10 +36,7 @@ export class SingleRunnerGuard {
   /** @returns true when somebody asked for another look: the guard is still held then */
   async release(term: string): Promise<boolean> {
     const { db, tables } = this.store;
-    return (
-      (await releaseGuard(db, tables, this.name, this.node.id, term)) ===
-      'again'
-    );
+    return (await releaseGuard(db, tables, this.name, this.node.id, term)) === 'again';
   }
 
   /** After a pass that failed. */

@@ -27,8 +27,7 @@ export class Hearing {
   /** Whether a notification is a probe, this node's or another's: nobody is to wake for it. */
   took(payload: string | undefined): boolean {
     if (!isProbe(payload)) return false;
-    if (this.awaited && payload?.endsWith(this.awaited.token))
-      this.awaited.heard(true);
+    if (this.awaited && payload?.endsWith(this.awaited.token)) this.awaited.heard(true);
     return true;
   }
 
@@ -58,9 +57,7 @@ export class Hearing {
       this.awaited = { token, heard: resolve };
     });
     await sendProbe(db, tables, token);
-    const cancel = once(this.over ? 0 : this.withinMs, () =>
-      this.awaited?.heard(false),
-    );
+    const cancel = once(this.over ? 0 : this.withinMs, () => this.awaited?.heard(false));
     try {
       return await heard;
     } finally {

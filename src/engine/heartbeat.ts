@@ -108,19 +108,12 @@ export class Heartbeat {
     return held.filter(({ jobRunId }) => !this.former.has(jobRunId));
   }
 
-  private lose({
-    jobRunId,
-    reason,
-  }: {
-    jobRunId: string;
-    reason: string | null;
-  }): void {
+  private lose({ jobRunId, reason }: { jobRunId: string; reason: string | null }): void {
     this.ahead.drop(jobRunId);
     const process = this.processes.find(jobRunId);
     // Its handler has committed that it succeeded, and goes on.
     if (process?.written && reason === null) return;
     // Stopping a job in the queue leaves its process alone, as upstream does.
-    if (reason !== 'Stopped')
-      process?.fence('its run was closed by somebody else');
+    if (reason !== 'Stopped') process?.fence('its run was closed by somebody else');
   }
 }

@@ -46,9 +46,7 @@ export class Inspection {
       jobRunId: one.jobRunId,
       nodeId: this.node.id,
       isolation: one.isolation,
-      ...(one.isolation === 'inline'
-        ? this.inline()
-        : (host?.facts() ?? NO_HOST)),
+      ...(one.isolation === 'inline' ? this.inline() : (host?.facts() ?? NO_HOST)),
       startedAt: one.startedAt,
       progress: one.progress,
       stopping: one.stopping,
@@ -69,8 +67,7 @@ export class Inspection {
   }
 }
 
-const isAbandoned = (process: JobProcess) =>
-  process.isDecided && !process.isSettled;
+const isAbandoned = (process: JobProcess) => process.isDecided && !process.isSettled;
 
 const NO_HOST = {
   pid: null,

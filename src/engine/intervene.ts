@@ -64,8 +64,7 @@ export class Interventions {
     const { db, tables } = this.store;
     await this.deferred.writeOf(entryId);
     const entry = await findEntry(db, tables, { id: entryId });
-    if (entry?.status !== 'RUNNING' || entry.currentJobRunId === null)
-      return null;
+    if (entry?.status !== 'RUNNING' || entry.currentJobRunId === null) return null;
     return this.finish(entry.currentJobRunId, { kind: 'stopped' });
   }
 
@@ -92,10 +91,7 @@ export class Interventions {
       const [run] = await findRuns(db, tables, [runId]);
       return run ?? null;
     }
-    throw new JobNotAvailableError(
-      entryId,
-      'its runs end and begin too fast to cancel it',
-    );
+    throw new JobNotAvailableError(entryId, 'its runs end and begin too fast to cancel it');
   }
 
   /** Deletes an entry, running or not. A run of it has its row by then. */

@@ -1,11 +1,7 @@
 import type { LogLevel } from '../model/job-execution.js';
 import type { JsonValue } from '../model/json.js';
 import type { JobUpdate } from '../model/watch.js';
-import type {
-  WatchedFrom,
-  WatchedRun,
-  WatchedState,
-} from '../store/watch.store.js';
+import type { WatchedFrom, WatchedRun, WatchedState } from '../store/watch.store.js';
 
 /** What stands on a tape: its number, its time, and a line or a chunk; neither where that could not be kept. */
 export interface TapeItem {
@@ -40,11 +36,7 @@ export class JobUpdates {
     const parts = /^(\d{1,9})\.([012])\.(\d{1,9})$/.exec(String(after));
     // A browser sends back whatever id it had last, of an error of Nest's as well: from the start then.
     if (!parts) return;
-    [this.retry, this.phase, this.seq] = parts.slice(1).map(Number) as [
-      number,
-      number,
-      number,
-    ];
+    [this.retry, this.phase, this.seq] = parts.slice(1).map(Number) as [number, number, number];
   }
 
   get from(): WatchedFrom {
@@ -184,9 +176,7 @@ export class JobUpdates {
 
 /** Without runs that have ended since this one: the next look has them. */
 export function upTo(last: number, state: WatchedState): WatchedState {
-  const since = state.runs.findIndex(
-    ({ retry, status }) => retry > last && status === 'DONE',
-  );
+  const since = state.runs.findIndex(({ retry, status }) => retry > last && status === 'DONE');
   if (since < 0) return state;
   return { ...state, runs: state.runs.slice(0, since), more: true };
 }

@@ -36,14 +36,11 @@ export class NodeJudge {
     const silence = (SILENT_BEATS * this.node.leaseMs) / BEATS_PER_LEASE;
     const dead = living.filter(
       ({ id, overdue }) =>
-        overdue &&
-        id !== this.node.id &&
-        now - this.seen.get(id)!.since >= silence,
+        overdue && id !== this.node.id && now - this.seen.get(id)!.since >= silence,
     );
     if (dead.length === 0) return 0;
     const lost = await declareLost(db, tables, dead);
-    for (const { id, charged } of lost)
-      this.events.emit('node.lost', { node: id, charged });
+    for (const { id, charged } of lost) this.events.emit('node.lost', { node: id, charged });
     return lost.length;
   }
 

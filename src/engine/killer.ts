@@ -90,11 +90,7 @@ export class Killer {
     if (this.ahead.has(jobRunId) && reason.kind === 'timedOut') return;
     // Claimed by this node, and not launched, or lost before it was.
     this.ahead.drop(jobRunId);
-    const facts = await runningFacts(
-      this.store.db,
-      this.store.tables,
-      jobRunId,
-    );
+    const facts = await runningFacts(this.store.db, this.store.tables, jobRunId);
     if (facts) await this.door.finish(facts, reason);
   }
 
@@ -109,10 +105,7 @@ export class Killer {
   }
 
   private arm(process: JobProcess, at: number): void {
-    const wait = Math.min(
-      Math.max(at - performance.now(), 0),
-      LONGEST_TIMER_MS,
-    );
+    const wait = Math.min(Math.max(at - performance.now(), 0), LONGEST_TIMER_MS);
     const alarm = setTimeout(() => {
       if (at - performance.now() > 1) this.arm(process, at);
       else void this.stop(process, { kind: 'timedOut' });

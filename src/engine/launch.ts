@@ -5,8 +5,7 @@ import type { Claim } from '../store/claim-rows.js';
 import type { JobRun } from '../store/entities/index.js';
 
 /** What became of one job in a pass. */
-export type JobOutcome =
-  { ok: true; jobRun: JobRun } | { ok: false; error: unknown };
+export type JobOutcome = { ok: true; jobRun: JobRun } | { ok: false; error: unknown };
 
 export interface Launch {
   claim: Claim;
@@ -15,9 +14,7 @@ export interface Launch {
 }
 
 export const outcomeOf = ({ claim, refused }: Launch): JobOutcome =>
-  refused
-    ? { ok: false, error: refused.error }
-    : { ok: true, jobRun: claim.jobRun() };
+  refused ? { ok: false, error: refused.error } : { ok: true, jobRun: claim.jobRun() };
 
 /** The answer to a claim may come when the node is lost to others, or stops. @throws JobNotAvailableError */
 export async function checkMine(

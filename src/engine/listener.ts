@@ -3,12 +3,7 @@ import type { JobEvents } from '../model/events.js';
 import type { NodeState } from '../model/node.js';
 import { cut, type PgClient } from '../store/connection/driver.js';
 import { asLost } from '../store/connection/lost.js';
-import {
-  channelsOf,
-  listen,
-  listeningClient,
-  probe,
-} from '../store/notify.store.js';
+import { channelsOf, listen, listeningClient, probe } from '../store/notify.store.js';
 import { readNotice } from '../store/end-notices.store.js';
 import type { News } from './news.js';
 import type { Waits } from './waits.js';
@@ -98,8 +93,7 @@ export class Listener {
           const notice = readNotice(payload);
           if (notice) this.waits.heard(notice);
         } else if (channel === events) this.news.heard(payload);
-        else if (!this.hearing.took(payload) && payload !== this.node.id)
-          this.wake();
+        else if (!this.hearing.took(payload) && payload !== this.node.id) this.wake();
       });
       await opened.connect();
       await listen(opened, this.store.tables);
@@ -158,13 +152,8 @@ export class Listener {
 
   private retry(): void {
     if (this.over) return;
-    const longest = Math.min(
-      FIRST_PAUSE_MS * 2 ** this.failures++,
-      LONGEST_PAUSE_MS,
-    );
-    this.cancelRetry = once(longest * (0.5 + Math.random() / 2), () =>
-      this.connect(),
-    );
+    const longest = Math.min(FIRST_PAUSE_MS * 2 ** this.failures++, LONGEST_PAUSE_MS);
+    this.cancelRetry = once(longest * (0.5 + Math.random() / 2), () => this.connect());
   }
 
   private tell(error: unknown): void {

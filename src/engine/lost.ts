@@ -10,9 +10,7 @@ export function endOfLost(
   { nodeEnd, late, crashes }: LostRun,
   maxCrashes: number,
 ): Extract<Outcome, { kind: 'expired' | 'crashed' | 'interrupted' }> {
-  if (nodeEnd === 'fenced' || nodeEnd === 'shutdown')
-    return { kind: 'interrupted' };
-  if (nodeEnd === 'lost' && !late)
-    return { kind: 'crashed', crashes, maxCrashes };
+  if (nodeEnd === 'fenced' || nodeEnd === 'shutdown') return { kind: 'interrupted' };
+  if (nodeEnd === 'lost' && !late) return { kind: 'crashed', crashes, maxCrashes };
   return { kind: 'expired' };
 }

@@ -26,9 +26,7 @@ export class ManyJobs {
   ) {}
 
   /** @returns how many that waited were deleted, and how many that ran were told to stop for good */
-  async cancel(
-    filter: EntryFilter,
-  ): Promise<{ removed: number; stopped: number }> {
+  async cancel(filter: EntryFilter): Promise<{ removed: number; stopped: number }> {
     const { db, tables } = this.store;
     const counts = { removed: 0, stopped: 0 };
     await this.eachBatch(filter, async (ids) => {
@@ -36,9 +34,7 @@ export class ManyJobs {
       counts.removed += removed.size;
       const running = ids.filter((id) => !removed.has(id));
       // A handler here that does not stop keeps its turn for the grace period: together.
-      const stopping = await Promise.allSettled(
-        running.map((id) => this.interventions.cancel(id)),
-      );
+      const stopping = await Promise.allSettled(running.map((id) => this.interventions.cancel(id)));
       for (const stop of stopping)
         if (stop.status === 'fulfilled') counts.stopped++;
         else if (!(stop.reason instanceof BildadError)) throw stop.reason;
@@ -70,14 +66,7 @@ export class ManyJobs {
     const lastId = await newestRunId(db, tables);
     let after = '0';
     for (;;) {
-      const runs = await failedRuns(
-        db,
-        tables,
-        filter,
-        after,
-        lastId,
-        RUNS_AT_ONCE,
-      );
+      const runs = await failedRuns(db, tables, filter, after, lastId, RUNS_AT_ONCE);
       for (const done of await Promise.allSettled(runs.map(again)))
         if (done.status === 'fulfilled') counts.retried++;
         else if (done.reason instanceof BildadError) counts.refused++;
@@ -94,13 +83,7 @@ export class ManyJobs {
     const { db, tables } = this.store;
     let after = '0';
     for (;;) {
-      const ids = await matchingEntries(
-        db,
-        tables,
-        filter,
-        after,
-        ENTRIES_AT_ONCE,
-      );
+      const ids = await matchingEntries(db, tables, filter, after, ENTRIES_AT_ONCE);
       if (ids.length > 0) await work(ids);
       if (ids.length < ENTRIES_AT_ONCE) return;
       after = ids.at(-1)!;

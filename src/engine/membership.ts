@@ -104,10 +104,7 @@ export class Membership {
     this.memory.running = this.processes.size;
     this.memory.debugged = isDebugged();
     if (!this.over && !this.node.isTrusted()) this.fence('silent');
-    const pause = Math.max(
-      Math.min(this.node.leaseMs / 20, LONGEST_TURN_MS),
-      SHORTEST_TURN_MS,
-    );
+    const pause = Math.max(Math.min(this.node.leaseMs / 20, LONGEST_TURN_MS), SHORTEST_TURN_MS);
     this.nextTurn = once(pause, () => this.turn(now + pause), {
       keepsAlive: false,
     });
@@ -149,21 +146,18 @@ export class Membership {
       why,
       running: running.length,
     });
-    for (const process of running)
-      void this.killer.stop(process, { kind: 'interrupted' });
+    for (const process of running) void this.killer.stop(process, { kind: 'interrupted' });
   }
 
   /** The former incarnation has ended in the database. Never rejects. */
   private async beginAnew(): Promise<void> {
     const former = this.node.id;
-    const released = this.claims
-      .release(this.ahead.clear(), former)
-      .catch((error: unknown) =>
-        this.events.emit('engine.error', {
-          doing: 'giving back claims',
-          error,
-        }),
-      );
+    const released = this.claims.release(this.ahead.clear(), former).catch((error: unknown) =>
+      this.events.emit('engine.error', {
+        doing: 'giving back claims',
+        error,
+      }),
+    );
     await within(RELEASE_MS, released);
     if (this.over) return;
     this.node.beginAnew();

@@ -75,28 +75,19 @@ export class NewsSender {
   /** Never rejects: what cannot be told now is not told. */
   private async tell(): Promise<void> {
     const { db, tables } = this.store;
-    const { payloads, taken, tooLong } = packed(
-      this.head,
-      'events',
-      this.waiting,
-      MOST_PAYLOADS,
-    );
+    const { payloads, taken, tooLong } = packed(this.head, 'events', this.waiting, MOST_PAYLOADS);
     this.waiting.splice(0, taken);
     this.dropped += tooLong;
     try {
-      if (payloads.length > 0)
-        await notifyAll(db, channelsOf(tables).events, payloads);
+      if (payloads.length > 0) await notifyAll(db, channelsOf(tables).events, payloads);
     } catch (error) {
       this.waiting = [];
       this.failed(error);
     }
     this.toldAt = performance.now();
-    if (this.dropped === 0 || this.toldAt < this.saidDroppedAt + SAY_DROPPED_MS)
-      return;
+    if (this.dropped === 0 || this.toldAt < this.saidDroppedAt + SAY_DROPPED_MS) return;
     this.saidDroppedAt = this.toldAt;
-    this.failed(
-      new Error(`${this.dropped} events were dropped: too many, or too long`),
-    );
+    this.failed(new Error(`${this.dropped} events were dropped: too many, or too long`));
     this.dropped = 0;
   }
 

@@ -32,16 +32,12 @@ export class News {
   private readonly id = randomUUID();
   private listen: () => void = () => undefined;
   private over = false;
-  private readonly listeners: { want: Want; hear: (payload: never) => void }[] =
-    [];
+  private readonly listeners: { want: Want; hear: (payload: never) => void }[] = [];
   private stopSaying: (() => void) | undefined;
   /** Until when, by want. */
   private readonly wanted = new Map<string, number>();
   /** The events that somebody wants, and until when. */
-  private readonly heardOf = new Map<
-    EventName,
-    { off: () => void; until: number }
-  >();
+  private readonly heardOf = new Map<EventName, { off: () => void; until: number }>();
   private readonly sender: NewsSender;
 
   /** @param notifies whether nodes hear one another at all */
@@ -89,8 +85,7 @@ export class News {
     if (!message) return;
     if (message.kind === 'who') this.sayWants();
     else if (message.kind === 'want')
-      for (const [event, code] of pairs(message.wants))
-        this.expect(event as EventName, code);
+      for (const [event, code] of pairs(message.wants)) this.expect(event as EventName, code);
     else if (message.kind === 'events')
       for (const [event, told] of pairs(message.events))
         if (typeof told === 'object' && told !== null)
@@ -109,8 +104,7 @@ export class News {
   private read(payload: string | undefined): Message | undefined {
     try {
       const message = JSON.parse(payload ?? '') as Message | null;
-      const isOurs =
-        message?.engine === this.engine && message.from !== this.id;
+      const isOurs = message?.engine === this.engine && message.from !== this.id;
       return isOurs ? message : undefined;
     } catch {
       return undefined;
@@ -137,8 +131,7 @@ export class News {
 
   private listenTo(event: EventName): () => void {
     return this.events.on(event, (payload) => {
-      if (this.isWanted(event, payload))
-        this.sender.add(JSON.stringify([event, payload]));
+      if (this.isWanted(event, payload)) this.sender.add(JSON.stringify([event, payload]));
     });
   }
 
@@ -159,8 +152,7 @@ export class News {
 
   private forgetOld(): void {
     const now = performance.now();
-    for (const [key, until] of this.wanted)
-      if (until <= now) this.wanted.delete(key);
+    for (const [key, until] of this.wanted) if (until <= now) this.wanted.delete(key);
   }
 
   private sayWants(): void {
@@ -178,8 +170,7 @@ export class News {
   }
 }
 
-const keyOf = (event: EventName, code: string | null) =>
-  `${event} ${code ?? ''}`;
+const keyOf = (event: EventName, code: string | null) => `${event} ${code ?? ''}`;
 
 const fits = (code: string | null, payload: Payload) =>
   code === null || (payload as { templateCode?: string }).templateCode === code;
@@ -188,7 +179,6 @@ const fits = (code: string | null, payload: Payload) =>
 export const pairs = (given: unknown): [string, unknown][] =>
   Array.isArray(given)
     ? given.filter(
-        (one): one is [string, unknown] =>
-          Array.isArray(one) && typeof one[0] === 'string',
+        (one): one is [string, unknown] => Array.isArray(one) && typeof one[0] === 'string',
       )
     : [];

@@ -7,12 +7,7 @@ import type { ProcessRegistry } from '../runner/process-registry.js';
 import type { Claim } from '../store/claim-rows.js';
 import type { JobRun } from '../store/entities/index.js';
 import type { ClaimsAhead } from './ahead.js';
-import {
-  checkMine,
-  outcomeOf,
-  type JobOutcome,
-  type Launch,
-} from './launch.js';
+import { checkMine, outcomeOf, type JobOutcome, type Launch } from './launch.js';
 import type { Suspects } from './suspects.js';
 import { within } from '../runner/deadline.js';
 
@@ -78,9 +73,7 @@ export class Slots {
   refill(): Promise<void> | undefined {
     this.launchAhead();
     this.askedMeanwhile = this.filling !== undefined;
-    return !this.askedMeanwhile && this.worthAClaim
-      ? this.startAll('behind')
-      : undefined;
+    return !this.askedMeanwhile && this.worthAClaim ? this.startAll('behind') : undefined;
   }
 
   /** Something is due. @param anew it may lie before what was claimed last */
@@ -126,16 +119,13 @@ export class Slots {
   /** One claim at a time: two would count the same slots as free. */
   private async fill(look: Look): Promise<Launch[]> {
     while (this.filling) await this.filling.catch(() => undefined);
-    this.filling = this.claimAndLaunch(
-      look === 'behind' && this.lookAnew ? 'affordable' : look,
-    );
+    this.filling = this.claimAndLaunch(look === 'behind' && this.lookAnew ? 'affordable' : look);
     try {
       return await this.filling;
     } finally {
       this.filling = undefined;
       // Should it fail, the next tick says so.
-      if (this.askedMeanwhile && !this.fillingUp)
-        void this.refill()?.catch(() => undefined);
+      if (this.askedMeanwhile && !this.fillingUp) void this.refill()?.catch(() => undefined);
     }
   }
 
@@ -173,8 +163,7 @@ export class Slots {
     this.woken = false;
     this.lookAnew = false;
     const claimant = this.node.id;
-    const suspects =
-      slots > 0 ? await this.suspects.claim(look !== 'behind') : [];
+    const suspects = slots > 0 ? await this.suspects.claim(look !== 'behind') : [];
     const claimed = await this.claimBeside(suspects, limit, look);
     // An answer for an incarnation that is over: what it claimed is not this node's to run.
     if (this.node.id !== claimant || this.node.fenced) {
@@ -196,11 +185,7 @@ export class Slots {
   }
 
   /** @returns the suspects as well */
-  private async claimBeside(
-    suspects: Claim[],
-    limit: number,
-    look: Look,
-  ): Promise<Claim[]> {
+  private async claimBeside(suspects: Claim[], limit: number, look: Look): Promise<Claim[]> {
     const wanted = limit - suspects.length;
     if (wanted <= 0) return suspects;
     const deferred = this.claimsAhead && this.ahead.defers;
@@ -242,8 +227,6 @@ export class Slots {
 
   /** Only where the engine goes on by itself: who calls for each pass gets what he asked for. */
   private get claimsAhead(): boolean {
-    return (
-      this.settings.tickMs !== false && this.settings.batchSize === undefined
-    );
+    return this.settings.tickMs !== false && this.settings.batchSize === undefined;
   }
 }

@@ -48,8 +48,6 @@ export class Suspects {
   }
 
   private get busy(): boolean {
-    return (
-      this.running !== undefined && this.processes.find(this.running) !== null
-    );
+    return this.running !== undefined && this.processes.find(this.running) !== null;
   }
 }

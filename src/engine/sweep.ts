@@ -85,9 +85,7 @@ export class Sweep {
   /** A piece of what is there for runs that are gone. */
   private async pruneOrphanedNotes(): Promise<void> {
     const { db, tables } = this.store;
-    this.notesUpTo =
-      (await pruneOrphanedNotes(db, tables, this.notesUpTo, NOTES_AT_ONCE)) ??
-      '0';
+    this.notesUpTo = (await pruneOrphanedNotes(db, tables, this.notesUpTo, NOTES_AT_ONCE)) ?? '0';
   }
 
   private async writeLost(batchSize: number): Promise<void> {
@@ -96,11 +94,7 @@ export class Sweep {
 }
 
 /** @returns whether each of so many looks found as much as it takes */
-async function isFull(
-  looks: number,
-  limit: number,
-  look: () => Promise<number>,
-): Promise<boolean> {
+async function isFull(looks: number, limit: number, look: () => Promise<number>): Promise<boolean> {
   for (let n = 0; n < looks; n++) if ((await look()) < limit) return false;
   return true;
 }

@@ -23,14 +23,11 @@ export class ToldEnds {
   /** Somebody elsewhere waits for these. */
   expect(identifiers: string[]): void {
     this.awaited.add(identifiers);
-    this.stopListening ??= this.events.on(
-      'run.finished',
-      ({ jobRunIdentifier, entry }) => {
-        if (entry !== 'reopened' && this.awaited.delete(jobRunIdentifier))
-          this.telling.tell(jobRunIdentifier);
-        if (this.awaited.isEmpty) this.listenNoMore();
-      },
-    );
+    this.stopListening ??= this.events.on('run.finished', ({ jobRunIdentifier, entry }) => {
+      if (entry !== 'reopened' && this.awaited.delete(jobRunIdentifier))
+        this.telling.tell(jobRunIdentifier);
+      if (this.awaited.isEmpty) this.listenNoMore();
+    });
   }
 
   /** Resolves when nothing is being told any more. */

@@ -24,8 +24,7 @@ const LONGEST_POLL_MS = 1_000;
 /** Nodes that came meanwhile, or could not hear, are told again. */
 const SAY_EVERY_MS = 5_000;
 const TOGETHER = 500;
-const LEFT =
-  'it was cancelled, or removed from the queue, while it was waited for';
+const LEFT = 'it was cancelled, or removed from the queue, while it was waited for';
 
 /**
  * Waiting for jobs to be over, whatever node runs them: told by an event where they run here, by a notification where
@@ -43,8 +42,7 @@ export class Waits {
   private readonly looks = new Gather<string, JobState>({
     most: TOGETHER,
     bytesOf: ({ length }) => length,
-    write: (identifiers) =>
-      jobStates(this.store.db, this.store.tables, identifiers),
+    write: (identifiers) => jobStates(this.store.db, this.store.tables, identifiers),
     isSomeonesFault: () => false,
   });
   private readonly notices = this.noticesOf('awaited');
@@ -70,8 +68,7 @@ export class Waits {
 
   /** What another node has said, or this one. */
   heard({ kind, from, identifiers }: EndNotice): void {
-    if (kind === 'over' || kind === 'changed')
-      for (const one of identifiers) this.wake(one);
+    if (kind === 'over' || kind === 'changed') for (const one of identifiers) this.wake(one);
     else if (from === this.node.id) return;
     else if (kind === 'awaited') this.told.expect(identifiers);
     else this.watched.expect(identifiers);
@@ -114,8 +111,7 @@ export class Waits {
       for (;;) {
         wake = new AbortController();
         const state = await this.look(identifier);
-        if (state === null)
-          throw new JobNotFoundError(identifier, seen ? LEFT : undefined);
+        if (state === null) throw new JobNotFoundError(identifier, seen ? LEFT : undefined);
         seen = true;
         if (typeof state === 'object' && state.status === 'DONE') return state;
         const now = performance.now();
@@ -139,8 +135,7 @@ export class Waits {
       return await this.looks.add(identifier);
     } catch (error) {
       // It may be back in time.
-      if (error instanceof ConnectionLostError && !this.store.db.isClosed)
-        return 'away';
+      if (error instanceof ConnectionLostError && !this.store.db.isClosed) return 'away';
       throw error;
     }
   }
@@ -174,9 +169,8 @@ export class Waits {
     const others = this.waiting.get(identifier);
     if (others) others.add(wake);
     else this.waiting.set(identifier, new Set([wake]));
-    this.stopListening ??= this.events.on(
-      'run.finished',
-      ({ jobRunIdentifier }) => this.wake(jobRunIdentifier),
+    this.stopListening ??= this.events.on('run.finished', ({ jobRunIdentifier }) =>
+      this.wake(jobRunIdentifier),
     );
     return () => {
       const all = this.waiting.get(identifier);

@@ -74,10 +74,7 @@ export class Watched {
         if (this.has(jobRunIdentifier)) this.changed(jobRunIdentifier);
         else this.listenNoMore();
       };
-      const stops = [
-        this.events.on('run.started', tell),
-        this.events.on('run.finished', tell),
-      ];
+      const stops = [this.events.on('run.started', tell), this.events.on('run.finished', tell)];
       this.stopListening = () => stops.forEach((stop) => stop());
     }
     for (const listener of this.begun) listener(identifier);

@@ -4,11 +4,7 @@ import type { Store } from '../life/store.js';
 import { JobNotFoundError } from '../model/errors.js';
 import type { JobUpdate } from '../model/watch.js';
 import { ConnectionLostError } from '../store/connection/lost.js';
-import {
-  watchedStates,
-  type WatchedFrom,
-  type WatchedState,
-} from '../store/watch.store.js';
+import { watchedStates, type WatchedFrom, type WatchedState } from '../store/watch.store.js';
 import { JobUpdates, upTo } from './job-updates.js';
 
 const FIRST_POLL_MS = 50;
@@ -40,8 +36,7 @@ export class Watches {
   private readonly looks = new Gather<WatchedFrom, WatchedState>({
     most: TOGETHER,
     bytesOf: ({ identifier }) => identifier.length,
-    write: (watched) =>
-      watchedStates(this.store.db, this.store.tables, watched),
+    write: (watched) => watchedStates(this.store.db, this.store.tables, watched),
     isSomeonesFault: () => false,
   });
 
@@ -84,9 +79,7 @@ export class Watches {
       for (let ms = LAST_WORDS_MS; ms > 0; ms = until - performance.now()) {
         if (isOver() || signal?.aborted) return;
         wake = new AbortController();
-        await pause(ms, undefined, { signal: wake.signal }).catch(
-          () => undefined,
-        );
+        await pause(ms, undefined, { signal: wake.signal }).catch(() => undefined);
       }
     };
     const wakeUp = () => wake.abort();
@@ -111,8 +104,7 @@ export class Watches {
           state = await this.look(seen.from);
           if (state !== 'away') state = upTo(ended, state);
         }
-        if (state !== 'away' && seen.isUnknown(state))
-          state = await this.known(state, seen.from);
+        if (state !== 'away' && seen.isUnknown(state)) state = await this.known(state, seen.from);
         if (state !== 'away') {
           for (const update of seen.take(state)) {
             signal?.throwIfAborted();
@@ -145,8 +137,7 @@ export class Watches {
     if (retry === null) throw new JobNotFoundError(identifier);
     const whole = await this.look({ identifier, retry: null, seq: 0 });
     if (whole === 'away') return whole;
-    if (!whole.entry && whole.runs.length === 0)
-      throw new JobNotFoundError(identifier);
+    if (!whole.entry && whole.runs.length === 0) throw new JobNotFoundError(identifier);
     // It was enqueued in between: the next look has it.
     return whole.entry ? 'away' : state;
   }
@@ -160,8 +151,7 @@ export class Watches {
     try {
       return await this.looks.add(from);
     } catch (error) {
-      if (error instanceof ConnectionLostError && !this.store.db.isClosed)
-        return 'away';
+      if (error instanceof ConnectionLostError && !this.store.db.isClosed) return 'away';
       if (this.stopped.signal.aborted) return 'away';
       throw error;
     }

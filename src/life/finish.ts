@@ -6,18 +6,9 @@ import { nameOf, storableOutput } from '../policy/storable.js';
 import { verdictOn } from '../policy/verdict.js';
 import type { HandlerRegistry } from '../runner/handler-registry.js';
 import type { WrittenEnd } from '../runner/job-process.js';
-import {
-  databaseCode,
-  isConflict,
-  isRefusal,
-} from '../store/database-error.js';
+import { databaseCode, isConflict, isRefusal } from '../store/database-error.js';
 import { isUnknown } from '../store/connection/lost.js';
-import {
-  endRunInTime,
-  endRuns,
-  findEnds,
-  type RunEnd,
-} from '../store/finish.store.js';
+import { endRunInTime, endRuns, findEnds, type RunEnd } from '../store/finish.store.js';
 import type { DeferredRuns } from './claim/deferred.js';
 import { Gather } from './gather.js';
 import type { Quarantine } from './claim/quarantine.js';
@@ -42,8 +33,7 @@ interface FinishOptions {
 export class FinishDoor {
   private readonly writes = new Gather<RunEnd, EntryFate | null>({
     most: RUNS_PER_STATEMENT,
-    bytesOf: ({ output, error }) =>
-      (output?.length ?? 0) + (error?.length ?? 0),
+    bytesOf: ({ output, error }) => (output?.length ?? 0) + (error?.length ?? 0),
     write: (ends) => endRuns(this.store.db, this.store.tables, ends),
     isSomeonesFault: (error) => isRefusal(error) || isConflict(error),
   });
@@ -51,8 +41,7 @@ export class FinishDoor {
   /** Ends whose answer was lost, and which did not land the second time: they may have the first time. */
   private readonly looks = new Gather<RunEnd, EntryFate | null>({
     most: RUNS_PER_STATEMENT,
-    bytesOf: ({ output, error }) =>
-      (output?.length ?? 0) + (error?.length ?? 0),
+    bytesOf: ({ output, error }) => (output?.length ?? 0) + (error?.length ?? 0),
     write: (ends) => findEnds(this.store.db, this.store.tables, ends),
     isSomeonesFault: isRefusal,
   });
@@ -91,13 +80,11 @@ export class FinishDoor {
     outcome: Extract<Outcome, { kind: 'completed' }>,
     again: boolean,
   ): Promise<EntryFate | null> {
-    return this.deferred
-      .end(run, storableOutput(outcome.output))
-      .then((landed) => {
-        if (!landed) return this.writeAndEnd(run, outcome, again);
-        this.tell(run, outcome, 'removed');
-        return 'removed';
-      });
+    return this.deferred.end(run, storableOutput(outcome.output)).then((landed) => {
+      if (!landed) return this.writeAndEnd(run, outcome, again);
+      this.tell(run, outcome, 'removed');
+      return 'removed';
+    });
   }
 
   private async writeAndEnd(
@@ -138,8 +125,7 @@ export class FinishDoor {
       const { db, tables } = this.store;
       const end = this.endOf(run, outcome);
       const ended =
-        (await endRunInTime(db, tables, end)) ??
-        (again ? await this.looks.add(end) : null);
+        (await endRunInTime(db, tables, end)) ?? (again ? await this.looks.add(end) : null);
       if (ended) {
         this.tell(run, outcome, ended);
         return ended;
@@ -150,11 +136,7 @@ export class FinishDoor {
     return landed ?? null;
   }
 
-  private endOf(
-    run: RunFacts,
-    outcome: Outcome,
-    onlyIfExpired = false,
-  ): RunEnd {
+  private endOf(run: RunFacts, outcome: Outcome, onlyIfExpired = false): RunEnd {
     const { jobRunId, jobQueueEntryId } = run;
     const verdict = this.verdict(run, outcome);
     return { jobRunId, jobQueueEntryId, onlyIfExpired, ...verdict };
@@ -178,10 +160,7 @@ export class FinishDoor {
    * What PostgreSQL cannot store is left out: a run must not stay RUNNING for that. If it is the entry's row that
    * it refuses to write, the entry is put aside.
    */
-  private async endBare(
-    end: RunEnd,
-    refused: unknown,
-  ): Promise<EntryFate | null> {
+  private async endBare(end: RunEnd, refused: unknown): Promise<EntryFate | null> {
     if (!isRefusal(refused)) throw refused;
     const without = bare(end, refused);
     try {
@@ -195,8 +174,7 @@ export class FinishDoor {
   }
 
   private verdict(run: RunFacts, outcome: Outcome) {
-    const backoff =
-      this.handlers.get(run.templateCode)?.backoff ?? this.defaultBackoff;
+    const backoff = this.handlers.get(run.templateCode)?.backoff ?? this.defaultBackoff;
     try {
       return verdictOn(outcome, run, backoff, Math.random());
     } catch (error) {
@@ -210,11 +188,7 @@ export class FinishDoor {
     }
   }
 
-  private tell(
-    run: RunFacts,
-    outcome: Outcome,
-    landed: EntryFate | null,
-  ): void {
+  private tell(run: RunFacts, outcome: Outcome, landed: EntryFate | null): void {
     const { jobRunId, jobRunIdentifier, templateCode, retry } = run;
     if (!landed)
       return this.events.emit('run.finishLost', {
@@ -244,7 +218,6 @@ function bare(end: RunEnd, error: unknown): RunEnd {
   return {
     ...end,
     error: null,
-    output:
-      end.output === null ? null : storableOutput({ $unserializable: why }),
+    output: end.output === null ? null : storableOutput({ $unserializable: why }),
   };
 }

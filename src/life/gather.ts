@@ -9,11 +9,7 @@ interface Waiting<Item, Result> {
 export const BYTES_PER_STATEMENT = 4 * 1_048_576;
 
 /** How many of the first items fit into one statement: at least one. */
-function batchLength<T>(
-  items: readonly T[],
-  most: number,
-  bytesOf: (item: T) => number,
-): number {
+function batchLength<T>(items: readonly T[], most: number, bytesOf: (item: T) => number): number {
   let length = 1;
   let bytes = items.length > 0 ? bytesOf(items[0]!) : 0;
   while (length < Math.min(most, items.length)) {
@@ -68,9 +64,7 @@ export class Gather<Item, Result> {
 
   private nextBatch(): Waiting<Item, Result>[] {
     const { most, bytesOf } = this.options;
-    const fitting = batchLength(this.waiting, most, ({ item }) =>
-      bytesOf(item),
-    );
+    const fitting = batchLength(this.waiting, most, ({ item }) => bytesOf(item));
     return this.waiting.splice(0, fitting);
   }
 
@@ -78,8 +72,7 @@ export class Gather<Item, Result> {
   private async write(batch: Waiting<Item, Result>[]): Promise<void> {
     try {
       const results = await this.options.write(batch.map(({ item }) => item));
-      for (const [index, { resolve }] of batch.entries())
-        resolve(results[index]!);
+      for (const [index, { resolve }] of batch.entries()) resolve(results[index]!);
     } catch (error) {
       if (batch.length > 1 && this.options.isSomeonesFault(error)) {
         const half = Math.ceil(batch.length / 2);

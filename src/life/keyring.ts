@@ -34,10 +34,7 @@ export class Keyring {
   }
 
   /** @throws JobEncryptionKeyError when it has no key to encrypt with */
-  seal(
-    json: string,
-    belonging: Belonging,
-  ): Required<Pick<Envelope, 'key' | 'sealed'>> {
+  seal(json: string, belonging: Belonging): Required<Pick<Envelope, 'key' | 'sealed'>> {
     this.check(`encrypting a ${belonging.what}`);
     const { keys, current } = this.settings!;
     const nonce = randomBytes(NONCE_BYTES);
@@ -59,12 +56,9 @@ export class Keyring {
       );
     try {
       const bytes = Buffer.from(sealed ?? '', 'base64');
-      const cipher = createDecipheriv(
-        ALGORITHM,
-        secret,
-        bytes.subarray(0, NONCE_BYTES),
-        { authTagLength: TAG_BYTES },
-      )
+      const cipher = createDecipheriv(ALGORITHM, secret, bytes.subarray(0, NONCE_BYTES), {
+        authTagLength: TAG_BYTES,
+      })
         .setAAD(bound(belonging))
         .setAuthTag(bytes.subarray(NONCE_BYTES, NONCE_BYTES + TAG_BYTES));
       const text = bytes.subarray(NONCE_BYTES + TAG_BYTES);

@@ -66,17 +66,14 @@ export class Seams {
   onRun(hook: RunHook): void {
     const outer = this.hook;
     this.hook = outer
-      ? (process, handler, next) =>
-          outer(process, handler, () => hook(process, handler, next))
+      ? (process, handler, next) => outer(process, handler, () => hook(process, handler, next))
       : hook;
   }
 
   /** The first one is the outermost. */
   onEnqueue(hook: EnqueueHook): void {
     const outer = this.enqueueHook;
-    this.enqueueHook = outer
-      ? (call, next) => outer(call, () => hook(call, next))
-      : hook;
+    this.enqueueHook = outer ? (call, next) => outer(call, () => hook(call, next)) : hook;
   }
 
   /**
@@ -89,9 +86,7 @@ export class Seams {
   }
 
   /** The same of a job that is done again. @param carried with the run of before */
-  capturedAgain(
-    carried: Record<string, JsonValue> | undefined,
-  ): Captured | undefined {
+  capturedAgain(carried: Record<string, JsonValue> | undefined): Captured | undefined {
     const ofCall = this.carriers.filter((carrier) => carrier.ofCall);
     const captured = this.capture(ofCall);
     if (!carried) return captured;

@@ -1,11 +1,6 @@
 import { JobContextVersionError } from '../model/context-errors.js';
 import type { ContextTraits } from '../model/context-traits.js';
-import {
-  ENVELOPE,
-  EncryptedValue,
-  envelopeOf,
-  type Enveloped,
-} from '../model/envelope.js';
+import { ENVELOPE, EncryptedValue, envelopeOf, type Enveloped } from '../model/envelope.js';
 import type { ClaimedRun } from '../model/facts.js';
 import type { JsonValue } from '../model/json.js';
 import { toPlainJson } from '../policy/plain-json.js';
@@ -37,8 +32,7 @@ export class StoredContexts {
   /** The draft with its context as it is to be stored. @throws JobEncryptionKeyError */
   wrap(draft: NewEntry, wrapping: Wrapping): NewEntry {
     const { jobRunIdentifier, jobContext } = draft;
-    if (!wrapping.encrypt)
-      return { ...draft, jobContext: enveloped(jobContext, wrapping) };
+    if (!wrapping.encrypt) return { ...draft, jobContext: enveloped(jobContext, wrapping) };
     const stored = this.sealed(jobContext, wrapping, jobRunIdentifier);
     // As entities show it.
     const shown: unknown = new EncryptedValue(stored, stored[ENVELOPE].key!);
@@ -56,11 +50,7 @@ export class StoredContexts {
       : enveloped(json, wrapping);
   }
 
-  private sealed(
-    json: string,
-    wrapping: Wrapping,
-    jobRunIdentifier: string,
-  ): Enveloped {
+  private sealed(json: string, wrapping: Wrapping, jobRunIdentifier: string): Enveloped {
     const seal = (text: string, what: 'context' | 'carried context') =>
       this.keyring.seal(text, { what, jobRunIdentifier });
     const { ofCall, ofJob } = wrapping.carried ?? {};
@@ -77,10 +67,7 @@ export class StoredContexts {
   }
 
   /** What a stored context was enqueued in; undefined: nothing is known. @throws JobEncryptionKeyError */
-  carriedIn(
-    stored: JsonValue,
-    jobRunIdentifier: string,
-  ): Record<string, JsonValue> | undefined {
+  carriedIn(stored: JsonValue, jobRunIdentifier: string): Record<string, JsonValue> | undefined {
     const envelope = envelopeOf(stored);
     if (!envelope?.sealedCarried) return envelope?.carried;
     const opened = this.keyring.open(envelope.sealedCarried, {
@@ -108,11 +95,7 @@ export class StoredContexts {
   ): Promise<JsonValue> {
     const open = this.open(jobContext, jobRunIdentifier);
     if (open.version > traits.version)
-      throw new JobContextVersionError(
-        templateCode,
-        open.version,
-        traits.version,
-      );
+      throw new JobContextVersionError(templateCode, open.version, traits.version);
     return (await upToDate(open, traits)).context;
   }
 

@@ -1,19 +1,9 @@
 import { NO_TRAITS, type ContextTraits } from '../model/context-traits.js';
-import {
-  JobTemplateInactiveError,
-  JobTemplateNotFoundError,
-} from '../model/errors.js';
-import {
-  contextContract,
-  narrowed,
-  type ContextContract,
-} from '../policy/context.js';
+import { JobTemplateInactiveError, JobTemplateNotFoundError } from '../model/errors.js';
+import { contextContract, narrowed, type ContextContract } from '../policy/context.js';
 import type { HandlerRegistry } from '../runner/handler-registry.js';
 import type { JobTemplate } from '../store/entities/index.js';
-import {
-  findKnownTemplate,
-  type KnownTemplate,
-} from '../store/template.store.js';
+import { findKnownTemplate, type KnownTemplate } from '../store/template.store.js';
 import type { Queryable } from '../store/tables.js';
 import type { Store } from './store.js';
 
@@ -36,10 +26,7 @@ export interface OpenTemplate {
 
 /** Templates by code, as the enqueueing side needs them. */
 export class Templates {
-  private readonly byCode = new Map<
-    string,
-    KnownTemplate & { readAt: number }
-  >();
+  private readonly byCode = new Map<string, KnownTemplate & { readAt: number }>();
   private readonly reading = new Map<string, Promise<KnownTemplate>>();
 
   constructor(
@@ -60,9 +47,7 @@ export class Templates {
     if (!template.active) throw new JobTemplateInactiveError(code);
     const handler = contract ? undefined : this.handlers.get(code);
     const declared =
-      contract ??
-      handler?.contract ??
-      contextContract(template.jobContextSchema, code);
+      contract ?? handler?.contract ?? contextContract(template.jobContextSchema, code);
     return {
       template,
       contract: narrowed(declared, operatorSchema, code),
@@ -124,6 +109,4 @@ function found(template: KnownTemplate | null, code: string): KnownTemplate {
 
 /** Where the class is not known here: its last deploy said so. */
 const traitsOf = ({ contextVersion, encrypt }: JobTemplate): ContextTraits =>
-  contextVersion === 0
-    ? NO_TRAITS
-    : { version: contextVersion, upcast: undefined, encrypt };
+  contextVersion === 0 ? NO_TRAITS : { version: contextVersion, upcast: undefined, encrypt };

@@ -22,8 +22,6 @@ export class JobContextVersionError extends BildadError {
     readonly version: number,
     readonly known: number,
   ) {
-    super(
-      `the context of a ${templateCode} is of version ${version}, this process knows ${known}`,
-    );
+    super(`the context of a ${templateCode} is of version ${version}, this process knows ${known}`);
   }
 }

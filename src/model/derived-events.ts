@@ -28,20 +28,15 @@ interface Derivation {
   fits?: (payload: unknown) => boolean;
 }
 
-const DERIVATIONS: ReadonlyMap<string, Derivation> = new Map<
-  string,
-  Derivation
->([
+const DERIVATIONS: ReadonlyMap<string, Derivation> = new Map<string, Derivation>([
   ['engine.cycle', { source: 'engine.pass' }],
   ...Object.values(ENDS).map((event): [string, Derivation] => [
     event,
     {
       source: 'run.finished',
-      fits: (payload) =>
-        ENDS[(payload as { outcome: OutcomeKind }).outcome] === event,
+      fits: (payload) => ENDS[(payload as { outcome: OutcomeKind }).outcome] === event,
     },
   ]),
 ]);
 
-export const derived = (event: string): Derivation | undefined =>
-  DERIVATIONS.get(event);
+export const derived = (event: string): Derivation | undefined => DERIVATIONS.get(event);

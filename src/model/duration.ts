@@ -22,12 +22,7 @@ export function toMilliseconds(
       : typeof value === 'string' && /^\s*[\d.]/.test(value)
         ? ms(value.trim() as ms.StringValue)
         : undefined;
-  if (
-    parsed === undefined ||
-    !Number.isFinite(parsed) ||
-    parsed < min ||
-    parsed > max
-  )
+  if (parsed === undefined || !Number.isFinite(parsed) || parsed < min || parsed > max)
     throw new BildadConfigError(
       field,
       `a duration of at least ${min}${max < LONGEST ? ` and at most ${max}` : ''} ms: milliseconds, or text such as '90s', '5m', '2h'`,

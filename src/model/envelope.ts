@@ -30,12 +30,9 @@ export interface Enveloped {
 
 /** Undefined for what is stored as it was given, which is nearly everything. */
 export function envelopeOf(stored: unknown): Envelope | undefined {
-  if (typeof stored !== 'object' || stored === null || !(ENVELOPE in stored))
-    return undefined;
+  if (typeof stored !== 'object' || stored === null || !(ENVELOPE in stored)) return undefined;
   const envelope: unknown = stored[ENVELOPE];
-  return typeof envelope === 'object' && envelope !== null
-    ? envelope
-    : undefined;
+  return typeof envelope === 'object' && envelope !== null ? envelope : undefined;
 }
 
 /** Stands in entities for an encrypted context or result: prints as redacted, and carries what is stored along. */
@@ -85,8 +82,5 @@ export const shownResult = (stored: unknown): unknown =>
  * Whether its job's context, and so its result and what it throws, is not to be seen.
  * @param traits of its handler: the context may have been queued before that was to encrypt
  */
-export const isSecret = (
-  run: { jobContext: unknown },
-  traits?: { encrypt: boolean },
-): boolean =>
+export const isSecret = (run: { jobContext: unknown }, traits?: { encrypt: boolean }): boolean =>
   traits?.encrypt === true || envelopeOf(run.jobContext)?.key !== undefined;

@@ -85,10 +85,7 @@ export class InvalidJobSchemaError extends BildadError {
     readonly owner?: string,
     options?: ErrorOptions,
   ) {
-    super(
-      `${owner ? `${owner}: ` : ''}unusable context schema: ${problem}`,
-      options,
-    );
+    super(`${owner ? `${owner}: ` : ''}unusable context schema: ${problem}`, options);
   }
 }
 
@@ -125,9 +122,7 @@ export class JobHandlerNotFoundError extends BildadError {
   readonly code = 'JOB_HANDLER_NOT_FOUND';
 
   constructor(readonly templateCode: string) {
-    super(
-      `this process has no handler for "${templateCode}" (or its role is 'producer')`,
-    );
+    super(`this process has no handler for "${templateCode}" (or its role is 'producer')`);
   }
 }
 

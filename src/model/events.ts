@@ -1,7 +1,4 @@
-import type {
-  JobContextVersionError,
-  JobEncryptionKeyError,
-} from './context-errors.js';
+import type { JobContextVersionError, JobEncryptionKeyError } from './context-errors.js';
 import type { SchemaVersionError } from './errors.js';
 import { derived, type DerivedEvent } from './derived-events.js';
 import type { HostKind } from './isolation.js';
@@ -35,13 +32,9 @@ interface PassEvent {
 
 /** What the engine tells. Payloads carry identifiers, never a context's values. */
 export interface JobEventMap {
-  'entry.enqueued': [
-    { jobQueueEntryId: string; jobRunIdentifier: string; templateCode: string },
-  ];
+  'entry.enqueued': [{ jobQueueEntryId: string; jobRunIdentifier: string; templateCode: string }];
   /** Its row cannot be run: it was put aside, until it is released or cancelled. */
-  'entry.quarantined': [
-    { jobQueueEntryId: string; jobRunIdentifier: string; reason: string },
-  ];
+  'entry.quarantined': [{ jobQueueEntryId: string; jobRunIdentifier: string; reason: string }];
   /**
    * Claimed here, and put back as it was, for a process that can carry it out: its context is of a newer version, or
    * encrypted with a key that is missing here.
@@ -107,9 +100,7 @@ export interface JobEventMap {
    */
   'engine.outdated': [{ error: SchemaVersionError | null }];
   /** These jobs are due for a minute or more, and no living node can run them: they wait. Told once a minute for each code. */
-  'engine.unrunnable': [
-    { code: string; active: boolean; count: number; oldestDueAt: Date },
-  ];
+  'engine.unrunnable': [{ code: string; active: boolean; count: number; oldestDueAt: Date }];
   /**
    * Whether NOTIFY reaches this node, told when that changes from what it was; from the start it is taken to. While
    * it does not, jobs that other processes enqueue start at the next tick.
@@ -121,9 +112,7 @@ export interface JobEventMap {
    * This node stops what it runs, and claims nothing until it has joined anew: it could not tell the database that
    * it is alive (`silent`), or somebody has ended it (`declared`).
    */
-  'node.fenced': [
-    { node: string; why: 'silent' | 'declared'; running: number },
-  ];
+  'node.fenced': [{ node: string; why: 'silent' | 'declared'; running: number }];
   /** A pass has found a node dead. `charged`: jobs that it may have died of. */
   'node.lost': [{ node: string; charged: number }];
   /** Something in the background failed; the engine goes on and tries again. */
@@ -140,10 +129,7 @@ type Tap = (event: keyof JobEventMap, payload: object) => void;
  * changed, only replaced: an emitter that copies its list for each event took 0.3 µs a job.
  */
 export class JobEvents {
-  private readonly listeners = new Map<
-    keyof JobEventMap,
-    readonly Listener[]
-  >();
+  private readonly listeners = new Map<keyof JobEventMap, readonly Listener[]>();
   private tapped: Tap | undefined;
 
   /** @internal There is one: the channels of `node:diagnostics_channel`. */
@@ -161,9 +147,7 @@ export class JobEvents {
     };
     const guarded = (payload: JobEventMap[E][0]) => {
       try {
-        const result = (listener as (payload: JobEventMap[E][0]) => unknown)(
-          payload,
-        );
+        const result = (listener as (payload: JobEventMap[E][0]) => unknown)(payload);
         if (result instanceof Promise) result.catch(report);
       } catch (error) {
         report(error);

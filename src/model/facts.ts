@@ -34,5 +34,4 @@ export interface ClaimedRun extends RunFacts {
 export const processName = ({
   jobRunIdentifier,
   retry,
-}: Pick<RunFacts, 'jobRunIdentifier' | 'retry'>) =>
-  `${jobRunIdentifier}#${retry}`;
+}: Pick<RunFacts, 'jobRunIdentifier' | 'retry'>) => `${jobRunIdentifier}#${retry}`;

@@ -1,8 +1,7 @@
 import type { Duration } from './duration.js';
 
 /** What is done with a job whose key another one holds. */
-export type UniqueConflict =
-  'ignore' | 'replace' | 'reschedule' | 'keepLatest' | 'throw';
+export type UniqueConflict = 'ignore' | 'replace' | 'reschedule' | 'keepLatest' | 'throw';
 
 /** One job of its kind at a time under a key. */
 export interface UniqueOptions {

@@ -43,10 +43,7 @@ export interface IsolationSettings {
 }
 
 /** @throws BildadConfigError naming the first wrong one */
-export function readIsolation(
-  options: IsolationOptions,
-  concurrency: number,
-): IsolationSettings {
+export function readIsolation(options: IsolationOptions, concurrency: number): IsolationSettings {
   refuseUnknown(options, 'isolation.', [
     'module',
     'export',
@@ -82,9 +79,7 @@ export function readIsolation(
   };
 }
 
-function readMemoryLimit(
-  limit: IsolationOptions['memoryLimit'],
-): IsolationSettings['memoryLimit'] {
+function readMemoryLimit(limit: IsolationOptions['memoryLimit']): IsolationSettings['memoryLimit'] {
   if (limit === undefined) return {};
   if (typeof limit !== 'object') {
     const both = wholeNumber(limit, 'isolation.memoryLimit', 64, MOST_MIB);
@@ -97,12 +92,7 @@ function readMemoryLimit(
       thread: wholeNumber(thread, 'isolation.memoryLimit.thread', 64, MOST_MIB),
     }),
     ...(process !== undefined && {
-      process: wholeNumber(
-        process,
-        'isolation.memoryLimit.process',
-        LEAST_PROCESS_MIB,
-        MOST_MIB,
-      ),
+      process: wholeNumber(process, 'isolation.memoryLimit.process', LEAST_PROCESS_MIB, MOST_MIB),
     }),
   };
 }

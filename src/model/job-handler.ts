@@ -9,9 +9,7 @@ export interface JobHandler<Context = any, Result = unknown> {
 }
 
 /** A class decorated with `@BildadJob`. */
-export type JobHandlerClass<H extends JobHandler = JobHandler> = new (
-  ...args: any[]
-) => H;
+export type JobHandlerClass<H extends JobHandler = JobHandler> = new (...args: any[]) => H;
 
 /** What a handler returns, in the end. */
 export type ResultOf<H> = H extends {

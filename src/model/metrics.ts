@@ -15,10 +15,7 @@ export interface MetricDefinition {
 }
 
 /** Takes one value. Must not throw. */
-export type RecordMetric = (
-  value: number,
-  attributes: MetricAttributes,
-) => void;
+export type RecordMetric = (value: number, attributes: MetricAttributes) => void;
 
 /** One value of a gauge, as of now. */
 export interface GaugeReading {
@@ -50,9 +47,7 @@ const ENTRY = 'bildad.entry';
 const ENGINE = ['bildad.engine'] as const;
 
 /** Seconds: from a job without work to a long one. */
-const RUNS_TAKE = [
-  0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 1_800, 3_600,
-];
+const RUNS_TAKE = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 1_800, 3_600];
 const STATEMENTS_TAKE = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10];
 
 function metric(
@@ -186,25 +181,11 @@ export const METRICS = {
     '{database}',
     '1 while the database is lost, else 0.',
   ),
-  running: metric(
-    'gauge',
-    'bildad.running',
-    '{run}',
-    'Runs that hold a slot of this node.',
-    [DESTINATION],
-  ),
-  slots: metric(
-    'gauge',
-    'bildad.slots',
-    '{slot}',
-    'Slots that this node has: its concurrency.',
-  ),
-  backlog: metric(
-    'gauge',
-    'bildad.backlog',
-    '{run}',
-    'Ends of runs that wait to be recorded.',
-  ),
+  running: metric('gauge', 'bildad.running', '{run}', 'Runs that hold a slot of this node.', [
+    DESTINATION,
+  ]),
+  slots: metric('gauge', 'bildad.slots', '{slot}', 'Slots that this node has: its concurrency.'),
+  backlog: metric('gauge', 'bildad.backlog', '{run}', 'Ends of runs that wait to be recorded.'),
   queued: metric(
     'gauge',
     'bildad.queue.jobs',

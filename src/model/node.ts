@@ -28,13 +28,7 @@ export class NodeState {
 
   /** It may claim, and launch what it has claimed. */
   get accepting(): boolean {
-    return (
-      this.started &&
-      !this.closing &&
-      !this.outdated &&
-      !this.fenced &&
-      this.isTrusted()
-    );
+    return this.started && !this.closing && !this.outdated && !this.fenced && this.isTrusted();
   }
 
   /** The one door to another id: what was claimed under the old one is this node's no more. */

@@ -1,17 +1,8 @@
 import { BildadConfigError } from './errors.js';
 
-export function wholeNumber(
-  value: unknown,
-  field: string,
-  min: number,
-  max: number,
-): number {
+export function wholeNumber(value: unknown, field: string, min: number, max: number): number {
   if (!Number.isInteger(value) || Number(value) < min || Number(value) > max)
-    throw new BildadConfigError(
-      field,
-      `a whole number from ${min} to ${max}`,
-      value,
-    );
+    throw new BildadConfigError(field, `a whole number from ${min} to ${max}`, value);
   return Number(value);
 }
 
@@ -23,25 +14,16 @@ export function text(value: unknown, field: string, longest = 200): string {
     value.includes('\0') ||
     !value.isWellFormed()
   )
-    throw new BildadConfigError(
-      field,
-      `a text of 1 to ${longest} characters without NUL`,
-      value,
-    );
+    throw new BildadConfigError(field, `a text of 1 to ${longest} characters without NUL`, value);
   return value;
 }
 
 export function flag(value: unknown, field: string): boolean {
-  if (typeof value !== 'boolean')
-    throw new BildadConfigError(field, 'true or false', value);
+  if (typeof value !== 'boolean') throw new BildadConfigError(field, 'true or false', value);
   return value;
 }
 
-export function oneOf<T extends string>(
-  value: unknown,
-  field: string,
-  words: readonly T[],
-): T {
+export function oneOf<T extends string>(value: unknown, field: string, words: readonly T[]): T {
   if (!words.includes(value as T))
     throw new BildadConfigError(
       field,
@@ -53,22 +35,14 @@ export function oneOf<T extends string>(
 
 /** What stands in errors for values that may hold a key or a context. */
 export const kindOf = (value: unknown): unknown =>
-  value === null || value === undefined
-    ? value
-    : Array.isArray(value)
-      ? 'array'
-      : typeof value;
+  value === null || value === undefined ? value : Array.isArray(value) ? 'array' : typeof value;
 
 /**
  * Refuses options that are no object, and names that are not among the known ones: a misspelt one may hold secrets, so
  * the error has the kind of its value only. `prefix` leads to the names.
  * @throws BildadConfigError
  */
-export function refuseUnknown(
-  value: object,
-  prefix: string,
-  known: readonly string[],
-): void {
+export function refuseUnknown(value: object, prefix: string, known: readonly string[]): void {
   const given: unknown = value;
   if (typeof given !== 'object' || given === null || Array.isArray(given))
     throw new BildadConfigError(

@@ -14,13 +14,9 @@ export type PlainError =
 /** An error that looks like the one it was made from; only its class is lost. */
 export function revived(plain: PlainError): unknown {
   if ('thrown' in plain)
-    return plain.thrown === null
-      ? undefined
-      : (JSON.parse(plain.thrown) as unknown);
+    return plain.thrown === null ? undefined : (JSON.parse(plain.thrown) as unknown);
   const { name, message, stack, fields, cause } = plain;
-  const error = cause
-    ? new Error(message, { cause: revived(cause) })
-    : new Error(message);
+  const error = cause ? new Error(message, { cause: revived(cause) }) : new Error(message);
   const put = (key: string, value: unknown, enumerable: boolean) =>
     Object.defineProperty(error, key, {
       value,
@@ -30,9 +26,7 @@ export function revived(plain: PlainError): unknown {
     });
   put('name', name, false);
   put('stack', stack ?? `${name}: ${message}`, false);
-  for (const [key, value] of Object.entries(
-    JSON.parse(fields) as Record<string, unknown>,
-  ))
+  for (const [key, value] of Object.entries(JSON.parse(fields) as Record<string, unknown>))
     put(key, value, true);
   return error;
 }

@@ -1,24 +1,11 @@
 import type { Backoff } from './backoff.js';
 import { toMilliseconds } from './duration.js';
-import {
-  readEncryption,
-  type EncryptionSettings,
-} from './encryption-options.js';
+import { readEncryption, type EncryptionSettings } from './encryption-options.js';
 import { BildadConfigError } from './errors.js';
 import { readIsolation, type IsolationSettings } from './isolation-options.js';
 import { readLogs, type LogSettings } from './log-options.js';
-import type {
-  BildadModuleOptions,
-  BildadRole,
-  CurrentManager,
-} from './module-options.js';
-import {
-  flag,
-  oneOf,
-  refuseUnknown,
-  text,
-  wholeNumber,
-} from './option-values.js';
+import type { BildadModuleOptions, BildadRole, CurrentManager } from './module-options.js';
+import { flag, oneOf, refuseUnknown, text, wholeNumber } from './option-values.js';
 import {
   readSurroundings,
   SURROUNDINGS_NAMES,
@@ -99,14 +86,10 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
     autoStart: flag(autoStart, 'autoStart'),
     concurrency: wholeNumber(concurrency, 'concurrency', 1, 100_000),
     tickMs:
-      tickInterval === false
-        ? false
-        : toMilliseconds(tickInterval, 'tickInterval', { min: 10 }),
+      tickInterval === false ? false : toMilliseconds(tickInterval, 'tickInterval', { min: 10 }),
     notify: flag(notify, 'notify'),
     batchSize:
-      batchSize === undefined
-        ? undefined
-        : wholeNumber(batchSize, 'batchSize', 1, 100_000),
+      batchSize === undefined ? undefined : wholeNumber(batchSize, 'batchSize', 1, 100_000),
     migrate: flag(migrate, 'migrate'),
     backoff,
     maxContextBytes: wholeNumber(
@@ -130,12 +113,8 @@ export function readSettings(options: BildadModuleOptions = {}): Settings {
           }),
     drainMs: toMilliseconds(drainTimeout, 'shutdown.drainTimeout'),
     killGraceMs: toMilliseconds(killGracePeriod, 'shutdown.killGracePeriod'),
-    isolation:
-      isolation === undefined
-        ? undefined
-        : readIsolation(isolation, concurrency),
-    encryption:
-      encryption === undefined ? undefined : readEncryption(encryption),
+    isolation: isolation === undefined ? undefined : readIsolation(isolation, concurrency),
+    encryption: encryption === undefined ? undefined : readEncryption(encryption),
     logs: readLogs(logs),
     currentManager: readCurrentManager(currentManager),
     ...readSurroundings(options),

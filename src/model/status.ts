@@ -8,8 +8,7 @@ export const JobQueueStatus = {
   QUARANTINED: 'QUARANTINED',
   DONE: 'DONE',
 } as const;
-export type JobQueueStatus =
-  (typeof JobQueueStatus)[keyof typeof JobQueueStatus];
+export type JobQueueStatus = (typeof JobQueueStatus)[keyof typeof JobQueueStatus];
 
 /** What a run does now (upstream's words). */
 export const JobRunStatus = { RUNNING: 'RUNNING', DONE: 'DONE' } as const;

@@ -12,9 +12,7 @@ export type Stored<T> = T extends { toJSON(): infer J }
           : T extends object
             ? {
                 [
-                  K in keyof T as T[K] extends (...args: never[]) => unknown
-                    ? never
-                    : K
+                  K in keyof T as T[K] extends (...args: never[]) => unknown ? never : K
                 ]: undefined extends T[K]
                   ? Stored<Exclude<T[K], undefined>> | undefined
                   : Stored<T[K]>;

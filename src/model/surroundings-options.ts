@@ -66,24 +66,15 @@ export function readSurroundings({
 
 function readCarriers(carry: Record<string, JobCarrier>): NamedCarrier[] {
   if (typeof carry !== 'object' || carry === null || Array.isArray(carry))
-    throw new BildadConfigError(
-      'carry',
-      'an object of carriers by name',
-      carry as unknown,
-    );
+    throw new BildadConfigError('carry', 'an object of carriers by name', carry as unknown);
   return Object.entries(carry).map(([name, carrier]) => {
     text(name, 'carry: a name', LONGEST_NAME);
     const field = `carry.${name}`;
-    if (RESERVED.includes(name))
-      throw new BildadConfigError(field, 'another name', name);
+    if (RESERVED.includes(name)) throw new BildadConfigError(field, 'another name', name);
     const given = carrier as Partial<JobCarrier> | null;
     for (const part of ['capture', 'restore'] as const)
       if (typeof given?.[part] !== 'function')
-        throw new BildadConfigError(
-          `${field}.${part}`,
-          'a function',
-          given?.[part],
-        );
+        throw new BildadConfigError(`${field}.${part}`, 'a function', given?.[part]);
     // It may be an instance of a class.
     return {
       name,

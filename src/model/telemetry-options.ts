@@ -46,9 +46,7 @@ const NAMES: readonly (keyof TelemetryOptions)[] = [
 ];
 
 /** @throws BildadConfigError naming the first wrong one */
-export function readTelemetry(
-  given: boolean | TelemetryOptions,
-): TelemetrySettings {
+export function readTelemetry(given: boolean | TelemetryOptions): TelemetrySettings {
   const none = given === false;
   const options = typeof given === 'boolean' ? {} : given;
   refuseUnknown(options, 'telemetry.', NAMES);

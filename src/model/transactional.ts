@@ -2,8 +2,7 @@ import { BildadConfigError } from './errors.js';
 import { oneOf, refuseUnknown } from './option-values.js';
 
 /** PostgreSQL's isolation levels that a handler's transaction can have. */
-export type JobIsolationLevel =
-  'READ COMMITTED' | 'REPEATABLE READ' | 'SERIALIZABLE';
+export type JobIsolationLevel = 'READ COMMITTED' | 'REPEATABLE READ' | 'SERIALIZABLE';
 
 export interface TransactionalOptions {
   /**
@@ -18,11 +17,7 @@ export interface TransactionalSettings {
   level: JobIsolationLevel;
 }
 
-const LEVELS: readonly JobIsolationLevel[] = [
-  'READ COMMITTED',
-  'REPEATABLE READ',
-  'SERIALIZABLE',
-];
+const LEVELS: readonly JobIsolationLevel[] = ['READ COMMITTED', 'REPEATABLE READ', 'SERIALIZABLE'];
 
 /** @returns undefined where the handler has no transaction @throws BildadConfigError naming `field` */
 export function readTransactional(
@@ -32,11 +27,7 @@ export function readTransactional(
   if (given === undefined || given === false) return undefined;
   if (given === true) return { level: 'READ COMMITTED' };
   if (typeof given !== 'object' || given === null)
-    throw new BildadConfigError(
-      field,
-      'true, false or { isolation: ... }',
-      given,
-    );
+    throw new BildadConfigError(field, 'true, false or { isolation: ... }', given);
   refuseUnknown(given, `${field}.`, ['isolation']);
   const { isolation } = given as TransactionalOptions;
   return {

@@ -37,8 +37,7 @@ export class AppEdge implements OnApplicationBootstrap, OnModuleDestroy {
 
   constructor(modules: ModulesContainer) {
     for (const module of modules.values())
-      if (module.metatype === AppEdgeModule)
-        Reflect.set(module, 'distance', OUTERMOST);
+      if (module.metatype === AppEdgeModule) Reflect.set(module, 'distance', OUTERMOST);
   }
 
   add(engine: AppEngine): void {
@@ -48,9 +47,9 @@ export class AppEdge implements OnApplicationBootstrap, OnModuleDestroy {
   /** @throws what the first engine that does not start says; none runs then */
   async onApplicationBootstrap(): Promise<void> {
     const engines = [...this.engines];
-    const failed = (
-      await Promise.allSettled(engines.map((engine) => engine.boot()))
-    ).find(({ status }) => status === 'rejected');
+    const failed = (await Promise.allSettled(engines.map((engine) => engine.boot()))).find(
+      ({ status }) => status === 'rejected',
+    );
     if (!failed) return;
     // Nest closes nothing of an app that did not start.
     await Promise.all(engines.map((engine) => engine.giveUp()));
@@ -74,8 +73,7 @@ export class AppEdge implements OnApplicationBootstrap, OnModuleDestroy {
 
 function warnOfSignals(): void {
   // A listener of the app's own is as good; test runners end their apps themselves.
-  if (process.listenerCount('SIGTERM') > 0 || process.env.NODE_ENV === 'test')
-    return;
+  if (process.listenerCount('SIGTERM') > 0 || process.env.NODE_ENV === 'test') return;
   new Logger('Bildad').warn(
     'nothing listens to SIGTERM, which ends this process in the midst of its jobs: call app.enableShutdownHooks()',
   );

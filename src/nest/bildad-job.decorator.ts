@@ -59,7 +59,6 @@ export function BildadJob(options: BildadJobOptions): ClassDecorator {
 /** The options a class itself was decorated with; subclasses do not inherit them. */
 export function jobOptionsOf(target: unknown): BildadJobOptions | undefined {
   return typeof target === 'function'
-    ? (Reflect.getOwnMetadata(BILDAD_JOB, target) as
-        BildadJobOptions | undefined)
+    ? (Reflect.getOwnMetadata(BILDAD_JOB, target) as BildadJobOptions | undefined)
     : undefined;
 }

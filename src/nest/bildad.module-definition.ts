@@ -24,37 +24,25 @@ const defaults: Required<BildadModuleExtras> = {
   schema: DEFAULT_SCHEMA,
 };
 
-export const {
-  ConfigurableModuleClass,
-  MODULE_OPTIONS_TOKEN,
-  OPTIONS_TYPE,
-  ASYNC_OPTIONS_TYPE,
-} = new ConfigurableModuleBuilder<BildadModuleOptions>({ moduleName: 'Bildad' })
-  .setClassMethodName('forRoot')
-  .setExtras<BildadModuleExtras>(defaults, (definition, extras) => {
-    // An extra given as undefined comes over its default.
-    const given = Object.entries(extras).filter(
-      ([, value]) => value !== undefined,
-    );
-    const read = { ...defaults, ...Object.fromEntries(given) };
-    const schema = readSchemaName(read.schema);
-    const dataSource = text(read.dataSource, 'dataSource');
-    const entities = TypeOrmModule.forFeature(
-      Object.values(bildadEntities(schema)),
-      dataSource,
-    );
-    return {
-      ...definition,
-      global: flag(read.isGlobal, 'isGlobal'),
-      imports: [...(definition.imports ?? []), DiscoveryModule, entities],
-      providers: [
-        ...(definition.providers ?? []),
-        runtimeProvider(schema, dataSource),
-      ],
-      exports: [...(definition.exports ?? []), entities],
-    };
-  })
-  .build();
+export const { ConfigurableModuleClass, MODULE_OPTIONS_TOKEN, OPTIONS_TYPE, ASYNC_OPTIONS_TYPE } =
+  new ConfigurableModuleBuilder<BildadModuleOptions>({ moduleName: 'Bildad' })
+    .setClassMethodName('forRoot')
+    .setExtras<BildadModuleExtras>(defaults, (definition, extras) => {
+      // An extra given as undefined comes over its default.
+      const given = Object.entries(extras).filter(([, value]) => value !== undefined);
+      const read = { ...defaults, ...Object.fromEntries(given) };
+      const schema = readSchemaName(read.schema);
+      const dataSource = text(read.dataSource, 'dataSource');
+      const entities = TypeOrmModule.forFeature(Object.values(bildadEntities(schema)), dataSource);
+      return {
+        ...definition,
+        global: flag(read.isGlobal, 'isGlobal'),
+        imports: [...(definition.imports ?? []), DiscoveryModule, entities],
+        providers: [...(definition.providers ?? []), runtimeProvider(schema, dataSource)],
+        exports: [...(definition.exports ?? []), entities],
+      };
+    })
+    .build();
 
 function runtimeProvider(schema: string, dataSourceName: string): Provider {
   return {
@@ -85,9 +73,7 @@ function runtimeProvider(schema: string, dataSourceName: string): Provider {
         scheduleTicker(registry, `bildad:${schema}:${settings.name}`),
       );
       if (extension?.aroundRun)
-        bildad.seams.onRun(({ run }, _handler, next) =>
-          extension.aroundRun!(run, next),
-        );
+        bildad.seams.onRun(({ run }, _handler, next) => extension.aroundRun!(run, next));
       const { name, currentManager } = settings;
       const { events } = bildad;
       extension?.made?.({ name, schema, dataSource, events, currentManager });

@@ -53,9 +53,7 @@ export class BildadModule extends ConfigurableModuleClass {
   }
 
   /** The same with options from a factory; the extras stay beside it. */
-  static override forRootAsync(
-    options: typeof ASYNC_OPTIONS_TYPE,
-  ): DynamicModule {
+  static override forRootAsync(options: typeof ASYNC_OPTIONS_TYPE): DynamicModule {
     // An option beside the factory would have no effect.
     refuseUnknown(options, '', ASYNC_NAMES);
     return super.forRootAsync(options);

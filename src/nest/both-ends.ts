@@ -1,11 +1,7 @@
 import type { EntityManager } from 'typeorm';
 import { toMilliseconds, type Duration } from '../model/duration.js';
 import { BildadConfigError } from '../model/errors.js';
-import type {
-  JobHandler,
-  JobHandlerClass,
-  ResultOf,
-} from '../model/job-handler.js';
+import type { JobHandler, JobHandlerClass, ResultOf } from '../model/job-handler.js';
 import { refuseUnknown } from '../model/option-values.js';
 import type { Stored } from '../model/stored.js';
 import { within } from '../store/ambient.js';
@@ -35,16 +31,11 @@ export abstract class BothEnds {
    * @throws what `work` throws: nothing of it has happened then. What is still enqueued in it when it is over throws
    *   TransactionOverError
    */
-  async transaction<T>(
-    work: (manager: EntityManager) => Promise<T>,
-  ): Promise<T> {
+  async transaction<T>(work: (manager: EntityManager) => Promise<T>): Promise<T> {
     const { store, current } = this.bildad;
-    if (typeof work !== 'function')
-      throw new BildadConfigError('work', 'a function', work);
+    if (typeof work !== 'function') throw new BildadConfigError('work', 'a function', work);
     const around = current.manager ?? store.dataSource;
-    return around.transaction((manager) =>
-      within(store, manager, () => work(manager)),
-    );
+    return around.transaction((manager) => within(store, manager, () => work(manager)));
   }
 
   /**
@@ -67,8 +58,7 @@ export abstract class BothEnds {
     first: string | JobHandlerClass,
     ...rest: [unknown?, unknown?]
   ): Promise<unknown> {
-    const [jobRunIdentifier, options = {}] =
-      typeof first === 'string' ? [first, ...rest] : rest;
+    const [jobRunIdentifier, options = {}] = typeof first === 'string' ? [first, ...rest] : rest;
     // An identifier by itself: which handler was named is for the compiler.
     if (typeof first !== 'string') referenceTo(first);
     refuseUnknown(options as object, '', ['timeout']);
@@ -78,20 +68,14 @@ export abstract class BothEnds {
       jobRunIdentifier as string,
       toMilliseconds(timeout, 'timeout'),
     );
-    run.output = this.bildad.contexts.openResult(
-      run.output,
-      jobRunIdentifier as string,
-    );
+    run.output = this.bildad.contexts.openResult(run.output, jobRunIdentifier as string);
     return run;
   }
 
   /** @throws BildadConfigError where a job would have to run before its transaction is committed */
   protected refuseTransaction(options: object): void {
     const given = options as { manager?: unknown } | undefined;
-    const manager =
-      given?.manager === undefined
-        ? this.bildad.current.manager
-        : given.manager;
+    const manager = given?.manager === undefined ? this.bildad.current.manager : given.manager;
     if (manager)
       throw new BildadConfigError(
         'manager',

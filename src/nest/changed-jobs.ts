@@ -1,8 +1,4 @@
-import {
-  dueTime,
-  entryChanges,
-  type JobChanges,
-} from '../life/enqueue/change-options.js';
+import { dueTime, entryChanges, type JobChanges } from '../life/enqueue/change-options.js';
 import type { EnqueueOptions } from '../life/enqueue/enqueue-options.js';
 import type { Duration } from '../model/duration.js';
 import { JobTemplateNotFoundError } from '../model/errors.js';
@@ -42,11 +38,7 @@ export abstract class ChangedJobs extends WatchedEngine {
     entry: Pick<JobQueueEntry, 'id'>,
     { context, ...options }: JobChanges,
   ): Promise<JobQueueEntry> {
-    return this.bildad.changes.entry(
-      idOf(entry, 'queue entry'),
-      entryChanges(options),
-      context,
-    );
+    return this.bildad.changes.entry(idOf(entry, 'queue entry'), entryChanges(options), context);
   }
 
   /**
@@ -63,8 +55,7 @@ export abstract class ChangedJobs extends WatchedEngine {
     const template = await findTemplate(db, tables, {
       id: run.jobTemplateId,
     });
-    if (!template)
-      throw new JobTemplateNotFoundError(`template ${run.jobTemplateId}`);
+    if (!template) throw new JobTemplateNotFoundError(`template ${run.jobTemplateId}`);
     const jobRunId = idOf(run, 'run');
     const stored = await storedContext(db, tables, jobRunId);
     const manager = this.bildad.current.of(options.manager);
@@ -92,21 +83,15 @@ export abstract class ChangedJobs extends WatchedEngine {
    * @returns how many waiting ones were deleted, and how many running ones were told to stop
    * @throws BildadConfigError
    */
-  async cancelJobs(
-    filter: JobFilter,
-  ): Promise<{ removed: number; stopped: number }> {
+  async cancelJobs(filter: JobFilter): Promise<{ removed: number; stopped: number }> {
     return this.bildad.many.cancel(readJobFilter(filter));
   }
 
   /** Makes all AVAILABLE jobs that fit due at another time, in batches. @throws BildadConfigError */
-  async rescheduleJobs(
-    filter: JobFilter,
-    when: Date | Duration,
-  ): Promise<{ rescheduled: number }> {
+  async rescheduleJobs(filter: JobFilter, when: Date | Duration): Promise<{ rescheduled: number }> {
     const due = dueTime(when, 'when');
     const read = readJobFilter(filter);
-    if (read.status !== undefined && read.status !== 'AVAILABLE')
-      return { rescheduled: 0 };
+    if (read.status !== undefined && read.status !== 'AVAILABLE') return { rescheduled: 0 };
     return { rescheduled: await this.bildad.many.reschedule(read, due) };
   }
 
@@ -115,11 +100,7 @@ export abstract class ChangedJobs extends WatchedEngine {
    * @returns how many, and how many were refused: their context is invalid by now, or their template inactive
    * @throws BildadConfigError
    */
-  async retryJobs(
-    filter: FailedJobFilter,
-  ): Promise<{ retried: number; refused: number }> {
-    return this.bildad.many.retry(readFailedFilter(filter), (run) =>
-      this.retryJob(run),
-    );
+  async retryJobs(filter: FailedJobFilter): Promise<{ retried: number; refused: number }> {
+    return this.bildad.many.retry(readFailedFilter(filter), (run) => this.retryJob(run));
   }
 }

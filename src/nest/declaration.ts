@@ -2,23 +2,11 @@ import { NO_TRAITS, type ContextTraits } from '../model/context-traits.js';
 import { toMilliseconds } from '../model/duration.js';
 import { BildadConfigError } from '../model/errors.js';
 import { ISOLATIONS, type Isolation } from '../model/isolation.js';
-import {
-  flag,
-  oneOf,
-  refuseUnknown,
-  text,
-  wholeNumber,
-} from '../model/option-values.js';
-import {
-  readTransactional,
-  type TransactionalSettings,
-} from '../model/transactional.js';
+import { flag, oneOf, refuseUnknown, text, wholeNumber } from '../model/option-values.js';
+import { readTransactional, type TransactionalSettings } from '../model/transactional.js';
 import { checkBackoff } from '../policy/backoff.js';
 import { contextContract, type ContextContract } from '../policy/context.js';
-import {
-  TEMPLATE_DEFAULTS,
-  type TemplateDeclaration,
-} from '../store/template.store.js';
+import { TEMPLATE_DEFAULTS, type TemplateDeclaration } from '../store/template.store.js';
 import type { BildadJobOptions } from './bildad-job.decorator.js';
 
 const OPTION_NAMES: readonly (keyof BildadJobOptions)[] = [
@@ -41,10 +29,7 @@ const OPTION_NAMES: readonly (keyof BildadJobOptions)[] = [
 const contracts = new WeakMap<BildadJobOptions, ContextContract>();
 
 /** The contract of a decorated class's contexts, made once. @throws InvalidJobSchemaError naming the class */
-export function contractOf(
-  options: BildadJobOptions,
-  className: string,
-): ContextContract {
+export function contractOf(options: BildadJobOptions, className: string): ContextContract {
   let contract = contracts.get(options);
   if (!contract) {
     contract = contextContract(options.context, `@BildadJob of ${className}`);
@@ -56,10 +41,7 @@ export function contractOf(
 const traits = new WeakMap<BildadJobOptions, ContextTraits>();
 
 /** What a decorated class says of its contexts, read once. @throws BildadConfigError naming the class */
-export function traitsOf(
-  options: BildadJobOptions,
-  className: string,
-): ContextTraits {
+export function traitsOf(options: BildadJobOptions, className: string): ContextTraits {
   let read = traits.get(options);
   if (!read) {
     read = readTraits(options, `@BildadJob of ${className}: `);
@@ -68,24 +50,13 @@ export function traitsOf(
   return read;
 }
 
-function readTraits(
-  { version, upcast, encrypt }: BildadJobOptions,
-  prefix: string,
-): ContextTraits {
-  if (version === undefined && upcast === undefined && encrypt === undefined)
-    return NO_TRAITS;
+function readTraits({ version, upcast, encrypt }: BildadJobOptions, prefix: string): ContextTraits {
+  if (version === undefined && upcast === undefined && encrypt === undefined) return NO_TRAITS;
   if (upcast !== undefined && typeof upcast !== 'function')
     throw new BildadConfigError(`${prefix}upcast`, 'a function', upcast);
   if (upcast && version === undefined)
-    throw new BildadConfigError(
-      `${prefix}version`,
-      'the version that upcast leads to',
-      version,
-    );
-  const known =
-    version === undefined
-      ? 0
-      : wholeNumber(version, `${prefix}version`, 1, 1_000_000);
+    throw new BildadConfigError(`${prefix}version`, 'the version that upcast leads to', version);
+  const known = version === undefined ? 0 : wholeNumber(version, `${prefix}version`, 1, 1_000_000);
   if (known > 1 && !upcast)
     throw new BildadConfigError(
       `${prefix}upcast`,
@@ -100,15 +71,8 @@ function readTraits(
 }
 
 /** Where a decorated class runs. @throws BildadConfigError naming the class */
-export const isolationOf = (
-  { isolation }: BildadJobOptions,
-  className: string,
-): Isolation =>
-  oneOf(
-    isolation ?? 'inline',
-    `@BildadJob of ${className}: isolation`,
-    ISOLATIONS,
-  );
+export const isolationOf = ({ isolation }: BildadJobOptions, className: string): Isolation =>
+  oneOf(isolation ?? 'inline', `@BildadJob of ${className}: isolation`, ISOLATIONS);
 
 /** Whether a decorated class runs in a transaction, and in which. @throws BildadConfigError naming the class */
 export const transactionalOf = (
@@ -118,24 +82,13 @@ export const transactionalOf = (
   readTransactional(transactional, `@BildadJob of ${className}: transactional`);
 
 /** The template a decorated class declares. @throws BildadConfigError, InvalidJobSchemaError naming the class */
-export function declarationOf(
-  options: BildadJobOptions,
-  className: string,
-): TemplateDeclaration {
-  const at = (option: keyof BildadJobOptions) =>
-    `@BildadJob of ${className}: ${option}`;
+export function declarationOf(options: BildadJobOptions, className: string): TemplateDeclaration {
+  const at = (option: keyof BildadJobOptions) => `@BildadJob of ${className}: ${option}`;
   refuseUnknown(options, `@BildadJob of ${className}: `, OPTION_NAMES);
   const { backoff } = options;
   const { version, encrypt } = traitsOf(options, className);
-  if (
-    options.context !== undefined &&
-    !['function', 'object'].includes(typeof options.context)
-  )
-    throw new BildadConfigError(
-      at('context'),
-      'a class or a JSON Schema',
-      options.context,
-    );
+  if (options.context !== undefined && !['function', 'object'].includes(typeof options.context))
+    throw new BildadConfigError(at('context'), 'a class or a JSON Schema', options.context);
   const code = text(options.code, at('code'));
   return {
     code,

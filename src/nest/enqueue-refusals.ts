@@ -16,8 +16,7 @@ export function refuseKeys(options: object): void {
 export function refuseLater(options: EnqueueOptions): void {
   const expected = 'none that keeps the job for later; use enqueueJob';
   const { debounce, unique } = options ?? {};
-  if (debounce !== undefined)
-    throw new BildadConfigError('debounce', expected, debounce);
+  if (debounce !== undefined) throw new BildadConfigError('debounce', expected, debounce);
   if (unique?.onConflict === 'keepLatest')
     throw new BildadConfigError('unique.onConflict', expected, 'keepLatest');
 }

@@ -25,9 +25,7 @@ const codeOf = (error: unknown): string | undefined =>
   error instanceof BildadError ? error.code : databaseCode(error);
 
 const causeOf = (error: unknown): string | undefined =>
-  error instanceof Error && error.cause !== undefined
-    ? nameOf(error.cause)
-    : undefined;
+  error instanceof Error && error.cause !== undefined ? nameOf(error.cause) : undefined;
 
 /** PostgreSQL names what a row offends against; the row itself is in `detail`, and stays there. */
 function driverFields(error: unknown): { constraint?: string; table?: string } {

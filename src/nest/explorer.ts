@@ -50,12 +50,7 @@ export class HandlerExplorer {
         engineOf(options, target.name, name) !== name
       )
         continue;
-      const described = this.describe(
-        target,
-        options,
-        wrapper,
-        globalEnhancers,
-      );
+      const described = this.describe(target, options, wrapper, globalEnhancers);
       found.set(target, described);
     }
     return [...found.values()];
@@ -83,8 +78,7 @@ export class HandlerExplorer {
         isolation: isolationOf(options, target.name),
         traits: traitsOf(options, target.name),
         transactional: transactionalOf(options, target.name),
-        backoff:
-          typeof options.backoff === 'function' ? options.backoff : undefined,
+        backoff: typeof options.backoff === 'function' ? options.backoff : undefined,
         resolve: this.resolver(target, options, wrapper, globalEnhancers),
       },
     };
@@ -113,36 +107,21 @@ export class HandlerExplorer {
     }
     return async (...given) => {
       const request = new JobRequest(...given);
-      const { instance, contextId } = await scopedInstance<JobHandler>(
-        wrapper,
-        request,
-      );
-      return pipeline
-        ? { runJob: pipeline.bind(instance, contextId) }
-        : instance;
+      const { instance, contextId } = await scopedInstance<JobHandler>(wrapper, request);
+      return pipeline ? { runJob: pipeline.bind(instance, contextId) } : instance;
     };
   }
 }
 
-function engineOf(
-  { engine }: BildadJobOptions,
-  className: string,
-  every: string,
-): string {
-  return engine === undefined
-    ? every
-    : text(engine, `@BildadJob of ${className}: engine`);
+function engineOf({ engine }: BildadJobOptions, className: string, every: string): string {
+  return engine === undefined ? every : text(engine, `@BildadJob of ${className}: engine`);
 }
 
 type Constructor = new (...args: any[]) => JobHandler;
 
 /** A factory's wrapper names the factory: what it made knows its class. */
-function classOf({
-  instance,
-  metatype,
-}: InstanceWrapper): Constructor | undefined {
+function classOf({ instance, metatype }: InstanceWrapper): Constructor | undefined {
   const made = instance as { constructor?: unknown } | undefined;
-  return [metatype, made?.constructor].find((target) =>
-    jobOptionsOf(target),
-  ) as Constructor | undefined;
+  return [metatype, made?.constructor].find((target) => jobOptionsOf(target)) as
+    Constructor | undefined;
 }

@@ -9,9 +9,7 @@ import type { BildadRuntime } from './runtime.js';
 /** Ends what a feature holds; the engine has stopped. */
 export type Detach = () => Promise<void> | void;
 /** Plugs a capability into the seams and events of an engine, before its tables are looked at. */
-export type Feature = (
-  bildad: BildadRuntime,
-) => Promise<Detach | void> | Detach | void;
+export type Feature = (bildad: BildadRuntime) => Promise<Detach | void> | Detach | void;
 
 /** What every engine has beside the path; also inside hosts of isolated jobs. */
 const FEATURES: readonly Feature[] = [

@@ -6,10 +6,7 @@ import { within } from '../runner/deadline.js';
 import { answer } from '../store/answer.store.js';
 import { databaseCode } from '../store/database-error.js';
 import { queueHead, type QueueHead } from '../store/depth.store.js';
-import {
-  unrunnableJobs,
-  type UnrunnableJobs,
-} from '../store/unrunnable.store.js';
+import { unrunnableJobs, type UnrunnableJobs } from '../store/unrunnable.store.js';
 import { UNRUNNABLE_AFTER_MS } from '../engine/alarm.js';
 import { Looks } from './looks.js';
 import type { BildadRuntime } from './runtime.js';
@@ -55,12 +52,7 @@ export interface BildadHealth extends BildadLiveness {
   unrunnable: UnrunnableJobs[];
 }
 
-export function livenessOf({
-  node,
-  settings,
-  processes,
-  runs,
-}: BildadRuntime): BildadLiveness {
+export function livenessOf({ node, settings, processes, runs }: BildadRuntime): BildadLiveness {
   const { closing, fenced, outdated, lagMs, renewedAt } = node;
   const { name, role, concurrency } = settings;
   return {
@@ -70,8 +62,7 @@ export function livenessOf({
     closing,
     fenced,
     outdated,
-    heartbeatAgeMs:
-      renewedAt === undefined ? null : performance.now() - renewedAt,
+    heartbeatAgeMs: renewedAt === undefined ? null : performance.now() - renewedAt,
     lagMs,
     running: processes.size,
     concurrency,
@@ -114,11 +105,7 @@ export async function healthOf(
       database = answer;
     }),
   );
-  const { head, unrunnable } = await queueOf(
-    bildad,
-    database,
-    until - performance.now(),
-  );
+  const { head, unrunnable } = await queueOf(bildad, database, until - performance.now());
   return {
     ...livenessOf(bildad),
     database,
@@ -128,11 +115,7 @@ export async function healthOf(
   };
 }
 
-async function queueOf(
-  bildad: BildadRuntime,
-  { reachable }: Database,
-  patienceMs: number,
-) {
+async function queueOf(bildad: BildadRuntime, { reachable }: Database, patienceMs: number) {
   const looks = dearOf(bildad);
   if (!reachable) {
     // What failed for that took long, and would not be looked for again for fifty times as long.
@@ -163,9 +146,7 @@ function dearOf(bildad: BildadRuntime): Dear {
   return looks;
 }
 
-async function ask({
-  store: { db, tables },
-}: BildadRuntime): Promise<Database> {
+async function ask({ store: { db, tables } }: BildadRuntime): Promise<Database> {
   const began = performance.now();
   try {
     await answer(db, tables);

@@ -9,11 +9,7 @@ export function idOf(row: { id: string }, kind: string): string {
   // A host may have bigints parsed as numbers.
   const id = Number.isSafeInteger(given) ? String(given) : given;
   if (typeof id !== 'string' || !/^\d{1,19}$/.test(id) || BigInt(id) > LARGEST)
-    throw new BildadConfigError(
-      kind,
-      `a ${kind}, or an object with the id of one`,
-      row,
-    );
+    throw new BildadConfigError(kind, `a ${kind}, or an object with the id of one`, row);
   return id;
 }
 

@@ -3,26 +3,15 @@ import type { JobEngineResults } from '../engine/cycle.js';
 import type { JobOutcome } from '../engine/launch.js';
 import type { EntryReference } from '../life/enqueue/bulk-insert.js';
 import type { ContextSource } from '../life/enqueue/context-source.js';
-import type {
-  BulkOptions,
-  EnqueueOptions,
-} from '../life/enqueue/enqueue-options.js';
+import type { BulkOptions, EnqueueOptions } from '../life/enqueue/enqueue-options.js';
 import { JobNotAvailableError, RunNotActiveError } from '../model/errors.js';
 import type { ContextOf, JobHandlerClass } from '../model/job-handler.js';
 import type { JsonSchema } from '../model/json.js';
-import {
-  contextContract,
-  encodeContext,
-  type ContextClass,
-} from '../policy/context.js';
+import { contextContract, encodeContext, type ContextClass } from '../policy/context.js';
 import { countOutcomes } from '../policy/counts.js';
 import { JobProcess } from '../runner/job-process.js';
 import { outside } from '../store/ambient.js';
-import type {
-  JobQueueEntry,
-  JobRun,
-  JobTemplate,
-} from '../store/entities/index.js';
+import type { JobQueueEntry, JobRun, JobTemplate } from '../store/entities/index.js';
 import { findEntry, findLastRun, findRuns } from '../store/run.store.js';
 import { ChangedJobs } from './changed-jobs.js';
 import { EngineSwitch } from './engine-switch.js';
@@ -35,8 +24,7 @@ import { BILDAD_RUNTIME, type BildadRuntime } from './runtime.js';
 export type Job = JobHandlerClass | string | JobTemplate;
 
 /** The context a job takes: the handler's own type, else any object. */
-export type JobContext<J> =
-  J extends JobHandlerClass<infer H> ? ContextOf<H> : object;
+export type JobContext<J> = J extends JobHandlerClass<infer H> ? ContextOf<H> : object;
 
 type WithoutManager = Omit<EnqueueOptions, 'manager'>;
 
@@ -178,13 +166,9 @@ export class JobEngineService extends ChangedJobs {
    *   has no handler for it, JobTemplateInactiveError, InvalidJobContextError: then it left the queue
    *   with one FAILED run
    */
-  async runJob(
-    entry: Pick<JobQueueEntry, 'id' | 'jobRunIdentifier'>,
-  ): Promise<JobRun> {
+  async runJob(entry: Pick<JobQueueEntry, 'id' | 'jobRunIdentifier'>): Promise<JobRun> {
     const { slots, claims } = this.bildad;
-    return slots.launch(
-      claims.entry({ ...entry, id: idOf(entry, 'queue entry') }),
-    );
+    return slots.launch(claims.entry({ ...entry, id: idOf(entry, 'queue entry') }));
   }
 
   /**
@@ -195,19 +179,14 @@ export class JobEngineService extends ChangedJobs {
   async launchJobProcess(run: Pick<JobRun, 'id'>): Promise<JobRun> {
     const { slots, claims } = this.bildad;
     const id = idOf(run, 'run');
-    return this.findJobProcess(run)
-      ? this.runningRun(id)
-      : slots.launch(claims.run(id));
+    return this.findJobProcess(run) ? this.runningRun(id) : slots.launch(claims.run(id));
   }
 
   /**
    * Ends a run as SUCCEEDED, with an optional output; its entry leaves the queue.
    * Upstream: `complete_a_job`. @throws RunNotActiveError when it is not RUNNING: nothing is changed
    */
-  async completeJob(
-    run: Pick<JobRun, 'id'>,
-    output?: unknown,
-  ): Promise<JobRun> {
+  async completeJob(run: Pick<JobRun, 'id'>, output?: unknown): Promise<JobRun> {
     return this.bildad.interventions.end(idOf(run, 'run'), {
       kind: 'completed',
       output,
@@ -250,9 +229,7 @@ export class JobEngineService extends ChangedJobs {
    * @returns the run, or null when the entry is not running
    * @throws RunNotActiveError when the run ended meanwhile
    */
-  async stopJobInQueue(
-    entry: Pick<JobQueueEntry, 'id'>,
-  ): Promise<JobRun | null> {
+  async stopJobInQueue(entry: Pick<JobQueueEntry, 'id'>): Promise<JobRun | null> {
     return this.bildad.interventions.takeBack(idOf(entry, 'queue entry'));
   }
 
@@ -267,10 +244,7 @@ export class JobEngineService extends ChangedJobs {
   /** The retry number of the entry's next run: its current run's + 1, or 0 when none has run. Upstream: `get_retry_count`. */
   async getRetryCount(entry: Pick<JobQueueEntry, 'id'>): Promise<number> {
     const { db, tables } = this.bildad.store;
-    return (
-      (await findEntry(db, tables, { id: idOf(entry, 'queue entry') }))
-        ?.retry ?? 0
-    );
+    return (await findEntry(db, tables, { id: idOf(entry, 'queue entry') }))?.retry ?? 0;
   }
 
   /**
@@ -278,17 +252,10 @@ export class JobEngineService extends ChangedJobs {
    * Upstream: `validate_job_context`.
    * @throws InvalidJobContextError with the violations, InvalidJobSchemaError when the schema is unusable
    */
-  async validateJobContext(
-    schema: JsonSchema | ContextClass,
-    context: unknown,
-  ): Promise<void> {
+  async validateJobContext(schema: JsonSchema | ContextClass, context: unknown): Promise<void> {
     // Undefined would stand for "any context".
     const contract = contextContract(schema ?? null);
-    await encodeContext(
-      contract,
-      context,
-      this.bildad.settings.maxContextBytes,
-    );
+    await encodeContext(contract, context, this.bildad.settings.maxContextBytes);
   }
 
   /** The process of a run on this node, or null. Upstream: `find_elixir_process`. */

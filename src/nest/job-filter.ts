@@ -1,19 +1,10 @@
 import type { JobHandlerClass } from '../model/job-handler.js';
 import { toMilliseconds, type Duration } from '../model/duration.js';
 import { BildadConfigError } from '../model/errors.js';
-import {
-  oneOf,
-  refuseUnknown,
-  text,
-  wholeNumber,
-} from '../model/option-values.js';
+import { oneOf, refuseUnknown, text, wholeNumber } from '../model/option-values.js';
 import { JobQueueStatus } from '../model/status.js';
 import type { JobTemplate } from '../store/entities/index.js';
-import type {
-  EntryFilter,
-  RowFilter,
-  RunFilter,
-} from '../store/filter.store.js';
+import type { EntryFilter, RowFilter, RunFilter } from '../store/filter.store.js';
 import { identifier } from './ids.js';
 import { referenceTo } from './job-reference.js';
 
@@ -42,9 +33,7 @@ export interface FailedJobFilter extends CommonFilter {
 
 const COMMON = ['job', 'jobRunIdentifiers', 'olderThan', 'newerThan'] as const;
 /** What is DONE is no entry any more. */
-const QUEUED = Object.values(JobQueueStatus).filter(
-  (status) => status !== JobQueueStatus.DONE,
-);
+const QUEUED = Object.values(JobQueueStatus).filter((status) => status !== JobQueueStatus.DONE);
 const PRIORITIES = [-2_147_483_648, 2_147_483_647] as const;
 
 /** @throws BildadConfigError naming what is wrong */
@@ -77,22 +66,12 @@ function check(value: object, field: string, names: readonly string[]): void {
   refuseUnknown(value, `${field}.`, names);
   const given = Object.entries(value);
   for (const [name, one] of given)
-    if (one === undefined)
-      throw new BildadConfigError(`${field}.${name}`, 'a value', one);
+    if (one === undefined) throw new BildadConfigError(`${field}.${name}`, 'a value', one);
   if (given.length === 0)
-    throw new BildadConfigError(
-      field,
-      `at least one of ${names.join(', ')}`,
-      value,
-    );
+    throw new BildadConfigError(field, `at least one of ${names.join(', ')}`, value);
 }
 
-function common({
-  job,
-  jobRunIdentifiers,
-  olderThan,
-  newerThan,
-}: CommonFilter): RowFilter {
+function common({ job, jobRunIdentifiers, olderThan, newerThan }: CommonFilter): RowFilter {
   return {
     ...(job !== undefined && { templateCode: referenceTo(job).code }),
     ...(jobRunIdentifiers !== undefined && {
@@ -118,8 +97,7 @@ function identifiers(given: unknown): string[] {
 }
 
 function range(priority: NonNullable<JobFilter['priority']>) {
-  const whole = (value: unknown, field: string) =>
-    wholeNumber(value, field, ...PRIORITIES);
+  const whole = (value: unknown, field: string) => wholeNumber(value, field, ...PRIORITIES);
   if (typeof priority === 'number') {
     const only = whole(priority, 'filter.priority');
     return { minPriority: only, maxPriority: only };

@@ -43,8 +43,7 @@ class JobLogger implements ExecutionLogger {
     const run = identityOf(this.run);
     const line = lineOf(message, more);
     // As one text: pino would take what comes after an object for the text of the line.
-    if (this.fields && typeof message === 'string')
-      this.logger[level](new LogLine(line, run));
+    if (this.fields && typeof message === 'string') this.logger[level](new LogLine(line, run));
     else this.logger[level](message, ...more);
     this.events.emit('run.log', { ...run, level, message: line });
   }

@@ -27,6 +27,5 @@ export function referenceTo(
 }
 
 /** The code of a job's template. @throws BildadConfigError when `job` is neither a decorated class, nor a code, nor a template */
-export const jobCodeOf = (
-  job: JobHandlerClass | string | Pick<JobTemplate, 'code'>,
-): string => referenceTo(job).code;
+export const jobCodeOf = (job: JobHandlerClass | string | Pick<JobTemplate, 'code'>): string =>
+  referenceTo(job).code;

@@ -17,11 +17,7 @@ import type {
 } from '../store/entities/index.js';
 import { spared } from '../store/node.store.js';
 import { findEntry, queuePosition } from '../store/run.store.js';
-import {
-  changeTemplate,
-  deleteTemplate,
-  insertTemplate,
-} from '../store/template.store.js';
+import { changeTemplate, deleteTemplate, insertTemplate } from '../store/template.store.js';
 import { changeConfig, currentConfig } from './job-config.js';
 import { identifier, idOf } from './ids.js';
 import { listPage, type Page } from './paging.js';
@@ -42,19 +38,16 @@ const OLDEST_FIRST = { id: 'ASC' } as const;
 /** The read side, and templates (upstream's `Jobs`). Lists are pages; what is past a time is so by the database's clock. */
 @Injectable()
 export class JobsService extends TroubledJobs {
-  constructor(
-    @Inject(BILDAD_RUNTIME) protected readonly bildad: BildadRuntime,
-  ) {
+  constructor(@Inject(BILDAD_RUNTIME) protected readonly bildad: BildadRuntime) {
     super();
   }
 
   // Templates
 
   /** By display order. @param active default true; `'all'` for both */
-  listJobTemplates({
-    active = true,
-    ...page
-  }: Page & { active?: boolean | 'all' } = {}): Promise<JobTemplate[]> {
+  listJobTemplates({ active = true, ...page }: Page & { active?: boolean | 'all' } = {}): Promise<
+    JobTemplate[]
+  > {
     return this.list(this.templates, page, {
       where: active === 'all' ? {} : { active },
       order: { displayOrder: 'ASC', id: 'ASC' },
@@ -65,12 +58,7 @@ export class JobsService extends TroubledJobs {
   async createJobTemplate(template: NewTemplate): Promise<JobTemplate> {
     const read = readNewTemplate(template);
     const created = await insertTemplate(this.db, this.tables, read);
-    if (!created)
-      throw new BildadConfigError(
-        'code',
-        'a code that no template has',
-        read.code,
-      );
+    if (!created) throw new BildadConfigError('code', 'a code that no template has', read.code);
     return created;
   }
 
@@ -141,10 +129,7 @@ export class JobsService extends TroubledJobs {
   }
 
   /** Newest first. */
-  async listJobRunsForResult(
-    result: JobRunResult,
-    page: Page = {},
-  ): Promise<JobRun[]> {
+  async listJobRunsForResult(result: JobRunResult, page: Page = {}): Promise<JobRun[]> {
     oneOf(result, 'result', Object.values(JobRunResult));
     return this.list(this.runs, page, {
       where: { result },
@@ -170,9 +155,7 @@ export class JobsService extends TroubledJobs {
 
   // Queue
 
-  async getJobQueueEntryForIdentifier(
-    jobRunIdentifier: string,
-  ): Promise<JobQueueEntry | null> {
+  async getJobQueueEntryForIdentifier(jobRunIdentifier: string): Promise<JobQueueEntry | null> {
     return findEntry(this.db, this.tables, {
       jobRunIdentifier: identifier(jobRunIdentifier),
     });
@@ -210,9 +193,7 @@ export class JobsService extends TroubledJobs {
   }
 
   /** 1 is next; null when it is not waiting in the queue. */
-  async getQueuePositionForJobRunIdentifier(
-    jobRunIdentifier: string,
-  ): Promise<number | null> {
+  async getQueuePositionForJobRunIdentifier(jobRunIdentifier: string): Promise<number | null> {
     return queuePosition(this.db, this.tables, identifier(jobRunIdentifier));
   }
 

@@ -1,9 +1,4 @@
-import {
-  Inject,
-  Injectable,
-  type OnApplicationShutdown,
-  type OnModuleInit,
-} from '@nestjs/common';
+import { Inject, Injectable, type OnApplicationShutdown, type OnModuleInit } from '@nestjs/common';
 import { BildadConfigError } from '../model/errors.js';
 import { ensureConfig, readConfig } from '../store/config.store.js';
 import { explained } from '../store/database-error.js';
@@ -105,8 +100,7 @@ export class BildadLifecycle implements OnModuleInit, OnApplicationShutdown {
     const { handlers, keyring } = this.bildad;
     for (const code of handlers.codes()) {
       const { traits, className } = handlers.get(code)!;
-      if (traits.encrypt)
-        keyring.check(`@BildadJob of ${className} with encrypt: true`);
+      if (traits.encrypt) keyring.check(`@BildadJob of ${className} with encrypt: true`);
     }
   }
 

@@ -1,9 +1,7 @@
 import { inspect } from 'node:util';
 
 /** What of a fact a log line has as fields: identifiers, names and numbers. */
-export type LogFields = Readonly<
-  Record<string, string | number | boolean | null | undefined>
->;
+export type LogFields = Readonly<Record<string, string | number | boolean | null | undefined>>;
 
 /**
  * A line with its facts as fields, as one object. Whoever prints it gets the text (Nest's console, a template string);

@@ -17,12 +17,7 @@ const debugging = () => Logger.isLevelEnabled('debug');
 
 const named = ({ templateCode, jobRunIdentifier, jobRunId, retry }: Run) =>
   `${templateCode} "${jobRunIdentifier}" (run ${jobRunId}, retry ${retry})`;
-const fieldsOf = ({
-  templateCode,
-  jobRunIdentifier,
-  jobRunId,
-  retry,
-}: Run) => ({
+const fieldsOf = ({ templateCode, jobRunIdentifier, jobRunId, retry }: Run) => ({
   templateCode,
   jobRunIdentifier,
   jobRunId,
@@ -63,9 +58,7 @@ export function logEvents(
       const made = line(payload);
       if (!made) return;
       const [level, text, fields] = made;
-      logger[level](
-        logFields ? new LogLine(text, { event, engine, ...fields }) : text,
-      );
+      logger[level](logFields ? new LogLine(text, { event, engine, ...fields }) : text);
     });
 
   lines('run.started', (run) =>
@@ -86,30 +79,25 @@ export function logEvents(
     `${named(run)} ${outcome} too late: its run was closed before, nothing was changed`,
     { ...fieldsOf(run), outcome },
   ]);
-  lines(
-    'entry.quarantined',
-    ({ jobQueueEntryId, jobRunIdentifier, reason }) => [
-      'error',
-      `"${jobRunIdentifier}" (entry ${jobQueueEntryId}) is quarantined: ${reason}`,
-      { jobQueueEntryId, jobRunIdentifier },
-    ],
-  );
+  lines('entry.quarantined', ({ jobQueueEntryId, jobRunIdentifier, reason }) => [
+    'error',
+    `"${jobRunIdentifier}" (entry ${jobQueueEntryId}) is quarantined: ${reason}`,
+    { jobQueueEntryId, jobRunIdentifier },
+  ]);
   const putBack = rarely(60_000);
-  lines(
-    'entry.putBack',
-    ({ jobRunIdentifier, templateCode, jobQueueEntryId, error }) =>
-      putBack(`${templateCode} ${error.message}`)
-        ? [
-            'warn',
-            `${templateCode} "${jobRunIdentifier}" is put back for another process: ${error.message}`,
-            {
-              templateCode,
-              jobRunIdentifier,
-              jobQueueEntryId,
-              errorCode: error.code,
-            },
-          ]
-        : undefined,
+  lines('entry.putBack', ({ jobRunIdentifier, templateCode, jobQueueEntryId, error }) =>
+    putBack(`${templateCode} ${error.message}`)
+      ? [
+          'warn',
+          `${templateCode} "${jobRunIdentifier}" is put back for another process: ${error.message}`,
+          {
+            templateCode,
+            jobRunIdentifier,
+            jobQueueEntryId,
+            errorCode: error.code,
+          },
+        ]
+      : undefined,
   );
   lines('process.abandoned', ({ outcome, ...run }) => [
     'error',
@@ -153,9 +141,7 @@ export function logEvents(
   lines('engine.unrunnable', ({ code, active, count, oldestDueAt }) => [
     'error',
     `${count} jobs of ${code} wait, the first since ${oldestDueAt.toISOString()}: ` +
-      (active
-        ? 'no living node has a handler for it'
-        : 'its template is inactive'),
+      (active ? 'no living node has a handler for it' : 'its template is inactive'),
     {
       templateCode: code,
       active,

@@ -18,8 +18,7 @@ export class Looks<T> {
 
   /** What was found lately; undefined where that failed, or takes longer than `patienceMs`. Never rejects. */
   async latest(patienceMs: number): Promise<T | undefined> {
-    if (!this.looking && performance.now() >= this.lookAt)
-      this.looking = this.look();
+    if (!this.looking && performance.now() >= this.lookAt) this.looking = this.look();
     if (this.looking) await within(patienceMs, this.looking);
     return this.found;
   }
@@ -41,8 +40,7 @@ export class Looks<T> {
       this.found = undefined;
     }
     const tookMs = performance.now() - began;
-    if (!this.forgotten)
-      this.lookAt = performance.now() + Math.max(this.everyMs, tookMs * SHARE);
+    if (!this.forgotten) this.lookAt = performance.now() + Math.max(this.everyMs, tookMs * SHARE);
     this.looking = undefined;
   }
 }

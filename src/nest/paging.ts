@@ -17,15 +17,8 @@ export async function listPage<T extends object>(
   query: FindManyOptions<T>,
   defaultLimit: () => Promise<number>,
 ): Promise<T[]> {
-  const number = wholeNumber(
-    page,
-    'page',
-    0,
-    Math.floor(Number.MAX_SAFE_INTEGER / MAX_LIMIT),
-  );
+  const number = wholeNumber(page, 'page', 0, Math.floor(Number.MAX_SAFE_INTEGER / MAX_LIMIT));
   const take =
-    limit === undefined
-      ? await defaultLimit()
-      : wholeNumber(limit, 'limit', 1, MAX_LIMIT);
+    limit === undefined ? await defaultLimit() : wholeNumber(limit, 'limit', 1, MAX_LIMIT);
   return repository.find({ ...query, take, skip: number * take });
 }

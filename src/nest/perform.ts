@@ -19,12 +19,7 @@ import { reasonOf } from '../policy/storable.js';
 import { once } from '../runner/deadline.js';
 import { JobProcess } from '../runner/job-process.js';
 import { jobOptionsOf } from './bildad-job.decorator.js';
-import {
-  contractOf,
-  declarationOf,
-  traitsOf,
-  transactionalOf,
-} from './declaration.js';
+import { contractOf, declarationOf, traitsOf, transactionalOf } from './declaration.js';
 
 export interface PerformOptions {
   /** 0, the default, for a first run. */
@@ -95,16 +90,9 @@ export async function performHandler<H extends JobHandler>(
       ? (await encodeContext(contract, context, Infinity)).value
       : toPlainJson(context, Infinity).value;
   const timeoutMs =
-    timeout === undefined
-      ? defaultTimeoutMs
-      : toMilliseconds(timeout, 'timeout', { min: 1 });
-  const process = new JobProcess(
-    runOf(options, code, { stored, version }, timeoutMs),
-  );
-  const told = { progress: [], logs: [] } as Pick<
-    Performed,
-    'progress' | 'logs'
-  >;
+    timeout === undefined ? defaultTimeoutMs : toMilliseconds(timeout, 'timeout', { min: 1 });
+  const process = new JobProcess(runOf(options, code, { stored, version }, timeoutMs));
+  const told = { progress: [], logs: [] } as Pick<Performed, 'progress' | 'logs'>;
   const events = new JobEvents();
   events.on('run.progress', ({ fraction, message }) => {
     told.progress.push({ fraction, ...(message !== undefined && { message }) });
@@ -129,8 +117,7 @@ export async function performHandler<H extends JobHandler>(
       {
         contexts: new StoredContexts(new Keyring(undefined)),
         events,
-        loggerFor: () =>
-          linesTo((level, message) => void told.logs.push({ level, message })),
+        loggerFor: () => linesTo((level, message) => void told.logs.push({ level, message })),
         transactions: transactionsWith(manager, code),
       },
     );

@@ -64,12 +64,7 @@ export function createRuns({
     wrapped,
     nodeId,
   );
-  const transactions = new JobTransactions(
-    store,
-    deferred,
-    settings.killGraceMs,
-    nodeId,
-  );
+  const transactions = new JobTransactions(store, deferred, settings.killGraceMs, nodeId);
   const strays = new Strays(settings.attributeRejections, (process, error) => {
     const { run } = process;
     const traits = handlers.get(run.templateCode)?.traits;
@@ -86,12 +81,7 @@ export function createRuns({
     processes,
     door,
     events,
-    new InlineJobs(
-      { contexts, events, loggerFor, transactions },
-      strays,
-      wrapped,
-      seams,
-    ),
+    new InlineJobs({ contexts, events, loggerFor, transactions }, strays, wrapped, seams),
     isolated,
     wrapped,
   );

@@ -49,12 +49,7 @@ export function createRuntime(
   ticker: Ticker,
 ) {
   const events = new JobEvents();
-  const { store, hostPools, news } = createStore(
-    dataSource,
-    schema,
-    settings,
-    events,
-  );
+  const { store, hostPools, news } = createStore(dataSource, schema, settings, events);
   const entities = bildadEntities(schema);
   const node = new NodeState();
   const handlers = new HandlerRegistry<ContextContract>();
@@ -86,14 +81,7 @@ export function createRuntime(
     quarantine,
     settings.role !== 'producer',
   );
-  const door = new FinishDoor(
-    store,
-    events,
-    handlers,
-    deferred,
-    quarantine,
-    settings.backoff,
-  );
+  const door = new FinishDoor(store, events, handlers, deferred, quarantine, settings.backoff);
   const { runs, isolated, strays, transactions } = createRuns({
     store,
     claims,
@@ -112,15 +100,7 @@ export function createRuntime(
   const guard = new SingleRunnerGuard(store, settings.name, node);
   const ahead = new ClaimsAhead();
   const suspects = new Suspects(claims, processes);
-  const slots = new Slots(
-    claims,
-    runs,
-    ahead,
-    suspects,
-    processes,
-    node,
-    settings,
-  );
+  const slots = new Slots(claims, runs, ahead, suspects, processes, node, settings);
   const inspection = new Inspection(store, processes, isolated, node);
   const heartbeat = new Heartbeat(
     store,
@@ -160,15 +140,7 @@ export function createRuntime(
     node,
     settings.killGraceMs,
   );
-  const interventions = new Interventions(
-    store,
-    processes,
-    door,
-    deferred,
-    runs,
-    killer,
-    contexts,
-  );
+  const interventions = new Interventions(store, processes, door, deferred, runs, killer, contexts);
   const many = new ManyJobs(store, interventions, wakeUps);
   const changes = new ChangeJobs(
     store,

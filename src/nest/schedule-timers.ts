@@ -3,10 +3,7 @@ import type { Ticker } from '../engine/timers.js';
 import { LONGEST_TIMER_MS } from '../runner/deadline.js';
 
 /** Intervals in the registry of `@nestjs/schedule`, named `bildad:<schema>:<engine>:<interval>`, for operators to list. */
-export function scheduleTicker(
-  registry: SchedulerRegistry,
-  prefix: string,
-): Ticker {
+export function scheduleTicker(registry: SchedulerRegistry, prefix: string): Ticker {
   return {
     every(interval, ms, work) {
       const name = `${prefix}:${interval}`;

@@ -6,9 +6,7 @@ import type { JobUpdate } from '../model/watch.js';
  * Updates as Nest's `@Sse()` sends them, of Express and of Fastify: `type` is the event's name, `id` its id, `data` the
  * update. Who is gone watches no more. @param updates `jobs.watch(identifier)`
  */
-export function sse(
-  updates: AsyncIterable<JobUpdate>,
-): Observable<MessageEvent> {
+export function sse(updates: AsyncIterable<JobUpdate>): Observable<MessageEvent> {
   return new Observable((subscriber) => {
     const iterator = updates[Symbol.asyncIterator]();
     const send = async () => {

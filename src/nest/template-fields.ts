@@ -1,10 +1,5 @@
 import { toMilliseconds } from '../model/duration.js';
-import {
-  flag,
-  refuseUnknown,
-  text,
-  wholeNumber,
-} from '../model/option-values.js';
+import { flag, refuseUnknown, text, wholeNumber } from '../model/option-values.js';
 import { checkBackoff } from '../policy/backoff.js';
 import { schemaCheck } from '../policy/json-schema.js';
 import type { JobTemplate } from '../store/entities/index.js';
@@ -30,22 +25,16 @@ export type TemplateFields = Partial<
 export type NewTemplate = TemplateFields & Pick<JobTemplate, 'code'>;
 
 const READERS: {
-  [F in keyof Required<NewTemplate>]: (
-    value: NonNullable<NewTemplate[F]>,
-  ) => unknown;
+  [F in keyof Required<NewTemplate>]: (value: NonNullable<NewTemplate[F]>) => unknown;
 } = {
   code: (value) => text(value, 'code'),
   name: (value) => text(value, 'name'),
   active: (value) => flag(value, 'active'),
-  displayOrder: (value) =>
-    wholeNumber(value, 'displayOrder', -1_000_000, 1_000_000),
+  displayOrder: (value) => wholeNumber(value, 'displayOrder', -1_000_000, 1_000_000),
   jobModuleName: (value) => text(value, 'jobModuleName'),
-  defaultTimeoutMs: (value) =>
-    toMilliseconds(value, 'defaultTimeoutMs', { min: 1 }),
-  defaultMaxRetries: (value) =>
-    wholeNumber(value, 'defaultMaxRetries', 0, 1_000_000),
-  defaultPriority: (value) =>
-    wholeNumber(value, 'defaultPriority', -1_000_000, 1_000_000),
+  defaultTimeoutMs: (value) => toMilliseconds(value, 'defaultTimeoutMs', { min: 1 }),
+  defaultMaxRetries: (value) => wholeNumber(value, 'defaultMaxRetries', 0, 1_000_000),
+  defaultPriority: (value) => wholeNumber(value, 'defaultPriority', -1_000_000, 1_000_000),
   defaultBackoff: (value) => checkBackoff(value, 'defaultBackoff'),
   encrypt: (value) => flag(value, 'encrypt'),
   jobContextSchema: (value) => {
@@ -55,18 +44,13 @@ const READERS: {
 };
 
 /** The fields given, checked. @throws BildadConfigError naming the wrong one, InvalidJobSchemaError */
-export function readTemplateFields<F extends Partial<NewTemplate>>(
-  fields: F,
-): F {
+export function readTemplateFields<F extends Partial<NewTemplate>>(fields: F): F {
   refuseUnknown(fields, '', Object.keys(READERS));
   const read: Record<string, unknown> = {};
   for (const [field, value] of Object.entries(fields)) {
     if (value === undefined) continue;
-    const reader = READERS[field as keyof NewTemplate] as (
-      value: unknown,
-    ) => unknown;
-    read[field] =
-      value === null && field === 'defaultBackoff' ? null : reader(value);
+    const reader = READERS[field as keyof NewTemplate] as (value: unknown) => unknown;
+    read[field] = value === null && field === 'defaultBackoff' ? null : reader(value);
   }
   return read as F;
 }

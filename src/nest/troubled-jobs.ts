@@ -5,10 +5,7 @@ import { isRefusal } from '../store/database-error.js';
 import type { JobProcessFacts } from '../model/process-facts.js';
 import type { JobQueueEntry, JobRun } from '../store/entities/index.js';
 import { releaseEntry } from '../store/quarantine.store.js';
-import {
-  unrunnableJobs,
-  type UnrunnableJobs,
-} from '../store/unrunnable.store.js';
+import { unrunnableJobs, type UnrunnableJobs } from '../store/unrunnable.store.js';
 import { idOf } from './ids.js';
 import { currentConfig } from './job-config.js';
 import { listPage, type Page } from './paging.js';
@@ -20,9 +17,7 @@ export abstract class TroubledJobs extends WatchedJobs {
    * What is known of a run's process, on this node or another; of another what it told with its last heartbeat, five in a
    * lease. Null where the run is not RUNNING, or has not been for a second on another node.
    */
-  async inspectJobProcess(
-    run: Pick<JobRun, 'id'>,
-  ): Promise<JobProcessFacts | null> {
+  async inspectJobProcess(run: Pick<JobRun, 'id'>): Promise<JobProcessFacts | null> {
     return this.bildad.inspection.of(idOf(run, 'run'));
   }
 
@@ -31,9 +26,9 @@ export abstract class TroubledJobs extends WatchedJobs {
    * has a handler for: by code, how many and since when. Reads all entries if there are such templates.
    * @throws BildadConfigError
    */
-  async listUnrunnableJobs({
-    olderThan = '1m',
-  }: { olderThan?: Duration } = {}): Promise<UnrunnableJobs[]> {
+  async listUnrunnableJobs({ olderThan = '1m' }: { olderThan?: Duration } = {}): Promise<
+    UnrunnableJobs[]
+  > {
     const { db, tables } = this.bildad.store;
     const ms = toMilliseconds(olderThan, 'olderThan');
     return unrunnableJobs(db, tables, ms);

@@ -2,12 +2,7 @@ import { measure } from '../features/telemetry/index.js';
 import type { Duration } from '../model/duration.js';
 import type { MetricSink } from '../model/metrics.js';
 import { BothEnds } from './both-ends.js';
-import {
-  healthOf,
-  livenessOf,
-  type BildadHealth,
-  type BildadLiveness,
-} from './health.js';
+import { healthOf, livenessOf, type BildadHealth, type BildadLiveness } from './health.js';
 import { measured } from './measured.js';
 
 /** The part of `JobEngineService` for who watches over an engine. */

@@ -18,10 +18,7 @@ export abstract class WatchedJobs {
    * Leave the loop, and nothing of it is left. It ends without an `end` where this engine stops.
    * @throws BildadConfigError at once; in the loop JobNotFoundError, and the signal's reason
    */
-  watch(
-    jobRunIdentifier: string,
-    options: WatchOptions = {},
-  ): AsyncIterableIterator<JobUpdate> {
+  watch(jobRunIdentifier: string, options: WatchOptions = {}): AsyncIterableIterator<JobUpdate> {
     refuseUnknown(options, 'options.', ['signal', 'after', 'pollInterval']);
     const { signal, after, pollInterval = '1s' } = options;
     if (signal !== undefined && !(signal instanceof AbortSignal))

@@ -28,16 +28,9 @@ export function backoffDelay(
   }
   if (backoff === 'none') return 0;
   if (typeof backoff !== 'object') return toMilliseconds(backoff, 'backoff');
-  if (backoff.type === 'fixed')
-    return toMilliseconds(backoff.delay, 'backoff.delay');
-  const first = toMilliseconds(
-    backoff.delay ?? FIRST_DELAY_MS,
-    'backoff.delay',
-  );
-  const max = toMilliseconds(
-    backoff.maxDelay ?? MAX_DELAY_MS,
-    'backoff.maxDelay',
-  );
+  if (backoff.type === 'fixed') return toMilliseconds(backoff.delay, 'backoff.delay');
+  const first = toMilliseconds(backoff.delay ?? FIRST_DELAY_MS, 'backoff.delay');
+  const max = toMilliseconds(backoff.maxDelay ?? MAX_DELAY_MS, 'backoff.maxDelay');
   const whole = Math.min(first * 2 ** Math.min(retry, MAX_DOUBLINGS), max);
   return Math.round(whole * (1 - checkJitter(backoff.jitter) * random));
 }
@@ -68,11 +61,7 @@ export function checkBackoff<B extends Backoff>(backoff: B, field: string): B {
 /** Stored backoffs as well: a hand in the database may have written anything. */
 function checkJitter(jitter: unknown = JITTER, field = 'backoff'): number {
   if (typeof jitter === 'number' && jitter >= 0 && jitter <= 1) return jitter;
-  throw new BildadConfigError(
-    `${field}.jitter`,
-    'a number from 0 to 1',
-    jitter,
-  );
+  throw new BildadConfigError(`${field}.jitter`, 'a number from 0 to 1', jitter);
 }
 
 function wrong(field: string, got: unknown): BildadConfigError {

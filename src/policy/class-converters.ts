@@ -33,8 +33,7 @@ export const CONVERTERS: Record<string, Converter> = {
     const refused = oneOf(constraints?.[0]);
     return refused['enum'] ? { not: refused } : {};
   },
-  isEnum: ({ constraints }) =>
-    oneOf(Object.values((constraints?.[0] ?? {}) as object)),
+  isEnum: ({ constraints }) => oneOf(Object.values((constraints?.[0] ?? {}) as object)),
   isDate: DATE,
   minDate: DATE,
   maxDate: DATE,
@@ -49,8 +48,7 @@ export const CONVERTERS: Record<string, Converter> = {
     ...TEXT,
     not: { pattern: escaped(constraints?.[0]) },
   }),
-  matches: ({ constraints }) =>
-    matching(constraints as [RegExp | string, string?]),
+  matches: ({ constraints }) => matching(constraints as [RegExp | string, string?]),
   // It knows objects by identity, `uniqueItems` by what they hold.
   arrayUnique: LIST,
 };
@@ -73,13 +71,8 @@ function divisibleBy(by: number): JsonSchema {
 
 const escaped = (text = '') => text.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&');
 
-function matching([pattern, modifiers]: [
-  RegExp | string,
-  string?,
-]): JsonSchema {
+function matching([pattern, modifiers]: [RegExp | string, string?]): JsonSchema {
   const { source, flags } =
-    pattern instanceof RegExp
-      ? pattern
-      : { source: pattern, flags: modifiers ?? '' };
+    pattern instanceof RegExp ? pattern : { source: pattern, flags: modifiers ?? '' };
   return flags === '' || flags === 'u' ? { ...TEXT, pattern: source } : TEXT;
 }

@@ -21,22 +21,16 @@ const BUILT_IN = new Set<unknown>(Object.values(classValidator));
  * @throws InvalidJobSchemaError when the class has no class-validator decorators
  */
 export function schemaOfClass(target: Constructor, owner?: string): JsonSchema {
-  if (
-    getMetadataStorage().getTargetValidationMetadatas(target, '', false, false)
-      .length === 0
-  )
+  if (getMetadataStorage().getTargetValidationMetadatas(target, '', false, false).length === 0)
     throw new InvalidJobSchemaError(
       `class ${target.name} has no class-validator decorators`,
       owner,
     );
   const defs = new Map<Constructor, { name: string; schema?: JsonSchema }>();
   const schema = describe(target, defs);
-  const $defs = Object.fromEntries(
-    [...defs.values()].map((def) => [def.name, def.schema!]),
-  );
+  const $defs = Object.fromEntries([...defs.values()].map((def) => [def.name, def.schema!]));
   const known = new Set(Object.keys($defs).map((name) => DEFS + name));
-  for (const described of [schema, ...Object.values($defs)])
-    dropUnusable(described, known);
+  for (const described of [schema, ...Object.values($defs)]) dropUnusable(described, known);
   return defs.size === 0 ? schema : { ...schema, $defs };
 }
 
@@ -98,8 +92,7 @@ function describe(
     }
     // @IsOptional lets null through and @ValidateIf depends on code: JSON Schema must not refuse what the class accepts.
     const condition = conditional.get(property);
-    if (condition === 'isOptional')
-      properties[property] = { anyOf: [member, { type: 'null' }] };
+    if (condition === 'isOptional') properties[property] = { anyOf: [member, { type: 'null' }] };
     else if (condition) properties[property] = {};
   }
   const required = (schema['required'] as string[] | undefined)?.filter(
@@ -126,19 +119,14 @@ function register(
 function repoint(schema: unknown, from: string, to: string): void {
   if (typeof schema !== 'object' || schema === null) return;
   for (const [key, value] of Object.entries(schema))
-    if (key === '$ref' && value === DEFS + from)
-      (schema as JsonSchema)[key] = DEFS + to;
+    if (key === '$ref' && value === DEFS + from) (schema as JsonSchema)[key] = DEFS + to;
     else repoint(value, from, to);
 }
 
-function nestedClass(
-  target: Constructor,
-  property: string,
-): Constructor | undefined {
+function nestedClass(target: Constructor, property: string): Constructor | undefined {
   const type = defaultMetadataStorage.findTypeMetadata(target, property);
   try {
-    return (type?.typeFunction?.() ?? type?.reflectedType) as
-      Constructor | undefined;
+    return (type?.typeFunction?.() ?? type?.reflectedType) as Constructor | undefined;
   } catch {
     return undefined;
   }
@@ -170,26 +158,18 @@ function conditionalProperties(target: Constructor): Map<string, string> {
 
 /** Properties of which class-validator demands nothing when they are missing, as with @ValidateNested or @Allow alone. */
 function skippableProperties(target: Constructor): Set<string> {
-  const metadata = getMetadataStorage().getTargetValidationMetadatas(
-    target,
-    '',
-    false,
-    false,
-  );
+  const metadata = getMetadataStorage().getTargetValidationMetadatas(target, '', false, false);
   const demanding = new Set(
     metadata
       .filter(
         ({ type, name }) =>
           !UNDEMANDING.includes(type) &&
-          (type !== 'customValidation' ||
-            (BUILT_IN.has(name) && !LENIENT.includes(name!))),
+          (type !== 'customValidation' || (BUILT_IN.has(name) && !LENIENT.includes(name!))),
       )
       .map(({ propertyName }) => propertyName),
   );
   return new Set(
-    metadata
-      .map(({ propertyName }) => propertyName)
-      .filter((property) => !demanding.has(property)),
+    metadata.map(({ propertyName }) => propertyName).filter((property) => !demanding.has(property)),
   );
 }
 

@@ -1,9 +1,6 @@
 import { plainToInstance } from 'class-transformer';
 import { validate, type ValidationError } from 'class-validator';
-import {
-  InvalidJobContextError,
-  type ContextViolation,
-} from '../model/errors.js';
+import { InvalidJobContextError, type ContextViolation } from '../model/errors.js';
 import type { JsonSchema, JsonValue } from '../model/json.js';
 import { schemaOfClass } from './class-schema.js';
 import { schemaCheck } from './json-schema.js';
@@ -39,9 +36,7 @@ export function contextContract(
   owner?: string,
 ): ContextContract {
   if (context === undefined) return ANY_CONTEXT;
-  return typeof context === 'function'
-    ? ofClass(context, owner)
-    : ofSchema(context, owner);
+  return typeof context === 'function' ? ofClass(context, owner) : ofSchema(context, owner);
 }
 
 /**
@@ -114,17 +109,11 @@ function usable(schema: JsonSchema): JsonSchema {
   }
 }
 
-async function decodeInstance(
-  target: ContextClass,
-  stored: JsonValue,
-): Promise<object> {
+async function decodeInstance(target: ContextClass, stored: JsonValue): Promise<object> {
   if (typeof stored !== 'object' || stored === null || Array.isArray(stored))
-    throw new InvalidJobContextError([
-      { path: '', message: 'must be an object' },
-    ]);
+    throw new InvalidJobContextError([{ path: '', message: 'must be an object' }]);
   const lost = lostKeys(stored, target);
-  if (lost.length > 0)
-    throw new InvalidJobContextError(lost.slice(0, MAX_VIOLATIONS));
+  if (lost.length > 0) throw new InvalidJobContextError(lost.slice(0, MAX_VIOLATIONS));
   let instance: object;
   let errors: ValidationError[];
   try {
@@ -141,17 +130,12 @@ async function decodeInstance(
   }
   if (errors.length > 0)
     throw new InvalidJobContextError(
-      errors
-        .flatMap((error) => violationsOf(error, ''))
-        .slice(0, MAX_VIOLATIONS),
+      errors.flatMap((error) => violationsOf(error, '')).slice(0, MAX_VIOLATIONS),
     );
   return instance;
 }
 
-function violationsOf(
-  error: ValidationError,
-  above: string,
-): ContextViolation[] {
+function violationsOf(error: ValidationError, above: string): ContextViolation[] {
   const { property } = error;
   const path = /^\d+$/.test(property)
     ? `${above}[${property}]`
@@ -173,10 +157,7 @@ function refuseLostDates({ dates }: PlainJson, decoded: unknown): void {
     const back = path
       .split(/[.[\]]+/)
       .filter(Boolean)
-      .reduce<unknown>(
-        (at, key) => (at as Record<string, unknown> | null)?.[key],
-        decoded,
-      );
+      .reduce<unknown>((at, key) => (at as Record<string, unknown> | null)?.[key], decoded);
     return !(back instanceof Date && back.getTime() === time);
   });
   if (lost.length > 0)

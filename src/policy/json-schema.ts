@@ -2,10 +2,7 @@ import { Ajv, type ErrorObject, type ValidateFunction } from 'ajv';
 import { Ajv2019 } from 'ajv/dist/2019.js';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import formats from 'ajv-formats';
-import {
-  InvalidJobSchemaError,
-  type ContextViolation,
-} from '../model/errors.js';
+import { InvalidJobSchemaError, type ContextViolation } from '../model/errors.js';
 import type { JsonSchema } from '../model/json.js';
 
 const MAX_VIOLATIONS = 100;
@@ -33,9 +30,7 @@ export type SchemaCheck = (value: unknown) => ContextViolation[];
 export function schemaCheck(schema: unknown, owner?: string): SchemaCheck {
   const validate = compile(schema, owner);
   return (value) =>
-    validate(value)
-      ? []
-      : (validate.errors ?? []).slice(0, MAX_VIOLATIONS).map(violation);
+    validate(value) ? [] : (validate.errors ?? []).slice(0, MAX_VIOLATIONS).map(violation);
 }
 
 function compile(schema: unknown, owner?: string): ValidateFunction {
@@ -46,9 +41,7 @@ function compile(schema: unknown, owner?: string): ValidateFunction {
     let validate = compiled.get(text);
     if (!validate) {
       // A copy: Ajv knows schemas by object, and the caller may change his.
-      validate = ajvFor(schema as JsonSchema).compile(
-        JSON.parse(text) as JsonSchema,
-      );
+      validate = ajvFor(schema as JsonSchema).compile(JSON.parse(text) as JsonSchema);
       if ('$async' in validate) throw new Error('$async is not supported');
       if (compiled.size >= MAX_KEPT) compiled.clear();
       compiled.set(text, validate);
@@ -67,21 +60,15 @@ function ajvFor({ $schema }: JsonSchema): Ajv {
   return dialect.includes('2019-09') ? draft2019 : draft07;
 }
 
-function violation({
-  instancePath,
-  params,
-  message,
-}: ErrorObject): ContextViolation {
+function violation({ instancePath, params, message }: ErrorObject): ContextViolation {
   const keys = instancePath
     .split('/')
     .slice(1)
     .map((key) => key.replaceAll('~1', '/').replaceAll('~0', '~'));
-  const missing: unknown =
-    params['missingProperty'] ?? params['additionalProperty'];
+  const missing: unknown = params['missingProperty'] ?? params['additionalProperty'];
   if (typeof missing === 'string') keys.push(missing);
   const path = keys.reduce(
-    (so, key) =>
-      /^\d+$/.test(key) ? `${so}[${key}]` : so ? `${so}.${key}` : key,
+    (so, key) => (/^\d+$/.test(key) ? `${so}[${key}]` : so ? `${so}.${key}` : key),
     '',
   );
   return { path, message: message ?? 'is invalid' };

@@ -8,10 +8,7 @@ type Constructor = new (...args: any[]) => object;
  * The keys that class-transformer would drop without a word: those that are a function on what it makes
  * (`toString` of every object, methods), and those of which the class has a getter and no setter.
  */
-export function lostKeys(
-  stored: JsonValue,
-  target: Constructor,
-): ContextViolation[] {
+export function lostKeys(stored: JsonValue, target: Constructor): ContextViolation[] {
   return lostOf(stored, target.prototype as object, target, '');
 }
 
@@ -36,9 +33,7 @@ function lostOf(
 
 /** The property that a key becomes: @Expose may name another one. */
 function propertyOf(target: Constructor | undefined, key: string): string {
-  const exposed =
-    target &&
-    defaultMetadataStorage.findExposeMetadataByCustomName(target, key);
+  const exposed = target && defaultMetadataStorage.findExposeMetadataByCustomName(target, key);
   return exposed?.propertyName ?? key;
 }
 
@@ -51,8 +46,7 @@ function isDropped(prototype: object, property: string): boolean {
     const found = Object.getOwnPropertyDescriptor(at, property);
     if (found)
       return (
-        typeof found.value === 'function' ||
-        (found.get !== undefined && found.set === undefined)
+        typeof found.value === 'function' || (found.get !== undefined && found.set === undefined)
       );
   }
   return false;

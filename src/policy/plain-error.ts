@@ -19,8 +19,7 @@ export function plainError(error: unknown, causes = MAX_CAUSES): PlainError {
     message,
     ...(stack !== undefined && { stack }),
     fields: fieldsOf(error),
-    ...(cause !== undefined &&
-      causes > 0 && { cause: plainError(cause, causes - 1) }),
+    ...(cause !== undefined && causes > 0 && { cause: plainError(cause, causes - 1) }),
   };
 }
 
@@ -29,13 +28,10 @@ function fieldsOf(error: Error): string {
   const fields = (attempt(() => Object.keys(error)) ?? [])
     .filter((key) => !KNOWN.has(key))
     .map((key) => {
-      const value = attempt(
-        () => (error as unknown as Record<string, unknown>)[key],
-      );
+      const value = attempt(() => (error as unknown as Record<string, unknown>)[key]);
       return [key, JSON.parse(storableOutput(value) ?? 'null') as unknown];
     });
   return storableOutput(Object.fromEntries(fields)) ?? '{}';
 }
 
-const isError = (error: unknown): error is Error =>
-  attempt(() => error instanceof Error) === true;
+const isError = (error: unknown): error is Error => attempt(() => error instanceof Error) === true;

@@ -1,8 +1,5 @@
 import { ENVELOPE } from '../model/envelope.js';
-import {
-  InvalidJobContextError,
-  type ContextViolation,
-} from '../model/errors.js';
+import { InvalidJobContextError, type ContextViolation } from '../model/errors.js';
 import type { JsonValue } from '../model/json.js';
 
 /** Deeper contexts are refused: PostgreSQL's own limit (54001) depends on its stack. */
@@ -31,8 +28,7 @@ export function toPlainJson(
 ): PlainJson {
   const walk = new Walk(maxBytes);
   const value = walk.copy(context, '', 0);
-  if (walk.violations.length > 0)
-    throw new InvalidJobContextError(walk.violations);
+  if (walk.violations.length > 0) throw new InvalidJobContextError(walk.violations);
   const json = walk.tooLarge ? '' : JSON.stringify(value);
   if (walk.tooLarge || Buffer.byteLength(json) > maxBytes)
     throw new InvalidJobContextError([
@@ -73,10 +69,7 @@ class Walk {
       case 'object':
         return value === null ? null : this.object(value, path, depth);
       default:
-        return this.refuse(
-          path,
-          `is a ${typeof value}, which JSON cannot carry`,
-        );
+        return this.refuse(path, `is a ${typeof value}, which JSON cannot carry`);
     }
   }
 
@@ -89,23 +82,15 @@ class Walk {
 
   private string(value: string, path: string): JsonValue {
     if (value.includes('\0'))
-      return this.refuse(
-        path,
-        'holds a NUL character, which PostgreSQL cannot store',
-      );
+      return this.refuse(path, 'holds a NUL character, which PostgreSQL cannot store');
     if (!value.isWellFormed())
-      return this.refuse(
-        path,
-        'holds a lone surrogate, which PostgreSQL cannot store',
-      );
+      return this.refuse(path, 'holds a lone surrogate, which PostgreSQL cannot store');
     return value;
   }
 
   private object(value: object, path: string, depth: number): JsonValue {
-    if (depth >= MAX_DEPTH)
-      return this.refuse(path, `lies deeper than ${MAX_DEPTH} levels`);
-    if (this.above.has(value))
-      return this.refuse(path, 'refers back to itself');
+    if (depth >= MAX_DEPTH) return this.refuse(path, `lies deeper than ${MAX_DEPTH} levels`);
+    if (this.above.has(value)) return this.refuse(path, 'refers back to itself');
     this.above.add(value);
     try {
       if (value instanceof Date) return this.date(value, path);
@@ -177,5 +162,4 @@ function foreignKind(value: object): string | null {
     : null;
 }
 
-const printable = (path: string) =>
-  path.replaceAll('\0', '\uFFFD').toWellFormed().slice(0, 300);
+const printable = (path: string) => path.replaceAll('\0', '\uFFFD').toWellFormed().slice(0, 300);

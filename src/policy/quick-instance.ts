@@ -1,10 +1,7 @@
 import { TransformationType } from 'class-transformer';
 import { defaultMetadataStorage } from 'class-transformer/cjs/storage.js';
 import * as classValidator from 'class-validator';
-import type {
-  ValidationArguments,
-  ValidatorConstraintInterface,
-} from 'class-validator';
+import type { ValidationArguments, ValidatorConstraintInterface } from 'class-validator';
 import type { JsonValue } from '../model/json.js';
 
 type Constructor = new (...args: any[]) => object;
@@ -33,14 +30,11 @@ const UNDEMANDING = 'whitelistValidation';
  * It never refuses: where it does not accept, class-transformer and class-validator decide, and say why.
  * @returns a function that gives the instance or null; null for classes that take more than that
  */
-export function quickInstance(
-  target: Constructor,
-): ((stored: JsonValue) => object | null) | null {
+export function quickInstance(target: Constructor): ((stored: JsonValue) => object | null) | null {
   const demands = demandsOf(target);
   if (!demands) return null;
   return (stored) => {
-    if (typeof stored !== 'object' || stored === null || Array.isArray(stored))
-      return null;
+    if (typeof stored !== 'object' || stored === null || Array.isArray(stored)) return null;
     try {
       const instance = new target() as Record<string, unknown>;
       for (const key of Object.keys(stored)) {
@@ -59,20 +53,13 @@ function demandsOf(target: Constructor): Map<string, Demand> | null {
   const storage = classValidator.getMetadataStorage();
   const demands = new Map<string, Demand>();
   if (defaultMetadataStorage.getStrategy(target) !== 'none') return null;
-  for (const metadata of storage.getTargetValidationMetadatas(
-    target,
-    '',
-    false,
-    false,
-  )) {
+  for (const metadata of storage.getTargetValidationMetadatas(target, '', false, false)) {
     const { propertyName, type, name, constraintCls, constraints } = metadata;
-    if (propertyName in target.prototype || isTransformed(target, propertyName))
-      return null;
+    if (propertyName in target.prototype || isTransformed(target, propertyName)) return null;
     const demand = demands.get(propertyName) ?? { optional: false, checks: [] };
     demands.set(propertyName, demand);
     if (type === UNDEMANDING) continue;
-    if (name === undefined || !BUILT_IN.has(name) || hasCondition(metadata))
-      return null;
+    if (name === undefined || !BUILT_IN.has(name) || hasCondition(metadata)) return null;
     if (name === classValidator.IS_OPTIONAL) demand.optional = true;
     else if (type !== 'customValidation') return null;
     else
@@ -98,11 +85,7 @@ function isTransformed(target: Constructor, property: string): boolean {
     storage.findTypeMetadata(target, property) ??
     storage.findExposeMetadata(target, property) ??
     storage.findExcludeMetadata(target, property) ??
-    storage.findTransformMetadatas(
-      target,
-      property,
-      TransformationType.PLAIN_TO_CLASS,
-    )[0],
+    storage.findTransformMetadatas(target, property, TransformationType.PLAIN_TO_CLASS)[0],
   );
 }
 
@@ -110,8 +93,7 @@ function isTransformed(target: Constructor, property: string): boolean {
 const isFlat = (value: JsonValue): boolean =>
   typeof value !== 'object' ||
   value === null ||
-  (Array.isArray(value) &&
-    value.every((item) => typeof item !== 'object' || item === null));
+  (Array.isArray(value) && value.every((item) => typeof item !== 'object' || item === null));
 
 function satisfies(
   instance: Record<string, unknown>,

@@ -1,7 +1,4 @@
-import {
-  JobContextVersionError,
-  JobEncryptionKeyError,
-} from '../model/context-errors.js';
+import { JobContextVersionError, JobEncryptionKeyError } from '../model/context-errors.js';
 import { InvalidJobContextError, JobHostDiedError } from '../model/errors.js';
 import type { Outcome } from '../model/outcome.js';
 import { attempt, nameOf } from './storable.js';
@@ -26,8 +23,7 @@ export function redactedError(error: unknown): Error {
     value: redacted.message,
     ...hidden,
   });
-  if (typeof code === 'string' && /^\w{1,60}$/.test(code))
-    Object.assign(redacted, { code });
+  if (typeof code === 'string' && /^\w{1,60}$/.test(code)) Object.assign(redacted, { code });
   return redacted;
 }
 

@@ -1,23 +1,16 @@
 import { toMilliseconds } from '../model/duration.js';
 import type { Outcome } from '../model/outcome.js';
-import {
-  JobCancelledError,
-  NonRetryableError,
-  SnoozeError,
-} from '../model/said.js';
+import { JobCancelledError, NonRetryableError, SnoozeError } from '../model/said.js';
 import { attempt } from './storable.js';
 
 /** How a run ends whose handler threw this. Never throws, whatever was thrown. */
 export function outcomeOfThrown(error: unknown): Outcome {
-  if (is(error, NonRetryableError, 'NON_RETRYABLE'))
-    return { kind: 'failedForGood', error };
+  if (is(error, NonRetryableError, 'NON_RETRYABLE')) return { kind: 'failedForGood', error };
   if (is(error, SnoozeError, 'JOB_SNOOZED')) {
     const delayMs = attempt(() => toMilliseconds(error.delayMs, 'delayMs'));
-    if (delayMs !== undefined)
-      return { kind: 'snoozed', delayMs, ...whyOf(error) };
+    if (delayMs !== undefined) return { kind: 'snoozed', delayMs, ...whyOf(error) };
   }
-  if (is(error, JobCancelledError, 'JOB_CANCELLED'))
-    return { kind: 'cancelled', ...whyOf(error) };
+  if (is(error, JobCancelledError, 'JOB_CANCELLED')) return { kind: 'cancelled', ...whyOf(error) };
   return { kind: 'failed', error };
 }
 

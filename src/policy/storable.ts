@@ -39,9 +39,7 @@ export function errorRecord(error: unknown): string {
 function record(error: unknown, causes: number): ErrorRecord {
   const stack = attempt(() => (error as { stack?: unknown }).stack);
   const code = attempt(() => (error as { code?: unknown }).code);
-  const violations = attempt(
-    () => (error as { violations?: unknown }).violations,
-  );
+  const violations = attempt(() => (error as { violations?: unknown }).violations);
   const cause = attempt(() => (error as { cause?: unknown }).cause);
   return {
     name: nameOf(error),
@@ -52,8 +50,7 @@ function record(error: unknown, causes: number): ErrorRecord {
     ...(attempt(() => Array.isArray(violations)) && {
       violations: JSON.parse(storableOutput(violations) ?? 'null') as unknown,
     }),
-    ...(cause !== undefined &&
-      causes > 0 && { cause: record(cause, causes - 1) }),
+    ...(cause !== undefined && causes > 0 && { cause: record(cause, causes - 1) }),
   };
 }
 
@@ -116,8 +113,7 @@ function storableValue(room: number) {
 
 /** What JSON.stringify would make `{}` of. */
 function lostObject(value: object): unknown {
-  if (value instanceof Error)
-    return { name: nameOf(value), message: reasonOf(value) };
+  if (value instanceof Error) return { name: nameOf(value), message: reasonOf(value) };
   const kind = LOST.find((type) => value instanceof type);
   return kind && lost(`a ${kind.name}`);
 }
@@ -128,8 +124,7 @@ const lost = (what: string) => ({
   $unserializable: `${what} has no JSON form`,
 });
 
-const marker = (why: string) =>
-  JSON.stringify({ $unserializable: clean(why, 500) });
+const marker = (why: string) => JSON.stringify({ $unserializable: clean(why, 500) });
 
 /** Well-formed, without NUL, at most `length` UTF-16 units and never cut inside a character. */
 export function clean(text: string, length: number): string {

@@ -148,8 +148,7 @@ export function verdictOn(
   const rule = RULES[outcome.kind];
   const error = 'error' in outcome ? outcome.error : undefined;
   const countedRetry = run.retry - run.uncountedRuns;
-  const crashedOut =
-    'crashes' in outcome && outcome.crashes >= outcome.maxCrashes;
+  const crashedOut = 'crashes' in outcome && outcome.crashes >= outcome.maxCrashes;
   const exhausted =
     rule.entry === 'crash'
       ? crashedOut || run.maxRetries === 0

@@ -18,10 +18,7 @@ export interface RegisteredHandler<Contract = unknown> {
   /** A backoff that is code cannot be stored in the template. */
   backoff: BackoffFunction | undefined;
   /** What to call for one run. */
-  resolve(
-    context: unknown,
-    job: JobExecution,
-  ): JobHandler | Promise<JobHandler>;
+  resolve(context: unknown, job: JobExecution): JobHandler | Promise<JobHandler>;
 }
 
 /** The handlers of this process, by template code. */

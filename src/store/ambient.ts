@@ -41,8 +41,7 @@ export async function within<T>(
 export const joinable = () => inUse;
 
 /** For what the engine does by itself, whoever happened to set it off: no job of others belongs to that transaction. */
-export const outside = <T>(work: () => T): T =>
-  inUse ? atStart(work) : work();
+export const outside = <T>(work: () => T): T => (inUse ? atStart(work) : work());
 
 /** The transaction that a call joins which names none. */
 export class CurrentTransaction {
@@ -68,11 +67,7 @@ export class CurrentTransaction {
     if (given === undefined) return this.manager;
     // What is not one could not be told from no transaction.
     if (given !== null && typeof given.query !== 'function')
-      throw new BildadConfigError(
-        'manager',
-        'the EntityManager of a transaction, or null',
-        given,
-      );
+      throw new BildadConfigError('manager', 'the EntityManager of a transaction, or null', given);
     return given ?? undefined;
   }
 
@@ -84,8 +79,7 @@ export class CurrentTransaction {
     const check = this.ends.guard(manager);
     const ambient = storage?.getStore();
     return () => {
-      if (ambient?.manager === manager && ambient.over)
-        throw new TransactionOverError();
+      if (ambient?.manager === manager && ambient.over) throw new TransactionOverError();
       check();
     };
   }

@@ -39,13 +39,13 @@ export async function changeEntry(
   { due, ...changes }: EntryChanges,
 ): Promise<JobQueueEntry | null> {
   const values: unknown[] = [entryId];
-  const sets = COLUMNS.filter(
-    ([property]) => changes[property] !== undefined,
-  ).map(([property, column, type]) => {
-    values.push(changes[property]);
-    const value = `$${values.length}::${type}`;
-    return `${column} = ${property === 'jobContext' ? keptAround(value) : value}`;
-  });
+  const sets = COLUMNS.filter(([property]) => changes[property] !== undefined).map(
+    ([property, column, type]) => {
+      values.push(changes[property]);
+      const value = `$${values.length}::${type}`;
+      return `${column} = ${property === 'jobContext' ? keptAround(value) : value}`;
+    },
+  );
   let mayBeDue = '';
   if (due) {
     values.push(...dueValues(due));
@@ -98,8 +98,7 @@ function keptAround(context: string): string {
     ELSE jsonb_build_object('${ENVELOPE}', ${kept}, 'value', ${context}) END`;
 }
 
-const dueValues = (due: DueTime) =>
-  'runAt' in due ? [due.runAt, null] : [null, due.delayMs];
+const dueValues = (due: DueTime) => ('runAt' in due ? [due.runAt, null] : [null, due.delayMs]);
 
 const momentOf = (runAt: string, delayMs: string) =>
   `coalesce(${runAt}::timestamptz, clock.now + ${delayMs}::float8 * interval '1 ms')`;

@@ -43,14 +43,7 @@ export function asClaim(row: ClaimRow): Claim {
     timeoutAtMs,
     ...run
   } = row;
-  const {
-    id,
-    jobRunIdentifier,
-    jobTemplateId,
-    jobQueueEntryId,
-    retry,
-    jobContext,
-  } = run;
+  const { id, jobRunIdentifier, jobTemplateId, jobQueueEntryId, retry, jobContext } = run;
   return {
     jobRun: () => asRun(run),
     waitedMs: () => Number(run.startedAt) - Number(run.availableAt),
@@ -100,11 +93,7 @@ export interface ClaimedGroup extends Pick<
 }
 
 /** In the order of their runs. */
-export function claimsOf(
-  groups: ClaimedGroup[],
-  claimer: Claimer,
-  deferred: boolean,
-): NextClaim[] {
+export function claimsOf(groups: ClaimedGroup[], claimer: Claimer, deferred: boolean): NextClaim[] {
   const claims = groups.flatMap((group) => {
     const runIds = group.runIds.split(',');
     const entryIds = group.entryIds.split(',');

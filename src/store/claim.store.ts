@@ -60,9 +60,7 @@ export async function claimNext(
     const last = claims.at(-1);
     return {
       claims,
-      last: last
-        ? { id: last.claimed.jobQueueEntryId, priority: last.priority }
-        : null,
+      last: last ? { id: last.claimed.jobQueueEntryId, priority: last.priority } : null,
     };
   } catch (error) {
     if (!isTaken(error)) throw error;

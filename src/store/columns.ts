@@ -97,5 +97,4 @@ export function asRun(row: object): JobRun {
   return run;
 }
 
-export const asTemplate = (row: object) =>
-  Object.assign(new JobTemplate(), row);
+export const asTemplate = (row: object) => Object.assign(new JobTemplate(), row);

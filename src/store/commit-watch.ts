@@ -12,8 +12,7 @@ export class CommitWatch {
   /** Idempotent. */
   start(): void {
     const { subscribers } = this.dataSource;
-    if (!subscribers.includes(this.subscriber))
-      subscribers.push(this.subscriber);
+    if (!subscribers.includes(this.subscriber)) subscribers.push(this.subscriber);
   }
 
   /** Safe if never started. */

@@ -11,10 +11,7 @@ export async function ensureConfig(
   { configs }: Tables,
   name: string,
 ): Promise<void> {
-  await db.query(
-    `INSERT INTO ${configs} (name) VALUES ($1) ON CONFLICT (name) DO NOTHING`,
-    [name],
-  );
+  await db.query(`INSERT INTO ${configs} (name) VALUES ($1) ON CONFLICT (name) DO NOTHING`, [name]);
 }
 
 export async function readConfig(
@@ -22,11 +19,9 @@ export async function readConfig(
   { configs }: Tables,
   name: string,
 ): Promise<JobConfig | null> {
-  const [row] = await rows<JobConfig>(
-    db,
-    `SELECT ${COLUMNS} FROM ${configs} WHERE name = $1`,
-    [name],
-  );
+  const [row] = await rows<JobConfig>(db, `SELECT ${COLUMNS} FROM ${configs} WHERE name = $1`, [
+    name,
+  ]);
   return row ? Object.assign(new JobConfig(), row) : null;
 }
 
@@ -52,12 +47,7 @@ export async function updateConfig(
          updated_at = clock_timestamp()
        WHERE name = $1 RETURNING *)
      SELECT ${COLUMNS} FROM changed`,
-    [
-      name,
-      changes.defaultPageSize ?? null,
-      changes.batchSize ?? null,
-      changes.leaseMs ?? null,
-    ],
+    [name, changes.defaultPageSize ?? null, changes.batchSize ?? null, changes.leaseMs ?? null],
   );
   return row ? Object.assign(new JobConfig(), row) : null;
 }

@@ -1,12 +1,6 @@
 import { LONGEST_MS } from './migrations/002-hot-path/claim.js';
 import { spared } from './node.store.js';
-import {
-  jsonOrNull,
-  plainArray,
-  rows,
-  type Queryable,
-  type Tables,
-} from './tables.js';
+import { jsonOrNull, plainArray, rows, type Queryable, type Tables } from './tables.js';
 
 /** A run that succeeded, whose row is written with its end. */
 export interface DeferredEnd {
@@ -42,10 +36,7 @@ export async function endDeferred(
 }
 
 /** Ids are decimal texts of up to 19 digits: more than a number holds. */
-function byEntry(
-  { jobQueueEntryId: a }: DeferredEnd,
-  { jobQueueEntryId: b }: DeferredEnd,
-): number {
+function byEntry({ jobQueueEntryId: a }: DeferredEnd, { jobQueueEntryId: b }: DeferredEnd): number {
   return a.length - b.length || (a < b ? -1 : a > b ? 1 : 0);
 }
 
@@ -66,34 +57,20 @@ const lost = (tables: Tables) => `SELECT id FROM ${tables.entries}
     AND NOT ${spared(tables, `${tables.entries}.claimed_by`)} LIMIT $1`;
 
 /** The same for those whose node has not written them within its lease: it is gone, if it is not stuck. Reads all entries. */
-export function writeLostRuns(
-  db: Queryable,
-  tables: Tables,
-  limit: number,
-): Promise<number> {
+export function writeLostRuns(db: Queryable, tables: Tables, limit: number): Promise<number> {
   return write(db, tables, `e.id = ANY (ARRAY(${lost(tables)}))`, [limit]);
 }
 
 /** The entries of those. */
-export async function lostEntries(
-  db: Queryable,
-  tables: Tables,
-  limit: number,
-): Promise<string[]> {
-  const found = await rows<{ id: string }>(
-    db,
-    `SELECT id::text FROM (${lost(tables)}) lost`,
-    [limit],
-  );
+export async function lostEntries(db: Queryable, tables: Tables, limit: number): Promise<string[]> {
+  const found = await rows<{ id: string }>(db, `SELECT id::text FROM (${lost(tables)}) lost`, [
+    limit,
+  ]);
   return found.map(({ id }) => id);
 }
 
 /** The same for a run of which only the number is known. Reads all entries. */
-export function writeDeferredRun(
-  db: Queryable,
-  tables: Tables,
-  runId: string,
-): Promise<number> {
+export function writeDeferredRun(db: Queryable, tables: Tables, runId: string): Promise<number> {
   return write(
     db,
     tables,

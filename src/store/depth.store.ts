@@ -15,10 +15,7 @@ export interface QueueDepth {
  * By template; one of which nothing is queued is there with zeros. It reads all entries: half a second with a million of
  * them, so that who asks has to wait for long afterwards.
  */
-export function queueDepths(
-  db: Queryable,
-  { entries, templates }: Tables,
-): Promise<QueueDepth[]> {
+export function queueDepths(db: Queryable, { entries, templates }: Tables): Promise<QueueDepth[]> {
   return rows(
     db,
     `WITH counted AS (

@@ -57,11 +57,7 @@ export async function endWithin(
 export async function holdLease(
   db: Queryable,
   { runs }: Tables,
-  {
-    jobRunId,
-    nodeId,
-    forMs,
-  }: { jobRunId: string; nodeId: string; forMs: number },
+  { jobRunId, nodeId, forMs }: { jobRunId: string; nodeId: string; forMs: number },
 ): Promise<boolean> {
   const held = await rows(
     db,

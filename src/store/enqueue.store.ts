@@ -3,14 +3,7 @@ import type { JsonValue } from '../model/json.js';
 import { JobQueueStatus } from '../model/status.js';
 import { asEntry } from './columns.js';
 import type { JobQueueEntry } from './entities/index.js';
-import {
-  jsonList,
-  jsonOrNull,
-  plainArray,
-  rows,
-  type Queryable,
-  type Tables,
-} from './tables.js';
+import { jsonList, jsonOrNull, plainArray, rows, type Queryable, type Tables } from './tables.js';
 
 export interface NewEntry {
   jobTemplateId: string;
@@ -60,9 +53,7 @@ export async function insertEntries(
       shared(batch.map(({ maxRetries }) => maxRetries)),
       jsonList(batch.map(({ jobContext }) => jobContext)),
       jsonOrNull(batch.map(({ backoff }) => backoff)),
-      batch.some(({ runAt }) => runAt !== null)
-        ? batch.map(({ runAt }) => runAt)
-        : null,
+      batch.some(({ runAt }) => runAt !== null) ? batch.map(({ runAt }) => runAt) : null,
       shared(batch.map(({ delayMs }) => delayMs)),
       batch.some(({ retryOfJobRunId }) => retryOfJobRunId !== null)
         ? plainArray(batch.map(({ retryOfJobRunId }) => retryOfJobRunId))
@@ -129,9 +120,7 @@ const PATIENT = `CASE WHEN set_config('lock_timeout', $12, true) IS NOT NULL THE
 
 /** One element stands for all: most batches are of one kind. */
 const shared = (values: readonly (string | number | boolean)[]) =>
-  plainArray(
-    values.every((value) => value === values[0]) ? values.slice(0, 1) : values,
-  );
+  plainArray(values.every((value) => value === values[0]) ? values.slice(0, 1) : values);
 
 /** The entry as it was written: everything but its id and its time is known here. */
 function entryOf(draft: NewEntry, id: string, nowMs: number): JobQueueEntry {

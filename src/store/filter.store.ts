@@ -75,10 +75,7 @@ export async function failedRuns(
 }
 
 /** '0' where there is none. */
-export async function newestRunId(
-  db: Queryable,
-  { runs }: Tables,
-): Promise<string> {
+export async function newestRunId(db: Queryable, { runs }: Tables): Promise<string> {
   const [row] = await rows<{ id: string }>(
     db,
     `SELECT coalesce(max(id), 0)::text AS id FROM ${runs}`,

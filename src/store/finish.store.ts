@@ -1,13 +1,7 @@
 import type { EntryFate } from '../model/events.js';
 import type { JobRunResult } from '../model/status.js';
 import { dueAgainAt, outOfReady } from './given-back.js';
-import {
-  jsonOrNull,
-  plainArray,
-  rows,
-  type Queryable,
-  type Tables,
-} from './tables.js';
+import { jsonOrNull, plainArray, rows, type Queryable, type Tables } from './tables.js';
 
 export interface RunEnd {
   jobRunId: string;
@@ -60,9 +54,7 @@ export async function endRuns(
       plainArray(ends.map(({ jobRunId }) => jobRunId)),
       plainArray(ends.map(({ jobQueueEntryId }) => jobQueueEntryId)),
       flags(ends, ({ result }) => result === 'FAILED'),
-      ends.some(({ reason }) => reason !== null)
-        ? ends.map(({ reason }) => reason)
-        : null,
+      ends.some(({ reason }) => reason !== null) ? ends.map(({ reason }) => reason) : null,
       jsonOrNull(ends.map(({ error }) => error)),
       jsonOrNull(ends.map(({ output }) => output)),
       flags(ends, ({ entry }) => entry === 'reopen'),
@@ -74,17 +66,13 @@ export async function endRuns(
     ],
   );
   if (row && row.ended === null)
-    return asked.map((asking) =>
-      chosen.get(asking.jobRunId) === asking ? 'removed' : null,
-    );
+    return asked.map((asking) => (chosen.get(asking.jobRunId) === asking ? 'removed' : null));
   const fates = new Map<string, EntryFate>();
   for (const id of idsIn(row?.ended)) fates.set(id, 'kept');
   for (const id of idsIn(row?.removed)) fates.set(id, 'removed');
   for (const id of idsIn(row?.reopened)) fates.set(id, 'reopened');
   return asked.map((asking) =>
-    chosen.get(asking.jobRunId) === asking
-      ? (fates.get(asking.jobRunId) ?? null)
-      : null,
+    chosen.get(asking.jobRunId) === asking ? (fates.get(asking.jobRunId) ?? null) : null,
   );
 }
 
@@ -148,11 +136,7 @@ function flags(ends: RunEnd[], is: (end: RunEnd) => boolean): string | null {
  * Reopens RUNNING entries whose current run is not RUNNING: somebody deleted it, or edited rows by
  * hand. @returns how many
  */
-export async function reopenOrphans(
-  db: Queryable,
-  tables: Tables,
-  limit: number,
-): Promise<number> {
+export async function reopenOrphans(db: Queryable, tables: Tables, limit: number): Promise<number> {
   const { entries, runs } = tables;
   const [row] = await rows<{ reopened: number }>(
     db,

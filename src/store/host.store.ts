@@ -18,10 +18,7 @@ export async function chargeCrash(
 }
 
 /** Cancels what sessions of this name are doing, and nothing else. @returns how many */
-export async function cancelSession(
-  db: Queryable,
-  name: string,
-): Promise<number> {
+export async function cancelSession(db: Queryable, name: string): Promise<number> {
   const [row] = await rows<{ cancelled: number }>(
     db,
     `SELECT count(pg_cancel_backend(pid))::int AS cancelled FROM pg_stat_activity

@@ -74,11 +74,9 @@ export async function advanceKeys(
   { advanceKeys }: Tables,
   limit: number,
 ): Promise<number> {
-  const [row] = await rows<{ advanced: number }>(
-    db,
-    `SELECT advanced FROM ${advanceKeys} ($1)`,
-    [limit],
-  );
+  const [row] = await rows<{ advanced: number }>(db, `SELECT advanced FROM ${advanceKeys} ($1)`, [
+    limit,
+  ]);
   return row?.advanced ?? 0;
 }
 
@@ -88,10 +86,6 @@ export async function pruneKeys(
   { pruneKeys }: Tables,
   limit: number,
 ): Promise<number> {
-  const [row] = await rows<{ looked: number }>(
-    db,
-    `SELECT looked FROM ${pruneKeys} ($1)`,
-    [limit],
-  );
+  const [row] = await rows<{ looked: number }>(db, `SELECT looked FROM ${pruneKeys} ($1)`, [limit]);
   return row?.looked ?? 0;
 }

@@ -15,18 +15,12 @@ export interface JobTransactionOptions {
   idleMs: number;
 }
 
-const milliseconds = (ms: number) =>
-  Math.ceil(Math.min(Math.max(ms, 1), LONGEST_MS));
+const milliseconds = (ms: number) => Math.ceil(Math.min(Math.max(ms, 1), LONGEST_MS));
 
 /** A custom setting that lasts as long as the transaction: whoever ends that, ends this. */
 export const MARK = 'bildad.run';
 
-const settings = ({
-  jobRunId,
-  level,
-  statementMs,
-  idleMs,
-}: JobTransactionOptions) =>
+const settings = ({ jobRunId, level, statementMs, idleMs }: JobTransactionOptions) =>
   `SET LOCAL transaction_isolation = '${level.toLowerCase()}'; SET LOCAL statement_timeout = ${milliseconds(statementMs)};
    SET LOCAL idle_in_transaction_session_timeout = ${milliseconds(idleMs)}; SET LOCAL ${MARK} = '${BigInt(jobRunId)}'`;
 
@@ -89,9 +83,7 @@ export class JobTransaction {
   async rollback(withinMs: number): Promise<void> {
     // A cancel that arrives late would hit whoever has the connection then.
     if (this.spoiled) return this.destroy();
-    await this.end(withinMs, () => this.runner.rollbackTransaction()).catch(
-      () => undefined,
-    );
+    await this.end(withinMs, () => this.runner.rollbackTransaction()).catch(() => undefined);
   }
 
   /** Whether it is still the one that the handler was given, and not one that came after. */
@@ -129,8 +121,7 @@ export class JobTransaction {
     try {
       await this.inTime(withinMs, how);
       // Of a transaction in it that was left open this was the end, and of nothing else.
-      if (this.runner.isTransactionActive)
-        throw new Error('a nested transaction was left open');
+      if (this.runner.isTransactionActive) throw new Error('a nested transaction was left open');
     } catch (error) {
       // A listener of the host's that throws when it is told of a commit does not undo it.
       if (this.runner.isTransactionActive) {

@@ -2,12 +2,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import type { DataSource } from 'typeorm';
 import { BildadDatabaseError, SchemaVersionError } from '../model/errors.js';
 import { databaseCode } from './database-error.js';
-import {
-  applyStep,
-  installed,
-  installedVersion,
-  migrationLock,
-} from './migrations/apply.js';
+import { applyStep, installed, installedVersion, migrationLock } from './migrations/apply.js';
 import { SCHEMA_VERSION, STEPS } from './migrations/index.js';
 import { rows, type Queryable, type Tables } from './tables.js';
 
@@ -41,20 +36,14 @@ export async function migrate(
 }
 
 /** @throws SchemaVersionError when the tables are older than this package's, or so new that it cannot work with them */
-export async function checkVersion(
-  dataSource: Queryable,
-  tables: Tables,
-): Promise<void> {
+export async function checkVersion(dataSource: Queryable, tables: Tables): Promise<void> {
   const { version, minReader } = await installed(dataSource, tables);
   if (version < SCHEMA_VERSION || minReader > SCHEMA_VERSION)
     throw new SchemaVersionError(tables.schema, version, SCHEMA_VERSION);
 }
 
 /** False when somebody else is at it, or in the way. */
-async function upgrade(
-  dataSource: DataSource,
-  tables: Tables,
-): Promise<boolean> {
+async function upgrade(dataSource: DataSource, tables: Tables): Promise<boolean> {
   try {
     return await dataSource.transaction(async (manager) => {
       await manager.query(`SET LOCAL lock_timeout = ${LOCK_TIMEOUT_MS}`);

@@ -111,10 +111,7 @@ export interface SeenNode {
 }
 
 /** The nodes that have not ended: as many rows as there are processes. */
-export function livingNodes(
-  db: Queryable,
-  { nodes }: Tables,
-): Promise<SeenNode[]> {
+export function livingNodes(db: Queryable, { nodes }: Tables): Promise<SeenNode[]> {
   return rows<SeenNode>(
     db,
     `SELECT id, beat::text, expires_at <= clock_timestamp() AS overdue FROM ${nodes} WHERE ended_at IS NULL`,
@@ -185,10 +182,7 @@ export async function factsElsewhere(
 }
 
 /** Takes away the rows of nodes that ended a day ago. @returns how many */
-export async function pruneNodes(
-  db: Queryable,
-  { nodes }: Tables,
-): Promise<number> {
+export async function pruneNodes(db: Queryable, { nodes }: Tables): Promise<number> {
   const [row] = await rows<{ pruned: number }>(
     db,
     `WITH pruned AS (

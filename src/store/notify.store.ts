@@ -1,11 +1,5 @@
 import type { DataSource } from 'typeorm';
-import {
-  CONNECT_MS,
-  driverOf,
-  optionsOver,
-  sturdy,
-  type PgClient,
-} from './connection/driver.js';
+import { CONNECT_MS, driverOf, optionsOver, sturdy, type PgClient } from './connection/driver.js';
 import { rows, type Queryable, type Tables } from './tables.js';
 
 /**
@@ -22,11 +16,7 @@ export const channelsOf = ({ schema }: Tables) => ({
  * One statement, and so one commit, of its own for all of them: in the transaction of an end, or of an insert, it would
  * make all of these commit one after another. It writes nothing, and waits for no disk.
  */
-export async function notifyAll(
-  db: Queryable,
-  channel: string,
-  payloads: string[],
-): Promise<void> {
+export async function notifyAll(db: Queryable, channel: string, payloads: string[]): Promise<void> {
   await rows(
     db,
     `SELECT set_config('synchronous_commit', 'off', true), count(pg_notify($1, payload)) FROM unnest($2::text[]) AS payload`,
@@ -39,11 +29,7 @@ export async function notifyAll(
  * transaction it would make all of them commit one after another (5,957 became 2,450 a second). It writes
  * nothing, so it need not wait for the disk.
  */
-export async function notifyDue(
-  db: Queryable,
-  tables: Tables,
-  sender: string,
-): Promise<void> {
+export async function notifyDue(db: Queryable, tables: Tables, sender: string): Promise<void> {
   const { sql, parameters } = dueNotice(tables, sender);
   await rows(db, sql, parameters);
 }
@@ -54,29 +40,19 @@ export const dueNotice = (tables: Tables, sender: string) => ({
 });
 const PROBE = 'probe ';
 
-export const isProbe = (payload: string | undefined) =>
-  payload?.startsWith(PROBE) ?? false;
+export const isProbe = (payload: string | undefined) => payload?.startsWith(PROBE) ?? false;
 
 /** Tells whoever listens nothing but this token. */
-export async function sendProbe(
-  db: Queryable,
-  tables: Tables,
-  token: string,
-): Promise<void> {
+export async function sendProbe(db: Queryable, tables: Tables, token: string): Promise<void> {
   await notifyAll(db, channelsOf(tables).due, [PROBE + token]);
 }
 
 /** A connection of its own, made as the DataSource's pool makes its connections. Null where there is no such pool. */
-export function listeningClient(
-  dataSource: DataSource,
-  queryTimeoutMs: number,
-): PgClient | null {
+export function listeningClient(dataSource: DataSource, queryTimeoutMs: number): PgClient | null {
   const driver = driverOf(dataSource);
   if (!driver) return null;
   const options = sturdy(driver.options, Math.min(CONNECT_MS, queryTimeoutMs));
-  return new driver.Client(
-    optionsOver(options, { query_timeout: queryTimeoutMs }),
-  );
+  return new driver.Client(optionsOver(options, { query_timeout: queryTimeoutMs }));
 }
 
 /** Whether it answers at all. */

@@ -1,10 +1,7 @@
 import type { JobQueueEntry } from './entities/index.js';
 import { asEntry, entryColumns } from './columns.js';
 import { rows, type Queryable, type Tables } from './tables.js';
-import {
-  PROBLEM,
-  WELL_FORMED,
-} from './migrations/005-quarantine/well-formed.js';
+import { PROBLEM, WELL_FORMED } from './migrations/005-quarantine/well-formed.js';
 
 export interface QuarantinedEntry {
   jobQueueEntryId: string;

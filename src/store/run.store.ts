@@ -43,11 +43,7 @@ export interface LostRun extends RunFacts {
  * RUNNING runs whose lease is over, oldest first, but for those of a node that is alive and cannot renew them.
  * Reads the index of RUNNING runs, as small as what runs at once.
  */
-export function expiredFacts(
-  db: Queryable,
-  tables: Tables,
-  limit: number,
-): Promise<LostRun[]> {
+export function expiredFacts(db: Queryable, tables: Tables, limit: number): Promise<LostRun[]> {
   const { columns, joins } = facts(tables);
   return rows<LostRun>(
     db,
@@ -111,9 +107,7 @@ export async function renewRuns(
   );
   return {
     lost: found.filter(({ stranded }) => !stranded),
-    stranded: found
-      .filter(({ stranded }) => stranded)
-      .map(({ jobRunId }) => jobRunId),
+    stranded: found.filter(({ stranded }) => stranded).map(({ jobRunId }) => jobRunId),
   };
 }
 
@@ -122,9 +116,7 @@ export function runsToStop(
   db: Queryable,
   { runs }: Tables,
   nodeId: string,
-): Promise<
-  { jobRunId: string; killRequested: 'killed' | 'cancelled' | null }[]
-> {
+): Promise<{ jobRunId: string; killRequested: 'killed' | 'cancelled' | null }[]> {
   return rows(
     db,
     `SELECT id::text AS "jobRunId", kill_requested AS "killRequested" FROM ${runs}
@@ -201,14 +193,10 @@ export async function findEntry(
   by: { id: string } | { jobRunIdentifier: string },
 ): Promise<JobQueueEntry | null> {
   const [condition, value] =
-    'id' in by
-      ? ['e.id = $1', by.id]
-      : ['e.job_run_identifier = $1', by.jobRunIdentifier];
-  const [row] = await rows(
-    db,
-    `SELECT ${entryColumns('e')} FROM ${entries} e WHERE ${condition}`,
-    [value],
-  );
+    'id' in by ? ['e.id = $1', by.id] : ['e.job_run_identifier = $1', by.jobRunIdentifier];
+  const [row] = await rows(db, `SELECT ${entryColumns('e')} FROM ${entries} e WHERE ${condition}`, [
+    value,
+  ]);
   return row ? asEntry(row) : null;
 }
 
@@ -235,11 +223,7 @@ export async function queuePosition(
 }
 
 /** Its job was done again, as a job of its own. */
-export async function markRetried(
-  db: Queryable,
-  { runs }: Tables,
-  runId: string,
-): Promise<void> {
+export async function markRetried(db: Queryable, { runs }: Tables, runId: string): Promise<void> {
   await rows(
     db,
     `WITH marked AS (

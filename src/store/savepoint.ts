@@ -1,10 +1,7 @@
 import type { Queryable } from './tables.js';
 
 /** What fails in here undoes itself, and leaves the transaction around it as it was. */
-export async function inSavepoint<T>(
-  transaction: Queryable,
-  work: () => Promise<T>,
-): Promise<T> {
+export async function inSavepoint<T>(transaction: Queryable, work: () => Promise<T>): Promise<T> {
   await transaction.query('SAVEPOINT bildad');
   try {
     const result = await work();

@@ -16,11 +16,7 @@ export async function markStartBefore(
        UPDATE ${entries} SET start_before = coalesce($2::timestamptz, inserted_at + $3::float8 * interval '1 ms')
        WHERE id = ANY ($1::bigint[]) RETURNING id, start_before
      ) SELECT start_before AS "startBefore" FROM marked ORDER BY id`,
-    [
-      entryIds,
-      'at' in startBy ? startBy.at : null,
-      'at' in startBy ? null : startBy.withinMs,
-    ],
+    [entryIds, 'at' in startBy ? startBy.at : null, 'at' in startBy ? null : startBy.withinMs],
   );
   return marked.map(({ startBefore }) => startBefore);
 }

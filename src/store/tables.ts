@@ -70,9 +70,8 @@ export const jsonOrNull = (texts: (string | null)[]) =>
   texts.some((text) => text !== null) ? jsonList(texts) : null;
 
 /** A PostgreSQL array of texts that need no quoting (ids, numbers, booleans), for which the driver's way takes longer than the statement. */
-export const plainArray = (
-  values: readonly (string | number | boolean | null)[],
-) => `{${values.map((value) => value ?? 'NULL').join(',')}}`;
+export const plainArray = (values: readonly (string | number | boolean | null)[]) =>
+  `{${values.map((value) => value ?? 'NULL').join(',')}}`;
 
 /**
  * Every statement of the store ends in a SELECT, whose rows TypeORM returns as they are

@@ -59,9 +59,7 @@ export async function declareTemplates(
   declarations: TemplateDeclaration[],
 ): Promise<void> {
   const value = ([property, [, type]]: (typeof PROPERTIES)[number]) =>
-    type === 'jsonb'
-      ? `nullif(d -> '${property}', 'null')`
-      : `(d ->> '${property}')::${type}`;
+    type === 'jsonb' ? `nullif(d -> '${property}', 'null')` : `(d ->> '${property}')::${type}`;
   await rows(
     db,
     `WITH input AS (SELECT d FROM unnest($1::jsonb[]) AS t (d)),
@@ -113,8 +111,7 @@ export async function findTemplate(
   { templates }: Tables,
   by: { id: string } | { code: string },
 ): Promise<JobTemplate | null> {
-  const [condition, value] =
-    'id' in by ? ['t.id = $1', by.id] : ['t.code = $1', by.code];
+  const [condition, value] = 'id' in by ? ['t.id = $1', by.id] : ['t.code = $1', by.code];
   const [row] = await rows(
     db,
     `SELECT ${templateColumns('t')} FROM ${templates} t WHERE ${condition}`,
@@ -163,9 +160,7 @@ export async function changeTemplate(
   ] as const) {
     const value = changes[property as keyof TemplateChanges];
     if (value === undefined) continue;
-    values.push(
-      type === 'jsonb' && value !== null ? JSON.stringify(value) : value,
-    );
+    values.push(type === 'jsonb' && value !== null ? JSON.stringify(value) : value);
     sets.push(`${column} = $${values.length}::${type}`);
   }
   const [row] = await rows(
@@ -187,9 +182,7 @@ export async function deleteTemplate(
   { templates, entries, runs }: Tables,
   id: string,
 ): Promise<boolean> {
-  await transaction.query(`SELECT FROM ${templates} WHERE id = $1 FOR UPDATE`, [
-    id,
-  ]);
+  await transaction.query(`SELECT FROM ${templates} WHERE id = $1 FOR UPDATE`, [id]);
   const gone = await rows(
     transaction,
     `WITH gone AS (

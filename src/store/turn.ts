@@ -7,10 +7,7 @@ const turns = new WeakMap<QueryRunner, Turns>();
  * One after the other in a transaction: two savepoints at once would be one inside of the other, and what one of them
  * undoes would take along what the other one did.
  */
-export function inTurn<T>(
-  { queryRunner }: EntityManager,
-  work: () => Promise<T>,
-): Promise<T> {
+export function inTurn<T>({ queryRunner }: EntityManager, work: () => Promise<T>): Promise<T> {
   if (!queryRunner) return work();
   let own = turns.get(queryRunner);
   if (!own) turns.set(queryRunner, (own = new Turns(1)));

@@ -1,8 +1,4 @@
-import type {
-  JobQueueStatus,
-  JobRunResult,
-  JobRunStatus,
-} from '../model/status.js';
+import type { JobQueueStatus, JobRunResult, JobRunStatus } from '../model/status.js';
 import { rows, type Queryable, type Tables } from './tables.js';
 
 /** How far somebody has seen a job. */

@@ -43,9 +43,9 @@ const PACKAGES: Record<string, readonly string[]> = {
 /** What package.json exports. */
 const PUBLIC = Object.keys(
   (
-    JSON.parse(
-      readFileSync(new URL('../../package.json', import.meta.url), 'utf8'),
-    ) as { exports: object }
+    JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
+      exports: object;
+    }
   ).exports,
 ).map((path) => path.replace(/^\./, 'nestjs-bildad'));
 
@@ -102,8 +102,7 @@ it('features know model, the seams, life, and never each other', () => {
         .map((specifier) => resolved(path, specifier))
         .filter(
           (target) =>
-            !target.startsWith(`${own}/`) &&
-            !['model', 'life', 'store'].includes(roomOf(target)!),
+            !target.startsWith(`${own}/`) && !['model', 'life', 'store'].includes(roomOf(target)!),
         )
         .map((target) => `${path} imports ${target}`);
     });
@@ -124,8 +123,7 @@ it.each(USERS)('%s uses the package as a user does', (folder) => {
       .filter((specifier) =>
         isRelative(specifier)
           ? !inside(folder, path, resolved(path, specifier))
-          : packageOf(specifier) === 'nestjs-bildad' &&
-            !PUBLIC.includes(specifier),
+          : packageOf(specifier) === 'nestjs-bildad' && !PUBLIC.includes(specifier),
       )
       .map((specifier) => `${path} imports ${specifier}`),
   );

@@ -48,15 +48,12 @@ function importOf(node: ts.Node): string | undefined {
   const specifier =
     ts.isImportDeclaration(node) || ts.isExportDeclaration(node)
       ? node.moduleSpecifier
-      : ts.isCallExpression(node) &&
-          node.expression.kind === ts.SyntaxKind.ImportKeyword
+      : ts.isCallExpression(node) && node.expression.kind === ts.SyntaxKind.ImportKeyword
         ? node.arguments[0]
         : ts.isImportTypeNode(node) && ts.isLiteralTypeNode(node.argument)
           ? node.argument.literal
           : undefined;
-  return specifier && ts.isStringLiteralLike(specifier)
-    ? specifier.text
-    : undefined;
+  return specifier && ts.isStringLiteralLike(specifier) ? specifier.text : undefined;
 }
 
 /** What a relative import leads to, from the root. */

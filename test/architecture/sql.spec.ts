@@ -20,33 +20,22 @@ const saying =
 it('only src/store speaks SQL', () => {
   const speakers = source.filter(saying(SQL));
   expect(speakers.length).toBeGreaterThan(5);
-  expect(
-    paths(speakers).filter((path) => !path.startsWith('src/store/')),
-  ).toEqual([]);
+  expect(paths(speakers).filter((path) => !path.startsWith('src/store/'))).toEqual([]);
 });
 
 it("the engine's statements go over connections of its own", () => {
   // Where the host's DataSource is for: to be told of commits, and as what connections are made from.
-  const MAY = [
-    'engine/listener',
-    'engine/pulse/host',
-    'engine/wake-ups',
-    'life/store',
-  ];
+  const MAY = ['engine/listener', 'engine/pulse/host', 'engine/wake-ups', 'life/store'];
   const others = source
     .filter(({ path }) => /^src\/(life|engine)\//.test(path))
     .filter(({ path }) =>
-      /\bdataSource\b/.test(
-        readFileSync(new URL(`../../${path}`, import.meta.url), 'utf8'),
-      ),
+      /\bdataSource\b/.test(readFileSync(new URL(`../../${path}`, import.meta.url), 'utf8')),
     );
   expect(paths(others)).toEqual(MAY.map((name) => `src/${name}.ts`));
 });
 
 it('only enqueue, claim, finish and quarantine change a status', () => {
-  const changing = source.filter(
-    saying(/\bSET\b(?:(?!\b(?:FROM|WHERE)\b)[^])*\bstatus\s*=/),
-  );
+  const changing = source.filter(saying(/\bSET\b(?:(?!\b(?:FROM|WHERE)\b)[^])*\bstatus\s*=/));
   expect(paths(changing)).toEqual([
     'src/store/claim.store.ts',
     'src/store/deferred.store.ts',

@@ -35,9 +35,9 @@ async function works(host: HostOptions): Promise<void> {
 
 describe('the connection', () => {
   it('to nowhere', async () => {
-    expect(
-      await bootError({ url: 'postgres://nobody@127.0.0.1:1/none' }),
-    ).toMatchObject({ code: 'ECONNREFUSED' });
+    expect(await bootError({ url: 'postgres://nobody@127.0.0.1:1/none' })).toMatchObject({
+      code: 'ECONNREFUSED',
+    });
   });
 
   it('of a DataSource that is not initialized', async () => {

@@ -15,14 +15,13 @@ beforeAll(async () => {
   database = await createDatabase();
 });
 afterAll(async () => {
-  expect(
-    await database.sql("SELECT to_regclass('bildad.job_templates') AS made"),
-  ).toEqual([{ made: null }]);
+  expect(await database.sql("SELECT to_regclass('bildad.job_templates') AS made")).toEqual([
+    { made: null },
+  ]);
   await database.drop();
 });
 
-const wrong = (...providers: (new () => object)[]) =>
-  bootError({ url: database.url, providers });
+const wrong = (...providers: (new () => object)[]) => bootError({ url: database.url, providers });
 
 /** A handler class with these options, whatever their types. */
 function handler(options: object): new () => object {
@@ -64,9 +63,9 @@ describe('codes', () => {
       url: own.url,
       providers: [MineJob, OthersJob],
     });
-    expect(
-      await own.sql('SELECT job_module_name FROM bildad.job_templates'),
-    ).toEqual([{ job_module_name: 'MineJob' }]);
+    expect(await own.sql('SELECT job_module_name FROM bildad.job_templates')).toEqual([
+      { job_module_name: 'MineJob' },
+    ]);
     await app.close();
     await own.drop();
   });

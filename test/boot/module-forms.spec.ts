@@ -9,12 +9,7 @@ import {
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { SimpleJob } from '../support/handlers.js';
-import {
-  bootError,
-  bootHost,
-  QUIET,
-  type HostOptions,
-} from '../support/host.js';
+import { bootError, bootHost, QUIET, type HostOptions } from '../support/host.js';
 
 // The forms in which the module can be imported, and the roles.
 
@@ -190,13 +185,9 @@ describe('roles', () => {
     const entry = await engine.enqueueJob(SimpleJob, {});
     const { start } = await engine.runJobEngine();
     expect(start).toEqual([]);
-    await expect(engine.runJob(entry)).rejects.toBeInstanceOf(
-      JobHandlerNotFoundError,
-    );
+    await expect(engine.runJob(entry)).rejects.toBeInstanceOf(JobHandlerNotFoundError);
     expect(
-      await app
-        .get(JobsService)
-        .getJobQueueEntryForIdentifier(entry.jobRunIdentifier),
+      await app.get(JobsService).getJobQueueEntryForIdentifier(entry.jobRunIdentifier),
     ).toMatchObject({ status: 'AVAILABLE', retry: 0 });
     await app.close();
   });
@@ -211,13 +202,9 @@ describe('roles', () => {
       providers: [SimpleJob],
       bildad: { role: 'worker', tickInterval: 20 },
     });
-    const entry = await producer
-      .get(JobEngineService)
-      .enqueueJob('SIMPLE', { say: 'hello' });
+    const entry = await producer.get(JobEngineService).enqueueJob('SIMPLE', { say: 'hello' });
     expect(
-      await producer
-        .get(JobEngineService)
-        .waitForJob(entry.jobRunIdentifier, { timeout: '10s' }),
+      await producer.get(JobEngineService).waitForJob(entry.jobRunIdentifier, { timeout: '10s' }),
     ).toMatchObject({ result: 'SUCCEEDED', output: 'hello' });
     await producer.close();
     await worker.close();

@@ -46,59 +46,29 @@ it.each<[options: object, field: string, expected: RegExp, got: string]>([
     /no such option; known are type, delay/,
     "'number'",
   ],
-  [
-    { backoff: { type: 'exponential', jitter: 2 } },
-    'backoff.jitter',
-    /number from 0 to 1/,
-    '2',
-  ],
-  [
-    { backoff: { type: 'exponential', maxDelay: 'x' } },
-    'backoff.maxDelay',
-    /duration/,
-    "'x'",
-  ],
+  [{ backoff: { type: 'exponential', jitter: 2 } }, 'backoff.jitter', /number from 0 to 1/, '2'],
+  [{ backoff: { type: 'exponential', maxDelay: 'x' } }, 'backoff.maxDelay', /duration/, "'x'"],
   [{ globalEnhancers: 'no' }, 'globalEnhancers', /true or false/, "'no'"],
   [{ carry: [] }, 'carry', /carriers by name/, '[]'],
   [{ carry: { '': {} } }, 'carry: a name', /text of 1 to 50/, "''"],
   [{ carry: { trace: {} } }, 'carry.trace', /another name/, "'trace'"],
   [{ carry: { a: null } }, 'carry.a.capture', /a function/, 'undefined'],
   [{ carry: { a: {} } }, 'carry.a.capture', /a function/, 'undefined'],
-  [
-    { carry: { a: { capture() {}, restore: 1 } } },
-    'carry.a.restore',
-    /a function/,
-    '1',
-  ],
+  [{ carry: { a: { capture() {}, restore: 1 } } }, 'carry.a.restore', /a function/, '1'],
   [{ maxContextBytes: 1 }, 'maxContextBytes', /whole number from 2/, '1'],
   [{ maxContextBytes: 1e9 }, 'maxContextBytes', /whole number/, '1000000000'],
   [{ maxContextBytes: '1MB' }, 'maxContextBytes', /whole number/, "'1MB'"],
   [{ queryTimeout: 99 }, 'queryTimeout', /duration of at least 100 /, '99'],
   [{ queryTimeout: '2d' }, 'queryTimeout', /at most 86400000 ms/, "'2d'"],
   [{ queryTimeout: false }, 'queryTimeout', /duration/, 'false'],
-  [
-    { shutdown: { drainTimeout: 'never' } },
-    'shutdown.drainTimeout',
-    /duration/,
-    "'never'",
-  ],
-  [
-    { shutdown: { killGracePeriod: -1 } },
-    'shutdown.killGracePeriod',
-    /duration/,
-    '-1',
-  ],
+  [{ shutdown: { drainTimeout: 'never' } }, 'shutdown.drainTimeout', /duration/, "'never'"],
+  [{ shutdown: { killGracePeriod: -1 } }, 'shutdown.killGracePeriod', /duration/, '-1'],
   [{ shutdown: { drain: 5 } }, 'shutdown.drain', /no such option/, "'number'"],
   [{ shutdown: null }, 'shutdown', /object/, 'null'],
   [{ shutdown: '30s' }, 'shutdown', /object/, "'string'"],
   [{ name: null }, 'name', /text/, 'null'],
   [{ concurrency: null }, 'concurrency', /whole number/, 'null'],
-  [
-    { concurency: 5 },
-    'concurency',
-    /no such option; known are name, /,
-    "'number'",
-  ],
+  [{ concurency: 5 }, 'concurency', /no such option; known are name, /, "'number'"],
   [{ pollInterval: '1s' }, 'pollInterval', /no such option/, "'string'"],
   // The extras.
   [{ schema: 'Bildad' }, 'schema', /lower case/, "'Bildad'"],
@@ -121,9 +91,7 @@ it.each<[options: object, field: string, expected: RegExp, got: string]>([
 });
 
 it('leaves the database untouched', async () => {
-  expect(
-    await database.sql(
-      "SELECT nspname FROM pg_namespace WHERE nspname = 'bildad'",
-    ),
-  ).toEqual([]);
+  expect(await database.sql("SELECT nspname FROM pg_namespace WHERE nspname = 'bildad'")).toEqual(
+    [],
+  );
 });

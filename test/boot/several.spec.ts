@@ -87,10 +87,7 @@ it('each works on its own database, and both are closed', async () => {
   });
   await app.init();
   const run = async (office: Orders | Reports) => {
-    const { jobRunIdentifier } = await office.engine.enqueueAndRunJob(
-      'WORK',
-      {},
-    );
+    const { jobRunIdentifier } = await office.engine.enqueueAndRunJob('WORK', {});
     return (await office.engine.waitForJob(jobRunIdentifier)).output;
   };
   expect(await run(app.get(Orders, { strict: false }))).toBe('ordered');
@@ -100,11 +97,9 @@ it('each works on its own database, and both are closed', async () => {
     [orders, 'ordered'],
     [reports, 'reported'],
   ] as const) {
-    expect(await database.sql('SELECT output FROM bildad.job_runs')).toEqual([
-      { output },
+    expect(await database.sql('SELECT output FROM bildad.job_runs')).toEqual([{ output }]);
+    expect(await database.sql('SELECT end_reason FROM bildad.job_nodes')).toEqual([
+      { end_reason: 'shutdown' },
     ]);
-    expect(
-      await database.sql('SELECT end_reason FROM bildad.job_nodes'),
-    ).toEqual([{ end_reason: 'shutdown' }]);
   }
 });

@@ -7,15 +7,7 @@ import {
   type JobExecution,
   type JobHandler,
 } from 'nestjs-bildad';
-import {
-  afterAll,
-  afterEach,
-  beforeAll,
-  beforeEach,
-  describe,
-  expect,
-  it,
-} from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { gate } from '../support/gate.js';
 import { once } from '../support/once.js';
@@ -88,8 +80,7 @@ beforeAll(async () => {
         tenant: {
           capture: () => {
             const tenant = als.getStore()?.tenant;
-            if (typeof tenant === 'function')
-              return (tenant as () => unknown)();
+            if (typeof tenant === 'function') return (tenant as () => unknown)();
             return tenant;
           },
           restore: (value, next) => restoring(value, next),
@@ -149,9 +140,7 @@ describe('is captured by', () => {
       value: { n: 1 },
     });
     expect(await outcomeIn(entry)).toBe('acme');
-    expect(saw).toEqual([
-      { tenant: 'acme', note: undefined, context: { n: 1 } },
-    ]);
+    expect(saw).toEqual([{ tenant: 'acme', note: undefined, context: { n: 1 } }]);
     expect((await ended(entry)).jobContext).toEqual({ n: 1 });
   });
 
@@ -171,11 +160,8 @@ describe('is captured by', () => {
   it('enqueueJobs, also bit by bit', async () => {
     const lists: Iterable<object>[] = [[{}, {}], new Set([{}, {}])];
     for (const contexts of lists) {
-      const entries = await inTenant('bulk', () =>
-        bildad.engine.enqueueJobs(CarriesJob, contexts),
-      );
-      for (const entry of entries)
-        expect((await ended(entry)).output).toBe('bulk');
+      const entries = await inTenant('bulk', () => bildad.engine.enqueueJobs(CarriesJob, contexts));
+      for (const entry of entries) expect((await ended(entry)).output).toBe('bulk');
     }
   });
 
@@ -187,9 +173,7 @@ describe('is captured by', () => {
   });
 
   it('a job that enqueues, from its own', async () => {
-    const entry = await inTenant('parent', () =>
-      bildad.engine.enqueueJob(EnqueuesJob, {}),
-    );
+    const entry = await inTenant('parent', () => bildad.engine.enqueueJob(EnqueuesJob, {}));
     const child = (await ended(entry)).output as string;
     expect((await bildad.engine.waitForJob(child)).output).toBe('parent');
   });
@@ -197,40 +181,27 @@ describe('is captured by', () => {
 
 describe('under a key', () => {
   const under = (tenant: string, options: object) =>
-    inTenant(tenant, () =>
-      bildad.engine.enqueueJob(CarriesJob, { tenant }, options),
-    );
+    inTenant(tenant, () => bildad.engine.enqueueJob(CarriesJob, { tenant }, options));
 
   it.each([
     ['unique, ignored', { unique: { key: 'ignore' }, ...LATER }, 'first'],
-    [
-      'unique, replaced',
-      { unique: { key: 'replace', onConflict: 'replace' }, ...LATER },
-      'second',
-    ],
+    ['unique, replaced', { unique: { key: 'replace', onConflict: 'replace' }, ...LATER }, 'second'],
     [
       'unique, rescheduled',
       { unique: { key: 'reschedule', onConflict: 'reschedule' }, ...LATER },
       'first',
     ],
     ['debounced', { debounce: { key: 'debounce', wait: '1h' } }, 'second'],
-    [
-      'throttled',
-      { throttle: { key: 'throttle', every: '1h' }, ...LATER },
-      'first',
-    ],
-  ])(
-    '%s: context and tenant are of one call',
-    async (_name, options, which) => {
-      await under('first', options);
-      const entry = await under('second', options);
-      expect(await stored(entry)).toEqual({
-        $bildad: { carried: { tenant: which } },
-        value: { tenant: which },
-      });
-      expect(await outcomeIn(entry)).toBe(which);
-    },
-  );
+    ['throttled', { throttle: { key: 'throttle', every: '1h' }, ...LATER }, 'first'],
+  ])('%s: context and tenant are of one call', async (_name, options, which) => {
+    await under('first', options);
+    const entry = await under('second', options);
+    expect(await stored(entry)).toEqual({
+      $bildad: { carried: { tenant: which } },
+      value: { tenant: which },
+    });
+    expect(await outcomeIn(entry)).toBe(which);
+  });
 
   it('what is kept as the latest, too', async () => {
     const door = gate();
@@ -266,9 +237,7 @@ describe('stays', () => {
     'when the context is changed, whoever does it: %o',
     async (job) => {
       for (const app of [bildad, ops]) {
-        const entry = await inTenant('acme', () =>
-          bildad.engine.enqueueJob(job, { n: 1 }, LATER),
-        );
+        const entry = await inTenant('acme', () => bildad.engine.enqueueJob(job, { n: 1 }, LATER));
         const changed = await inTenant('operator', () =>
           app.engine.updateJob(entry, { context: { n: 2 } }),
         );
@@ -286,32 +255,25 @@ describe('stays', () => {
     await bildad.engine.cancelJob(entry);
   });
 
-  it.each([CarriesJob, SecretJob])(
-    'when a job is done again, whoever does it: %o',
-    async (job) => {
-      for (const app of [bildad, ops])
-        for (const context of [undefined, { n: 3 }]) {
-          const first = await inTenant('acme', () =>
-            bildad.engine.enqueueJob(job, { n: 1 }),
-          );
-          const run = await ended(first);
-          const again = await inTenant('operator', () =>
-            app.engine.retryJob(run, context ? { context } : {}),
-          );
-          await ended(again);
-          expect(saw.at(-1)).toMatchObject({
-            tenant: 'acme',
-            context: context ?? { n: 1 },
-          });
-        }
-      const none = await ended(await bildad.engine.enqueueJob(job, {}));
-      const again = await inTenant('operator', () =>
-        bildad.engine.retryJob(none),
-      );
-      await ended(again);
-      expect(saw.at(-1)!.tenant).toBeUndefined();
-    },
-  );
+  it.each([CarriesJob, SecretJob])('when a job is done again, whoever does it: %o', async (job) => {
+    for (const app of [bildad, ops])
+      for (const context of [undefined, { n: 3 }]) {
+        const first = await inTenant('acme', () => bildad.engine.enqueueJob(job, { n: 1 }));
+        const run = await ended(first);
+        const again = await inTenant('operator', () =>
+          app.engine.retryJob(run, context ? { context } : {}),
+        );
+        await ended(again);
+        expect(saw.at(-1)).toMatchObject({
+          tenant: 'acme',
+          context: context ?? { n: 1 },
+        });
+      }
+    const none = await ended(await bildad.engine.enqueueJob(job, {}));
+    const again = await inTenant('operator', () => bildad.engine.retryJob(none));
+    await ended(again);
+    expect(saw.at(-1)!.tenant).toBeUndefined();
+  });
 });
 
 it('is sealed where its context is', async () => {
@@ -365,8 +327,7 @@ describe('a capture', () => {
   cyclic['itself'] = cyclic;
   const refused = (tenant: unknown) =>
     inTenant(tenant, async () => {
-      const counts = () =>
-        bildad.sql('SELECT count(*) FROM bildad.job_queue_entries');
+      const counts = () => bildad.sql('SELECT count(*) FROM bildad.job_queue_entries');
       const before = await counts();
       const error: unknown = await bildad.engine
         .enqueueJob(CarriesJob, {})
@@ -375,8 +336,7 @@ describe('a capture', () => {
         .enqueueJobs(CarriesJob, [{}])
         .catch((thrown: unknown) => thrown);
       expect(await counts()).toEqual(before);
-      for (const one of [error, many])
-        expect(one).toBeInstanceOf(CarriedContextError);
+      for (const one of [error, many]) expect(one).toBeInstanceOf(CarriedContextError);
       return error as CarriedContextError;
     });
 
@@ -395,11 +355,7 @@ describe('a capture', () => {
     ['NUL', 'a\0b', 'cannot travel'],
     ['a cycle', cyclic, 'cannot travel'],
     ['a class', () => new Map(), 'cannot travel'],
-    [
-      'large',
-      'x'.repeat(8_191),
-      'larger than the 8192 bytes of JSON that are allowed (carry)',
-    ],
+    ['large', 'x'.repeat(8_191), 'larger than the 8192 bytes of JSON that are allowed (carry)'],
   ])('of %s refuses the call', async (_name, tenant, message) => {
     const error = await refused(tenant);
     expect(error.message).toContain(message);
@@ -408,9 +364,7 @@ describe('a capture', () => {
 
   it('may be any JSON', async () => {
     for (const tenant of [null, 0, '', { a: [1, null] }, 'x'.repeat(8_190)]) {
-      const entry = await inTenant(tenant, () =>
-        bildad.engine.enqueueJob(CarriesJob, {}),
-      );
+      const entry = await inTenant(tenant, () => bildad.engine.enqueueJob(CarriesJob, {}));
       await ended(entry);
       expect(saw.at(-1)!.tenant).toEqual(tenant);
     }
@@ -421,9 +375,7 @@ describe('a restore', () => {
   const NO_RETRY = { maxRetries: 0 };
 
   it('is called for a job that carries nothing, and keeps what set it off away', async () => {
-    const { run } = await inTenant('whoever', () =>
-      once(bildad, CarriesJob, {}, NO_RETRY),
-    );
+    const { run } = await inTenant('whoever', () => once(bildad, CarriesJob, {}, NO_RETRY));
     expect(run.output).toBe('whoever');
     const values: unknown[] = [];
     restoring = (value, next) => {
@@ -437,11 +389,7 @@ describe('a restore', () => {
   });
 
   it('the first name is the outermost', async () => {
-    const entry = await inTenant(
-      'acme',
-      () => bildad.engine.enqueueJob(CarriesJob, {}),
-      'a note',
-    );
+    const entry = await inTenant('acme', () => bildad.engine.enqueueJob(CarriesJob, {}), 'a note');
     await ended(entry);
     expect(saw).toMatchObject([{ tenant: 'acme', note: 'a note' }]);
   });
@@ -481,9 +429,7 @@ describe('a restore', () => {
   ])('that %s changes nothing, and is told', async (_name, does) => {
     restoring = does;
     const told = bildad.next('engine.error');
-    const { event } = await inTenant('acme', () =>
-      once(bildad, CarriesJob, {}, NO_RETRY),
-    );
+    const { event } = await inTenant('acme', () => once(bildad, CarriesJob, {}, NO_RETRY));
     expect(event.outcome).toBe('completed');
     expect(await told).toMatchObject({
       doing: 'carry.tenant: restore(), after its run',
@@ -492,8 +438,7 @@ describe('a restore', () => {
   });
 
   it('that calls next twice runs the job once, and one that lets go runs it whole', async () => {
-    restoring = (value, next) =>
-      plainly(value, () => Promise.all([next(), next()]).then(() => {}));
+    restoring = (value, next) => plainly(value, () => Promise.all([next(), next()]).then(() => {}));
     await once(bildad, CarriesJob, {}, NO_RETRY);
     expect(saw).toHaveLength(1);
     restoring = (value, next) => void plainly(value, next);

@@ -1,11 +1,6 @@
 import { BildadJob, type JobHandler } from 'nestjs-bildad';
 import { carryCls } from 'nestjs-bildad/cls';
-import {
-  CLS_ID,
-  ClsModule,
-  ClsServiceManager,
-  type ClsStore,
-} from 'nestjs-cls';
+import { CLS_ID, ClsModule, ClsServiceManager, type ClsStore } from 'nestjs-cls';
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { once } from '../support/once.js';
@@ -56,9 +51,7 @@ const inRequest = <T>(work: () => T) =>
 it('values, paths, and nothing else', async () => {
   const entry = await inRequest(() => bildad.engine.enqueueJob(ClsJob, {}));
   await bildad.engine.waitForJob(entry.jobRunIdentifier);
-  expect(saw).toEqual([
-    { id: undefined, store: { tenantId: 'acme', user: { id: 7 } } },
-  ]);
+  expect(saw).toEqual([{ id: undefined, store: { tenantId: 'acme', user: { id: 7 } } }]);
 });
 
 it('the id', async () => {

@@ -3,12 +3,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { createDatabase } from '../support/database.js';
 import { filesOf } from './app.js';
-import {
-  COMBINATIONS,
-  installOf,
-  LOWEST,
-  type Combination,
-} from './combinations.js';
+import { COMBINATIONS, installOf, LOWEST, type Combination } from './combinations.js';
 import { compile, isOffline, Projects, serve, write } from './project.js';
 
 // The package as npm installs it, in apps of all that it says it goes with; docs/compatibility.md has the table.
@@ -62,11 +57,7 @@ beforeAll(async () => {
 }, 600_000);
 afterAll(() => projects.remove());
 
-async function see(
-  project: string,
-  combination: Combination,
-  node: string,
-): Promise<Seen> {
+async function see(project: string, combination: Combination, node: string): Promise<Seen> {
   const app = join(project, `${combination.node}-${combination.module}`);
   await write(app, filesOf(combination));
   // All declarations once for each Nest, and each TypeORM: it takes as long again.

@@ -28,17 +28,13 @@ export class Projects {
   ) {}
 
   static async create(): Promise<Projects> {
-    const folder = await realpath(
-      await mkdtemp(join(tmpdir(), 'bildad-compat-')),
-    );
+    const folder = await realpath(await mkdtemp(join(tmpdir(), 'bildad-compat-')));
     const { stdout } = await run(
       'npm',
       ['pack', '--ignore-scripts', '--json', `--pack-destination=${folder}`],
       { cwd: ROOT },
     );
-    const [packed] = Object.values(
-      JSON.parse(stdout) as Record<string, { filename: string }>,
-    );
+    const [packed] = Object.values(JSON.parse(stdout) as Record<string, { filename: string }>);
     return new Projects(folder, join(folder, packed!.filename));
   }
 
@@ -51,10 +47,7 @@ export class Projects {
     const project = join(this.folder, 'nodes');
     const aliases = Object.entries(NODES).map(
       ([major, version]) =>
-        [
-          `node${major}`,
-          `npm:node-${process.platform}-${process.arch}@${version}`,
-        ] as const,
+        [`node${major}`, `npm:node-${process.platform}-${process.arch}@${version}`] as const,
     );
     await this.npm(project, Object.fromEntries(aliases), []);
     return Object.fromEntries(
@@ -68,11 +61,10 @@ export class Projects {
   /** @throws where a peer range is not met */
   async install(name: string, { packages, flags }: Install): Promise<string> {
     const project = join(this.folder, name);
-    await this.npm(
-      project,
-      { ...packages, 'nestjs-bildad': `file:${this.tarball}` },
-      ['--strict-peer-deps', ...flags],
-    );
+    await this.npm(project, { ...packages, 'nestjs-bildad': `file:${this.tarball}` }, [
+      '--strict-peer-deps',
+      ...flags,
+    ]);
     return project;
   }
 
@@ -98,24 +90,16 @@ export const isOffline = (error: unknown): boolean =>
     String((error as { stderr?: unknown }).stderr),
   );
 
-export async function write(
-  folder: string,
-  files: Record<string, string>,
-): Promise<void> {
+export async function write(folder: string, files: Record<string, string>): Promise<void> {
   await mkdir(folder, { recursive: true });
-  for (const [name, text] of Object.entries(files))
-    await writeFile(join(folder, name), text);
+  for (const [name, text] of Object.entries(files)) await writeFile(join(folder, name), text);
 }
 
 /**
  * @param deep with `skipLibCheck: false`
  * @returns what is wrong with the app and with the package's declarations: what others' lack is theirs
  */
-export async function compile(
-  app: string,
-  config: string,
-  deep: boolean,
-): Promise<string[]> {
+export async function compile(app: string, config: string, deep: boolean): Promise<string[]> {
   const said = await run(
     process.execPath,
     [TSC, '-p', join(app, config), '--skipLibCheck', `${!deep}`],
@@ -129,8 +113,7 @@ export async function compile(
     .filter(
       (line) =>
         /error TS/.test(line) &&
-        (!line.includes('node_modules/') ||
-          line.includes('node_modules/nestjs-bildad/')),
+        (!line.includes('node_modules/') || line.includes('node_modules/nestjs-bildad/')),
     );
 }
 
@@ -141,23 +124,15 @@ export interface Served {
 }
 
 /** @throws what it printed, where it ends before it listens */
-export async function serve(
-  node: string,
-  app: string,
-  databaseUrl: string,
-): Promise<Served> {
+export async function serve(node: string, app: string, databaseUrl: string): Promise<Served> {
   const child = spawn(node, [join(app, 'dist/main.js')], {
     cwd: app,
     env: { ...process.env, NODE_ENV: 'production', DATABASE_URL: databaseUrl },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   const printed: string[] = [];
-  const exited = once(child, 'close') as Promise<
-    [number | null, string | null]
-  >;
-  child.stderr.on('data', (text: Buffer) =>
-    printed.push(...text.toString().trimEnd().split('\n')),
-  );
+  const exited = once(child, 'close') as Promise<[number | null, string | null]>;
+  child.stderr.on('data', (text: Buffer) => printed.push(...text.toString().trimEnd().split('\n')));
   const url = await new Promise<string>((resolve, reject) => {
     createInterface(child.stdout).on('line', (line) => {
       if (line.startsWith('http')) resolve(line);

@@ -17,9 +17,7 @@ function unsigned(value: unknown): unknown {
   if (Object.is(value, -0)) return 0;
   if (Array.isArray(value)) return value.map(unsigned);
   if (typeof value !== 'object' || value === null) return value;
-  return Object.fromEntries(
-    Object.entries(value).map(([key, member]) => [key, unsigned(member)]),
-  );
+  return Object.fromEntries(Object.entries(value).map(([key, member]) => [key, unsigned(member)]));
 }
 
 it('any JSON is stored', async () => {
@@ -30,9 +28,7 @@ it('any JSON is stored', async () => {
       { depthSize: 'small' },
       fc.constant(null),
       fc.boolean(),
-      fc
-        .double({ noNaN: true, noDefaultInfinity: true })
-        .filter((n) => !Object.is(n, -0)),
+      fc.double({ noNaN: true, noDefaultInfinity: true }).filter((n) => !Object.is(n, -0)),
       text,
       fc.array(tie('value')),
       fc.dictionary(
@@ -43,13 +39,10 @@ it('any JSON is stored', async () => {
     ),
   })).value;
   await fc.assert(
-    fc.asyncProperty(
-      fc.array(json, { minLength: 1, maxLength: 50 }),
-      async (contexts) => {
-        const entries = await bildad.engine.enqueueJobs(CaptureJob, contexts);
-        expect(entries.map(({ jobContext }) => jobContext)).toEqual(contexts);
-      },
-    ),
+    fc.asyncProperty(fc.array(json, { minLength: 1, maxLength: 50 }), async (contexts) => {
+      const entries = await bildad.engine.enqueueJobs(CaptureJob, contexts);
+      expect(entries.map(({ jobContext }) => jobContext)).toEqual(contexts);
+    }),
     { numRuns: 50 },
   );
 });

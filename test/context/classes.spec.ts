@@ -145,34 +145,14 @@ describe('with the class', () => {
     ['too long a list', { items: Array(4).fill(order.items[0]) }, 'items', /3/],
     ['an object for a list', { items: { 0: {} } }, 'items', /array/],
     ['a condition that holds', { pay: 'card' }, 'card', /string/],
-    [
-      'a wrong nested one that may be missing',
-      { billing: {} },
-      'billing.street',
-      /string/,
-    ],
+    ['a wrong nested one that may be missing', { billing: {} }, 'billing.street', /string/],
     ['no such word', { pay: 'cash' }, 'pay', /card, invoice/],
     ['null where it is not optional', { pay: null }, 'pay', /./],
     ['no date', { dueAt: 'tomorrow' }, 'dueAt', /Date/],
     ['a Date for text', { to: new Date() }, 'to', /./],
-    [
-      'a Date nobody declared',
-      { extra: { at: new Date() } },
-      'extra.at',
-      /@Type/,
-    ],
-    [
-      '__proto__',
-      JSON.parse('{"__proto__":{"x":1}}') as object,
-      '__proto__',
-      /key/,
-    ],
-    [
-      'constructor',
-      { address: { street: 'x', constructor: 1 } },
-      'address.constructor',
-      /drop/,
-    ],
+    ['a Date nobody declared', { extra: { at: new Date() } }, 'extra.at', /@Type/],
+    ['__proto__', JSON.parse('{"__proto__":{"x":1}}') as object, '__proto__', /key/],
+    ['constructor', { address: { street: 'x', constructor: 1 } }, 'address.constructor', /drop/],
     ['what every object has', { toString: 1 }, 'toString', /drop/],
     [
       'what every object has, deep in what nobody declared',
@@ -197,9 +177,7 @@ describe('with the class', () => {
   it.each([[null], [[order]], ['order'], [42], [undefined]])(
     '%j is refused as a whole',
     async (context) => {
-      expect(await refusal(consumer, context, OrderJob)).toMatchObject([
-        { path: '' },
-      ]);
+      expect(await refusal(consumer, context, OrderJob)).toMatchObject([{ path: '' }]);
     },
   );
 
@@ -266,9 +244,7 @@ describe('without the class, by code', () => {
   ])('%s is refused with its path', async (_what, changes, path) => {
     const dueAt = path === 'dueAt' ? order.dueAt : order.dueAt.toISOString();
     const context = { ...order, dueAt, ...changes };
-    const paths = (await refusal(producer, context, 'ORDER')).map(
-      (violation) => violation.path,
-    );
+    const paths = (await refusal(producer, context, 'ORDER')).map((violation) => violation.path);
     expect(paths).toContain(path);
   });
 });

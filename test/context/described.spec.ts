@@ -56,9 +56,7 @@ const bare =
   'IsPort IsTimeZone IsLatitude IsLongitude IsLatLong IsDecimal IsSemVer IsJWT IsLocale IsMimeType IsHSL ' +
   'IsRFC3339 ArrayNotEmpty';
 for (const name of bare.split(' '))
-  decorators[name] = [
-    (cv as unknown as Record<string, () => PropertyDecorator>)[name]!(),
-  ];
+  decorators[name] = [(cv as unknown as Record<string, () => PropertyDecorator>)[name]!()];
 const limits: [string, number][] = [
   ['Min', 1],
   ['Max', 3],
@@ -72,9 +70,7 @@ const limits: [string, number][] = [
 ];
 for (const [name, limit] of limits)
   decorators[name] = [
-    (cv as unknown as Record<string, (n: number) => PropertyDecorator>)[name]!(
-      limit,
-    ),
+    (cv as unknown as Record<string, (n: number) => PropertyDecorator>)[name]!(limit),
   ];
 
 const values = [

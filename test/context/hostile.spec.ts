@@ -51,9 +51,7 @@ describe('stored faithfully', () => {
     ['null', null],
     [
       'a hundred thousand names',
-      Object.fromEntries(
-        Array.from({ length: 100_000 }, (_, n) => [n.toString(36), 1]),
-      ),
+      Object.fromEntries(Array.from({ length: 100_000 }, (_, n) => [n.toString(36), 1])),
     ],
     ['a long list', Array.from({ length: 100_000 }, (_, n) => n)],
     ['text of almost a megabyte', { text: 'x'.repeat(1_048_576 - 11) }],
@@ -115,12 +113,7 @@ describe('refused, with where and why', () => {
     ['a lone high surrogate', { a: ['\uD83D'] }, 'a[0]', /lone surrogate/],
     ['a lone low surrogate', { a: '\uDE00!' }, 'a', /lone surrogate/],
     ['a lone surrogate in a name', { '\uD83D': 1 }, '\uFFFD', /surrogate/],
-    [
-      '__proto__',
-      JSON.parse('{"a":{"__proto__":{"x":1}}}'),
-      'a.__proto__',
-      /./,
-    ],
+    ['__proto__', JSON.parse('{"a":{"__proto__":{"x":1}}}'), 'a.__proto__', /./],
     ['a bigint', { id: 1n }, 'id', /bigint/],
     ['a Date', { at: new Date() }, 'at', /ISO string/],
     ['an invalid Date', { at: new Date(NaN) }, 'at', /invalid Date/],
@@ -169,12 +162,7 @@ describe('refused, with where and why', () => {
       'a',
       /cannot be read: TypeError/,
     ],
-    [
-      'a Proxy that throws',
-      { a: new Proxy({}, { ownKeys: trap }) },
-      'a',
-      /cannot be read/,
-    ],
+    ['a Proxy that throws', { a: new Proxy({}, { ownKeys: trap }) }, 'a', /cannot be read/],
     [
       'a Proxy without prototype',
       { a: new Proxy({}, { getPrototypeOf: trap }) },
@@ -191,9 +179,9 @@ describe('refused, with where and why', () => {
   });
 
   it('all that is wrong at once', async () => {
-    const paths = (
-      await refusal(bildad, { a: NaN, b: [1n], c: { d: '\0' } })
-    ).map(({ path }) => path);
+    const paths = (await refusal(bildad, { a: NaN, b: [1n], c: { d: '\0' } })).map(
+      ({ path }) => path,
+    );
     expect(paths).toEqual(['a', 'b[0]', 'c.d']);
   });
 

@@ -1,8 +1,4 @@
-import {
-  BildadJob,
-  InvalidJobSchemaError,
-  type JsonSchema,
-} from 'nestjs-bildad';
+import { BildadJob, InvalidJobSchemaError, type JsonSchema } from 'nestjs-bildad';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { refusal } from '../support/capture.js';
@@ -100,11 +96,7 @@ describe.each([[Draft7Job], [NamedDraft7Job]])('draft 7, %o', (job) => {
     [{ to: 'a@b.co', lines: [] }, 'lines', /1/],
     [{ to: 'a@b.co', lines: [{ price: 1 }, {}] }, 'lines[1].price', /required/],
     [{ to: 'a@b.co', lines: [{ price: 0 }] }, 'lines[0].price', /> 0/],
-    [
-      { to: 'a@b.co', lines: [{ price: 1, 'odd/name~': 1.5 }] },
-      'lines[0].odd/name~',
-      /integer/,
-    ],
+    [{ to: 'a@b.co', lines: [{ price: 1, 'odd/name~': 1.5 }] }, 'lines[0].odd/name~', /integer/],
     [[], '', /object/],
   ])('%j is refused', async (context, path, why) => {
     const found = (await refusal(bildad, context, job)).find(
@@ -114,9 +106,7 @@ describe.each([[Draft7Job], [NamedDraft7Job]])('draft 7, %o', (job) => {
   });
 
   it('names all that is wrong', async () => {
-    const paths = (await refusal(bildad, { lines: [{}], cc: 1 }, job)).map(
-      ({ path }) => path,
-    );
+    const paths = (await refusal(bildad, { lines: [{}], cc: 1 }, job)).map(({ path }) => path);
     expect(new Set(paths)).toEqual(new Set(['to', 'cc', 'lines[0].price']));
   });
 });
@@ -134,9 +124,7 @@ describe('draft 2020-12', () => {
     [{ pair: ['a', 1] }, 'unit'],
     [{ extra: 5 }, 'extra'],
   ])('%j is refused', async (context, path) => {
-    const paths = (await refusal(bildad, context, Draft2020Job)).map(
-      (violation) => violation.path,
-    );
+    const paths = (await refusal(bildad, context, Draft2020Job)).map((violation) => violation.path);
     expect(paths).toContain(path);
   });
 });
@@ -147,9 +135,7 @@ describe('a template that an operator made', () => {
       code: 'BY_HAND',
       jobContextSchema: { required: ['to'] },
     });
-    expect(await refusal(bildad, {}, 'BY_HAND')).toMatchObject([
-      { path: 'to' },
-    ]);
+    expect(await refusal(bildad, {}, 'BY_HAND')).toMatchObject([{ path: 'to' }]);
     const entry = await bildad.engine.enqueueJob('BY_HAND', { to: 1 });
     expect(entry.jobContext).toEqual({ to: 1 });
   });

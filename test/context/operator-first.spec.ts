@@ -52,8 +52,7 @@ it('by an operator, it outlives the first deploy but for what the class names', 
     });
     const templates = await worker.jobs.listJobTemplates();
     await worker.close();
-    return (code: string) =>
-      templates.find((template) => template.code === code)!;
+    return (code: string) => templates.find((template) => template.code === code)!;
   };
   const first = await boot();
   expect(first('LATER')).toMatchObject({ ...MADE, jobModuleName: 'LaterJob' });
@@ -65,11 +64,8 @@ it('by an operator, it outlives the first deploy but for what the class names', 
     defaultPriority: 7,
     jobContextSchema: { type: 'object', required: ['name'] },
   });
-  await expect(
-    producer.engine.enqueueJob(LaterJob, { no: 'name' }),
-  ).rejects.toThrow(/name/);
+  await expect(producer.engine.enqueueJob(LaterJob, { no: 'name' })).rejects.toThrow(/name/);
   const again = await boot();
-  for (const code of ['LATER', 'EXACT'])
-    expect(again(code)).toEqual(first(code));
+  for (const code of ['LATER', 'EXACT']) expect(again(code)).toEqual(first(code));
   await producer.close();
 });

@@ -31,9 +31,7 @@ it('is demanded at enqueue and again before launch, and leaves with the operator
     jobContextSchema: { properties: { name: { maxLength: 3 } } },
   });
 
-  await expect(
-    engine.enqueueJob(GreetingJob, { name: 'long' }),
-  ).rejects.toMatchObject({
+  await expect(engine.enqueueJob(GreetingJob, { name: 'long' })).rejects.toMatchObject({
     code: 'INVALID_JOB_CONTEXT',
     violations: [{ path: 'name' }],
   });
@@ -56,15 +54,11 @@ it('is demanded at enqueue and again before launch, and leaves with the operator
 it('that is unusable, written by hand, fails the run and keeps the entry', async () => {
   const { engine, jobs, sql } = bildad;
   const entry = await engine.enqueueJob(GreetingJob, { name: 'x' });
-  await sql(
-    `UPDATE bildad.job_templates SET job_context_schema = '{"type": "nonsense"}'`,
-  );
+  await sql(`UPDATE bildad.job_templates SET job_context_schema = '{"type": "nonsense"}'`);
   expect((await engine.runJobEngine()).start).toMatchObject([
     { ok: false, error: { code: 'INVALID_JOB_SCHEMA' } },
   ]);
-  expect(
-    await jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier),
-  ).toMatchObject({
+  expect(await jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier)).toMatchObject({
     status: 'AVAILABLE',
     retry: 1,
   });

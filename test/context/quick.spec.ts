@@ -75,31 +75,26 @@ const good = {
   kind: 1,
 };
 
-it.each([Flat, Heir])(
-  '%o: what it accepts is valid, and the same',
-  async (target) => {
-    const quick = quickInstance(target)!;
-    await fc.assert(
-      fc.asyncProperty(
-        fc.oneof(
-          stored,
-          stored.map((some) => ({ ...good, more: true, ...some })),
-        ),
-        async (context) => {
-          const instance = quick(context);
-          if (!instance) return;
-          const slow = plainToInstance(target, context);
-          expect(instance).toEqual(slow);
-          expect(instance).toBeInstanceOf(target);
-          expect(await validate(slow, { forbidUnknownValues: true })).toEqual(
-            [],
-          );
-        },
+it.each([Flat, Heir])('%o: what it accepts is valid, and the same', async (target) => {
+  const quick = quickInstance(target)!;
+  await fc.assert(
+    fc.asyncProperty(
+      fc.oneof(
+        stored,
+        stored.map((some) => ({ ...good, more: true, ...some })),
       ),
-      { numRuns: 2_000 },
-    );
-  },
-);
+      async (context) => {
+        const instance = quick(context);
+        if (!instance) return;
+        const slow = plainToInstance(target, context);
+        expect(instance).toEqual(slow);
+        expect(instance).toBeInstanceOf(target);
+        expect(await validate(slow, { forbidUnknownValues: true })).toEqual([]);
+      },
+    ),
+    { numRuns: 2_000 },
+  );
+});
 
 it('flat valid contexts take the short way', () => {
   expect(quickInstance(Flat)!(good)).toEqual(plainToInstance(Flat, good));
@@ -119,9 +114,6 @@ it.each([
   expect(quickInstance(Flat)!(context as never)).toBeNull();
 });
 
-it.each([Nested, Conditional, OwnRule, Dated])(
-  '%o takes the long way',
-  (target) => {
-    expect(quickInstance(target)).toBeNull();
-  },
-);
+it.each([Nested, Conditional, OwnRule, Dated])('%o takes the long way', (target) => {
+  expect(quickInstance(target)).toBeNull();
+});

@@ -46,11 +46,7 @@ it('gives back at shutdown what it claimed ahead, as if it had not been claimed'
 
     const closed = app.close();
     await expect
-      .poll(() =>
-        database.sql(
-          `SELECT 1 FROM bildad.job_queue_entries WHERE status = 'RUNNING'`,
-        ),
-      )
+      .poll(() => database.sql(`SELECT 1 FROM bildad.job_queue_entries WHERE status = 'RUNNING'`))
       .toHaveLength(1);
     door.open(null);
     await closed;
@@ -83,8 +79,7 @@ it('claims nothing ahead of slow jobs, or where the engine does not tick by itse
     for (let pass = 0; pass < 3; pass++) await bildad.next('engine.pass');
     expect(await bildad.jobs.listRunningJobRuns()).toHaveLength(1);
     door.open(null);
-    for (let left = 0; left < 2; left++)
-      (await GatedJob.arrival()).door.open(null);
+    for (let left = 0; left < 2; left++) (await GatedJob.arrival()).door.open(null);
     await expect.poll(() => bildad.jobs.getNumberOfJobsInTheQueue()).toBe(0);
   } finally {
     await bildad.close();
@@ -131,9 +126,11 @@ it('a claim that waits for its slot can be cancelled and taken back', async () =
     const ends = await sql(
       `SELECT coalesce(reason, result) AS ended, count(*)::int FROM bildad.job_runs GROUP BY 1`,
     );
-    expect(
-      Object.fromEntries(ends.map(({ ended, count }) => [ended, count])),
-    ).toEqual({ Cancelled: 1, Stopped: 1, SUCCEEDED: 3_500 });
+    expect(Object.fromEntries(ends.map(({ ended, count }) => [ended, count]))).toEqual({
+      Cancelled: 1,
+      Stopped: 1,
+      SUCCEEDED: 3_500,
+    });
   } finally {
     await bildad.close();
   }
@@ -154,15 +151,11 @@ it('what waits behind a job that takes long goes back to the others', async () =
     });
     const { door } = await GatedJob.arrival();
     const running = () =>
-      sql(
-        `SELECT priority FROM bildad.job_queue_entries WHERE status = 'RUNNING'`,
-      );
+      sql(`SELECT priority FROM bildad.job_queue_entries WHERE status = 'RUNNING'`);
     expect((await running()).length).toBeGreaterThan(1);
     await expect.poll(running, { timeout: 10_000 }).toEqual([{ priority: 2 }]);
     door.open(null);
-    await expect
-      .poll(() => bildad.jobs.getNumberOfJobsInTheQueue(), { timeout: 15_000 })
-      .toBe(0);
+    await expect.poll(() => bildad.jobs.getNumberOfJobsInTheQueue(), { timeout: 15_000 }).toBe(0);
   } finally {
     await bildad.close();
   }
@@ -194,9 +187,7 @@ it('no more run than there are slots, in their order, whatever was claimed ahead
       slow: n % 300 < 40,
     }));
     await bildad.engine.enqueueJobs(CountedJob, contexts);
-    await expect
-      .poll(() => bildad.jobs.getNumberOfJobsInTheQueue(), { timeout: 30_000 })
-      .toBe(0);
+    await expect.poll(() => bildad.jobs.getNumberOfJobsInTheQueue(), { timeout: 30_000 }).toBe(0);
     expect(CountedJob.most).toBe(10);
     expect(CountedJob.begun).toEqual(contexts.map(({ n }) => n));
   } finally {

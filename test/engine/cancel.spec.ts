@@ -15,8 +15,7 @@ afterAll(async () => {
   await one.close();
 });
 
-const entryOf = (identifier: string) =>
-  one.jobs.getJobQueueEntryForIdentifier(identifier);
+const entryOf = (identifier: string) => one.jobs.getJobQueueEntryForIdentifier(identifier);
 
 it('a job that fails before its node has seen the request does not come back', async () => {
   const run = await one.engine.enqueueAndRunJob(GatedJob, {});
@@ -38,9 +37,7 @@ it('a job that ends and is reopened at the same moment is gone, every time', asy
   for (let round = 0; round < 30; round++) {
     const run = await one.engine.enqueueAndRunJob(GatedJob, {});
     await GatedJob.arrival();
-    const ends = one.engine
-      .failJob(run, new Error('by itself'))
-      .catch(() => undefined);
+    const ends = one.engine.failJob(run, new Error('by itself')).catch(() => undefined);
     for (let turn = 0; turn < round; turn++) await Promise.resolve();
     await one.engine.cancelJob({ id: run.jobQueueEntryId });
     await ends;

@@ -12,18 +12,11 @@ beforeAll(async () => {
   bildad = await bootApp({ providers: [SimpleJob] });
 });
 afterAll(() => bildad.close());
-beforeEach(() =>
-  bildad.sql(
-    'DELETE FROM bildad.job_queue_entries; DELETE FROM bildad.job_runs',
-  ),
-);
+beforeEach(() => bildad.sql('DELETE FROM bildad.job_queue_entries; DELETE FROM bildad.job_runs'));
 
 const enqueue = (name: string, priority: number) =>
   bildad.engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: name, priority });
-async function claim(
-  limit: number,
-  after: { id: string; priority: number } | null,
-) {
+async function claim(limit: number, after: { id: string; priority: number } | null) {
   const { claims, last } = await claimNext(
     bildad.dataSource,
     tablesOf('bildad'),
@@ -49,9 +42,7 @@ it('takes the more urgent first, then goes on behind the last one', async () => 
 it('an entry that came back is behind nobody, and seen by a whole look', async () => {
   for (const name of ['a', 'b', 'c']) await enqueue(name, 5);
   const { last } = await claim(2, null);
-  await bildad.engine.stopJobInQueue(
-    (await bildad.jobs.getJobQueueEntryForIdentifier('a'))!,
-  );
+  await bildad.engine.stopJobInQueue((await bildad.jobs.getJobQueueEntryForIdentifier('a'))!);
   expect((await claim(9, last)).names).toEqual(['c']);
   expect((await claim(9, null)).names).toEqual(['a']);
 });
@@ -62,8 +53,6 @@ it('numbers runs in the order they start', async () => {
   await enqueue('first', 1);
   await claim(3, null);
   expect(
-    await bildad.sql(
-      'SELECT job_run_identifier AS name FROM bildad.job_runs ORDER BY id',
-    ),
+    await bildad.sql('SELECT job_run_identifier AS name FROM bildad.job_runs ORDER BY id'),
   ).toEqual([{ name: 'first' }, { name: 'second' }, { name: 'third' }]);
 });

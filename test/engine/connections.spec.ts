@@ -37,11 +37,8 @@ it("a job that drains keeps its lease, although the host's ScheduleModule emptie
     const run = await engine.enqueueAndRunJob(GatedJob, {});
     const { door } = await GatedJob.arrival();
     const lease = async () =>
-      (
-        await sql(`SELECT expires_at FROM bildad.job_runs WHERE id = $1`, [
-          run.id,
-        ])
-      )[0].expires_at as Date;
+      (await sql(`SELECT expires_at FROM bildad.job_runs WHERE id = $1`, [run.id]))[0]
+        .expires_at as Date;
     const closed = app.close();
     const first = await other.database
       .sql('SELECT expires_at FROM bildad.job_runs WHERE id = $1', [run.id])
@@ -55,9 +52,9 @@ it("a job that drains keeps its lease, although the host's ScheduleModule emptie
     expect((await other.engine.runJobEngine()).expire).toEqual([]);
     door.open('in time');
     await closed;
-    expect(
-      await other.jobs.listJobRunsForIdentifier(run.jobRunIdentifier),
-    ).toMatchObject([{ result: 'SUCCEEDED', output: 'in time' }]);
+    expect(await other.jobs.listJobRunsForIdentifier(run.jobRunIdentifier)).toMatchObject([
+      { result: 'SUCCEEDED', output: 'in time' },
+    ]);
   } finally {
     await other.close();
     await bildad.close();
@@ -75,19 +72,14 @@ it('a node that could not reach the database does not take the leases that ran o
     await sql('ALTER TABLE bildad.job_queue_entries RENAME TO away');
     await expect(engine.runJobEngine()).rejects.toThrow('job_queue_entries');
     await sql('ALTER TABLE bildad.away RENAME TO job_queue_entries');
-    await sql(
-      `UPDATE bildad.job_runs SET expires_at = clock_timestamp() - interval '1 s'`,
-    );
+    await sql(`UPDATE bildad.job_runs SET expires_at = clock_timestamp() - interval '1 s'`);
     expect((await engine.runJobEngine()).expire).toEqual([]);
     // The next beat has it again.
     await expect
       .poll(
         async () =>
-          (
-            await sql(
-              'SELECT expires_at > clock_timestamp() AS alive FROM bildad.job_runs',
-            )
-          )[0].alive,
+          (await sql('SELECT expires_at > clock_timestamp() AS alive FROM bildad.job_runs'))[0]
+            .alive,
       )
       .toBe(true);
     door.open(null);
@@ -141,8 +133,7 @@ it('durations beyond what a timer can hold do not fire at once', async () => {
   await engine.enqueueAndRunJob(GatedJob, {});
   const { door, job } = await GatedJob.arrival();
   const closed = app.close();
-  for (let turn = 0; turn < 50; turn++)
-    await new Promise((resolve) => setImmediate(resolve));
+  for (let turn = 0; turn < 50; turn++) await new Promise((resolve) => setImmediate(resolve));
   expect(job.signal.aborted).toBe(false);
   door.open(null);
   await closed;

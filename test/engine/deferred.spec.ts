@@ -1,9 +1,6 @@
 import { afterAll, beforeAll, beforeEach, expect, it, vi } from 'vitest';
 import { claimNext } from '../../src/store/claim.store.js';
-import {
-  endDeferred,
-  writeDeferredRuns,
-} from '../../src/store/deferred.store.js';
+import { endDeferred, writeDeferredRuns } from '../../src/store/deferred.store.js';
 import { tablesOf } from '../../src/store/tables.js';
 import { bootApp, type TestApp } from '../support/app.js';
 import { SimpleJob } from '../support/handlers.js';
@@ -18,11 +15,7 @@ beforeAll(async () => {
   bildad = await bootApp({ providers: [SimpleJob] });
 });
 afterAll(() => bildad.close());
-beforeEach(() =>
-  bildad.sql(
-    'DELETE FROM bildad.job_queue_entries; DELETE FROM bildad.job_runs',
-  ),
-);
+beforeEach(() => bildad.sql('DELETE FROM bildad.job_queue_entries; DELETE FROM bildad.job_runs'));
 
 /** Entries that a node of another process has claimed and deferred. */
 async function claimedElsewhere(n: number) {
@@ -61,15 +54,11 @@ it('a fast node has a whole history, written at the ends', async () => {
       ),
       { maxRetries: 0 },
     );
-    await expect
-      .poll(() => bildad.jobs.getNumberOfJobsInTheQueue(), { timeout: 20_000 })
-      .toBe(0);
+    await expect.poll(() => bildad.jobs.getNumberOfJobsInTheQueue(), { timeout: 20_000 }).toBe(0);
   } finally {
     await fast.close();
   }
-  expect(query.mock.calls.some(([sql]) => sql.includes('end_deferred'))).toBe(
-    true,
-  );
+  expect(query.mock.calls.some(([sql]) => sql.includes('end_deferred'))).toBe(true);
   expect(
     await bildad.sql(
       `SELECT status, result, reason, retry, count(*)::int AS runs, count(DISTINCT job_run_identifier)::int AS jobs,
@@ -107,8 +96,7 @@ it('an end writes the row, and only the first one lands', async () => {
     status: 'RUNNING',
     currentJobRunId: one!.jobRunId,
   });
-  const end = (runs: object[]) =>
-    endDeferred(bildad.dataSource, tables, runs as never[]);
+  const end = (runs: object[]) => endDeferred(bildad.dataSource, tables, runs as never[]);
   expect(await end([{ ...one, output: '"said"' }])).toEqual([true]);
   expect(await end([one!, other!])).toEqual([false, true]);
   expect(await runsOf(one!)).toMatchObject([
@@ -132,9 +120,7 @@ it('a row that was written before is ended as any other', async () => {
     status: 'RUNNING',
     nodeId: 'elsewhere',
   });
-  expect(row!.timeoutAt.getTime()).toBe(
-    Math.floor(row!.startedAt.getTime() + run!.timeoutMs),
-  );
+  expect(row!.timeoutAt.getTime()).toBe(Math.floor(row!.startedAt.getTime() + run!.timeoutMs));
   expect(await endDeferred(bildad.dataSource, tables, [run!])).toEqual([false]);
   await bildad.engine.completeJob(row!, 'by hand');
   expect(await runsOf(run!)).toMatchObject([{ output: 'by hand' }]);
@@ -153,13 +139,12 @@ it('the runs of a node that is gone expire and are tried again', async () => {
       `UPDATE bildad.job_queue_entries SET claim_expires_at = now() - interval '1 s'`,
     );
     // The look at all entries is due once a lease.
-    await expect
-      .poll(async () => (await rescuer.engine.runJobEngine()).expire.length)
-      .toBe(3);
+    await expect.poll(async () => (await rescuer.engine.runJobEngine()).expire.length).toBe(3);
     for (const run of runs)
-      expect(
-        await bildad.engine.waitForJob(run.jobRunIdentifier),
-      ).toMatchObject({ retry: 1, result: 'SUCCEEDED' });
+      expect(await bildad.engine.waitForJob(run.jobRunIdentifier)).toMatchObject({
+        retry: 1,
+        result: 'SUCCEEDED',
+      });
     expect(await runsOf(runs[0]!)).toMatchObject([
       { id: runs[0]!.jobRunId, reason: 'Expired', nodeId: 'elsewhere' },
       { result: 'SUCCEEDED' },
@@ -173,9 +158,10 @@ it('the runs of a node that is gone expire and are tried again', async () => {
 it('an operator finds such a run: stop, cancel, remove', async () => {
   const { engine } = bildad;
   const [stopped, cancelled, removed] = await claimedElsewhere(3);
-  expect(await engine.stopJobInQueue((await entryOf(stopped!))!)).toMatchObject(
-    { id: stopped!.jobRunId, reason: 'Stopped' },
-  );
+  expect(await engine.stopJobInQueue((await entryOf(stopped!))!)).toMatchObject({
+    id: stopped!.jobRunId,
+    reason: 'Stopped',
+  });
   expect(await entryOf(stopped!)).toMatchObject({
     status: 'AVAILABLE',
     retry: 1,
@@ -189,9 +175,7 @@ it('an operator finds such a run: stop, cancel, remove', async () => {
 
   await engine.removeJobFromQueue((await entryOf(removed!))!);
   expect(await entryOf(removed!)).toBeNull();
-  expect(await runsOf(removed!)).toMatchObject([
-    { id: removed!.jobRunId, status: 'RUNNING' },
-  ]);
+  expect(await runsOf(removed!)).toMatchObject([{ id: removed!.jobRunId, status: 'RUNNING' }]);
 });
 
 it('a run is killed and ended by hand by its number, from any node', async () => {
@@ -200,9 +184,10 @@ it('a run is killed and ended by hand by its number, from any node', async () =>
   const numberOf = ({ jobRunId }: { jobRunId: string }) => ({ id: jobRunId });
   expect(await engine.killJob(numberOf(killed!))).toBeNull();
   expect(await runsOf(killed!)).toMatchObject([{ killRequested: 'killed' }]);
-  expect(
-    await engine.failJob(numberOf(failed!), new Error('by hand')),
-  ).toMatchObject({ id: failed!.jobRunId, reason: 'by hand' });
+  expect(await engine.failJob(numberOf(failed!), new Error('by hand'))).toMatchObject({
+    id: failed!.jobRunId,
+    reason: 'by hand',
+  });
   expect(await engine.completeJob(numberOf(completed!), 1)).toMatchObject({
     id: completed!.jobRunId,
     output: 1,
@@ -211,11 +196,7 @@ it('a run is killed and ended by hand by its number, from any node', async () =>
 
 it('its identifier is not free for the moment in which its entry goes and its run comes', async () => {
   const { engine, dataSource } = bildad;
-  const entry = await engine.enqueueJob(
-    SimpleJob,
-    {},
-    { jobRunIdentifier: 'mine' },
-  );
+  const entry = await engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: 'mine' });
   const { claims } = await claimNext(
     dataSource,
     tables,
@@ -251,19 +232,12 @@ it('a claim whose answer was lost is given back, and costs no retry', async () =
   });
   const query = fast.dataSource.query.bind(fast.dataSource);
   let lost = 0;
-  vi.spyOn(fast.dataSource, 'query').mockImplementation(
-    async (sql: string, values?: any) => {
-      const answer: unknown[] = await query(sql, values);
-      if (
-        lost ||
-        !sql.includes('claim_job') ||
-        (values as unknown[])?.at(-1) !== true
-      )
-        return answer;
-      lost = answer.length;
-      throw new Error('the connection is gone');
-    },
-  );
+  vi.spyOn(fast.dataSource, 'query').mockImplementation(async (sql: string, values?: any) => {
+    const answer: unknown[] = await query(sql, values);
+    if (lost || !sql.includes('claim_job') || (values as unknown[])?.at(-1) !== true) return answer;
+    lost = answer.length;
+    throw new Error('the connection is gone');
+  });
   try {
     const JOBS = 8_000;
     await bildad.engine.enqueueJobs(
@@ -271,14 +245,10 @@ it('a claim whose answer was lost is given back, and costs no retry', async () =
       Array.from({ length: JOBS }, () => ({})),
       { maxRetries: 0 },
     );
-    await expect
-      .poll(() => bildad.jobs.getNumberOfJobsInTheQueue(), { timeout: 15_000 })
-      .toBe(0);
+    await expect.poll(() => bildad.jobs.getNumberOfJobsInTheQueue(), { timeout: 15_000 }).toBe(0);
     expect(lost).toBeGreaterThan(0);
     expect(
-      await bildad.sql(
-        'SELECT result, retry, count(*)::int FROM bildad.job_runs GROUP BY 1, 2',
-      ),
+      await bildad.sql('SELECT result, retry, count(*)::int FROM bildad.job_runs GROUP BY 1, 2'),
     ).toEqual([{ result: 'SUCCEEDED', retry: 0, count: JOBS }]);
   } finally {
     await fast.close();
@@ -294,9 +264,9 @@ it('a number that is taken is stepped over when the row is written', async () =>
      VALUES (1, 0, $1, 0, '', 'nowhere', 'DONE', 'FAILED', '{}', now(), now(), now(), now())`,
     [run!.jobRunIdentifier],
   );
-  await expect(
-    endDeferred(bildad.dataSource, tables, [run!]),
-  ).rejects.toMatchObject({ driverError: { code: '23505' } });
+  await expect(endDeferred(bildad.dataSource, tables, [run!])).rejects.toMatchObject({
+    driverError: { code: '23505' },
+  });
   expect(await entryOf(run!)).toMatchObject({ status: 'RUNNING' });
   await writeDeferredRuns(bildad.dataSource, tables, [run!.jobQueueEntryId]);
   expect(await runsOf(run!)).toMatchObject([
@@ -311,10 +281,7 @@ it('ends lock entries in the order of their ids, in whatever order they come', a
     `SELECT setval(pg_get_serial_sequence('bildad.job_queue_entries', 'id'), 999999998)`,
   );
   const [low, high] = await claimedElsewhere(2);
-  expect([low!.jobQueueEntryId, high!.jobQueueEntryId]).toEqual([
-    '999999999',
-    '1000000000',
-  ]);
+  expect([low!.jobQueueEntryId, high!.jobQueueEntryId]).toEqual(['999999999', '1000000000']);
   const lock = 'SELECT FROM bildad.job_queue_entries WHERE id = $1';
   const release = await lockRows(bildad, lock, [low!.jobQueueEntryId]);
   const ended = endDeferred(bildad.dataSource, tables, [
@@ -324,9 +291,7 @@ it('ends lock entries in the order of their ids, in whatever order they come', a
   ]);
   try {
     await waitingForLock(bildad, 'end_deferred');
-    expect(
-      await bildad.sql(`${lock} FOR UPDATE NOWAIT`, [high!.jobQueueEntryId]),
-    ).toHaveLength(1);
+    expect(await bildad.sql(`${lock} FOR UPDATE NOWAIT`, [high!.jobQueueEntryId])).toHaveLength(1);
   } finally {
     await release();
   }

@@ -1,9 +1,5 @@
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
-import {
-  claimEntries,
-  claimNext,
-  releaseClaims,
-} from '../../src/store/claim.store.js';
+import { claimEntries, claimNext, releaseClaims } from '../../src/store/claim.store.js';
 import { releaseUnheard } from '../../src/store/deferred.store.js';
 import { reopenOrphans } from '../../src/store/finish.store.js';
 import { tablesOf } from '../../src/store/tables.js';
@@ -29,8 +25,7 @@ const started = async () =>
   (await bildad.engine.runJobEngine()).start.map((outcome) =>
     outcome.ok ? outcome.jobRun.jobRunIdentifier : outcome.error,
   );
-const makeDue = () =>
-  bildad.sql(`UPDATE bildad.job_queue_entries SET run_at = clock_timestamp()`);
+const makeDue = () => bildad.sql(`UPDATE bildad.job_queue_entries SET run_at = clock_timestamp()`);
 const entry = async (jobRunIdentifier: string) =>
   bildad.jobs.getJobQueueEntryForIdentifier(jobRunIdentifier);
 
@@ -42,11 +37,9 @@ async function claimInVain(
   const { dataSource } = bildad;
   const [claim] = await claimEntries(dataSource, tables, claimer, [id]);
   await meanwhile();
-  expect(
-    await releaseClaims(dataSource, tables, claimer.nodeId, [
-      claim!.claimed.jobRunId,
-    ]),
-  ).toBe(1);
+  expect(await releaseClaims(dataSource, tables, claimer.nodeId, [claim!.claimed.jobRunId])).toBe(
+    1,
+  );
 }
 
 it('one that was claimed before its time waits for it again, and starts then', async () => {
@@ -76,10 +69,7 @@ it('so does one whose run somebody deleted', async () => {
 it('one that is kept for later stays kept until its turn, and starts at once where that has come', async () => {
   const options = { unique: { key: 'one', onConflict: 'keepLatest' as const } };
   const add = () => bildad.engine.enqueueJob(GatedJob, {}, options);
-  const end = async ({
-    door,
-    job,
-  }: Awaited<ReturnType<typeof GatedJob.arrival>>) => {
+  const end = async ({ door, job }: Awaited<ReturnType<typeof GatedJob.arrival>>) => {
     door.open(null);
     await bildad.engine.waitForJob(job.jobRunIdentifier);
   };
@@ -100,13 +90,7 @@ it('one that is kept for later stays kept until its turn, and starts at once whe
 
 it('one that was aboard a lost node is given back as a suspect', async () => {
   await bildad.engine.enqueueJobs(SimpleJob, [{}, {}]);
-  const { claims } = await claimNext(
-    bildad.dataSource,
-    tables,
-    claimer,
-    ['SIMPLE'],
-    1,
-  );
+  const { claims } = await claimNext(bildad.dataSource, tables, claimer, ['SIMPLE'], 1);
   await claimNext(bildad.dataSource, tables, claimer, ['SIMPLE'], 1, {
     deferred: true,
   });
@@ -115,22 +99,12 @@ it('one that was aboard a lost node is given back as a suspect', async () => {
        claim_expires_at = CASE WHEN claimed_by IS NOT NULL THEN clock_timestamp() END`,
   );
   expect(
-    await releaseClaims(bildad.dataSource, tables, claimer.nodeId, [
-      claims[0]!.claimed.jobRunId,
-    ]),
+    await releaseClaims(bildad.dataSource, tables, claimer.nodeId, [claims[0]!.claimed.jobRunId]),
   ).toBe(1);
-  expect(
-    await releaseUnheard(
-      bildad.dataSource,
-      tables,
-      claimer.nodeId,
-      claimer.leaseMs,
-      [],
-    ),
-  ).toBe(1);
-  expect(
-    await bildad.sql('SELECT status, scheduled FROM bildad.job_queue_entries'),
-  ).toEqual([
+  expect(await releaseUnheard(bildad.dataSource, tables, claimer.nodeId, claimer.leaseMs, [])).toBe(
+    1,
+  );
+  expect(await bildad.sql('SELECT status, scheduled FROM bildad.job_queue_entries')).toEqual([
     { status: 'AVAILABLE', scheduled: true },
     { status: 'AVAILABLE', scheduled: true },
   ]);

@@ -13,9 +13,7 @@ beforeEach(async () => {
   });
   await node.jobs.updateJobConfig({ leaseMs: 1_000 });
   // A pass of its own reads the config; one that is under way since the boot may have read it before.
-  await expect
-    .poll(async () => (await node.engine.runJobEngine()).alreadyRunning)
-    .toBe(false);
+  await expect.poll(async () => (await node.engine.runJobEngine()).alreadyRunning).toBe(false);
 });
 afterEach(() => node.close());
 
@@ -26,8 +24,7 @@ it('a claim whose answer is late is not given back: it starts when the answer is
   const query = dataSource.query.bind(dataSource);
   dataSource.query = (async (text, ...rest) => {
     const rows: unknown = await query(text, ...rest);
-    if (text.includes('"claim_jobs"') && (rows as unknown[]).length > 0)
-      await answer.opened;
+    if (text.includes('"claim_jobs"') && (rows as unknown[]).length > 0) await answer.opened;
     if (text.includes('stranded')) beats.push(rows);
     return rows;
   }) as typeof dataSource.query;
@@ -38,16 +35,12 @@ it('a claim whose answer is late is not given back: it starts when the answer is
     );
   await expect.poll(looksStranded, { timeout: 5_000 }).toHaveLength(1);
   const before = beats.length;
-  await expect
-    .poll(() => beats.length, { timeout: 5_000 })
-    .toBeGreaterThan(before + 1);
+  await expect.poll(() => beats.length, { timeout: 5_000 }).toBeGreaterThan(before + 1);
   answer.open();
   const { job, door } = await GatedJob.arrival();
-  expect(
-    await sql('SELECT status FROM bildad.job_runs WHERE id = $1', [
-      job.jobRunId,
-    ]),
-  ).toEqual([{ status: 'RUNNING' }]);
+  expect(await sql('SELECT status FROM bildad.job_runs WHERE id = $1', [job.jobRunId])).toEqual([
+    { status: 'RUNNING' },
+  ]);
   door.open(undefined);
   expect(await node.engine.waitForJob(job.jobRunIdentifier)).toMatchObject({
     result: 'SUCCEEDED',

@@ -28,12 +28,8 @@ beforeEach(async () => {
   bildad = await bootApp({ providers });
   quarantined = [];
   errors = [];
-  bildad.events.on('entry.quarantined', ({ reason }) =>
-    quarantined.push(reason),
-  );
-  bildad.events.on('engine.error', ({ doing, error }) =>
-    errors.push([doing, error]),
-  );
+  bildad.events.on('entry.quarantined', ({ reason }) => quarantined.push(reason));
+  bildad.events.on('engine.error', ({ doing, error }) => errors.push([doing, error]));
 });
 afterEach(() => bildad.close());
 
@@ -46,11 +42,9 @@ async function spoil(entry: JobQueueEntry, set: string): Promise<void> {
     `SELECT conname AS name, pg_get_constraintdef(oid) AS is FROM pg_constraint WHERE conrelid = $1::regclass AND contype = 'c'`,
     [E],
   );
-  for (const { name } of constraints)
-    await sql(`ALTER TABLE ${E} DROP CONSTRAINT ${name}`);
+  for (const { name } of constraints) await sql(`ALTER TABLE ${E} DROP CONSTRAINT ${name}`);
   const columns = ['job_context', 'run_at'];
-  for (const column of columns)
-    await sql(`ALTER TABLE ${E} ALTER COLUMN ${column} DROP NOT NULL`);
+  for (const column of columns) await sql(`ALTER TABLE ${E} ALTER COLUMN ${column} DROP NOT NULL`);
   await sql(`UPDATE ${E} SET ${set} WHERE id = $1`, [entry.id]);
   for (const { name, is } of constraints)
     await sql(
@@ -80,22 +74,18 @@ async function among(
   await engine.runJobEngine();
   await engine.runJobEngine();
   for (const { jobRunIdentifier } of [first, ...others])
-    expect(
-      await engine.waitForJob(jobRunIdentifier, { timeout: '5s' }),
-    ).toMatchObject({ result: 'SUCCEEDED', retry: 0 });
+    expect(await engine.waitForJob(jobRunIdentifier, { timeout: '5s' })).toMatchObject({
+      result: 'SUCCEEDED',
+      retry: 0,
+    });
   return spoilt;
 }
 
-const claimed = (rest: string) =>
-  `status = 'RUNNING', claimed_by = 'gone', retry = 1, ${rest}`;
+const claimed = (rest: string) => `status = 'RUNNING', claimed_by = 'gone', retry = 1, ${rest}`;
 
 describe('is put aside', () => {
   it.each<[what: string, set: string, reason: string]>([
-    [
-      'a retry that cannot be counted on',
-      'retry = 2147483647',
-      'retry is out of range',
-    ],
+    ['a retry that cannot be counted on', 'retry = 2147483647', 'retry is out of range'],
     [
       'uncounted runs by the billion',
       'uncounted_runs = 2147483647',
@@ -103,11 +93,7 @@ describe('is put aside', () => {
     ],
     ['a retry of -1', 'retry = -1', 'retry is out of range'],
     ['run_at infinity', `run_at = 'infinity'`, 'run_at is infinite'],
-    [
-      'run_at -infinity, scheduled',
-      `run_at = '-infinity', scheduled = true`,
-      'run_at is infinite',
-    ],
+    ['run_at -infinity, scheduled', `run_at = '-infinity', scheduled = true`, 'run_at is infinite'],
     ['no run_at', 'run_at = NULL', 'the database refuses it (23502)'],
     ['no context', 'job_context = NULL', 'the database refuses it (23502)'],
     ['a timeout of -1', 'timeout_ms = -1', 'timeout_ms is out of range'],
@@ -119,11 +105,7 @@ describe('is put aside', () => {
       'its identifier is too long',
     ],
     ['a status that is none', `status = 'HELD'`, 'its status is unknown'],
-    [
-      'a template that is gone',
-      'job_template_id = 4711',
-      'its template is gone',
-    ],
+    ['a template that is gone', 'job_template_id = 4711', 'its template is gone'],
     [
       'half a claim',
       claimed('claimed_at = now(), claim_expires_at = NULL'),
@@ -268,9 +250,7 @@ it('a run ends though its entry cannot be written', async () => {
 it('an entry is released when its row is mended, and not before', async () => {
   const { engine, jobs, sql } = bildad;
   const entry = await among('retry = 2147483647', SimpleJob, {});
-  await expect(jobs.releaseQuarantined(entry)).rejects.toThrow(
-    JobNotAvailableError,
-  );
+  await expect(jobs.releaseQuarantined(entry)).rejects.toThrow(JobNotAvailableError);
   await sql(`UPDATE ${E} SET retry = 0`);
   expect(await jobs.releaseQuarantined(entry)).toMatchObject({
     status: 'AVAILABLE',
@@ -278,9 +258,7 @@ it('an entry is released when its row is mended, and not before', async () => {
     quarantinedAt: null,
     quarantineReason: null,
   });
-  await expect(jobs.releaseQuarantined(entry)).rejects.toThrow(
-    /not quarantined/,
-  );
+  await expect(jobs.releaseQuarantined(entry)).rejects.toThrow(/not quarantined/);
   await engine.runJobEngine();
   expect(await engine.waitForJob(entry.jobRunIdentifier)).toMatchObject({
     result: 'SUCCEEDED',
@@ -296,9 +274,7 @@ it('hundreds of spoilt rows hold up nobody', async () => {
   );
   const others = await engine.enqueueJobs(SimpleJob, [{}, {}]);
   await sql(`ALTER TABLE ${E} DROP CONSTRAINT job_queue_entries_well_formed`);
-  await sql(`UPDATE ${E} SET retry = 2147483647 WHERE id <= $1`, [
-    spoilt.at(-1)!.id,
-  ]);
+  await sql(`UPDATE ${E} SET retry = 2147483647 WHERE id <= $1`, [spoilt.at(-1)!.id]);
   await engine.runJobEngine();
   for (const { jobRunIdentifier } of others)
     expect(await engine.waitForJob(jobRunIdentifier)).toMatchObject({

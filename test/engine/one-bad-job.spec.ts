@@ -75,10 +75,7 @@ it('a listener that rejects is told, and harms nobody', async () => {
 it("an entry with a timeout that no interval can hold does not stop the queue's head", async () => {
   const { engine, sql } = bildad;
   const endless = await engine.enqueueJob(SimpleJob, {}, { priority: 0 });
-  await sql(
-    'UPDATE bildad.job_queue_entries SET timeout_ms = 9e15 WHERE id = $1',
-    [endless.id],
-  );
+  await sql('UPDATE bildad.job_queue_entries SET timeout_ms = 9e15 WHERE id = $1', [endless.id]);
   const behind = await engine.enqueueJob(SimpleJob, {});
   await engine.runJobEngine();
   expect(await engine.waitForJob(endless.jobRunIdentifier)).toMatchObject({

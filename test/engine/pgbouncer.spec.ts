@@ -88,9 +88,10 @@ ignore_startup_parameters = extra_float_digits
         Array.from({ length: 500 }, (_none, say) => ({ say })),
       );
       for (const { jobRunIdentifier } of entries)
-        expect(
-          await producer.engine.waitForJob(jobRunIdentifier),
-        ).toMatchObject({ result: 'SUCCEEDED', retry: 0 });
+        expect(await producer.engine.waitForJob(jobRunIdentifier)).toMatchObject({
+          result: 'SUCCEEDED',
+          retry: 0,
+        });
       expect(await deaf).toEqual({ hears: false });
     } finally {
       await producer.close();

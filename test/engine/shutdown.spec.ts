@@ -36,12 +36,8 @@ it('lets a running job finish, and starts no other', () =>
       await closed;
       expect(job.signal.aborted).toBe(false);
       expect(
-        await database.sql(
-          'SELECT job_run_identifier, status FROM bildad.job_queue_entries',
-        ),
-      ).toEqual([
-        { job_run_identifier: waiting.jobRunIdentifier, status: 'AVAILABLE' },
-      ]);
+        await database.sql('SELECT job_run_identifier, status FROM bildad.job_queue_entries'),
+      ).toEqual([{ job_run_identifier: waiting.jobRunIdentifier, status: 'AVAILABLE' }]);
     },
   ));
 
@@ -56,9 +52,9 @@ it('aborts what does not finish in time and gives it back at once, uncounted', (
         code: 'JOB_KILLED',
         why: 'interrupted',
       });
-      expect(
-        await database.sql('SELECT result, reason FROM bildad.job_runs'),
-      ).toEqual([{ result: 'FAILED', reason: 'Interrupted' }]);
+      expect(await database.sql('SELECT result, reason FROM bildad.job_runs')).toEqual([
+        { result: 'FAILED', reason: 'Interrupted' },
+      ]);
       expect(
         await database.sql(
           'SELECT status, retry, uncounted_runs, max_retries, scheduled FROM bildad.job_queue_entries',
@@ -104,35 +100,28 @@ it('counts a handler that still returns when it is interrupted as completed', ()
       const { door, job } = await GatedJob.arrival();
       job.signal.addEventListener('abort', () => door.open('done after all'));
       await app.close();
-      expect(
-        await database.sql('SELECT result, output FROM bildad.job_runs'),
-      ).toEqual([{ result: 'SUCCEEDED', output: 'done after all' }]);
-      expect(
-        await database.sql('SELECT 1 FROM bildad.job_queue_entries'),
-      ).toEqual([]);
+      expect(await database.sql('SELECT result, output FROM bildad.job_runs')).toEqual([
+        { result: 'SUCCEEDED', output: 'done after all' },
+      ]);
+      expect(await database.sql('SELECT 1 FROM bildad.job_queue_entries')).toEqual([]);
     },
   ));
 
 it('a job may enqueue while the app drains', () =>
-  withApp(
-    { options: { shutdown: { drainTimeout: '20s' } } },
-    async ({ engine, app, database }) => {
-      await engine.enqueueAndRunJob(GatedJob, {});
-      const { door } = await GatedJob.arrival();
-      const closed = app.close();
-      const late = await engine.enqueueJob(GatedJob, { name: 'late' });
-      await expect(engine.runJob(late)).rejects.toMatchObject({
-        code: 'JOB_NOT_AVAILABLE',
-      });
-      door.open(null);
-      await closed;
-      expect(
-        await database.sql(
-          'SELECT job_run_identifier AS id FROM bildad.job_queue_entries',
-        ),
-      ).toEqual([{ id: late.jobRunIdentifier }]);
-    },
-  ));
+  withApp({ options: { shutdown: { drainTimeout: '20s' } } }, async ({ engine, app, database }) => {
+    await engine.enqueueAndRunJob(GatedJob, {});
+    const { door } = await GatedJob.arrival();
+    const closed = app.close();
+    const late = await engine.enqueueJob(GatedJob, { name: 'late' });
+    await expect(engine.runJob(late)).rejects.toMatchObject({
+      code: 'JOB_NOT_AVAILABLE',
+    });
+    door.open(null);
+    await closed;
+    expect(
+      await database.sql('SELECT job_run_identifier AS id FROM bildad.job_queue_entries'),
+    ).toEqual([{ id: late.jobRunIdentifier }]);
+  }));
 
 it('closes twice, and closes what never ticked', () =>
   withApp({ options: { role: 'producer' } }, async ({ app }) => {
@@ -147,10 +136,7 @@ it('what is claimed for a caller when the node stops is given back, and not begu
       const { jobRunIdentifier, id } = await engine.enqueueJob(GatedJob, {});
       const holder = dataSource.createQueryRunner();
       await holder.startTransaction();
-      await holder.query(
-        'SELECT FROM bildad.job_queue_entries WHERE id = $1 FOR UPDATE',
-        [id],
-      );
+      await holder.query('SELECT FROM bildad.job_queue_entries WHERE id = $1 FOR UPDATE', [id]);
       const started: unknown[] = [];
       events.on('run.started', (event) => started.push(event));
       const refused = expect(engine.runJob({ id, jobRunIdentifier })).rejects;
@@ -167,10 +153,8 @@ it('what is claimed for a caller when the node stops is given back, and not begu
       await claimed;
       await closed;
       expect(started).toEqual([]);
-      expect(
-        await database.sql(
-          'SELECT status, retry FROM bildad.job_queue_entries',
-        ),
-      ).toEqual([{ status: 'AVAILABLE', retry: 0 }]);
+      expect(await database.sql('SELECT status, retry FROM bildad.job_queue_entries')).toEqual([
+        { status: 'AVAILABLE', retry: 0 },
+      ]);
     },
   ));

@@ -2,11 +2,7 @@ import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { promoteScheduled } from '../../src/store/enqueue.store.js';
 import { pruneNotes } from '../../src/store/notes.store.js';
-import {
-  tablesOf,
-  type Queryable,
-  type Tables,
-} from '../../src/store/tables.js';
+import { tablesOf, type Queryable, type Tables } from '../../src/store/tables.js';
 import { BY_THE_CLOCK } from '../support/by-the-clock.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 
@@ -31,13 +27,9 @@ async function statementsOf(work: () => Promise<unknown>): Promise<number> {
   }
 }
 
-const emptyQueue = () =>
-  expect.poll(() => bildad.jobs.getNumberOfJobsInTheQueue()).toBe(0);
+const emptyQueue = () => expect.poll(() => bildad.jobs.getNumberOfJobsInTheQueue()).toBe(0);
 
-async function enqueue(
-  n: number,
-  job: typeof SimpleJob | typeof GatedJob,
-): Promise<void> {
+async function enqueue(n: number, job: typeof SimpleJob | typeof GatedJob): Promise<void> {
   await bildad.engine.enqueueJobs(
     job,
     Array.from({ length: n }, () => ({})),
@@ -52,8 +44,7 @@ async function passOver(n: number): Promise<number> {
     started = (await bildad.engine.runJobEngine()).start.length;
   });
   expect(started).toBe(n);
-  for (let each = 0; each < n; each++)
-    (await GatedJob.arrival()).door.open(null);
+  for (let each = 0; each < n; each++) (await GatedJob.arrival()).door.open(null);
   await emptyQueue();
   return statements;
 }
@@ -74,8 +65,7 @@ it('finishing 300 jobs at once takes a handful of statements', async () => {
     });
   });
   const statements = await statementsOf(async () => {
-    for (let each = 0; each < 300; each++)
-      (await GatedJob.arrival()).door.open(null);
+    for (let each = 0; each < 300; each++) (await GatedJob.arrival()).door.open(null);
     await finished;
   });
   expect(statements).toBeLessThanOrEqual(5);
@@ -97,10 +87,7 @@ it('expiring 300 runs takes as many statements as expiring 3', async () => {
     const lost = Promise.all(
       Array.from({ length: n }, async () => {
         const { door, job } = await GatedJob.arrival();
-        const late = bildad.next(
-          'run.finishLost',
-          ({ jobRunId }) => jobRunId === job.jobRunId,
-        );
+        const late = bildad.next('run.finishLost', ({ jobRunId }) => jobRunId === job.jobRunId);
         door.open(null);
         await late;
       }),
@@ -113,13 +100,9 @@ it('expiring 300 runs takes as many statements as expiring 3', async () => {
 
 it('an inactive template keeps its entries waiting', async () => {
   await enqueue(3, SimpleJob);
-  await bildad.sql(
-    `UPDATE bildad.job_templates SET active = false WHERE code = 'SIMPLE'`,
-  );
+  await bildad.sql(`UPDATE bildad.job_templates SET active = false WHERE code = 'SIMPLE'`);
   expect((await bildad.engine.runJobEngine()).start).toEqual([]);
-  await bildad.sql(
-    `UPDATE bildad.job_templates SET active = true WHERE code = 'SIMPLE'`,
-  );
+  await bildad.sql(`UPDATE bildad.job_templates SET active = true WHERE code = 'SIMPLE'`);
   expect((await bildad.engine.runJobEngine()).start).toHaveLength(3);
   await emptyQueue();
 });
@@ -130,18 +113,11 @@ async function indexConditions(
 ): Promise<string[]> {
   const conditions: string[] = [];
   await bildad.dataSource.transaction(async (within) => {
-    await within.query(
-      'SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off',
-    );
+    await within.query('SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off');
     const explained = {
       query: async (sql: string, values?: unknown[]) => {
-        const plan: unknown = await within.query(
-          `EXPLAIN (FORMAT JSON) ${sql}`,
-          values,
-        );
-        for (const [, condition] of JSON.stringify(plan).matchAll(
-          /"Index Cond":"([^"]*)"/g,
-        ))
+        const plan: unknown = await within.query(`EXPLAIN (FORMAT JSON) ${sql}`, values);
+        for (const [, condition] of JSON.stringify(plan).matchAll(/"Index Cond":"([^"]*)"/g))
           conditions.push(condition!);
         return [];
       },
@@ -155,7 +131,5 @@ it.each([
   ['what is scheduled', promoteScheduled, 'run_at'],
   ['notes', pruneNotes, 'keep_until'],
 ])('a look at %s reads no further than to now', async (_of, look, column) => {
-  expect(await indexConditions(look)).toContainEqual(
-    expect.stringMatching(`^\\(${column} <= `),
-  );
+  expect(await indexConditions(look)).toContainEqual(expect.stringMatching(`^\\(${column} <= `));
 });

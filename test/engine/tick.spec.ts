@@ -11,10 +11,7 @@ it('ticks by itself: starts by priority and age, refills free slots, and makes d
   try {
     const { engine, events, sql } = bildad;
     const order: string[] = [];
-    events.on(
-      'run.started',
-      ({ jobRunIdentifier }) => void order.push(jobRunIdentifier),
-    );
+    events.on('run.started', ({ jobRunIdentifier }) => void order.push(jobRunIdentifier));
     // One transaction, so that no tick sees a part of them.
     await bildad.dataSource.transaction(async (manager) => {
       for (const [jobRunIdentifier, priority] of [
@@ -23,21 +20,16 @@ it('ticks by itself: starts by priority and age, refills free slots, and makes d
         ['second', 5],
         ['high', 1],
       ] as const)
-        await engine.enqueueJob(
-          SimpleJob,
-          {},
-          { jobRunIdentifier, priority, manager },
-        );
+        await engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier, priority, manager });
     });
     await engine.waitForJob('low');
     expect(order).toEqual(['high', 'first', 'second', 'low']);
 
     const later = await engine.enqueueJob(SimpleJob, {}, { delay: '1h' });
     expect(later).toMatchObject({ scheduled: true, status: 'AVAILABLE' });
-    await sql(
-      `UPDATE bildad.job_queue_entries SET run_at = clock_timestamp() WHERE id = $1`,
-      [later.id],
-    );
+    await sql(`UPDATE bildad.job_queue_entries SET run_at = clock_timestamp() WHERE id = $1`, [
+      later.id,
+    ]);
     expect(await engine.waitForJob(later.jobRunIdentifier)).toMatchObject({
       result: 'SUCCEEDED',
     });
@@ -70,9 +62,9 @@ it('a tick that fails is told, and the next one works', async () => {
     expect(await failed).toMatchObject({ doing: 'a pass of the engine' });
     await bildad.sql('ALTER TABLE bildad.gone RENAME TO job_runs');
     const entry = await bildad.engine.enqueueJob(SimpleJob, { say: 'well' });
-    expect(
-      await bildad.engine.waitForJob(entry.jobRunIdentifier),
-    ).toMatchObject({ output: 'well' });
+    expect(await bildad.engine.waitForJob(entry.jobRunIdentifier)).toMatchObject({
+      output: 'well',
+    });
   } finally {
     await bildad.close();
   }

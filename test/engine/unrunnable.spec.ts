@@ -52,34 +52,27 @@ it('jobs without a living node, or with an inactive template, are listed by code
     oldestDueAt: expect.any(Date) as Date,
   };
   expect(await jobs.listUnrunnableJobs()).toEqual([waiting]);
-  await sql(
-    `UPDATE bildad.job_templates SET active = false WHERE code = 'SIMPLE'`,
-  );
+  await sql(`UPDATE bildad.job_templates SET active = false WHERE code = 'SIMPLE'`);
   expect(await jobs.listUnrunnableJobs()).toEqual([
     waiting,
     { ...waiting, code: 'SIMPLE', active: false, count: 1 },
   ]);
   expect(await jobs.listUnrunnableJobs({ olderThan: '1h' })).toEqual([]);
-  await sql(
-    `UPDATE bildad.job_templates SET active = true WHERE code = 'SIMPLE'`,
-  );
+  await sql(`UPDATE bildad.job_templates SET active = true WHERE code = 'SIMPLE'`);
   await engine.runJobEngine();
   await engine.waitForJob(simple.jobRunIdentifier);
-  expect(
-    await jobs.getJobQueueEntryForIdentifier(first!.jobRunIdentifier),
-  ).toMatchObject({ status: 'AVAILABLE', retry: 0 });
+  expect(await jobs.getJobQueueEntryForIdentifier(first!.jobRunIdentifier)).toMatchObject({
+    status: 'AVAILABLE',
+    retry: 0,
+  });
 });
 
 it('is told once a minute by one node of all', async () => {
-  const { store, events } = (
-    bildad.engine as unknown as { bildad: BildadRuntime }
-  ).bildad;
+  const { store, events } = (bildad.engine as unknown as { bildad: BildadRuntime }).bildad;
   const told: unknown[] = [];
   bildad.events.on('engine.unrunnable', (jobs) => told.push(jobs));
   let now = 0;
-  const alarms = [1, 2].map(
-    () => new UnrunnableAlarm(store, events, 'default', () => now),
-  );
+  const alarms = [1, 2].map(() => new UnrunnableAlarm(store, events, 'default', () => now));
   const run = async () => {
     for (const alarm of alarms) await alarm.run();
   };
@@ -92,9 +85,7 @@ it('is told once a minute by one node of all', async () => {
   // A minute has passed here; not by the database's clock, which decides.
   await run();
   expect(told).toHaveLength(1);
-  await bildad.sql(
-    `UPDATE bildad.job_configs SET alarmed_at = alarmed_at - interval '1 min'`,
-  );
+  await bildad.sql(`UPDATE bildad.job_configs SET alarmed_at = alarmed_at - interval '1 min'`);
   now = 180_000;
   await run();
   expect(told).toHaveLength(2);
@@ -106,9 +97,7 @@ it('they run as soon as a node can', async () => {
   await newer.engine.runJobEngine();
   await expect
     .poll(() =>
-      sql(
-        `SELECT output FROM bildad.job_runs WHERE status = 'DONE' AND output IS NOT NULL`,
-      ),
+      sql(`SELECT output FROM bildad.job_runs WHERE status = 'DONE' AND output IS NOT NULL`),
     )
     .toHaveLength(3);
   expect(await jobs.listUnrunnableJobs({ olderThan: 0 })).toEqual([]);

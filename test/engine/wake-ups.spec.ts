@@ -19,8 +19,7 @@ const listeners = () =>
   bildad.database.sql<{ pid: number }>(
     `SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'`,
   );
-const listening = (n: number) =>
-  expect.poll(async () => (await listeners()).length).toBe(n);
+const listening = (n: number) => expect.poll(async () => (await listeners()).length).toBe(n);
 
 const tellings = (calls: unknown[][]) =>
   calls.filter(([sql]) => String(sql).includes('pg_notify')).length;
@@ -117,9 +116,7 @@ it('a failed job with retries left is tried again by this node at once', async (
 it('calls in flight together wake others once or twice, not each', async () => {
   await bildad.engine.enqueueJob(SimpleJob, {});
   const query = vi.spyOn(bildad.dataSource, 'query');
-  await Promise.all(
-    Array.from({ length: 200 }, () => bildad.engine.enqueueJob(SimpleJob, {})),
-  );
+  await Promise.all(Array.from({ length: 200 }, () => bildad.engine.enqueueJob(SimpleJob, {})));
   await expect.poll(() => tellings(query.mock.calls)).toBeGreaterThan(0);
   await bildad.app.close();
   expect(tellings(query.mock.calls)).toBeLessThanOrEqual(3);
@@ -129,9 +126,7 @@ it('a listening connection that is lost is made again, and what was missed is fo
   const worker = await node();
   await listening(1);
   const [lost] = await listeners();
-  const told = worker.next('engine.error', ({ doing }) =>
-    doing.startsWith('listening'),
-  );
+  const told = worker.next('engine.error', ({ doing }) => doing.startsWith('listening'));
   await bildad.database.sql('SELECT pg_terminate_backend($1)', [lost!.pid]);
   await told;
   const entry = await bildad.engine.enqueueJob(SimpleJob, {});

@@ -36,21 +36,16 @@ afterEach(async () => {
   await database.drop();
 });
 
-async function boot(
-  options: Parameters<typeof bootApp>[0] = {},
-): Promise<TestApp> {
+async function boot(options: Parameters<typeof bootApp>[0] = {}): Promise<TestApp> {
   const app = await bootApp({ database, ...options });
   apps.push(app);
   return app;
 }
-const listening = () =>
-  boot({ providers: [OfCluster], options: { role: 'producer' } });
+const listening = () => boot({ providers: [OfCluster], options: { role: 'producer' } });
 
 it('what another process does is heard here, of the jobs that are asked for', async () => {
   const here = await listening();
-  await database.sql(
-    'CREATE TABLE ledger (identifier text, run_id bigint, pid int)',
-  );
+  await database.sql('CREATE TABLE ledger (identifier text, run_id bigint, pid int)');
   const node = await startNode(database.url);
   try {
     const { heard } = here.app.get(OfCluster);
@@ -59,10 +54,7 @@ it('what another process does is heard here, of the jobs that are asked for', as
     // Not before the other node knows that somebody listens.
     await expect
       .poll(async () => {
-        const { jobRunIdentifier } = await here.engine.enqueueJob(
-          'HEALTHY',
-          {},
-        );
+        const { jobRunIdentifier } = await here.engine.enqueueJob('HEALTHY', {});
         names.push(jobRunIdentifier);
         await here.engine.waitForJob(jobRunIdentifier);
         return heard.length;
@@ -131,10 +123,7 @@ it('where nobody asks, nothing is told', async () => {
   const { jobRunIdentifier } = await app.engine.enqueueJob(SimpleJob, {});
   await app.engine.waitForJob(jobRunIdentifier);
   const own = JSON.stringify({ kind: 'none' });
-  await client.query('SELECT pg_notify($1, $2)', [
-    'nestjs_bildad_events:bildad',
-    own,
-  ]);
+  await client.query('SELECT pg_notify($1, $2)', ['nestjs_bildad_events:bildad', own]);
   await expect.poll(() => told).toContain(own);
   expect(told.filter((one) => one.includes('"events"'))).toEqual([]);
   // What is no message of ours harms nobody.
@@ -152,10 +141,7 @@ it('where nobody asks, nothing is told', async () => {
       .map((odd) => JSON.stringify({ engine: 'default', ...odd })),
   ];
   for (const odd of odds)
-    await client.query('SELECT pg_notify($1, $2)', [
-      'nestjs_bildad_events:bildad',
-      odd,
-    ]);
+    await client.query('SELECT pg_notify($1, $2)', ['nestjs_bildad_events:bildad', odd]);
   const again = await app.engine.enqueueJob(SimpleJob, {});
   await app.engine.waitForJob(again.jobRunIdentifier);
   await client.end();

@@ -88,9 +88,7 @@ it('providers and controllers hear what they ask for', async () => {
   class Controllers {}
   await boot({
     providers: [SimpleJob, OtherJob, Ends],
-    imports: [
-      { module: Controllers, controllers: [Listening], providers: [Ends] },
-    ],
+    imports: [{ module: Controllers, controllers: [Listening], providers: [Ends] }],
   });
   await run(SimpleJob);
   await told().toEqual(['SIMPLE completed', 'controller', 'cycle 1']);
@@ -207,9 +205,7 @@ it('a storm is kept up with as far as there is room, and the rest said to be dro
   expect(calls).toBe(0);
   await expect.poll(() => calls).toBe(100);
   storm();
-  expect(errors).toEqual([
-    new Error('events are dropped: 10000 wait for it already'),
-  ]);
+  expect(errors).toEqual([new Error('events are dropped: 10000 wait for it already')]);
   for (const door of doors.splice(0)) door.open();
   await expect.poll(() => calls).toBe(200);
 });
@@ -284,17 +280,14 @@ it('what is wrong keeps the app from starting, and says where it stands', async 
   ]);
   await database.drop();
   expect(() => OnJobEvent('run.finished')({}, 'x', {})).toThrow(/method/);
-  expect(() =>
-    OnJobEvent('run.finished')(class {}, 'x', { value: () => 1 }),
-  ).toThrow(/static/);
+  expect(() => OnJobEvent('run.finished')(class {}, 'x', { value: () => 1 })).toThrow(/static/);
 });
 
 @Injectable()
 class Spoils {
   @OnJobEvent('run.succeeded')
   over(payload: object) {
-    for (const key of Object.keys(payload))
-      Reflect.deleteProperty(payload, key);
+    for (const key of Object.keys(payload)) Reflect.deleteProperty(payload, key);
   }
 }
 

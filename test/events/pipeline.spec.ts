@@ -17,11 +17,7 @@ import {
 } from '@nestjs/common';
 import { APP_GUARD, REQUEST } from '@nestjs/core';
 import { tap } from 'rxjs';
-import {
-  OnJobEvent,
-  type JobEventMap,
-  type JobEventRequest,
-} from 'nestjs-bildad';
+import { OnJobEvent, type JobEventMap, type JobEventRequest } from 'nestjs-bildad';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { SimpleJob } from '../support/handlers.js';
@@ -36,8 +32,7 @@ afterEach(async () => {
   open = undefined;
 });
 
-const payloadOf = (host: ArgumentsHost) =>
-  host.getArgByIndex<JobEventMap['run.finished'][0]>(0);
+const payloadOf = (host: ArgumentsHost) => host.getArgByIndex<JobEventMap['run.finished'][0]>(0);
 
 @Injectable()
 class Only implements CanActivate {
@@ -131,9 +126,7 @@ it.each([
 
 @Injectable({ scope: Scope.REQUEST })
 class PerEvent {
-  constructor(
-    @Inject(REQUEST) private readonly request: JobEventRequest<'run.succeeded'>,
-  ) {}
+  constructor(@Inject(REQUEST) private readonly request: JobEventRequest<'run.succeeded'>) {}
 
   @OnJobEvent('run.succeeded')
   over(payload: JobEventMap['run.finished'][0]): void {

@@ -1,20 +1,9 @@
-import {
-  Controller,
-  Headers,
-  Param,
-  Sse,
-  type INestApplication,
-} from '@nestjs/common';
+import { Controller, Headers, Param, Sse, type INestApplication } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { ExpressAdapter } from '@nestjs/platform-express';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
 import { TypeOrmModule } from '@nestjs/typeorm';
-import {
-  BildadModule,
-  JobEngineService,
-  JobsService,
-  sse,
-} from 'nestjs-bildad';
+import { BildadModule, JobEngineService, JobsService, sse } from 'nestjs-bildad';
 import { afterEach, describe, expect, it } from 'vitest';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { GatedJob } from '../support/handlers.js';
@@ -27,10 +16,7 @@ class EventsController {
   constructor(private readonly jobs: JobsService) {}
 
   @Sse(':identifier/events')
-  events(
-    @Param('identifier') identifier: string,
-    @Headers('last-event-id') after?: string,
-  ) {
+  events(@Param('identifier') identifier: string, @Headers('last-event-id') after?: string) {
     return sse(this.jobs.watch(identifier, after ? { after } : {}));
   }
 }
@@ -85,9 +71,7 @@ describe.each([
     let text = '';
     while (!text.includes('a chunk'))
       text += Buffer.from((await reader.read()).value ?? []).toString();
-    expect(text).toMatch(
-      /event: running\nid: 0\.1\.0\ndata: {"type":"running"/,
-    );
+    expect(text).toMatch(/event: running\nid: 0\.1\.0\ndata: {"type":"running"/);
     expect(text).toMatch(/event: stream\nid: 0\.1\.1\n/);
     expect(waits.watched.here.size).toBe(1);
     leave.abort();

@@ -1,8 +1,4 @@
-import {
-  JobNotFoundError,
-  type JobUpdate,
-  type WatchOptions,
-} from 'nestjs-bildad';
+import { JobNotFoundError, type JobUpdate, type WatchOptions } from 'nestjs-bildad';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
@@ -21,28 +17,18 @@ afterEach(async () => {
 });
 
 /** A second node; it runs nothing by itself. */
-async function node(
-  options: Parameters<typeof bootApp>[0] = {},
-): Promise<TestApp> {
+async function node(options: Parameters<typeof bootApp>[0] = {}): Promise<TestApp> {
   const { database } = bildad;
   const app = await bootApp({ providers: [GatedJob], database, ...options });
   others.push(app);
   return app;
 }
 
-const all = async (
-  app: TestApp,
-  identifier: string,
-  options?: WatchOptions,
-): Promise<string[]> =>
+const all = async (app: TestApp, identifier: string, options?: WatchOptions): Promise<string[]> =>
   (await until(app.jobs.watch(identifier, options))).map(brief);
 
 async function enqueue(context: object = {}, options: object = {}) {
-  const { jobRunIdentifier } = await bildad.engine.enqueueJob(
-    GatedJob,
-    context,
-    options,
-  );
+  const { jobRunIdentifier } = await bildad.engine.enqueueJob(GatedJob, context, options);
   return jobRunIdentifier;
 }
 
@@ -93,9 +79,7 @@ it('from another node, at once, and one who comes late has the tail', async () =
   for (let n = 0; n < 1_500; n++) job.stream(n);
   job.progress(0.25, 'now');
   // Nobody watches: nothing of it is written.
-  await expect
-    .poll(() => bildad.jobs.progressOf(name))
-    .toMatchObject({ message: 'now' });
+  await expect.poll(() => bildad.jobs.progressOf(name)).toMatchObject({ message: 'now' });
   expect(await kinds()).toEqual(['progress']);
 
   // This node does not tick, and so does not listen until it watches or waits itself.
@@ -107,9 +91,7 @@ it('from another node, at once, and one who comes late has the tail', async () =
     seen.push(update);
     return false;
   });
-  await expect
-    .poll(() => seen.filter(({ type }) => type === 'stream').length)
-    .toBe(1_000);
+  await expect.poll(() => seen.filter(({ type }) => type === 'stream').length).toBe(1_000);
   expect(seen.map(brief).slice(0, 4)).toEqual([
     'running 0',
     'progress 0.25 now',
@@ -156,9 +138,7 @@ it('a job that is over has its end alone, and goes on behind an update', async (
   const { job, door } = await GatedJob.arrival();
   const [running] = await until(bildad.jobs.watch(name), () => true);
   job.stream('seen');
-  const chunk = (
-    await until(bildad.jobs.watch(name), ({ type }) => type === 'stream')
-  ).at(-1)!;
+  const chunk = (await until(bildad.jobs.watch(name), ({ type }) => type === 'stream')).at(-1)!;
   expect(chunk.id).toBe('0.1.1');
   door.open('done');
   await bildad.engine.waitForJob(name);
@@ -170,9 +150,7 @@ it('a job that is over has its end alone, and goes on behind an update', async (
   expect(await behind(chunk)).toEqual(end);
   expect(await all(bildad, name, { after: '0.2.1' })).toEqual([]);
   // The id of an error of Nest's.
-  expect(await all(bildad, name, { after: '1' })).toEqual(
-    await all(bildad, name),
-  );
+  expect(await all(bildad, name, { after: '1' })).toEqual(await all(bildad, name));
 });
 
 /** Writing what jobs say takes that long from now on: the database is slow. */
@@ -196,8 +174,7 @@ it.each([true, false])(
     expect(brief((await updates.next()).value)).toBe('queued 0');
     await bildad.engine.runJobEngine();
     const { job, door } = await GatedJob.arrival();
-    if (seenRunning)
-      expect(brief((await updates.next()).value)).toBe('running 0');
+    if (seenRunning) expect(brief((await updates.next()).value)).toBe('running 0');
     const finished = bildad.next('run.finished');
     for (const chunk of ['one', 'two', 'three']) job.stream(chunk);
     door.open('done');
@@ -257,9 +234,7 @@ it('who was away while a wait was cancelled has the end', async () => {
   const finished = bildad.next('run.finished');
   door.open(Promise.reject(new Error('once more')));
   await finished;
-  const queued = (await until(updates, (one) => brief(one) === 'queued 1')).at(
-    -1,
-  )!;
+  const queued = (await until(updates, (one) => brief(one) === 'queued 1')).at(-1)!;
   expect(queued.id).toBe('1.0.0');
   await bildad.engine.cancelJob(entry);
   const after = queued.id;
@@ -268,9 +243,7 @@ it('who was away while a wait was cancelled has the end', async () => {
   expect(end).toMatchObject({ type: 'end', retry: 1, jobRunId: null });
   expect(more).toEqual([]);
   expect(await all(bildad, name, { after: end!.id })).toEqual(['end 1 null']);
-  await expect(all(bildad, 'none', { after })).rejects.toBeInstanceOf(
-    JobNotFoundError,
-  );
+  await expect(all(bildad, 'none', { after })).rejects.toBeInstanceOf(JobNotFoundError);
 });
 
 it('who leaves, aborts or asks wrongly leaves nothing behind', async () => {
@@ -288,16 +261,10 @@ it('who leaves, aborts or asks wrongly leaves nothing behind', async () => {
   expect(await pending).toMatchObject({ done: true });
   expect(watching()).toBe(0);
 
-  await expect(until(jobs.watch('none'))).rejects.toBeInstanceOf(
-    JobNotFoundError,
-  );
-  await expect(
-    until(jobs.watch(name, { signal: AbortSignal.abort() })),
-  ).rejects.toThrow(/aborted/);
+  await expect(until(jobs.watch('none'))).rejects.toBeInstanceOf(JobNotFoundError);
+  await expect(until(jobs.watch(name, { signal: AbortSignal.abort() }))).rejects.toThrow(/aborted/);
   expect(() => jobs.watch(name, { pollInterval: 1 })).toThrow(/pollInterval/);
-  expect(() => jobs.watch(name, { signal: {} as AbortSignal })).toThrow(
-    /signal/,
-  );
+  expect(() => jobs.watch(name, { signal: {} as AbortSignal })).toThrow(/signal/);
   expect(() => jobs.watch('')).toThrow(/jobRunIdentifier/);
   expect(watching()).toBe(0);
 });
@@ -312,12 +279,9 @@ it('those who watch look together, and an engine that stops ends it for all', as
     statements.push(sql);
     return query(sql, parameters);
   };
-  const watched = names.map((name) =>
-    all(other, name, { pollInterval: '200ms' }),
-  );
+  const watched = names.map((name) => all(other, name, { pollInterval: '200ms' }));
   await expect.poll(() => watching(other)).toBe(300);
-  const looks = () =>
-    statements.filter((sql) => sql.includes('job_run_notes')).length;
+  const looks = () => statements.filter((sql) => sql.includes('job_run_notes')).length;
   await expect.poll(looks).toBeGreaterThan(10);
   const before = looks();
   const began = performance.now();
@@ -327,9 +291,7 @@ it('those who watch look together, and an engine that stops ends it for all', as
   expect(looks() - before).toBeLessThan(20 * rounds);
   await other.app.close();
   others = [];
-  expect(new Set((await Promise.all(watched)).flat())).toEqual(
-    new Set(['queued 0']),
-  );
+  expect(new Set((await Promise.all(watched)).flat())).toEqual(new Set(['queued 0']));
 });
 
 it('what is kept for later has a time east of UTC as well', async () => {
@@ -341,10 +303,7 @@ it('what is kept for later has a time east of UTC as well', async () => {
   await enqueue({}, options);
   await bildad.engine.runJobEngine();
   const { door } = await GatedJob.arrival();
-  const [first] = await until(
-    east.jobs.watch(await enqueue({}, options)),
-    () => true,
-  );
+  const [first] = await until(east.jobs.watch(await enqueue({}, options)), () => true);
   expect(first).toMatchObject({
     type: 'queued',
     runAt: new Date('9999-12-31T23:59:59.999Z'),

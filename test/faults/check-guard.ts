@@ -10,8 +10,7 @@ export function checkGuard({ history }: Timeline): Violation[] {
     const say = (what: string) => found.push({ invariant: 'I11', what });
     if (term !== last) {
       if (!wasFree) say(`${holder} took term ${term} while it was another's`);
-      if (last !== 0 && term !== last + 1)
-        say(`term ${term} came after term ${last}`);
+      if (last !== 0 && term !== last + 1) say(`term ${term} came after term ${last}`);
     }
     if (holders.has(term) && holders.get(term) !== holder)
       say(`term ${term} was held by ${holders.get(term)} and by ${holder}`);

@@ -53,40 +53,24 @@ export function checkJobs(timeline: Timeline): Violation[] {
     const there = own.length > 0 || entry !== undefined;
 
     if (acked.has(id) && !there && !cancelled.has(id))
-      say(
-        'I1',
-        'was acknowledged, and is neither in the queue nor in the history',
-      );
+      say('I1', 'was acknowledged, and is neither in the queue nor in the history');
     if (new Set(own.map(({ entryId }) => entryId)).size > 1)
       say('I1', `has ${own.length} runs of more than one entry`);
     if (transaction === 'rollsBack' && (there || ordered.has(id)))
       say('I6', 'its transaction was rolled back, and it is there');
-    if (
-      transaction === 'commits' &&
-      ordered.has(id) &&
-      !there &&
-      !cancelled.has(id)
-    )
+    if (transaction === 'commits' && ordered.has(id) && !there && !cancelled.has(id))
       say('I6', 'its transaction was committed, and it is not there');
     if (transaction === 'commits' && !ordered.has(id) && there)
       say('I6', 'it is there, and its transaction was not committed');
 
     if (entry) say('I2', `is still ${entry.status} in the queue`);
     for (const run of own)
-      if (run.status !== 'DONE')
-        say('I2', `run ${run.id} is still ${run.status}`);
+      if (run.status !== 'DONE') say('I2', `run ${run.id} is still ${run.status}`);
     const last = own.at(-1);
     if (!entry && last?.result === 'FAILED') {
       const failures = own.filter(counts).length;
-      if (
-        failures <= maxRetries &&
-        !FOR_GOOD.includes(last.reason ?? '') &&
-        !cancelled.has(id)
-      )
-        say(
-          'I2',
-          `is gone after ${failures} failures of ${maxRetries + 1}, without an outcome`,
-        );
+      if (failures <= maxRetries && !FOR_GOOD.includes(last.reason ?? '') && !cancelled.has(id))
+        say('I2', `is gone after ${failures} failures of ${maxRetries + 1}, without an outcome`);
     }
 
     const successes = own.filter(({ result }) => result === 'SUCCEEDED');
@@ -94,35 +78,24 @@ export function checkJobs(timeline: Timeline): Violation[] {
       say('I3', `succeeded ${successes.length} times: runs ${ids(successes)}`);
     for (const run of successes) {
       const at = returned.get(run.id);
-      if (at === undefined)
-        say('I3', `run ${run.id} SUCCEEDED, and its handler did not return`);
+      if (at === undefined) say('I3', `run ${run.id} SUCCEEDED, and its handler did not return`);
       else if (at > run.endedAt! + CLOCKS_MS)
         say('I3', `run ${run.id} SUCCEEDED before its handler returned`);
       const later = own.filter(({ startedAt }) => startedAt > run.endedAt!);
-      if (later.length > 0)
-        say('I3', `runs ${ids(later)} began after run ${run.id} had SUCCEEDED`);
+      if (later.length > 0) say('I3', `runs ${ids(later)} began after run ${run.id} had SUCCEEDED`);
     }
 
-    const failures = own.filter(
-      (run) => run.result === 'FAILED' && surelyCounts(run),
-    ).length;
+    const failures = own.filter((run) => run.result === 'FAILED' && surelyCounts(run)).length;
     if (failures > maxRetries + 1)
       say('I5', `failed ${failures} times, with ${maxRetries} retries`);
     const charged = chargesOf.get(id)?.length ?? 0;
     if (charged > MAX_CRASHES)
-      say(
-        'I5',
-        `was charged with ${charged} lost nodes, of ${MAX_CRASHES} allowed`,
-      );
+      say('I5', `was charged with ${charged} lost nodes, of ${MAX_CRASHES} allowed`);
     if (charged < MAX_CRASHES && last?.reason === 'Crashed')
-      say(
-        'I5',
-        `failed for good after ${charged} lost nodes, of ${MAX_CRASHES} allowed`,
-      );
+      say('I5', `failed for good after ${charged} lost nodes, of ${MAX_CRASHES} allowed`);
     const closes = timeline.all('close').length;
     const refunded = own.length - own.filter(counts).length;
-    if (refunded > closes)
-      say('I5', `was interrupted ${refunded} times by ${closes} shutdowns`);
+    if (refunded > closes) say('I5', `was interrupted ${refunded} times by ${closes} shutdowns`);
   }
   return found;
 }

@@ -21,9 +21,7 @@ function rescuedLate(timeline: Timeline): Violation[] {
   const twoBeats = (2 * limits.leaseMs) / 5;
   const excused = union([
     ...timeline.nobodyWell(twoBeats + limits.tickMs),
-    ...timeline.database.map(
-      ([from, to]) => [from, to + twoBeats + limits.tickMs] as const,
-    ),
+    ...timeline.database.map(([from, to]) => [from, to + twoBeats + limits.tickMs] as const),
     ...timeline.guardStuck(limits.guardStuckMs),
   ]);
   return runs.flatMap(({ id, identifier, reason, endedAt, expiresAt }) => {
@@ -87,8 +85,7 @@ function unanswered(timeline: Timeline): Violation[] {
   return timeline
     .all('unknown')
     .filter(
-      ({ at, ms, error }) =>
-        error?.startsWith('no answer') && !touches([at - ms, at], disturbed),
+      ({ at, ms, error }) => error?.startsWith('no answer') && !touches([at - ms, at], disturbed),
     )
     .map(({ id, ms }) => ({
       invariant: 'I12',
@@ -106,19 +103,17 @@ function inStep({ history }: Timeline): Violation[] {
       // No pause after what was stopped or interrupted.
       if (ms > 1) pauses.push({ retry: String(run.retry), ms });
     }
-  return [...grouped(pauses, ({ retry }) => retry)].flatMap(
-    ([retry, alike]): Violation[] => {
-      if (alike.length < ENOUGH_PAUSES) return [];
-      const times = alike.map(({ ms }) => ms).toSorted((a, b) => a - b);
-      const longest = times.at(-1)!;
-      return longest - times[0]! > longest / 50
-        ? []
-        : [
-            {
-              invariant: 'jitter',
-              what: `${alike.length} pauses after run number ${retry} were all of ${Math.round(longest)} ms`,
-            },
-          ];
-    },
-  );
+  return [...grouped(pauses, ({ retry }) => retry)].flatMap(([retry, alike]): Violation[] => {
+    if (alike.length < ENOUGH_PAUSES) return [];
+    const times = alike.map(({ ms }) => ms).toSorted((a, b) => a - b);
+    const longest = times.at(-1)!;
+    return longest - times[0]! > longest / 50
+      ? []
+      : [
+          {
+            invariant: 'jitter',
+            what: `${alike.length} pauses after run number ${retry} were all of ${Math.round(longest)} ms`,
+          },
+        ];
+  });
 }

@@ -21,20 +21,19 @@ export function checkOverlaps(timeline: Timeline): Violation[] {
 
 /** By the engine's own tables. */
 function liveTogether(runs: RunRow[]): Violation[] {
-  return [...grouped(runs, ({ identifier }) => identifier)].flatMap(
-    ([id, own]) =>
-      own.slice(1).flatMap((run, index): Violation[] => {
-        const before = own[index]!;
-        return before.endedAt === null || before.endedAt > run.startedAt
-          ? [
-              {
-                invariant: 'I4',
-                id,
-                what: `run ${run.id} began before run ${before.id} had ended`,
-              },
-            ]
-          : [];
-      }),
+  return [...grouped(runs, ({ identifier }) => identifier)].flatMap(([id, own]) =>
+    own.slice(1).flatMap((run, index): Violation[] => {
+      const before = own[index]!;
+      return before.endedAt === null || before.endedAt > run.startedAt
+        ? [
+            {
+              invariant: 'I4',
+              id,
+              what: `run ${run.id} began before run ${before.id} had ended`,
+            },
+          ]
+        : [];
+    }),
   );
 }
 
@@ -76,10 +75,7 @@ function overlong(timeline: Timeline): Violation[] {
     const row = rows.get(run);
     if (!cooperative || !row?.endedAt || row.reason === GOES_ON) return [];
     if (to - row.endedAt <= fenceMs) return [];
-    const kept = covered(
-      [row.endedAt, to],
-      timeline.disturbances(by, fenceMs / 2),
-    );
+    const kept = covered([row.endedAt, to], timeline.disturbances(by, fenceMs / 2));
     const alone = to - row.endedAt - kept;
     return alone > fenceMs
       ? [
@@ -97,33 +93,31 @@ function expiredAlive(timeline: Timeline): Violation[] {
   const { history, handlings } = timeline;
   const handledBy = new Map(handlings.map(({ run, by }) => [run, by]));
   const { leaseMs } = history.limits;
-  return history.runs.flatMap(
-    ({ id, identifier, reason, endedAt, expiresAt }): Violation[] => {
-      if (reason !== 'Expired' || endedAt === null) return [];
-      if (expiresAt > endedAt + 1)
-        return [
+  return history.runs.flatMap(({ id, identifier, reason, endedAt, expiresAt }): Violation[] => {
+    if (reason !== 'Expired' || endedAt === null) return [];
+    if (expiresAt > endedAt + 1)
+      return [
+        {
+          invariant: 'I4',
+          id: identifier,
+          what: `run ${id} expired ${Math.round(expiresAt - endedAt)} ms before its lease was over`,
+        },
+      ];
+    const by = handledBy.get(id);
+    // One that no process has heard of: the answer to its claim was lost.
+    if (by === undefined) return [];
+    // What kept it from renewing lies between the last renewal and the end of the lease.
+    return touches(
+      [expiresAt - leaseMs - MOMENT_MS, expiresAt],
+      timeline.disturbances(by, MOMENT_MS),
+    )
+      ? []
+      : [
           {
             invariant: 'I4',
             id: identifier,
-            what: `run ${id} expired ${Math.round(expiresAt - endedAt)} ms before its lease was over`,
+            what: `run ${id} expired on ${by}, which nothing disturbed`,
           },
         ];
-      const by = handledBy.get(id);
-      // One that no process has heard of: the answer to its claim was lost.
-      if (by === undefined) return [];
-      // What kept it from renewing lies between the last renewal and the end of the lease.
-      return touches(
-        [expiresAt - leaseMs - MOMENT_MS, expiresAt],
-        timeline.disturbances(by, MOMENT_MS),
-      )
-        ? []
-        : [
-            {
-              invariant: 'I4',
-              id: identifier,
-              what: `run ${id} expired on ${by}, which nothing disturbed`,
-            },
-          ];
-    },
-  );
+  });
 }

@@ -11,14 +11,11 @@ const LEAKS = ['TCPSocketWrap', 'TCPServerWrap', 'Worker', 'ProcessWrap'];
 export function checkProcesses(timeline: Timeline): Violation[] {
   const { limits } = timeline.history;
   const found: Violation[] = [];
-  const say = (invariant: Violation['invariant'], what: string) =>
-    found.push({ invariant, what });
+  const say = (invariant: Violation['invariant'], what: string) => found.push({ invariant, what });
 
-  for (const { by, error } of timeline.all('fatal'))
-    say('I9', `${by}: ${error}`);
+  for (const { by, error } of timeline.all('fatal')) say('I9', `${by}: ${error}`);
   for (const { worker, cause, code, at } of timeline.exits.values()) {
-    if (cause === 'itself')
-      say('I9', `${worker} ended by itself, with ${code}`);
+    if (cause === 'itself') say('I9', `${worker} ended by itself, with ${code}`);
     // An app that cannot reach its database at its start may give up.
     if (cause === 'boot' && !timeline.wasFaulted(worker, [at - BOOT_MS, at]))
       say('I9', `${worker} did not start, with ${code}`);
@@ -38,14 +35,10 @@ export function checkProcesses(timeline: Timeline): Violation[] {
     most.set(memberOf(worker), Math.max(most.get(memberOf(worker)) ?? 0, open));
   for (const [worker, open] of most)
     if (open > limits.connections)
-      say(
-        'I15',
-        `${worker} held ${open} connections; ${limits.connections} are allowed`,
-      );
+      say('I15', `${worker} held ${open} connections; ${limits.connections} are allowed`);
   for (const { by, left } of timeline.all('closed')) {
     const leaked = left.filter((name) => LEAKS.includes(name));
-    if (leaked.length > 0)
-      say('I15', `${by} closed, and left ${leaked.join(', ')}`);
+    if (leaked.length > 0) say('I15', `${by} closed, and left ${leaked.join(', ')}`);
   }
   return found;
 }

@@ -54,16 +54,9 @@ const handled = (
   cooperative = true,
 ): Line[] => [
   at(from, by, { what: 'start', id: 'a', run: id, kind: 'ok', cooperative }),
-  ...(to === null
-    ? []
-    : [at(to, by, { what: 'end', id: 'a', run: id, how: 'returned' })]),
+  ...(to === null ? [] : [at(to, by, { what: 'end', id: 'a', run: id, how: 'returned' })]),
 ];
-const fault = (
-  kind: string,
-  target: string,
-  from: number,
-  to: number,
-): Line[] => [
+const fault = (kind: string, target: string, from: number, to: number): Line[] => [
   at(from, 'lab', { what: 'fault', n: from, kind, target }),
   at(to, 'lab', { what: 'heal', n: from, kind, target }),
 ];
@@ -71,11 +64,8 @@ const BOOTED = ['w1.1', 'w2.1'].flatMap((by) => [
   at(0, 'lab', { what: 'spawn', worker: by, pid: 1, missing: null }),
   at(10, by, { what: 'ready', pid: 1 }),
 ]);
-const exit = (
-  time: number,
-  worker: string,
-  cause: Extract<Event, { what: 'exit' }>['cause'],
-) => at(time, 'lab', { what: 'exit', worker, pid: 1, code: 'SIGKILL', cause });
+const exit = (time: number, worker: string, cause: Extract<Event, { what: 'exit' }>['cause']) =>
+  at(time, 'lab', { what: 'exit', worker, pid: 1, code: 'SIGKILL', cause });
 
 type Parts = Partial<Omit<History, 'lines'>> & { lines?: Line[] };
 
@@ -138,14 +128,8 @@ const guard = (...rows: Partial<GuardRow>[]): GuardRow[] =>
     expiresAt: n * 1_000 + 15_000,
     ...row,
   }));
-const calm = (...rest: Line[]) => [
-  at(10_000, 'lab', { what: 'calm' }),
-  ...rest,
-];
-const bothWork = [
-  ...handled('1', 10_100, 10_200),
-  ...handled('2', 10_300, 10_400, 'w2.1'),
-];
+const calm = (...rest: Line[]) => [at(10_000, 'lab', { what: 'calm' }), ...rest];
+const bothWork = [...handled('1', 10_100, 10_200), ...handled('2', 10_300, 10_400, 'w2.1')];
 const LATER = { startedAt: 10_050, endedAt: 10_500, expiresAt: 13_050 };
 const pauses = (ms: (n: number) => number): RunRow[] =>
   Array.from({ length: 10 }, (_none, n) => [
@@ -176,27 +160,18 @@ const held: [string, Parts][] = [
       ),
     },
   ],
-  [
-    'a transaction that was rolled back',
-    { lines: [asked({ transaction: 'rollsBack' })[0]!] },
-  ],
+  ['a transaction that was rolled back', { lines: [asked({ transaction: 'rollsBack' })[0]!] }],
   [
     'a job that was cancelled before it ran',
     {
-      lines: [
-        ...asked(),
-        at(960, 'client.1', { what: 'operated', id: 'a', deed: 'cancel' }),
-      ],
+      lines: [...asked(), at(960, 'client.1', { what: 'operated', id: 'a', deed: 'cancel' })],
     },
   ],
   [
     'a lease that nobody could look at while the database was away',
     {
       ...RESCUED,
-      lines: [
-        ...RESCUED.lines!,
-        ...fault('restart', 'database', 4_000, 14_000),
-      ],
+      lines: [...RESCUED.lines!, ...fault('restart', 'database', 4_000, 14_000)],
       runs: [
         expired('1', { endedAt: 17_000 }),
         run('2', { availableAt: 17_100, startedAt: 17_500, endedAt: 18_000 }),
@@ -238,19 +213,13 @@ const held: [string, Parts][] = [
   [
     'a process that poison ended',
     {
-      lines: [
-        at(50, 'w1.1', { what: 'poison', id: 'a', run: '1' }),
-        exit(60, 'w1.1', 'itself'),
-      ],
+      lines: [at(50, 'w1.1', { what: 'poison', id: 'a', run: '1' }), exit(60, 'w1.1', 'itself')],
     },
   ],
   [
     'an app that could not start while the database was away',
     {
-      lines: [
-        ...fault('restart', 'database', 100, 5_000),
-        exit(4_000, 'w1.2', 'boot'),
-      ],
+      lines: [...fault('restart', 'database', 100, 5_000), exit(4_000, 'w1.2', 'boot')],
     },
   ],
   [
@@ -282,12 +251,7 @@ const held: [string, Parts][] = [
   [
     'a guard that went from hand to hand',
     {
-      guard: guard(
-        {},
-        { holder: 'w2' },
-        { holder: 'w2', term: 2, expiresAt: null },
-        { term: 3 },
-      ),
+      guard: guard({}, { holder: 'w2' }, { holder: 'w2', term: 2, expiresAt: null }, { term: 3 }),
     },
   ],
   ['pauses that differ', { runs: pauses((n) => 100 + 10 * n) }],
@@ -325,11 +289,7 @@ const broken: [Invariant, string, Parts][] = [
     },
   ],
   ['I2', 'gone with retries left', { ...ONE, runs: [failed('1')] }],
-  [
-    'I3',
-    'succeeded twice',
-    { ...RESCUED, runs: [run('1'), run('2', { startedAt: 1_900 })] },
-  ],
+  ['I3', 'succeeded twice', { ...RESCUED, runs: [run('1'), run('2', { startedAt: 1_900 })] }],
   [
     'I3',
     'run again after it had succeeded',
@@ -358,11 +318,7 @@ const broken: [Invariant, string, Parts][] = [
     'one run in two hands',
     { ...ONE, lines: [...ONE.lines!, ...handled('1', 1_500, 1_600, 'w2.1')] },
   ],
-  [
-    'I4',
-    'a handler that went on long after its run was closed',
-    zombie(12_500, 2_000),
-  ],
+  ['I4', 'a handler that went on long after its run was closed', zombie(12_500, 2_000)],
   [
     'I4',
     'expired under a living lease',
@@ -376,11 +332,7 @@ const broken: [Invariant, string, Parts][] = [
     'expired on a node that nothing disturbed',
     {
       ...RESCUED,
-      lines: [
-        ...asked(),
-        ...handled('1', 31_010, 33_000),
-        ...handled('2', 36_000, 36_500, 'w2.1'),
-      ],
+      lines: [...asked(), ...handled('1', 31_010, 33_000), ...handled('2', 36_000, 36_500, 'w2.1')],
       runs: [
         expired('1', { startedAt: 31_000, expiresAt: 34_000, endedAt: 34_500 }),
         run('2', { availableAt: 34_600, startedAt: 35_900, endedAt: 36_600 }),
@@ -430,10 +382,7 @@ const broken: [Invariant, string, Parts][] = [
     'there, though it was rolled back',
     {
       ...ONE,
-      lines: [
-        ...asked({ transaction: 'rollsBack' }),
-        ...handled('1', 1_010, 1_990),
-      ],
+      lines: [...asked({ transaction: 'rollsBack' }), ...handled('1', 1_010, 1_990)],
     },
   ],
   [
@@ -441,10 +390,7 @@ const broken: [Invariant, string, Parts][] = [
     'there, though its transaction is not',
     {
       ...ONE,
-      lines: [
-        ...asked({ transaction: 'commits' }),
-        ...handled('1', 1_010, 1_990),
-      ],
+      lines: [...asked({ transaction: 'commits' }), ...handled('1', 1_010, 1_990)],
     },
   ],
   [
@@ -472,10 +418,7 @@ const broken: [Invariant, string, Parts][] = [
     'I8',
     'not drained',
     {
-      lines: calm(
-        ...bothWork,
-        at(50_000, 'lab', { what: 'drained', ms: 40_000, left: 3 }),
-      ),
+      lines: calm(...bothWork, at(50_000, 'lab', { what: 'drained', ms: 40_000, left: 3 })),
       runs: [run('1'), run('2', { identifier: 'b' })],
     },
   ],
@@ -483,21 +426,11 @@ const broken: [Invariant, string, Parts][] = [
     'I9',
     'an unhandled rejection',
     {
-      lines: [
-        at(50, 'w1.1', { what: 'fatal', error: 'unhandledRejection: no' }),
-      ],
+      lines: [at(50, 'w1.1', { what: 'fatal', error: 'unhandledRejection: no' })],
     },
   ],
-  [
-    'I9',
-    'a process that ended by itself',
-    { lines: [exit(60, 'w1.1', 'itself')] },
-  ],
-  [
-    'I9',
-    'an app that did not start for no reason',
-    { lines: [exit(60, 'w1.2', 'boot')] },
-  ],
+  ['I9', 'a process that ended by itself', { lines: [exit(60, 'w1.1', 'itself')] }],
+  ['I9', 'an app that did not start for no reason', { lines: [exit(60, 'w1.2', 'boot')] }],
   [
     'I9',
     'a deadlock that came through',
@@ -526,16 +459,8 @@ const broken: [Invariant, string, Parts][] = [
       ],
     },
   ],
-  [
-    'I11',
-    'a guard that was taken away',
-    { guard: guard({}, { holder: 'w2', wasFree: false }) },
-  ],
-  [
-    'I11',
-    'a term with two holders',
-    { guard: guard({}, { holder: 'w2', term: 1 }) },
-  ],
+  ['I11', 'a guard that was taken away', { guard: guard({}, { holder: 'w2', wasFree: false }) }],
+  ['I11', 'a term with two holders', { guard: guard({}, { holder: 'w2', term: 1 }) }],
   ['I11', 'a term that was skipped', { guard: guard({}, { term: 3 }) }],
   [
     'I12',

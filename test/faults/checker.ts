@@ -33,11 +33,7 @@ export interface Violation {
 /** What a history shows that must not be. A pure function: nothing is looked up. */
 export function check(history: History): Violation[] {
   const timeline = new Timeline(history);
-  return [
-    checkJobs,
-    checkOverlaps,
-    checkLiveness,
-    checkProcesses,
-    checkGuard,
-  ].flatMap((one) => one(timeline));
+  return [checkJobs, checkOverlaps, checkLiveness, checkProcesses, checkGuard].flatMap((one) =>
+    one(timeline),
+  );
 }

@@ -3,22 +3,12 @@ import { setTimeout as wait } from 'node:timers/promises';
 import { Module } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
-import {
-  BildadError,
-  BildadModule,
-  DuplicateJobError,
-  JobEngineService,
-} from 'nestjs-bildad';
+import { BildadError, BildadModule, DuplicateJobError, JobEngineService } from 'nestjs-bildad';
 import type { DataSource } from 'typeorm';
 import { handlers } from './handlers.js';
 import { Ledger, nowMs } from './ledger.js';
 import { CALL_MS, setting } from './settings.js';
-import {
-  MAX_RETRIES,
-  plannedJob,
-  type PlannedJob,
-  type Weights,
-} from './workload.js';
+import { MAX_RETRIES, plannedJob, type PlannedJob, type Weights } from './workload.js';
 
 // The clients of the lab, in a process of their own: one enqueues by itself, one in transactions, and now and
 // then there is a burst. What is not known to be enqueued is enqueued again under the same identifier.
@@ -97,10 +87,7 @@ async function inTransaction(job: PlannedJob): Promise<void> {
 const code = ({ kind }: PlannedJob) => kind.toUpperCase();
 
 /** Until the answer is known. */
-async function enqueue(
-  job: PlannedJob,
-  how: (job: PlannedJob) => Promise<void>,
-): Promise<void> {
+async function enqueue(job: PlannedJob, how: (job: PlannedJob) => Promise<void>): Promise<void> {
   ledger.write({
     what: 'ask',
     id: job.id,
@@ -112,10 +99,7 @@ async function enqueue(
   });
   for (;;) {
     const begin = nowMs();
-    const answer = (
-      what: 'ack' | 'unknown' | 'refused',
-      error?: unknown,
-    ): void =>
+    const answer = (what: 'ack' | 'unknown' | 'refused', error?: unknown): void =>
       ledger.write({
         what,
         id: job.id,
@@ -149,8 +133,7 @@ const noAnswer = async () => {
 
 /** What an operator does to a job now and then: stops it while it runs, or cancels it. */
 async function operate(job: PlannedJob): Promise<void> {
-  const deed =
-    job.kind === 'stopped' ? 'stop' : job.n % 11 === 0 && job.kind === 'long';
+  const deed = job.kind === 'stopped' ? 'stop' : job.n % 11 === 0 && job.kind === 'long';
   if (!deed) return;
   ledger.write({
     what: 'operated',
@@ -183,13 +166,9 @@ function submit(job: PlannedJob, how: (job: PlannedJob) => Promise<void>) {
   underWay.add(work);
 }
 
-async function client(
-  number: number,
-  how: (job: PlannedJob) => Promise<void>,
-): Promise<void> {
+async function client(number: number, how: (job: PlannedJob) => Promise<void>): Promise<void> {
   for (let n = 0; !stopping.signal.aborted; n++) {
-    if (underWay.size < MOST_AT_ONCE)
-      submit(plannedJob(seed, number, n, mix), how);
+    if (underWay.size < MOST_AT_ONCE) submit(plannedJob(seed, number, n, mix), how);
     await wait(1_000 / (perSecond / 2));
   }
 }

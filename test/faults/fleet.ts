@@ -6,8 +6,7 @@ import { nowMs, type Event, type Ledger } from './ledger.js';
 import type { FaultProxy } from './proxy.js';
 import { CLOSE_DEADLINE_MS } from './settings.js';
 
-const script = (name: string) =>
-  fileURLToPath(new URL(`./${name}.js`, import.meta.url));
+const script = (name: string) => fileURLToPath(new URL(`./${name}.js`, import.meta.url));
 
 /** Far more than any fault lasts. */
 const START_MS = 60_000;
@@ -59,9 +58,7 @@ export class Member {
     const giveUpAt = performance.now() + START_MS;
     while (!this.ready && !this.over) {
       if (performance.now() > giveUpAt)
-        throw new Error(
-          `${this.by} is not ready after ${START_MS} ms: ${this.said}`,
-        );
+        throw new Error(`${this.by} is not ready after ${START_MS} ms: ${this.said}`);
       await wait(20);
     }
   }
@@ -96,8 +93,7 @@ export class Member {
     });
     child.on('error', () => undefined);
     this.exited = once(child, 'exit').then(([code, signal]) => {
-      const cause =
-        this.cause === 'itself' && !this.ready ? 'boot' : this.cause;
+      const cause = this.cause === 'itself' && !this.ready ? 'boot' : this.cause;
       this.ready = false;
       this.ledger.write({
         what: 'exit',

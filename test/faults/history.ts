@@ -74,8 +74,7 @@ export async function readHistory(
   const client = new pg.Client(url);
   await client.connect();
   const ask = async <T>(sql: string) => (await client.query(sql)).rows as T[];
-  const ms = (column: string) =>
-    `(extract(epoch FROM ${column}) * 1000)::float8 - ${offset}`;
+  const ms = (column: string) => `(extract(epoch FROM ${column}) * 1000)::float8 - ${offset}`;
   try {
     return {
       lines: readLedgers(folder),
@@ -88,16 +87,12 @@ export async function readHistory(
       entries: await ask(
         `SELECT id::text, job_run_identifier AS identifier, status FROM bildad.job_queue_entries e ORDER BY e.id`,
       ),
-      orders: (await ask<{ id: string }>('SELECT id FROM lab_orders')).map(
-        ({ id }) => id,
-      ),
+      orders: (await ask<{ id: string }>('SELECT id FROM lab_orders')).map(({ id }) => id),
       guard: await ask<GuardRow>(
         `SELECT ${ms('at')} AS at, holder, term::float8, was_free AS "wasFree", ${ms('expires_at')} AS "expiresAt"
          FROM lab_guard ORDER BY n`,
       ),
-      charges: await ask(
-        'SELECT identifier, crashes FROM lab_charges ORDER BY n',
-      ),
+      charges: await ask('SELECT identifier, crashes FROM lab_charges ORDER BY n'),
       limits,
     };
   } finally {

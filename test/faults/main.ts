@@ -45,9 +45,7 @@ async function main(): Promise<number> {
     settings: { synchronous_commit: 'on', max_connections: '200' },
   });
   try {
-    return values.mutants || values.mutant
-      ? await plantAll(server)
-      : await rounds(server);
+    return values.mutants || values.mutant ? await plantAll(server) : await rounds(server);
   } finally {
     await server.stop();
   }
@@ -62,19 +60,14 @@ async function rounds(server: PostgresServer): Promise<number> {
   const random = randomInt(2 ** 31);
   const next = () =>
     given[seeds.length] ??
-    (values.minutes === undefined
-      ? FIXED_SEED
-      : (given[0] ?? random) + seeds.length);
+    (values.minutes === undefined ? FIXED_SEED : (given[0] ?? random) + seeds.length);
   const more = () =>
-    values.minutes === undefined
-      ? seeds.length < given.length
-      : performance.now() < until;
+    values.minutes === undefined ? seeds.length < given.length : performance.now() < until;
   do {
     const seed = next();
     seeds.push(seed);
     const seconds = Number(
-      values.seconds ??
-        (values.minutes === undefined ? SHORT_ROUND_S : LONG_ROUND_S),
+      values.seconds ?? (values.minutes === undefined ? SHORT_ROUND_S : LONG_ROUND_S),
     );
     const one = await round(server, options(seed, seconds));
     tell(seed, one);
@@ -116,18 +109,13 @@ function keep(folder: string, history: History, violations: Violation[]): void {
     writeFileSync(join(folder, 'tables.json'), JSON.stringify(tables));
   if (violations.length > 0) {
     const file = join(folder, 'violations.json');
-    writeFileSync(
-      file,
-      JSON.stringify(explained(history, violations), null, 1),
-    );
+    writeFileSync(file, JSON.stringify(explained(history, violations), null, 1));
     say(`  see ${file}`);
   } else if (!values.keep) rmSync(folder, { recursive: true, force: true });
 }
 
 function details({ n: _n, ...rest }: Record<string, unknown>): string {
-  const said = Object.entries(rest).map(
-    ([key, value]) => `${key} ${String(value)}`,
-  );
+  const said = Object.entries(rest).map(([key, value]) => `${key} ${String(value)}`);
   return said.length > 0 ? `, ${said.join(', ')}` : '';
 }
 
@@ -144,9 +132,7 @@ function explained({ lines, runs }: History, violations: Violation[]) {
     ...violation,
     ...(violation.id && {
       runs: runs.filter(({ identifier }) => identifier === violation.id),
-      timeline: lines.filter(
-        (line) => 'id' in line && line.id === violation.id,
-      ),
+      timeline: lines.filter((line) => 'id' in line && line.id === violation.id),
     }),
   }));
 }
@@ -156,27 +142,20 @@ function explained({ lines, runs }: History, violations: Violation[]) {
  * circumstances without the bug, which must hold.
  */
 async function plantAll(server: PostgresServer): Promise<number> {
-  const chosen = MUTANTS.filter(
-    ({ name }) => !values.mutant || values.mutant.includes(name),
-  );
+  const chosen = MUTANTS.filter(({ name }) => !values.mutant || values.mutant.includes(name));
   const caught: Record<string, string[]> = {};
   let wrong = 0;
   for (const mutant of chosen) {
     const seed = Number(values.seed?.[0] ?? FIXED_SEED);
     const planted = values.control ? withoutBug(mutant) : mutant;
-    const settings = options(
-      seed,
-      Number(values.seconds ?? SHORT_ROUND_S),
-      planted,
-    );
+    const settings = options(seed, Number(values.seconds ?? SHORT_ROUND_S), planted);
     const { history, violations } = await round(server, settings);
     const by = [...new Set(violations.map(({ invariant }) => invariant))];
     caught[planted.name] = by;
     const good = values.control
       ? by.length === 0
       : violations.some(
-          ({ invariant, what }) =>
-            invariant === mutant.caughtBy && mutant.says.test(what),
+          ({ invariant, what }) => invariant === mutant.caughtBy && mutant.says.test(what),
         );
     if (!good) wrong++;
     say(
@@ -184,10 +163,7 @@ async function plantAll(server: PostgresServer): Promise<number> {
     );
     tellViolations(
       violations
-        .toSorted(
-          (a, b) =>
-            Number(mutant.says.test(b.what)) - Number(mutant.says.test(a.what)),
-        )
+        .toSorted((a, b) => Number(mutant.says.test(b.what)) - Number(mutant.says.test(a.what)))
         .slice(0, 3),
       'everything held',
     );

@@ -135,10 +135,7 @@ export const MUTANTS: readonly Mutant[] = [
 ];
 
 /** Plants the part of a mutant that is in the database. @throws where the text to take out is not there */
-export async function plantInDatabase(
-  url: string,
-  { name, sql = [] }: Mutant,
-): Promise<void> {
+export async function plantInDatabase(url: string, { name, sql = [] }: Mutant): Promise<void> {
   const client = new pg.Client(url);
   await client.connect();
   try {
@@ -166,10 +163,7 @@ export function plantInProcess(name: string | undefined, skewMs: number): void {
   if (name?.startsWith('node-clock')) rewriteStatements(unsparing);
   if (name === 'node-clock')
     rewriteStatements((sql) =>
-      sql.replaceAll(
-        'clock_timestamp()',
-        `to_timestamp(${(Date.now() + skewMs) / 1_000})`,
-      ),
+      sql.replaceAll('clock_timestamp()', `to_timestamp(${(Date.now() + skewMs) / 1_000})`),
     );
 }
 

@@ -55,9 +55,7 @@ export class Nemesis {
   }
 
   private find(name: string): Member {
-    return [...this.arena.workers, this.arena.client].find(
-      (member) => member.name === name,
-    )!;
+    return [...this.arena.workers, this.arena.client].find((member) => member.name === name)!;
   }
 
   private async member(fault: PlannedFault, member: Member): Promise<void> {
@@ -79,10 +77,7 @@ export class Nemesis {
         await wait(lasts);
         return member.start(fault.missing ?? null);
       case 'cut':
-        await Promise.race([
-          proxy.cutAfterStatement(fault.statement!),
-          wait(lasts),
-        ]);
+        await Promise.race([proxy.cutAfterStatement(fault.statement!), wait(lasts)]);
         return proxy.heal();
       case 'backends':
       case 'restart':
@@ -108,9 +103,7 @@ export class Nemesis {
            WHERE datname = current_database() AND pid <> pg_backend_pid()`,
         );
       else if (kind === 'lock')
-        await client.query(
-          'BEGIN; LOCK TABLE bildad.job_queue_entries IN SHARE MODE',
-        );
+        await client.query('BEGIN; LOCK TABLE bildad.job_queue_entries IN SHARE MODE');
       else
         await client.query(
           'BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM bildad.job_configs',
@@ -119,9 +112,7 @@ export class Nemesis {
     });
   }
 
-  private async session(
-    work: (client: pg.Client) => Promise<void>,
-  ): Promise<void> {
+  private async session(work: (client: pg.Client) => Promise<void>): Promise<void> {
     const client = new pg.Client(this.arena.url);
     client.on('error', () => undefined);
     await client.connect();

@@ -48,14 +48,11 @@ async function asked(client: Socket, text: string): Promise<string> {
 const fate = (client: Socket): Promise<string> =>
   new Promise((resolve) => {
     client.once('data', resolve);
-    client.once('error', (error: NodeJS.ErrnoException) =>
-      resolve(error.code ?? error.message),
-    );
+    client.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message));
     client.once('end', () => resolve('end'));
   });
 
-const serverHas = (text: string) =>
-  expect.poll(() => heard.join('')).toContain(text);
+const serverHas = (text: string) => expect.poll(() => heard.join('')).toContain(text);
 
 it('passes what it gets, and an end', async () => {
   const client = await connected();

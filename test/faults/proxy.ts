@@ -1,11 +1,5 @@
 import { once } from 'node:events';
-import {
-  connect,
-  createServer,
-  type AddressInfo,
-  type Server,
-  type Socket,
-} from 'node:net';
+import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 
 /**
  * What a network does to one process's connections:
@@ -17,13 +11,7 @@ import {
  * Once, on the connections there are: `reset` and `halfClose`.
  */
 export type NetFault =
-  | 'blackhole'
-  | 'blackholeEstablished'
-  | 'dropAnswers'
-  | 'refuse'
-  | 'delay'
-  | 'reset'
-  | 'halfClose';
+  'blackhole' | 'blackholeEstablished' | 'dropAnswers' | 'refuse' | 'delay' | 'reset' | 'halfClose';
 
 interface Pair {
   client: Socket;
@@ -59,8 +47,7 @@ export class FaultProxy {
   async inflict(fault: NetFault, { ms = 0 } = {}): Promise<void> {
     if (fault === 'reset') this.cutAll((pair) => pair.client.resetAndDestroy());
     else if (fault === 'halfClose') this.cutAll((pair) => pair.client.end());
-    else if (fault === 'blackholeEstablished')
-      for (const pair of this.pairs) pair.swallows = 'all';
+    else if (fault === 'blackholeEstablished') for (const pair of this.pairs) pair.swallows = 'all';
     else if (fault === 'refuse') await this.refuse();
     else if (fault === 'dropAnswers') {
       this.mode = fault;
@@ -110,9 +97,7 @@ export class FaultProxy {
 
   private async listen(): Promise<void> {
     // Ends of one direction are passed on, not answered.
-    this.server = createServer({ allowHalfOpen: true }, (client) =>
-      this.join(client),
-    );
+    this.server = createServer({ allowHalfOpen: true }, (client) => this.join(client));
     this.server.listen(this.port, '127.0.0.1');
     await once(this.server, 'listening');
     this.port = (this.server.address() as AddressInfo).port;
@@ -152,20 +137,13 @@ export class FaultProxy {
       client.destroy();
       server.destroy();
     };
-    for (const socket of [client, server])
-      socket.on('error', gone).on('close', gone);
+    for (const socket of [client, server]) socket.on('error', gone).on('close', gone);
   }
 
   /** @param seen whether the chunk goes on */
-  private pass(
-    pair: Pair,
-    from: Socket,
-    to: Socket,
-    seen: (chunk: Buffer) => boolean,
-  ): void {
+  private pass(pair: Pair, from: Socket, to: Socket, seen: (chunk: Buffer) => boolean): void {
     const swallowed = () =>
-      pair.swallows === 'all' ||
-      (pair.swallows === 'answers' && from === pair.server);
+      pair.swallows === 'all' || (pair.swallows === 'answers' && from === pair.server);
     let queue = Promise.resolve();
     let waiting = 0;
     const later = (work: () => void) => {
@@ -180,8 +158,7 @@ export class FaultProxy {
       });
     };
     from.on('data', (chunk: Buffer) => {
-      if (!swallowed() && seen(chunk))
-        later(() => void (to.writable && to.write(chunk)));
+      if (!swallowed() && seen(chunk)) later(() => void (to.writable && to.write(chunk)));
     });
     from.on('end', () => {
       if (!swallowed()) later(() => void (to.writable && to.end()));

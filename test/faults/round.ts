@@ -45,10 +45,7 @@ const ANSWERS_MS = 30_000;
 const SAMPLE_MS = 500;
 
 /** A schedule of faults on a database of its own, then peace, a drain, a shutdown, and the checks. */
-export async function round(
-  server: PostgresServer,
-  given: RoundOptions,
-): Promise<Round> {
+export async function round(server: PostgresServer, given: RoundOptions): Promise<Round> {
   const focus = given.mutant?.focus ?? {};
   const options = { ...given, ...focus };
   const { seed, mutant, folder } = options;
@@ -94,10 +91,7 @@ export async function round(
     'SELECT deadlocks::int FROM pg_stat_database WHERE datname = current_database()',
   );
   const history = await readHistory(url, folder, offset, LIMITS);
-  await ask(
-    server.url,
-    `DROP DATABASE ${new URL(url).pathname.slice(1)} WITH (FORCE)`,
-  );
+  await ask(server.url, `DROP DATABASE ${new URL(url).pathname.slice(1)} WITH (FORCE)`);
   return {
     history,
     violations: check(history),
@@ -121,11 +115,7 @@ async function enlist(
   const port = Number(new URL(url).port);
   const { burst, perSecond } = options;
   const load = { burst, perSecond, mix: MIX, burstMix: BURST_MIX, ...focus };
-  const member = async (
-    name: string,
-    program: 'worker' | 'client',
-    skewMs: number,
-  ) => {
+  const member = async (name: string, program: 'worker' | 'client', skewMs: number) => {
     const proxy = await FaultProxy.start(port);
     const through = new URL(url);
     through.port = String(proxy.port);
@@ -194,10 +184,7 @@ async function calmDown(
   return Math.round(ms);
 }
 
-async function createDatabase(
-  server: PostgresServer,
-  name: string,
-): Promise<string> {
+async function createDatabase(server: PostgresServer, name: string): Promise<string> {
   await ask(server.url, `CREATE DATABASE ${name}`);
   const url = new URL(server.url);
   url.pathname = `/${name}`;

@@ -83,13 +83,7 @@ const LASTS: Readonly<Record<FaultKind, readonly [number, number]>> = {
   xmin: [3_000, 9_000],
 };
 
-const OF_DATABASE: readonly FaultKind[] = [
-  'backends',
-  'restart',
-  'crash',
-  'lock',
-  'xmin',
-];
+const OF_DATABASE: readonly FaultKind[] = ['backends', 'restart', 'crash', 'lock', 'xmin'];
 const OF_WORKERS: readonly FaultKind[] = ['kill', 'freeze', 'deploy'];
 /** One in so many faults of the network hits the clients. */
 const CLIENTS_SHARE = 0.2;
@@ -141,8 +135,7 @@ export function schedule({
 }
 
 /** Where there is one fault at a time. An old snapshot is in nobody's way. */
-export const placeOf = ({ kind, target }: PlannedFault) =>
-  kind === 'xmin' ? kind : target;
+export const placeOf = ({ kind, target }: PlannedFault) => (kind === 'xmin' ? kind : target);
 
 function details(kind: FaultKind, random: Random): Partial<PlannedFault> {
   if (kind === 'delay') return { delayMs: Math.round(random.between(50, 700)) };

@@ -44,7 +44,6 @@ export const CLOSE_DEADLINE_MS =
 /** An environment variable that the lab gives its processes. */
 export function setting(name: string): string {
   const value = process.env[name];
-  if (value === undefined)
-    throw new Error(`${name}: expected in the environment, got nothing`);
+  if (value === undefined) throw new Error(`${name}: expected in the environment, got nothing`);
   return value;
 }

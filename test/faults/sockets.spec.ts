@@ -4,10 +4,7 @@ import { expect, it } from 'vitest';
 import { socketsTo } from './sockets.js';
 
 it('counts what a process holds to a port, also where the other end is gone without a word', async () => {
-  const server = createServer((socket) => socket.pause()).listen(
-    0,
-    '127.0.0.1',
-  );
+  const server = createServer((socket) => socket.pause()).listen(0, '127.0.0.1');
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;
   expect(socketsTo(port, process.pid)).toBe(0);

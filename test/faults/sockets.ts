@@ -6,18 +6,13 @@ import { readFileSync, readdirSync, readlinkSync } from 'node:fs';
  */
 export function socketsTo(port: number, pid: number): number {
   try {
-    const held = new Set(
-      readdirSync(`/proc/${pid}/fd`).map((fd) => linkOf(pid, fd)),
-    );
-    const [, ...lines] = readFileSync(`/proc/${pid}/net/tcp`, 'latin1')
-      .trim()
-      .split('\n');
+    const held = new Set(readdirSync(`/proc/${pid}/fd`).map((fd) => linkOf(pid, fd)));
+    const [, ...lines] = readFileSync(`/proc/${pid}/net/tcp`, 'latin1').trim().split('\n');
     return lines
       .map((line) => line.trim().split(/\s+/))
       .filter(
         ([, , remote, , , , , , , inode]) =>
-          parseInt(remote!.split(':')[1]!, 16) === port &&
-          held.has(`socket:[${inode}]`),
+          parseInt(remote!.split(':')[1]!, 16) === port && held.has(`socket:[${inode}]`),
       ).length;
   } catch (error) {
     if (isGone(error)) return 0;
@@ -36,6 +31,4 @@ function linkOf(pid: number, fd: string): string | undefined {
 }
 
 const isGone = (error: unknown) =>
-  ['ENOENT', 'ESRCH', 'EACCES'].includes(
-    (error as NodeJS.ErrnoException).code ?? '',
-  );
+  ['ENOENT', 'ESRCH', 'EACCES'].includes((error as NodeJS.ErrnoException).code ?? '');

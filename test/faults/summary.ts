@@ -47,20 +47,15 @@ export function figures(round: Round): Figures {
   const { history, deadlocks, drainMs } = round;
   const { runs } = history;
   const timeline = new Timeline(history);
-  const done = (kind: string) =>
-    timeline.all('heal').filter((heal) => heal.kind === kind).length;
+  const done = (kind: string) => timeline.all('heal').filter((heal) => heal.kind === kind).length;
   const kindOf = new Map(timeline.all('ask').map(({ id, kind }) => [id, kind]));
   const lastRuns = new Map(runs.map((run) => [run.identifier, run]));
-  const deaths = [...timeline.exits.values()].filter(
-    ({ cause }) => cause !== 'terminated',
-  );
+  const deaths = [...timeline.exits.values()].filter(({ cause }) => cause !== 'terminated');
   const rows = new Map(runs.map((run) => [run.id, run]));
   const rescues = timeline.handlings.flatMap(({ run, by, how }) => {
     const row = rows.get(run);
     const death = deaths.find(({ worker }) => worker === by);
-    return how === 'cut' && death && row?.endedAt
-      ? [Math.round(row.endedAt - death.at)]
-      : [];
+    return how === 'cut' && death && row?.endedAt ? [Math.round(row.endedAt - death.at)] : [];
   });
   const stuck = timeline.guardStuck(history.limits.guardStuckMs);
   return {
@@ -95,15 +90,12 @@ export function figures(round: Round): Figures {
   };
 }
 
-const together = (many: readonly Figures[], key: keyof Figures) =>
-  many.flatMap((one) => one[key]);
+const together = (many: readonly Figures[], key: keyof Figures) => many.flatMap((one) => one[key]);
 
 /** The figures of all rounds as one object: lists as median, 99th percentile or maximum. */
 export function total(many: readonly Figures[]): Record<string, number> {
-  const sum = (key: keyof Figures) =>
-    together(many, key).reduce((a, b) => a + b, 0);
-  const at = (key: keyof Figures, share: number) =>
-    percentile(together(many, key), share);
+  const sum = (key: keyof Figures) => together(many, key).reduce((a, b) => a + b, 0);
+  const at = (key: keyof Figures, share: number) => percentile(together(many, key), share);
   return {
     rounds: many.length,
     jobs: sum('jobs'),
@@ -137,7 +129,5 @@ export function total(many: readonly Figures[]): Record<string, number> {
 export function percentile(values: readonly number[], share: number): number {
   if (values.length === 0) return 0;
   const sorted = values.toSorted((a, b) => a - b);
-  return sorted[
-    Math.min(Math.floor(sorted.length * share), sorted.length - 1)
-  ]!;
+  return sorted[Math.min(Math.floor(sorted.length * share), sorted.length - 1)]!;
 }

@@ -37,40 +37,28 @@ export class Timeline {
   constructor(readonly history: History) {
     const { lines } = history;
     this.end = lines.at(-1)?.at ?? 0;
-    for (const exit of this.all('exit'))
-      this.exits.set(exit.worker, this.attributed(exit));
+    for (const exit of this.all('exit')) this.exits.set(exit.worker, this.attributed(exit));
     this.handlings = this.readHandlings();
     const faults = this.faults();
     this.database = union(
-      faults
-        .filter(({ target }) => target === 'database')
-        .map(({ window }) => window),
+      faults.filter(({ target }) => target === 'database').map(({ window }) => window),
     );
     for (const { target, window } of faults) this.disturb(target, window);
     this.faulted = new Map(this.disturbed);
     for (const { worker, at } of this.all('spawn'))
       this.disturb(memberOf(worker), [at, this.readyAt(worker)]);
-    for (const { by, at, ms } of this.all('blocks'))
-      this.disturb(memberOf(by), [at, at + ms]);
-    for (const { worker, at } of this.exits.values())
-      this.disturb(memberOf(worker), [at, at]);
+    for (const { by, at, ms } of this.all('blocks')) this.disturb(memberOf(by), [at, at + ms]);
+    for (const { worker, at } of this.exits.values()) this.disturb(memberOf(worker), [at, at]);
   }
 
   all<W extends Line['what']>(what: W): Of<W>[] {
-    return this.history.lines.filter(
-      (line): line is Of<W> & Line => line.what === what,
-    );
+    return this.history.lines.filter((line): line is Of<W> & Line => line.what === what);
   }
 
   /** When a process could not do what it should, and `after` it. */
   disturbances(by: string, after: number): Window[] {
     const own = this.disturbed.get(memberOf(by)) ?? [];
-    return union(
-      [...own, ...this.database].map(([from, to]): Window => [
-        from,
-        to + after,
-      ]),
-    );
+    return union([...own, ...this.database].map(([from, to]): Window => [from, to + after]));
   }
 
   /** Whether the nemesis was at it, or at the database. */
@@ -86,9 +74,7 @@ export class Timeline {
         .map(({ worker }) => memberOf(worker))
         .filter((name) => name !== 'client'),
     );
-    return common(
-      [...workers].map((worker) => this.disturbances(worker, after)),
-    );
+    return common([...workers].map((worker) => this.disturbances(worker, after)));
   }
 
   /** When the guard was held by a node that did not let it go. */
@@ -96,22 +82,15 @@ export class Timeline {
     const { guard } = this.history;
     return guard.flatMap((row, index): Window[] => {
       if (row.expiresAt === null) return [];
-      const until = Math.min(
-        row.expiresAt,
-        guard[index + 1]?.at ?? row.expiresAt,
-      );
+      const until = Math.min(row.expiresAt, guard[index + 1]?.at ?? row.expiresAt);
       return until - row.at > longerThan ? [[row.at, until]] : [];
     });
   }
 
   /** One that ended itself on purpose is not one that the engine ended. */
   private attributed(exit: Of<'exit'>): Of<'exit'> {
-    const poisoned = this.all('poison').some(
-      ({ by, at }) => by === exit.worker && at <= exit.at,
-    );
-    return exit.cause === 'itself' && poisoned
-      ? { ...exit, cause: 'poison' }
-      : exit;
+    const poisoned = this.all('poison').some(({ by, at }) => by === exit.worker && at <= exit.at);
+    return exit.cause === 'itself' && poisoned ? { ...exit, cause: 'poison' } : exit;
   }
 
   private readyAt(worker: string): number {
@@ -132,9 +111,7 @@ export class Timeline {
   }
 
   private readHandlings(): Handling[] {
-    const ends = new Map(
-      this.all('end').map((end) => [`${end.by} ${end.run}`, end]),
-    );
+    const ends = new Map(this.all('end').map((end) => [`${end.by} ${end.run}`, end]));
     return this.all('start').map(({ at, by, id, run, kind, cooperative }) => {
       const end = ends.get(`${by} ${run}`);
       return {
@@ -154,10 +131,7 @@ export class Timeline {
 /** `w2` of `w2.7`, its seventh process. */
 export const memberOf = (by: string) => by.replace(/\.\d+$/, '');
 
-export function grouped<T>(
-  items: readonly T[],
-  key: (item: T) => string,
-): Map<string, T[]> {
+export function grouped<T>(items: readonly T[], key: (item: T) => string): Map<string, T[]> {
   const groups = new Map<string, T[]>();
   for (const item of items) {
     const group = groups.get(key(item));

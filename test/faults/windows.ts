@@ -25,10 +25,7 @@ export function common(many: readonly (readonly Window[])[]): Window[] {
 }
 
 /** How much of a stretch they cover. */
-export function covered(
-  [from, to]: Window,
-  windows: readonly Window[],
-): number {
+export function covered([from, to]: Window, windows: readonly Window[]): number {
   return union(windows).reduce(
     (sum, [a, b]) => sum + Math.max(0, Math.min(b, to) - Math.max(a, from)),
     0,

@@ -91,8 +91,6 @@ process.on('SIGTERM', () => {
   });
 });
 const left = () =>
-  process
-    .getActiveResourcesInfo()
-    .filter((name) => name !== 'PipeWrap' && name !== 'Timeout');
+  process.getActiveResourcesInfo().filter((name) => name !== 'PipeWrap' && name !== 'Timeout');
 ledger.write({ what: 'ready', pid: process.pid });
 process.send!('ready');

@@ -93,8 +93,7 @@ export function plannedJob(
 }
 
 function details(kind: Kind, random: Random): Omit<LabContext, 'n'> {
-  const ms = (low: number, high: number) =>
-    Math.round(random.between(low, high));
+  const ms = (low: number, high: number) => Math.round(random.between(low, high));
   switch (kind) {
     case 'ok':
       return { ms: ms(5, 300) };

@@ -32,8 +32,7 @@ beforeAll(async () => {
 beforeEach(() => bildad.sql('TRUNCATE bildad.job_queue_entries'));
 afterAll(() => bildad.close());
 
-const rowsOf = (length: number) =>
-  Array.from({ length }, (_none, n) => ({ n }));
+const rowsOf = (length: number) => Array.from({ length }, (_none, n) => ({ n }));
 
 /** What is in the queue, by identifier. */
 async function numbers(): Promise<Map<string, number>> {
@@ -63,11 +62,7 @@ it(`${MANY} contexts at once, identifiers in order`, async () => {
   expect(entries).toHaveLength(MANY);
   const queued = await numbers();
   expect(queued.size).toBe(MANY);
-  expect(
-    entries.every(
-      ({ jobRunIdentifier }, n) => queued.get(jobRunIdentifier) === n,
-    ),
-  ).toBe(true);
+  expect(entries.every(({ jobRunIdentifier }, n) => queued.get(jobRunIdentifier) === n)).toBe(true);
 });
 
 it('an async iterable is read as it is inserted, and never more than a few thousand ahead', async () => {
@@ -97,11 +92,7 @@ it('an async iterable is read as it is inserted, and never more than a few thous
   // Named, without what they carry.
   expect(Object.keys(entries[0]!)).toEqual(['id', 'jobRunIdentifier']);
   const queued = await numbers();
-  expect(
-    entries.every(
-      ({ jobRunIdentifier }, n) => queued.get(jobRunIdentifier) === n,
-    ),
-  ).toBe(true);
+  expect(entries.every(({ jobRunIdentifier }, n) => queued.get(jobRunIdentifier) === n)).toBe(true);
 });
 
 it('an iterable, a set, and nothing at all', async () => {
@@ -125,9 +116,10 @@ it('violations are told by their place in the whole input, and nothing is added'
     .enqueueJobs(RowJob, rows.contexts)
     .catch((thrown: unknown) => thrown);
   expect(error).toBeInstanceOf(InvalidJobContextError);
-  expect(
-    (error as InvalidJobContextError).violations.map(({ path }) => path),
-  ).toEqual(['[5001].n', '[5004].n']);
+  expect((error as InvalidJobContextError).violations.map(({ path }) => path)).toEqual([
+    '[5001].n',
+    '[5004].n',
+  ]);
   // Not to the end for nothing.
   expect(rows.read).toBeLessThan(8_000);
   expect(rows.closed).toBe(true);
@@ -143,9 +135,9 @@ it('a source that fails, or that is not read to its end, adds nothing and is clo
     if (n === 9_000) throw new Error('the file is broken');
     return { n };
   });
-  await expect(
-    bildad.engine.enqueueJobs(RowJob, failing.contexts),
-  ).rejects.toThrow('the file is broken');
+  await expect(bildad.engine.enqueueJobs(RowJob, failing.contexts)).rejects.toThrow(
+    'the file is broken',
+  );
   expect(failing.closed).toBe(true);
   const rows = source(10_000);
   const transaction = bildad.dataSource.transaction(async (manager) => {

@@ -42,10 +42,7 @@ it('debounce: each call puts the job off, and the last one says what it does', a
   const debounce = { key, wait: '1h' };
   const first = await add('first', { debounce });
   expect(first).toMatchObject({ deduplicated: false, scheduled: true });
-  expect(first.runAt.getTime() - first.insertedAt.getTime()).toBeCloseTo(
-    HOUR,
-    -2,
-  );
+  expect(first.runAt.getTime() - first.insertedAt.getTime()).toBeCloseTo(HOUR, -2);
   await later(HOUR / 2);
   const second = await add('second', { debounce, priority: 2 });
   expect(second).toMatchObject({
@@ -54,9 +51,7 @@ it('debounce: each call puts the job off, and the last one says what it does', a
     priority: 2,
     deduplicated: true,
   });
-  expect(second.runAt.getTime() - first.runAt.getTime()).toBeGreaterThanOrEqual(
-    0,
-  );
+  expect(second.runAt.getTime() - first.runAt.getTime()).toBeGreaterThanOrEqual(0);
   expect((await bildad.engine.runJobEngine()).start).toEqual([]);
   await later(HOUR + 1);
   expect(await runNext()).toEqual({ name: 'second' });
@@ -71,10 +66,7 @@ it('debounce: maxWait after the first call it is due, whatever comes', async () 
   await later(HOUR * 0.75);
   const second = await add('second', { debounce });
   // The first call was 45 minutes ago: 45 more are left.
-  expect(second.runAt.getTime() - first.insertedAt.getTime()).toBeCloseTo(
-    HOUR * 0.75,
-    -4,
-  );
+  expect(second.runAt.getTime() - first.insertedAt.getTime()).toBeCloseTo(HOUR * 0.75, -4);
   await later(HOUR);
   const third = await add('third', { debounce });
   expect(third).toMatchObject({ id: first.id, scheduled: false });
@@ -143,9 +135,7 @@ it.each<[string, object]>([
   ['throttle.key', { throttle: { key: null, every: 1 } }],
   ['debounce, throttle', { debounce: {}, throttle: {} }],
 ])('refuses %s of %j, naming it', async (field, options) => {
-  const error: unknown = await add('x', options as never).catch(
-    (thrown: unknown) => thrown,
-  );
+  const error: unknown = await add('x', options as never).catch((thrown: unknown) => thrown);
   expect(error).toBeInstanceOf(BildadConfigError);
   expect(error).toMatchObject({ field });
   expect(await bildad.jobs.getNumberOfJobsInTheQueue()).toBe(0);

@@ -12,8 +12,7 @@ interface Add {
   within: boolean;
   onConflict: Exclude<UniqueConflict, 'throw'>;
 }
-type Step =
-  Add | { do: 'pass' } | { do: 'succeed' | 'fail' | 'cancel'; which: number };
+type Step = Add | { do: 'pass' } | { do: 'succeed' | 'fail' | 'cancel'; which: number };
 
 interface ModelJob {
   id: string;
@@ -79,9 +78,7 @@ class Model {
   /** What a pass starts. */
   pass(): ModelJob[] {
     this.advance();
-    return this.jobs.filter(
-      ({ state, kept, later }) => state === 'waiting' && !kept && !later,
-    );
+    return this.jobs.filter(({ state, kept, later }) => state === 'waiting' && !kept && !later);
   }
 
   private termsOf({ until, within }: Add): void {
@@ -190,8 +187,7 @@ class Play {
   /** Slots are free again, the queue is empty. */
   async leave(): Promise<void> {
     for (const { id, status } of await bildad.jobs.listAllJobsInTheQueue())
-      if (status === 'RUNNING')
-        await bildad.engine.completeJob({ id: this.runs.get(id)! });
+      if (status === 'RUNNING') await bildad.engine.completeJob({ id: this.runs.get(id)! });
       else await bildad.engine.cancelJob({ id });
   }
 
@@ -233,10 +229,7 @@ class Play {
     }
   }
 
-  private async end(
-    how: 'succeed' | 'fail' | 'cancel',
-    which: number,
-  ): Promise<void> {
+  private async end(how: 'succeed' | 'fail' | 'cancel', which: number): Promise<void> {
     const wanted = how === 'cancel' ? 'waiting' : 'running';
     const jobs = this.model.jobs.filter(({ state }) => state === wanted);
     const job = jobs[which % jobs.length];

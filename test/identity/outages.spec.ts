@@ -25,9 +25,7 @@ beforeEach(async () => {
     options: { queryTimeout: 1_000 },
   });
   await bildad.engine.enqueueJob(SimpleJob, {});
-  await database.sql(
-    'TRUNCATE bildad.job_queue_entries, bildad.job_runs, bildad.job_keys',
-  );
+  await database.sql('TRUNCATE bildad.job_queue_entries, bildad.job_runs, bildad.job_keys');
 });
 afterEach(async () => {
   await proxy.pass();
@@ -54,9 +52,7 @@ it('added although the answer was lost: it is told as added, not as its own dupl
     deduplicated: false,
     jobContext: { say: 'once' },
   });
-  expect(await bildad.jobs.listAllJobsInTheQueue()).toMatchObject([
-    { id: entry.id },
-  ]);
+  expect(await bildad.jobs.listAllJobsInTheQueue()).toMatchObject([{ id: entry.id }]);
 });
 
 it('also where it has run and gone by then, and somebody else holds the key', async () => {
@@ -66,20 +62,14 @@ it('also where it has run and gone by then, and somebody else holds the key', as
   const [quick] = await elsewhere.jobs.listAllJobsInTheQueue();
   await elsewhere.engine.runJobEngine();
   await elsewhere.engine.waitForJob(quick!.jobRunIdentifier);
-  const next = await elsewhere.engine.enqueueJob(
-    SimpleJob,
-    {},
-    { unique: { key: 'k' } },
-  );
+  const next = await elsewhere.engine.enqueueJob(SimpleJob, {}, { unique: { key: 'k' } });
   await proxy.pass();
   expect(await adding).toMatchObject({
     id: quick!.id,
     deduplicated: false,
     status: 'DONE',
   });
-  expect(await elsewhere.jobs.listAllJobsInTheQueue()).toMatchObject([
-    { id: next.id },
-  ]);
+  expect(await elsewhere.jobs.listAllJobsInTheQueue()).toMatchObject([{ id: next.id }]);
 });
 
 it('a change whose answer was lost is made once more, which changes nothing', async () => {
@@ -98,14 +88,8 @@ it('while a transaction holds a key, the engine has connections for the rest, an
   const first = await add('first');
   const told: unknown[] = [];
   bildad.events.on('database.lost', (event) => told.push(event));
-  const release = await lockRows(
-    elsewhere,
-    'SELECT 1 FROM bildad.job_keys WHERE key = $1',
-    ['k'],
-  );
-  const waiting = Promise.all(
-    Array.from({ length: 20 }, (_none, n) => add(`waiting ${n}`)),
-  );
+  const release = await lockRows(elsewhere, 'SELECT 1 FROM bildad.job_keys WHERE key = $1', ['k']);
+  const waiting = Promise.all(Array.from({ length: 20 }, (_none, n) => add(`waiting ${n}`)));
   const other = await bildad.engine.enqueueJob(SimpleJob, { say: 'other' });
   await bildad.engine.runJobEngine();
   await bildad.engine.waitForJob(other.jobRunIdentifier);
@@ -120,11 +104,7 @@ it('while a transaction holds a key, the engine has connections for the rest, an
 
 it('a key that a transaction holds for too long is an error that says so', async () => {
   await add('first');
-  const release = await lockRows(
-    elsewhere,
-    'SELECT 1 FROM bildad.job_keys WHERE key = $1',
-    ['k'],
-  );
+  const release = await lockRows(elsewhere, 'SELECT 1 FROM bildad.job_keys WHERE key = $1', ['k']);
   const error: unknown = await add('other').catch((thrown: unknown) => thrown);
   await release();
   expect(error).toBeInstanceOf(BildadDatabaseError);

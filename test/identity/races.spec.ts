@@ -18,9 +18,7 @@ let keys = 0;
 beforeAll(async () => {
   bildad = await bootApp({ providers: [GatedJob, SimpleJob] });
   workers = await Promise.all(
-    Array.from({ length: PROCESSES }, () =>
-      startWorker(bildad.database.url, {}, 'keyed'),
-    ),
+    Array.from({ length: PROCESSES }, () => startWorker(bildad.database.url, {}, 'keyed')),
   );
 }, 90_000);
 beforeEach(async () => {
@@ -41,10 +39,7 @@ async function race(
 ): Promise<KeyedAnswer[]> {
   const answers = await Promise.all(
     workers.map(async ({ process }, which) => {
-      const numbers = Array.from(
-        { length: CALLERS },
-        (_none, caller) => which * CALLERS + caller,
-      );
+      const numbers = Array.from({ length: CALLERS }, (_none, caller) => which * CALLERS + caller);
       const answer = once(process, 'message') as Promise<[KeyedAnswer[]]>;
       process.send({
         code,
@@ -72,14 +67,11 @@ function oneJob(answers: KeyedAnswer[]): Told[] {
 
 /** The last of those that changed what they were told of: of those in the same millisecond, any of them. */
 function lastOf(told: Told[]) {
-  const changed = told
-    .map(({ entry }) => entry)
-    .filter(({ status }) => status === 'AVAILABLE');
+  const changed = told.map(({ entry }) => entry).filter(({ status }) => status === 'AVAILABLE');
   const at = changed.map(({ updatedAt }) => String(updatedAt)).toSorted();
   return changed.filter(({ updatedAt }) => String(updatedAt) === at.at(-1));
 }
-const contextsOf = (entries: Told['entry'][]) =>
-  entries.map(({ jobContext }) => jobContext);
+const contextsOf = (entries: Told['entry'][]) => entries.map(({ jobContext }) => jobContext);
 
 async function only() {
   const entries = await bildad.jobs.listAllJobsInTheQueue();
@@ -99,16 +91,10 @@ async function start() {
 describe.each(['new', 'held before'])('a key that is %s', (which) => {
   beforeEach(async () => {
     if (which === 'new') return;
-    const keys = [
-      unique(),
-      { debounce: { key, wait: 0 } },
-      { throttle: { key, every: 1 } },
-    ];
+    const keys = [unique(), { debounce: { key, wait: 0 } }, { throttle: { key, every: 1 } }];
     for (const options of keys)
       for (const code of ['GATED', 'SIMPLE'])
-        await bildad.engine.cancelJob(
-          await bildad.engine.enqueueJob(code, {}, options),
-        );
+        await bildad.engine.cancelJob(await bildad.engine.enqueueJob(code, {}, options));
   });
 
   it("'ignore': one entry, and 63 are told so", async () => {
@@ -122,9 +108,7 @@ describe.each(['new', 'held before'])('a key that is %s', (which) => {
     const answers = await race(() => unique({ onConflict: 'throw' }));
     expect(answers.filter((answer) => 'entry' in answer)).toHaveLength(1);
     expect(
-      answers.filter(
-        (answer) => 'code' in answer && answer.code === 'DUPLICATE_JOB',
-      ),
+      answers.filter((answer) => 'code' in answer && answer.code === 'DUPLICATE_JOB'),
     ).toHaveLength(63);
     await only();
   });
@@ -142,22 +126,17 @@ describe.each(['new', 'held before'])('a key that is %s', (which) => {
   });
 
   it("'replace' while the job is started: what runs is what the last one who replaced it was told", async () => {
-    const first = await bildad.engine.enqueueJob(
-      'GATED',
-      { name: 'first' },
-      unique(),
-    );
+    const first = await bildad.engine.enqueueJob('GATED', { name: 'first' }, unique());
     const racing = race(() => unique({ onConflict: 'replace' }));
     const running = await start();
     const answers = (await racing) as Told[];
     expect(answers.every(({ deduplicated }) => deduplicated)).toBe(true);
     const replaced = answers.some(({ entry }) => entry.status === 'AVAILABLE');
-    expect(
-      replaced ? contextsOf(lastOf(answers)) : [first.jobContext],
-    ).toContainEqual(running.context);
+    expect(replaced ? contextsOf(lastOf(answers)) : [first.jobContext]).toContainEqual(
+      running.context,
+    );
     for (const { entry } of answers)
-      if (entry.status === 'RUNNING')
-        expect(entry.jobContext).toEqual(running.context);
+      if (entry.status === 'RUNNING') expect(entry.jobContext).toEqual(running.context);
     running.door.open(null);
     await bildad.engine.waitForJob(first.jobRunIdentifier);
   });
@@ -171,9 +150,7 @@ describe.each(['new', 'held before'])('a key that is %s', (which) => {
       })),
     );
     const entry = await only();
-    expect(lastOf(told).map(({ runAt }) => String(runAt))).toContain(
-      entry.runAt.toISOString(),
-    );
+    expect(lastOf(told).map(({ runAt }) => String(runAt))).toContain(entry.runAt.toISOString());
     expect(entry.runAt.getTime()).toBeGreaterThanOrEqual(base - 60_000);
   });
 

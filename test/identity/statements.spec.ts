@@ -35,9 +35,7 @@ const enqueue = (options?: EnqueueOptions) =>
 
 it('an enqueue without a key is one statement, which knows of no keys', async () => {
   expect(await enqueue()).toEqual(['enqueue_jobs']);
-  expect(await enqueue({ jobRunIdentifier: 'named' })).toEqual([
-    'enqueue_jobs',
-  ]);
+  expect(await enqueue({ jobRunIdentifier: 'named' })).toEqual(['enqueue_jobs']);
   const [{ source }] = await bildad.sql(
     `SELECT string_agg(prosrc, '') AS source FROM pg_proc
      WHERE proname IN ('enqueue_jobs', 'claim_jobs', 'end_job_runs', 'end_deferred_job_runs')`,
@@ -50,13 +48,10 @@ it.each<[string, EnqueueOptions]>([
   ['unique', { unique: { key: 'k', onConflict: 'replace' } }],
   ['debounce', { debounce: { key: 'k', wait: '1h' } }],
   ['throttle', { throttle: { key: 'k', every: '1h' } }],
-])(
-  '%s is one statement, whether the key is free or taken',
-  async (_kind, options) => {
-    expect(await enqueue(options)).toEqual(['enqueue_keyed_job']);
-    expect(await enqueue(options)).toEqual(['enqueue_keyed_job']);
-  },
-);
+])('%s is one statement, whether the key is free or taken', async (_kind, options) => {
+  expect(await enqueue(options)).toEqual(['enqueue_keyed_job']);
+  expect(await enqueue(options)).toEqual(['enqueue_keyed_job']);
+});
 
 it('the queue has no trigger, and no more indexes', async () => {
   expect(

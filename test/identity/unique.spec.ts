@@ -22,19 +22,10 @@ beforeEach(async () => {
 });
 afterAll(() => bildad.close());
 
-const add = (
-  name: string,
-  unique: Omit<UniqueOptions, 'key'> = {},
-  options: EnqueueOptions = {},
-) =>
-  bildad.engine.enqueueJob(
-    GatedJob,
-    { name },
-    { ...options, unique: { key, ...unique } },
-  );
+const add = (name: string, unique: Omit<UniqueOptions, 'key'> = {}, options: EnqueueOptions = {}) =>
+  bildad.engine.enqueueJob(GatedJob, { name }, { ...options, unique: { key, ...unique } });
 const queued = () => bildad.jobs.listAllJobsInTheQueue();
-const entryOf = (identifier: string) =>
-  bildad.jobs.getJobQueueEntryForIdentifier(identifier);
+const entryOf = (identifier: string) => bildad.jobs.getJobQueueEntryForIdentifier(identifier);
 
 /** Starts what is due, one job. */
 async function start() {
@@ -138,9 +129,9 @@ describe('how long', () => {
 
   it('a key of another template is another key', async () => {
     await add('first');
-    expect(
-      await bildad.engine.enqueueJob(SimpleJob, {}, { unique: { key } }),
-    ).toMatchObject({ deduplicated: false });
+    expect(await bildad.engine.enqueueJob(SimpleJob, {}, { unique: { key } })).toMatchObject({
+      deduplicated: false,
+    });
   });
 });
 
@@ -199,11 +190,7 @@ describe('what is done with a job whose key is taken', () => {
   });
 
   it("'replace': what waits to be tried again is not tried sooner for it", async () => {
-    const first = await add(
-      'first',
-      {},
-      { backoff: { type: 'fixed', delay: '1h' } },
-    );
+    const first = await add('first', {}, { backoff: { type: 'fixed', delay: '1h' } });
     const run = await start();
     await bildad.engine.failJob({ id: run.job.jobRunId }, new Error('no'));
     const { runAt } = (await entryOf(first.jobRunIdentifier))!;
@@ -355,9 +342,7 @@ it('in a transaction: rolled back, the key is free again; until then others wait
 it('in a transaction: a job that waits, and is to do what this one would have done, does not start before it commits', async () => {
   const first = await add('first', { until: 'started' });
   await bildad.dataSource.transaction(async (manager) => {
-    expect((await add('other', { until: 'started' }, { manager })).id).toBe(
-      first.id,
-    );
+    expect((await add('other', { until: 'started' }, { manager })).id).toBe(first.id);
     expect((await bildad.engine.runJobEngine()).start).toEqual([]);
   });
   await end(await start());
@@ -385,15 +370,12 @@ it.each<[string, unknown]>([
 it('many jobs have no key, and a job has one key', async () => {
   const { engine } = bildad;
   const unique = { key };
+  await expect(engine.enqueueJobs(SimpleJob, [{}], { unique } as never)).rejects.toMatchObject({
+    code: 'BILDAD_CONFIG',
+    field: 'unique',
+  });
   await expect(
-    engine.enqueueJobs(SimpleJob, [{}], { unique } as never),
-  ).rejects.toMatchObject({ code: 'BILDAD_CONFIG', field: 'unique' });
-  await expect(
-    engine.enqueueJob(
-      SimpleJob,
-      {},
-      { unique, throttle: { key, every: '1m' } },
-    ),
+    engine.enqueueJob(SimpleJob, {}, { unique, throttle: { key, every: '1m' } }),
   ).rejects.toMatchObject({ field: 'unique, throttle' });
   expect(await queued()).toEqual([]);
 });
@@ -406,17 +388,19 @@ it('what runs at once runs the job that holds the key', async () => {
     { unique: { key, within: '1h' } },
   );
   await engine.waitForJob(run.jobRunIdentifier);
-  expect(
-    await engine.enqueueAndRunJob(SimpleJob, { say: 2 }, { unique: { key } }),
-  ).toMatchObject({ id: run.id, output: 1 });
+  expect(await engine.enqueueAndRunJob(SimpleJob, { say: 2 }, { unique: { key } })).toMatchObject({
+    id: run.id,
+    output: 1,
+  });
 });
 
 it.each<[string, EnqueueOptions]>([
   ['debounce', { debounce: { key: 'x', wait: 1 } }],
   ['unique.onConflict', { unique: { key: 'x', onConflict: 'keepLatest' } }],
 ])('what runs at once takes no %s', async (field, options) => {
-  await expect(
-    bildad.engine.enqueueAndRunJob(SimpleJob, {}, options),
-  ).rejects.toMatchObject({ code: 'BILDAD_CONFIG', field });
+  await expect(bildad.engine.enqueueAndRunJob(SimpleJob, {}, options)).rejects.toMatchObject({
+    code: 'BILDAD_CONFIG',
+    field,
+  });
   expect(await queued()).toEqual([]);
 });

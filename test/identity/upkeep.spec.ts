@@ -13,34 +13,22 @@ beforeAll(async () => {
 afterAll(() => bildad.close());
 
 const prune = () => {
-  const { db, tables } = (bildad.engine as unknown as { bildad: BildadRuntime })
-    .bildad.store;
+  const { db, tables } = (bildad.engine as unknown as { bildad: BildadRuntime }).bildad.store;
   return pruneKeys(db, tables, 1_000);
 };
 
 const held = async () =>
-  (await bildad.sql('SELECT key FROM bildad.job_keys ORDER BY key')).map(
-    ({ key }) => key,
-  );
+  (await bildad.sql('SELECT key FROM bildad.job_keys ORDER BY key')).map(({ key }) => key);
 
 it('keys whose jobs are over go, keys that are taken stay, and are looked at again later', async () => {
   const { engine } = bildad;
   const add = (key: string, within?: string) =>
-    engine.enqueueJob(
-      SimpleJob,
-      {},
-      { unique: { key, ...(within && { within }) } },
-    );
+    engine.enqueueJob(SimpleJob, {}, { unique: { key, ...(within && { within }) } });
   const over = [await add('over'), await add('within', '3h')];
   await engine.runJobEngine();
-  for (const { jobRunIdentifier } of over)
-    await engine.waitForJob(jobRunIdentifier);
+  for (const { jobRunIdentifier } of over) await engine.waitForJob(jobRunIdentifier);
   await add('queued');
-  await engine.enqueueJob(
-    SimpleJob,
-    {},
-    { throttle: { key: 'throttled', every: '2h' } },
-  );
+  await engine.enqueueJob(SimpleJob, {}, { throttle: { key: 'throttled', every: '2h' } });
   await engine.cancelJob(await add('removed'));
   // Nothing is due to be looked at.
   expect(await prune()).toBe(0);

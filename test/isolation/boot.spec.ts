@@ -29,11 +29,7 @@ describe.each<[string, Partial<IsolationOptions>, string]>([
     { module: new URL('./nowhere.js', ISOLATED_MODULE) },
     'isolation.module: expected the URL of a module that can be imported',
   ],
-  [
-    'an export that is not there',
-    { export: 'Nothing' },
-    'isolation.export: expected the name of',
-  ],
+  ['an export that is not there', { export: 'Nothing' }, 'isolation.export: expected the name of'],
   [
     'a module without this engine',
     { export: 'OtherModule' },
@@ -44,11 +40,7 @@ describe.each<[string, Partial<IsolationOptions>, string]>([
     { export: 'LackingModule' },
     'isolation.module: expected LackingModule of',
   ],
-  [
-    'no URL',
-    { module: './app.module.js' },
-    'isolation.module: expected the URL',
-  ],
+  ['no URL', { module: './app.module.js' }, 'isolation.module: expected the URL'],
   ['no thread', { threads: 0 }, 'isolation.threads: expected a whole number'],
   [
     'too little memory for a process',

@@ -74,18 +74,12 @@ describe.each(['THREAD', 'PROCESS'])('%s', (code) => {
   });
 
   it('a context that is invalid ends the run without its handler', async () => {
-    const entry = await bildad.engine.enqueueJob(
-      code,
-      { act: 'greet' },
-      { delay: '1h' },
-    );
+    const entry = await bildad.engine.enqueueJob(code, { act: 'greet' }, { delay: '1h' });
     await bildad.sql(
       `UPDATE bildad.job_queue_entries SET job_context = '{"act":"dance"}', run_at = clock_timestamp() WHERE id = $1`,
       [entry.id],
     );
-    expect(
-      await bildad.engine.waitForJob(entry.jobRunIdentifier),
-    ).toMatchObject({
+    expect(await bildad.engine.waitForJob(entry.jobRunIdentifier)).toMatchObject({
       result: 'FAILED',
       error: { name: 'InvalidJobContextError' },
     });
@@ -94,9 +88,7 @@ describe.each(['THREAD', 'PROCESS'])('%s', (code) => {
   it('what a job goes on telling is not of the next one', async () => {
     await bildad.act(code, 'chatter');
     const told: string[] = [];
-    const off = bildad.events.on('run.progress', ({ jobRunId }) =>
-      told.push(jobRunId),
-    );
+    const off = bildad.events.on('run.progress', ({ jobRunId }) => told.push(jobRunId));
     const next = await bildad.act(code, 'breathe');
     off();
     expect(next.result).toBe('SUCCEEDED');

@@ -46,10 +46,7 @@ describe.each(['THREAD', 'PROCESS'])('%s', (code) => {
         startedAt: here.startedAt,
       });
     await expect
-      .poll(
-        async () =>
-          (await elsewhere.jobs.inspectJobProcess(run))!.eventLoopLagMs,
-      )
+      .poll(async () => (await elsewhere.jobs.inspectJobProcess(run))!.eventLoopLagMs)
       .toBeGreaterThan(500);
     expect(await elsewhere.engine.killJob(run)).toBeNull();
     await expect.poll(() => bildad.engine.findJobProcess(run)).toBeNull();
@@ -69,9 +66,7 @@ it('an inline handler that does not stop is carried until it ends, and counted',
     stopping: true,
     abandoned: true,
   });
-  await expect
-    .poll(async () => (await bildad.jobs.listNodes())[0]!.abandoned)
-    .toBe(1);
+  await expect.poll(async () => (await bildad.jobs.listNodes())[0]!.abandoned).toBe(1);
   await ended;
   expect(await bildad.jobs.inspectJobProcess(run)).toBeNull();
 });

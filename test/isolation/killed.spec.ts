@@ -25,8 +25,7 @@ describe.each(['THREAD', 'PROCESS'])('%s', (code) => {
     LONG,
     async (act) => {
       const { jobRunId } = await bildad.begin(code, act);
-      if (act === 'query')
-        await expect.poll(() => bildad.busySessions()).toBe(1);
+      if (act === 'query') await expect.poll(() => bildad.busySessions()).toBe(1);
       const run = await bildad.engine.killJob({ id: jobRunId });
       expect(run).toMatchObject({ result: 'FAILED', reason: 'Killed' });
       expect(bildad.engine.findJobProcess({ id: jobRunId })).toBeNull();
@@ -45,22 +44,15 @@ describe.each(['THREAD', 'PROCESS'])('%s', (code) => {
 
   it.each<[Act, string | RegExp]>([
     ['heap', /memory|SIGABRT|exit code/],
-    [
-      'exit',
-      `the ${code.toLowerCase()} that ran the job died: it ended with exit code 3`,
-    ],
+    ['exit', `the ${code.toLowerCase()} that ran the job died: it ended with exit code 3`],
     ['timer', 'thrown in a timer'],
     ['rejection', 'rejected, and nobody cared'],
-  ])(
-    '%s: the job fails with it, and the node lives',
-    LONG,
-    async (act, why) => {
-      const run = await bildad.act(code, act);
-      expect(run.result).toBe('FAILED');
-      expect(run.reason).toMatch(why);
-      await wholeAgain(code);
-    },
-  );
+  ])('%s: the job fails with it, and the node lives', LONG, async (act, why) => {
+    const run = await bildad.act(code, act);
+    expect(run.result).toBe('FAILED');
+    expect(run.reason).toMatch(why);
+    await wholeAgain(code);
+  });
 
   it('what a job leaves behind harms no other', LONG, async () => {
     const before = (await bildad.act(code, 'where')).output;
@@ -71,25 +63,19 @@ describe.each(['THREAD', 'PROCESS'])('%s', (code) => {
     expect(await bildad.act(code, 'breathe')).toMatchObject({
       result: 'SUCCEEDED',
     });
-    expect((await told).doing).toBe(
-      `what a job left behind in its ${code.toLowerCase()}`,
-    );
+    expect((await told).doing).toBe(`what a job left behind in its ${code.toLowerCase()}`);
     expect((await bildad.act(code, 'where')).output).not.toEqual(before);
   });
 });
 
-it.each(['THREAD', 'PROCESS'])(
-  '%s: a block of ten seconds is killed',
-  LONG,
-  async (code) => {
-    const { jobRunId } = await bildad.begin(code, 'block');
-    expect(await bildad.engine.killJob({ id: jobRunId })).toMatchObject({
-      reason: 'Killed',
-    });
-    expect(bildad.engine.findJobProcess({ id: jobRunId })).toBeNull();
-    await wholeAgain(code);
-  },
-);
+it.each(['THREAD', 'PROCESS'])('%s: a block of ten seconds is killed', LONG, async (code) => {
+  const { jobRunId } = await bildad.begin(code, 'block');
+  expect(await bildad.engine.killJob({ id: jobRunId })).toMatchObject({
+    reason: 'Killed',
+  });
+  expect(bildad.engine.findJobProcess({ id: jobRunId })).toBeNull();
+  await wholeAgain(code);
+});
 
 it(
   'a thread inside a native call is given up, and keeps its slot until that is over',
@@ -129,53 +115,29 @@ it.each(['THREAD', 'PROCESS'])(
   },
 );
 
-it(
-  'what is written to the guardian by others is not for us',
-  LONG,
-  async () => {
-    expect((await bildad.act('PROCESS', 'scribble')).reason).toMatch(
-      'it ended with exit code 3',
-    );
-  },
-);
+it('what is written to the guardian by others is not for us', LONG, async () => {
+  expect((await bildad.act('PROCESS', 'scribble')).reason).toMatch('it ended with exit code 3');
+});
 
-it(
-  'its end is seen though somebody it left behind holds its wire',
-  LONG,
-  async () => {
-    expect((await bildad.act('PROCESS', 'lend')).reason).toMatch('exit code 3');
-    await wholeAgain('PROCESS');
-  },
-);
+it('its end is seen though somebody it left behind holds its wire', LONG, async () => {
+  expect((await bildad.act('PROCESS', 'lend')).reason).toMatch('exit code 3');
+  await wholeAgain('PROCESS');
+});
 
 it('a timeout ends it as well', LONG, async () => {
-  const entry = await bildad.engine.enqueueJob(
-    'THREAD',
-    { act: 'spin' },
-    { timeout: '300ms' },
-  );
+  const entry = await bildad.engine.enqueueJob('THREAD', { act: 'spin' }, { timeout: '300ms' });
   expect(await bildad.engine.waitForJob(entry.jobRunIdentifier)).toMatchObject({
     reason: 'Timeout',
   });
   await wholeAgain('THREAD');
 });
 
-it(
-  'a job whose hosts die fails for good after maxCrashes, and costs no retry',
-  LONG,
-  async () => {
-    const entry = await bildad.engine.enqueueJob(
-      'PROCESS',
-      { act: 'exit' },
-      { maxRetries: 1 },
-    );
-    await bildad.engine.waitForJob(entry.jobRunIdentifier);
-    const runs = await bildad.jobs.listJobRunsForIdentifier(
-      entry.jobRunIdentifier,
-    );
-    expect(runs).toHaveLength(3);
-  },
-);
+it('a job whose hosts die fails for good after maxCrashes, and costs no retry', LONG, async () => {
+  const entry = await bildad.engine.enqueueJob('PROCESS', { act: 'exit' }, { maxRetries: 1 });
+  await bildad.engine.waitForJob(entry.jobRunIdentifier);
+  const runs = await bildad.jobs.listJobRunsForIdentifier(entry.jobRunIdentifier);
+  expect(runs).toHaveLength(3);
+});
 
 it('what it started ends with it, unless that was detached', LONG, async () => {
   const told = bildad.next('run.progress');

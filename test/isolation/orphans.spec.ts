@@ -15,14 +15,10 @@ it('a process whose node was killed ends, although a handler blocks it', async (
   const node = await startWorker(bildad.database.url, {}, 'isolated-node');
   const entry = await bildad.engine.enqueueJob('PROCESS', { act: 'spin' });
   const facts = async () => {
-    const [run] = await bildad.jobs.listJobRunsForIdentifier(
-      entry.jobRunIdentifier,
-    );
+    const [run] = await bildad.jobs.listJobRunsForIdentifier(entry.jobRunIdentifier);
     return run ? bildad.jobs.inspectJobProcess(run) : null;
   };
-  await expect
-    .poll(async () => (await facts())?.cpuMs ?? 0)
-    .toBeGreaterThan(100);
+  await expect.poll(async () => (await facts())?.cpuMs ?? 0).toBeGreaterThan(100);
   const { pid } = (await facts())!;
   expect(pid).not.toBe(node.process.pid);
   expect(isAlive(pid!)).toBe(true);

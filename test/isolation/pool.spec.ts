@@ -15,9 +15,7 @@ it('a host that cannot be made is told of and tried again, and who waits can lea
   });
   const leave = new AbortController();
   const waiting = pool.take(leave.signal);
-  await expect
-    .poll(() => told)
-    .toContainEqual(['starting a host for jobs', 'EAGAIN']);
+  await expect.poll(() => told).toContainEqual(['starting a host for jobs', 'EAGAIN']);
   leave.abort(new Error('enough'));
   await expect(waiting).rejects.toThrow('enough');
   await pool.close(0);
@@ -32,10 +30,7 @@ it('a boot that hangs keeps no job from another host', async () => {
       most: 2,
       idleMs: 1_000,
       bootMs: 60_000,
-      make: () =>
-        new FakeHost(
-          new Promise((resolve) => boots.push(resolve)),
-        ) as unknown as JobHost,
+      make: () => new FakeHost(new Promise((resolve) => boots.push(resolve))) as unknown as JobHost,
       failed: (doing) => told.push(doing),
     });
     const taken = pool.take(new AbortController().signal);

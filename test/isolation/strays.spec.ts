@@ -17,11 +17,7 @@ afterAll(async () => {
 });
 
 const run = async (act: Act) => {
-  const { jobRunIdentifier } = await bildad.engine.enqueueJob(
-    'INLINE',
-    { act },
-    { maxRetries: 0 },
-  );
+  const { jobRunIdentifier } = await bildad.engine.enqueueJob('INLINE', { act }, { maxRetries: 0 });
   return bildad.engine.waitForJob(jobRunIdentifier);
 };
 
@@ -53,9 +49,7 @@ it('its handler has its time to end: it does not run beside its own retry', asyn
 it('one that comes after the end of its run changes nothing of it', async () => {
   const ended = await run('rejectionLater');
   await run('breathe');
-  const [after] = await bildad.jobs.listJobRunsForIdentifier(
-    ended.jobRunIdentifier,
-  );
+  const [after] = await bildad.jobs.listJobRunsForIdentifier(ended.jobRunIdentifier);
   expect(after).toMatchObject({ result: 'SUCCEEDED' });
   expect(node.process.exitCode).toBeNull();
 });

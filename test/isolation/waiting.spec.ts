@@ -32,11 +32,10 @@ it('others begin meanwhile, and who started it has its run', async () => {
   // Each of the four that wait would take a second of the node's.
   expect(performance.now() - began).toBeLessThan(3_000);
   await bildad.engine.killJob({ id: first.jobRunId });
-  expect(
-    await bildad.engine.waitForJob(waiting.jobRunIdentifier),
-  ).toMatchObject({ result: 'SUCCEEDED' });
-  for (const { jobRunIdentifier } of others)
-    await bildad.engine.waitForJob(jobRunIdentifier);
+  expect(await bildad.engine.waitForJob(waiting.jobRunIdentifier)).toMatchObject({
+    result: 'SUCCEEDED',
+  });
+  for (const { jobRunIdentifier } of others) await bildad.engine.waitForJob(jobRunIdentifier);
 });
 
 it('one that is killed while it waits is told by its run', async () => {

@@ -29,9 +29,7 @@ it('a hundred at once take a few statements, and keep their order', async () => 
   const answers = await together(Array.from({ length: 100 }, () => undefined));
   expect(spy.mock.calls.length).toBeLessThanOrEqual(3);
   spy.mockRestore();
-  const entries = answers.map(
-    (answer) => answer.status === 'fulfilled' && answer.value,
-  );
+  const entries = answers.map((answer) => answer.status === 'fulfilled' && answer.value);
   expect(entries.map((entry) => entry && entry.jobContext)).toEqual(
     entries.map((_entry, n) => ({ say: n })),
   );
@@ -47,11 +45,7 @@ it('a duplicate or a bad context is refused alone', async () => {
     bildad.engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: 'twice' }),
     bildad.engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: 'twice' }),
     bildad.engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: 'after' }),
-    bildad.engine.enqueueJob(
-      SimpleJob,
-      { say: NaN },
-      { jobRunIdentifier: 'bad' },
-    ),
+    bildad.engine.enqueueJob(SimpleJob, { say: NaN }, { jobRunIdentifier: 'bad' }),
   ]);
   expect([before, twice, after]).toMatchObject([
     { value: { jobRunIdentifier: 'before' } },
@@ -90,17 +84,14 @@ it('two batches that want the same identifiers the other way round both get thei
     Promise.allSettled(
       names
         .toReversed()
-        .map((jobRunIdentifier) =>
-          other.engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier }),
-        ),
+        .map((jobRunIdentifier) => other.engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier })),
     ),
   ]);
   await other.close();
   const won = answers.flat().filter(({ status }) => status === 'fulfilled');
   expect(won).toHaveLength(names.length);
   for (const answer of answers.flat())
-    if (answer.status === 'rejected')
-      expect(answer.reason).toBeInstanceOf(DuplicateJobError);
+    if (answer.status === 'rejected') expect(answer.reason).toBeInstanceOf(DuplicateJobError);
 });
 
 it('validators that ask the database do not wait for connections that their own transactions hold', async () => {

@@ -43,11 +43,7 @@ async function holding(jobRunIdentifier: string) {
   const held = gate();
   const transaction = bildad.engine
     .transaction(async (manager) => {
-      await bildad.engine.enqueueJob(
-        SimpleJob,
-        { say: 'first' },
-        { jobRunIdentifier, manager },
-      );
+      await bildad.engine.enqueueJob(SimpleJob, { say: 'first' }, { jobRunIdentifier, manager });
       held.open();
       if ((await end.opened) === 'roll back') throw new Error('rolled back');
     })
@@ -59,11 +55,7 @@ async function holding(jobRunIdentifier: string) {
   };
 }
 
-const wanting = (
-  { engine }: TestApp,
-  jobRunIdentifier: string,
-  options: EnqueueOptions = {},
-) =>
+const wanting = ({ engine }: TestApp, jobRunIdentifier: string, options: EnqueueOptions = {}) =>
   engine
     .enqueueJob(SimpleJob, {}, { jobRunIdentifier, ...options })
     .catch((error: unknown) => error);
@@ -86,9 +78,7 @@ it.each(soon)(
     const { engine } = bildad;
     const name = newName();
     const end = await holding(name);
-    const waiting = Array.from({ length: 6 }, () =>
-      wanting(bildad, name, options),
-    );
+    const waiting = Array.from({ length: 6 }, () => wanting(bildad, name, options));
     const others = () =>
       Promise.all([
         engine.enqueueJob(SimpleJob, {}),
@@ -118,9 +108,9 @@ it.each(soon)(
     await waitingForLock(bildad, 'enqueue_jobs');
     await end('roll back');
     expect(await waiting).toMatchObject({ jobRunIdentifier: name });
-    expect(await bildad.jobs.getJobQueueEntryForIdentifier(name)).toMatchObject(
-      { jobRunIdentifier: name },
-    );
+    expect(await bildad.jobs.getJobQueueEntryForIdentifier(name)).toMatchObject({
+      jobRunIdentifier: name,
+    });
     expect(lost).toEqual([]);
   },
 );
@@ -132,11 +122,7 @@ it('who waits for too long is told what for, and no other call fails', async () 
   const state = watched(waiting);
   while (!state.over) {
     await bildad.engine.enqueueJob(SimpleJob, {});
-    await bildad.engine.enqueueJob(
-      SimpleJob,
-      {},
-      { jobRunIdentifier: newName() },
-    );
+    await bildad.engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: newName() });
   }
   expect(await waiting).toMatchObject({
     code: 'BILDAD_DATABASE',
@@ -156,11 +142,7 @@ it('what was sent over a connection that is lost is sent again for the other job
   const state = watched(waiting);
   await Promise.all([
     behindTheWire.engine.enqueueJob(SimpleJob, {}),
-    behindTheWire.engine.enqueueJob(
-      SimpleJob,
-      {},
-      { jobRunIdentifier: newName() },
-    ),
+    behindTheWire.engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: newName() }),
   ]);
   expect(state.over).toBe(false);
   await end('commit');

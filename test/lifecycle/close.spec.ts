@@ -9,11 +9,7 @@ import {
   type ModuleMetadata,
 } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
-import {
-  getDataSourceToken,
-  InjectRepository,
-  TypeOrmModule,
-} from '@nestjs/typeorm';
+import { getDataSourceToken, InjectRepository, TypeOrmModule } from '@nestjs/typeorm';
 import {
   BildadJob,
   BildadModule,
@@ -129,23 +125,15 @@ const typeorm = () =>
     retryAttempts: 0,
   });
 const forRoot = () => BildadModule.forRoot(SLOW);
-const forRootAsync = () =>
-  BildadModule.forRootAsync({ useFactory: () => Promise.resolve(SLOW) });
+const forRootAsync = () => BildadModule.forRootAsync({ useFactory: () => Promise.resolve(SLOW) });
 
 const ORDERS: Record<string, () => ModuleMetadata['imports']> = {
   'TypeORM first': () => [typeorm(), forRoot(), CacheModule, JobsModule],
   'TypeORM last': () => [JobsModule, CacheModule, forRoot(), typeorm()],
-  'forRootAsync first': () => [
-    forRootAsync(),
-    typeorm(),
-    JobsModule,
-    CacheModule,
-  ],
+  'forRootAsync first': () => [forRootAsync(), typeorm(), JobsModule, CacheModule],
 };
 
-async function boot(
-  imports: ModuleMetadata['imports'],
-): Promise<INestApplicationContext> {
+async function boot(imports: ModuleMetadata['imports']): Promise<INestApplicationContext> {
   class AppModule {}
   return NestFactory.createApplicationContext(
     { module: AppModule, imports: imports! },
@@ -168,9 +156,7 @@ it.each(Object.entries(ORDERS))('%s', async (_order, imports) => {
   await app.close();
   expect(dataSource.isInitialized).toBe(false);
   expect(log[0]).toBe('job');
-  expect(
-    await database.sql('SELECT result, reason, output FROM bildad.job_runs'),
-  ).toEqual([
+  expect(await database.sql('SELECT result, reason, output FROM bildad.job_runs')).toEqual([
     { result: 'SUCCEEDED', reason: null, output: ['cached', 'cached'] },
   ]);
   const said = (
@@ -178,9 +164,7 @@ it.each(Object.entries(ORDERS))('%s', async (_order, imports) => {
       "SELECT job_context->>'say' AS said FROM bildad.job_queue_entries",
     )
   ).map((row) => row.said);
-  expect(new Set(said)).toEqual(
-    new Set(['joined', 'follow-up', 'destroy', 'before', 'shutdown']),
-  );
+  expect(new Set(said)).toEqual(new Set(['joined', 'follow-up', 'destroy', 'before', 'shutdown']));
 });
 
 describe('two engines on one schema', () => {
@@ -198,8 +182,7 @@ describe('two engines on one schema', () => {
       return 'second';
     }
   }
-  const engineOf = (name: string) =>
-    BildadModule.forRoot({ ...SLOW, name, isGlobal: false });
+  const engineOf = (name: string) => BildadModule.forRoot({ ...SLOW, name, isGlobal: false });
   @Injectable()
   class First {
     constructor(readonly engine: JobEngineService) {}
@@ -233,36 +216,27 @@ describe('two engines on one schema', () => {
     const closed = app.close();
     // The second one does not wait for the first one's jobs to leave.
     await expect
-      .poll(() =>
-        database.sql(
-          'SELECT engine_name, end_reason FROM bildad.job_nodes ORDER BY 1',
-        ),
-      )
+      .poll(() => database.sql('SELECT engine_name, end_reason FROM bildad.job_nodes ORDER BY 1'))
       .toEqual([
         { engine_name: 'first', end_reason: null },
         { engine_name: 'second', end_reason: 'shutdown' },
       ]);
     door.open();
     await closed;
-    expect(
-      await database.sql(
-        'SELECT output FROM bildad.job_runs ORDER BY output::text',
-      ),
-    ).toEqual([{ output: 'first' }, { output: 'second' }]);
+    expect(await database.sql('SELECT output FROM bildad.job_runs ORDER BY output::text')).toEqual([
+      { output: 'first' },
+      { output: 'second' },
+    ]);
   });
 });
 
 it('a process ends whose boot has failed in a hook of the app', async () => {
   const database = await createDatabase();
-  const script = fileURLToPath(
-    new URL('../../dist/test/fixtures/failed-boot.js', import.meta.url),
-  );
+  const script = fileURLToPath(new URL('../../dist/test/fixtures/failed-boot.js', import.meta.url));
   try {
-    const { stdout } = await promisify(execFile)(
-      process.execPath,
-      [script, database.url],
-      { timeout: 10_000 },
-    );
+    const { stdout } = await promisify(execFile)(process.execPath, [script, database.url], {
+      timeout: 10_000,
+    });
     expect(stdout).toBe('of the app\n');
   } finally {
     await database.drop();

@@ -1,8 +1,4 @@
-import {
-  BildadJob,
-  JobTemplateNotFoundError,
-  type BildadRole,
-} from 'nestjs-bildad';
+import { BildadJob, JobTemplateNotFoundError, type BildadRole } from 'nestjs-bildad';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
@@ -28,9 +24,7 @@ afterEach(async () => {
 const boot = async (
   role: BildadRole,
   options: object = {},
-  providers: NonNullable<Parameters<typeof bootApp>[0]>['providers'] = [
-    SimpleJob,
-  ],
+  providers: NonNullable<Parameters<typeof bootApp>[0]>['providers'] = [SimpleJob],
 ) => {
   const app = await bootApp({
     database,
@@ -58,11 +52,7 @@ describe('a producer', () => {
     const threads = resources('Worker');
     const producer = await boot('producer', {}, [SimpleJob, ThreadedJob]);
     await producer.engine.enqueueJobs(SimpleJob, [{}, {}]);
-    await Promise.all(
-      Array.from({ length: 50 }, () =>
-        producer.engine.enqueueJob(SimpleJob, {}),
-      ),
-    );
+    await Promise.all(Array.from({ length: 50 }, () => producer.engine.enqueueJob(SimpleJob, {})));
     expect(Object.keys(await sessions())).toEqual(['nestjs-bildad']);
     expect((await sessions())['nestjs-bildad']).toBeLessThanOrEqual(4);
     expect(resources('Worker')).toBe(threads);
@@ -87,9 +77,9 @@ describe('a producer', () => {
 
   it('knows by code what another process declared, and not before', async () => {
     const producer = await boot('producer', {}, []);
-    await expect(
-      producer.engine.enqueueJob('SIMPLE', {}),
-    ).rejects.toBeInstanceOf(JobTemplateNotFoundError);
+    await expect(producer.engine.enqueueJob('SIMPLE', {})).rejects.toBeInstanceOf(
+      JobTemplateNotFoundError,
+    );
     await boot('worker');
     const { jobRunIdentifier } = await producer.engine.enqueueJob('SIMPLE', {});
     await producer.engine.waitForJob(jobRunIdentifier);
@@ -98,9 +88,7 @@ describe('a producer', () => {
   it('declares what it has handlers for', async () => {
     const producer = await boot('producer');
     await producer.engine.enqueueJob(SimpleJob, {});
-    expect(await producer.jobs.listJobTemplates()).toMatchObject([
-      { code: 'SIMPLE' },
-    ]);
+    expect(await producer.jobs.listJobTemplates()).toMatchObject([{ code: 'SIMPLE' }]);
   });
 });
 
@@ -111,9 +99,7 @@ describe('a worker', () => {
       SimpleJob,
       Array.from({ length: 200 }, () => ({})),
     );
-    await Promise.all(
-      entries.map((entry) => worker.engine.waitForJob(entry.jobRunIdentifier)),
-    );
+    await Promise.all(entries.map((entry) => worker.engine.waitForJob(entry.jobRunIdentifier)));
     await expect.poll(sessions).toMatchObject({ 'nestjs-bildad beat': 1 });
     const all = Object.values(await sessions()).reduce((a, b) => a + b);
     expect(all).toBeLessThanOrEqual(6);

@@ -7,23 +7,15 @@ import { createDatabase } from '../support/database.js';
 // Where nothing listens to SIGTERM, a deploy ends jobs in their midst: said once, and only where it is so.
 
 const run = promisify(execFile);
-const script = fileURLToPath(
-  new URL('../../dist/test/fixtures/signals.js', import.meta.url),
-);
+const script = fileURLToPath(new URL('../../dist/test/fixtures/signals.js', import.meta.url));
 const LINE = /nothing listens to SIGTERM, .* call app\.enableShutdownHooks\(\)/;
 
 it('says so of a process that runs jobs, and of no other', async () => {
   const database = await createDatabase();
-  const said = async (
-    listens: string,
-    role: string,
-    env: NodeJS.ProcessEnv = {},
-  ) => {
-    const { stdout, stderr } = await run(
-      process.execPath,
-      [script, database.url, listens, role],
-      { env: { ...process.env, NODE_ENV: 'production', ...env } },
-    );
+  const said = async (listens: string, role: string, env: NodeJS.ProcessEnv = {}) => {
+    const { stdout, stderr } = await run(process.execPath, [script, database.url, listens, role], {
+      env: { ...process.env, NODE_ENV: 'production', ...env },
+    });
     return (stdout + stderr).split('\n').filter((line) => LINE.test(line));
   };
   try {

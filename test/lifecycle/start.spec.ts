@@ -101,14 +101,9 @@ function appModule(options: object = {}): Type {
 }
 
 const QUIETLY = { logger: false, abortOnError: false } as const;
-const FORMS: Record<
-  string,
-  (module: Type) => Promise<INestApplicationContext>
-> = {
-  'createApplicationContext()': (module) =>
-    NestFactory.createApplicationContext(module, QUIETLY),
-  'init() with Express': async (module) =>
-    (await NestFactory.create(module, QUIETLY)).init(),
+const FORMS: Record<string, (module: Type) => Promise<INestApplicationContext>> = {
+  'createApplicationContext()': (module) => NestFactory.createApplicationContext(module, QUIETLY),
+  'init() with Express': async (module) => (await NestFactory.create(module, QUIETLY)).init(),
   'listen() with Fastify': async (module) => {
     const app = await NestFactory.create(module, new FastifyAdapter(), QUIETLY);
     await app.listen(0, '127.0.0.1');
@@ -152,9 +147,7 @@ it('what is enqueued in a hook runs when the app is ready, and cannot be run at 
     async onApplicationBootstrap() {
       const entry = await this.engine.enqueueJob(SimpleJob, { say: 'hello' });
       await this.engine.runJob(entry).catch((error) => refused.push(error));
-      await this.engine
-        .enqueueAndRunJob(SimpleJob, {})
-        .catch((error) => refused.push(error));
+      await this.engine.enqueueAndRunJob(SimpleJob, {}).catch((error) => refused.push(error));
       expect((await this.engine.runJobEngine()).start).toEqual([]);
       // What was refused was not enqueued: there is what came before, and this.
       expect(await this.jobs.getNumberOfJobsInTheQueue()).toBe(2);
@@ -175,10 +168,9 @@ it('what is enqueued in a hook runs when the app is ready, and cannot be run at 
         why: 'the engine of this node has not started yet',
       });
     expect(refused).toHaveLength(2);
-    expect(
-      (await bildad.engine.waitForJob(bildad.app.get(Hooked).identifier))
-        .output,
-    ).toBe('hello');
+    expect((await bildad.engine.waitForJob(bildad.app.get(Hooked).identifier)).output).toBe(
+      'hello',
+    );
   } finally {
     await bildad.close();
   }
@@ -254,11 +246,7 @@ it('is closed while it is started', async () => {
   await app.close();
   await starting;
   expect(log).toEqual([]);
-  expect(
-    await database.sql(
-      'SELECT 1 FROM bildad.job_nodes WHERE end_reason IS NULL',
-    ),
-  ).toEqual([]);
+  expect(await database.sql('SELECT 1 FROM bildad.job_nodes WHERE end_reason IS NULL')).toEqual([]);
   expect(nodes).toHaveLength(1);
 });
 

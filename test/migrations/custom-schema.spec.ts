@@ -20,9 +20,7 @@ import { bootHost } from '../support/host.js';
 
 @Injectable()
 class Runs {
-  constructor(
-    @InjectRepository(JobRun) readonly repository: Repository<JobRun>,
-  ) {}
+  constructor(@InjectRepository(JobRun) readonly repository: Repository<JobRun>) {}
 }
 
 let database: TestDatabase;
@@ -42,9 +40,7 @@ afterAll(async () => {
 
 it('makes that schema and no other', async () => {
   expect(
-    await database.sql(
-      "SELECT DISTINCT schemaname FROM pg_tables WHERE tablename LIKE 'job\\_%'",
-    ),
+    await database.sql("SELECT DISTINCT schemaname FROM pg_tables WHERE tablename LIKE 'job\\_%'"),
   ).toEqual([{ schemaname: 'back_office' }]);
 });
 
@@ -57,11 +53,9 @@ it('runs jobs in it, and rows are instances of the exported classes', async () =
   const [listed] = await jobs.listJobRunsForIdentifier(jobRunIdentifier);
   expect(listed).toBeInstanceOf(JobRun);
   expect(listed).toEqual(run);
-  expect(
-    await database.sql(
-      'SELECT count(*)::int AS runs FROM back_office.job_runs',
-    ),
-  ).toEqual([{ runs: 1 }]);
+  expect(await database.sql('SELECT count(*)::int AS runs FROM back_office.job_runs')).toEqual([
+    { runs: 1 },
+  ]);
 });
 
 it.each([
@@ -72,9 +66,7 @@ it.each([
 ] as const)('getRepository reads %s of it', async (name, exported) => {
   const source = app.get(DataSource);
   const own = bildadEntities('back_office')[name];
-  expect(source.getRepository<object>(own).metadata.tablePath).toMatch(
-    /^back_office\./,
-  );
+  expect(source.getRepository<object>(own).metadata.tablePath).toMatch(/^back_office\./);
   expect(source.getRepository<object>(exported).metadata.tablePath).toBe(
     source.getRepository<object>(own).metadata.tablePath,
   );

@@ -1,8 +1,4 @@
-import {
-  BILDAD_MIGRATIONS,
-  BildadConfigError,
-  bildadMigrations,
-} from 'nestjs-bildad';
+import { BILDAD_MIGRATIONS, BildadConfigError, bildadMigrations } from 'nestjs-bildad';
 import { DataSource } from 'typeorm';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { createDatabase, type TestDatabase } from '../support/database.js';
@@ -17,9 +13,7 @@ beforeEach(async () => {
 });
 afterEach(() => database.drop());
 
-async function runMigrations(
-  migrations = BILDAD_MIGRATIONS,
-): Promise<string[]> {
+async function runMigrations(migrations = BILDAD_MIGRATIONS): Promise<string[]> {
   return withHostSource(migrations, async (source) =>
     (await source.runMigrations()).map(({ name }) => name),
   );
@@ -41,10 +35,7 @@ async function withHostSource<T>(
   }
 }
 
-async function boot(
-  bildad: { migrate: boolean; schema?: string },
-  typeorm = {},
-): Promise<void> {
+async function boot(bildad: { migrate: boolean; schema?: string }, typeorm = {}): Promise<void> {
   const app = await bootHost({
     url: database.url,
     providers: [SimpleJob],
@@ -77,10 +68,7 @@ it("the module's first, then the host's", async () => {
 });
 
 it('both in one boot', async () => {
-  await boot(
-    { migrate: true },
-    { migrations: BILDAD_MIGRATIONS, migrationsRun: true },
-  );
+  await boot({ migrate: true }, { migrations: BILDAD_MIGRATIONS, migrationsRun: true });
   expect(await versions()).toHaveLength(BILDAD_MIGRATIONS.length);
 });
 
@@ -90,9 +78,7 @@ it("the module's waits while the host's are under way", async () => {
     await runner.startTransaction();
     for (const Migration of BILDAD_MIGRATIONS) await new Migration().up(runner);
     const booted = boot({ migrate: true });
-    await expect
-      .poll(() => database.sql(BETWEEN_TRIES), { timeout: 10_000 })
-      .not.toEqual([]);
+    await expect.poll(() => database.sql(BETWEEN_TRIES), { timeout: 10_000 }).not.toEqual([]);
     await runner.commitTransaction();
     await runner.release();
     await booted;
@@ -108,9 +94,7 @@ it("the host's wait while another host's are under way", async () => {
     const second = runMigrations();
     await expect
       .poll(() =>
-        database.sql(
-          'SELECT pid FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()',
-        ),
+        database.sql('SELECT pid FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()'),
       )
       .not.toEqual([]);
     await runner.commitTransaction();
@@ -124,8 +108,7 @@ it("the host's see what was done since their transaction began", async () => {
   await withHostSource([], async (source) => {
     const runner = source.createQueryRunner();
     const up = async () => {
-      for (const Migration of BILDAD_MIGRATIONS)
-        await new Migration().up(runner);
+      for (const Migration of BILDAD_MIGRATIONS) await new Migration().up(runner);
     };
     // The session knows all it needs by heart, also that there was no such table.
     await runner.startTransaction();
@@ -144,10 +127,7 @@ it("the host's see what was done since their transaction began", async () => {
 });
 
 it('of two schemas are different migrations', async () => {
-  const names = await runMigrations([
-    ...BILDAD_MIGRATIONS,
-    ...bildadMigrations('other_jobs'),
-  ]);
+  const names = await runMigrations([...BILDAD_MIGRATIONS, ...bildadMigrations('other_jobs')]);
   expect(new Set(names).size).toBe(2 * BILDAD_MIGRATIONS.length);
   await boot({ migrate: false });
   await boot({ migrate: false, schema: 'other_jobs' });
@@ -157,9 +137,7 @@ it('of two schemas are different migrations', async () => {
 it('go forward only', async () => {
   await runMigrations();
   await withHostSource(BILDAD_MIGRATIONS, (source) =>
-    expect(source.undoLastMigration()).rejects.toBeInstanceOf(
-      BildadConfigError,
-    ),
+    expect(source.undoLastMigration()).rejects.toBeInstanceOf(BildadConfigError),
   );
   await boot({ migrate: false });
 });

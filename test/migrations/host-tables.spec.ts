@@ -1,11 +1,6 @@
 import { Injectable } from '@nestjs/common';
 import { InjectRepository, TypeOrmModule } from '@nestjs/typeorm';
-import {
-  BILDAD_MIGRATIONS,
-  JobEngineService,
-  JobRun,
-  JobsService,
-} from 'nestjs-bildad';
+import { BILDAD_MIGRATIONS, JobEngineService, JobRun, JobsService } from 'nestjs-bildad';
 import {
   Column,
   DataSource,
@@ -101,9 +96,7 @@ it("a host's entity is joined to runs, with a real foreign key", async () => {
   expect(read!.sentBy).toBeInstanceOf(JobRun);
   expect(read).toMatchObject({ number: '2024-1', sentBy: run });
   expect(await runs.findOneBy({ jobRunIdentifier })).toEqual(run);
-  expect(
-    await app.get(JobsService).listJobRunsForIdentifier(jobRunIdentifier),
-  ).toEqual([run]);
+  expect(await app.get(JobsService).listJobRunsForIdentifier(jobRunIdentifier)).toEqual([run]);
 
   await expect(
     database.sql("INSERT INTO invoices (number, sent_by) VALUES ('x', 999)"),
@@ -116,8 +109,6 @@ it('dataSource.getRepository(JobRun) reads the runs', async () => {
   const engine = app.get(JobEngineService);
   const run = await engine.enqueueAndRunJob(SimpleJob, {});
   await engine.waitForJob(run.jobRunIdentifier);
-  expect(
-    await app.get(DataSource).getRepository(JobRun).countBy({ id: run.id }),
-  ).toBe(1);
+  expect(await app.get(DataSource).getRepository(JobRun).countBy({ id: run.id })).toBe(1);
   await app.close();
 });

@@ -24,9 +24,7 @@ async function bootBehind(seen: string): Promise<INestApplicationContext> {
   const booting = bootHost({ url: database.url }).finally(() => {
     settled = true;
   });
-  await expect
-    .poll(() => database.sql(seen), { timeout: 10_000 })
-    .not.toEqual([]);
+  await expect.poll(() => database.sql(seen), { timeout: 10_000 }).not.toEqual([]);
   expect(settled).toBe(false);
   await other.query('COMMIT');
   return booting;
@@ -42,31 +40,24 @@ it('waits for the migration lock that another session holds', async () => {
        AND pid <> pg_backend_pid() AND pid <> ${await pidOf(other)}
        AND query = 'COMMIT'`,
   );
-  expect(
-    await database.sql('SELECT version FROM bildad.schema_versions'),
-  ).not.toEqual([]);
+  expect(await database.sql('SELECT version FROM bildad.schema_versions')).not.toEqual([]);
   await app.close();
 });
 
 it.each([
   ['while it waits', "wait_event_type = 'Lock'"],
   ['after it gave way', "query = 'ROLLBACK'"],
-])(
-  'comes through when another session made the schema %s',
-  async (_when, seen) => {
-    // CREATE SCHEMA waits for the end of whoever has created the same one.
-    await other.query('BEGIN');
-    await other.query('CREATE SCHEMA bildad');
-    const app = await bootBehind(
-      `SELECT pid FROM pg_stat_activity
+])('comes through when another session made the schema %s', async (_when, seen) => {
+  // CREATE SCHEMA waits for the end of whoever has created the same one.
+  await other.query('BEGIN');
+  await other.query('CREATE SCHEMA bildad');
+  const app = await bootBehind(
+    `SELECT pid FROM pg_stat_activity
        WHERE datname = current_database() AND pid <> pg_backend_pid() AND ${seen}`,
-    );
-    expect(
-      await database.sql('SELECT version FROM bildad.schema_versions'),
-    ).not.toEqual([]);
-    await app.close();
-  },
-);
+  );
+  expect(await database.sql('SELECT version FROM bildad.schema_versions')).not.toEqual([]);
+  await app.close();
+});
 
 async function pidOf(client: pg.Client): Promise<number> {
   const { rows } = await client.query('SELECT pg_backend_pid() AS pid');

@@ -9,9 +9,7 @@ import { SimpleJob } from '../support/handlers.js';
 
 // A rolling deploy or a scale-up starts many nodes on an empty database at once: all of them boot, the work is done once.
 
-const BOOT_ONCE = fileURLToPath(
-  new URL('../../dist/test/fixtures/boot-once.js', import.meta.url),
-);
+const BOOT_ONCE = fileURLToPath(new URL('../../dist/test/fixtures/boot-once.js', import.meta.url));
 
 let database: TestDatabase;
 beforeEach(async () => {
@@ -34,19 +32,15 @@ const once = {
 
 it('ten apps of one process', async () => {
   const boots = await Promise.allSettled(
-    Array.from({ length: 10 }, () =>
-      bootApp({ database, providers: [SimpleJob] }),
-    ),
+    Array.from({ length: 10 }, () => bootApp({ database, providers: [SimpleJob] })),
   );
-  for (const boot of boots)
-    if (boot.status === 'fulfilled') await boot.value.close();
+  for (const boot of boots) if (boot.status === 'fulfilled') await boot.value.close();
   expect(boots.filter(({ status }) => status === 'rejected')).toEqual([]);
   expect(await installed()).toEqual(once);
 });
 
 it('ten processes', async () => {
-  const boot = () =>
-    promisify(execFile)(process.execPath, [BOOT_ONCE, database.url]);
+  const boot = () => promisify(execFile)(process.execPath, [BOOT_ONCE, database.url]);
   const said = await Promise.all(Array.from({ length: 10 }, boot));
   expect(said).toEqual(said.map(() => ({ stdout: '', stderr: '' })));
   expect(await installed()).toEqual(once);

@@ -1,8 +1,4 @@
-import {
-  Injectable,
-  Module,
-  type INestApplicationContext,
-} from '@nestjs/common';
+import { Injectable, Module, type INestApplicationContext } from '@nestjs/common';
 import { InjectRepository } from '@nestjs/typeorm';
 import {
   bildadEntities,
@@ -122,14 +118,9 @@ it("a repository of JobRun in a feature module is that of its engine's schema", 
 
 it('the DataSource tells them apart by the entities of a schema', async () => {
   const source = app.get(DataSource);
-  const runsIn = (schema: string) =>
-    source.getRepository(bildadEntities(schema).JobRun).find();
-  expect((await runsIn('mail')).map(({ output }) => output)).toEqual([
-    'mailed',
-  ]);
-  expect((await runsIn('billing')).map(({ output }) => output)).not.toContain(
-    'mailed',
-  );
+  const runsIn = (schema: string) => source.getRepository(bildadEntities(schema).JobRun).find();
+  expect((await runsIn('mail')).map(({ output }) => output)).toEqual(['mailed']);
+  expect((await runsIn('billing')).map(({ output }) => output)).not.toContain('mailed');
   // Which of the two would it be?
   expect(source.hasMetadata(JobRun)).toBe(false);
 });

@@ -24,9 +24,7 @@ it.each([true, false])(
   'tables that are newer than the package are refused, migrate: %s',
   async (migrate) => {
     await install();
-    await database.sql(
-      "INSERT INTO bildad.schema_versions (version, name) VALUES (999, 'Later')",
-    );
+    await database.sql("INSERT INTO bildad.schema_versions (version, name) VALUES (999, 'Later')");
     const error = await bootError({ url: database.url, bildad: { migrate } });
     expect(error).toBeInstanceOf(SchemaVersionError);
     expect(error).toMatchObject({
@@ -46,16 +44,12 @@ it('without tables migrate: false is refused, and makes none', async () => {
   expect(error).toBeInstanceOf(SchemaVersionError);
   expect(error).toMatchObject({ databaseVersion: 0 });
   expect(error.message).toMatch(/run BILDAD_MIGRATIONS, or set migrate: true/);
-  expect(
-    await database.sql("SELECT to_regnamespace('bildad') AS made"),
-  ).toEqual([{ made: null }]);
+  expect(await database.sql("SELECT to_regnamespace('bildad') AS made")).toEqual([{ made: null }]);
 });
 
 it('tables of an older version are refused with migrate: false', async () => {
   await install();
-  await database.sql('DELETE FROM bildad.schema_versions WHERE version = $1', [
-    SCHEMA_VERSION,
-  ]);
+  await database.sql('DELETE FROM bildad.schema_versions WHERE version = $1', [SCHEMA_VERSION]);
   const error = await bootError({
     url: database.url,
     bildad: { migrate: false },
@@ -100,9 +94,7 @@ it.each([true, false])(
 it('newer tables that it may not read are refused', async () => {
   await install();
   await upgrade(SCHEMA_VERSION + 1);
-  expect(await bootError({ url: database.url })).toBeInstanceOf(
-    SchemaVersionError,
-  );
+  expect(await bootError({ url: database.url })).toBeInstanceOf(SchemaVersionError);
 });
 
 it('a step that came later does not let older ones in again', async () => {
@@ -111,16 +103,13 @@ it('a step that came later does not let older ones in again', async () => {
   await database.sql(
     "INSERT INTO bildad.schema_versions (version, name, min_reader) VALUES (1000, 'Careless', 1)",
   );
-  expect(await bootError({ url: database.url })).toBeInstanceOf(
-    SchemaVersionError,
-  );
+  expect(await bootError({ url: database.url })).toBeInstanceOf(SchemaVersionError);
 });
 
 it('a running node claims no more once its package is too old, says so once, and goes on when it can', async () => {
   const app = await bootApp({ providers: [SimpleJob], database });
-  const { store, node, events, cycle } = (
-    app.engine as unknown as { bildad: BildadRuntime }
-  ).bildad;
+  const { store, node, events, cycle } = (app.engine as unknown as { bildad: BildadRuntime })
+    .bildad;
   const told: unknown[] = [];
   events.on('engine.outdated', ({ error }) => told.push(error));
   let now = 0;
@@ -134,8 +123,7 @@ it('a running node claims no more once its package is too old, says so once, and
   await upgrade(SCHEMA_VERSION);
   const entries = await app.engine.enqueueJobs(SimpleJob, [{}, {}]);
   expect((await pass(6_000)).start).toHaveLength(2);
-  for (const { jobRunIdentifier } of entries)
-    await app.engine.waitForJob(jobRunIdentifier);
+  for (const { jobRunIdentifier } of entries) await app.engine.waitForJob(jobRunIdentifier);
 
   await database.sql('UPDATE bildad.schema_versions SET min_reader = 999');
   const entry = await app.engine.enqueueJob(SimpleJob, {});
@@ -146,9 +134,7 @@ it('a running node claims no more once its package is too old, says so once, and
       alreadyRunning: false,
     });
   await expect(app.engine.runJob(entry)).rejects.toThrow(/older than/);
-  expect(told).toMatchObject([
-    { databaseVersion: 999, packageVersion: SCHEMA_VERSION },
-  ]);
+  expect(told).toMatchObject([{ databaseVersion: 999, packageVersion: SCHEMA_VERSION }]);
 
   await database.sql('UPDATE bildad.schema_versions SET min_reader = 1');
   expect((await pass(6_000)).start).toHaveLength(1);

@@ -123,9 +123,7 @@ class DecoratedSubclass extends BaseJob {
 
 @BildadJob({ code: 'REPOSITORY' })
 class RepositoryJob implements JobHandler<object, string> {
-  constructor(
-    @InjectRepository(JobRun) private readonly runs: Repository<JobRun>,
-  ) {}
+  constructor(@InjectRepository(JobRun) private readonly runs: Repository<JobRun>) {}
 
   async runJob(_context: object, { jobRunId }: JobExecution) {
     return (await this.runs.findOneByOrFail({ id: jobRunId })).status;
@@ -186,11 +184,7 @@ async function output(code: string): Promise<unknown> {
   return ended.output;
 }
 
-const thrice = async (code: string) => [
-  await output(code),
-  await output(code),
-  await output(code),
-];
+const thrice = async (code: string) => [await output(code), await output(code), await output(code)];
 
 it('one instance serves all runs, also when it has a second name', async () => {
   expect(await thrice('SINGLETON')).toEqual([1, 1, 1]);
@@ -231,16 +225,14 @@ it.each([
 });
 
 it('a subclass does not inherit being a handler', async () => {
-  const codes = (await bildad.jobs.listJobTemplates({ limit: 100 })).map(
-    ({ code }) => code,
-  );
+  const codes = (await bildad.jobs.listJobTemplates({ limit: 100 })).map(({ code }) => code);
   expect(codes).not.toContain('BASE');
   expect(codes).toHaveLength(12);
 });
 
 it('a class that is no provider is no handler here', async () => {
   await bildad.jobs.createJobTemplate({ code: 'NOT_PROVIDED' });
-  await expect(
-    bildad.engine.enqueueAndRunJob(NotProvidedJob, {}),
-  ).rejects.toBeInstanceOf(JobHandlerNotFoundError);
+  await expect(bildad.engine.enqueueAndRunJob(NotProvidedJob, {})).rejects.toBeInstanceOf(
+    JobHandlerNotFoundError,
+  );
 });

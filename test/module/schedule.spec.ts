@@ -31,9 +31,9 @@ const ticking = { tickInterval: 20 } as const;
 /** A job that only a tick can have started. */
 async function runsByItself(engine: JobEngineService): Promise<void> {
   const { jobRunIdentifier } = await engine.enqueueJob(SimpleJob, {});
-  expect(
-    await engine.waitForJob(jobRunIdentifier, { timeout: '10s' }),
-  ).toMatchObject({ result: 'SUCCEEDED' });
+  expect(await engine.waitForJob(jobRunIdentifier, { timeout: '10s' })).toMatchObject({
+    result: 'SUCCEEDED',
+  });
 }
 
 describe('a host with ScheduleModule', () => {
@@ -61,17 +61,14 @@ describe('a host with ScheduleModule', () => {
       const app = await bootHost({
         url: database.url,
         providers: [Beats],
-        imports:
-          order === 'after'
-            ? [schedule]
-            : [{ module: First, imports: [schedule] }],
+        imports: order === 'after' ? [schedule] : [{ module: First, imports: [schedule] }],
         bildad: ticking,
       });
       const registry = app.get(SchedulerRegistry, { strict: false });
       // One timer is what makes it fire once: a second explorer would refuse the name, or double it.
-      expect(
-        registry.getIntervals().filter((name) => !name.startsWith('bildad:')),
-      ).toEqual(['host beat']);
+      expect(registry.getIntervals().filter((name) => !name.startsWith('bildad:'))).toEqual([
+        'host beat',
+      ]);
       // Five beats of one timer lie four intervals apart; of two timers, two.
       const first = Beats.beats;
       const started = performance.now();
@@ -89,9 +86,7 @@ describe('a host with ScheduleModule', () => {
       imports: [ScheduleModule.forRoot()],
       bildad: { tickInterval: false },
     });
-    expect(
-      app.get(SchedulerRegistry, { strict: false }).getIntervals(),
-    ).toEqual([]);
+    expect(app.get(SchedulerRegistry, { strict: false }).getIntervals()).toEqual([]);
     await app.close();
   });
 

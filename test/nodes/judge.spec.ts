@@ -29,11 +29,7 @@ async function aboardDeadNode(
   { concurrency = 10, maxRetries = 3 } = {},
 ): Promise<void> {
   for (const jobRunIdentifier of identifiers)
-    await bildad.engine.enqueueJob(
-      SimpleJob,
-      {},
-      { jobRunIdentifier, maxRetries },
-    );
+    await bildad.engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier, maxRetries });
   await bildad.sql(
     `INSERT INTO bildad.job_nodes (id, engine_name, host, pid, version, concurrency, expires_at, renewed_until)
      VALUES ('dead', 'default', 'there', 1, '0', $1, now() - interval '1 s', now() - interval '1 s')`,
@@ -83,9 +79,7 @@ const queue = () =>
      FROM bildad.job_queue_entries ORDER BY id`,
   );
 const end = () =>
-  bildad.sql(
-    'SELECT job_run_identifier AS name, reason FROM bildad.job_runs ORDER BY id',
-  );
+  bildad.sql('SELECT job_run_identifier AS name, reason FROM bildad.job_runs ORDER BY id');
 
 it('charges all that a lost node can have been running, and none a retry', async () => {
   await aboardDeadNode(['first', 'second', 'ahead'], { concurrency: 2 });
@@ -162,15 +156,8 @@ it('one suspect at a time runs on a node, and holds up nobody else', async () =>
     .poll(pass)
     .toEqual([{ name: 'other 1' }, { name: 'other 2' }, { name: 'suspect 2' }]);
   await arrive();
-  expect(arrived.toSorted()).toEqual([
-    'other 1',
-    'other 2',
-    'suspect 1',
-    'suspect 2',
-  ]);
-  const rest = ['other 1', 'other 2', 'suspect 2'].map((name) =>
-    engine.waitForJob(name),
-  );
+  expect(arrived.toSorted()).toEqual(['other 1', 'other 2', 'suspect 1', 'suspect 2']);
+  const rest = ['other 1', 'other 2', 'suspect 2'].map((name) => engine.waitForJob(name));
   for (const open of doors.values()) open(null);
   await Promise.all(rest);
 });
@@ -210,9 +197,7 @@ it('when the clock of the database jumps ahead, no living node is lost, and no j
 it('a run of a node that is alive and stuck is not listed as expired, nor taken over', async () => {
   const { engine, jobs, sql } = bildad;
   await aboardDeadNode(['stuck']);
-  await sql(
-    "UPDATE bildad.job_nodes SET expires_at = now() + interval '1 h' WHERE id = 'dead'",
-  );
+  await sql("UPDATE bildad.job_nodes SET expires_at = now() + interval '1 h' WHERE id = 'dead'");
   expect(await jobs.listExpiredJobs()).toEqual([]);
   expect((await engine.runJobEngine()).expire).toEqual([]);
   const [run] = await jobs.listRunningJobRuns();
@@ -229,10 +214,9 @@ it('a node that was declared lost begins anew, and gives back what it ran', asyn
   const { job } = await GatedJob.arrival();
   const fenced = next('node.fenced');
   const joined = next('node.joined');
-  await sql(
-    "UPDATE bildad.job_nodes SET ended_at = now(), end_reason = 'lost' WHERE id = $1",
-    [id],
-  );
+  await sql("UPDATE bildad.job_nodes SET ended_at = now(), end_reason = 'lost' WHERE id = $1", [
+    id,
+  ]);
   expect(await fenced).toEqual({ node: id, why: 'declared', running: 1 });
   expect(job.signal.aborted).toBe(true);
   const { node } = await joined;
@@ -240,9 +224,7 @@ it('a node that was declared lost begins anew, and gives back what it ran', asyn
   await expect
     .poll(() => jobs.getJobQueueEntryForIdentifier(run.jobRunIdentifier))
     .toMatchObject({ status: 'AVAILABLE', retry: 1, uncountedRuns: 1 });
-  expect(
-    (await jobs.listNodes()).map((row) => [row.id, row.endReason]),
-  ).toEqual([
+  expect((await jobs.listNodes()).map((row) => [row.id, row.endReason])).toEqual([
     [node, null],
     [id, 'lost'],
   ]);
@@ -273,9 +255,9 @@ it('says what it is, and when it has stopped', async () => {
     },
   ]);
   await app.app.close();
-  expect(
-    await app.database.sql('SELECT end_reason FROM bildad.job_nodes'),
-  ).toEqual([{ end_reason: 'shutdown' }]);
+  expect(await app.database.sql('SELECT end_reason FROM bildad.job_nodes')).toEqual([
+    { end_reason: 'shutdown' },
+  ]);
   await app.close();
 });
 
@@ -283,8 +265,7 @@ it.each([
   [
     'asks for its password',
     {
-      password: () =>
-        Promise.resolve(new URL(bildad.database.url).password || 'any'),
+      password: () => Promise.resolve(new URL(bildad.database.url).password || 'any'),
     },
   ],
   ['opens its sockets by itself', { extra: { stream: () => new Socket() } }],
@@ -304,8 +285,7 @@ it('a node beats again when it was not told its password once', async () => {
     url: '',
     typeorm: inParts({
       password: () => {
-        if (!hangs)
-          return Promise.resolve(new URL(bildad.database.url).password);
+        if (!hangs) return Promise.resolve(new URL(bildad.database.url).password);
         hangs = false;
         return new Promise<string>(() => undefined);
       },
@@ -331,9 +311,7 @@ it('a node beats again when it was not told its password once', async () => {
 
 /** The database's address as single options, for those that go beside them. */
 function inParts(typeorm: HostOptions['typeorm']): HostOptions['typeorm'] {
-  const { hostname, port, username, password, pathname } = new URL(
-    bildad.database.url,
-  );
+  const { hostname, port, username, password, pathname } = new URL(bildad.database.url);
   return {
     url: undefined,
     host: hostname,

@@ -18,9 +18,7 @@ const start = (env: Record<string, string> = {}, url?: string) => {
 
 beforeAll(async () => {
   bildad = await bootApp({ options: { role: 'producer' } });
-  await bildad.sql(
-    'CREATE TABLE ledger (id bigserial, identifier text, run_id bigint, pid int)',
-  );
+  await bildad.sql('CREATE TABLE ledger (id bigserial, identifier text, run_id bigint, pid int)');
   await bildad.jobs.updateJobConfig({ leaseMs: LEASE_MS });
   // Declares the templates.
   await (await startNode(bildad.database.url)).terminate();
@@ -47,8 +45,7 @@ const began = (runs: number) =>
 const nodeOf = async ({ process: { pid } }: TestNode) =>
   (await bildad.jobs.listNodes()).filter((node) => node.pid === pid);
 
-const runsOf = (identifier: string) =>
-  bildad.jobs.listJobRunsForIdentifier(identifier);
+const runsOf = (identifier: string) => bildad.jobs.listJobRunsForIdentifier(identifier);
 
 it(
   'a node whose event loop is blocked for two leases says so, and keeps its jobs',
@@ -77,31 +74,23 @@ it(
       timeout: '20s',
     });
     expect(run).toMatchObject({ retry: 0, result: 'SUCCEEDED' });
-    expect(run.endedAt!.getTime() - run.startedAt.getTime()).toBeGreaterThan(
-      2 * LEASE_MS - 100,
-    );
+    expect(run.endedAt!.getTime() - run.startedAt.getTime()).toBeGreaterThan(2 * LEASE_MS - 100);
     expect(await bildad.sql('SELECT FROM ledger')).toHaveLength(1);
     await expect
       .poll(async () => (await nodeOf(blocked))[0])
       .toMatchObject({ blockedSince: null, endedAt: null });
-    expect(
-      both.flatMap(({ news }) => news.map(({ event }) => event)),
-    ).not.toContain('node.fenced');
+    expect(both.flatMap(({ news }) => news.map(({ event }) => event))).not.toContain('node.fenced');
   },
 );
 
-it(
-  'a node whose event loop is blocked for too long is killed, and says why',
-  LONG,
-  async () => {
-    const blocked = await start({ MAX_BLOCK: '1s' });
-    const exited = new Promise((resolve) =>
-      blocked.process.once('exit', (_code, signal) => resolve(signal)),
-    );
-    await bildad.engine.enqueueJob('BLOCK', { ms: 60_000 });
-    expect(await exited).toBe('SIGKILL');
-  },
-);
+it('a node whose event loop is blocked for too long is killed, and says why', LONG, async () => {
+  const blocked = await start({ MAX_BLOCK: '1s' });
+  const exited = new Promise((resolve) =>
+    blocked.process.once('exit', (_code, signal) => resolve(signal)),
+  );
+  await bildad.engine.enqueueJob('BLOCK', { ms: 60_000 });
+  expect(await exited).toBe('SIGKILL');
+});
 
 it(
   "a killed node's jobs run again within a lease and five seconds, and cost no retry",
@@ -113,9 +102,7 @@ it(
     const rescuer = await start({ RESCUER: 'yes' });
     await victim.kill();
     const killedAt = performance.now();
-    await expect
-      .poll(() => bildad.jobs.getNumberOfJobsInTheQueue(), { interval: 50 })
-      .toBe(0);
+    await expect.poll(() => bildad.jobs.getNumberOfJobsInTheQueue(), { interval: 50 }).toBe(0);
     expect(performance.now() - killedAt).toBeLessThan(LEASE_MS + 5_000);
     expect(await rescuer.heard('node.lost')).toMatchObject({ charged: 3 });
     expect(await nodeOf(victim)).toMatchObject([{ endReason: 'lost' }]);
@@ -152,10 +139,7 @@ it(
     expect(await zombie.heard('node.fenced')).toMatchObject({
       node: before!.id,
     });
-    const { node } = await zombie.heard(
-      'node.joined',
-      ({ node }) => node !== before!.id,
-    );
+    const { node } = await zombie.heard('node.joined', ({ node }) => node !== before!.id);
     expect(await runsOf(entry.jobRunIdentifier)).toMatchObject([
       { retry: 0, result: 'FAILED', reason: 'Expired', output: null },
       { retry: 1, result: 'SUCCEEDED', output: 'the rescuer' },
@@ -167,9 +151,10 @@ it(
     // It works again.
     await rescuer.terminate();
     const next = await bildad.engine.enqueueJob('HEALTHY', {});
-    expect(await bildad.engine.waitForJob(next.jobRunIdentifier)).toMatchObject(
-      { nodeId: node, result: 'SUCCEEDED' },
-    );
+    expect(await bildad.engine.waitForJob(next.jobRunIdentifier)).toMatchObject({
+      nodeId: node,
+      result: 'SUCCEEDED',
+    });
   },
 );
 
@@ -196,10 +181,7 @@ it(
     expect(await nodeOf(lonely)).toMatchObject([{ endedAt: null }]);
     await proxy.refuse();
     await proxy.pass();
-    const { node } = await lonely.heard(
-      'node.joined',
-      ({ node }) => node !== before!.id,
-    );
+    const { node } = await lonely.heard('node.joined', ({ node }) => node !== before!.id);
     expect(await nodeOf(lonely)).toMatchObject([
       { id: node, endedAt: null },
       { id: before!.id, endReason: 'fenced' },
@@ -215,43 +197,39 @@ it(
   },
 );
 
-it(
-  'a job that kills its node fails for good, and takes no healthy one with it',
-  LONG,
-  async () => {
-    let over = false;
-    let deaths = 0;
-    // As a supervisor would.
-    const keepOneUp = async () => {
-      const node = await start({ CONCURRENCY: '5' });
-      node.process.once('exit', () => {
-        if (over) return;
-        deaths++;
-        void keepOneUp();
-      });
-    };
-    const poison = await bildad.engine.enqueueJob('POISON', {});
-    const healthy = await bildad.engine.enqueueJobs(
-      'HEALTHY',
-      Array.from({ length: 20 }, () => ({})),
-    );
-    await Promise.all([keepOneUp(), keepOneUp()]);
-    await expect
-      .poll(() => bildad.jobs.getNumberOfJobsInTheQueue(), {
-        timeout: 45_000,
-        interval: 100,
-      })
-      .toBe(0);
-    over = true;
-    expect(deaths).toBe(3);
-    expect(await runsOf(poison.jobRunIdentifier)).toMatchObject([
-      { result: 'FAILED', reason: 'Expired' },
-      { result: 'FAILED', reason: 'Expired' },
-      { result: 'FAILED', reason: 'Crashed' },
-    ]);
-    for (const { jobRunIdentifier } of healthy)
-      expect((await runsOf(jobRunIdentifier)).at(-1)).toMatchObject({
-        result: 'SUCCEEDED',
-      });
-  },
-);
+it('a job that kills its node fails for good, and takes no healthy one with it', LONG, async () => {
+  let over = false;
+  let deaths = 0;
+  // As a supervisor would.
+  const keepOneUp = async () => {
+    const node = await start({ CONCURRENCY: '5' });
+    node.process.once('exit', () => {
+      if (over) return;
+      deaths++;
+      void keepOneUp();
+    });
+  };
+  const poison = await bildad.engine.enqueueJob('POISON', {});
+  const healthy = await bildad.engine.enqueueJobs(
+    'HEALTHY',
+    Array.from({ length: 20 }, () => ({})),
+  );
+  await Promise.all([keepOneUp(), keepOneUp()]);
+  await expect
+    .poll(() => bildad.jobs.getNumberOfJobsInTheQueue(), {
+      timeout: 45_000,
+      interval: 100,
+    })
+    .toBe(0);
+  over = true;
+  expect(deaths).toBe(3);
+  expect(await runsOf(poison.jobRunIdentifier)).toMatchObject([
+    { result: 'FAILED', reason: 'Expired' },
+    { result: 'FAILED', reason: 'Expired' },
+    { result: 'FAILED', reason: 'Crashed' },
+  ]);
+  for (const { jobRunIdentifier } of healthy)
+    expect((await runsOf(jobRunIdentifier)).at(-1)).toMatchObject({
+      result: 'SUCCEEDED',
+    });
+});

@@ -1,9 +1,4 @@
-import {
-  BildadJob,
-  type JobExecution,
-  type JobHandler,
-  type LogOptions,
-} from 'nestjs-bildad';
+import { BildadJob, type JobExecution, type JobHandler, type LogOptions } from 'nestjs-bildad';
 import { afterEach, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob } from '../support/handlers.js';
@@ -40,10 +35,7 @@ async function boot(logs?: LogOptions): Promise<void> {
 }
 
 let named = 0;
-async function says(
-  say: Says['say'],
-  { fails = true, job = SayingJob } = {},
-): Promise<string> {
+async function says(say: Says['say'], { fails = true, job = SayingJob } = {}): Promise<string> {
   const jobRunIdentifier = `says-${++named}`;
   acts.set(jobRunIdentifier, { say, fails });
   await bildad.engine.enqueueAndRunJob(job, {}, { jobRunIdentifier });
@@ -55,8 +47,7 @@ const lines = async (identifier: string) =>
     log.lines.map(({ level, message }) => `${level} ${message}`),
   );
 /** Of a job that fails: then its lines are there. */
-const kept = (identifier: string) =>
-  expect.poll(() => lines(identifier), { timeout: 5_000 });
+const kept = (identifier: string) => expect.poll(() => lines(identifier), { timeout: 5_000 });
 
 it('the lines of a run that fails are kept, by the level', async () => {
   await boot();
@@ -87,9 +78,7 @@ it('of one that succeeds none are, unless all are to be kept', async () => {
   expect(await lines(name)).toEqual([]);
   await bildad.close();
   await boot({ keep: 'always' });
-  await kept(await says((job) => job.log('fine'), { fails: false })).toEqual([
-    'log fine',
-  ]);
+  await kept(await says((job) => job.log('fine'), { fails: false })).toEqual(['log fine']);
 });
 
 it('the last lines are kept, as far as there is room', async () => {
@@ -97,11 +86,7 @@ it('the last lines are kept, as far as there is room', async () => {
   const name = await says((job) => {
     for (let n = 0; n < 1_000; n++) job.log(`${n}${'x'.repeat(100)}`);
   });
-  await kept(name).toEqual([
-    'log 997xxxxxxx',
-    'log 998xxxxxxx',
-    'log 999xxxxxxx',
-  ]);
+  await kept(name).toEqual(['log 997xxxxxxx', 'log 998xxxxxxx', 'log 999xxxxxxx']);
   expect((await bildad.jobs.logs(name))[0]).toMatchObject({ dropped: 997 });
 });
 
@@ -142,8 +127,7 @@ it('a redact hook that fails lets nothing through', async () => {
     redact: (line) => {
       if (line.includes('throw')) throw new Error('no');
       if (line.includes('odd')) return undefined as unknown as string;
-      if (line.includes('late'))
-        return Promise.reject(new Error('late')) as unknown as string;
+      if (line.includes('late')) return Promise.reject(new Error('late')) as unknown as string;
       return line.replaceAll(/\d/g, '#');
     },
   });
@@ -208,14 +192,7 @@ it('nothing that a handler says fails its job', async () => {
       (odd) => job.stream(odd),
       (odd) => job.log(odd),
     ];
-    for (const odd of [
-      hostile,
-      cycle,
-      undefined,
-      1n,
-      Symbol('s'),
-      'a\0b\uD800',
-    ])
+    for (const odd of [hostile, cycle, undefined, 1n, Symbol('s'), 'a\0b\uD800'])
       for (const say of sayings) say(odd);
     job.progress(NaN);
     job.progress(7, hostile as unknown as string);
@@ -243,9 +220,9 @@ it('progress of a run that goes on is written, then now and then, and at the end
     fraction: 0.1,
     message: 'first',
   });
-  const [{ xmin }] = (await bildad.sql(
-    'SELECT xmin::text FROM bildad.job_run_notes',
-  )) as [{ xmin: string }];
+  const [{ xmin }] = (await bildad.sql('SELECT xmin::text FROM bildad.job_run_notes')) as [
+    { xmin: string },
+  ];
   for (let n = 0; n < 100; n++) job.progress(n / 100);
   job.progress(0.9, 'last');
   door.open(null);
@@ -280,11 +257,7 @@ it('a run that is killed keeps what it said, and what it says later is nobody’
 
 it('a run that is closed by hand keeps what it said until then, whatever its handler says on its way out', async () => {
   await boot();
-  await bildad.engine.enqueueAndRunJob(
-    GatedJob,
-    {},
-    { jobRunIdentifier: 'closed' },
-  );
+  await bildad.engine.enqueueAndRunJob(GatedJob, {}, { jobRunIdentifier: 'closed' });
   const { job } = await GatedJob.arrival();
   job.log('a');
   job.log('b');
@@ -300,11 +273,7 @@ it('a run that is closed by hand keeps what it said until then, whatever its han
 
 it('a run that is completed by hand keeps no lines, although its handler throws', async () => {
   await boot();
-  await bildad.engine.enqueueAndRunJob(
-    GatedJob,
-    {},
-    { jobRunIdentifier: 'completed' },
-  );
+  await bildad.engine.enqueueAndRunJob(GatedJob, {}, { jobRunIdentifier: 'completed' });
   const { job } = await GatedJob.arrival();
   job.signal.addEventListener('abort', () => job.log('aborted'));
   const lost = bildad.next('run.finishLost');

@@ -53,10 +53,9 @@ it('the sweep takes away what is old, and what is of runs that are gone', async 
   }
   const [old, gone, stays] = runs.map(({ job }) => job.jobRunId);
   expect(await kept()).toEqual([old, gone, stays]);
-  await database.sql(
-    'UPDATE bildad.job_run_notes SET keep_until = now() WHERE job_run_id = $1',
-    [old],
-  );
+  await database.sql('UPDATE bildad.job_run_notes SET keep_until = now() WHERE job_run_id = $1', [
+    old,
+  ]);
   await database.sql('DELETE FROM bildad.job_runs WHERE id = $1', [gone]);
   await bildad.jobs.updateJobConfig({ leaseMs: 1_000 });
   await expect
@@ -68,9 +67,7 @@ it('the sweep takes away what is old, and what is of runs that are gone', async 
       { timeout: 5_000 },
     )
     .toEqual([gone, stays]);
-  await database.sql(
-    "UPDATE bildad.job_run_notes SET at = at - interval '2 hours'",
-  );
+  await database.sql("UPDATE bildad.job_run_notes SET at = at - interval '2 hours'");
   await expect
     .poll(
       async () => {
@@ -99,11 +96,7 @@ it('what is said while the database is away is written when it is back, and seen
   await proxy.pass();
   await expect
     .poll(() => seen, { timeout: 10_000 })
-    .toEqual([
-      'running 0',
-      'progress 0.7 while it was away',
-      'chunk "while it was away"',
-    ]);
+    .toEqual(['running 0', 'progress 0.7 while it was away', 'chunk "while it was away"']);
   door.open(null);
   await watched;
   expect(seen.at(-1)).toBe('end 0 SUCCEEDED');
@@ -147,9 +140,7 @@ it('notes that cannot be written are told of once, and fail no job', async () =>
 
 it('what the database refuses for now is written later', async () => {
   await bildad.close();
-  const [row] = await database.sql<{ name: string }>(
-    'SELECT current_database() AS name',
-  );
+  const [row] = await database.sql<{ name: string }>('SELECT current_database() AS name');
   await database.sql(`ALTER DATABASE ${row!.name} SET lock_timeout = '50ms'`);
   bildad = await boot();
   const { job, door } = await begin('locked');
@@ -195,9 +186,8 @@ it('of two notes for the same row the last one is written', async () => {
     { ...note, value: '"last"' },
     { ...note, jobRunId: '8', value: '"other"' },
   ]);
-  expect(
-    await database.sql(
-      'SELECT value FROM bildad.job_run_notes ORDER BY job_run_id',
-    ),
-  ).toEqual([{ value: '"last"' }, { value: '"other"' }]);
+  expect(await database.sql('SELECT value FROM bildad.job_run_notes ORDER BY job_run_id')).toEqual([
+    { value: '"last"' },
+    { value: '"other"' },
+  ]);
 });

@@ -8,11 +8,7 @@ import { lineOf, toldProgress } from '../../src/life/run/notes.js';
 
 describe('a message of progress', () => {
   it.each([
-    [
-      'half of a character at the cut',
-      `${'x'.repeat(999)}\u{1F600}`,
-      /^x{999}\uFFFD$/,
-    ],
+    ['half of a character at the cut', `${'x'.repeat(999)}\u{1F600}`, /^x{999}\uFFFD$/],
     ['NUL', 'a\0b', /^a\uFFFDb$/],
     ['a lone surrogate', 'a\uD800b', /^a\uFFFDb$/],
   ])('%s', (_what, message, told) => {
@@ -35,10 +31,7 @@ it('what is cut off of a line is not held with the rest of it', () => {
   collect();
   const before = process.memoryUsage().heapUsed;
   const kept = Array.from({ length: 500 }, (_one, n) =>
-    cutBytes(
-      lineOf(Buffer.alloc(60_000, 97 + (n % 26)).toString('latin1'), []),
-      100,
-    ),
+    cutBytes(lineOf(Buffer.alloc(60_000, 97 + (n % 26)).toString('latin1'), []), 100),
   );
   collect();
   expect(process.memoryUsage().heapUsed - before).toBeLessThan(10_000_000);

@@ -91,9 +91,7 @@ it('a database that refuses connections is asked about once a second, told of on
 it('results wait while the database is away, and are recorded when it is back', async () => {
   const RUNS = 5;
   const runs = await Promise.all(
-    Array.from({ length: RUNS }, () =>
-      bildad.engine.enqueueAndRunJob(GatedJob, {}),
-    ),
+    Array.from({ length: RUNS }, () => bildad.engine.enqueueAndRunJob(GatedJob, {})),
   );
   const arrivals = await Promise.all(runs.map(() => GatedJob.arrival()));
   const lost = bildad.next('database.lost');
@@ -102,23 +100,15 @@ it('results wait while the database is away, and are recorded when it is back', 
   const errors: string[] = [];
   bildad.events.on('engine.error', ({ doing }) => errors.push(doing));
   for (const [index, { door }] of arrivals.entries()) door.open(index);
-  const unanswered = bildad.next('engine.error', ({ doing }) =>
-    doing.startsWith('recording'),
-  );
+  const unanswered = bildad.next('engine.error', ({ doing }) => doing.startsWith('recording'));
   await unanswered;
   await proxy.pass();
   const ended = await Promise.all(
-    runs.map(({ jobRunIdentifier }) =>
-      bildad.engine.waitForJob(jobRunIdentifier),
-    ),
+    runs.map(({ jobRunIdentifier }) => bildad.engine.waitForJob(jobRunIdentifier)),
   );
-  expect(ended.map(({ result }) => result)).toEqual(
-    runs.map(() => 'SUCCEEDED'),
-  );
+  expect(ended.map(({ result }) => result)).toEqual(runs.map(() => 'SUCCEEDED'));
   // Told once of each, however often it was tried.
-  expect(
-    errors.filter((doing) => doing.startsWith('recording')).length,
-  ).toBeLessThanOrEqual(RUNS);
+  expect(errors.filter((doing) => doing.startsWith('recording')).length).toBeLessThanOrEqual(RUNS);
 });
 
 it('a server that has become read-only is left, and found again when it can be written to', async () => {
@@ -159,10 +149,7 @@ it('a statement that nobody waits for any more is cancelled, and gives its locks
   );
   const runner = bildad.dataSource.createQueryRunner();
   await runner.startTransaction();
-  await runner.query(
-    'SELECT FROM bildad.job_queue_entries WHERE id = $1 FOR UPDATE',
-    [entry.id],
-  );
+  await runner.query('SELECT FROM bildad.job_queue_entries WHERE id = $1 FOR UPDATE', [entry.id]);
   await expect(bildad.engine.cancelJob(entry)).rejects.toMatchObject({
     code: 'ETIMEDOUT',
   });
@@ -192,9 +179,7 @@ it('connections are as many as the budget says', async () => {
 
 it('with fewer connections than the budget the engine makes do', async () => {
   const role = `r_${randomUUID().replaceAll('-', '')}`;
-  await database.sql(
-    `CREATE ROLE ${role} LOGIN PASSWORD 'secret' CONNECTION LIMIT 3`,
-  );
+  await database.sql(`CREATE ROLE ${role} LOGIN PASSWORD 'secret' CONNECTION LIMIT 3`);
   const address = new URL(proxy.url);
   address.username = role;
   address.password = 'secret';

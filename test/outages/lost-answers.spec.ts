@@ -31,9 +31,7 @@ beforeEach(async () => {
 afterEach(async () => {
   await proxy.pass();
   await bildad.app.close();
-  await database.sql(
-    'TRUNCATE bildad.job_queue_entries, bildad.job_runs RESTART IDENTITY',
-  );
+  await database.sql('TRUNCATE bildad.job_queue_entries, bildad.job_runs RESTART IDENTITY');
   await proxy.close();
 });
 
@@ -55,25 +53,15 @@ it('an enqueue makes one entry, and says which', async () => {
   const entry = await bildad.engine.enqueueJob(SimpleJob, { say: 'once' });
   await cut;
   expect(await identifiers()).toEqual([entry.jobRunIdentifier]);
-  expect(
-    await bildad.jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier),
-  ).toEqual(entry);
+  expect(await bildad.jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier)).toEqual(entry);
 });
 
 it('calls in flight together make one entry each, a duplicate among them none', async () => {
-  await bildad.engine.enqueueJob(
-    SimpleJob,
-    { say: 'before' },
-    { jobRunIdentifier: 'taken' },
-  );
+  await bildad.engine.enqueueJob(SimpleJob, { say: 'before' }, { jobRunIdentifier: 'taken' });
   const cut = proxy.cutAfter('enqueue_jobs');
   const answers = await Promise.allSettled([
     bildad.engine.enqueueJob(SimpleJob, { say: 0 }, { jobRunIdentifier: 'a' }),
-    bildad.engine.enqueueJob(
-      SimpleJob,
-      { say: 1 },
-      { jobRunIdentifier: 'taken' },
-    ),
+    bildad.engine.enqueueJob(SimpleJob, { say: 1 }, { jobRunIdentifier: 'taken' }),
     bildad.engine.enqueueJob(SimpleJob, { say: 2 }, { jobRunIdentifier: 'b' }),
   ]);
   await cut;
@@ -116,11 +104,7 @@ it('an insert that never came is made', async () => {
 
 it('an error says that nobody knows, and of which job, when the database does not come back in time', async () => {
   const cut = proxy.cutAfter('enqueue_jobs');
-  const enqueued = bildad.engine.enqueueJob(
-    SimpleJob,
-    {},
-    { jobRunIdentifier: 'who knows' },
-  );
+  const enqueued = bildad.engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: 'who knows' });
   const failed = expect(enqueued).rejects.toMatchObject({
     constructor: EnqueueOutcomeUnknownError,
     code: 'ENQUEUE_OUTCOME_UNKNOWN',
@@ -148,16 +132,14 @@ it('many are all there when the answer to their COMMIT is lost', async () => {
     Array.from({ length: 2_500 }, (_none, say) => ({ say })),
   );
   await cut;
-  expect(await identifiers()).toEqual(
-    entries.map(({ jobRunIdentifier }) => jobRunIdentifier),
-  );
+  expect(await identifiers()).toEqual(entries.map(({ jobRunIdentifier }) => jobRunIdentifier));
 });
 
 it('none of many is there when the connection is lost before, and the error says so by being no doubt', async () => {
   const cut = proxy.cutAfter('enqueue_jobs');
-  await expect(
-    bildad.engine.enqueueJobs(SimpleJob, [{}, {}]),
-  ).rejects.toMatchObject({ mayBeDone: false });
+  await expect(bildad.engine.enqueueJobs(SimpleJob, [{}, {}])).rejects.toMatchObject({
+    mayBeDone: false,
+  });
   await cut;
   expect(await identifiers()).toEqual([]);
 });
@@ -166,25 +148,20 @@ it.each([
   ['succeeds', { say: 'well' }, 'SUCCEEDED', 'removed'],
   ['fails for good', { fail: 'badly' }, 'FAILED', 'removed'],
   ['fails, and is tried again', { fail: 'badly' }, 'FAILED', 'reopened'],
-])(
-  'the end of a run that %s is told once, as it is',
-  async (_what, context, result, entry) => {
-    const lost = nothingIsTold(bildad);
-    const finished = bildad.next('run.finished');
-    const cut = proxy.cutAfter('end_job_runs');
-    const run = await bildad.engine.enqueueAndRunJob(SimpleJob, context, {
-      maxRetries: entry === 'reopened' ? 1 : 0,
-    });
-    expect(await finished).toMatchObject({ jobRunId: run.id, entry });
-    await cut;
-    expect(lost).toEqual([]);
-    expect(
-      await database.sql('SELECT result FROM bildad.job_runs WHERE id = $1', [
-        run.id,
-      ]),
-    ).toEqual([{ result }]);
-  },
-);
+])('the end of a run that %s is told once, as it is', async (_what, context, result, entry) => {
+  const lost = nothingIsTold(bildad);
+  const finished = bildad.next('run.finished');
+  const cut = proxy.cutAfter('end_job_runs');
+  const run = await bildad.engine.enqueueAndRunJob(SimpleJob, context, {
+    maxRetries: entry === 'reopened' ? 1 : 0,
+  });
+  expect(await finished).toMatchObject({ jobRunId: run.id, entry });
+  await cut;
+  expect(lost).toEqual([]);
+  expect(await database.sql('SELECT result FROM bildad.job_runs WHERE id = $1', [run.id])).toEqual([
+    { result },
+  ]);
+});
 
 it('an end by hand that was answered to nobody is not refused', async () => {
   const cut = proxy.cutAfter('end_job_runs');
@@ -216,11 +193,7 @@ it('an end by hand that was answered to nobody is not refused', async () => {
 it('an end that somebody else made differently is told as too late', async () => {
   const late = bildad.next('run.finishLost');
   const cut = proxy.cutAfter('end_job_runs').then(() => proxy.refuse());
-  const run = await bildad.engine.enqueueAndRunJob(
-    SimpleJob,
-    { say: 'mine' },
-    { maxRetries: 0 },
-  );
+  const run = await bildad.engine.enqueueAndRunJob(SimpleJob, { say: 'mine' }, { maxRetries: 0 });
   await cut;
   await database.sql(
     `UPDATE bildad.job_runs SET result = 'FAILED', reason = 'Expired', output = NULL WHERE id = $1`,
@@ -256,9 +229,7 @@ it('thousands of quick jobs run once each, and are told so, though answers to cl
       })
       .toBe(0);
     expect(
-      await database.sql(
-        `SELECT result, retry, count(*)::int FROM bildad.job_runs GROUP BY 1, 2`,
-      ),
+      await database.sql(`SELECT result, retry, count(*)::int FROM bildad.job_runs GROUP BY 1, 2`),
     ).toEqual([{ result: 'SUCCEEDED', retry: 0, count: JOBS + 1 }]);
     await expect.poll(() => finished).toBe(JOBS);
     expect(lost).toEqual([]);

@@ -33,9 +33,7 @@ const allDone = () =>
         database
           .sql<{
             done: number;
-          }>(
-            `SELECT count(*)::int AS done FROM bildad.job_runs WHERE result = 'SUCCEEDED'`,
-          )
+          }>(`SELECT count(*)::int AS done FROM bildad.job_runs WHERE result = 'SUCCEEDED'`)
           .then(([row]) => row!.done),
       { timeout: 15_000 },
     )

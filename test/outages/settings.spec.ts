@@ -40,10 +40,7 @@ async function bootTwo(settings: Record<string, string>): Promise<TestApp> {
 }
 
 describe.each<[string, Record<string, string>]>([
-  [
-    'transactions are serializable',
-    { default_transaction_isolation: 'serializable' },
-  ],
+  ['transactions are serializable', { default_transaction_isolation: 'serializable' }],
   [
     'statements and locks have short timeouts',
     {
@@ -52,10 +49,7 @@ describe.each<[string, Record<string, string>]>([
       idle_in_transaction_session_timeout: '200ms',
     },
   ],
-  [
-    'times are shown in another zone',
-    { timezone: 'Asia/Kolkata', intervalstyle: 'sql_standard' },
-  ],
+  ['times are shown in another zone', { timezone: 'Asia/Kolkata', intervalstyle: 'sql_standard' }],
   ['commits do not wait for the disk', { synchronous_commit: 'off' }],
 ])('where %s', (_name, settings) => {
   it('two nodes run each job to its end, once', async () => {
@@ -65,9 +59,7 @@ describe.each<[string, Record<string, string>]>([
     await engine.enqueueJobs('ADD', contexts);
     const later = await engine.enqueueJob('ADD', { n: 1 }, { delay: '300ms' });
     await engine.waitForJob(later.jobRunIdentifier);
-    await expect
-      .poll(() => jobs.getNumberOfJobsInTheQueue(), { timeout: 15_000 })
-      .toBe(0);
+    await expect.poll(() => jobs.getNumberOfJobsInTheQueue(), { timeout: 15_000 }).toBe(0);
     expect(
       await sql(
         `SELECT result, count(*)::int FROM bildad.job_runs GROUP BY result ORDER BY result`,

@@ -1,12 +1,7 @@
 import type { Socket } from 'node:net';
 import type pg from 'pg';
 import { Injectable } from '@nestjs/common';
-import {
-  BildadJob,
-  OnJobEvent,
-  type BildadModuleOptions,
-  type JobExecution,
-} from 'nestjs-bildad';
+import { BildadJob, OnJobEvent, type BildadModuleOptions, type JobExecution } from 'nestjs-bildad';
 import { it } from 'vitest';
 import { bootApp } from '../support/app.js';
 import { createDatabase } from '../support/database.js';
@@ -31,9 +26,7 @@ async function boot(options: BildadModuleOptions = {}) {
       return deaf
         ? door.opened
         : new Promise((_resolve, reject) => {
-            job.signal.addEventListener('abort', () =>
-              reject(job.signal.reason as Error),
-            );
+            job.signal.addEventListener('abort', () => reject(job.signal.reason as Error));
           });
     }
   }
@@ -84,19 +77,16 @@ it.concurrent('nothing answers any more', async ({ expect }) => {
   await leave();
 });
 
-it.concurrent(
-  'nothing answers, a handler is deaf, and it is closed twice',
-  async ({ expect }) => {
-    const { begin, closing, leave, proxy } = await boot();
-    const { door } = await begin({ deaf: true });
-    proxy.blackhole();
-    const [first, second] = await Promise.all([closing(), closing()]);
-    expect(first).toBeLessThan(DEADLINE_MS);
-    expect(second).toBeLessThan(DEADLINE_MS);
-    door.open(null);
-    await leave();
-  },
-);
+it.concurrent('nothing answers, a handler is deaf, and it is closed twice', async ({ expect }) => {
+  const { begin, closing, leave, proxy } = await boot();
+  const { door } = await begin({ deaf: true });
+  proxy.blackhole();
+  const [first, second] = await Promise.all([closing(), closing()]);
+  expect(first).toBeLessThan(DEADLINE_MS);
+  expect(second).toBeLessThan(DEADLINE_MS);
+  door.open(null);
+  await leave();
+});
 
 it.concurrent.for([
   ['by default', {}],
@@ -108,15 +98,10 @@ it.concurrent.for([
     const { bildad, closing, leave, proxy } = await boot(options);
     const { dataSource } = bildad;
     // Two connections; a third one is being made.
-    await Promise.all([
-      dataSource.query('SELECT 1'),
-      dataSource.query('SELECT 1'),
-    ]);
+    await Promise.all([dataSource.query('SELECT 1'), dataSource.query('SELECT 1')]);
     proxy.blackhole();
     const asked = Promise.all(
-      [1, 2, 3].map(() =>
-        expect(dataSource.query('SELECT 1')).rejects.toThrow(),
-      ),
+      [1, 2, 3].map(() => expect(dataSource.query('SELECT 1')).rejects.toThrow()),
     );
     expect(await closing()).toBeLessThan(DEADLINE_MS);
     await asked;
@@ -125,24 +110,20 @@ it.concurrent.for([
   },
 );
 
-it.concurrent(
-  "the host's idle connections are dead, and new ones work",
-  async ({ expect }) => {
-    const { bildad, closing, leave, proxy } = await boot();
-    const { master } = bildad.dataSource.driver as unknown as {
-      master: pg.Pool;
-    };
-    const client = await master.connect();
-    const { stream } = (client as unknown as { connection: { stream: Socket } })
-      .connection;
-    client.release();
-    proxy.blackholeOld();
-    expect(await closing()).toBeLessThan(DEADLINE_MS);
-    // No goodbye on its way to nobody, which would keep the process from ending.
-    expect(stream.destroyed).toBe(true);
-    await leave();
-  },
-);
+it.concurrent("the host's idle connections are dead, and new ones work", async ({ expect }) => {
+  const { bildad, closing, leave, proxy } = await boot();
+  const { master } = bildad.dataSource.driver as unknown as {
+    master: pg.Pool;
+  };
+  const client = await master.connect();
+  const { stream } = (client as unknown as { connection: { stream: Socket } }).connection;
+  client.release();
+  proxy.blackholeOld();
+  expect(await closing()).toBeLessThan(DEADLINE_MS);
+  // No goodbye on its way to nobody, which would keep the process from ending.
+  expect(stream.destroyed).toBe(true);
+  await leave();
+});
 
 it.concurrent('connections are refused', async ({ expect }) => {
   const { begin, bildad, closing, leave, proxy } = await boot();
@@ -169,9 +150,7 @@ it.concurrent(
     });
     expect(await closing()).toBeLessThan(DEADLINE_MS);
     expect(
-      await database.sql('SELECT status FROM bildad.job_runs WHERE id = $1', [
-        run.id,
-      ]),
+      await database.sql('SELECT status FROM bildad.job_runs WHERE id = $1', [run.id]),
     ).toEqual([{ status: 'DONE' }]);
     await leave();
   },
@@ -186,25 +165,22 @@ class Elsewhere {
   }
 }
 
-it.concurrent(
-  'nothing answers, and another node is to be told of events',
-  async ({ expect }) => {
-    const { bildad, closing, database, leave, proxy } = await boot({
-      queryTimeout: '1m',
-    });
-    const other = await bootApp({ providers: [Elsewhere], database });
-    const tell = () => bildad.events.emit('node.joined', { node: 'this one' });
-    await expect
-      .poll(() => {
-        tell();
-        return heard;
-      })
-      .toBeGreaterThan(0);
-    proxy.blackhole();
-    for (let n = 0; n < 10; n++) tell();
-    // Two seconds for them.
-    expect(await closing()).toBeLessThan(DEADLINE_MS + 2_000);
-    await other.close();
-    await leave();
-  },
-);
+it.concurrent('nothing answers, and another node is to be told of events', async ({ expect }) => {
+  const { bildad, closing, database, leave, proxy } = await boot({
+    queryTimeout: '1m',
+  });
+  const other = await bootApp({ providers: [Elsewhere], database });
+  const tell = () => bildad.events.emit('node.joined', { node: 'this one' });
+  await expect
+    .poll(() => {
+      tell();
+      return heard;
+    })
+    .toBeGreaterThan(0);
+  proxy.blackhole();
+  for (let n = 0; n < 10; n++) tell();
+  // Two seconds for them.
+  expect(await closing()).toBeLessThan(DEADLINE_MS + 2_000);
+  await other.close();
+  await leave();
+});

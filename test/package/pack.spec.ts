@@ -1,13 +1,6 @@
 import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import {
-  mkdir,
-  mkdtemp,
-  realpath,
-  rm,
-  symlink,
-  writeFile,
-} from 'node:fs/promises';
+import { mkdir, mkdtemp, realpath, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -83,13 +76,7 @@ beforeAll(async () => {
   [packed] = Object.values(JSON.parse(stdout) as Packed[]) as [Packed];
   const home = join(project, 'node_modules', 'nestjs-bildad');
   await mkdir(home, { recursive: true });
-  await run('tar', [
-    '-xzf',
-    join(project, packed.filename),
-    '--strip-components=1',
-    '-C',
-    home,
-  ]);
+  await run('tar', ['-xzf', join(project, packed.filename), '--strip-components=1', '-C', home]);
   // What a user's npm would install, and what the user brings; what those need they find beside themselves.
   for (const name of [...declared(), '@types/node']) {
     const link = join(project, 'node_modules', name);
@@ -112,8 +99,7 @@ beforeAll(async () => {
     'app.ts': APP,
     'common.cts': COMMON_JS,
   };
-  for (const [name, text] of Object.entries(files))
-    await writeFile(join(project, name), text);
+  for (const [name, text] of Object.entries(files)) await writeFile(join(project, name), text);
 }, 60_000);
 
 function declared(): string[] {
@@ -139,15 +125,12 @@ it('is small, and holds what is used and nothing else', () => {
     ]),
   );
   const others = paths.filter(
-    (path) =>
-      !/^(package\.json|[A-Z]+(\.md)?$|docs\/|dist\/(src|libs)\/)/.test(path),
+    (path) => !/^(package\.json|[A-Z]+(\.md)?$|docs\/|dist\/(src|libs)\/)/.test(path),
   );
   expect(others).toEqual([]);
   expect(
     paths.filter(
-      (path) =>
-        /\.(spec|tsx?$)|fixture|tsbuildinfo/.test(path) &&
-        !path.endsWith('.d.ts'),
+      (path) => /\.(spec|tsx?$)|fixture|tsbuildinfo/.test(path) && !path.endsWith('.d.ts'),
     ),
   ).toEqual([]);
 });
@@ -162,19 +145,15 @@ it('compiles into a strict project, and its declarations are sound', async () =>
     ({ stdout }: { stdout: string }) => stdout,
   );
   // Without skipLibCheck: what other packages' declarations lack is theirs.
-  const ours = said
-    .split('\n')
-    .filter((line) => /^(app|common)\.|nestjs-bildad\//.test(line));
+  const ours = said.split('\n').filter((line) => /^(app|common)\.|nestjs-bildad\//.test(line));
   expect(ours).toEqual([]);
 }, 120_000);
 
 it('runs a job in an ESM app', async () => {
   const database = await createDatabase();
-  const { stdout, stderr } = await run(
-    process.execPath,
-    ['app.js', database.url],
-    { cwd: project },
-  );
+  const { stdout, stderr } = await run(process.execPath, ['app.js', database.url], {
+    cwd: project,
+  });
   expect({ stdout, stderr }).toEqual({
     stdout: 'SUCCEEDED Hello Ada, attempt 1\n',
     stderr: '',
@@ -186,7 +165,5 @@ it('loads in a CommonJS app', async () => {
   const { stdout } = await run(process.execPath, ['common.cjs'], {
     cwd: project,
   });
-  expect(stdout).toBe(
-    'BildadModule INVALID_JOB_CONTEXT function function function\n',
-  );
+  expect(stdout).toBe('BildadModule INVALID_JOB_CONTEXT function function function\n');
 }, 60_000);

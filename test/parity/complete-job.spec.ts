@@ -24,9 +24,7 @@ it('ends the run as SUCCEEDED with the output and removes the entry', async () =
     output: { by: 'hand' },
   });
   expect(ended.endedAt).toBeInstanceOf(Date);
-  expect(
-    await jobs.getJobQueueEntryForIdentifier(run.jobRunIdentifier),
-  ).toBeNull();
+  expect(await jobs.getJobQueueEntryForIdentifier(run.jobRunIdentifier)).toBeNull();
 });
 
 it('refuses a run that is DONE, and changes nothing', async () => {
@@ -34,10 +32,8 @@ it('refuses a run that is DONE, and changes nothing', async () => {
   const run = await engine.enqueueAndRunJob(GatedJob, {}, { maxRetries: 0 });
   await GatedJob.arrival();
   await engine.failJob(run, new Error('first'));
-  await expect(engine.completeJob(run)).rejects.toBeInstanceOf(
-    RunNotActiveError,
-  );
-  expect(
-    await jobs.listJobRunsForIdentifier(run.jobRunIdentifier),
-  ).toMatchObject([{ result: 'FAILED', reason: 'first' }]);
+  await expect(engine.completeJob(run)).rejects.toBeInstanceOf(RunNotActiveError);
+  expect(await jobs.listJobRunsForIdentifier(run.jobRunIdentifier)).toMatchObject([
+    { result: 'FAILED', reason: 'first' },
+  ]);
 });

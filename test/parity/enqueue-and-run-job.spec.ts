@@ -18,18 +18,12 @@ it('runs before jobs of a higher priority, and beyond the free slots', async () 
   const { engine, jobs } = bildad;
   const first = await engine.enqueueAndRunJob(GatedJob, {});
   const holder = await GatedJob.arrival();
-  await engine.enqueueJob(
-    GatedJob,
-    {},
-    { jobRunIdentifier: 'urgent', priority: -9 },
-  );
+  await engine.enqueueJob(GatedJob, {}, { jobRunIdentifier: 'urgent', priority: -9 });
   const run = await engine.enqueueAndRunJob(GatedJob, {}, { priority: 9 });
   expect(run).toMatchObject({ status: 'RUNNING', retry: 0 });
   const arrival = await GatedJob.arrival();
   expect(arrival.job.jobRunId).toBe(run.id);
-  expect(await jobs.listJobsToRunInTheQueue()).toMatchObject([
-    { jobRunIdentifier: 'urgent' },
-  ]);
+  expect(await jobs.listJobsToRunInTheQueue()).toMatchObject([{ jobRunIdentifier: 'urgent' }]);
   arrival.door.open('past the others');
   holder.door.open(null);
   expect(await engine.waitForJob(run.jobRunIdentifier)).toMatchObject({
@@ -54,9 +48,7 @@ it('resolves with the run when a pass of the engine was faster', async () => {
       id: run.id,
       output: round,
     });
-    expect(
-      await jobs.listJobRunsForIdentifier(run.jobRunIdentifier),
-    ).toHaveLength(1);
+    expect(await jobs.listJobRunsForIdentifier(run.jobRunIdentifier)).toHaveLength(1);
   }
   off();
 });

@@ -17,8 +17,9 @@ afterAll(() => bildad.close());
 
 it('enqueues and runs the engine now', async () => {
   const { engine } = bildad;
-  const { jobQueueEntry, jobEngineResults } =
-    await engine.enqueueJobAndTriggerEngine(SimpleJob, { say: 'hello' });
+  const { jobQueueEntry, jobEngineResults } = await engine.enqueueJobAndTriggerEngine(SimpleJob, {
+    say: 'hello',
+  });
   expect(jobQueueEntry).toMatchObject({ status: 'AVAILABLE' });
   expect(jobEngineResults).toMatchObject({
     alreadyRunning: false,
@@ -30,29 +31,22 @@ it('enqueues and runs the engine now', async () => {
       },
     ],
   });
-  expect(await engine.waitForJob(jobQueueEntry.jobRunIdentifier)).toMatchObject(
-    { result: 'SUCCEEDED', output: 'hello' },
-  );
+  expect(await engine.waitForJob(jobQueueEntry.jobRunIdentifier)).toMatchObject({
+    result: 'SUCCEEDED',
+    output: 'hello',
+  });
 });
 
 it('lets a job of a higher priority go first', async () => {
   const { engine, jobs } = bildad;
-  await engine.enqueueJob(
-    GatedJob,
-    {},
-    { jobRunIdentifier: 'urgent', priority: 1 },
-  );
+  await engine.enqueueJob(GatedJob, {}, { jobRunIdentifier: 'urgent', priority: 1 });
   const { jobEngineResults } = await engine.enqueueJobAndTriggerEngine(
     GatedJob,
     {},
     { jobRunIdentifier: 'usual' },
   );
-  expect(jobEngineResults.start).toMatchObject([
-    { jobRun: { jobRunIdentifier: 'urgent' } },
-  ]);
-  expect(await jobs.listJobsToRunInTheQueue()).toMatchObject([
-    { jobRunIdentifier: 'usual' },
-  ]);
+  expect(jobEngineResults.start).toMatchObject([{ jobRun: { jobRunIdentifier: 'urgent' } }]);
+  expect(await jobs.listJobsToRunInTheQueue()).toMatchObject([{ jobRunIdentifier: 'usual' }]);
   for (const name of ['urgent', 'usual']) {
     await engine.runJobEngine();
     const { job, door } = await GatedJob.arrival();
@@ -60,9 +54,7 @@ it('lets a job of a higher priority go first', async () => {
     const slotFree = bildad.next('run.finished');
     door.open(null);
     await slotFree;
-    await expect
-      .poll(() => engine.findJobProcess({ id: job.jobRunId }))
-      .toBe(null);
+    await expect.poll(() => engine.findJobProcess({ id: job.jobRunId })).toBe(null);
   }
 });
 
@@ -72,17 +64,11 @@ it('of many at once no pass is lost: the one under way looks again', async () =>
     options: { concurrency: 100 },
   });
   const triggered = await Promise.all(
-    Array.from({ length: 20 }, () =>
-      app.engine.enqueueJobAndTriggerEngine(SimpleJob, {}),
-    ),
+    Array.from({ length: 20 }, () => app.engine.enqueueJobAndTriggerEngine(SimpleJob, {})),
   );
-  expect(
-    triggered.some(({ jobEngineResults }) => jobEngineResults.alreadyRunning),
-  ).toBe(true);
+  expect(triggered.some(({ jobEngineResults }) => jobEngineResults.alreadyRunning)).toBe(true);
   const runs = await Promise.all(
-    triggered.map(({ jobQueueEntry }) =>
-      app.engine.waitForJob(jobQueueEntry.jobRunIdentifier),
-    ),
+    triggered.map(({ jobQueueEntry }) => app.engine.waitForJob(jobQueueEntry.jobRunIdentifier)),
   );
   expect(runs.every(({ result }) => result === 'SUCCEEDED')).toBe(true);
   expect(await app.jobs.getNumberOfJobRuns()).toBe(20);

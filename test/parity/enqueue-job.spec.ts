@@ -66,9 +66,7 @@ it('adds an AVAILABLE entry with upstream defaults, and runs nothing', async () 
   });
   expect(entry.jobRunIdentifier).toMatch(/^[0-9a-f-]{36}$/);
   expect(await jobs.getNumberOfJobRuns()).toBe(0);
-  expect(
-    await jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier),
-  ).toEqual(entry);
+  expect(await jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier)).toEqual(entry);
 });
 
 it('takes identifier, priority, timeout and max retries', async () => {
@@ -90,9 +88,9 @@ it('takes identifier, priority, timeout and max retries', async () => {
     timeoutMs: 90_000,
     maxRetries: 0,
   });
-  expect(
-    await engine.enqueueJob(SimpleJob, {}, { timeoutInMinutes: 1.5 }),
-  ).toMatchObject({ timeoutMs: 90_000 });
+  expect(await engine.enqueueJob(SimpleJob, {}, { timeoutInMinutes: 1.5 })).toMatchObject({
+    timeoutMs: 90_000,
+  });
 });
 
 it('falls back to what the template says, and an option goes before it', async () => {
@@ -102,16 +100,14 @@ it('falls back to what the template says, and an option goes before it', async (
     maxRetries: 7,
     priority: 2,
   });
-  expect(
-    await engine.enqueueJob(OwnDefaultsJob, {}, { maxRetries: 0, priority: 0 }),
-  ).toMatchObject({ timeoutMs: 300_000, maxRetries: 0, priority: 0 });
+  expect(await engine.enqueueJob(OwnDefaultsJob, {}, { maxRetries: 0, priority: 0 })).toMatchObject(
+    { timeoutMs: 300_000, maxRetries: 0, priority: 0 },
+  );
 });
 
 it('takes a class, a code or a template for the job', async () => {
   const { engine, jobs } = bildad;
-  const template = (await jobs.listJobTemplates()).find(
-    ({ code }) => code === 'SIMPLE',
-  )!;
+  const template = (await jobs.listJobTemplates()).find(({ code }) => code === 'SIMPLE')!;
   for (const job of [SimpleJob, 'SIMPLE', template])
     expect(await engine.enqueueJob(job, {})).toMatchObject({
       jobTemplateId: template.id,
@@ -127,9 +123,12 @@ it('is started by priority, lower first, then by age', async () => {
   await add('order: third', 5);
   await add('order: first', 1);
   const { start } = await engine.runJobEngine();
-  expect(
-    start.map((outcome) => outcome.ok && outcome.jobRun.jobRunIdentifier),
-  ).toEqual(['order: first', 'order: second', 'order: third', 'order: late']);
+  expect(start.map((outcome) => outcome.ok && outcome.jobRun.jobRunIdentifier)).toEqual([
+    'order: first',
+    'order: second',
+    'order: third',
+    'order: late',
+  ]);
   for (const name of ['first', 'second', 'third', 'late'])
     await engine.waitForJob(`order: ${name}`);
 });
@@ -140,18 +139,19 @@ it('refuses a context its class does not allow, with the violations, and enqueue
     .enqueueJob(MailJob, { to: 'nobody', subject: 'too long' })
     .catch((thrown: unknown) => thrown);
   expect(error).toBeInstanceOf(InvalidJobContextError);
-  expect(
-    (error as InvalidJobContextError).violations.map(({ path }) => path),
-  ).toEqual(['to', 'subject']);
+  expect((error as InvalidJobContextError).violations.map(({ path }) => path)).toEqual([
+    'to',
+    'subject',
+  ]);
   expect(await jobs.getNumberOfJobsInTheQueue()).toBe(0);
 });
 
 it('refuses a context its JSON Schema does not allow, by class as by code', async () => {
   const { engine, jobs } = bildad;
   for (const job of [CountJob, 'COUNT'] as const) {
-    await expect(
-      engine.enqueueJob(job as string, { n: 1.5 }),
-    ).rejects.toMatchObject({ violations: [{ path: 'n' }] });
+    await expect(engine.enqueueJob(job as string, { n: 1.5 })).rejects.toMatchObject({
+      violations: [{ path: 'n' }],
+    });
     await expect(engine.enqueueJob(job as string, {})).rejects.toMatchObject({
       code: 'INVALID_JOB_CONTEXT',
       violations: [{ path: 'n' }],
@@ -163,10 +163,9 @@ it('refuses a context its JSON Schema does not allow, by class as by code', asyn
 it('refuses what JSON would change silently', async () => {
   const { engine, jobs } = bildad;
   for (const say of [NaN, 1n, new Map(), 'a\0b', '\ud800', new Date()])
-    await expect(
-      engine.enqueueJob(SimpleJob, { say }),
-      inspect(say),
-    ).rejects.toMatchObject({ violations: [{ path: 'say' }] });
+    await expect(engine.enqueueJob(SimpleJob, { say }), inspect(say)).rejects.toMatchObject({
+      violations: [{ path: 'say' }],
+    });
   expect(await jobs.getNumberOfJobsInTheQueue()).toBe(0);
 });
 
@@ -190,27 +189,20 @@ it('of ten concurrent callers with one identifier one enqueues', async () => {
     ),
   );
   const refused = settled.filter(({ status }) => status === 'rejected');
-  expect(
-    refused.map(({ reason }: any) => (reason as Error).constructor),
-  ).toEqual(Array(9).fill(DuplicateJobError));
+  expect(refused.map(({ reason }: any) => (reason as Error).constructor)).toEqual(
+    Array(9).fill(DuplicateJobError),
+  );
   expect(await jobs.getNumberOfJobsInTheQueue()).toBe(1);
 });
 
 it('refuses an unknown and an inactive template', async () => {
   const { engine, jobs } = bildad;
-  await expect(engine.enqueueJob('NO_SUCH', {})).rejects.toBeInstanceOf(
-    JobTemplateNotFoundError,
-  );
+  await expect(engine.enqueueJob('NO_SUCH', {})).rejects.toBeInstanceOf(JobTemplateNotFoundError);
   const template = await jobs.createJobTemplate({ code: 'OFF' });
   await engine.enqueueJob('OFF', {});
   // By SQL: another process did it, and this one may still hold the template in its cache.
-  await bildad.sql(
-    'UPDATE bildad.job_templates SET active = false WHERE id = $1',
-    [template.id],
-  );
-  await expect(engine.enqueueJob('OFF', {})).rejects.toBeInstanceOf(
-    JobTemplateInactiveError,
-  );
+  await bildad.sql('UPDATE bildad.job_templates SET active = false WHERE id = $1', [template.id]);
+  await expect(engine.enqueueJob('OFF', {})).rejects.toBeInstanceOf(JobTemplateInactiveError);
   expect(await jobs.getNumberOfJobsInTheQueue()).toBe(1);
 });
 
@@ -245,18 +237,12 @@ it('joins the transaction of its caller: rolled back, there is no entry', async 
     });
   await expect(enqueue('undone', true)).rejects.toThrow('rolled back');
   await enqueue('kept', false);
-  expect(await jobs.listAllJobsInTheQueue()).toMatchObject([
-    { jobRunIdentifier: 'kept' },
-  ]);
+  expect(await jobs.listAllJobsInTheQueue()).toMatchObject([{ jobRunIdentifier: 'kept' }]);
 });
 
 it('with runAt or delay waits until it is due', async () => {
   const { engine } = bildad;
-  const later = await engine.enqueueJob(
-    SimpleJob,
-    {},
-    { runAt: new Date(Date.now() + 60_000) },
-  );
+  const later = await engine.enqueueJob(SimpleJob, {}, { runAt: new Date(Date.now() + 60_000) });
   const delayed = await engine.enqueueJob(SimpleJob, {}, { delay: '1h' });
   expect((await engine.runJobEngine()).start).toEqual([]);
   await bildad.sql(

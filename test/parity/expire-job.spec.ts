@@ -15,10 +15,9 @@ afterEach(() => bildad.sql('DELETE FROM bildad.job_queue_entries'));
 afterAll(() => bildad.close());
 
 const loseLease = (run: { id: string }) =>
-  bildad.sql(
-    `UPDATE bildad.job_runs SET expires_at = now() - interval '1 s' WHERE id = $1`,
-    [run.id],
-  );
+  bildad.sql(`UPDATE bildad.job_runs SET expires_at = now() - interval '1 s' WHERE id = $1`, [
+    run.id,
+  ]);
 
 it('fails the run as Expired; its entry is tried again', async () => {
   const { engine, jobs } = bildad;
@@ -30,9 +29,11 @@ it('fails the run as Expired; its entry is tried again', async () => {
     result: 'FAILED',
     reason: 'Expired',
   });
-  expect(
-    await jobs.getJobQueueEntryForIdentifier(run.jobRunIdentifier),
-  ).toMatchObject({ status: 'AVAILABLE', retry: 1, scheduled: true });
+  expect(await jobs.getJobQueueEntryForIdentifier(run.jobRunIdentifier)).toMatchObject({
+    status: 'AVAILABLE',
+    retry: 1,
+    scheduled: true,
+  });
   // It was on this node after all: it is told.
   expect(job.signal.reason).toBeInstanceOf(JobKilledError);
 });
@@ -42,9 +43,7 @@ it('without a retry left the entry leaves the queue', async () => {
   const run = await engine.enqueueAndRunJob(GatedJob, {}, { maxRetries: 0 });
   await GatedJob.arrival();
   await engine.expireJob(run);
-  expect(
-    await jobs.getJobQueueEntryForIdentifier(run.jobRunIdentifier),
-  ).toBeNull();
+  expect(await jobs.getJobQueueEntryForIdentifier(run.jobRunIdentifier)).toBeNull();
 });
 
 it('refuses a run that is DONE, and changes nothing', async () => {
@@ -53,9 +52,9 @@ it('refuses a run that is DONE, and changes nothing', async () => {
   (await GatedJob.arrival()).door.open(null);
   await engine.waitForJob(run.jobRunIdentifier);
   await expect(engine.expireJob(run)).rejects.toBeInstanceOf(RunNotActiveError);
-  expect(
-    await jobs.listJobRunsForIdentifier(run.jobRunIdentifier),
-  ).toMatchObject([{ result: 'SUCCEEDED', reason: null }]);
+  expect(await jobs.listJobRunsForIdentifier(run.jobRunIdentifier)).toMatchObject([
+    { result: 'SUCCEEDED', reason: null },
+  ]);
 });
 
 it('the engine expires what lost its lease, and only that, up to the last retry', async () => {
@@ -97,14 +96,10 @@ it('an expired process cannot touch the run, nor the newer one', async () => {
   const late = bildad.next('run.finishLost');
   old.door.open('of the old process');
   expect(await late).toMatchObject({ jobRunId: run.id, outcome: 'completed' });
-  expect(await jobs.listRunningJobRuns()).toMatchObject([
-    { id: young.job.jobRunId },
-  ]);
+  expect(await jobs.listRunningJobRuns()).toMatchObject([{ id: young.job.jobRunId }]);
   young.door.open('of the young one');
   await engine.waitForJob(run.jobRunIdentifier);
-  expect(
-    await jobs.listJobRunsForIdentifier(run.jobRunIdentifier),
-  ).toMatchObject([
+  expect(await jobs.listJobRunsForIdentifier(run.jobRunIdentifier)).toMatchObject([
     { reason: 'Expired', output: null },
     { result: 'SUCCEEDED', output: 'of the young one' },
   ]);
@@ -148,11 +143,7 @@ it('the heartbeat renews what it can, and waits for nobody who is about to chang
   const { door: firstDoor } = await GatedJob.arrival();
   const second = await app.engine.enqueueAndRunJob(GatedJob, {});
   const { door, job } = await GatedJob.arrival();
-  const release = await lockRows(
-    app,
-    'SELECT 1 FROM bildad.job_runs WHERE id = $1',
-    [second.id],
-  );
+  const release = await lockRows(app, 'SELECT 1 FROM bildad.job_runs WHERE id = $1', [second.id]);
   const expiry = async (id: string) => {
     const [run] = await app.sql<{ at: Date }>(
       'SELECT expires_at AS at FROM bildad.job_runs WHERE id = $1',
@@ -176,11 +167,7 @@ it('the heartbeat tells a process whose run was expired elsewhere', async () => 
   await app.jobs.updateJobConfig({ leaseMs: 1000 });
   await app.engine.runJobEngine();
   const elsewhere = await bootApp({ database: app.database });
-  const run = await app.engine.enqueueAndRunJob(
-    GatedJob,
-    {},
-    { maxRetries: 0 },
-  );
+  const run = await app.engine.enqueueAndRunJob(GatedJob, {}, { maxRetries: 0 });
   const { job } = await GatedJob.arrival();
   const late = app.next('run.finishLost');
   await elsewhere.engine.expireJob(run);
@@ -198,18 +185,13 @@ it('a completion that meets an expiry decided on an older look is kept', async (
   const { door } = await GatedJob.arrival();
 
   // While a statement that ends runs waits for a lock, further ends gather for the next one.
-  const unlock = await lockRows(
-    bildad,
-    'SELECT FROM bildad.job_runs WHERE id = $1',
-    [busy.id],
-  );
+  const unlock = await lockRows(bildad, 'SELECT FROM bildad.job_runs WHERE id = $1', [busy.id]);
   const failed = engine.failJob(busy, new Error('held up'));
   await waitingForLock(bildad, 'ended AS');
   await loseLease(run);
   const query = vi.spyOn(dataSource, 'query');
   const pass = engine.runJobEngine();
-  const looked = () =>
-    query.mock.calls.findIndex(([sql]) => sql.includes('ORDER BY r.id LIMIT'));
+  const looked = () => query.mock.calls.findIndex(([sql]) => sql.includes('ORDER BY r.id LIMIT'));
   await expect.poll(looked).toBeGreaterThanOrEqual(0);
   expect(await query.mock.results[looked()]!.value).toHaveLength(1);
   query.mockRestore();

@@ -1,9 +1,4 @@
-import {
-  BildadJob,
-  JobKilledError,
-  RunNotActiveError,
-  type JobHandler,
-} from 'nestjs-bildad';
+import { BildadJob, JobKilledError, RunNotActiveError, type JobHandler } from 'nestjs-bildad';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob } from '../support/handlers.js';
@@ -47,9 +42,7 @@ it('fails the run with the error as reason; its entry is tried again', async () 
   const { engine, jobs } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, {});
   const { job } = await GatedJob.arrival();
-  expect(
-    await engine.failJob(run, new TypeError('no such file')),
-  ).toMatchObject({
+  expect(await engine.failJob(run, new TypeError('no such file'))).toMatchObject({
     id: run.id,
     status: 'DONE',
     result: 'FAILED',
@@ -57,9 +50,10 @@ it('fails the run with the error as reason; its entry is tried again', async () 
     output: null,
     error: { name: 'TypeError', message: 'no such file' },
   });
-  expect(
-    await jobs.getJobQueueEntryForIdentifier(run.jobRunIdentifier),
-  ).toMatchObject({ status: 'AVAILABLE', retry: 1 });
+  expect(await jobs.getJobQueueEntryForIdentifier(run.jobRunIdentifier)).toMatchObject({
+    status: 'AVAILABLE',
+    retry: 1,
+  });
   expect(job.signal.reason).toBeInstanceOf(JobKilledError);
 });
 
@@ -68,9 +62,7 @@ it('without a retry left the entry leaves the queue', async () => {
   const run = await engine.enqueueAndRunJob(GatedJob, {}, { maxRetries: 0 });
   await GatedJob.arrival();
   await engine.failJob(run, new Error('for good'));
-  expect(
-    await jobs.getJobQueueEntryForIdentifier(run.jobRunIdentifier),
-  ).toBeNull();
+  expect(await jobs.getJobQueueEntryForIdentifier(run.jobRunIdentifier)).toBeNull();
 });
 
 it('refuses a run that is DONE, and changes nothing', async () => {
@@ -78,15 +70,11 @@ it('refuses a run that is DONE, and changes nothing', async () => {
   const run = await engine.enqueueAndRunJob(GatedJob, {});
   (await GatedJob.arrival()).door.open('fine');
   await engine.waitForJob(run.jobRunIdentifier);
-  await expect(engine.failJob(run, new Error('no'))).rejects.toBeInstanceOf(
-    RunNotActiveError,
-  );
-  await expect(engine.failJob({ id: '0' }, 'no')).rejects.toBeInstanceOf(
-    RunNotActiveError,
-  );
-  expect(
-    await jobs.listJobRunsForIdentifier(run.jobRunIdentifier),
-  ).toMatchObject([{ result: 'SUCCEEDED', reason: null, error: null }]);
+  await expect(engine.failJob(run, new Error('no'))).rejects.toBeInstanceOf(RunNotActiveError);
+  await expect(engine.failJob({ id: '0' }, 'no')).rejects.toBeInstanceOf(RunNotActiveError);
+  expect(await jobs.listJobRunsForIdentifier(run.jobRunIdentifier)).toMatchObject([
+    { result: 'SUCCEEDED', reason: null, error: null },
+  ]);
 });
 
 it('of two who end one run at once one is refused', async () => {
@@ -103,9 +91,7 @@ it('of two who end one run at once one is refused', async () => {
     expect.any(RunNotActiveError),
     expect.any(RunNotActiveError),
   ]);
-  expect(
-    await jobs.listJobRunsForIdentifier(run.jobRunIdentifier),
-  ).toHaveLength(1);
+  expect(await jobs.listJobRunsForIdentifier(run.jobRunIdentifier)).toHaveLength(1);
 });
 
 it('cuts a reason at 8000 characters, and never inside one', async () => {
@@ -118,9 +104,7 @@ it('cuts a reason at 8000 characters, and never inside one', async () => {
 });
 
 it('stores a message that PostgreSQL would refuse', async () => {
-  expect(await reasonsOf(new Error('a\0b \ud800'))).toEqual(
-    Array(2).fill('a\ufffdb \ufffd'),
-  );
+  expect(await reasonsOf(new Error('a\0b \ud800'))).toEqual(Array(2).fill('a\ufffdb \ufffd'));
 });
 
 it.each([
@@ -134,11 +118,7 @@ it.each([
   ['a function', () => 1, '() => 1'],
   ['an object', { message: 'said so' }, 'said so'],
   ['an object without a message', { n: 1 }, '[object Object]'],
-  [
-    'an object without a prototype',
-    Object.create(null),
-    'an error that cannot be shown',
-  ],
+  ['an object without a prototype', Object.create(null), 'an error that cannot be shown'],
   ['an Error without a message', new RangeError(), 'RangeError'],
 ])('takes %s', async (_what, thrown, reason) => {
   expect(await reasonsOf(thrown)).toEqual([reason, reason]);
@@ -156,9 +136,7 @@ it('takes an object that throws at every touch', async () => {
       },
     ),
   );
-  expect(await reasonsOf(hostile)).toEqual(
-    Array(2).fill('an error that cannot be shown'),
-  );
+  expect(await reasonsOf(hostile)).toEqual(Array(2).fill('an error that cannot be shown'));
 });
 
 it('keeps name, message, stack, code and causes', async () => {

@@ -25,14 +25,11 @@ it('counts good and bad outcomes', async () => {
 
 it('counts what a pass launched, not how the jobs ended', async () => {
   const { engine } = bildad;
-  const added = await engine.enqueueJobs(
-    SimpleJob,
-    [{ fail: 'later' }, {}, { fail: 'later' }],
-    { maxRetries: 0 },
-  );
+  const added = await engine.enqueueJobs(SimpleJob, [{ fail: 'later' }, {}, { fail: 'later' }], {
+    maxRetries: 0,
+  });
   const { start, expire } = await engine.runJobEngine();
   expect(engine.getCounts(start)).toEqual({ okCount: 3, errorCount: 0 });
   expect(engine.getCounts(expire)).toEqual({ okCount: 0, errorCount: 0 });
-  for (const { jobRunIdentifier } of added)
-    await engine.waitForJob(jobRunIdentifier);
+  for (const { jobRunIdentifier } of added) await engine.waitForJob(jobRunIdentifier);
 });

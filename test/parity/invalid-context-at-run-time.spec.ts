@@ -1,9 +1,5 @@
 import { IsInt, IsString } from 'class-validator';
-import {
-  BildadJob,
-  InvalidJobContextError,
-  type JobHandler,
-} from 'nestjs-bildad';
+import { BildadJob, InvalidJobContextError, type JobHandler } from 'nestjs-bildad';
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 
@@ -59,10 +55,10 @@ beforeEach(() => {
 afterAll(() => bildad.close());
 
 const change = (context: object, entry: { id: string }) =>
-  bildad.sql(
-    'UPDATE bildad.job_queue_entries SET job_context = $1 WHERE id = $2',
-    [JSON.stringify(context), entry.id],
-  );
+  bildad.sql('UPDATE bildad.job_queue_entries SET job_context = $1 WHERE id = $2', [
+    JSON.stringify(context),
+    entry.id,
+  ]);
 
 async function expectOneFailedRun(
   { engine, jobs }: TestApp,
@@ -91,11 +87,7 @@ it.each([0, 3, 1000])(
   'a row changed after enqueue, maxRetries %i: runJob rejects, one FAILED run',
   async (maxRetries) => {
     const { engine } = bildad;
-    const entry = await engine.enqueueJob(
-      ParcelJob,
-      { grams: 10 },
-      { maxRetries },
-    );
+    const entry = await engine.enqueueJob(ParcelJob, { grams: 10 }, { maxRetries });
     await change({ grams: 5000 }, entry);
     const refusal = engine.runJob(entry).catch((error: unknown) => error);
     expect(await refusal).toBeInstanceOf(InvalidJobContextError);
@@ -106,16 +98,10 @@ it.each([0, 3, 1000])(
 
 it('in a pass of the engine it is an outcome that is not ok', async () => {
   const { engine } = bildad;
-  const entry = await engine.enqueueJob(
-    LetterJob,
-    { street: 'Elm' },
-    { maxRetries: 5 },
-  );
+  const entry = await engine.enqueueJob(LetterJob, { street: 'Elm' }, { maxRetries: 5 });
   await change({ street: 7 }, entry);
   const { start } = await engine.runJobEngine();
-  expect(start).toMatchObject([
-    { ok: false, error: { code: 'INVALID_JOB_CONTEXT' } },
-  ]);
+  expect(start).toMatchObject([{ ok: false, error: { code: 'INVALID_JOB_CONTEXT' } }]);
   await expectOneFailedRun(bildad, entry.jobRunIdentifier, 'street');
 });
 
@@ -125,9 +111,7 @@ it.each(['"text"', '[1]', 'null', '{"constructor": 1, "street": "Elm"}'])(
     const { engine } = bildad;
     const entry = await engine.enqueueJob(LetterJob, { street: 'Elm' });
     await change(JSON.parse(stored) as object, entry);
-    await expect(engine.runJob(entry)).rejects.toBeInstanceOf(
-      InvalidJobContextError,
-    );
+    await expect(engine.runJob(entry)).rejects.toBeInstanceOf(InvalidJobContextError);
     await expectOneFailedRun(bildad, entry.jobRunIdentifier, 'invalid');
   },
 );
@@ -138,9 +122,7 @@ it('a deploy that asks for more: what was enqueued before it fails once', async 
     database: bildad.database,
     providers: [LetterJobOfTomorrow],
   });
-  expect((await tomorrow.engine.runJobEngine()).start).toMatchObject([
-    { ok: false },
-  ]);
+  expect((await tomorrow.engine.runJobEngine()).start).toMatchObject([{ ok: false }]);
   await expectOneFailedRun(tomorrow, entry.jobRunIdentifier, 'number');
   await tomorrow.close();
 });

@@ -35,21 +35,16 @@ async function add(
   jobRunIdentifier: string,
   options: { priority?: number; delay?: string } = {},
 ): Promise<JobQueueEntry> {
-  return bildad.engine.enqueueJob(
-    SimpleJob,
-    {},
-    { jobRunIdentifier, ...options },
-  );
+  return bildad.engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier, ...options });
 }
 
 /** Runs SIMPLE jobs to their end, in this order. */
 async function ran(jobs: Record<string, 'well' | 'badly'>): Promise<void> {
   for (const [jobRunIdentifier, how] of Object.entries(jobs)) {
-    await bildad.engine.enqueueAndRunJob(
-      SimpleJob,
-      how === 'badly' ? { fail: 'badly' } : {},
-      { jobRunIdentifier, maxRetries: 0 },
-    );
+    await bildad.engine.enqueueAndRunJob(SimpleJob, how === 'badly' ? { fail: 'badly' } : {}, {
+      jobRunIdentifier,
+      maxRetries: 0,
+    });
     await bildad.engine.waitForJob(jobRunIdentifier);
   }
 }
@@ -60,15 +55,8 @@ describe('templates', () => {
     await jobs.createJobTemplate({ code: 'LAST', displayOrder: 9 });
     await jobs.createJobTemplate({ code: 'FIRST', displayOrder: -9 });
     await jobs.createJobTemplate({ code: 'OFF', active: false });
-    expect(codes(await jobs.listJobTemplates())).toEqual([
-      'FIRST',
-      'GATED',
-      'SIMPLE',
-      'LAST',
-    ]);
-    expect(codes(await jobs.listJobTemplates({ active: false }))).toEqual([
-      'OFF',
-    ]);
+    expect(codes(await jobs.listJobTemplates())).toEqual(['FIRST', 'GATED', 'SIMPLE', 'LAST']);
+    expect(codes(await jobs.listJobTemplates({ active: false }))).toEqual(['OFF']);
     expect(codes(await jobs.listJobTemplates({ active: 'all' }))).toEqual([
       'FIRST',
       'GATED',
@@ -76,9 +64,10 @@ describe('templates', () => {
       'OFF',
       'LAST',
     ]);
-    expect(
-      codes(await jobs.listJobTemplates({ active: 'all', page: 1, limit: 2 })),
-    ).toEqual(['SIMPLE', 'OFF']);
+    expect(codes(await jobs.listJobTemplates({ active: 'all', page: 1, limit: 2 }))).toEqual([
+      'SIMPLE',
+      'OFF',
+    ]);
   });
 
   it('creates one with upstream defaults, or as it is told', async () => {
@@ -109,9 +98,9 @@ describe('templates', () => {
       jobContextSchema: { type: 'object', required: ['n'] },
     } as const;
     expect(await jobs.createJobTemplate(given as never)).toMatchObject(given);
-    expect(
-      await jobs.createJobTemplate({ code: 'NAMELESS', name: undefined }),
-    ).toMatchObject({ name: 'NAMELESS' });
+    expect(await jobs.createJobTemplate({ code: 'NAMELESS', name: undefined })).toMatchObject({
+      name: 'NAMELESS',
+    });
   });
 
   it('refuses a code that is taken, and wrong fields', async () => {
@@ -169,15 +158,11 @@ describe('templates', () => {
 
   it('what an operator changed stays through a deploy', async () => {
     const { jobs, database } = bildad;
-    const simple = (await jobs.listJobTemplates()).find(
-      ({ code }) => code === 'SIMPLE',
-    )!;
+    const simple = (await jobs.listJobTemplates()).find(({ code }) => code === 'SIMPLE')!;
     await jobs.updateJobTemplate(simple, { defaultMaxRetries: 9 });
     const deployed = await bootApp({ database, providers: [SimpleJob] });
     expect(
-      (await deployed.jobs.listJobTemplates()).find(
-        ({ code }) => code === 'SIMPLE',
-      ),
+      (await deployed.jobs.listJobTemplates()).find(({ code }) => code === 'SIMPLE'),
     ).toMatchObject({ defaultMaxRetries: 9 });
     await jobs.updateJobTemplate(simple, { defaultMaxRetries: 3 });
     await deployed.close();
@@ -185,9 +170,9 @@ describe('templates', () => {
 
   it('refuses to update what is not there, or what cannot be changed', async () => {
     const { jobs } = bildad;
-    await expect(
-      jobs.updateJobTemplate({ id: '0' }, { active: false }),
-    ).rejects.toBeInstanceOf(JobTemplateNotFoundError);
+    await expect(jobs.updateJobTemplate({ id: '0' }, { active: false })).rejects.toBeInstanceOf(
+      JobTemplateNotFoundError,
+    );
     const template = await jobs.createJobTemplate({ code: 'FIXED' });
     for (const wrong of [{ active: 'no' }, { id: '1' }, { code: 'OTHER' }])
       await expect(
@@ -200,35 +185,21 @@ describe('templates', () => {
     const { engine, jobs } = bildad;
     const template = await jobs.createJobTemplate({ code: 'UNUSED' });
     const entry = await engine.enqueueJob('UNUSED', {});
-    await expect(jobs.deleteJobTemplate(template)).rejects.toBeInstanceOf(
-      JobTemplateInUseError,
-    );
+    await expect(jobs.deleteJobTemplate(template)).rejects.toBeInstanceOf(JobTemplateInUseError);
     await engine.removeJobFromQueue(entry);
     await jobs.deleteJobTemplate(template);
-    await expect(jobs.deleteJobTemplate(template)).rejects.toBeInstanceOf(
-      JobTemplateNotFoundError,
-    );
-    await expect(engine.enqueueJob('UNUSED', {})).rejects.toBeInstanceOf(
-      JobTemplateNotFoundError,
-    );
+    await expect(jobs.deleteJobTemplate(template)).rejects.toBeInstanceOf(JobTemplateNotFoundError);
+    await expect(engine.enqueueJob('UNUSED', {})).rejects.toBeInstanceOf(JobTemplateNotFoundError);
     await ran({ once: 'well' });
-    const simple = (await jobs.listJobTemplates()).find(
-      ({ code }) => code === 'SIMPLE',
-    )!;
-    await expect(jobs.deleteJobTemplate(simple)).rejects.toBeInstanceOf(
-      JobTemplateInUseError,
-    );
+    const simple = (await jobs.listJobTemplates()).find(({ code }) => code === 'SIMPLE')!;
+    await expect(jobs.deleteJobTemplate(simple)).rejects.toBeInstanceOf(JobTemplateInUseError);
   });
 });
 
 describe('runs', () => {
   it('lists the runs of an identifier, the first one first', async () => {
     const { engine, jobs } = bildad;
-    const entry = await engine.enqueueJob(
-      SimpleJob,
-      { fail: 'twice' },
-      { maxRetries: 1 },
-    );
+    const entry = await engine.enqueueJob(SimpleJob, { fail: 'twice' }, { maxRetries: 1 });
     for (let run = 0; run < 2; run++) {
       const finished = bildad.next('run.finished');
       await engine.runJob(entry);
@@ -260,34 +231,21 @@ describe('runs', () => {
     expect(identifiers(await jobs.listRunningJobRuns())).toEqual(['a', 'b']);
     expect(identifiers(await jobs.listJobRunsToKill())).toEqual(['a']);
     expect(identifiers(await jobs.listExpiredJobs())).toEqual(['b']);
-    expect(
-      identifiers(await jobs.listRunningJobRuns({ page: 1, limit: 1 })),
-    ).toEqual(['b']);
+    expect(identifiers(await jobs.listRunningJobRuns({ page: 1, limit: 1 }))).toEqual(['b']);
   });
 
   it('lists by result, newest first, and all of them; counts them', async () => {
     const { jobs } = bildad;
     await ran({ one: 'well', two: 'badly', three: 'well' });
-    expect(identifiers(await jobs.listJobRunsForResult('SUCCEEDED'))).toEqual([
-      'three',
-      'one',
-    ]);
-    expect(identifiers(await jobs.listJobRunsForResult('FAILED'))).toEqual([
-      'two',
-    ]);
+    expect(identifiers(await jobs.listJobRunsForResult('SUCCEEDED'))).toEqual(['three', 'one']);
+    expect(identifiers(await jobs.listJobRunsForResult('FAILED'))).toEqual(['two']);
     expect(
-      identifiers(
-        await jobs.listJobRunsForResult('SUCCEEDED', { page: 1, limit: 1 }),
-      ),
+      identifiers(await jobs.listJobRunsForResult('SUCCEEDED', { page: 1, limit: 1 })),
     ).toEqual(['one']);
-    await expect(
-      jobs.listJobRunsForResult('GOOD' as never),
-    ).rejects.toBeInstanceOf(BildadConfigError);
-    expect(identifiers(await jobs.listAllJobRuns())).toEqual([
-      'three',
-      'two',
-      'one',
-    ]);
+    await expect(jobs.listJobRunsForResult('GOOD' as never)).rejects.toBeInstanceOf(
+      BildadConfigError,
+    );
+    expect(identifiers(await jobs.listAllJobRuns())).toEqual(['three', 'two', 'one']);
     expect(await jobs.getNumberOfJobRuns()).toBe(3);
   });
 });
@@ -313,22 +271,17 @@ describe('queue', () => {
       { jobRunIdentifier: 'running', priority: 2 },
     );
     const { door } = await GatedJob.arrival();
-    expect(identifiers(await jobs.listJobsToRunInTheQueue())).toEqual([
+    expect(identifiers(await jobs.listJobsToRunInTheQueue())).toEqual(['urgent', 'usual']);
+    expect(identifiers(await jobs.listRunningJobsInTheQueue())).toEqual(['running']);
+    expect(identifiers(await jobs.listJobsForStatusInTheQueue('AVAILABLE'))).toEqual([
+      'tomorrow',
       'urgent',
       'usual',
     ]);
-    expect(identifiers(await jobs.listRunningJobsInTheQueue())).toEqual([
-      'running',
-    ]);
-    expect(
-      identifiers(await jobs.listJobsForStatusInTheQueue('AVAILABLE')),
-    ).toEqual(['tomorrow', 'urgent', 'usual']);
-    expect(
-      identifiers(await jobs.listJobsForStatusInTheQueue('RUNNING')),
-    ).toEqual(['running']);
-    await expect(
-      jobs.listJobsForStatusInTheQueue('WAITING' as never),
-    ).rejects.toBeInstanceOf(BildadConfigError);
+    expect(identifiers(await jobs.listJobsForStatusInTheQueue('RUNNING'))).toEqual(['running']);
+    await expect(jobs.listJobsForStatusInTheQueue('WAITING' as never)).rejects.toBeInstanceOf(
+      BildadConfigError,
+    );
     expect(identifiers(await jobs.listAllJobsInTheQueue())).toEqual([
       'tomorrow',
       'urgent',
@@ -344,8 +297,7 @@ describe('queue', () => {
 
   it('tells the position in the queue: 1 is next, null is not queued', async () => {
     const { engine, jobs } = bildad;
-    const position = (identifier: string) =>
-      jobs.getQueuePositionForJobRunIdentifier(identifier);
+    const position = (identifier: string) => jobs.getQueuePositionForJobRunIdentifier(identifier);
     const first = await add('first');
     await add('second');
     expect(await position('first')).toBe(1);
@@ -446,17 +398,15 @@ describe('config', () => {
     expect(await jobs.getJobConfig()).toMatchObject({ batchSize: 1000 });
   });
 
-  it.each([
-    { defaultPageSize: 0 },
-    { batchSize: 1.5 },
-    { leaseMs: 999 },
-    { guardHolder: 'me' },
-  ])('refuses %j', async (changes) => {
-    const { jobs } = bildad;
-    const before = await jobs.getJobConfig();
-    await expect(jobs.updateJobConfig(changes as never)).rejects.toBeInstanceOf(
-      BildadConfigError,
-    );
-    expect(await jobs.getJobConfig()).toEqual(before);
-  });
+  it.each([{ defaultPageSize: 0 }, { batchSize: 1.5 }, { leaseMs: 999 }, { guardHolder: 'me' }])(
+    'refuses %j',
+    async (changes) => {
+      const { jobs } = bildad;
+      const before = await jobs.getJobConfig();
+      await expect(jobs.updateJobConfig(changes as never)).rejects.toBeInstanceOf(
+        BildadConfigError,
+      );
+      expect(await jobs.getJobConfig()).toEqual(before);
+    },
+  );
 });

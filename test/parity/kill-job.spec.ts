@@ -1,9 +1,5 @@
 import { once } from 'node:events';
-import {
-  JobKilledError,
-  JobTimeoutError,
-  RunNotActiveError,
-} from 'nestjs-bildad';
+import { JobKilledError, JobTimeoutError, RunNotActiveError } from 'nestjs-bildad';
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob } from '../support/handlers.js';
@@ -92,13 +88,9 @@ it('the timer of each run is precise: it needs no sweep', async () => {
     entry: 'reopened',
   });
   expect(job.signal.reason).toBeInstanceOf(JobTimeoutError);
-  const [ended] = await bildad.jobs.listJobRunsForIdentifier(
-    run.jobRunIdentifier,
-  );
+  const [ended] = await bildad.jobs.listJobRunsForIdentifier(run.jobRunIdentifier);
   expect(ended).toMatchObject({ result: 'FAILED', reason: 'Timeout' });
-  expect(
-    ended!.endedAt!.getTime() - ended!.startedAt.getTime(),
-  ).toBeGreaterThanOrEqual(390);
+  expect(ended!.endedAt!.getTime() - ended!.startedAt.getTime()).toBeGreaterThanOrEqual(390);
 });
 
 it('the sweep is the backstop: it sees what the database says', async () => {
@@ -106,17 +98,16 @@ it('the sweep is the backstop: it sees what the database says', async () => {
   const run = await engine.enqueueAndRunJob(GatedJob, {}, { timeout: '1h' });
   await GatedJob.arrival();
   const finished = bildad.next('run.finished');
-  await bildad.sql(
-    `UPDATE bildad.job_runs SET timeout_at = now() - interval '1 s' WHERE id = $1`,
-    [run.id],
-  );
+  await bildad.sql(`UPDATE bildad.job_runs SET timeout_at = now() - interval '1 s' WHERE id = $1`, [
+    run.id,
+  ]);
   expect(await finished).toMatchObject({
     jobRunId: run.id,
     outcome: 'timedOut',
   });
-  expect(
-    await jobs.listJobRunsForIdentifier(run.jobRunIdentifier),
-  ).toMatchObject([{ reason: 'Timeout' }]);
+  expect(await jobs.listJobRunsForIdentifier(run.jobRunIdentifier)).toMatchObject([
+    { reason: 'Timeout' },
+  ]);
 });
 
 it('the sweep also ends a run of this node that was never launched', async () => {
@@ -156,18 +147,14 @@ it('asked for on another node it reaches the owning one', async () => {
     entry: 'reopened',
   });
   expect(job.signal.reason).toBeInstanceOf(JobKilledError);
-  expect(
-    await jobs.listJobRunsForIdentifier(run.jobRunIdentifier),
-  ).toMatchObject([{ reason: 'Killed', killRequested: 'killed' }]);
+  expect(await jobs.listJobRunsForIdentifier(run.jobRunIdentifier)).toMatchObject([
+    { reason: 'Killed', killRequested: 'killed' },
+  ]);
 });
 
 it('a deaf handler: the run is closed after the grace period, its slot stays taken until it ends', async () => {
   const { engine, jobs } = bildad;
-  const run = await engine.enqueueAndRunJob(
-    GatedJob,
-    { deaf: true },
-    { maxRetries: 0 },
-  );
+  const run = await engine.enqueueAndRunJob(GatedJob, { deaf: true }, { maxRetries: 0 });
   const { door } = await GatedJob.arrival();
   const abandoned = bildad.next('process.abandoned');
   expect(await engine.killJob(run)).toMatchObject({ reason: 'Killed' });
@@ -185,18 +172,14 @@ it('a deaf handler: the run is closed after the grace period, its slot stays tak
   expect((await engine.runJobEngine()).start).toHaveLength(1);
   (await GatedJob.arrival()).door.open(null);
   await engine.waitForJob(next.jobRunIdentifier);
-  expect(
-    await jobs.listJobRunsForIdentifier(run.jobRunIdentifier),
-  ).toMatchObject([{ result: 'FAILED', reason: 'Killed', output: null }]);
+  expect(await jobs.listJobRunsForIdentifier(run.jobRunIdentifier)).toMatchObject([
+    { result: 'FAILED', reason: 'Killed', output: null },
+  ]);
 });
 
 it('what the handler still returns within the grace period does not count', async () => {
   const { engine, jobs } = bildad;
-  const run = await engine.enqueueAndRunJob(
-    GatedJob,
-    { deaf: true },
-    { maxRetries: 0 },
-  );
+  const run = await engine.enqueueAndRunJob(GatedJob, { deaf: true }, { maxRetries: 0 });
   const { job, door } = await GatedJob.arrival();
   job.signal.addEventListener('abort', () => door.open('done after all'));
   expect(await engine.killJob(run)).toMatchObject({
@@ -204,9 +187,7 @@ it('what the handler still returns within the grace period does not count', asyn
     reason: 'Killed',
     output: null,
   });
-  expect(
-    await jobs.listJobRunsForIdentifier(run.jobRunIdentifier),
-  ).toHaveLength(1);
+  expect(await jobs.listJobRunsForIdentifier(run.jobRunIdentifier)).toHaveLength(1);
 });
 
 it('refuses a run that is DONE, and changes nothing', async () => {
@@ -216,18 +197,14 @@ it('refuses a run that is DONE, and changes nothing', async () => {
   await engine.waitForJob(run.jobRunIdentifier);
   for (const node of [engine, other.engine])
     await expect(node.killJob(run)).rejects.toBeInstanceOf(RunNotActiveError);
-  expect(
-    await jobs.listJobRunsForIdentifier(run.jobRunIdentifier),
-  ).toMatchObject([{ result: 'SUCCEEDED', killRequested: null }]);
+  expect(await jobs.listJobRunsForIdentifier(run.jobRunIdentifier)).toMatchObject([
+    { result: 'SUCCEEDED', killRequested: null },
+  ]);
 });
 
 it('refuses a run that is DONE while its deaf handler goes on', async () => {
   const { engine } = bildad;
-  const run = await engine.enqueueAndRunJob(
-    GatedJob,
-    { deaf: true },
-    { maxRetries: 0 },
-  );
+  const run = await engine.enqueueAndRunJob(GatedJob, { deaf: true }, { maxRetries: 0 });
   const { door } = await GatedJob.arrival();
   await engine.killJob(run);
   await expect(engine.killJob(run)).rejects.toBeInstanceOf(RunNotActiveError);
@@ -253,9 +230,10 @@ it('a cancel outranks a kill: within the grace period', async () => {
   const entry = await engine.enqueueJob(GatedJob, { deaf: true });
   const run = await engine.runJob(entry);
   const { door } = await GatedJob.arrival();
-  expect(
-    await Promise.all([engine.killJob(run), engine.cancelJob(entry)]),
-  ).toMatchObject([{ reason: 'Cancelled' }, { reason: 'Cancelled' }]);
+  expect(await Promise.all([engine.killJob(run), engine.cancelJob(entry)])).toMatchObject([
+    { reason: 'Cancelled' },
+    { reason: 'Cancelled' },
+  ]);
   expect(await jobs.getNumberOfJobsInTheQueue()).toBe(0);
   const ended = patient.next('process.ended');
   door.open(null);

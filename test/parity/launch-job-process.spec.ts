@@ -32,15 +32,13 @@ beforeAll(async () => {
 afterAll(() => bildad.close());
 
 const lease = (run: { id: string }, from: string) =>
-  bildad.sql(
-    'UPDATE bildad.job_runs SET expires_at = now() + $1::interval WHERE id = $2',
-    [from, run.id],
-  );
+  bildad.sql('UPDATE bildad.job_runs SET expires_at = now() + $1::interval WHERE id = $2', [
+    from,
+    run.id,
+  ]);
 
 /** A run that is RUNNING under a node id that no process has. */
-async function runOfDeadNode(
-  timeout = '1h',
-): Promise<{ id: string; jobRunIdentifier: string }> {
+async function runOfDeadNode(timeout = '1h'): Promise<{ id: string; jobRunIdentifier: string }> {
   const { engine } = bildad;
   const entry = await engine.enqueueJob(GatedJob, {}, { timeout });
   const [run] = await bildad.sql<{ id: string; jobRunIdentifier: string }>(
@@ -82,9 +80,7 @@ it('leaves a run alone whose process is here already', async () => {
 it('refuses a run that is alive on another node', async () => {
   const { engine } = bildad;
   const run = await runOfDeadNode();
-  await expect(engine.launchJobProcess(run)).rejects.toBeInstanceOf(
-    JobNotAvailableError,
-  );
+  await expect(engine.launchJobProcess(run)).rejects.toBeInstanceOf(JobNotAvailableError);
   expect(engine.findJobProcess(run)).toBeNull();
   await bildad.sql('DELETE FROM bildad.job_queue_entries');
 });
@@ -97,8 +93,7 @@ it('adopts a run whose node is gone: one process, whoever of ten asks', async ()
     Array.from({ length: 10 }, () => engine.launchJobProcess(run)),
   );
   for (const end of settled)
-    if (end.status === 'rejected')
-      expect(end.reason).toBeInstanceOf(JobNotAvailableError);
+    if (end.status === 'rejected') expect(end.reason).toBeInstanceOf(JobNotAvailableError);
   expect(settled.some(({ status }) => status === 'fulfilled')).toBe(true);
   const { job, door } = await GatedJob.arrival();
   expect(job).toMatchObject({ jobRunId: run.id, retry: 0 });
@@ -108,9 +103,7 @@ it('adopts a run whose node is gone: one process, whoever of ten asks', async ()
     id: run.id,
     output: 'adopted',
   });
-  expect(
-    await jobs.listJobRunsForIdentifier(run.jobRunIdentifier),
-  ).toHaveLength(1);
+  expect(await jobs.listJobRunsForIdentifier(run.jobRunIdentifier)).toHaveLength(1);
 });
 
 it('an adopted run keeps its deadline', async () => {
@@ -135,23 +128,13 @@ it('an adopted run keeps its deadline', async () => {
 
 it('refuses a run that is DONE, even while its deaf handler goes on', async () => {
   const { engine } = bildad;
-  const run = await engine.enqueueAndRunJob(
-    GatedJob,
-    { deaf: true },
-    { maxRetries: 0 },
-  );
+  const run = await engine.enqueueAndRunJob(GatedJob, { deaf: true }, { maxRetries: 0 });
   const { door } = await GatedJob.arrival();
   await engine.killJob(run);
-  await expect(engine.launchJobProcess(run)).rejects.toBeInstanceOf(
-    RunNotActiveError,
-  );
+  await expect(engine.launchJobProcess(run)).rejects.toBeInstanceOf(RunNotActiveError);
   const ended = bildad.next('process.ended');
   door.open(null);
   await ended;
-  await expect(engine.launchJobProcess(run)).rejects.toBeInstanceOf(
-    RunNotActiveError,
-  );
-  await expect(engine.launchJobProcess({ id: '0' })).rejects.toBeInstanceOf(
-    RunNotActiveError,
-  );
+  await expect(engine.launchJobProcess(run)).rejects.toBeInstanceOf(RunNotActiveError);
+  await expect(engine.launchJobProcess({ id: '0' })).rejects.toBeInstanceOf(RunNotActiveError);
 });

@@ -26,11 +26,7 @@ it('deletes an entry that waits: it never runs', async () => {
 
 it.each([
   ['succeeds', null, { result: 'SUCCEEDED' }],
-  [
-    'fails, with retries left',
-    new Error('no'),
-    { result: 'FAILED', reason: 'no' },
-  ],
+  ['fails, with retries left', new Error('no'), { result: 'FAILED', reason: 'no' }],
 ])(
   'a run of it that is under way goes on, %s, and ends in the history',
   async (_how, error, end) => {

@@ -1,9 +1,4 @@
-import {
-  BildadConfigError,
-  BildadJob,
-  type BackoffData,
-  type JobHandler,
-} from 'nestjs-bildad';
+import { BildadConfigError, BildadJob, type BackoffData, type JobHandler } from 'nestjs-bildad';
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
@@ -55,10 +50,7 @@ async function failOnce(
 
 /** The times are read from one statement's clock, a moment apart. */
 const around = (ms: number) =>
-  expect.toSatisfy(
-    (got: number) => got >= ms - 5 && got <= ms + 250,
-    `about ${ms} ms`,
-  );
+  expect.toSatisfy((got: number) => got >= ms - 5 && got <= ms + 250, `about ${ms} ms`);
 
 it.each([
   [0, 1],
@@ -66,11 +58,7 @@ it.each([
   [3, 4],
 ])('maxRetries: %i means at most %i runs', async (maxRetries, most) => {
   const { engine, jobs } = bildad;
-  const entry = await engine.enqueueJob(
-    SimpleJob,
-    { fail: 'always' },
-    { maxRetries },
-  );
+  const entry = await engine.enqueueJob(SimpleJob, { fail: 'always' }, { maxRetries });
   for (let pass = 0; pass < most + 2; pass++) {
     const finished = bildad.next('run.finished');
     const { start } = await engine.runJobEngine();
@@ -82,12 +70,11 @@ it.each([
       });
   }
   expect(
-    (await jobs.listJobRunsForIdentifier(entry.jobRunIdentifier)).map(
-      ({ retry, reason }) => ({ retry, reason }),
-    ),
-  ).toEqual(
-    Array.from({ length: most }, (_, retry) => ({ retry, reason: 'always' })),
-  );
+    (await jobs.listJobRunsForIdentifier(entry.jobRunIdentifier)).map(({ retry, reason }) => ({
+      retry,
+      reason,
+    })),
+  ).toEqual(Array.from({ length: most }, (_, retry) => ({ retry, reason: 'always' })));
 });
 
 it('a success ends the job, whatever retries are left', async () => {
@@ -106,21 +93,14 @@ it('a success ends the job, whatever retries are left', async () => {
 
 it('counts failed, timed out, killed and expired runs alike', async () => {
   const { engine, jobs } = bildad;
-  const entry = await engine.enqueueJob(
-    GatedJob,
-    {},
-    { maxRetries: 3, timeout: '1h' },
-  );
+  const entry = await engine.enqueueJob(GatedJob, {}, { maxRetries: 3, timeout: '1h' });
   const ends = [
     (run: { id: string }) => engine.failJob(run, new Error('failed')),
     (run: { id: string }) => engine.killJob(run),
     (run: { id: string }) => engine.expireJob(run),
     async (run: { id: string }) => {
       const finished = bildad.next('run.finished');
-      await bildad.sql(
-        'UPDATE bildad.job_runs SET timeout_at = now() WHERE id = $1',
-        [run.id],
-      );
+      await bildad.sql('UPDATE bildad.job_runs SET timeout_at = now() WHERE id = $1', [run.id]);
       await finished;
     },
   ];
@@ -130,13 +110,9 @@ it('counts failed, timed out, killed and expired runs alike', async () => {
     await end(run);
   }
   expect(
-    (await jobs.listJobRunsForIdentifier(entry.jobRunIdentifier)).map(
-      ({ reason }) => reason,
-    ),
+    (await jobs.listJobRunsForIdentifier(entry.jobRunIdentifier)).map(({ reason }) => reason),
   ).toEqual(['failed', 'Killed', 'Expired', 'Timeout']);
-  expect(
-    await jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier),
-  ).toBeNull();
+  expect(await jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier)).toBeNull();
 });
 
 it.each<[BackoffData, number[]]>([
@@ -145,10 +121,7 @@ it.each<[BackoffData, number[]]>([
   [1500, [1500, 1500, 1500]],
   [{ type: 'fixed', delay: '2m' }, [120_000, 120_000, 120_000]],
   [{ type: 'exponential', jitter: 0 }, [1000, 2000, 4000]],
-  [
-    { type: 'exponential', delay: '1m', maxDelay: '3m', jitter: 0 },
-    [60_000, 120_000, 180_000],
-  ],
+  [{ type: 'exponential', delay: '1m', maxDelay: '3m', jitter: 0 }, [60_000, 120_000, 180_000]],
 ])('backoff %j waits %j', async (backoff, waits) => {
   const { engine } = bildad;
   const entry = await engine.enqueueJob(
@@ -188,10 +161,7 @@ it('a retry that waits is not started before it is due', async () => {
   );
   await failOnce(entry);
   expect((await engine.runJobEngine()).start).toEqual([]);
-  await bildad.sql(
-    'UPDATE bildad.job_queue_entries SET run_at = now() WHERE id = $1',
-    [entry.id],
-  );
+  await bildad.sql('UPDATE bildad.job_queue_entries SET run_at = now() WHERE id = $1', [entry.id]);
   expect((await engine.runJobEngine()).start).toHaveLength(1);
   await engine.waitForJob(entry.jobRunIdentifier);
 });
@@ -243,8 +213,7 @@ it.each([[new Error('no idea')], ['soon'], [-1], [NaN], [Promise.resolve(1)]])(
     const wait = await failOnce(entry);
     expect(await reported).toMatchObject({
       doing: expect.stringContaining('OWN_BACKOFF') as string,
-      error:
-        returned instanceof Error ? returned : expect.any(BildadConfigError),
+      error: returned instanceof Error ? returned : expect.any(BildadConfigError),
     });
     // The default of all defaults.
     expect(wait).toBeGreaterThanOrEqual(495);
@@ -264,10 +233,7 @@ it('however often an exponential backoff is doubled, the run ends', async () => 
         backoff: { type: 'exponential', delay, maxDelay: '1m', jitter: 0 },
       },
     );
-    await bildad.sql(
-      'UPDATE bildad.job_queue_entries SET retry = 2000 WHERE id = $1',
-      [entry.id],
-    );
+    await bildad.sql('UPDATE bildad.job_queue_entries SET retry = 2000 WHERE id = $1', [entry.id]);
     expect(await failOnce(entry)).toEqual(around(delay * 60_000));
     await engine.removeJobFromQueue(entry);
   }

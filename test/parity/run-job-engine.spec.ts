@@ -1,8 +1,4 @@
-import {
-  BildadJob,
-  InvalidJobContextError,
-  type JobHandler,
-} from 'nestjs-bildad';
+import { BildadJob, InvalidJobContextError, type JobHandler } from 'nestjs-bildad';
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
@@ -28,18 +24,12 @@ beforeAll(async () => {
     options: { concurrency: 8 },
   });
 });
-afterEach(() =>
-  bildad.sql(
-    'DELETE FROM bildad.job_queue_entries; DELETE FROM bildad.job_runs',
-  ),
-);
+afterEach(() => bildad.sql('DELETE FROM bildad.job_queue_entries; DELETE FROM bildad.job_runs'));
 afterAll(() => bildad.close());
 
 const GUARD = `SELECT FROM bildad.job_configs WHERE name = 'default'`;
-const idOf = (outcome: {
-  ok: boolean;
-  jobRun?: { jobRunIdentifier: string };
-}) => outcome.jobRun?.jobRunIdentifier;
+const idOf = (outcome: { ok: boolean; jobRun?: { jobRunIdentifier: string } }) =>
+  outcome.jobRun?.jobRunIdentifier;
 
 it('with nothing to do returns empty lists', async () => {
   expect(await bildad.engine.runJobEngine()).toEqual({
@@ -53,10 +43,9 @@ it('expires first, so that the same pass starts what it reopened', async () => {
   const { engine, jobs } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, {});
   const lost = await GatedJob.arrival();
-  await bildad.sql(
-    `UPDATE bildad.job_runs SET expires_at = now() - interval '1 s' WHERE id = $1`,
-    [run.id],
-  );
+  await bildad.sql(`UPDATE bildad.job_runs SET expires_at = now() - interval '1 s' WHERE id = $1`, [
+    run.id,
+  ]);
   expect(await engine.runJobEngine()).toMatchObject({
     expire: [{ ok: true, jobRun: { id: run.id, reason: 'Expired' } }],
     start: [
@@ -72,9 +61,7 @@ it('expires first, so that the same pass starts what it reopened', async () => {
     retry: 1,
     output: 'in time',
   });
-  expect(
-    await jobs.listJobRunsForIdentifier(run.jobRunIdentifier),
-  ).toHaveLength(2);
+  expect(await jobs.listJobRunsForIdentifier(run.jobRunIdentifier)).toHaveLength(2);
 });
 
 it('starts as many as there are free slots, and no more until one is free', async () => {
@@ -91,13 +78,8 @@ it('starts as many as there are free slots, and no more until one is free', asyn
     const finished = bildad.next('run.finished');
     door.open(null);
     await finished;
-    await expect
-      .poll(() => engine.findJobProcess({ id: job.jobRunId }))
-      .toBeNull();
-    if (left > 2)
-      expect((await engine.runJobEngine()).start).toHaveLength(
-        left > 8 ? 1 : 0,
-      );
+    await expect.poll(() => engine.findJobProcess({ id: job.jobRunId })).toBeNull();
+    if (left > 2) expect((await engine.runJobEngine()).start).toHaveLength(left > 8 ? 1 : 0);
   }
   expect(await jobs.getNumberOfJobsInTheQueue()).toBe(0);
 });
@@ -108,18 +90,13 @@ it('starts at most a batch in one pass', async () => {
   const added = await engine.enqueueJobs(SimpleJob, [{}, {}, {}]);
   const passes = [await engine.runJobEngine(), await engine.runJobEngine()];
   expect(passes.map(({ start }) => start.length)).toEqual([2, 1]);
-  for (const { jobRunIdentifier } of added)
-    await engine.waitForJob(jobRunIdentifier);
+  for (const { jobRunIdentifier } of added) await engine.waitForJob(jobRunIdentifier);
   await jobs.updateJobConfig({ batchSize: 1000 });
 });
 
 it('starts the good jobs around a bad one, and reports the bad one', async () => {
   const { engine } = bildad;
-  const added = await engine.enqueueJobs(CountJob, [
-    { n: 1 },
-    { n: 2 },
-    { n: 3 },
-  ]);
+  const added = await engine.enqueueJobs(CountJob, [{ n: 1 }, { n: 2 }, { n: 3 }]);
   await bildad.sql(
     `UPDATE bildad.job_queue_entries SET job_context = '{"n":"two"}' WHERE id = $1`,
     [added[1]!.id],
@@ -128,8 +105,7 @@ it('starts the good jobs around a bad one, and reports the bad one', async () =>
   expect(start).toMatchObject([{ ok: true }, { ok: false }, { ok: true }]);
   expect(start[1]).toHaveProperty('error', expect.any(InvalidJobContextError));
   expect(engine.getCounts(start)).toEqual({ okCount: 2, errorCount: 1 });
-  for (const { jobRunIdentifier } of added)
-    await engine.waitForJob(jobRunIdentifier);
+  for (const { jobRunIdentifier } of added) await engine.waitForJob(jobRunIdentifier);
 });
 
 it('leaves what this node has no handler for, and what is inactive', async () => {
@@ -137,9 +113,7 @@ it('leaves what this node has no handler for, and what is inactive', async () =>
   const foreign = await jobs.createJobTemplate({ code: 'FOREIGN' });
   await engine.enqueueJob('FOREIGN', {}, { priority: 0 });
   await engine.enqueueJob(CountJob, { n: 1 }, { priority: 1 });
-  const count = (await jobs.listJobTemplates()).find(
-    ({ code }) => code === 'COUNT',
-  )!;
+  const count = (await jobs.listJobTemplates()).find(({ code }) => code === 'COUNT')!;
   await jobs.updateJobTemplate(count, { active: false });
   const { jobRunIdentifier } = await engine.enqueueJob(SimpleJob, {});
   const { start } = await engine.runJobEngine();
@@ -174,9 +148,7 @@ it('does nothing while another node holds the guard, and takes over when its lea
     ),
   ).toEqual([{ asked: true, holder: 'another node' }]);
   await hold('-1 second');
-  expect((await engine.runJobEngine()).start.map(idOf)).toEqual([
-    jobRunIdentifier,
-  ]);
+  expect((await engine.runJobEngine()).start.map(idOf)).toEqual([jobRunIdentifier]);
   await engine.waitForJob(jobRunIdentifier);
 });
 
@@ -193,14 +165,11 @@ it('two nodes at once: each job has one run', async () => {
   const nodes = [engine, other.engine];
   await expect
     .poll(async () => {
-      await Promise.all(
-        nodes.flatMap((node) => [node.runJobEngine(), node.runJobEngine()]),
-      );
+      await Promise.all(nodes.flatMap((node) => [node.runJobEngine(), node.runJobEngine()]));
       return jobs.getNumberOfJobsInTheQueue();
     })
     .toBe(0);
-  for (const { jobRunIdentifier } of added)
-    await engine.waitForJob(jobRunIdentifier);
+  for (const { jobRunIdentifier } of added) await engine.waitForJob(jobRunIdentifier);
   expect(await jobs.getNumberOfJobRuns()).toBe(60);
   await other.close();
 });
@@ -209,16 +178,11 @@ it('a pass asked for while another lets the guard go is not lost', async () => {
   const { engine } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, {}, { maxRetries: 0 });
   const lost = await GatedJob.arrival();
-  await bildad.sql(
-    `UPDATE bildad.job_runs SET expires_at = now() - interval '1 s' WHERE id = $1`,
-    [run.id],
-  );
+  await bildad.sql(`UPDATE bildad.job_runs SET expires_at = now() - interval '1 s' WHERE id = $1`, [
+    run.id,
+  ]);
   // Caught while it expires the run, then again where it releases the guard.
-  const unlockRun = await lockRows(
-    bildad,
-    'SELECT FROM bildad.job_runs WHERE id = $1',
-    [run.id],
-  );
+  const unlockRun = await lockRows(bildad, 'SELECT FROM bildad.job_runs WHERE id = $1', [run.id]);
   const first = engine.runJobEngine();
   await waitingForLock(bildad, 'ended AS');
   const unlockGuard = await lockRows(bildad, GUARD);
@@ -242,9 +206,7 @@ it('a pass asked for by a listener of the last one is not lost', async () => {
     asked ??= engine.runJobEngine();
   });
   const passes: string[] = [];
-  const count = bildad.events.on('engine.pass', ({ term }) =>
-    passes.push(term),
-  );
+  const count = bildad.events.on('engine.pass', ({ term }) => passes.push(term));
   await engine.runJobEngine();
   await asked;
   off();

@@ -41,9 +41,10 @@ it('claims the entry, creates its run and resolves while it runs', async () => {
     attempt: 1,
     deadline: run.timeoutAt,
   });
-  expect(
-    await jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier),
-  ).toMatchObject({ status: 'RUNNING', currentJobRunId: run.id });
+  expect(await jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier)).toMatchObject({
+    status: 'RUNNING',
+    currentJobRunId: run.id,
+  });
   door.open('done');
   expect(await engine.waitForJob(entry.jobRunIdentifier)).toMatchObject({
     id: run.id,
@@ -55,19 +56,16 @@ it('claims the entry, creates its run and resolves while it runs', async () => {
 
 it('numbers the runs of an entry', async () => {
   const { engine, jobs } = bildad;
-  const entry = await engine.enqueueJob(
-    SimpleJob,
-    { fail: 'again' },
-    { maxRetries: 1 },
-  );
+  const entry = await engine.enqueueJob(SimpleJob, { fail: 'again' }, { maxRetries: 1 });
   for (const retry of [0, 1]) {
     const finished = bildad.next('run.finished');
     expect(await engine.runJob(entry)).toMatchObject({ retry });
     await finished;
   }
-  expect(
-    await jobs.listJobRunsForIdentifier(entry.jobRunIdentifier),
-  ).toMatchObject([{ retry: 0 }, { retry: 1 }]);
+  expect(await jobs.listJobRunsForIdentifier(entry.jobRunIdentifier)).toMatchObject([
+    { retry: 0 },
+    { retry: 1 },
+  ]);
 });
 
 it('of ten concurrent callers on two nodes one runs it', async () => {
@@ -78,21 +76,15 @@ it('of ten concurrent callers on two nodes one runs it', async () => {
   });
   const entry = await engine.enqueueJob(GatedJob, {});
   const settled = await Promise.allSettled(
-    Array.from({ length: 10 }, (_, caller) =>
-      (caller % 2 ? engine : other.engine).runJob(entry),
-    ),
+    Array.from({ length: 10 }, (_, caller) => (caller % 2 ? engine : other.engine).runJob(entry)),
   );
   const refusals = settled.flatMap((end) =>
     end.status === 'rejected' ? [end.reason as Error] : [],
   );
-  expect(refusals.map((error) => error.constructor)).toEqual(
-    Array(9).fill(JobNotAvailableError),
-  );
+  expect(refusals.map((error) => error.constructor)).toEqual(Array(9).fill(JobNotAvailableError));
   (await GatedJob.arrival()).door.open(null);
   await engine.waitForJob(entry.jobRunIdentifier);
-  expect(
-    await jobs.listJobRunsForIdentifier(entry.jobRunIdentifier),
-  ).toHaveLength(1);
+  expect(await jobs.listJobRunsForIdentifier(entry.jobRunIdentifier)).toHaveLength(1);
   expect(GatedJob.arrivals).toEqual([]);
   await other.close();
 });
@@ -110,30 +102,23 @@ it('refuses an entry that is gone', async () => {
   const { engine } = bildad;
   const entry = await engine.enqueueJob(SimpleJob, {});
   await engine.removeJobFromQueue(entry);
-  await expect(engine.runJob(entry)).rejects.toBeInstanceOf(
-    JobNotAvailableError,
-  );
+  await expect(engine.runJob(entry)).rejects.toBeInstanceOf(JobNotAvailableError);
 });
 
 it('refuses without a handler, or when inactive; the entry stays AVAILABLE without a run', async () => {
   const { engine, jobs } = bildad;
   const template = await jobs.createJobTemplate({ code: 'ELSEWHERE' });
   const entry = await engine.enqueueJob('ELSEWHERE', {});
-  await expect(engine.runJob(entry)).rejects.toBeInstanceOf(
-    JobHandlerNotFoundError,
-  );
+  await expect(engine.runJob(entry)).rejects.toBeInstanceOf(JobHandlerNotFoundError);
   const simple = await engine.enqueueJob(SimpleJob, {});
-  const { id } = (await jobs.listJobTemplates()).find(
-    ({ code }) => code === 'SIMPLE',
-  )!;
+  const { id } = (await jobs.listJobTemplates()).find(({ code }) => code === 'SIMPLE')!;
   await jobs.updateJobTemplate({ id }, { active: false });
-  await expect(engine.runJob(simple)).rejects.toBeInstanceOf(
-    JobTemplateInactiveError,
-  );
+  await expect(engine.runJob(simple)).rejects.toBeInstanceOf(JobTemplateInactiveError);
   for (const { jobRunIdentifier } of [entry, simple]) {
-    expect(
-      await jobs.getJobQueueEntryForIdentifier(jobRunIdentifier),
-    ).toMatchObject({ status: 'AVAILABLE', retry: 0 });
+    expect(await jobs.getJobQueueEntryForIdentifier(jobRunIdentifier)).toMatchObject({
+      status: 'AVAILABLE',
+      retry: 0,
+    });
     expect(await jobs.listJobRunsForIdentifier(jobRunIdentifier)).toEqual([]);
   }
   await jobs.updateJobTemplate({ id }, { active: true });
@@ -150,11 +135,7 @@ it('keeps what the handler returns, and the text and the error of what it throws
     reason: null,
     output: { n: [1] },
   });
-  const threw = await engine.enqueueAndRunJob(
-    SimpleJob,
-    { fail: 'no paper' },
-    { maxRetries: 0 },
-  );
+  const threw = await engine.enqueueAndRunJob(SimpleJob, { fail: 'no paper' }, { maxRetries: 0 });
   expect(await engine.waitForJob(threw.jobRunIdentifier)).toMatchObject({
     result: 'FAILED',
     reason: 'no paper',

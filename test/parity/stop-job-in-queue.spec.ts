@@ -16,9 +16,7 @@ it('fails the run and reopens the entry at once; the process goes on, unheard', 
   const { engine, jobs } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, {}, { backoff: '1h' });
   const first = await GatedJob.arrival();
-  const entry = (await jobs.getJobQueueEntryForIdentifier(
-    run.jobRunIdentifier,
-  ))!;
+  const entry = (await jobs.getJobQueueEntryForIdentifier(run.jobRunIdentifier))!;
   expect(await engine.stopJobInQueue(entry)).toMatchObject({
     id: run.id,
     status: 'DONE',
@@ -39,15 +37,14 @@ it('fails the run and reopens the entry at once; the process goes on, unheard', 
   first.door.open('from the old process');
   expect(await late).toMatchObject({ jobRunId: run.id, outcome: 'completed' });
   await process.settled;
-  expect(
-    await jobs.getJobQueueEntryForIdentifier(run.jobRunIdentifier),
-  ).toMatchObject({ status: 'RUNNING', currentJobRunId: next.job.jobRunId });
+  expect(await jobs.getJobQueueEntryForIdentifier(run.jobRunIdentifier)).toMatchObject({
+    status: 'RUNNING',
+    currentJobRunId: next.job.jobRunId,
+  });
 
   next.door.open('from the new one');
   await engine.waitForJob(run.jobRunIdentifier);
-  expect(
-    await jobs.listJobRunsForIdentifier(run.jobRunIdentifier),
-  ).toMatchObject([
+  expect(await jobs.listJobRunsForIdentifier(run.jobRunIdentifier)).toMatchObject([
     { id: run.id, result: 'FAILED', reason: 'Stopped', output: null },
     { retry: 1, result: 'SUCCEEDED', output: 'from the new one' },
   ]);
@@ -62,12 +59,11 @@ it('reopens even when no retry is left, and counts as one', async () => {
   const again = await engine.runJob(entry);
   const second = await GatedJob.arrival();
   await engine.failJob(again, new Error('once more'));
-  expect(
-    await jobs.listJobRunsForIdentifier(run.jobRunIdentifier),
-  ).toMatchObject([{ reason: 'Stopped' }, { reason: 'once more' }]);
-  expect(
-    await jobs.getJobQueueEntryForIdentifier(run.jobRunIdentifier),
-  ).toBeNull();
+  expect(await jobs.listJobRunsForIdentifier(run.jobRunIdentifier)).toMatchObject([
+    { reason: 'Stopped' },
+    { reason: 'once more' },
+  ]);
+  expect(await jobs.getJobQueueEntryForIdentifier(run.jobRunIdentifier)).toBeNull();
   const late = bildad.next('run.finishLost');
   first.door.open(null);
   await late;
@@ -87,21 +83,17 @@ it('the heartbeat leaves the process alone; killJob stops it', async () => {
   const other = await GatedJob.arrival();
   await expect
     .poll(async () => {
-      const [seen] = await app.jobs.listJobRunsForIdentifier(
-        witness.jobRunIdentifier,
-      );
+      const [seen] = await app.jobs.listJobRunsForIdentifier(witness.jobRunIdentifier);
       return seen!.expiresAt.getTime();
     })
     .toBeGreaterThan(witness.expiresAt.getTime());
   expect(job.signal.aborted).toBe(false);
 
-  await expect(app.engine.killJob(run)).rejects.toBeInstanceOf(
-    RunNotActiveError,
-  );
+  await expect(app.engine.killJob(run)).rejects.toBeInstanceOf(RunNotActiveError);
   expect(job.signal.aborted).toBe(true);
-  expect(
-    await app.jobs.listJobRunsForIdentifier(run.jobRunIdentifier),
-  ).toMatchObject([{ reason: 'Stopped' }]);
+  expect(await app.jobs.listJobRunsForIdentifier(run.jobRunIdentifier)).toMatchObject([
+    { reason: 'Stopped' },
+  ]);
   const done = app.engine.waitForJob(witness.jobRunIdentifier);
   other.door.open(null);
   await done;

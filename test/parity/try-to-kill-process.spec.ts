@@ -26,11 +26,7 @@ it('aborts the signal, and is true when the handler has ended', async () => {
 
 it('is false when the handler did not stop; the run ends without it', async () => {
   const { engine } = bildad;
-  const run = await engine.enqueueAndRunJob(
-    GatedJob,
-    { deaf: true },
-    { maxRetries: 0 },
-  );
+  const run = await engine.enqueueAndRunJob(GatedJob, { deaf: true }, { maxRetries: 0 });
   const { door } = await GatedJob.arrival();
   const process = engine.findJobProcess(run)!;
   const abandoned = bildad.next('process.abandoned');
@@ -55,7 +51,7 @@ it('of a process that has ended is true, and changes nothing', async () => {
   door.open('well');
   await ended;
   expect(await engine.tryToKillProcess(process)).toBe(true);
-  expect(
-    await jobs.listJobRunsForIdentifier(run.jobRunIdentifier),
-  ).toMatchObject([{ result: 'SUCCEEDED', output: 'well' }]);
+  expect(await jobs.listJobRunsForIdentifier(run.jobRunIdentifier)).toMatchObject([
+    { result: 'SUCCEEDED', output: 'well' },
+  ]);
 });

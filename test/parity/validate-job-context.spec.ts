@@ -1,10 +1,6 @@
 import { IsEmail, IsInt, ValidateNested } from 'class-validator';
 import { Type } from 'class-transformer';
-import {
-  InvalidJobContextError,
-  InvalidJobSchemaError,
-  type JsonSchema,
-} from 'nestjs-bildad';
+import { InvalidJobContextError, InvalidJobSchemaError, type JsonSchema } from 'nestjs-bildad';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 
@@ -70,9 +66,9 @@ it.each([
 });
 
 it('tells what is missing and what is too much', async () => {
-  await expect(
-    bildad.engine.validateJobContext(SCHEMA, { bcc: 1 }),
-  ).rejects.toMatchObject({ violations: [{ path: 'to' }, { path: 'bcc' }] });
+  await expect(bildad.engine.validateJobContext(SCHEMA, { bcc: 1 })).rejects.toMatchObject({
+    violations: [{ path: 'to' }, { path: 'bcc' }],
+  });
 });
 
 it.each([
@@ -95,8 +91,8 @@ it.each([
 it.each([[undefined], [NaN], [1n], [new Map()], ['a\0b'], [() => 1]])(
   'refuses what JSON cannot carry, whatever the schema: %s',
   async (context) => {
-    await expect(
-      bildad.engine.validateJobContext({}, context),
-    ).rejects.toBeInstanceOf(InvalidJobContextError);
+    await expect(bildad.engine.validateJobContext({}, context)).rejects.toBeInstanceOf(
+      InvalidJobContextError,
+    );
   },
 );

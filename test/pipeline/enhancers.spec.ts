@@ -64,10 +64,7 @@ beforeEach(() => {
 @Injectable()
 class Roles {
   of(reflector: Reflector, context: ExecutionContext) {
-    return reflector.getAllAndMerge('role', [
-      context.getHandler(),
-      context.getClass(),
-    ]);
+    return reflector.getAllAndMerge('role', [context.getHandler(), context.getClass()]);
   }
 }
 
@@ -182,13 +179,7 @@ class TransactionalJob implements JobHandler<{ n: number }> {
 let bildad: TestApp;
 beforeAll(async () => {
   bildad = await bootApp({
-    providers: [
-      Roles,
-      SurroundedJob,
-      FilteredJob,
-      ValidatedJob,
-      TransactionalJob,
-    ],
+    providers: [Roles, SurroundedJob, FilteredJob, ValidatedJob, TransactionalJob],
   });
   await bildad.sql('CREATE TABLE surrounded (n int)');
 });
@@ -209,10 +200,8 @@ describe('a guard', () => {
       {
         type: 'bildad',
         class: SurroundedJob,
-        method: Object.getOwnPropertyDescriptor(
-          SurroundedJob.prototype,
-          'runJob',
-        )!.value as unknown,
+        method: Object.getOwnPropertyDescriptor(SurroundedJob.prototype, 'runJob')!
+          .value as unknown,
         role: ['method', 'class'],
         context: { n: 7 },
       },
@@ -330,9 +319,7 @@ describe('a pipe', () => {
     const { run } = await surrounded(4);
     expect(run.output).toBe(8);
     expect(job!.jobRunIdentifier).toBe(run.jobRunIdentifier);
-    expect(Doubling.metadata).toMatchObject([
-      { type: 'body', metatype: NumberContext },
-    ]);
+    expect(Doubling.metadata).toMatchObject([{ type: 'body', metatype: NumberContext }]);
   });
 
   it('knows the class of the context where only @BildadJob names it', async () => {
@@ -389,10 +376,7 @@ describe('an exception filter', () => {
     await filtered(undefined);
     allows = () => false;
     await filtered(null);
-    expect(steps.filter((step) => step !== 'guard')).toEqual([
-      'range',
-      'forbidden',
-    ]);
+    expect(steps.filter((step) => step !== 'guard')).toEqual(['range', 'forbidden']);
   });
 });
 

@@ -13,13 +13,7 @@ import {
   type PipeTransform,
   type Provider,
 } from '@nestjs/common';
-import {
-  APP_FILTER,
-  APP_GUARD,
-  APP_INTERCEPTOR,
-  APP_PIPE,
-  REQUEST,
-} from '@nestjs/core';
+import { APP_FILTER, APP_GUARD, APP_INTERCEPTOR, APP_PIPE, REQUEST } from '@nestjs/core';
 import {
   BildadExecutionContext,
   BildadJob,
@@ -122,10 +116,7 @@ it('with globalEnhancers it stands around them, REQUEST-scoped too', () =>
     const blocked = await once(bildad, PlainJob, { blocked: true });
     expect(blocked.event.errorName).toBe('JobForbiddenError');
     await once(bildad, PlainJob, { fail: true });
-    expect(AppFilter.caught).toMatchObject([
-      { code: 'JOB_FORBIDDEN' },
-      { message: 'told to' },
-    ]);
+    expect(AppFilter.caught).toMatchObject([{ code: 'JOB_FORBIDDEN' }, { message: 'told to' }]);
   }));
 
 describe('a guard that nobody would make', () => {

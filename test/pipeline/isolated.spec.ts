@@ -1,19 +1,11 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import {
-  around,
-  carry,
-  surroundedJobs,
-  Tenants,
-} from '../fixtures/surrounded.js';
+import { around, carry, surroundedJobs, Tenants } from '../fixtures/surrounded.js';
 import { bootApp, type TestApp } from '../support/app.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 
 // What stands around a handler, and what its job carries, in the app itself, a thread and a process.
 
-const MODULE = new URL(
-  '../../dist/test/fixtures/surrounded.module.js',
-  import.meta.url,
-);
+const MODULE = new URL('../../dist/test/fixtures/surrounded.module.js', import.meta.url);
 
 let database: TestDatabase;
 let bildad: TestApp;
@@ -44,9 +36,7 @@ describe.each(['INLINE', 'THREAD', 'PROCESS'])('%s', (isolation) => {
   const code = `AROUND_${isolation}`;
   const run = async (context: object, tenant?: string) => {
     const enqueue = () => bildad.engine.enqueueJob(code, context);
-    const { jobRunIdentifier } = await (tenant
-      ? around.run({ tenant }, enqueue)
-      : enqueue());
+    const { jobRunIdentifier } = await (tenant ? around.run({ tenant }, enqueue) : enqueue());
     return bildad.engine.waitForJob(jobRunIdentifier, { timeout: '20s' });
   };
 

@@ -154,15 +154,12 @@ class ByTenant implements ContextIdStrategy {
 
   attach(contextId: ContextId, request: unknown) {
     const name =
-      request instanceof JobRequest
-        ? ((request.context as Context).tenant ?? 'none')
-        : 'none';
+      request instanceof JobRequest ? ((request.context as Context).tenant ?? 'none') : 'none';
     let parent = this.parents.get(name);
     if (!parent) this.parents.set(name, (parent = { id: Math.random() }));
     const tenantTree = parent;
     return {
-      resolve: ({ isTreeDurable }: HostComponentInfo) =>
-        isTreeDurable ? tenantTree : contextId,
+      resolve: ({ isTreeDurable }: HostComponentInfo) => (isTreeDurable ? tenantTree : contextId),
       payload: { name },
     };
   }

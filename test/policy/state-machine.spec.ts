@@ -3,10 +3,7 @@ import { OUTCOME_RULES } from 'nestjs-bildad';
 import { expect, it } from 'vitest';
 
 it('docs/state-machine.md shows the rules as they are', async () => {
-  const text = await readFile(
-    new URL('../../docs/state-machine.md', import.meta.url),
-    'utf8',
-  );
+  const text = await readFile(new URL('../../docs/state-machine.md', import.meta.url), 'utf8');
   const documented = text
     .split('\n')
     .filter((line) => line.startsWith('| `'))

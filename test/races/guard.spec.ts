@@ -36,9 +36,7 @@ const somebodyWaits = (session = holder) =>
     .toBeGreaterThan(0);
 
 it('answers alreadyRunning, here and on another node, while a pass is under way', async () => {
-  await holder.query(
-    'BEGIN; LOCK TABLE bildad.job_queue_entries IN ACCESS EXCLUSIVE MODE',
-  );
+  await holder.query('BEGIN; LOCK TABLE bildad.job_queue_entries IN ACCESS EXCLUSIVE MODE');
   const pass = one.engine.runJobEngine();
   await somebodyWaits();
 
@@ -79,9 +77,7 @@ it('looks again for who came after its look, from this process or another', asyn
 });
 
 it('looks again for who came while the guard was being let go', async () => {
-  await holder.query(
-    'BEGIN; LOCK TABLE bildad.job_queue_entries IN SHARE MODE',
-  );
+  await holder.query('BEGIN; LOCK TABLE bildad.job_queue_entries IN SHARE MODE');
   const pass = one.engine.runJobEngine();
   await somebodyWaits();
   const config = new pg.Client({ connectionString: one.database.url });
@@ -108,9 +104,7 @@ it('takes over a guard whose holder died, when its lease is over, under a new fe
   );
   const before = await one.jobs.getJobConfig();
   expect((await one.engine.runJobEngine()).alreadyRunning).toBe(true);
-  await one.sql(
-    `UPDATE bildad.job_configs SET guard_expires_at = clock_timestamp()`,
-  );
+  await one.sql(`UPDATE bildad.job_configs SET guard_expires_at = clock_timestamp()`);
   const passed = one.next('engine.pass');
   expect((await one.engine.runJobEngine()).alreadyRunning).toBe(false);
   expect(Number((await passed).term)).toBe(Number(before.guardTerm) + 1);

@@ -21,9 +21,7 @@ beforeAll(async () => {
 });
 afterAll(() => bildad.close());
 beforeEach(() =>
-  bildad.sql(
-    'DELETE FROM bildad.job_queue_entries; DELETE FROM bildad.job_runs; TRUNCATE ledger',
-  ),
+  bildad.sql('DELETE FROM bildad.job_queue_entries; DELETE FROM bildad.job_runs; TRUNCATE ledger'),
 );
 
 const enqueue = (n: number) =>
@@ -36,9 +34,7 @@ const enqueue = (n: number) =>
 async function everyJobSucceeds(jobs: number, executions: number) {
   const { database, jobs: queue, sql } = bildad;
   const rescuer = await startWorker(database.url, { RESCUER: 'yes' });
-  await expect
-    .poll(() => queue.getNumberOfJobsInTheQueue(), { timeout: 30_000 })
-    .toBe(0);
+  await expect.poll(() => queue.getNumberOfJobsInTheQueue(), { timeout: 30_000 }).toBe(0);
   await rescuer.terminate();
   const [ended] = await sql(
     `SELECT count(*) FILTER (WHERE result = 'SUCCEEDED')::int AS succeeded,
@@ -46,9 +42,7 @@ async function everyJobSucceeds(jobs: number, executions: number) {
             count(*) FILTER (WHERE status = 'RUNNING')::int AS running FROM bildad.job_runs`,
   );
   expect(ended).toEqual({ succeeded: jobs, jobs, running: 0 });
-  expect(await sql('SELECT count(*)::int AS n FROM ledger')).toEqual([
-    { n: executions },
-  ]);
+  expect(await sql('SELECT count(*)::int AS n FROM ledger')).toEqual([{ n: executions }]);
 }
 
 it('killed while it enqueues one by one: what was acknowledged is in the queue', async () => {
@@ -93,34 +87,28 @@ it('killed while it enqueues many at once: none of them is there', async () => {
       ),
     )
     .toEqual([]);
-  expect(
-    await sql('SELECT count(*)::int AS n FROM bildad.job_queue_entries'),
-  ).toEqual([{ n: 0 }]);
+  expect(await sql('SELECT count(*)::int AS n FROM bildad.job_queue_entries')).toEqual([{ n: 0 }]);
 });
 
-it(
-  'killed while it claims: the claim that nobody heard of is taken back',
-  LONG,
-  async () => {
-    const { database, dataSource } = bildad;
-    const [first] = await enqueue(20);
-    // A run of the same name that is not committed: the claim waits to see whether it will be.
-    const inTheWay = dataSource.createQueryRunner();
-    await inTheWay.startTransaction();
-    await inTheWay.query(
-      `INSERT INTO bildad.job_runs (job_template_id, job_queue_entry_id, job_run_identifier, retry, job_process_name,
+it('killed while it claims: the claim that nobody heard of is taken back', LONG, async () => {
+  const { database, dataSource } = bildad;
+  const [first] = await enqueue(20);
+  // A run of the same name that is not committed: the claim waits to see whether it will be.
+  const inTheWay = dataSource.createQueryRunner();
+  await inTheWay.startTransaction();
+  await inTheWay.query(
+    `INSERT INTO bildad.job_runs (job_template_id, job_queue_entry_id, job_run_identifier, retry, job_process_name,
        node_id, job_context, available_at, timeout_at, expires_at)
      VALUES (0, 0, $1, 0, '', '', '{}', now(), now(), now())`,
-      [first!.jobRunIdentifier],
-    );
-    const victim = await startWorker(database.url);
-    await waitingForLock(bildad, 'claim_jobs');
-    await victim.kill();
-    await inTheWay.rollbackTransaction();
-    await inTheWay.release();
-    await everyJobSucceeds(20, 20);
-  },
-);
+    [first!.jobRunIdentifier],
+  );
+  const victim = await startWorker(database.url);
+  await waitingForLock(bildad, 'claim_jobs');
+  await victim.kill();
+  await inTheWay.rollbackTransaction();
+  await inTheWay.release();
+  await everyJobSucceeds(20, 20);
+});
 
 it('killed while its handlers run: they run again', LONG, async () => {
   const { database, engine, sql } = bildad;

@@ -28,9 +28,7 @@ it("an old run's late success changes neither the newer run nor the entry", asyn
   const lost = next('run.finishLost');
   oldHandler.door.open('too late');
   expect(await lost).toMatchObject({ jobRunId: old.id, outcome: 'completed' });
-  expect(
-    await jobs.listJobRunsForIdentifier(old.jobRunIdentifier),
-  ).toMatchObject([
+  expect(await jobs.listJobRunsForIdentifier(old.jobRunIdentifier)).toMatchObject([
     {
       id: old.id,
       status: 'DONE',
@@ -40,9 +38,7 @@ it("an old run's late success changes neither the newer run nor the entry", asyn
     },
     { id: newHandler.job.jobRunId, status: 'RUNNING', result: null },
   ]);
-  expect(
-    await jobs.getJobQueueEntryForIdentifier(old.jobRunIdentifier),
-  ).toMatchObject({
+  expect(await jobs.getJobQueueEntryForIdentifier(old.jobRunIdentifier)).toMatchObject({
     status: 'RUNNING',
     currentJobRunId: newHandler.job.jobRunId,
   });
@@ -70,9 +66,7 @@ it('ends by hand of an old run are refused while the newer run goes on', async (
     () => engine.killJob(old),
   ])
     await expect(end()).rejects.toMatchObject({ code: 'RUN_NOT_ACTIVE' });
-  expect(
-    await jobs.getJobQueueEntryForIdentifier(old.jobRunIdentifier),
-  ).toMatchObject({
+  expect(await jobs.getJobQueueEntryForIdentifier(old.jobRunIdentifier)).toMatchObject({
     status: 'RUNNING',
     currentJobRunId: newHandler.job.jobRunId,
   });
@@ -84,19 +78,16 @@ it('an old run that is still RUNNING, because rows were edited by hand, does not
   const { engine, jobs, sql, next } = bildad;
   const old = await engine.enqueueAndRunJob(GatedJob, {});
   const oldHandler = await GatedJob.arrival();
-  await sql(
-    `UPDATE bildad.job_queue_entries SET status = 'AVAILABLE' WHERE id = $1`,
-    [old.jobQueueEntryId],
-  );
+  await sql(`UPDATE bildad.job_queue_entries SET status = 'AVAILABLE' WHERE id = $1`, [
+    old.jobQueueEntryId,
+  ]);
   await engine.runJobEngine();
   const newHandler = await GatedJob.arrival();
 
   const finished = next('run.finished');
   oldHandler.door.open(null);
   expect(await finished).toMatchObject({ jobRunId: old.id, entry: 'kept' });
-  expect(
-    await jobs.getJobQueueEntryForIdentifier(old.jobRunIdentifier),
-  ).toMatchObject({
+  expect(await jobs.getJobQueueEntryForIdentifier(old.jobRunIdentifier)).toMatchObject({
     status: 'RUNNING',
     currentJobRunId: newHandler.job.jobRunId,
   });
@@ -111,9 +102,9 @@ it('deleting history, even a run under way, never deletes or strands an entry', 
   const run = await engine.enqueueAndRunJob(GatedJob, {});
   const first = await GatedJob.arrival();
   await sql('DELETE FROM bildad.job_runs');
-  expect(
-    await jobs.getJobQueueEntryForIdentifier(run.jobRunIdentifier),
-  ).toMatchObject({ status: 'RUNNING' });
+  expect(await jobs.getJobQueueEntryForIdentifier(run.jobRunIdentifier)).toMatchObject({
+    status: 'RUNNING',
+  });
 
   const lost = next('run.finishLost');
   first.door.open('nobody knows');
@@ -131,11 +122,7 @@ it('deleting history, even a run under way, never deletes or strands an entry', 
 
 it('a run number that is taken already is stepped over, and holds nobody up', async () => {
   const { engine, sql } = bildad;
-  const blocked = await engine.enqueueJob(
-    GatedJob,
-    {},
-    { jobRunIdentifier: 'taken', priority: 0 },
-  );
+  const blocked = await engine.enqueueJob(GatedJob, {}, { jobRunIdentifier: 'taken', priority: 0 });
   await sql(
     `INSERT INTO bildad.job_runs (job_template_id, job_queue_entry_id, job_run_identifier, retry, job_process_name, node_id, status,
        result, job_context, available_at, timeout_at, expires_at, ended_at)
@@ -152,8 +139,5 @@ it('a run number that is taken already is stepped over, and holds nobody up', as
   ]);
   (await GatedJob.arrival()).door.open(null);
   (await GatedJob.arrival()).door.open(null);
-  await Promise.all([
-    engine.waitForJob('taken'),
-    engine.waitForJob(behind.jobRunIdentifier),
-  ]);
+  await Promise.all([engine.waitForJob('taken'), engine.waitForJob(behind.jobRunIdentifier)]);
 });

@@ -26,19 +26,12 @@ async function running(): Promise<{ run: JobRun; finishHandler: () => void }> {
 }
 
 /** The only end a run may have had, and the entry that goes with it. */
-async function expectOneEnd(
-  run: JobRun,
-  reasons: (string | null)[],
-): Promise<JobRun> {
-  const [ended, ...more] = await one.jobs.listJobRunsForIdentifier(
-    run.jobRunIdentifier,
-  );
+async function expectOneEnd(run: JobRun, reasons: (string | null)[]): Promise<JobRun> {
+  const [ended, ...more] = await one.jobs.listJobRunsForIdentifier(run.jobRunIdentifier);
   expect(more).toEqual([]);
   expect(ended).toMatchObject({ status: 'DONE' });
   expect(reasons).toContain(ended!.reason);
-  const entry = await one.jobs.getJobQueueEntryForIdentifier(
-    run.jobRunIdentifier,
-  );
+  const entry = await one.jobs.getJobQueueEntryForIdentifier(run.jobRunIdentifier);
   if (ended!.result === 'SUCCEEDED') expect(entry).toBeNull();
   else
     expect(entry).toMatchObject({
@@ -72,23 +65,11 @@ describe('exactly one lands', () => {
     expect(seen).toEqual(new Set([null, 'Killed']));
   });
 
-  const rivals: [
-    string,
-    (app: TestApp, run: JobRun) => Promise<unknown>,
-    string | null,
-  ][] = [
+  const rivals: [string, (app: TestApp, run: JobRun) => Promise<unknown>, string | null][] = [
     ['complete', ({ engine }, run) => engine.completeJob(run), null],
-    [
-      'fail',
-      ({ engine }, run) => engine.failJob(run, new Error('by hand')),
-      'by hand',
-    ],
+    ['fail', ({ engine }, run) => engine.failJob(run, new Error('by hand')), 'by hand'],
     ['expire', ({ engine }, run) => engine.expireJob(run), 'Expired'],
-    [
-      'stop',
-      ({ engine }, run) => engine.stopJobInQueue({ id: run.jobQueueEntryId }),
-      'Stopped',
-    ],
+    ['stop', ({ engine }, run) => engine.stopJobInQueue({ id: run.jobQueueEntryId }), 'Stopped'],
   ];
   for (const [first, begin, reason] of rivals)
     for (const [second, oppose, otherReason] of rivals)
@@ -96,16 +77,10 @@ describe('exactly one lands', () => {
         it(`${first} against ${second}, on two nodes`, async () => {
           for (let round = 0; round < ROUNDS; round++) {
             const { run } = await running();
-            const answers = await Promise.allSettled([
-              begin(one, run),
-              oppose(other, run),
-            ]);
-            const landed = answers.filter(
-              ({ status }) => status === 'fulfilled',
-            ).length;
+            const answers = await Promise.allSettled([begin(one, run), oppose(other, run)]);
+            const landed = answers.filter(({ status }) => status === 'fulfilled').length;
             const nothingToStop = answers.filter(
-              (answer) =>
-                answer.status === 'fulfilled' && answer.value === null,
+              (answer) => answer.status === 'fulfilled' && answer.value === null,
             ).length;
             expect(landed - nothingToStop).toBe(1);
             for (const answer of answers)
@@ -118,10 +93,7 @@ describe('exactly one lands', () => {
   it('the handler against stop, expire and fail at once', async () => {
     for (let round = 0; round < ROUNDS; round++) {
       const { run, finishHandler } = await running();
-      const outcome = Promise.race([
-        one.next('run.finished'),
-        one.next('run.finishLost'),
-      ]);
+      const outcome = Promise.race([one.next('run.finished'), one.next('run.finishLost')]);
       finishHandler();
       const answers = await Promise.allSettled([
         other.engine.stopJobInQueue({ id: run.jobQueueEntryId }),
@@ -129,12 +101,7 @@ describe('exactly one lands', () => {
         other.engine.failJob(run, new Error('by hand')),
       ]);
       await outcome;
-      const ended = await expectOneEnd(run, [
-        null,
-        'Stopped',
-        'Expired',
-        'by hand',
-      ]);
+      const ended = await expectOneEnd(run, [null, 'Stopped', 'Expired', 'by hand']);
       const landed = answers.filter(
         (answer) => answer.status === 'fulfilled' && answer.value !== null,
       );

@@ -7,9 +7,7 @@ import { startWorker } from '../support/worker.js';
 let producer: TestApp;
 beforeAll(async () => {
   producer = await bootApp({ options: { role: 'producer' } });
-  await producer.sql(
-    'CREATE TABLE ledger (id bigserial, identifier text, run_id bigint, pid int)',
-  );
+  await producer.sql('CREATE TABLE ledger (id bigserial, identifier text, run_id bigint, pid int)');
 });
 afterAll(() => producer.close());
 
@@ -34,26 +32,24 @@ it(
       RETURN NEW; END $$;
     CREATE TRIGGER audit_guard AFTER UPDATE ON bildad.job_configs FOR EACH ROW EXECUTE FUNCTION audit_guard()`);
 
-    const workers = await Promise.all(
-      [1, 2, 3].map(() => startWorker(producer.database.url)),
-    );
+    const workers = await Promise.all([1, 2, 3].map(() => startWorker(producer.database.url)));
     const entries = await producer.engine.enqueueJobs(
       'LEDGER',
       Array.from({ length: 5_000 }, (_none, n) => ({ n })),
     );
     await queueIsEmpty();
-    expect(
-      await Promise.all(workers.map((worker) => worker.terminate())),
-    ).toEqual(['SIGTERM', 'SIGTERM', 'SIGTERM']);
+    expect(await Promise.all(workers.map((worker) => worker.terminate()))).toEqual([
+      'SIGTERM',
+      'SIGTERM',
+      'SIGTERM',
+    ]);
 
     const [ran] = await producer.sql(
       'SELECT count(*)::int AS runs, count(DISTINCT identifier)::int AS jobs, count(DISTINCT pid)::int AS pids FROM ledger',
     );
     expect(ran).toEqual({ runs: 5_000, jobs: entries.length, pids: 3 });
     expect(
-      await producer.sql(
-        'SELECT result, retry, count(*)::int FROM bildad.job_runs GROUP BY 1, 2',
-      ),
+      await producer.sql('SELECT result, retry, count(*)::int FROM bildad.job_runs GROUP BY 1, 2'),
     ).toEqual([{ result: 'SUCCEEDED', retry: 0, count: 5_000 }]);
 
     const [guard] = await producer.sql(
@@ -88,9 +84,7 @@ it(
     await queueIsEmpty();
     await rescuer.terminate();
     for (const { jobRunIdentifier } of entries)
-      expect(
-        await producer.jobs.listJobRunsForIdentifier(jobRunIdentifier),
-      ).toMatchObject([
+      expect(await producer.jobs.listJobRunsForIdentifier(jobRunIdentifier)).toMatchObject([
         { retry: 0, result: 'FAILED', reason: 'Expired' },
         { retry: 1, result: 'SUCCEEDED' },
       ]);
@@ -103,29 +97,23 @@ it(
   async () => {
     await producer.sql('TRUNCATE ledger');
     const leaving = await startWorker(producer.database.url);
-    const entry = await producer.engine.enqueueJob(
-      'LEDGER',
-      { hang: true },
-      { maxRetries: 0 },
-    );
+    const entry = await producer.engine.enqueueJob('LEDGER', { hang: true }, { maxRetries: 0 });
     await expect
       .poll(() => producer.sql('SELECT 1 FROM ledger'), { timeout: 10_000 })
       .toHaveLength(1);
     await leaving.terminate();
-    expect(
-      await producer.jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier),
-    ).toMatchObject({
-      status: 'AVAILABLE',
-      retry: 1,
-      uncountedRuns: 1,
-    });
+    expect(await producer.jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier)).toMatchObject(
+      {
+        status: 'AVAILABLE',
+        retry: 1,
+        uncountedRuns: 1,
+      },
+    );
 
     const next = await startWorker(producer.database.url, { RESCUER: 'yes' });
     await queueIsEmpty();
     await next.terminate();
-    expect(
-      await producer.jobs.listJobRunsForIdentifier(entry.jobRunIdentifier),
-    ).toMatchObject([
+    expect(await producer.jobs.listJobRunsForIdentifier(entry.jobRunIdentifier)).toMatchObject([
       { retry: 0, result: 'FAILED', reason: 'Interrupted' },
       { retry: 1, result: 'SUCCEEDED' },
     ]);

@@ -21,23 +21,16 @@ it('runs an entry once, whoever asks for it', async () => {
     SimpleJob.runs = 0;
     const entry = await one.engine.enqueueJob(SimpleJob, { say: round });
     const asked = await Promise.allSettled(
-      Array.from({ length: 10 }, (_caller, n) =>
-        (n % 2 ? one : other).engine.runJob(entry),
-      ),
+      Array.from({ length: 10 }, (_caller, n) => (n % 2 ? one : other).engine.runJob(entry)),
     );
     const run = await one.engine.waitForJob(entry.jobRunIdentifier);
 
-    expect(asked.filter(({ status }) => status === 'fulfilled')).toHaveLength(
-      1,
-    );
+    expect(asked.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
     for (const answer of asked)
-      if (answer.status === 'rejected')
-        expect(answer.reason).toBeInstanceOf(JobNotAvailableError);
+      if (answer.status === 'rejected') expect(answer.reason).toBeInstanceOf(JobNotAvailableError);
     expect(SimpleJob.runs).toBe(1);
     expect(run).toMatchObject({ result: 'SUCCEEDED', retry: 0, output: round });
-    expect(
-      await one.jobs.listJobRunsForIdentifier(entry.jobRunIdentifier),
-    ).toHaveLength(1);
+    expect(await one.jobs.listJobRunsForIdentifier(entry.jobRunIdentifier)).toHaveLength(1);
   }
 });
 

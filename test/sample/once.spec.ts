@@ -1,12 +1,5 @@
 import { createHash } from 'node:crypto';
-import {
-  chmod,
-  mkdir,
-  mkdtemp,
-  rm,
-  symlink,
-  writeFile,
-} from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -38,14 +31,9 @@ beforeAll(async () => {
     writeFile(join(deep, 'long.txt'), long),
     writeFile(join(deep, 'latin1.txt'), latin1),
     writeFile(join(folder, 'node_modules', 'left-out.js'), 'no'),
-    writeFile(
-      Buffer.concat([Buffer.from(`${folder}/`), Buffer.from([0xe9, 0x31])]),
-      'odd name',
-    ),
+    writeFile(Buffer.concat([Buffer.from(`${folder}/`), Buffer.from([0xe9, 0x31])]), 'odd name'),
     writeFile(join(folder, 'line\nbreak'), 'odd name'),
-    writeFile(join(folder, 'secret'), 'secret').then(() =>
-      chmod(join(folder, 'secret'), 0),
-    ),
+    writeFile(join(folder, 'secret'), 'secret').then(() => chmod(join(folder, 'secret'), 0)),
     symlink('..', join(deep, 'loop')),
     symlink('/no/such', join(deep, 'dangling')),
   ]);
@@ -101,8 +89,7 @@ it('keeps what it found, in a table of its own', async () => {
     `SELECT path, kind, bytes::int, lines, words, sha256, problem FROM bildad_sample_files
      WHERE scan = (SELECT scan FROM bildad_sample_files LIMIT 1) ORDER BY path COLLATE "C"`,
   );
-  const sha256 = (content: string | Buffer) =>
-    createHash('sha256').update(content).digest('hex');
+  const sha256 = (content: string | Buffer) => createHash('sha256').update(content).digest('hex');
   const of = (
     path: string,
     content: string | Buffer,
@@ -138,7 +125,5 @@ it('keeps what it found, in a table of its own', async () => {
 });
 
 it('leaves nothing in the queue', async () => {
-  expect(await database.sql('SELECT * FROM bildad.job_queue_entries')).toEqual(
-    [],
-  );
+  expect(await database.sql('SELECT * FROM bildad.job_queue_entries')).toEqual([]);
 });

@@ -18,10 +18,7 @@ export interface Sample {
 }
 
 /** The sample app as its users start it. */
-export function startSample(
-  args: string[],
-  env: Record<string, string> = {},
-): Sample {
+export function startSample(args: string[], env: Record<string, string> = {}): Sample {
   const child = spawn(process.execPath, [MAIN, ...args], {
     env: { ...process.env, PORT: '0', ...env },
     stdio: ['ignore', 'pipe', 'pipe'],

@@ -30,16 +30,12 @@ beforeAll(async () => {
   bildad = await bootApp({ providers: [CountedJob, SimpleJob, GatedJob] });
 });
 afterAll(() => bildad.close());
-beforeEach(() =>
-  bildad.sql('DELETE FROM bildad.job_queue_entries WHERE claimed_by IS NULL'),
-);
+beforeEach(() => bildad.sql('DELETE FROM bildad.job_queue_entries WHERE claimed_by IS NULL'));
 
 async function running() {
   const run = await bildad.engine.enqueueAndRunJob(GatedJob, {});
   const { door } = await GatedJob.arrival();
-  const entry = (await bildad.jobs.getJobQueueEntryForIdentifier(
-    run.jobRunIdentifier,
-  ))!;
+  const entry = (await bildad.jobs.getJobQueueEntryForIdentifier(run.jobRunIdentifier))!;
   return {
     run,
     entry,
@@ -68,22 +64,17 @@ describe('rescheduleJob', () => {
     });
     expect((await engine.runJobEngine()).start).toHaveLength(1);
     await engine.waitForJob(entry.jobRunIdentifier);
-    await expect(engine.rescheduleJob(entry, '1h')).rejects.toThrow(
-      JobNotAvailableError,
-    );
+    await expect(engine.rescheduleJob(entry, '1h')).rejects.toThrow(JobNotAvailableError);
   });
 
-  it.each([['soon'], [new Date(NaN)], [-1], [undefined]])(
-    'refuses %s',
-    async (when) => {
-      const entry = await bildad.engine.enqueueJob(SimpleJob, {});
-      const error: unknown = await bildad.engine
-        .rescheduleJob(entry, when as string)
-        .catch((thrown: unknown) => thrown);
-      expect(error).toBeInstanceOf(BildadConfigError);
-      expect(error).toMatchObject({ field: 'when', got: when });
-    },
-  );
+  it.each([['soon'], [new Date(NaN)], [-1], [undefined]])('refuses %s', async (when) => {
+    const entry = await bildad.engine.enqueueJob(SimpleJob, {});
+    const error: unknown = await bildad.engine
+      .rescheduleJob(entry, when as string)
+      .catch((thrown: unknown) => thrown);
+    expect(error).toBeInstanceOf(BildadConfigError);
+    expect(error).toMatchObject({ field: 'when', got: when });
+  });
 });
 
 describe('updateJob', () => {
@@ -124,19 +115,16 @@ describe('updateJob', () => {
     const { engine, jobs } = bildad;
     const entry = await engine.enqueueJob(CountedJob, { count: 1 });
     const wrong = (changes: object) => engine.updateJob(entry, changes);
-    await expect(
-      wrong({ priority: 1, context: { count: 'many' } }),
-    ).rejects.toThrow(InvalidJobContextError);
-    await expect(wrong({ priority: 1.5 })).rejects.toThrow(
-      /priority: expected/,
+    await expect(wrong({ priority: 1, context: { count: 'many' } })).rejects.toThrow(
+      InvalidJobContextError,
     );
+    await expect(wrong({ priority: 1.5 })).rejects.toThrow(/priority: expected/);
     await expect(wrong({ prio: 1 })).rejects.toThrow(/prio: expected no such/);
-    await expect(wrong({ delay: 1, runAt: new Date() })).rejects.toThrow(
-      /only one of the two/,
-    );
-    expect(
-      await jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier),
-    ).toMatchObject({ priority: 5, jobContext: { count: 1 } });
+    await expect(wrong({ delay: 1, runAt: new Date() })).rejects.toThrow(/only one of the two/);
+    expect(await jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier)).toMatchObject({
+      priority: 5,
+      jobContext: { count: 1 },
+    });
   });
 
   it('what runs, or is gone, is not changed', async () => {
@@ -148,12 +136,10 @@ describe('updateJob', () => {
         jobRunIdentifier: entry.jobRunIdentifier,
         why: expect.stringContaining('RUNNING') as string,
       });
-    await expect(engine.rescheduleJob(entry, '1h')).rejects.toThrow(
-      JobNotAvailableError,
-    );
-    expect(
-      await jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier),
-    ).toMatchObject({ priority: 5 });
+    await expect(engine.rescheduleJob(entry, '1h')).rejects.toThrow(JobNotAvailableError);
+    expect(await jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier)).toMatchObject({
+      priority: 5,
+    });
     await end();
     await expect(engine.updateJob(entry, { priority: 1 })).rejects.toThrow(
       /it is not in the queue/,
@@ -173,8 +159,7 @@ describe('updateJob', () => {
         return { changed: change.status === 'fulfilled', output };
       }),
     );
-    for (const { changed, output } of races)
-      expect(output).toBe(changed ? 2 : 1);
+    for (const { changed, output } of races) expect(output).toBe(changed ? 2 : 1);
   });
 });
 
@@ -195,9 +180,9 @@ describe('retryJob', () => {
     expect(await jobs.listJobRunsForIdentifier(run.jobRunIdentifier)).toEqual([
       { ...failed, retriedAt: expect.any(Date) as Date },
     ]);
-    await expect(
-      engine.retryJob(failed, { context: { count: 'x' } }),
-    ).rejects.toThrow(InvalidJobContextError);
+    await expect(engine.retryJob(failed, { context: { count: 'x' } })).rejects.toThrow(
+      InvalidJobContextError,
+    );
   });
 });
 
@@ -214,9 +199,10 @@ describe('many', () => {
     await counted(2_300);
     await counted(5, { priority: 9 });
     const { run } = await running();
-    expect(
-      await engine.cancelJobs({ job: CountedJob, priority: { max: 5 } }),
-    ).toEqual({ removed: 2_300, stopped: 0 });
+    expect(await engine.cancelJobs({ job: CountedJob, priority: { max: 5 } })).toEqual({
+      removed: 2_300,
+      stopped: 0,
+    });
     expect(await jobs.getNumberOfJobsInTheQueue()).toBe(6);
     expect(await engine.cancelJobs({ job: 'GATED' })).toEqual({
       removed: 0,
@@ -225,9 +211,10 @@ describe('many', () => {
     expect(await engine.waitForJob(run.jobRunIdentifier)).toMatchObject({
       reason: 'Cancelled',
     });
-    expect(
-      await engine.cancelJobs({ olderThan: '1h', status: 'AVAILABLE' }),
-    ).toEqual({ removed: 0, stopped: 0 });
+    expect(await engine.cancelJobs({ olderThan: '1h', status: 'AVAILABLE' })).toEqual({
+      removed: 0,
+      stopped: 0,
+    });
     expect(await engine.cancelJobs({ newerThan: '1h' })).toEqual({
       removed: 5,
       stopped: 0,
@@ -244,9 +231,9 @@ describe('many', () => {
     expect(await engine.rescheduleJobs(chosen, '1h')).toEqual({
       rescheduled: 2,
     });
-    expect(
-      await jobs.getJobQueueEntryForIdentifier(one!.jobRunIdentifier),
-    ).toMatchObject({ scheduled: true });
+    expect(await jobs.getJobQueueEntryForIdentifier(one!.jobRunIdentifier)).toMatchObject({
+      scheduled: true,
+    });
     expect(await engine.rescheduleJobs({ newerThan: '1h' }, 0)).toEqual({
       rescheduled: 3,
     });
@@ -267,26 +254,23 @@ describe('many', () => {
       { count: -2 },
     ]);
     await engine.runJobEngine();
-    for (const { jobRunIdentifier } of failing)
-      await engine.waitForJob(jobRunIdentifier);
-    expect(
-      await engine.retryJobs({ job: CountedJob, reason: 'Timeout' }),
-    ).toEqual({ retried: 0, refused: 0 });
+    for (const { jobRunIdentifier } of failing) await engine.waitForJob(jobRunIdentifier);
+    expect(await engine.retryJobs({ job: CountedJob, reason: 'Timeout' })).toEqual({
+      retried: 0,
+      refused: 0,
+    });
     const all = () => engine.retryJobs({ job: CountedJob });
     expect(await all()).toEqual({ retried: 2, refused: 0 });
     expect(await all()).toEqual({ retried: 0, refused: 0 });
     const again = await jobs.listJobsToRunInTheQueue();
-    const counts = again.map(
-      ({ jobContext }) => (jobContext as CountedContext).count,
-    );
+    const counts = again.map(({ jobContext }) => (jobContext as CountedContext).count);
     expect(new Set(counts)).toEqual(new Set([-1, -2]));
     // Those that failed again are done again, and not what they did again as well.
     await sql(
       `UPDATE bildad.job_queue_entries SET job_context = '{"count": 1}' WHERE job_context ->> 'count' = '-2'`,
     );
     await engine.runJobEngine();
-    for (const { jobRunIdentifier } of again)
-      await engine.waitForJob(jobRunIdentifier);
+    for (const { jobRunIdentifier } of again) await engine.waitForJob(jobRunIdentifier);
     expect(await all()).toEqual({ retried: 1, refused: 0 });
     await engine.cancelJobs({ job: CountedJob });
     await sql(
@@ -307,32 +291,20 @@ describe('many', () => {
   it.each<[string, unknown, string]>([
     ['nothing', undefined, 'filter'],
     ['everything', {}, 'filter'],
-    [
-      'what is undefined',
-      { job: undefined, status: 'AVAILABLE' },
-      'filter.job',
-    ],
+    ['what is undefined', { job: undefined, status: 'AVAILABLE' }, 'filter.job'],
     ['an unknown name', { template: 'X' }, 'filter.template'],
     ['an unknown status', { status: 'DONE' }, 'filter.status'],
     ['no class', { job: 5 }, 'job'],
     ['no duration', { olderThan: 'long' }, 'filter.olderThan'],
     ['a broken priority', { priority: { min: 0.5 } }, 'filter.priority.min'],
-    [
-      'an undefined bound',
-      { priority: { min: undefined } },
-      'filter.priority.min',
-    ],
+    ['an undefined bound', { priority: { min: undefined } }, 'filter.priority.min'],
     [
       'an undefined bound beside another',
       { priority: { min: 1, max: undefined } },
       'filter.priority.max',
     ],
     ['no bounds', { priority: {} }, 'filter.priority'],
-    [
-      'no bounds, with a job',
-      { job: 'COUNTED', priority: {} },
-      'filter.priority',
-    ],
+    ['no bounds, with a job', { job: 'COUNTED', priority: {} }, 'filter.priority'],
     ['no priority', { priority: null }, 'filter.priority'],
     ['no list', { jobRunIdentifiers: 'a' }, 'filter.jobRunIdentifiers'],
   ])('a filter of %s is refused', async (_what, filter, field) => {

@@ -4,14 +4,7 @@ import { complaints } from '../types/compiler.js';
 
 // What the pages show compiles: the pieces of each are one file.
 
-const PAGES = [
-  'handlers',
-  'pipeline',
-  'secrets',
-  'deploy',
-  'events',
-  'telemetry',
-];
+const PAGES = ['handlers', 'pipeline', 'secrets', 'deploy', 'events', 'telemetry'];
 
 let said: Record<string, string[]>;
 beforeAll(async () => {

@@ -60,9 +60,7 @@ async function once(does: (job: JobExecution) => unknown) {
 
 describe('snooze', () => {
   it('puts the job off for the delay, and spends no retry, however often', async () => {
-    const { event, run, entry } = await once((job) =>
-      job.snooze('1h', 'the bank is closed'),
-    );
+    const { event, run, entry } = await once((job) => job.snooze('1h', 'the bank is closed'));
     expect(event).toMatchObject({ outcome: 'snoozed', entry: 'reopened' });
     expect(run).toMatchObject({
       status: 'DONE',
@@ -94,9 +92,7 @@ describe('snooze', () => {
     }
     const runs = await jobs.listJobRunsForIdentifier(entry!.jobRunIdentifier);
     const reasons = runs.map(({ reason }) => reason?.slice(0, 7));
-    expect(reasons.join()).toBe(
-      'Snoozed,Snoozed,Snoozed,Snoozed,at last,at last',
-    );
+    expect(reasons.join()).toBe('Snoozed,Snoozed,Snoozed,Snoozed,at last,at last');
   });
 
   it('may be thrown, and says no why', async () => {
@@ -233,9 +229,7 @@ describe.each(['THREAD', 'PROCESS'])('in a host: %s', (code) => {
   it('a handler says the same', async () => {
     const woken = await isolated.act(code, 'snooze');
     expect(woken).toMatchObject({ output: 'woken', retry: 1 });
-    const [first] = await isolated.jobs.listJobRunsForIdentifier(
-      woken.jobRunIdentifier,
-    );
+    const [first] = await isolated.jobs.listJobRunsForIdentifier(woken.jobRunIdentifier);
     expect(first!.reason).toBe('Snoozed: not yet');
     expect(await isolated.act(code, 'giveUp')).toMatchObject({
       reason: 'Cancelled: nobody wants it',
@@ -257,14 +251,10 @@ it('what a handler decides while a shutdown interrupts it stands', async () => {
   });
   doing = (job) =>
     new Promise((_resolve, reject) =>
-      job.signal.addEventListener('abort', () =>
-        reject(new SnoozeError('1h', 'shut down')),
-      ),
+      job.signal.addEventListener('abort', () => reject(new SnoozeError('1h', 'shut down'))),
     );
   const run = await app.engine.enqueueAndRunJob(SaysJob, {});
   await app.close();
-  const [ended] = await bildad.jobs.listJobRunsForIdentifier(
-    run.jobRunIdentifier,
-  );
+  const [ended] = await bildad.jobs.listJobRunsForIdentifier(run.jobRunIdentifier);
   expect(ended).toMatchObject({ status: 'DONE', reason: 'Snoozed: shut down' });
 });

@@ -23,9 +23,7 @@ it.each(['THREAD', 'PROCESS'])('%s', async (code) => {
   const greeted = await bildad.act(code, 'greet', 'Nest');
   expect(greeted.jobContext).toBeInstanceOf(EncryptedValue);
   expect(greeted.output).toBe('hello Nest');
-  const [listed] = await bildad.jobs.listJobRunsForIdentifier(
-    greeted.jobRunIdentifier,
-  );
+  const [listed] = await bildad.jobs.listJobRunsForIdentifier(greeted.jobRunIdentifier);
   expect(listed!.output).toBeInstanceOf(EncryptedValue);
 
   const failed = await bildad.act(code, 'fail');

@@ -31,9 +31,9 @@ class PasswordContext {
   @IsString() @MaxLength(20) password!: string;
 }
 
-let does: (context: PasswordContext, job: JobExecution) => unknown = ({
-  password,
-}) => ({ echo: password });
+let does: (context: PasswordContext, job: JobExecution) => unknown = ({ password }) => ({
+  echo: password,
+});
 const errors: unknown[] = [];
 
 @BildadJob({
@@ -77,8 +77,7 @@ const boot = (encryption?: EncryptionOptions, more: BildadModuleOptions = {}) =>
 
 beforeAll(async () => {
   bildad = await boot(OLD);
-  for (const event of EVENTS)
-    bildad.events.on(event, (payload) => said.push(payload));
+  for (const event of EVENTS) bildad.events.on(event, (payload) => said.push(payload));
 });
 afterAll(() => bildad.close());
 
@@ -88,14 +87,9 @@ async function everything(): Promise<string> {
   const rows = await sql(
     `SELECT to_jsonb(r)::text FROM bildad.job_runs r UNION ALL SELECT to_jsonb(e)::text FROM bildad.job_queue_entries e`,
   );
-  const lists = [
-    await jobs.listAllJobRuns(),
-    await jobs.listAllJobsInTheQueue(),
-  ];
+  const lists = [await jobs.listAllJobRuns(), await jobs.listAllJobsInTheQueue()];
   return (
-    inspect([rows, said], { depth: 20 }) +
-    inspect(lists, { depth: 20 }) +
-    JSON.stringify(lists)
+    inspect([rows, said], { depth: 20 }) + inspect(lists, { depth: 20 }) + JSON.stringify(lists)
   );
 }
 
@@ -118,13 +112,9 @@ it('the handler and who waits see what nobody else does', async () => {
   for (const shown of [entry.jobContext, ended.jobContext]) {
     expect(shown).toBeInstanceOf(EncryptedValue);
     expect(JSON.stringify(shown)).toBe('"[encrypted with old]"');
-    expect(`${String(shown)} ${inspect(shown)}`).toBe(
-      '[encrypted with old] [encrypted with old]',
-    );
+    expect(`${String(shown)} ${inspect(shown)}`).toBe('[encrypted with old] [encrypted with old]');
   }
-  const [listed] = await bildad.jobs.listJobRunsForIdentifier(
-    entry.jobRunIdentifier,
-  );
+  const [listed] = await bildad.jobs.listJobRunsForIdentifier(entry.jobRunIdentifier);
   expect(listed!.output).toBeInstanceOf(EncryptedValue);
   await noSecret();
 });
@@ -197,15 +187,11 @@ it('neither errors nor reasons nor the log quote it', async () => {
   expect((await run()).ended.reason).toMatch(/^Error: redacted/);
   does = ({ password }) => ({ echo: password });
   const { engine, jobs } = bildad;
-  const [template] = (await jobs.listJobTemplates()).filter(
-    ({ code }) => code === 'SECRET',
-  );
+  const [template] = (await jobs.listJobTemplates()).filter(({ code }) => code === 'SECRET');
   await jobs.updateJobTemplate(template!, {
     jobContextSchema: { properties: { password: { const: 'x' } } },
   });
-  await expect(
-    engine.enqueueJob(SecretJob, { password: SECRET }),
-  ).rejects.toThrow(/password/);
+  await expect(engine.enqueueJob(SecretJob, { password: SECRET })).rejects.toThrow(/password/);
   await jobs.updateJobTemplate(template!, {
     jobContextSchema: template!.jobContextSchema,
   });
@@ -228,9 +214,7 @@ it.each<[string, (context: object) => Promise<unknown>]>([
     (context) => bildad.engine.updateJob({ id: '1' }, [context] as never),
   ],
 ])('%s is refused, and the context not shown', async (_call, call) => {
-  const error: unknown = await call({ password: SECRET }).catch(
-    (thrown: unknown) => thrown,
-  );
+  const error: unknown = await call({ password: SECRET }).catch((thrown: unknown) => thrown);
   expect(error).toBeInstanceOf(BildadConfigError);
   expect(inspect(error, { depth: 5 })).not.toContain(SECRET);
 });
@@ -279,9 +263,10 @@ describe('keys', () => {
     );
     expect(row).toEqual({ key: 'new' });
     // The first node has not got the new key.
-    await expect(
-      engine.waitForJob(after.jobRunIdentifier),
-    ).rejects.toMatchObject({ code: 'JOB_ENCRYPTION_KEY', keyId: 'new' });
+    await expect(engine.waitForJob(after.jobRunIdentifier)).rejects.toMatchObject({
+      code: 'JOB_ENCRYPTION_KEY',
+      keyId: 'new',
+    });
     await rotated.close();
   });
 
@@ -294,13 +279,15 @@ describe('keys', () => {
     const { start } = await bildad.engine.runJobEngine();
     expect(start).toMatchObject([{ ok: false, error: { keyId: 'new' } }]);
     expect((await told).error).toBeInstanceOf(JobEncryptionKeyError);
-    expect(
-      await bildad.jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier),
-    ).toMatchObject({ status: 'AVAILABLE', retry: 0, currentJobRunId: null });
+    expect(await bildad.jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier)).toMatchObject({
+      status: 'AVAILABLE',
+      retry: 0,
+      currentJobRunId: null,
+    });
     await rotated.engine.runJobEngine();
-    expect(
-      await rotated.engine.waitForJob(entry.jobRunIdentifier),
-    ).toMatchObject({ output: { echo: SECRET } });
+    expect(await rotated.engine.waitForJob(entry.jobRunIdentifier)).toMatchObject({
+      output: { echo: SECRET },
+    });
     await rotated.close();
   });
 
@@ -324,9 +311,7 @@ describe('keys', () => {
     for (const { jobRunIdentifier } of [two!, three!])
       expect(await engine.waitForJob(jobRunIdentifier)).toMatchObject({
         result: 'FAILED',
-        reason: expect.stringMatching(
-          /^encryption: key "old" does not open/,
-        ) as string,
+        reason: expect.stringMatching(/^encryption: key "old" does not open/) as string,
         error: { name: 'JobEncryptionKeyError', code: 'JOB_ENCRYPTION_KEY' },
       });
     await engine.waitForJob(one!.jobRunIdentifier);
@@ -360,31 +345,20 @@ describe('keys', () => {
     ['no keys', { current: 'a' }, 'encryption'],
     ['a wrong name', { ...OLD, secret: hidden }, 'encryption.secret'],
     ['a short key', { keys: { a: hidden }, current: 'a' }, 'encryption.keys.a'],
-    [
-      'no base64',
-      { keys: { a: '!' + hidden }, current: 'a' },
-      'encryption.keys.a',
-    ],
+    ['no base64', { keys: { a: '!' + hidden }, current: 'a' }, 'encryption.keys.a'],
     ['an unknown current', { ...OLD, current: 'b' }, 'encryption.current'],
     ['no current', { keys: { a: key() } }, 'encryption.current'],
     ['a key as current', { ...OLD, current: hidden }, 'encryption.current'],
-    [
-      'a long key as current',
-      { ...OLD, current: hidden.repeat(3) },
-      'encryption.current',
-    ],
-  ])(
-    '%s is refused, and the message shows no key',
-    async (_what, encryption, field) => {
-      const error = await bootError({
-        url: bildad.database.url,
-        bildad: { encryption: encryption as EncryptionOptions },
-      });
-      expect(error).toBeInstanceOf(BildadConfigError);
-      expect(error).toMatchObject({ field });
-      expect(inspect(error, { depth: 5 })).not.toContain(hidden);
-    },
-  );
+    ['a long key as current', { ...OLD, current: hidden.repeat(3) }, 'encryption.current'],
+  ])('%s is refused, and the message shows no key', async (_what, encryption, field) => {
+    const error = await bootError({
+      url: bildad.database.url,
+      bildad: { encryption: encryption as EncryptionOptions },
+    });
+    expect(error).toBeInstanceOf(BildadConfigError);
+    expect(error).toMatchObject({ field });
+    expect(inspect(error, { depth: 5 })).not.toContain(hidden);
+  });
 
   it.each<[string, () => unknown]>([
     [
@@ -417,18 +391,14 @@ describe('keys', () => {
     };
     const printed = inspect([runtime.settings, runtime.keyring], { depth: 9 });
     expect(printed).not.toContain(KEYS.old);
-    expect(printed).not.toContain(
-      Buffer.from(KEYS.old, 'base64').toString('hex'),
-    );
+    expect(printed).not.toContain(Buffer.from(KEYS.old, 'base64').toString('hex'));
   });
 });
 
 describe('templates', () => {
   it("an operator's encrypt: true is enough, and stays over deploys", async () => {
     const { engine, jobs } = bildad;
-    const [simple] = (await jobs.listJobTemplates()).filter(
-      ({ code }) => code === 'SIMPLE',
-    );
+    const [simple] = (await jobs.listJobTemplates()).filter(({ code }) => code === 'SIMPLE');
     expect(simple!.encrypt).toBe(false);
     await jobs.updateJobTemplate(simple!, { encrypt: true });
     const again = await boot(OLD);
@@ -458,9 +428,9 @@ it('a template made by hand takes it as well', async () => {
     removed: 1,
     stopped: 0,
   });
-  await expect(
-    jobs.createJobTemplate({ code: 'WRONG', encrypt: 'yes' as never }),
-  ).rejects.toThrow(/encrypt: expected true or false/);
+  await expect(jobs.createJobTemplate({ code: 'WRONG', encrypt: 'yes' as never })).rejects.toThrow(
+    /encrypt: expected true or false/,
+  );
 });
 
 it('an entity that is saved keeps what is stored', async () => {
@@ -472,11 +442,9 @@ it('an entity that is saved keeps what is stored', async () => {
   const repository = dataSource.getRepository(JobQueueEntry);
   const entry = await repository.findOneByOrFail({ id });
   await repository.save(Object.assign(entry, { priority: 2 }));
-  expect(
-    await sql(`SELECT priority FROM bildad.job_queue_entries WHERE id = $1`, [
-      id,
-    ]),
-  ).toEqual([{ priority: 2 }]);
+  expect(await sql(`SELECT priority FROM bildad.job_queue_entries WHERE id = $1`, [id])).toEqual([
+    { priority: 2 },
+  ]);
   await engine.runJobEngine();
   expect(await engine.waitForJob(jobRunIdentifier)).toMatchObject({
     output: { echo: SECRET },

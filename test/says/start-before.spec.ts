@@ -1,13 +1,5 @@
 import { BildadConfigError, DuplicateJobError } from 'nestjs-bildad';
-import {
-  afterAll,
-  afterEach,
-  beforeAll,
-  beforeEach,
-  describe,
-  expect,
-  it,
-} from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 import { bootIsolated, type IsolatedApp } from '../support/isolated.js';
@@ -29,30 +21,19 @@ const runsOf = ({ jobRunIdentifier }: { jobRunIdentifier: string }) =>
   bildad.jobs.listJobRunsForIdentifier(jobRunIdentifier);
 /** As if that time had come. */
 const late = (entryId: string) =>
-  bildad.sql(
-    `UPDATE bildad.job_queue_entries SET start_before = clock_timestamp() WHERE id = $1`,
-    [entryId],
-  );
+  bildad.sql(`UPDATE bildad.job_queue_entries SET start_before = clock_timestamp() WHERE id = $1`, [
+    entryId,
+  ]);
 
 it('what comes in time runs, with its context as it was given', async () => {
   const { engine, jobs } = bildad;
-  const entry = await engine.enqueueJob(
-    SimpleJob,
-    { say: 'in time' },
-    { startBefore: '1h' },
-  );
+  const entry = await engine.enqueueJob(SimpleJob, { say: 'in time' }, { startBefore: '1h' });
   expect(entry.jobContext).toEqual({ say: 'in time' });
-  expect(entry.startBefore!.getTime() - entry.insertedAt.getTime()).toBe(
-    3_600_000,
-  );
-  expect(
-    await jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier),
-  ).toEqual(entry);
+  expect(entry.startBefore!.getTime() - entry.insertedAt.getTime()).toBe(3_600_000);
+  expect(await jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier)).toEqual(entry);
   expect(await jobs.listAllJobsInTheQueue()).toEqual([entry]);
   const { start } = await engine.runJobEngine();
-  expect(start).toMatchObject([
-    { ok: true, jobRun: { jobContext: { say: 'in time' } } },
-  ]);
+  expect(start).toMatchObject([{ ok: true, jobRun: { jobContext: { say: 'in time' } } }]);
   expect(await engine.waitForJob(entry.jobRunIdentifier)).toMatchObject({
     output: 'in time',
     jobContext: { say: 'in time' },
@@ -68,11 +49,7 @@ it('a pass ends what is missed, due or not, before it claims', async () => {
   const off = events.on('run.finished', (event) => told.push(event));
   const entries = [
     await engine.enqueueJob(SimpleJob, { say: 1 }, { startBefore: past() }),
-    await engine.enqueueJob(
-      SimpleJob,
-      { say: 2 },
-      { startBefore: '2h', delay: '1h' },
-    ),
+    await engine.enqueueJob(SimpleJob, { say: 2 }, { startBefore: '2h', delay: '1h' }),
     await engine.enqueueJob(SimpleJob, { say: 3 }, { startBefore: '1h' }),
   ];
   await late(entries[1]!.id);
@@ -108,16 +85,11 @@ it('a pass ends what is missed, due or not, before it claims', async () => {
 
 it('is not rescheduled to when it may not be started any more', async () => {
   const { engine, jobs } = bildad;
-  const entry = await engine.enqueueJob(
-    SimpleJob,
-    {},
-    { startBefore: '2h', delay: '1h' },
-  );
+  const entry = await engine.enqueueJob(SimpleJob, {}, { startBefore: '2h', delay: '1h' });
   for (const change of [
     () => engine.rescheduleJob(entry, '3h'),
     // The database knows it to the microsecond.
-    () =>
-      engine.rescheduleJob(entry, new Date(entry.startBefore!.getTime() + 1)),
+    () => engine.rescheduleJob(entry, new Date(entry.startBefore!.getTime() + 1)),
     () => engine.updateJob(entry, { delay: '2d', priority: 1 }),
   ])
     await expect(change()).rejects.toMatchObject({
@@ -127,9 +99,10 @@ it('is not rescheduled to when it may not be started any more', async () => {
   expect(await engine.rescheduleJobs({ job: SimpleJob }, '3h')).toEqual({
     rescheduled: 0,
   });
-  expect(
-    await jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier),
-  ).toMatchObject({ priority: 5, runAt: entry.runAt });
+  expect(await jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier)).toMatchObject({
+    priority: 5,
+    runAt: entry.runAt,
+  });
   expect(await engine.rescheduleJob(entry, '90m')).toMatchObject({
     startBefore: entry.startBefore,
   });
@@ -140,11 +113,7 @@ it('is not rescheduled to when it may not be started any more', async () => {
 
 it('what becomes late between the look and its start is not run', async () => {
   const { engine, jobs } = bildad;
-  const entry = await engine.enqueueJob(
-    SimpleJob,
-    {},
-    { startBefore: '1h', maxRetries: 5 },
-  );
+  const entry = await engine.enqueueJob(SimpleJob, {}, { startBefore: '1h', maxRetries: 5 });
   await late(entry.id);
   // Claims this very entry, without a pass.
   await engine.runJob(entry);
@@ -169,10 +138,7 @@ it('once started, it is tried again as any job is', async () => {
     await finished;
     await late(entry.id);
   }
-  expect(await runsOf(entry)).toMatchObject([
-    { reason: 'once more' },
-    { reason: 'once more' },
-  ]);
+  expect(await runsOf(entry)).toMatchObject([{ reason: 'once more' }, { reason: 'once more' }]);
 });
 
 it('is atomic with a transaction of the caller, and with many', async () => {
@@ -188,34 +154,24 @@ it('is atomic with a transaction of the caller, and with many', async () => {
       manager,
       startBefore: past(),
     });
-    expect(many.every(({ startBefore }) => startBefore! < new Date())).toBe(
-      true,
-    );
+    expect(many.every(({ startBefore }) => startBefore! < new Date())).toBe(true);
   });
   await expect(
-    engine.enqueueJob(
-      SimpleJob,
-      {},
-      { jobRunIdentifier: 'mine', startBefore: '1h' },
-    ),
+    engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: 'mine', startBefore: '1h' }),
   ).rejects.toThrow(DuplicateJobError);
   expect(await jobs.getNumberOfJobsInTheQueue()).toBe(3);
   expect((await engine.runJobEngine()).start).toHaveLength(1);
   await engine.waitForJob('mine');
-  expect(await jobs.listJobRunsForResult('FAILED', { limit: 2 })).toMatchObject(
-    [
-      { reason: 'Missed', jobContext: { say: 1 } },
-      { reason: 'Missed', jobContext: {} },
-    ],
-  );
+  expect(await jobs.listJobRunsForResult('FAILED', { limit: 2 })).toMatchObject([
+    { reason: 'Missed', jobContext: { say: 1 } },
+    { reason: 'Missed', jobContext: {} },
+  ]);
 });
 
 it('updateJob keeps it', async () => {
   const { engine } = bildad;
   const entry = await engine.enqueueJob(SimpleJob, {}, { startBefore: '1h' });
-  expect(
-    await engine.updateJob(entry, { context: { say: 'new' } }),
-  ).toMatchObject({
+  expect(await engine.updateJob(entry, { context: { say: 'new' } })).toMatchObject({
     jobContext: { say: 'new' },
     startBefore: entry.startBefore,
   });
@@ -229,11 +185,7 @@ it('updateJob keeps it', async () => {
 
 it('a missed job may be retried by hand', async () => {
   const { engine } = bildad;
-  const entry = await engine.enqueueJob(
-    SimpleJob,
-    { say: 'hi' },
-    { startBefore: past() },
-  );
+  const entry = await engine.enqueueJob(SimpleJob, { say: 'hi' }, { startBefore: past() });
   await engine.runJobEngine();
   const missed = await engine.waitForJob(entry.jobRunIdentifier);
   const again = await engine.retryJob(missed);
@@ -252,16 +204,8 @@ it.each<[string, object, string]>([
   ['no time', { startBefore: 'soon' }, 'startBefore'],
   ['an invalid Date', { startBefore: new Date(NaN) }, 'startBefore'],
   ['none at all', { startBefore: 0 }, 'startBefore'],
-  [
-    'a time before it is due',
-    { startBefore: past(), runAt: new Date() },
-    'startBefore',
-  ],
-  [
-    'a duration before it is due',
-    { startBefore: '1m', delay: '1m' },
-    'startBefore',
-  ],
+  ['a time before it is due', { startBefore: past(), runAt: new Date() }, 'startBefore'],
+  ['a duration before it is due', { startBefore: '1m', delay: '1m' }, 'startBefore'],
 ])('%s is refused', async (_what, options, field) => {
   const error: unknown = await bildad.engine
     .enqueueJob(SimpleJob, {}, options)
@@ -324,8 +268,7 @@ describe('in a host', () => {
 
   it('it is asked once there is a host', async () => {
     const { engine, sql } = isolated;
-    const enqueue = () =>
-      engine.enqueueJob('THREAD', { act: 'greet' }, { startBefore: '1h' });
+    const enqueue = () => engine.enqueueJob('THREAD', { act: 'greet' }, { startBefore: '1h' });
     const [intime, late] = [await enqueue(), await enqueue()];
     await sql(
       `UPDATE bildad.job_queue_entries SET start_before = clock_timestamp() WHERE id = $1`,

@@ -117,9 +117,7 @@ it('what older deploys enqueued is upcast, then validated', async () => {
 it('what an upcast makes invalid leaves the queue; what it throws is tried again', async () => {
   const young = await first.engine.enqueueJob(First, { name: 'A Young' });
   const nobody = await first.engine.enqueueJob(First, { name: 'A Nobody' });
-  await expect(third.engine.runJob(young)).rejects.toThrow(
-    InvalidJobContextError,
-  );
+  await expect(third.engine.runJob(young)).rejects.toThrow(InvalidJobContextError);
   expect(await third.engine.waitForJob(young.jobRunIdentifier)).toMatchObject({
     reason: expect.stringMatching(/^invalid job context: age/) as string,
     // As it was.
@@ -153,9 +151,7 @@ it('a newer one than a node knows goes back untouched, is told of, and runs wher
       error: expect.any(JobContextVersionError) as Error,
     });
   }
-  expect(
-    await jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier),
-  ).toMatchObject({
+  expect(await jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier)).toMatchObject({
     status: 'AVAILABLE',
     retry: 0,
     uncountedRuns: 0,
@@ -163,9 +159,7 @@ it('a newer one than a node knows goes back untouched, is told of, and runs wher
     runAt: entry.runAt,
     jobContext: entry.jobContext,
   });
-  expect(await jobs.listJobRunsForIdentifier(entry.jobRunIdentifier)).toEqual(
-    [],
-  );
+  expect(await jobs.listJobRunsForIdentifier(entry.jobRunIdentifier)).toEqual([]);
   await expect(second.engine.runJob(entry)).rejects.toThrow(/of version 2/);
   await third.engine.runJobEngine();
   expect(await first.engine.waitForJob(entry.jobRunIdentifier)).toMatchObject({
@@ -207,10 +201,9 @@ it('one that was aboard a lost node is put back once, not at every look', async 
     last: 'B',
     age: 3,
   });
-  await sql(
-    'UPDATE bildad.job_queue_entries SET crashes = 1, scheduled = true WHERE id = $1',
-    [id],
-  );
+  await sql('UPDATE bildad.job_queue_entries SET crashes = 1, scheduled = true WHERE id = $1', [
+    id,
+  ]);
   const told: unknown[] = [];
   const off = events.on('entry.putBack', (event) => told.push(event));
   // Its node hears by a beat that there are such jobs.
@@ -238,14 +231,11 @@ describe('enqueued by code', () => {
       options: { role: 'producer' },
       database: first.database,
     });
-    const enqueue = (context: object) =>
-      producer.engine.enqueueJob('EVOLVES', context);
+    const enqueue = (context: object) => producer.engine.enqueueJob('EVOLVES', context);
     await expect(enqueue(ada)).rejects.toThrow(InvalidJobContextError);
     const entry = await enqueue({ first: 'A', last: 'B', age: 4 });
     await third.engine.runJobEngine();
-    expect(
-      await producer.engine.waitForJob(entry.jobRunIdentifier),
-    ).toMatchObject({ output: 2 });
+    expect(await producer.engine.waitForJob(entry.jobRunIdentifier)).toMatchObject({ output: 2 });
     expect(upcasts).toEqual([]);
     await producer.close();
   });
@@ -272,11 +262,7 @@ it('retryJob brings a context of before up to date, and takes another one as of 
 it.each<[string, Partial<BildadJobOptions>, RegExp]>([
   ['a version of 0', { version: 0 }, /EvolvesJob: version: expected a whole/],
   ['half a version', { version: 1.5 }, /version: expected a whole/],
-  [
-    'an upcast to nowhere',
-    { upcast: split },
-    /version: expected the version that upcast leads to/,
-  ],
+  ['an upcast to nowhere', { upcast: split }, /version: expected the version that upcast leads to/],
   [
     'a version that nothing leads to',
     { version: 2 },

@@ -1,9 +1,5 @@
 import 'reflect-metadata';
-import type {
-  INestApplicationContext,
-  ModuleMetadata,
-  Provider,
-} from '@nestjs/common';
+import type { INestApplicationContext, ModuleMetadata, Provider } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
 import {

@@ -1,9 +1,4 @@
-import {
-  BildadJob,
-  InvalidJobContextError,
-  type Job,
-  type JobHandler,
-} from 'nestjs-bildad';
+import { BildadJob, InvalidJobContextError, type Job, type JobHandler } from 'nestjs-bildad';
 import { expect } from 'vitest';
 import type { TestApp } from './app.js';
 

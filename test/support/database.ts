@@ -20,16 +20,11 @@ export async function createDatabase(): Promise<TestDatabase> {
   return {
     url,
     sql: (text, values) => once(url, text, values),
-    drop: async () =>
-      void (await once(server, `DROP DATABASE ${name} WITH (FORCE)`)),
+    drop: async () => void (await once(server, `DROP DATABASE ${name} WITH (FORCE)`)),
   };
 }
 
-async function once<T>(
-  url: string,
-  text: string,
-  values?: unknown[],
-): Promise<T[]> {
+async function once<T>(url: string, text: string, values?: unknown[]): Promise<T[]> {
   const client = new pg.Client({ connectionString: url });
   await client.connect();
   try {

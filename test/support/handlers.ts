@@ -27,16 +27,10 @@ export class GatedJob implements JobHandler<{ name?: string; deaf?: boolean }> {
 
   /** The next run to start; ask for it before what starts it, or after. */
   static async arrival(): Promise<Arrival> {
-    return (
-      GatedJob.arrivals.shift() ??
-      new Promise((resolve) => GatedJob.waiting.push(resolve))
-    );
+    return GatedJob.arrivals.shift() ?? new Promise((resolve) => GatedJob.waiting.push(resolve));
   }
 
-  runJob(
-    context: { name?: string; deaf?: boolean },
-    job: JobExecution,
-  ): Promise<unknown> {
+  runJob(context: { name?: string; deaf?: boolean }, job: JobExecution): Promise<unknown> {
     const door = gate<unknown>();
     const arrival = { context, job, door };
     const taker = GatedJob.waiting.shift();
@@ -45,9 +39,7 @@ export class GatedJob implements JobHandler<{ name?: string; deaf?: boolean }> {
     if (context.deaf) return door.opened;
     return new Promise((resolve, reject) => {
       void door.opened.then(resolve);
-      job.signal.addEventListener('abort', () =>
-        reject(job.signal.reason as Error),
-      );
+      job.signal.addEventListener('abort', () => reject(job.signal.reason as Error));
     });
   }
 }

@@ -8,11 +8,7 @@ import {
 } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { TypeOrmModule } from '@nestjs/typeorm';
-import {
-  BildadModule,
-  type BildadModuleExtras,
-  type BildadModuleOptions,
-} from 'nestjs-bildad';
+import { BildadModule, type BildadModuleExtras, type BildadModuleOptions } from 'nestjs-bildad';
 import { DataSource, type DataSourceOptions } from 'typeorm';
 
 export interface HostOptions {
@@ -51,9 +47,7 @@ export async function bootHost({
 }: HostOptions): Promise<INestApplicationContext> {
   class HostModule {}
   const opened: DataSource[] = [];
-  const modules = Array.isArray(bildad)
-    ? bildad
-    : [BildadModule.forRoot({ ...QUIET, ...bildad })];
+  const modules = Array.isArray(bildad) ? bildad : [BildadModule.forRoot({ ...QUIET, ...bildad })];
   try {
     return await NestFactory.createApplicationContext(
       {
@@ -81,8 +75,7 @@ export async function bootHost({
       { logger: logger ?? false, abortOnError: false },
     );
   } catch (error) {
-    for (const dataSource of opened)
-      if (dataSource.isInitialized) await dataSource.destroy();
+    for (const dataSource of opened) if (dataSource.isInitialized) await dataSource.destroy();
     throw error;
   }
 }

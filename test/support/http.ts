@@ -57,9 +57,7 @@ export async function bootHttp({
         autoLoadEntities: true,
         retryAttempts: 0,
       }),
-      ...(Array.isArray(bildad)
-        ? bildad
-        : [BildadModule.forRoot({ ...QUIET, ...bildad })]),
+      ...(Array.isArray(bildad) ? bildad : [BildadModule.forRoot({ ...QUIET, ...bildad })]),
       ...imports,
     ],
   };
@@ -73,10 +71,9 @@ export async function bootHttp({
   return {
     app,
     ask: async (path) => {
-      const [response] = (await once(
-        get(`${server}${path}`, { agent: false }),
-        'response',
-      )) as [IncomingMessage];
+      const [response] = (await once(get(`${server}${path}`, { agent: false }), 'response')) as [
+        IncomingMessage,
+      ];
       let body = '';
       for await (const chunk of response) body += String(chunk);
       return {

@@ -9,10 +9,7 @@ import { actors, type Act } from '../fixtures/isolated.js';
 import { bootApp, type TestApp } from './app.js';
 import { createDatabase } from './database.js';
 
-export const ISOLATED_MODULE = new URL(
-  '../../dist/test/fixtures/isolated.js',
-  import.meta.url,
-);
+export const ISOLATED_MODULE = new URL('../../dist/test/fixtures/isolated.js', import.meta.url);
 
 export interface IsolatedApp extends TestApp {
   /** Has it run, and waits for its end. */

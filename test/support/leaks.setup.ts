@@ -2,21 +2,12 @@ import { afterAll, beforeAll, expect } from 'vitest';
 import { betweenFiles } from './between-files.js';
 
 /** A spec that leaves a connection, timer, child process or thread behind fails. */
-const WATCHED = [
-  'TCPSocketWrap',
-  'Timeout',
-  'Immediate',
-  'ProcessWrap',
-  'Worker',
-];
+const WATCHED = ['TCPSocketWrap', 'Timeout', 'Immediate', 'ProcessWrap', 'Worker'];
 
 const count = () => {
   const active = process.getActiveResourcesInfo();
   return Object.fromEntries(
-    WATCHED.map((kind) => [
-      kind,
-      active.filter((name) => name === kind).length,
-    ]),
+    WATCHED.map((kind) => [kind, active.filter((name) => name === kind).length]),
   );
 };
 

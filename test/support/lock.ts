@@ -17,10 +17,7 @@ export async function lockRows(
 }
 
 /** Resolves when a statement that contains `text` waits for a lock. Nothing but PostgreSQL knows when it does. */
-export async function waitingForLock(
-  { database }: TestApp,
-  text: string,
-): Promise<void> {
+export async function waitingForLock({ database }: TestApp, text: string): Promise<void> {
   await expect
     .poll(
       () =>

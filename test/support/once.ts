@@ -10,10 +10,7 @@ export async function once<J extends Job>(
   options: { maxRetries?: number } = {},
 ): Promise<{ run: JobRun; event: JobEventMap['run.finished'][0] }> {
   const jobRunIdentifier = randomUUID();
-  const finished = next(
-    'run.finished',
-    (event) => event.jobRunIdentifier === jobRunIdentifier,
-  );
+  const finished = next('run.finished', (event) => event.jobRunIdentifier === jobRunIdentifier);
   await engine.enqueueAndRunJob(job, context, { ...options, jobRunIdentifier });
   const event = await finished;
   const [run] = await jobs.listJobRunsForIdentifier(jobRunIdentifier);

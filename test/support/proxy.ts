@@ -1,11 +1,5 @@
 import { once } from 'node:events';
-import {
-  connect,
-  createServer,
-  type AddressInfo,
-  type Server,
-  type Socket,
-} from 'node:net';
+import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 
 interface Pair {
   client: Socket;

@@ -3,9 +3,7 @@ import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 
 const script = (name: string) =>
-  fileURLToPath(
-    new URL(`../../dist/test/fixtures/${name}.js`, import.meta.url),
-  );
+  fileURLToPath(new URL(`../../dist/test/fixtures/${name}.js`, import.meta.url));
 
 export interface Worker {
   process: ChildProcess;

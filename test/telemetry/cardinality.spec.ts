@@ -1,9 +1,5 @@
 import { metrics } from '@opentelemetry/api';
-import {
-  MeterProvider,
-  MetricReader,
-  type DataPoint,
-} from '@opentelemetry/sdk-metrics';
+import { MeterProvider, MetricReader, type DataPoint } from '@opentelemetry/sdk-metrics';
 import {
   BILDAD_METRICS,
   BildadJob,
@@ -76,9 +72,7 @@ it('calls with codes that nobody knows are one sum for OpenTelemetry', async () 
       .flatMap((scope) => scope.metrics)
       .filter(({ descriptor }) => descriptor.name === sent.name)
       .flatMap(({ dataPoints }) => dataPoints as DataPoint<number>[]);
-    expect(points).toMatchObject([
-      { value: 11, attributes: { [CODE]: '_OTHER' } },
-    ]);
+    expect(points).toMatchObject([{ value: 11, attributes: { [CODE]: '_OTHER' } }]);
   } finally {
     metrics.disable();
     await provider.shutdown();

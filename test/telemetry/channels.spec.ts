@@ -1,9 +1,5 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
-import {
-  subscribe,
-  tracingChannel,
-  unsubscribe,
-} from 'node:diagnostics_channel';
+import { subscribe, tracingChannel, unsubscribe } from 'node:diagnostics_channel';
 import { BildadJob, type RunTrace } from 'nestjs-bildad';
 import { expect, it } from 'vitest';
 import { bootApp } from '../support/app.js';
@@ -24,14 +20,10 @@ class ChannelledJob {
 it('events, each on its channel, with the name of their engine', async () => {
   const app = await bootApp({ providers: [ChannelledJob] });
   const heard: unknown[] = [];
-  const hear = (message: unknown, name: string | symbol) =>
-    void heard.push([name, message]);
+  const hear = (message: unknown, name: string | symbol) => void heard.push([name, message]);
   const names = ['bildad:entry.enqueued', 'bildad:run.finished'];
   for (const name of names) subscribe(name, hear);
-  const { jobRunIdentifier } = await app.engine.enqueueAndRunJob(
-    ChannelledJob,
-    {},
-  );
+  const { jobRunIdentifier } = await app.engine.enqueueAndRunJob(ChannelledJob, {});
   const { id } = await app.engine.waitForJob(jobRunIdentifier);
   for (const name of names) unsubscribe(name, hear);
   await app.engine.enqueueJob(ChannelledJob, {});

@@ -81,9 +81,7 @@ describe('health() and liveness()', () => {
     expect(head.waitedMs).toBeLessThan(60_000);
     await engine.removeJobFromQueue(high);
     const next = async () => (await engine.health()).head!;
-    await expect
-      .poll(async () => (await next()).jobRunIdentifier)
-      .toBe(low.jobRunIdentifier);
+    await expect.poll(async () => (await next()).jobRunIdentifier).toBe(low.jobRunIdentifier);
     expect((await next()).waitedMs).toBeGreaterThan(290_000);
     await app.close();
   });
@@ -143,9 +141,7 @@ describe('health() and liveness()', () => {
     await first.jobs.updateJobConfig({ leaseMs: 1_000 });
     await first.app.close();
     const node = await bootApp({ database: first.database });
-    await expect
-      .poll(() => node.engine.liveness().heartbeatAgeMs)
-      .toBeTypeOf('number');
+    await expect.poll(() => node.engine.liveness().heartbeatAgeMs).toBeTypeOf('number');
     expect(node.engine.liveness().heartbeatAgeMs).toBeLessThan(5_000);
     await node.app.close();
     await first.database.drop();
@@ -158,16 +154,12 @@ describe('health() and liveness()', () => {
     }
     const before = await bootApp({ providers: [GoneJob] });
     await before.engine.enqueueJob(GoneJob, {});
-    await before.sql(
-      `UPDATE bildad.job_queue_entries SET run_at = run_at - interval '5 min'`,
-    );
+    await before.sql(`UPDATE bildad.job_queue_entries SET run_at = run_at - interval '5 min'`);
     await before.app.close();
     const after = await bootApp({ database: before.database });
     const { head, unrunnable } = await after.engine.health();
     expect(head).toBeNull();
-    expect(unrunnable).toMatchObject([
-      { code: 'GONE', active: true, count: 1 },
-    ]);
+    expect(unrunnable).toMatchObject([{ code: 'GONE', active: true, count: 1 }]);
     await after.close();
     await before.database.drop();
   });
@@ -199,9 +191,7 @@ describe('nestjs-bildad/terminus', () => {
       status: 'down',
       why: ['the event loop is late'],
     });
-    expect(() => alive(0, 'long')).toThrow(
-      expect.objectContaining({ field: 'maxLag' }),
-    );
+    expect(() => alive(0, 'long')).toThrow(expect.objectContaining({ field: 'maxLag' }));
   });
 
   @Controller('health')
@@ -221,9 +211,7 @@ describe('nestjs-bildad/terminus', () => {
     @Get('ready')
     @HealthCheck()
     ready() {
-      return this.health.check([
-        () => this.bildad.isHealthy('jobs', { timeout: 300 }),
-      ]);
+      return this.health.check([() => this.bildad.isHealthy('jobs', { timeout: 300 })]);
     }
 
     @Get('strict')
@@ -295,9 +283,10 @@ describe('nestjs-bildad/terminus', () => {
       [{ failOnUnrunnable: 'false' }, 'failOnUnrunnable'],
       ['1s', 'limits'],
     ] as const)
-      await expect(
-        indicator.isHealthy('jobs', limits as object),
-      ).rejects.toMatchObject({ code: 'BILDAD_CONFIG', field });
+      await expect(indicator.isHealthy('jobs', limits as object)).rejects.toMatchObject({
+        code: 'BILDAD_CONFIG',
+        field,
+      });
     expect(() => indicator.isAlive('jobs', { maxlag: '1s' } as object)).toThrow(
       /limits\.maxlag: expected no such option; known are maxLag/,
     );
@@ -306,9 +295,7 @@ describe('nestjs-bildad/terminus', () => {
   it('a job that waits too long, where that is a limit', async () => {
     const engine = http.app.get(JobEngineService);
     const entry = await engine.enqueueJob(WaitingJob, {});
-    await database.sql(
-      `UPDATE bildad.job_queue_entries SET run_at = run_at - interval '5 min'`,
-    );
+    await database.sql(`UPDATE bildad.job_queue_entries SET run_at = run_at - interval '5 min'`);
     await expect.poll(async () => (await ask('strict')).status).toBe(503);
     const { jobs } = await ask('strict');
     expect(jobs).toMatchObject({
@@ -353,8 +340,6 @@ describe('nestjs-bildad/terminus', () => {
     expect((await ask('live')).status).toBe(200);
     await proxy.refuse();
     await proxy.pass();
-    await expect
-      .poll(async () => (await ask('ready')).status, { timeout: 10_000 })
-      .toBe(200);
+    await expect.poll(async () => (await ask('ready')).status, { timeout: 10_000 }).toBe(200);
   });
 });

@@ -1,15 +1,5 @@
-import {
-  ConsoleLogger,
-  Logger,
-  type LoggerService,
-  type LogLevel,
-} from '@nestjs/common';
-import {
-  BildadJob,
-  JobEngineService,
-  JobEvents,
-  type JobExecution,
-} from 'nestjs-bildad';
+import { ConsoleLogger, Logger, type LoggerService, type LogLevel } from '@nestjs/common';
+import { BildadJob, JobEngineService, JobEvents, type JobExecution } from 'nestjs-bildad';
 import { inspect } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createDatabase, type TestDatabase } from '../support/database.js';
@@ -74,11 +64,7 @@ async function boot(logger: LoggerService, logFields?: boolean) {
 }
 
 /** Its first run, and the run after that if there is one. */
-async function run(
-  engine: JobEngineService,
-  events: JobEvents,
-  does: string,
-): Promise<void> {
+async function run(engine: JobEngineService, events: JobEvents, does: string): Promise<void> {
   const ended = () =>
     new Promise<string>((resolve) => {
       const off = events.on('run.finished', ({ entry }) => {
@@ -120,9 +106,7 @@ describe('levels', () => {
     const ends = lines
       .filter(({ context }) => context === 'Bildad')
       .filter(({ message }) => / entry /.test(String(message)));
-    expect(ends.map(({ level }) => level)).toEqual(
-      expected.map(([level]) => level),
-    );
+    expect(ends.map(({ level }) => level)).toEqual(expected.map(([level]) => level));
     for (const [index, { message }] of ends.entries()) {
       expect(message).toBeTypeOf('string');
       expect(message).toMatch(expected[index]![1]);
@@ -131,13 +115,10 @@ describe('levels', () => {
 
   it('what the engine says of an error', () => {
     lines.length = 0;
-    const error = Object.assign(
-      new Error('of a value', { cause: new TypeError('of another') }),
-      {
-        name: 'QueryFailedError',
-        driverError: { code: '23514', constraint: 'c', table: 't' },
-      },
-    );
+    const error = Object.assign(new Error('of a value', { cause: new TypeError('of another') }), {
+      name: 'QueryFailedError',
+      driverError: { code: '23514', constraint: 'c', table: 't' },
+    });
     node.events.emit('engine.error', { doing: 'a test', error });
     expect(lines).toEqual([
       {
@@ -159,8 +140,7 @@ describe('logFields', () => {
     const { message, level } = lines.find(
       ({ level, context }) => level === 'error' && context === 'Bildad',
     )!;
-    const text =
-      /^LOUD ".*" \(run \d+, retry 1\) failed with RangeError, entry removed$/;
+    const text = /^LOUD ".*" \(run \d+, retry 1\) failed with RangeError, entry removed$/;
     expect(level).toBe('error');
     expect(String(message)).toMatch(text);
     expect(inspect(message)).toMatch(text);
@@ -178,9 +158,7 @@ describe('logFields', () => {
       errorName: 'RangeError',
     });
     const own = lines.filter(({ context }) => context === 'Bildad:LOUD');
-    expect(
-      own.map(({ message }) => JSON.parse(JSON.stringify(message))),
-    ).toMatchObject([
+    expect(own.map(({ message }) => JSON.parse(JSON.stringify(message)))).toMatchObject([
       { msg: 'at work', templateCode: 'LOUD', retry: 0 },
       { msg: 'gave up its stack', templateCode: 'LOUD', retry: 0 },
       { msg: 'at work', templateCode: 'LOUD', retry: 1 },
@@ -206,9 +184,7 @@ describe('logFields', () => {
     await app.close();
     expect(written).toHaveLength(1);
     if (form === 'text')
-      expect(written[0]).toMatch(
-        /ERROR \[Bildad\] a test failed with Error; the engine goes on/,
-      );
+      expect(written[0]).toMatch(/ERROR \[Bildad\] a test failed with Error; the engine goes on/);
     else
       expect(JSON.parse(written[0]!)).toMatchObject({
         level: 'error',

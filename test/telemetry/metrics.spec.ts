@@ -16,10 +16,7 @@ import {
   type MetricDefinition,
   type MetricSink,
 } from 'nestjs-bildad';
-import {
-  BildadPrometheusModule,
-  collectBildad,
-} from 'nestjs-bildad/prometheus';
+import { BildadPrometheusModule, collectBildad } from 'nestjs-bildad/prometheus';
 import { Registry } from 'prom-client';
 import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -79,12 +76,8 @@ function check(seen: (metric: MetricDefinition) => Value[]): void {
   expect(sum(M.sent, { 'error.type': 'JobTemplateNotFoundError' })).toBe(1);
   expect(sum(M.sendDuration, { [CODE]: 'MEASURED' })).toBe(2);
   expect(sum(M.consumed, { [CODE]: 'MEASURED' })).toBe(3);
-  expect(
-    sum(M.processDuration, { [CODE]: 'MEASURED', 'error.type': 'RangeError' }),
-  ).toBe(1);
-  expect(
-    sum(M.finished, { 'bildad.outcome': 'failed', 'bildad.entry': 'reopened' }),
-  ).toBe(1);
+  expect(sum(M.processDuration, { [CODE]: 'MEASURED', 'error.type': 'RangeError' })).toBe(1);
+  expect(sum(M.finished, { 'bildad.outcome': 'failed', 'bildad.entry': 'reopened' })).toBe(1);
   expect(
     sum(M.finished, {
       'bildad.outcome': 'completed',
@@ -108,31 +101,23 @@ function check(seen: (metric: MetricDefinition) => Value[]): void {
   for (const metric of Object.values<MetricDefinition>(M))
     for (const { attributes } of seen(metric)) {
       expect(attributes['bildad.engine']).toBe('default');
-      expect(metric.attributes).toEqual(
-        expect.arrayContaining(Object.keys(attributes)),
-      );
+      expect(metric.attributes).toEqual(expect.arrayContaining(Object.keys(attributes)));
     }
 }
 
-const boot = (options = {}) =>
-  bootApp({ providers: [MeasuredJob, GatedJob], options });
+const boot = (options = {}) => bootApp({ providers: [MeasuredJob, GatedJob], options });
 async function end(app: TestApp): Promise<void> {
   (await GatedJob.arrival()).door.open(null);
   await app.close();
 }
 
 it('docs/telemetry.md lists them, as they are', async () => {
-  const page = await readFile(
-    new URL('../../docs/telemetry.md', import.meta.url),
-    'utf8',
-  );
+  const page = await readFile(new URL('../../docs/telemetry.md', import.meta.url), 'utf8');
   const listed = page
     .split('\n')
     .filter((line) => /^\| `(bildad|messaging)\.[a-z._]+` \|/.test(line))
     .map((line) => line.split(' | '));
-  expect(
-    listed.map(([name, kind]) => [name!.replaceAll(/[|` ]/g, ''), kind]),
-  ).toEqual(
+  expect(listed.map(([name, kind]) => [name!.replaceAll(/[|` ]/g, ''), kind])).toEqual(
     Object.values(BILDAD_METRICS).map(({ name, kind }) => [name, kind]),
   );
   expect(listed.map((cells) => cells.at(-1)!.replace(/ \|$/, ''))).toEqual(
@@ -149,22 +134,16 @@ it('OpenTelemetry', async () => {
     await work(app);
     const { resourceMetrics, errors } = await reader.collect();
     expect(errors).toEqual([]);
-    const collected = resourceMetrics.scopeMetrics.flatMap(
-      (scope) => scope.metrics,
-    );
+    const collected = resourceMetrics.scopeMetrics.flatMap((scope) => scope.metrics);
     check(({ name, unit, description }) => {
-      const found = collected.find(
-        ({ descriptor }) => descriptor.name === name,
-      );
+      const found = collected.find(({ descriptor }) => descriptor.name === name);
       if (!found) return [];
       expect(found.descriptor).toMatchObject({ unit, description });
       const isHistogram = found.dataPointType === DataPointType.HISTOGRAM;
-      return (found.dataPoints as DataPoint<unknown>[]).map(
-        ({ value, attributes }) => ({
-          value: isHistogram ? (value as Histogram).count : (value as number),
-          attributes: attributes as MetricAttributes,
-        }),
-      );
+      return (found.dataPoints as DataPoint<unknown>[]).map(({ value, attributes }) => ({
+        value: isHistogram ? (value as Histogram).count : (value as number),
+        attributes: attributes as MetricAttributes,
+      }));
     });
     await end(app);
     // Its gauges are asked for no more.
@@ -245,52 +224,43 @@ describe('Prometheus', () => {
   });
   afterAll(() => database.drop());
 
-  it.each<Platform>(['express', 'fastify'])(
-    'a scrape, %s',
-    async (platform) => {
-      const registry = new Registry();
-      const { app, ask } = await bootHttp({
-        url: database.url,
-        platform,
-        providers: [MeasuredJob],
-        imports: [BildadPrometheusModule.forRoot({ registry })],
-        prefix: 'api',
-      });
-      const engine = app.get(JobEngineService);
-      const entry = await engine.enqueueAndRunJob(MeasuredJob, {});
-      await engine.waitForJob(entry.jobRunIdentifier);
-      const { status, type, body } = await ask('/api/metrics');
-      expect(status).toBe(200);
-      expect(type).toMatch(/^text\/plain; version=0.0.4/);
-      const text = parse(body);
-      const labels = 'bildad_engine="default"';
-      expect(text.types).toMatchObject({
-        messaging_client_sent_messages_total: 'counter',
-        messaging_process_duration_seconds: 'histogram',
-        bildad_queue_jobs: 'gauge',
-      });
-      const value = (name: string, ...parts: string[]) =>
-        text.samples
-          .filter((one) => one.name === name)
-          .filter((one) => parts.every((part) => one.labels.includes(part)))
-          .map((one) => one.value);
-      const code = 'messaging_destination_name="MEASURED"';
-      expect(
-        value('messaging_client_sent_messages_total', code, labels),
-      ).toEqual([1]);
-      expect(value('messaging_process_duration_seconds_count', code)).toEqual([
-        1,
-      ]);
-      expect(
-        value('bildad_queue_jobs', code, 'bildad_state="running"'),
-      ).toEqual([0]);
-      expect(value('bildad_slots', labels)).toEqual([10]);
-      await app.close();
-      const after = await registry.metrics();
-      expect(after).toContain('messaging_client_sent_messages_total{');
-      expect(after).not.toContain('bildad_slots{');
-    },
-  );
+  it.each<Platform>(['express', 'fastify'])('a scrape, %s', async (platform) => {
+    const registry = new Registry();
+    const { app, ask } = await bootHttp({
+      url: database.url,
+      platform,
+      providers: [MeasuredJob],
+      imports: [BildadPrometheusModule.forRoot({ registry })],
+      prefix: 'api',
+    });
+    const engine = app.get(JobEngineService);
+    const entry = await engine.enqueueAndRunJob(MeasuredJob, {});
+    await engine.waitForJob(entry.jobRunIdentifier);
+    const { status, type, body } = await ask('/api/metrics');
+    expect(status).toBe(200);
+    expect(type).toMatch(/^text\/plain; version=0.0.4/);
+    const text = parse(body);
+    const labels = 'bildad_engine="default"';
+    expect(text.types).toMatchObject({
+      messaging_client_sent_messages_total: 'counter',
+      messaging_process_duration_seconds: 'histogram',
+      bildad_queue_jobs: 'gauge',
+    });
+    const value = (name: string, ...parts: string[]) =>
+      text.samples
+        .filter((one) => one.name === name)
+        .filter((one) => parts.every((part) => one.labels.includes(part)))
+        .map((one) => one.value);
+    const code = 'messaging_destination_name="MEASURED"';
+    expect(value('messaging_client_sent_messages_total', code, labels)).toEqual([1]);
+    expect(value('messaging_process_duration_seconds_count', code)).toEqual([1]);
+    expect(value('bildad_queue_jobs', code, 'bildad_state="running"')).toEqual([0]);
+    expect(value('bildad_slots', labels)).toEqual([10]);
+    await app.close();
+    const after = await registry.metrics();
+    expect(after).toContain('messaging_client_sent_messages_total{');
+    expect(after).not.toContain('bildad_slots{');
+  });
 
   it('a registry that was cleared has them again with the next app', async () => {
     const registry = new Registry();
@@ -328,12 +298,11 @@ describe('Prometheus', () => {
       };
     });
     const { app } = await bootHttp({ url: database.url, bildad: engines });
-    for (const name of ['a', 'b'])
-      collectBildad(app.get(name, { strict: false }), registry);
+    for (const name of ['a', 'b']) collectBildad(app.get(name, { strict: false }), registry);
     const { samples } = parse(await registry.metrics());
-    expect(
-      samples.filter(({ name }) => name === 'bildad_slots').map((s) => s.value),
-    ).toEqual([3, 4]);
+    expect(samples.filter(({ name }) => name === 'bildad_slots').map((s) => s.value)).toEqual([
+      3, 4,
+    ]);
     await app.close();
   });
 });
@@ -346,9 +315,7 @@ function parse(text: string) {
     const type = /^# TYPE (\S+) (counter|gauge|histogram)$/.exec(line);
     if (type) types[type[1]!] = type[2]!;
     else if (!/^# HELP \S+ \S/.test(line)) {
-      const sample = /^([a-z_]+)(?:\{((?:[a-z_]+="[^"]*",?)*)\})? (\S+)$/.exec(
-        line,
-      );
+      const sample = /^([a-z_]+)(?:\{((?:[a-z_]+="[^"]*",?)*)\})? (\S+)$/.exec(line);
       expect(sample, line).not.toBeNull();
       const [, name, labels = '', value] = sample!;
       samples.push({ name: name!, labels, value: Number(value) });

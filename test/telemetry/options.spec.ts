@@ -51,8 +51,7 @@ it('telemetry without the package of OpenTelemetry: says what to install', async
       throw Object.assign(new Error('not installed'), { code: 'ERR_MODULE_NOT_FOUND' });
     return next(name, context);
   };`;
-  const asUrl = (code: string) =>
-    `data:text/javascript,${encodeURIComponent(code)}`;
+  const asUrl = (code: string) => `data:text/javascript,${encodeURIComponent(code)}`;
   const register = `import { register } from 'node:module'; register(${JSON.stringify(asUrl(hooks))});`;
   const boot = `
     import { bootError, bootHost } from './dist/test/support/host.js';

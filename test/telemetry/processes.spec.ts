@@ -18,11 +18,7 @@ beforeAll(async () => {
   database = await createDatabase();
   const env = { SPANS_FILE: file };
   worker = await startWorker(database.url, env, 'traced-node');
-  producer = await startWorker(
-    database.url,
-    { ...env, ROLE: 'producer' },
-    'traced-node',
-  );
+  producer = await startWorker(database.url, { ...env, ROLE: 'producer' }, 'traced-node');
 });
 afterAll(async () => {
   await Promise.all([producer?.terminate(), worker?.terminate()]);
@@ -39,9 +35,7 @@ const spans = () =>
     : [];
 const found = async (fits: (span: ToldSpan) => boolean): Promise<ToldSpan> => {
   let span: ToldSpan | undefined;
-  await expect
-    .poll(() => (span = spans().find(fits)), { timeout: 10_000 })
-    .toBeDefined();
+  await expect.poll(() => (span = spans().find(fits)), { timeout: 10_000 }).toBeDefined();
   return span!;
 };
 
@@ -50,18 +44,16 @@ it.each(['INLINE', 'THREAD', 'PROCESS'])(
   async (kind) => {
     const code = `TRACED_${kind}`;
     producer.process.send(code);
-    const [{ traceId, jobRunIdentifier }] = (await once(
-      producer.process,
-      'message',
-    )) as [{ traceId: string; jobRunIdentifier: string }];
+    const [{ traceId, jobRunIdentifier }] = (await once(producer.process, 'message')) as [
+      { traceId: string; jobRunIdentifier: string },
+    ];
 
     const sent = await found(({ name, traceId: its }) => {
       return name === `send ${code}` && its === traceId;
     });
     const run = await found(
       ({ name, attributes }) =>
-        name === `process ${code}` &&
-        attributes['messaging.message.id'] === jobRunIdentifier,
+        name === `process ${code}` && attributes['messaging.message.id'] === jobRunIdentifier,
     );
     expect(run.links).toEqual([{ traceId, spanId: sent.spanId }]);
     expect(run.traceId).not.toBe(traceId);
@@ -71,8 +63,7 @@ it.each(['INLINE', 'THREAD', 'PROCESS'])(
     expect(inWorker).toBe(kind === 'INLINE');
 
     const child = await found(
-      ({ name, parentId }) =>
-        name === 'send TRACED_CHILD' && parentId === run.spanId,
+      ({ name, parentId }) => name === 'send TRACED_CHILD' && parentId === run.spanId,
     );
     expect(child).toMatchObject({ traceId: run.traceId, where: run.where });
 

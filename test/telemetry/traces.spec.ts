@@ -78,12 +78,7 @@ afterEach(() => exporter.reset());
 const spans = (): ToldSpan[] => exporter.getFinishedSpans().map(told);
 const named = (name: string) => spans().filter((span) => span.name === name);
 
-async function run(
-  { engine }: TestApp,
-  job: typeof TracedJob,
-  does: string,
-  options = {},
-) {
+async function run({ engine }: TestApp, job: typeof TracedJob, does: string, options = {}) {
   const entry = await engine.enqueueAndRunJob(job, { does }, options);
   return engine.waitForJob(entry.jobRunIdentifier);
 }
@@ -277,16 +272,10 @@ describe('what may be said otherwise', () => {
 
   it('of a trace that is not sampled nothing travels, but its baggage does', async () => {
     trace.disable();
-    trace.setGlobalTracerProvider(
-      new BasicTracerProvider({ sampler: new AlwaysOffSampler() }),
-    );
+    trace.setGlobalTracerProvider(new BasicTracerProvider({ sampler: new AlwaysOffSampler() }));
     const app = await boot(true);
     const stored = async () => {
-      const entry = await app.engine.enqueueJob(
-        TracedJob,
-        { does: 'x' },
-        { delay: '1h' },
-      );
+      const entry = await app.engine.enqueueJob(TracedJob, { does: 'x' }, { delay: '1h' });
       const [row] = await app.sql<{ stored: object }>(
         'SELECT job_context AS stored FROM bildad.job_queue_entries WHERE id = $1',
         [entry.id],
@@ -334,25 +323,16 @@ describe('what may be said otherwise', () => {
         );
       },
     ],
-  ])(
-    '%s that throws is reported once, and jobs go on',
-    async (_what, spoil) => {
-      spoil();
-      const app = await boot(true);
-      const errors: string[] = [];
-      app.events.on('engine.error', ({ doing }) => errors.push(doing));
-      const ended = [
-        await run(app, TracedJob, 'x'),
-        await run(app, TracedJob, 'x'),
-      ];
-      await app.close();
-      unregister();
-      unregister = registerTracing(exporter);
-      expect(ended.map(({ result }) => result)).toEqual([
-        'SUCCEEDED',
-        'SUCCEEDED',
-      ]);
-      expect(errors).toEqual(['tracing a job']);
-    },
-  );
+  ])('%s that throws is reported once, and jobs go on', async (_what, spoil) => {
+    spoil();
+    const app = await boot(true);
+    const errors: string[] = [];
+    app.events.on('engine.error', ({ doing }) => errors.push(doing));
+    const ended = [await run(app, TracedJob, 'x'), await run(app, TracedJob, 'x')];
+    await app.close();
+    unregister();
+    unregister = registerTracing(exporter);
+    expect(ended.map(({ result }) => result)).toEqual(['SUCCEEDED', 'SUCCEEDED']);
+    expect(errors).toEqual(['tracing a job']);
+  });
 });

@@ -1,11 +1,6 @@
 import { Test, type TestingModule } from '@nestjs/testing';
 import { getDataSourceToken } from '@nestjs/typeorm';
-import {
-  BildadConfigError,
-  BildadJob,
-  JobEngineService,
-  type JobHandler,
-} from 'nestjs-bildad';
+import { BildadConfigError, BildadJob, JobEngineService, type JobHandler } from 'nestjs-bildad';
 import { BildadTesting, BildadTestingModule } from 'nestjs-bildad/testing';
 import type { DataSource } from 'typeorm';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
@@ -24,11 +19,7 @@ class SyncJob implements JobHandler<object> {
   }
 }
 const sync = () =>
-  engine.enqueueJob(
-    SyncJob,
-    {},
-    { unique: { key: 'k', onConflict: 'keepLatest' } },
-  );
+  engine.enqueueJob(SyncJob, {}, { unique: { key: 'k', onConflict: 'keepLatest' } });
 
 let database: TestDatabase;
 let app: TestingModule;
@@ -58,8 +49,7 @@ afterAll(async () => {
 beforeEach(() => testing.begin());
 afterEach(() => testing.rollback());
 
-const outcomes = async () =>
-  (await testing.drain()).map(({ outcome }) => outcome);
+const outcomes = async () => (await testing.drain()).map(({ outcome }) => outcome);
 
 it('delays and dates', async () => {
   await engine.enqueueJob(MailJob, MAIL, { delay: '2h' });
@@ -101,8 +91,7 @@ it('startBefore, keys and ages', async () => {
   await engine.enqueueJob(MailJob, MAIL, { startBefore: '1h', delay: '30m' });
   await testing.clock.advance('2h');
   expect(await outcomes()).toEqual(['missed']);
-  const throttled = () =>
-    engine.enqueueJob(MailJob, MAIL, { throttle: { key: 'k', every: '1d' } });
+  const throttled = () => engine.enqueueJob(MailJob, MAIL, { throttle: { key: 'k', every: '1d' } });
   await throttled();
   expect(await outcomes()).toEqual(['completed']);
   await throttled();
@@ -112,9 +101,7 @@ it('startBefore, keys and ages', async () => {
   expect(await outcomes()).toEqual(['completed']);
   await engine.enqueueJob(MailJob, MAIL);
   await testing.clock.advance('8d');
-  expect(
-    await engine.cancelJobs({ job: MailJob, olderThan: '7d' }),
-  ).toMatchObject({ removed: 1 });
+  expect(await engine.cancelJobs({ job: MailJob, olderThan: '7d' })).toMatchObject({ removed: 1 });
 });
 
 it('a job that is kept until its key is free stays so, and starts then', async () => {
@@ -165,8 +152,6 @@ it('is back where it was when the transaction is', async () => {
 });
 
 it('goes on only', async () => {
-  await expect(testing.clock.set(new Date(0))).rejects.toThrow(
-    BildadConfigError,
-  );
+  await expect(testing.clock.set(new Date(0))).rejects.toThrow(BildadConfigError);
   await expect(testing.clock.advance('soon')).rejects.toThrow(/by/);
 });

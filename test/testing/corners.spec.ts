@@ -109,9 +109,7 @@ it('inline: a context with a manager of its own is no options', async () => {
 it('drain says what the database has against a job that it runs early', async () => {
   const { testing, engine, dataSource } = await boot();
   await engine.enqueueJob(NotedJob, {}, { delay: '1h' });
-  await dataSource.query(
-    'ALTER TABLE bildad.job_runs ADD CONSTRAINT nope CHECK (false) NOT VALID',
-  );
+  await dataSource.query('ALTER TABLE bildad.job_runs ADD CONSTRAINT nope CHECK (false) NOT VALID');
   await expect(testing.drain({ withScheduled: true })).rejects.toThrow(/nope/);
 });
 
@@ -194,35 +192,32 @@ it.each([
     first: SecondJob,
     second: FirstJob,
   },
-])(
-  'drain passes by what this process has not got $lacks for',
-  async ({ first, second }) => {
-    const deploy = async (job: Type<JobHandler>, key: string) => {
-      const keys = { [key]: randomBytes(32).toString('base64') };
-      app = await Test.createTestingModule({
-        imports: [
-          AppModule.on(database.url, { encryption: { keys, current: key } }),
-          { module: class Jobs {}, providers: [job, NotedJob] },
-          BildadTestingModule.forRoot(),
-        ],
-      }).compile();
-      await app.init();
-      return app.get(JobEngineService, { strict: false });
-    };
-    const before = await deploy(first, 'a');
-    await before.enqueueJob(first, {}, { delay: '1h' });
-    await app!.close();
-    const engine = await deploy(second, 'b');
-    await engine.enqueueJob(NotedJob, {}, { delay: '2h' });
-    const testing = app!.get(BildadTesting);
-    const options = { withScheduled: true, withRetries: true };
-    const runs = await testing.drain(options);
-    expect(runs.map(({ code }) => code)).toEqual(['NOTED']);
-    await expect(testing).toHaveEnqueued(second, undefined, {
-      status: 'AVAILABLE',
-    });
-  },
-);
+])('drain passes by what this process has not got $lacks for', async ({ first, second }) => {
+  const deploy = async (job: Type<JobHandler>, key: string) => {
+    const keys = { [key]: randomBytes(32).toString('base64') };
+    app = await Test.createTestingModule({
+      imports: [
+        AppModule.on(database.url, { encryption: { keys, current: key } }),
+        { module: class Jobs {}, providers: [job, NotedJob] },
+        BildadTestingModule.forRoot(),
+      ],
+    }).compile();
+    await app.init();
+    return app.get(JobEngineService, { strict: false });
+  };
+  const before = await deploy(first, 'a');
+  await before.enqueueJob(first, {}, { delay: '1h' });
+  await app!.close();
+  const engine = await deploy(second, 'b');
+  await engine.enqueueJob(NotedJob, {}, { delay: '2h' });
+  const testing = app!.get(BildadTesting);
+  const options = { withScheduled: true, withRetries: true };
+  const runs = await testing.drain(options);
+  expect(runs.map(({ code }) => code)).toEqual(['NOTED']);
+  await expect(testing).toHaveEnqueued(second, undefined, {
+    status: 'AVAILABLE',
+  });
+});
 
 it('two engines that share a schema have its jobs once', async () => {
   app = await Test.createTestingModule({
@@ -254,9 +249,7 @@ it('two engines that share a schema have its jobs once', async () => {
   ]);
   const like = { engine: 'default' };
   await expect(testing).not.toHaveEnqueued(OtherJob, {}, like);
-  expect(await testing.leaks()).toEqual([
-    `REPORT ${report.jobRunIdentifier} is RUNNING`,
-  ]);
+  expect(await testing.leaks()).toEqual([`REPORT ${report.jobRunIdentifier} is RUNNING`]);
   await engine.cancelJob(report);
   const runs = await testing.drain();
   expect(runs.filter(({ code }) => code === 'OTHER')).toHaveLength(1);

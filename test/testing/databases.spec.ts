@@ -25,15 +25,9 @@ const databases = () =>
 
 it('each is its own, and has the tables', async () => {
   const before = await databases();
-  const [one, two] = await Promise.all([
-    createTestDatabase(),
-    createTestDatabase(),
-  ]);
+  const [one, two] = await Promise.all([createTestDatabase(), createTestDatabase()]);
   expect(one.url).not.toBe(two.url);
-  const versions = await ask(
-    one.url,
-    'SELECT version FROM bildad.schema_versions',
-  );
+  const versions = await ask(one.url, 'SELECT version FROM bildad.schema_versions');
   expect(versions.length).toBeGreaterThan(0);
   expect(await databases()).toHaveLength(before.length + 2);
   // Somebody may be connected still.
@@ -52,8 +46,7 @@ it('a server of before, a schema and tables of the app', async () => {
     const server = await startTestServer({
       url: SERVER,
       schemas: ['jobs'],
-      prepare: async (url) =>
-        void (await ask(url, 'CREATE TABLE own (id int)')),
+      prepare: async (url) => void (await ask(url, 'CREATE TABLE own (id int)')),
     });
     const database = await createTestDatabase();
     await ask(database.url, 'SELECT * FROM jobs.job_runs, own');
@@ -78,10 +71,7 @@ it('without a server in the suite one is started, and goes with its last databas
   delete process.env['BILDAD_TEST_SERVER'];
   delete process.env['DATABASE_URL'];
   try {
-    const [one, two] = await Promise.all([
-      createTestDatabase(),
-      createTestDatabase(),
-    ]);
+    const [one, two] = await Promise.all([createTestDatabase(), createTestDatabase()]);
     expect(new URL(one.url).host).not.toBe(new URL(SERVER).host);
     await one.drop();
     await ask(two.url, 'SELECT * FROM bildad.job_runs');
@@ -109,10 +99,7 @@ it('a server that does not start is not kept', () =>
   onOwnServer(async () => {
     const before = await databases();
     process.env['DATABASE_URL'] = 'postgres://nobody@127.0.0.1:1/none';
-    for (const { status } of await Promise.allSettled([
-      createTestDatabase(),
-      createTestDatabase(),
-    ]))
+    for (const { status } of await Promise.allSettled([createTestDatabase(), createTestDatabase()]))
       expect(status).toBe('rejected');
     process.env['DATABASE_URL'] = SERVER;
     await (await createTestDatabase()).drop();

@@ -4,17 +4,13 @@ import { complaints } from '../types/compiler.js';
 
 // docs/testing.md quotes the example that vitest and jest run, and what else it shows compiles.
 
-const read = (path: string) =>
-  readFile(new URL(`../../${path}`, import.meta.url), 'utf8');
+const read = (path: string) => readFile(new URL(`../../${path}`, import.meta.url), 'utf8');
 const QUOTED = ['app.ts', 'global-setup.ts', 'accounts.spec.ts'];
 
 let pieces: string[];
 beforeAll(async () => {
   const page = await read('docs/testing.md');
-  pieces = Array.from(
-    page.matchAll(/```ts\n([\s\S]*?)```/g),
-    ([, code]) => code!,
-  );
+  pieces = Array.from(page.matchAll(/```ts\n([\s\S]*?)```/g), ([, code]) => code!);
 });
 
 it.each(QUOTED)('quotes %s', async (name) => {
@@ -38,9 +34,7 @@ it('says what is changed for jest', async () => {
 it('shows what compiles', () => {
   const others = pieces.filter((code) => !/^\/\/ [\w.-]+\.ts\b/.test(code));
   expect(others.length).toBeGreaterThan(3);
-  const texts = Object.fromEntries(
-    others.map((code, index) => [`piece${index}`, code]),
-  );
+  const texts = Object.fromEntries(others.map((code, index) => [`piece${index}`, code]));
   expect(complaints(texts)).toEqual(
     Object.fromEntries(Object.keys(texts).map((name) => [name, []])),
   );

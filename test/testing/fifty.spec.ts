@@ -10,23 +10,8 @@ import {
 } from 'nestjs-bildad/testing';
 import 'nestjs-bildad/testing/vitest';
 import type { DataSource } from 'typeorm';
-import {
-  afterAll,
-  afterEach,
-  beforeAll,
-  beforeEach,
-  describe,
-  expect,
-  it,
-} from 'vitest';
-import {
-  AppModule,
-  Mailer,
-  MailJob,
-  Order,
-  OrderService,
-  ShipJob,
-} from './support/shop.js';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { AppModule, Mailer, MailJob, Order, OrderService, ShipJob } from './support/shop.js';
 
 // Fifty tests as an app has them: each in a transaction, none slow, nothing left.
 
@@ -77,11 +62,7 @@ describe.each(PEOPLE)('an order of %s', (email) => {
   it('is thanked for at once, and shipped after an hour', async () => {
     const order = await orders.place(email);
     await expect(testing).toHaveEnqueued(MailJob, { to: email });
-    await expect(testing).toHaveEnqueued(
-      ShipJob,
-      { orderId: order.id },
-      { priority: 3 },
-    );
+    await expect(testing).toHaveEnqueued(ShipJob, { orderId: order.id }, { priority: 3 });
     await testing.drain();
     expect(subjects()).toEqual(['thank you']);
     await testing.clock.advance('1h');

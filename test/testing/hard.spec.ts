@@ -1,23 +1,12 @@
 import { Test, type TestingModule } from '@nestjs/testing';
 import { getDataSourceToken } from '@nestjs/typeorm';
-import {
-  BildadJob,
-  JobEngineService,
-  type JobExecution,
-  type JobHandler,
-} from 'nestjs-bildad';
+import { BildadJob, JobEngineService, type JobExecution, type JobHandler } from 'nestjs-bildad';
 import { BildadTesting, BildadTestingModule } from 'nestjs-bildad/testing';
 import type { DataSource } from 'typeorm';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { gate } from '../support/gate.js';
-import {
-  AppModule,
-  MailJob,
-  Mailer,
-  Order,
-  OrderService,
-} from './support/shop.js';
+import { AppModule, MailJob, Mailer, Order, OrderService } from './support/shop.js';
 
 // What an app under test may do that is not nice.
 
@@ -46,10 +35,7 @@ let dataSource: DataSource;
 
 async function boot(mode: 'manual' | 'inline' = 'manual') {
   app = await Test.createTestingModule({
-    imports: [
-      AppModule.on(database.url),
-      BildadTestingModule.forRoot({ mode }),
-    ],
+    imports: [AppModule.on(database.url), BildadTestingModule.forRoot({ mode })],
     providers: [WorkJob, TxJob],
   }).compile();
   await app.init();
@@ -76,24 +62,21 @@ describe('manual, in a transaction', () => {
   const inTransaction = (name: string, work: () => Promise<void>) =>
     it(name, () => testing.inTransaction(work));
 
-  inTransaction(
-    'a transactional job of another level, in time and told',
-    async () => {
-      const ended = await run(TxJob, async ({ manager }) => {
-        await manager.save(manager.create(Order, { email: 'a@example.com' }));
-        await manager.transaction((inner) =>
-          inner.save(inner.create(Order, { email: 'b@example.com' })),
-        );
-        return manager.count(Order);
-      });
-      expect(ended).toMatchObject({ outcome: 'completed', run: { output: 2 } });
-      // Its timeouts were those of a transaction that is over.
-      const [settings] = await dataSource.query(
-        `SELECT current_setting('statement_timeout') AS statement, current_setting('bildad.run', true) AS run`,
+  inTransaction('a transactional job of another level, in time and told', async () => {
+    const ended = await run(TxJob, async ({ manager }) => {
+      await manager.save(manager.create(Order, { email: 'a@example.com' }));
+      await manager.transaction((inner) =>
+        inner.save(inner.create(Order, { email: 'b@example.com' })),
       );
-      expect(settings).toEqual({ statement: '0', run: '' });
-    },
-  );
+      return manager.count(Order);
+    });
+    expect(ended).toMatchObject({ outcome: 'completed', run: { output: 2 } });
+    // Its timeouts were those of a transaction that is over.
+    const [settings] = await dataSource.query(
+      `SELECT current_setting('statement_timeout') AS statement, current_setting('bildad.run', true) AS run`,
+    );
+    expect(settings).toEqual({ statement: '0', run: '' });
+  });
 
   inTransaction('a handler that ends its transaction itself', async () => {
     const ended = await run(TxJob, ({ manager }) => manager.query('COMMIT'));
@@ -101,47 +84,36 @@ describe('manual, in a transaction', () => {
     expect(ended.run.reason).toMatch(/job\.manager/);
   });
 
-  inTransaction(
-    'a handler that completes itself in a transaction of its own',
-    async () => {
-      const ended = await run(WorkJob, (job) =>
-        dataSource.transaction(async (manager) => {
-          await manager.save(manager.create(Order, { email: 'a@example.com' }));
-          await job.complete(manager, 'by hand');
-        }),
-      );
-      expect(ended).toMatchObject({
-        outcome: 'completed',
-        run: { output: 'by hand' },
-      });
-      expect(await dataSource.getRepository(Order).count()).toBe(1);
-    },
-  );
+  inTransaction('a handler that completes itself in a transaction of its own', async () => {
+    const ended = await run(WorkJob, (job) =>
+      dataSource.transaction(async (manager) => {
+        await manager.save(manager.create(Order, { email: 'a@example.com' }));
+        await job.complete(manager, 'by hand');
+      }),
+    );
+    expect(ended).toMatchObject({
+      outcome: 'completed',
+      run: { output: 'by hand' },
+    });
+    expect(await dataSource.getRepository(Order).count()).toBe(1);
+  });
 
-  inTransaction(
-    'a failed statement in a handler, and jobs of it that stay out',
-    async () => {
-      const ended = await run(TxJob, async ({ manager }) => {
-        await engine.enqueueJob(MailJob, { to: 'a@example.com', subject: 'x' });
-        await manager.query('SELECT nothing');
-      });
-      expect(ended.run.reason).toMatch(/nothing/);
-      expect(await testing.drain()).toEqual([]);
-    },
-  );
+  inTransaction('a failed statement in a handler, and jobs of it that stay out', async () => {
+    const ended = await run(TxJob, async ({ manager }) => {
+      await engine.enqueueJob(MailJob, { to: 'a@example.com', subject: 'x' });
+      await manager.query('SELECT nothing');
+    });
+    expect(ended.run.reason).toMatch(/nothing/);
+    expect(await testing.drain()).toEqual([]);
+  });
 
-  inTransaction(
-    'large values go through, and a result that is no JSON',
-    async () => {
-      const text = 'x'.repeat(2_000_000);
-      const [row] = await dataSource.query('SELECT length($1) AS length', [
-        text,
-      ]);
-      expect(row).toEqual({ length: 2_000_000 });
-      const ended = await run(WorkJob, () => ({ circular: undefined, n: 1n }));
-      expect(ended.outcome).toMatch(/completed|failed/);
-    },
-  );
+  inTransaction('large values go through, and a result that is no JSON', async () => {
+    const text = 'x'.repeat(2_000_000);
+    const [row] = await dataSource.query('SELECT length($1) AS length', [text]);
+    expect(row).toEqual({ length: 2_000_000 });
+    const ended = await run(WorkJob, () => ({ circular: undefined, n: 1n }));
+    expect(ended.outcome).toMatch(/completed|failed/);
+  });
 
   inTransaction('a drain within a job is refused', async () => {
     const ended = await run(WorkJob, () => testing.drain());

@@ -1,20 +1,7 @@
 import { Test, type TestingModule } from '@nestjs/testing';
-import {
-  BildadJob,
-  JobEngineService,
-  JobsService,
-  type JobHandler,
-} from 'nestjs-bildad';
+import { BildadJob, JobEngineService, JobsService, type JobHandler } from 'nestjs-bildad';
 import { BildadTesting, BildadTestingModule } from 'nestjs-bildad/testing';
-import {
-  afterAll,
-  afterEach,
-  beforeAll,
-  beforeEach,
-  expect,
-  it,
-  vi,
-} from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, it, vi } from 'vitest';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { gate } from '../support/gate.js';
 import { AppModule, MailJob } from './support/shop.js';
@@ -93,7 +80,5 @@ it('a job that runs for longer than a lease is not lost', async () => {
   await beats();
   await engine.runJobEngine();
   LongJob.done.open('done');
-  expect(await drained).toMatchObject([
-    { outcome: 'completed', run: { output: 'done' } },
-  ]);
+  expect(await drained).toMatchObject([{ outcome: 'completed', run: { output: 'done' } }]);
 });

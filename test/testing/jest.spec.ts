@@ -23,8 +23,7 @@ function jest(...args: string[]) {
     },
   ).then(
     ({ stdout }) => stdout,
-    ({ stdout, stderr }: { stdout: string; stderr: string }) =>
-      stdout || stderr,
+    ({ stdout, stderr }: { stdout: string; stderr: string }) => stdout || stderr,
   );
 }
 
@@ -54,9 +53,10 @@ it('is told what was enqueued instead', async () => {
         message: string;
       }[];
     };
-    expect(
-      testResults[0]!.assertionResults.map(({ status }) => status),
-    ).toEqual(['passed', 'failed']);
+    expect(testResults[0]!.assertionResults.map(({ status }) => status)).toEqual([
+      'passed',
+      'failed',
+    ]);
     expect(testResults[0]!.message).toMatch(
       /asked for at least one of: MAIL \{"a": 1\}[^]*OTHER \{"a": 1\} \(AVAILABLE, runAt 1970/,
     );

@@ -82,11 +82,7 @@ it('finds jobs by class or code, by a part of their context, with asymmetric mat
 });
 
 it('finds them when they are over', async () => {
-  await expect(testing).toHaveEnqueued(
-    MailJob,
-    { to: 'done@example.com' },
-    { status: 'DONE' },
-  );
+  await expect(testing).toHaveEnqueued(MailJob, { to: 'done@example.com' }, { status: 'DONE' });
 });
 
 it('counts them', async () => {
@@ -106,46 +102,36 @@ it('looks at options', async () => {
   });
   await expect(testing).toHaveEnqueued(MailJob, {}, { runAt: soon });
   await expect(testing).not.toHaveEnqueued(MailJob, {}, { priority: 7 });
-  await expect(
-    expect(testing).toHaveEnqueued(MailJob, {}, { prio: 1 } as object),
-  ).rejects.toThrow(/prio/);
+  await expect(expect(testing).toHaveEnqueued(MailJob, {}, { prio: 1 } as object)).rejects.toThrow(
+    /prio/,
+  );
 });
 
 it('says what was enqueued instead', async () => {
-  const message = await said(
-    expect(testing).toHaveEnqueued(MailJob, { to: 'c@example.com' }),
-  );
+  const message = await said(expect(testing).toHaveEnqueued(MailJob, { to: 'c@example.com' }));
   expect(message).toContain('asked for at least one of: MAIL');
   expect(message).toContain('c@example.com');
   expect(message).toContain('a@example.com');
   expect(message).toContain('enqueued (4)');
   expect(message).not.toContain('pin');
-  expect(await said(expect(testing).not.toHaveEnqueued(MailJob))).toContain(
-    'fitting: 3',
-  );
+  expect(await said(expect(testing).not.toHaveEnqueued(MailJob))).toContain('fitting: 3');
   await testing.inTransaction(async () => {
     await testing.clear();
     const none = await testing.enqueued();
     expect(none).toStrictEqual([]);
     await expect(none).not.toHaveEnqueued(MailJob);
-    expect(await said(expect(none).toHaveEnqueued(MailJob))).toContain(
-      'nothing was enqueued',
-    );
+    expect(await said(expect(none).toHaveEnqueued(MailJob))).toContain('nothing was enqueued');
   });
 });
 
 it('does not look into what is encrypted, nor at what is no test', async () => {
   await expect(testing).toHaveEnqueued(SecretJob);
-  await expect(
-    expect(testing).toHaveEnqueued(SecretJob, { pin: 1 }),
-  ).rejects.toThrow(/are encrypted/);
-  await expect(expect('x').toHaveEnqueued(MailJob)).rejects.toThrow(
-    /BildadTesting/,
+  await expect(expect(testing).toHaveEnqueued(SecretJob, { pin: 1 })).rejects.toThrow(
+    /are encrypted/,
   );
+  await expect(expect('x').toHaveEnqueued(MailJob)).rejects.toThrow(/BildadTesting/);
   class NoJob {}
-  await expect(expect(testing).toHaveEnqueued(NoJob as never)).rejects.toThrow(
-    /@BildadJob/,
-  );
+  await expect(expect(testing).toHaveEnqueued(NoJob as never)).rejects.toThrow(/@BildadJob/);
 });
 
 it('compares with what is stored: Dates as texts, undefined as nothing', async () => {
@@ -167,9 +153,9 @@ it('compares with what is stored: Dates as texts, undefined as nothing', async (
 
 it('refuses to look for what can never be there', async () => {
   for (const received of [testing, await testing.enqueued()]) {
-    await expect(
-      expect(received).not.toHaveEnqueued('MIAL'),
-    ).rejects.toBeInstanceOf(JobTemplateNotFoundError);
+    await expect(expect(received).not.toHaveEnqueued('MIAL')).rejects.toBeInstanceOf(
+      JobTemplateNotFoundError,
+    );
     for (const like of [{ status: 'available' }, { engine: 'nope' }])
       await expect(
         expect(received).not.toHaveEnqueued(MailJob, {}, like as object),

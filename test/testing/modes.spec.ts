@@ -15,13 +15,7 @@ import {
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { gate } from '../support/gate.js';
-import {
-  AppModule,
-  Mailer,
-  MailJob,
-  OrderService,
-  ReportJob,
-} from './support/shop.js';
+import { AppModule, Mailer, MailJob, OrderService, ReportJob } from './support/shop.js';
 
 // What each mode does with an app that knows nothing of its tests.
 
@@ -66,10 +60,7 @@ it('manual: nothing runs until it is drained', async () => {
   const later = await testing.drain({ withScheduled: true });
   expect(later.map(({ code }) => code)).toEqual(['SHIP', 'MAIL']);
   expect(await orders.find(order.id)).toMatchObject({ status: 'shipped' });
-  expect(mailer.sent.map(({ subject }) => subject)).toEqual([
-    'thank you',
-    'shipped',
-  ]);
+  expect(mailer.sent.map(({ subject }) => subject)).toEqual(['thank you', 'shipped']);
 });
 
 it('inline: what is enqueued has run when the call resolves', async () => {
@@ -84,9 +75,7 @@ it('inline: what is enqueued has run when the call resolves', async () => {
     expect(mailer.sent).toHaveLength(2);
   });
   expect(mailer.sent).toHaveLength(3);
-  await Promise.all(
-    ['a', 'b', 'c'].map((name) => orders.remind(`${name}@example.com`)),
-  );
+  await Promise.all(['a', 'b', 'c'].map((name) => orders.remind(`${name}@example.com`)));
   expect(mailer.sent).toHaveLength(6);
 });
 
@@ -152,17 +141,16 @@ it("two engines, one of them of a factory, are both the test's", async () => {
     await engine.enqueueJob(AuditJob, {});
     await app!.get(OrderService, { strict: false }).place('ada@example.com');
     const jobs = await testing.enqueued();
-    expect(
-      jobs.map(({ code, engine }) => `${engine} ${code}`).toSorted(),
-    ).toEqual(['audits AUDIT', 'default MAIL', 'default SHIP']);
+    expect(jobs.map(({ code, engine }) => `${engine} ${code}`).toSorted()).toEqual([
+      'audits AUDIT',
+      'default MAIL',
+      'default SHIP',
+    ]);
     const runs = await testing.drain();
     expect(runs.map(({ code }) => code).toSorted()).toEqual(['AUDIT', 'MAIL']);
     expect(runs.find(({ code }) => code === 'AUDIT')?.run.output).toBe('seen');
     await testing.clock.advance('1h');
-    expect((await testing.drain()).map(({ code }) => code)).toEqual([
-      'SHIP',
-      'MAIL',
-    ]);
+    expect((await testing.drain()).map(({ code }) => code)).toEqual(['SHIP', 'MAIL']);
   });
   expect(await testing.enqueued()).toEqual([]);
 });
@@ -206,9 +194,7 @@ it('closeTesting closes, and says what was left', async () => {
 });
 
 it('what cannot work says what is missing', async () => {
-  expect(() => BildadTestingModule.forRoot({ mode: 'fake' as 'real' })).toThrow(
-    BildadConfigError,
-  );
+  expect(() => BildadTestingModule.forRoot({ mode: 'fake' as 'real' })).toThrow(BildadConfigError);
   expect(() => BildadTestingModule.forRoot({ throwFailures: true })).toThrow(
     /throwFailures: expected the mode 'inline'/,
   );
@@ -241,17 +227,12 @@ it('drain runs by priority, retries when told, and stops at its limit', async ()
   ]);
   expect(await testing.runNext()).toBeNull();
   for (let n = 0; n < 3; n++) await mail('more', 5);
-  await expect(testing.drain({ limit: 2 })).rejects.toThrow(
-    /^more than 2 runs/,
-  );
+  await expect(testing.drain({ limit: 2 })).rejects.toThrow(/^more than 2 runs/);
 });
 
 it('jobs of an app that only enqueues are the test’s to run', async () => {
   app = await Test.createTestingModule({
-    imports: [
-      AppModule.on(database.url, { role: 'producer' }),
-      BildadTestingModule.forRoot(),
-    ],
+    imports: [AppModule.on(database.url, { role: 'producer' }), BildadTestingModule.forRoot()],
   }).compile();
   await app.init();
   await app.get(OrderService, { strict: false }).place('ada@example.com');

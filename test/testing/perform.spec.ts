@@ -18,9 +18,7 @@ const MAIL = { to: 'ada@example.com', subject: 'x' };
 
 @BildadJob({ code: 'ANY' })
 class AnyJob implements JobHandler<string> {
-  constructor(
-    private readonly work: (job: JobExecution) => unknown = () => undefined,
-  ) {}
+  constructor(private readonly work: (job: JobExecution) => unknown = () => undefined) {}
 
   runJob(_context: string, job: JobExecution) {
     return this.work(job);
@@ -72,9 +70,7 @@ describe('performJob', () => {
     await expect(
       performJob(new MailJob(new Mailer()), { to: 'nobody', subject: 'x' }),
     ).rejects.toThrow(InvalidJobContextError);
-    await expect(performHandler({ runJob: () => 1 }, {})).rejects.toThrow(
-      BildadConfigError,
-    );
+    await expect(performHandler({ runJob: () => 1 }, {})).rejects.toThrow(BildadConfigError);
     await expect(perform(() => 1, { retries: 1 })).rejects.toThrow(/retries/);
   });
 
@@ -88,9 +84,9 @@ describe('performJob', () => {
       error: new Error('the mail server is down'),
       reason: 'the mail server is down',
     });
-    expect(
-      await performJob(job, { ...MAIL, to: 'x@nowhere.example' }),
-    ).toMatchObject({ outcome: 'failedForGood' });
+    expect(await performJob(job, { ...MAIL, to: 'x@nowhere.example' })).toMatchObject({
+      outcome: 'failedForGood',
+    });
     expect(await perform((run) => run.snooze('5m', 'later'))).toMatchObject({
       outcome: 'snoozed',
       reason: 'later',
@@ -137,15 +133,9 @@ describe('performJob', () => {
         return context;
       }
     }
-    const { result } = await performJob(
-      new OldJob(),
-      { first: 'Ada' },
-      { version: 1 },
-    );
+    const { result } = await performJob(new OldJob(), { first: 'Ada' }, { version: 1 });
     expect(result).toEqual({ name: 'Ada1' });
-    await expect(performJob(new OldJob(), {}, { version: 3 })).rejects.toThrow(
-      /version/,
-    );
+    await expect(performJob(new OldJob(), {}, { version: 3 })).rejects.toThrow(/version/);
   });
 
   it('gives a transactional handler the manager of the test', async () => {

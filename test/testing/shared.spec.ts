@@ -1,12 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import { Test, type TestingModule } from '@nestjs/testing';
 import { getDataSourceToken } from '@nestjs/typeorm';
-import {
-  BildadConfigError,
-  BildadJob,
-  JobEngineService,
-  type JobHandler,
-} from 'nestjs-bildad';
+import { BildadConfigError, BildadJob, JobEngineService, type JobHandler } from 'nestjs-bildad';
 import { BildadTesting, BildadTestingModule } from 'nestjs-bildad/testing';
 import type { PoolClient } from 'pg';
 import { DataSource, type EntityManager } from 'typeorm';
@@ -61,9 +56,7 @@ afterEach(() => testing.rollback());
 
 const add = (email: string) => dataSource.getRepository(Order).save({ email });
 const emails = async () => {
-  const all = await dataSource
-    .getRepository(Order)
-    .find({ order: { id: 'ASC' } });
+  const all = await dataSource.getRepository(Order).find({ order: { id: 'ASC' } });
   return all.map(({ email }) => email);
 };
 

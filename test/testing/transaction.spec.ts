@@ -1,23 +1,12 @@
 import { Test, type TestingModule } from '@nestjs/testing';
 import { getDataSourceToken } from '@nestjs/typeorm';
 import { JobEngineService, JobsService } from 'nestjs-bildad';
-import {
-  BildadTesting,
-  BildadTestingModule,
-  TestLeakError,
-} from 'nestjs-bildad/testing';
+import { BildadTesting, BildadTestingModule, TestLeakError } from 'nestjs-bildad/testing';
 import type { DataSource } from 'typeorm';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { gate } from '../support/gate.js';
-import {
-  AppModule,
-  Mailer,
-  MailJob,
-  Order,
-  OrderService,
-  ReportJob,
-} from './support/shop.js';
+import { AppModule, Mailer, MailJob, Order, OrderService, ReportJob } from './support/shop.js';
 
 // What an app and its engine do between begin and rollback is in one transaction, and is gone afterwards.
 
@@ -57,9 +46,9 @@ const NOTHING = { orders: [], jobs: [], runs: [] };
 it('repositories, transactions and jobs, and nothing of it stays', async () => {
   await testing.inTransaction(async () => {
     const order = await orders.place('ada@example.com');
-    await expect(
-      orders.place('bob@example.com', { fail: true }),
-    ).rejects.toThrow('the card was refused');
+    await expect(orders.place('bob@example.com', { fail: true })).rejects.toThrow(
+      'the card was refused',
+    );
     expect(await orders.count()).toBe(1);
     const runs = await testing.drain({ withScheduled: true });
     expect(runs.map(({ code, outcome }) => `${code} ${outcome}`)).toEqual([
@@ -94,9 +83,7 @@ it('a statement that fails spoils nothing else', async () => {
     await expect(
       dataSource.transaction(async (manager) => {
         await manager.save(manager.create(Order, { email: 'x@example.com' }));
-        await manager
-          .transaction((inner) => inner.query('SELECT nothing'))
-          .catch(() => undefined);
+        await manager.transaction((inner) => inner.query('SELECT nothing')).catch(() => undefined);
         await manager.query('SELECT nothing_more');
       }),
     ).rejects.toThrow(/nothing_more/);
@@ -107,9 +94,7 @@ it('a statement that fails spoils nothing else', async () => {
 it('transactions side by side take turns: one that fails takes no other along', async () => {
   await testing.inTransaction(async () => {
     const ends = await Promise.allSettled(
-      Array.from({ length: 6 }, (_, n) =>
-        orders.place(`${n}@example.com`, { fail: n % 2 === 0 }),
-      ),
+      Array.from({ length: 6 }, (_, n) => orders.place(`${n}@example.com`, { fail: n % 2 === 0 })),
     );
     expect(ends.filter(({ status }) => status === 'fulfilled')).toHaveLength(3);
     expect(await orders.count()).toBe(3);

@@ -39,9 +39,7 @@ async function once(context: Effect, job: Kind = EffectJob) {
     run.jobRunIdentifier === entry.jobRunIdentifier;
   const over = Promise.race([
     bildad.next('run.finished', mine).then(({ entry: fate }) => fate),
-    bildad
-      .next('run.finishLost', mine)
-      .then(({ outcome }) => `lost:${outcome}`),
+    bildad.next('run.finishLost', mine).then(({ outcome }) => `lost:${outcome}`),
   ]);
   const run = await bildad.engine.runJob(entry);
   return { entry, run, over };
@@ -127,36 +125,30 @@ it('a handler that has ended its transaction itself has failed, and is told why'
 it.each([
   ['READ COMMITTED', EffectJob],
   ['SERIALIZABLE', SerialEffectJob],
-] as const)(
-  'is %s, with timeouts on the server behind those of the node',
-  async (level, job) => {
-    const { over, run } = await once({ name: 'set', act: 'settings' }, job);
-    await over;
-    const { output } = await runOf(run.id);
-    expect(output.level.toUpperCase()).toBe(level);
-    expect(output.statement).toMatch(/^36\d{5}ms$/);
-    expect(output.idle).toBe(output.statement);
-  },
-);
+] as const)('is %s, with timeouts on the server behind those of the node', async (level, job) => {
+  const { over, run } = await once({ name: 'set', act: 'settings' }, job);
+  await over;
+  const { output } = await runOf(run.id);
+  expect(output.level.toUpperCase()).toBe(level);
+  expect(output.statement).toMatch(/^36\d{5}ms$/);
+  expect(output.idle).toBe(output.statement);
+});
 
 it.each([
   ['completed', 'completeJob'],
   ['failed', 'failJob'],
   ['expired', 'expireJob'],
-] as const)(
-  'is rolled back where its run was %s by hand meanwhile',
-  async (_how, verb) => {
-    const { run } = await once({ name: 'late', stand: true });
-    const { door, job } = await standing();
-    await bildad.engine[verb](run, new Error('by hand'));
-    expect(job.signal.aborted).toBe(true);
-    const lost = bildad.next('run.finishLost');
-    door.open('too late');
-    await lost;
-    expect(await effects(bildad)).toEqual({});
-    expect((await runOf(run.id)).output).not.toBe('too late');
-  },
-);
+] as const)('is rolled back where its run was %s by hand meanwhile', async (_how, verb) => {
+  const { run } = await once({ name: 'late', stand: true });
+  const { door, job } = await standing();
+  await bildad.engine[verb](run, new Error('by hand'));
+  expect(job.signal.aborted).toBe(true);
+  const lost = bildad.next('run.finishLost');
+  door.open('too late');
+  await lost;
+  expect(await effects(bildad)).toEqual({});
+  expect((await runOf(run.id)).output).not.toBe('too late');
+});
 
 it('is rolled back where it was taken back, though nobody tells it', async () => {
   const { entry, run } = await once({ name: 'late', stand: true });
@@ -174,10 +166,7 @@ it('is rolled back where it was taken back, though nobody tells it', async () =>
 it('is rolled back where another node has taken its run over', async () => {
   const { over, run } = await once({ name: 'late', stand: true });
   const { door } = await standing();
-  await bildad.sql(
-    `UPDATE bildad.job_runs SET node_id = 'another' WHERE id = $1`,
-    [run.id],
-  );
+  await bildad.sql(`UPDATE bildad.job_runs SET node_id = 'another' WHERE id = $1`, [run.id]);
   door.open('too late');
   expect(await over).toBe('lost:failed');
   expect(await effects(bildad)).toEqual({});
@@ -197,9 +186,7 @@ it('killed: what the server does for it is cancelled, and its connection is not 
   expect(killed).toMatchObject({ result: 'FAILED', reason: 'Killed' });
   expect(await effects(bildad)).toEqual({});
   await expect
-    .poll(() =>
-      bildad.sql('SELECT FROM pg_stat_activity WHERE pid = $1', [pid]),
-    )
+    .poll(() => bildad.sql('SELECT FROM pg_stat_activity WHERE pid = $1', [pid]))
     .toEqual([]);
 });
 
@@ -226,15 +213,11 @@ it('in two that are SERIALIZABLE and contradict each other one fails like any ha
     once({ name: 'b', stand: true }, SerialEffectJob),
   ]);
   const doors = [await standing(), await standing()];
-  for (const { job } of doors)
-    await job.manager.query('SELECT count(*) FROM ledger');
+  for (const { job } of doors) await job.manager.query('SELECT count(*) FROM ledger');
   for (const { job } of doors)
     await job.manager.query('INSERT INTO ledger (name) VALUES ($1)', ['seen']);
   for (const { door } of doors) door.open('done');
-  expect([await first.over, await second.over].toSorted()).toEqual([
-    'removed',
-    'reopened',
-  ]);
+  expect([await first.over, await second.over].toSorted()).toEqual(['removed', 'reopened']);
   const [failed] = await bildad.sql(
     `SELECT error ->> 'code' AS code FROM bildad.job_runs WHERE result = 'FAILED'`,
   );
@@ -277,10 +260,7 @@ it('by hand: the end is committed with a transaction of the handler', async () =
 });
 
 it('by hand: what happens after the commit does not undo it', async () => {
-  const { over, run } = await once(
-    { name: 'hand', fail: 'after the commit' },
-    ByHandJob,
-  );
+  const { over, run } = await once({ name: 'hand', fail: 'after the commit' }, ByHandJob);
   expect(await over).toBe('removed');
   expect(await runOf(run.id)).toMatchObject({ result: 'SUCCEEDED' });
 });
@@ -337,10 +317,7 @@ it('by hand: rolled back, the run ends as the handler does', async () => {
   expect(await over).toBe('removed');
   expect(await effects(bildad)).toEqual({});
   expect(await runOf(run.id)).toMatchObject({ output: { by: 'return' } });
-  const failing = await once(
-    { name: 'hand', act: 'swallow', fail: 'both' },
-    ByHandJob,
-  );
+  const failing = await once({ name: 'hand', act: 'swallow', fail: 'both' }, ByHandJob);
   expect(await failing.over).toBe('reopened');
   expect(await runOf(failing.run.id)).toMatchObject({ reason: 'both' });
 });

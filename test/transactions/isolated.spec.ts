@@ -10,84 +10,76 @@ beforeAll(async () => {
   await createLedger(bildad);
 }, 60_000);
 afterAll(() => bildad.close());
-beforeEach(() =>
-  bildad.sql('DELETE FROM bildad.job_queue_entries; DELETE FROM ledger'),
-);
+beforeEach(() => bildad.sql('DELETE FROM bildad.job_queue_entries; DELETE FROM ledger'));
 
 const told = (name: 'run.finished' | 'run.finishLost', code: string) =>
   bildad.next(name, ({ templateCode }) => templateCode === code);
 
-describe.each(['TRANSACTIONAL_THREAD', 'TRANSACTIONAL_PROCESS'])(
-  '%s',
-  (code) => {
-    it('commits writes, jobs and end together, and says so here', async () => {
-      const finished = told('run.finished', code);
-      const run = await bildad.act(code, 'effect');
-      expect(run).toMatchObject({ result: 'SUCCEEDED' });
-      expect(await finished).toMatchObject({
-        outcome: 'completed',
-        entry: 'removed',
-      });
-      expect(await effects(bildad)).toEqual({ effect: 1 });
-      expect(
-        await bildad.engine.waitForJob(run.output as string),
-      ).toMatchObject({ result: 'SUCCEEDED' });
-    });
-
-    it('rolls back what fails', async () => {
-      const run = await bildad.act(code, 'effectThenFail');
-      expect(run).toMatchObject({
-        result: 'FAILED',
-        reason: 'after its effect',
-      });
-      expect(await effects(bildad)).toEqual({});
-    });
-
-    it('rolls back what is killed', async () => {
-      const begun = bildad.next('run.progress');
-      const { jobRunIdentifier } = await bildad.engine.enqueueJob(code, {
-        act: 'effectThenHang',
-      });
-      const { jobRunId } = await begun;
-      await bildad.engine.killJob({ id: jobRunId });
-      expect(await bildad.engine.waitForJob(jobRunIdentifier)).toMatchObject({
-        reason: 'Killed',
-      });
-      expect(await effects(bildad)).toEqual({});
-      await expect.poll(() => bildad.busySessions()).toBe(0);
-    });
-
-    it('rolls back what somebody else has ended', async () => {
-      const runner = bildad.dataSource.createQueryRunner();
-      await runner.startTransaction();
-      await runner.query('SELECT pg_advisory_xact_lock(4711)');
-      const begun = bildad.next('run.progress');
-      await bildad.engine.enqueueJob(code, { act: 'effectThenWait' });
-      const { jobRunId } = await begun;
-      // In the database alone: its process is not told.
-      await bildad.sql(
-        `UPDATE bildad.job_runs SET status = 'DONE', result = 'FAILED', reason = 'Stopped', ended_at = now() WHERE id = $1`,
-        [jobRunId],
-      );
-      const lost = told('run.finishLost', code);
-      await runner.commitTransaction();
-      await runner.release();
-      await lost;
-      expect(await effects(bildad)).toEqual({});
-    });
-  },
-);
-
-it.each(['THREAD', 'PROCESS'])(
-  'by hand in a %s: what is committed has succeeded',
-  async (code) => {
+describe.each(['TRANSACTIONAL_THREAD', 'TRANSACTIONAL_PROCESS'])('%s', (code) => {
+  it('commits writes, jobs and end together, and says so here', async () => {
     const finished = told('run.finished', code);
-    const run = await bildad.act(code, 'effectByHand');
-    expect(run).toMatchObject({ result: 'SUCCEEDED', output: 'by hand' });
-    expect(await finished).toMatchObject({ outcome: 'completed' });
-    expect(await effects(bildad)).toEqual({ 'by hand': 1 });
-  },
-);
+    const run = await bildad.act(code, 'effect');
+    expect(run).toMatchObject({ result: 'SUCCEEDED' });
+    expect(await finished).toMatchObject({
+      outcome: 'completed',
+      entry: 'removed',
+    });
+    expect(await effects(bildad)).toEqual({ effect: 1 });
+    expect(await bildad.engine.waitForJob(run.output as string)).toMatchObject({
+      result: 'SUCCEEDED',
+    });
+  });
+
+  it('rolls back what fails', async () => {
+    const run = await bildad.act(code, 'effectThenFail');
+    expect(run).toMatchObject({
+      result: 'FAILED',
+      reason: 'after its effect',
+    });
+    expect(await effects(bildad)).toEqual({});
+  });
+
+  it('rolls back what is killed', async () => {
+    const begun = bildad.next('run.progress');
+    const { jobRunIdentifier } = await bildad.engine.enqueueJob(code, {
+      act: 'effectThenHang',
+    });
+    const { jobRunId } = await begun;
+    await bildad.engine.killJob({ id: jobRunId });
+    expect(await bildad.engine.waitForJob(jobRunIdentifier)).toMatchObject({
+      reason: 'Killed',
+    });
+    expect(await effects(bildad)).toEqual({});
+    await expect.poll(() => bildad.busySessions()).toBe(0);
+  });
+
+  it('rolls back what somebody else has ended', async () => {
+    const runner = bildad.dataSource.createQueryRunner();
+    await runner.startTransaction();
+    await runner.query('SELECT pg_advisory_xact_lock(4711)');
+    const begun = bildad.next('run.progress');
+    await bildad.engine.enqueueJob(code, { act: 'effectThenWait' });
+    const { jobRunId } = await begun;
+    // In the database alone: its process is not told.
+    await bildad.sql(
+      `UPDATE bildad.job_runs SET status = 'DONE', result = 'FAILED', reason = 'Stopped', ended_at = now() WHERE id = $1`,
+      [jobRunId],
+    );
+    const lost = told('run.finishLost', code);
+    await runner.commitTransaction();
+    await runner.release();
+    await lost;
+    expect(await effects(bildad)).toEqual({});
+  });
+});
+
+it.each(['THREAD', 'PROCESS'])('by hand in a %s: what is committed has succeeded', async (code) => {
+  const finished = told('run.finished', code);
+  const run = await bildad.act(code, 'effectByHand');
+  expect(run).toMatchObject({ result: 'SUCCEEDED', output: 'by hand' });
+  expect(await finished).toMatchObject({ outcome: 'completed' });
+  expect(await effects(bildad)).toEqual({ 'by hand': 1 });
+});
 
 it.each(['THREAD', 'PROCESS'])(
   'by hand in a %s: its handler goes on after the commit, whatever heartbeats say of its run',

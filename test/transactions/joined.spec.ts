@@ -1,9 +1,6 @@
 import 'reflect-metadata';
 import { ClsModule } from 'nestjs-cls';
-import {
-  ClsPluginTransactional,
-  TransactionHost,
-} from '@nestjs-cls/transactional';
+import { ClsPluginTransactional, TransactionHost } from '@nestjs-cls/transactional';
 import { TransactionalAdapterTypeOrm } from '@nestjs-cls/transactional-adapter-typeorm';
 import { getDataSourceToken } from '@nestjs/typeorm';
 import {
@@ -12,11 +9,7 @@ import {
   runInTransaction,
   StorageDriver,
 } from 'typeorm-transactional';
-import {
-  Validate,
-  ValidatorConstraint,
-  type ValidatorConstraintInterface,
-} from 'class-validator';
+import { Validate, ValidatorConstraint, type ValidatorConstraintInterface } from 'class-validator';
 import { BildadJob, TransactionOverError } from 'nestjs-bildad';
 import type { DataSource, EntityManager } from 'typeorm';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
@@ -84,22 +77,21 @@ const queued = () => bildad.jobs.getNumberOfJobsInTheQueue();
 const add = () => bildad.engine.enqueueJob(SimpleJob, { say: 'hello' });
 
 /** Ways to be in a transaction. */
-const WAYS: Record<string, (work: () => Promise<unknown>) => Promise<unknown>> =
-  {
-    'bildad.transaction': (work) => bildad.engine.transaction(work),
-    'bildad.transaction in another': (work) =>
-      bildad.engine.transaction(() => bildad.engine.transaction(work)),
-    'nestjs-cls': (work) => clsHost.withTransaction(work),
-    'typeorm-transactional': async (work) => {
-      patched ??= addTransactionalDataSource(bildad.dataSource);
-      byTypeorm = true;
-      try {
-        return await runInTransaction(work);
-      } finally {
-        byTypeorm = false;
-      }
-    },
-  };
+const WAYS: Record<string, (work: () => Promise<unknown>) => Promise<unknown>> = {
+  'bildad.transaction': (work) => bildad.engine.transaction(work),
+  'bildad.transaction in another': (work) =>
+    bildad.engine.transaction(() => bildad.engine.transaction(work)),
+  'nestjs-cls': (work) => clsHost.withTransaction(work),
+  'typeorm-transactional': async (work) => {
+    patched ??= addTransactionalDataSource(bildad.dataSource);
+    byTypeorm = true;
+    try {
+      return await runInTransaction(work);
+    } finally {
+      byTypeorm = false;
+    }
+  },
+};
 
 describe.each(Object.keys(WAYS))('%s', (way) => {
   const within = WAYS[way]!;
@@ -171,22 +163,18 @@ describe.each(Object.keys(WAYS))('%s', (way) => {
   it('what would have to run before the commit is refused', async () => {
     await within(async () => {
       const refused = { code: 'BILDAD_CONFIG', field: 'manager' };
-      await expect(
-        bildad.engine.enqueueAndRunJob(SimpleJob, {}),
-      ).rejects.toMatchObject(refused);
-      await expect(
-        bildad.engine.enqueueJobAndTriggerEngine(SimpleJob, {}),
-      ).rejects.toMatchObject(refused);
+      await expect(bildad.engine.enqueueAndRunJob(SimpleJob, {})).rejects.toMatchObject(refused);
+      await expect(bildad.engine.enqueueJobAndTriggerEngine(SimpleJob, {})).rejects.toMatchObject(
+        refused,
+      );
     });
     expect(await queued()).toBe(0);
   });
 });
 
 describe('a call that is under way when its transaction ends', () => {
-  const hanging = () =>
-    bildad.engine.enqueueJob(SlowlyCheckedJob, { say: 'x' });
-  const fails = async (work: () => Promise<unknown>) =>
-    expect(work()).rejects.toThrow('no');
+  const hanging = () => bildad.engine.enqueueJob(SlowlyCheckedJob, { say: 'x' });
+  const fails = async (work: () => Promise<unknown>) => expect(work()).rejects.toThrow('no');
 
   it.each<[string, (calls: Promise<unknown>[]) => Promise<unknown>]>([
     [
@@ -296,9 +284,7 @@ it('who comes after the end is told so, and may go outside', async () => {
   let outside: Promise<unknown> | undefined;
   await engine.transaction(async () => {
     late = over.opened.then(add);
-    outside = over.opened.then(() =>
-      engine.enqueueJob(SimpleJob, {}, { manager: null }),
-    );
+    outside = over.opened.then(() => engine.enqueueJob(SimpleJob, {}, { manager: null }));
     outside.catch(() => undefined);
     late.catch(() => undefined);
     await Promise.resolve();

@@ -1,9 +1,4 @@
-import {
-  BildadJob,
-  JobEngineService,
-  type JobExecution,
-  type JobHandler,
-} from 'nestjs-bildad';
+import { BildadJob, JobEngineService, type JobExecution, type JobHandler } from 'nestjs-bildad';
 import { Inject } from '@nestjs/common';
 import { InjectDataSource } from '@nestjs/typeorm';
 import type { DataSource, EntityManager } from 'typeorm';
@@ -30,14 +25,11 @@ type Self = { engine: JobEngineService; dataSource: DataSource };
 
 export const ACTS = {
   none: () => undefined,
-  sleepInSql: (_self: Self, manager: EntityManager) =>
-    manager.query('SELECT pg_sleep(60)'),
+  sleepInSql: (_self: Self, manager: EntityManager) => manager.query('SELECT pg_sleep(60)'),
   swallow: (_self: Self, manager: EntityManager) =>
     manager.query('SELECT 1 / 0').catch(() => undefined),
-  commitByHand: (_self: Self, manager: EntityManager) =>
-    manager.query('COMMIT'),
-  enqueue: ({ engine }: Self) =>
-    engine.enqueueJob(EffectJob, { name: 'enqueued' }),
+  commitByHand: (_self: Self, manager: EntityManager) => manager.query('COMMIT'),
+  enqueue: ({ engine }: Self) => engine.enqueueJob(EffectJob, { name: 'enqueued' }),
   enqueueOutside: ({ engine }: Self) =>
     engine.enqueueJob(EffectJob, { name: 'outside' }, { manager: null }),
   settings: async (_self: Self, manager: EntityManager) => {
@@ -62,17 +54,10 @@ abstract class Effects implements JobHandler<Effect> {
     @InjectDataSource() readonly dataSource: DataSource,
   ) {}
 
-  async runJob(
-    { name, stand, fail, act = 'none' }: Effect,
-    job: JobExecution,
-  ): Promise<unknown> {
+  async runJob({ name, stand, fail, act = 'none' }: Effect, job: JobExecution): Promise<unknown> {
     const { manager } = job;
-    await manager.query('INSERT INTO ledger (name, run_id) VALUES ($1, $2)', [
-      name,
-      job.jobRunId,
-    ]);
-    const done: unknown =
-      act !== 'leaveOpen' && (await ACTS[act](this, manager));
+    await manager.query('INSERT INTO ledger (name, run_id) VALUES ($1, $2)', [name, job.jobRunId]);
+    const done: unknown = act !== 'leaveOpen' && (await ACTS[act](this, manager));
     if (fail) throw new Error(fail);
     return stand ? standAt(job) : done;
   }
@@ -87,12 +72,8 @@ function standAt(job: JobExecution): Promise<unknown> {
 }
 
 /** Until a node has renewed what it runs so often; another one tells the time. */
-export async function heartbeats(
-  { sql }: Pick<TestApp, 'sql'>,
-  times: number,
-): Promise<void> {
-  const told = () =>
-    sql(`SELECT processes FROM bildad.job_nodes WHERE ended_at IS NULL`);
+export async function heartbeats({ sql }: Pick<TestApp, 'sql'>, times: number): Promise<void> {
+  const told = () => sql(`SELECT processes FROM bildad.job_nodes WHERE ended_at IS NULL`);
   for (let beat = 0; beat < times; beat++) {
     const before = await told();
     await expect.poll(told, { timeout: 10_000 }).not.toEqual(before);
@@ -117,10 +98,10 @@ export class ByHandJob implements JobHandler<Effect> {
   async runJob({ name, fail, act, stand }: Effect, job: JobExecution) {
     await this.dataSource
       .transaction(async (manager) => {
-        await manager.query(
-          'INSERT INTO ledger (name, run_id) VALUES ($1, $2)',
-          [name, job.jobRunId],
-        );
+        await manager.query('INSERT INTO ledger (name, run_id) VALUES ($1, $2)', [
+          name,
+          job.jobRunId,
+        ]);
         await job.complete(manager, { by: 'hand' });
         if (act === 'leaveOpen') await standAt(job);
         if (act === 'swallow') throw new Error('rolled back');
@@ -138,9 +119,7 @@ export const createLedger = ({ sql }: Pick<TestApp, 'sql'>) =>
   sql('CREATE TABLE ledger (name text, run_id bigint)');
 
 /** How often each name is in it. */
-export async function effects({
-  sql,
-}: Pick<TestApp, 'sql'>): Promise<Record<string, number>> {
+export async function effects({ sql }: Pick<TestApp, 'sql'>): Promise<Record<string, number>> {
   const found = await sql<{ name: string; n: number }>(
     'SELECT name, count(*)::int AS n FROM ledger GROUP BY name ORDER BY name',
   );

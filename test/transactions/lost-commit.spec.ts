@@ -32,8 +32,7 @@ afterEach(async () => {
   );
 });
 
-const runs = () =>
-  database.sql('SELECT status, result FROM bildad.job_runs ORDER BY id');
+const runs = () => database.sql('SELECT status, result FROM bildad.job_runs ORDER BY id');
 
 it('its answer is lost: it was committed, and is told as that', async () => {
   const { engine, next } = bildad;

@@ -47,8 +47,9 @@ it('a handler without a transaction has no job.manager', async () => {
 
 it('transaction takes a function', async () => {
   const bildad = await bootApp();
-  await expect(
-    bildad.engine.transaction('work' as never),
-  ).rejects.toMatchObject({ code: 'BILDAD_CONFIG', field: 'work' });
+  await expect(bildad.engine.transaction('work' as never)).rejects.toMatchObject({
+    code: 'BILDAD_CONFIG',
+    field: 'work',
+  });
   await bildad.close();
 });

@@ -33,9 +33,7 @@ beforeAll(async () => {
   ear.on('error', () => undefined);
   await ear.connect();
   await ear.query('LISTEN "nestjs_bildad_ends:bildad"');
-  ear.on('notification', ({ payload }) =>
-    notices.push(JSON.parse(payload!) as Notice),
-  );
+  ear.on('notification', ({ payload }) => notices.push(JSON.parse(payload!) as Notice));
 });
 beforeEach(() => {
   notices = [];
@@ -50,9 +48,7 @@ afterAll(async () => {
 });
 
 const said = (kind: string) =>
-  notices
-    .filter((notice) => notice.kind === kind)
-    .flatMap(({ identifiers }) => identifiers);
+  notices.filter((notice) => notice.kind === kind).flatMap(({ identifiers }) => identifiers);
 
 /** How many listen to ends here: none where nobody waits. */
 const listeners = ({ app }: TestApp) =>
@@ -110,37 +106,27 @@ it('a thousand that wait leave nothing behind', async () => {
     Array.from({ length: 1_000 }, (_none, say) => ({ say })),
   );
   const runs = await Promise.all(
-    entries.map(({ jobRunIdentifier }) =>
-      caller.engine.waitForJob(jobRunIdentifier),
-    ),
+    entries.map(({ jobRunIdentifier }) => caller.engine.waitForJob(jobRunIdentifier)),
   );
-  expect(runs.map(({ output }) => output)).toEqual(
-    entries.map((_entry, index) => index),
-  );
+  expect(runs.map(({ output }) => output)).toEqual(entries.map((_entry, index) => index));
   expect(listeners(caller)).toBe(quiet);
   const { bildad } = caller.engine as unknown as { bildad: BildadRuntime };
   const { waits } = bildad;
-  expect(
-    (waits as unknown as { waiting: Map<string, unknown> }).waiting.size,
-  ).toBe(0);
+  expect((waits as unknown as { waiting: Map<string, unknown> }).waiting.size).toBe(0);
 });
 
 it('gives up in time, and leaves nothing behind', async () => {
   const { jobRunIdentifier } = await caller.engine.enqueueJob(GatedJob, {});
-  await expect(
-    caller.engine.waitForJob(jobRunIdentifier, { timeout: 100 }),
-  ).rejects.toMatchObject({ code: 'WAIT_TIMEOUT' });
-  await expect(caller.engine.waitForJob('nobody')).rejects.toBeInstanceOf(
-    JobNotFoundError,
-  );
+  await expect(caller.engine.waitForJob(jobRunIdentifier, { timeout: 100 })).rejects.toMatchObject({
+    code: 'WAIT_TIMEOUT',
+  });
+  await expect(caller.engine.waitForJob('nobody')).rejects.toBeInstanceOf(JobNotFoundError);
   expect(listeners(caller)).toBe(quiet);
 });
 
 it('says that a job was cancelled while it was waited for', async () => {
   const entry = await caller.engine.enqueueJob(GatedJob, {}, { delay: '1h' });
-  const waiting = expect(
-    caller.engine.waitForJob(entry.jobRunIdentifier),
-  ).rejects.toMatchObject({
+  const waiting = expect(caller.engine.waitForJob(entry.jobRunIdentifier)).rejects.toMatchObject({
     constructor: JobNotFoundError,
     message: expect.stringMatching(/it was cancelled, or removed from/),
   });

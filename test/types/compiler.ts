@@ -22,12 +22,8 @@ const OPTIONS: ts.CompilerOptions = {
 };
 
 /** What the compiler says of each text, against the built package's declarations; one line each. */
-export function complaints(
-  texts: Record<string, string>,
-): Record<string, string[]> {
-  const files = new Map(
-    Object.entries(texts).map(([name, text]) => [`${HERE}${name}.mts`, text]),
-  );
+export function complaints(texts: Record<string, string>): Record<string, string[]> {
+  const files = new Map(Object.entries(texts).map(([name, text]) => [`${HERE}${name}.mts`, text]));
   const disk = ts.createCompilerHost(OPTIONS);
   const host: ts.CompilerHost = {
     ...disk,
@@ -42,18 +38,14 @@ export function complaints(
   };
   const program = ts.createProgram([...files.keys()], OPTIONS, host);
   const isSource = ({ fileName }: ts.SourceFile) => fileName.startsWith(SRC);
-  if (program.getSourceFiles().some(isSource))
-    throw new Error('compiled against the sources');
+  if (program.getSourceFiles().some(isSource)) throw new Error('compiled against the sources');
   return Object.fromEntries(
     [...files.keys()].map((path) => {
       const source = program.getSourceFile(path)!;
       return [
         basename(path, '.mts'),
-        [
-          ...program.getSyntacticDiagnostics(source),
-          ...program.getSemanticDiagnostics(source),
-        ].map(({ messageText }) =>
-          ts.flattenDiagnosticMessageText(messageText, ' '),
+        [...program.getSyntacticDiagnostics(source), ...program.getSemanticDiagnostics(source)].map(
+          ({ messageText }) => ts.flattenDiagnosticMessageText(messageText, ' '),
         ),
       ];
     }),

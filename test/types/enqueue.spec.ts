@@ -85,10 +85,7 @@ const DOES_NOT_COMPILE: Record<string, [text: string, complaint: RegExp]> = {
     `await engine.enqueueJobs(SendEmailJob, [email, { to: 'x' }]);`,
     /'subject' is missing/,
   ],
-  'one context for many': [
-    `await engine.enqueueJobs(SendEmailJob, email);`,
-    /readonly/,
-  ],
+  'one context for many': [`await engine.enqueueJobs(SendEmailJob, email);`, /readonly/],
   'an identifier for many': [
     `await engine.enqueueJobs(SendEmailJob, [email], { jobRunIdentifier: 'x' });`,
     /'jobRunIdentifier' does not exist/,
@@ -149,24 +146,15 @@ const DOES_NOT_COMPILE: Record<string, [text: string, complaint: RegExp]> = {
     `@BildadJob({ timeout: '5m' }) class Wrong { runJob() {} }`,
     /'code' is missing/,
   ],
-  'a status of no run': [
-    `await runs.findOneBy({ status: 'SLEEPING' });`,
-    /"SLEEPING"/,
-  ],
+  'a status of no run': [`await runs.findOneBy({ status: 'SLEEPING' });`, /"SLEEPING"/],
 };
 
 let said: Record<string, string[]>;
 beforeAll(() => {
-  const bad = Object.entries(DOES_NOT_COMPILE).map(([what, [text]]) => [
-    what,
-    text,
-  ]);
+  const bad = Object.entries(DOES_NOT_COMPILE).map(([what, [text]]) => [what, text]);
   said = complaints(
     Object.fromEntries(
-      [...Object.entries(COMPILES), ...bad].map(([what, text]) => [
-        what,
-        PREAMBLE + text,
-      ]),
+      [...Object.entries(COMPILES), ...bad].map(([what, text]) => [what, PREAMBLE + text]),
     ),
   );
 }, 60_000);

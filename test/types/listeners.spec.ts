@@ -14,24 +14,15 @@ const TEXTS = {
     `@OnJobEvent('run.failed', { code: XJob, from: 'cluster' })`,
     `payload: JobEventMap['run.failed'][0]`,
   ),
-  part: listening(
-    `@OnJobEvent('engine.cycle')`,
-    `{ started }: { started: number }`,
-  ),
+  part: listening(`@OnJobEvent('engine.cycle')`, `{ started }: { started: number }`),
   nothing: listening(`@OnJobEvent('node.lost')`, ''),
   two: listening(
     `@OnJobEvent('run.killed') @OnJobEvent('run.expired')`,
     `{ retry }: { retry: number }`,
   ),
-  wrongType: listening(
-    `@OnJobEvent('run.killed')`,
-    `{ retry }: { retry: string }`,
-  ),
+  wrongType: listening(`@OnJobEvent('run.killed')`, `{ retry }: { retry: string }`),
   wrongEvent: listening(`@OnJobEvent('run.done')`, ''),
-  otherEvent: listening(
-    `@OnJobEvent('node.lost')`,
-    `payload: JobEventMap['run.failed'][0]`,
-  ),
+  otherEvent: listening(`@OnJobEvent('node.lost')`, `payload: JobEventMap['run.failed'][0]`),
   wrongOption: listening(`@OnJobEvent('run.killed', { from: 'mars' })`, ''),
 };
 
@@ -44,9 +35,6 @@ it.each(['whole', 'part', 'nothing', 'two'])('%s compiles', (name) => {
   expect(said[name]).toEqual([]);
 });
 
-it.each(['wrongType', 'wrongEvent', 'otherEvent', 'wrongOption'])(
-  '%s does not',
-  (name) => {
-    expect(said[name]!.length).toBeGreaterThan(0);
-  },
-);
+it.each(['wrongType', 'wrongEvent', 'otherEvent', 'wrongOption'])('%s does not', (name) => {
+  expect(said[name]!.length).toBeGreaterThan(0);
+});

@@ -22,9 +22,9 @@ it("the README's example and the calls below it", async () => {
 
 it('the examples of docs/identity.md', async () => {
   const [example, ...calls] = [
-    ...(
-      await readFile(new URL('../../docs/identity.md', import.meta.url), 'utf8')
-    ).matchAll(/```ts\n([\s\S]*?)```/g),
+    ...(await readFile(new URL('../../docs/identity.md', import.meta.url), 'utf8')).matchAll(
+      /```ts\n([\s\S]*?)```/g,
+    ),
   ].map(([, code]) => code!);
   const text = `
     import { createReadStream } from 'node:fs';

@@ -28,8 +28,7 @@ beforeAll(async () => {
 });
 afterAll(() => bildad.close());
 
-const runtimeOf = ({ engine }: TestApp) =>
-  (engine as unknown as { bildad: BildadRuntime }).bildad;
+const runtimeOf = ({ engine }: TestApp) => (engine as unknown as { bildad: BildadRuntime }).bildad;
 
 /** Runs a job whose run's row is written at once, or with its end. */
 const PATHS = {
@@ -113,11 +112,7 @@ describe.each(Object.keys(PATHS) as (keyof typeof PATHS)[])('%s', (path) => {
     ['a Map', () => ({ m: new Map([[1, 2]]), n: 1 }), { m: why(/Map/), n: 1 }],
     ['a Set', () => new Set([1]), why(/Set/)],
     ['a RegExp', () => [/x/], [why(/RegExp/)]],
-    [
-      'an Error',
-      () => [new TypeError('no\0')],
-      [{ name: 'TypeError', message: 'no\uFFFD' }],
-    ],
+    ['an Error', () => [new TypeError('no\0')], [{ name: 'TypeError', message: 'no\uFFFD' }]],
     [
       'an Error with a toJSON, which tells more',
       () =>
@@ -143,11 +138,7 @@ describe.each(Object.keys(PATHS) as (keyof typeof PATHS)[])('%s', (path) => {
       why(/go away/),
     ],
     ['a toJSON that throws', () => ({ toJSON: trap }), why(/go away/)],
-    [
-      'a frozen object',
-      () => Object.freeze({ a: Object.freeze([1]) }),
-      { a: [1] },
-    ],
+    ['a frozen object', () => Object.freeze({ a: Object.freeze([1]) }), { a: [1] }],
     ['a Proxy that throws', () => proxy({}), why(/go away/)],
     ['a Proxy inside', () => ({ a: proxy({}) }), why(/go away/)],
     ['a revoked Proxy', () => revoked.proxy, why(/revoked/)],
@@ -167,11 +158,7 @@ describe.each(Object.keys(PATHS) as (keyof typeof PATHS)[])('%s', (path) => {
       why(/go away/),
     ],
     ['50 MB of text', () => 'x'.repeat(50_000_000), why(/longer than 1048576/)],
-    [
-      '20 MB of numbers',
-      () => Array.from({ length: 10_000_000 }, () => 1),
-      why(/longer than/),
-    ],
+    ['20 MB of numbers', () => Array.from({ length: 10_000_000 }, () => 1), why(/longer than/)],
     ['a megabyte of ü', () => 'ü'.repeat(600_000), why(/longer than/)],
     ['a depth of 100,000', () => nested(100_000), why(/call stack/)],
     ['a depth of 2,000', () => nested(2_000), nested(2_000)],
@@ -218,11 +205,7 @@ describe.each(Object.keys(PATHS) as (keyof typeof PATHS)[])('%s', (path) => {
       /object/,
     ],
     ['a toString that throws', () => ({ toString: trap }), /cannot be shown/],
-    [
-      'a Proxy that throws',
-      () => proxy(new Error('hidden')),
-      /cannot be shown/,
-    ],
+    ['a Proxy that throws', () => proxy(new Error('hidden')), /cannot be shown/],
     ['a revoked Proxy', () => revoked.proxy, /cannot be shown/],
     ['50 MB of message', () => new Error('ü'.repeat(50_000_000)), /^ü{8000}$/],
     ['50 MB of text', () => 'x'.repeat(50_000_000), /^x{8000}$/],
@@ -237,11 +220,7 @@ describe.each(Object.keys(PATHS) as (keyof typeof PATHS)[])('%s', (path) => {
       () => Object.assign(new Error('deep'), { violations: proxy([]) }),
       /^deep$/,
     ],
-    [
-      'a code of NaN',
-      () => Object.assign(new Error('x'), { code: NaN }),
-      /^x$/,
-    ],
+    ['a code of NaN', () => Object.assign(new Error('x'), { code: NaN }), /^x$/],
   ])('thrown: %s', async (_what, thrown, reason) => {
     const act = () => {
       throw thrown();
@@ -278,11 +257,7 @@ describe('what PostgreSQL alone refuses', () => {
   it.each(
     (Object.keys(PATHS) as (keyof typeof PATHS)[]).flatMap((path) => [
       [path, 'a depth', () => nested(2_000)] as const,
-      [
-        path,
-        'a depth in a marker',
-        () => ({ $unserializable: nested(2_000) }),
-      ] as const,
+      [path, 'a depth in a marker', () => ({ $unserializable: nested(2_000) })] as const,
     ]),
   )('%s: %s', async (path, _what, returned) => {
     const run = await runOf(path, returned);
@@ -301,10 +276,7 @@ describe('a context', () => {
       context['more'] = { x: 1 };
       if (seen.length === 1) throw new Error('once more');
     });
-    const entries = await engine.enqueueJobs(UntrustedJob, [
-      { case: 'now' },
-      { case: 'now' },
-    ]);
+    const entries = await engine.enqueueJobs(UntrustedJob, [{ case: 'now' }, { case: 'now' }]);
     for (const { jobRunIdentifier } of entries) {
       await expect
         .poll(async () => {

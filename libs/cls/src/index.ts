@@ -38,8 +38,7 @@ export function carryCls<S extends ClsStore = ClsStore>({
     restore: (carried, next) =>
       cls.runWith({}, () => {
         if (carried?.id !== undefined) cls.set(CLS_ID, carried.id);
-        for (const [key, value] of Object.entries(carried?.values ?? {}))
-          cls.set(key, value);
+        for (const [key, value] of Object.entries(carried?.values ?? {})) cls.set(key, value);
         return next();
       }),
   };

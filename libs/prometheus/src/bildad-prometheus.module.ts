@@ -11,11 +11,7 @@ import {
   type OnModuleInit,
   type Type,
 } from '@nestjs/common';
-import {
-  BildadConfigError,
-  JobEngineService,
-  refuseUnknown,
-} from 'nestjs-bildad';
+import { BildadConfigError, JobEngineService, refuseUnknown } from 'nestjs-bildad';
 import { register, Registry } from 'prom-client';
 import { collectBildad } from './collect-bildad.js';
 
@@ -61,11 +57,7 @@ export class BildadPrometheusModule {
     refuseUnknown(options, '', ['path', 'registry']);
     const { path = '/metrics', registry = register } = options;
     if (path !== false && typeof path !== 'string')
-      throw new BildadConfigError(
-        'path',
-        "a path like '/metrics', or false",
-        path,
-      );
+      throw new BildadConfigError('path', "a path like '/metrics', or false", path);
     if (!(registry instanceof Registry))
       throw new BildadConfigError(
         'registry',

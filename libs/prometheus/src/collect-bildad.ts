@@ -15,7 +15,6 @@ export function collectBildad(
   registry: Registry,
 ): () => void {
   let sink = sinks.get(registry);
-  if (!sink?.isRegistered)
-    sinks.set(registry, (sink = new RegistrySink(registry)));
+  if (!sink?.isRegistered) sinks.set(registry, (sink = new RegistrySink(registry)));
   return engine.measure(sink);
 }

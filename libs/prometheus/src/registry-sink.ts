@@ -26,14 +26,12 @@ export class RegistrySink implements MetricSink {
 
   instrument(definition: MetricDefinition): RecordMetric {
     let record = this.recorders.get(definition.name);
-    if (!record)
-      this.recorders.set(definition.name, (record = this.made(definition)));
+    if (!record) this.recorders.set(definition.name, (record = this.made(definition)));
     return record;
   }
 
   observe(gauges: readonly MetricDefinition[], read: Read): () => void {
-    for (const gauge of gauges)
-      if (!this.gauges.has(gauge.name)) this.addGauge(gauge);
+    for (const gauge of gauges) if (!this.gauges.has(gauge.name)) this.addGauge(gauge);
     this.readers.add(read);
     return () => void this.readers.delete(read);
   }
@@ -44,9 +42,7 @@ export class RegistrySink implements MetricSink {
         ...this.configOf(definition),
         ...(definition.buckets && { buckets: [...definition.buckets] }),
       });
-      const seriesOf = once((attributes) =>
-        histogram.labels(labelsOf(attributes)),
-      );
+      const seriesOf = once((attributes) => histogram.labels(labelsOf(attributes)));
       return (value, attributes) => seriesOf(attributes).observe(value);
     }
     const counter = new Counter(this.configOf(definition));
@@ -60,10 +56,7 @@ export class RegistrySink implements MetricSink {
       this.reading ??= this.read().finally(() => (this.reading = undefined));
       await this.reading;
     };
-    this.gauges.set(
-      definition.name,
-      new Gauge({ ...this.configOf(definition), collect }),
-    );
+    this.gauges.set(definition.name, new Gauge({ ...this.configOf(definition), collect }));
   }
 
   private async read(): Promise<void> {
@@ -94,9 +87,7 @@ export function prometheusName({ name, kind, unit }: MetricDefinition): string {
 }
 
 const labelsOf = (attributes: MetricAttributes): Record<string, string> =>
-  Object.fromEntries(
-    Object.entries(attributes).map(([name, value]) => [asName(name), value]),
-  );
+  Object.fromEntries(Object.entries(attributes).map(([name, value]) => [asName(name), value]));
 
 /** Sets of attributes are the same objects each time. */
 function once<T>(make: (attributes: MetricAttributes) => T) {

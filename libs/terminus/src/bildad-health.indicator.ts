@@ -1,8 +1,5 @@
 import { Inject, Injectable } from '@nestjs/common';
-import {
-  HealthIndicatorService,
-  type HealthIndicatorResult,
-} from '@nestjs/terminus';
+import { HealthIndicatorService, type HealthIndicatorResult } from '@nestjs/terminus';
 import {
   BildadConfigError,
   JobEngineService,
@@ -54,11 +51,7 @@ export class BildadHealthIndicator {
     refuseUnknown(limits, 'limits.', READINESS);
     const { timeout, failOnUnrunnable = false } = limits;
     if (typeof failOnUnrunnable !== 'boolean')
-      throw new BildadConfigError(
-        'failOnUnrunnable',
-        'true or false',
-        failOnUnrunnable,
-      );
+      throw new BildadConfigError('failOnUnrunnable', 'true or false', failOnUnrunnable);
     const maxWaitMs = limit(limits.maxWait, 'maxWait');
     const maxAgeMs = limit(limits.maxHeartbeatAge, 'maxHeartbeatAge');
     const health = await this.engine.health({
@@ -94,10 +87,7 @@ export class BildadHealthIndicator {
    * `maxLag`.
    * @throws BildadConfigError when that is no duration, or another one is named
    */
-  isAlive<K extends string>(
-    key: K,
-    limits: BildadLivenessLimits = {},
-  ): HealthIndicatorResult<K> {
+  isAlive<K extends string>(key: K, limits: BildadLivenessLimits = {}): HealthIndicatorResult<K> {
     refuseUnknown(limits, 'limits.', LIVENESS);
     const maxLagMs = limit(limits.maxLag, 'maxLag');
     const liveness = this.engine.liveness();
@@ -128,12 +118,7 @@ const troubles = ({ closing, fenced, outdated }: BildadHealth) => [
   outdated && 'the tables are newer than the package',
 ];
 
-const numbers = ({
-  heartbeatAgeMs,
-  lagMs,
-  running,
-  backlog,
-}: BildadLiveness) => ({
+const numbers = ({ heartbeatAgeMs, lagMs, running, backlog }: BildadLiveness) => ({
   heartbeatAgeMs: heartbeatAgeMs === null ? null : Math.round(heartbeatAgeMs),
   lagMs: Math.round(lagMs),
   running,

@@ -1,8 +1,4 @@
-import {
-  Injectable,
-  type OnModuleDestroy,
-  type OnModuleInit,
-} from '@nestjs/common';
+import { Injectable, type OnModuleDestroy, type OnModuleInit } from '@nestjs/common';
 import { ModuleRef, ModulesContainer } from '@nestjs/core';
 import {
   BildadConfigError,
@@ -15,19 +11,9 @@ import {
   type ResultOf,
 } from 'nestjs-bildad';
 import { TestClock } from './clock.js';
-import {
-  drainAll,
-  readDrainOptions,
-  runOne,
-  type DrainOptions,
-} from './drain.js';
+import { drainAll, readDrainOptions, runOne, type DrainOptions } from './drain.js';
 import { enqueuedJobs, type EnqueuedJob } from './enqueued.js';
-import {
-  bySchema,
-  TABLES_OF_JOBS,
-  testEngines,
-  type TestEngine,
-} from './engines.js';
+import { bySchema, TABLES_OF_JOBS, testEngines, type TestEngine } from './engines.js';
 import { JobRunFailedError, TestLeakError } from './errors.js';
 import { withKnown, type Known } from './expected.js';
 import { TestExtension } from './extension.js';
@@ -64,11 +50,7 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
     return this.inTurn('drain', async () => {
       this.draining++;
       try {
-        return await drainAll(
-          this.engines,
-          readDrainOptions(options),
-          () => this.closing,
-        );
+        return await drainAll(this.engines, readDrainOptions(options), () => this.closing);
       } finally {
         this.draining--;
       }
@@ -128,8 +110,7 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
     if (shared.length === 0) return;
     const leaks = await stopRunning(this.engines).catch(() => []);
     let failure: Error | undefined;
-    for (const pools of shared)
-      await pools.rollback().catch((error: Error) => (failure ??= error));
+    for (const pools of shared) await pools.rollback().catch((error: Error) => (failure ??= error));
     this.clock.reset(this.mark);
     if (leaks.length > 0) throw new TestLeakError(leaks);
     if (failure) throw failure;
@@ -160,9 +141,7 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
   async leaks(): Promise<string[]> {
     const open = this.pools.filter(({ isShared }) => isShared).length;
     return [
-      ...(open > 0
-        ? [`${open} transaction${open > 1 ? 's' : ''} of begin()`]
-        : []),
+      ...(open > 0 ? [`${open} transaction${open > 1 ? 's' : ''} of begin()`] : []),
       ...(await leaksOf(this.engines)),
     ];
   }
@@ -222,8 +201,7 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
     const runs = await this.drain();
     if (!this.extension.settings.throwFailures) return;
     for (const { run, code, outcome } of runs)
-      if (outcome !== 'completed' && outcome !== 'snoozed')
-        throw new JobRunFailedError(run, code);
+      if (outcome !== 'completed' && outcome !== 'snoozed') throw new JobRunFailedError(run, code);
   }
 
   /** What enqueued was no job of a drain's: nobody waits for it. */

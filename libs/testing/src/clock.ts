@@ -1,8 +1,4 @@
-import {
-  BildadConfigError,
-  toMilliseconds,
-  type Duration,
-} from 'nestjs-bildad';
+import { BildadConfigError, toMilliseconds, type Duration } from 'nestjs-bildad';
 import type { DataSource } from 'typeorm';
 import { bySchema, TABLES_OF_JOBS, type TestEngine } from './engines.js';
 
@@ -43,8 +39,7 @@ export class TestClock {
   /** Lets time pass until then. @throws BildadConfigError where `now()` is later */
   async set(to: Date): Promise<void> {
     const ms = to instanceof Date ? to.getTime() - this.now().getTime() : NaN;
-    if (!(ms >= 0))
-      throw new BildadConfigError('to', 'a Date from clock.now() on', to);
+    if (!(ms >= 0)) throw new BildadConfigError('to', 'a Date from clock.now() on', to);
     await this.advance(ms);
   }
 
@@ -60,29 +55,21 @@ export class TestClock {
 }
 
 /** All times of a table in one statement: none is seen moved beside one that is not. */
-async function move(
-  dataSource: DataSource,
-  schema: string,
-  ms: number,
-): Promise<void> {
-  const columns: { table: string; columns: string[] }[] =
-    await dataSource.query(
-      `SELECT table_name AS "table", array_agg(column_name::text) AS columns FROM information_schema.columns
+async function move(dataSource: DataSource, schema: string, ms: number): Promise<void> {
+  const columns: { table: string; columns: string[] }[] = await dataSource.query(
+    `SELECT table_name AS "table", array_agg(column_name::text) AS columns FROM information_schema.columns
        WHERE table_schema = $1 AND data_type = 'timestamp with time zone'
          AND table_name = ANY ($2) AND column_name <> ALL ($3) AND is_generated = 'NEVER'
        GROUP BY table_name`,
-      [schema, TABLES_OF_JOBS, LEASES],
-    );
+    [schema, TABLES_OF_JOBS, LEASES],
+  );
   await dataSource.transaction(async (manager) => {
     for (const { table, columns: names } of columns) {
       const set = names.map(
         (name) =>
           `"${name}" = CASE WHEN "${name}" = $2 THEN "${name}" ELSE "${name}" - $1 * interval '1 ms' END`,
       );
-      await manager.query(
-        `UPDATE "${schema}"."${table}" SET ${set.join(', ')}`,
-        [ms, KEPT_BACK],
-      );
+      await manager.query(`UPDATE "${schema}"."${table}" SET ${set.join(', ')}`, [ms, KEPT_BACK]);
     }
   });
 }

@@ -3,15 +3,9 @@ import { NestFactory } from '@nestjs/core';
 import { TypeOrmModule } from '@nestjs/typeorm';
 import { BildadModule } from 'nestjs-bildad';
 import pg from 'pg';
-import {
-  startPostgres,
-  type PostgresServerOptions,
-} from './postgres-server.js';
+import { startPostgres, type PostgresServerOptions } from './postgres-server.js';
 
-export interface TestServerOptions extends Pick<
-  PostgresServerOptions,
-  'settings'
-> {
+export interface TestServerOptions extends Pick<PostgresServerOptions, 'settings'> {
   /** A server to use instead of starting one, as a superuser or who may create databases. Default: `DATABASE_URL`, where that is set. */
   url?: string | undefined;
   /** The schemas of Bildad's tables. Default `['bildad']`; `[]`: none. */
@@ -85,10 +79,7 @@ let own: Own | undefined;
  */
 export async function createTestDatabase(): Promise<TestDatabase> {
   const given = process.env[SERVER];
-  const mine =
-    given && !own
-      ? undefined
-      : (own ??= { server: startTestServer(), databases: 0 });
+  const mine = given && !own ? undefined : (own ??= { server: startTestServer(), databases: 0 });
   if (mine) mine.databases++;
   try {
     const address = mine ? (await mine.server).url : given!;
@@ -138,8 +129,7 @@ async function makeTables(url: string, schema: string): Promise<void> {
   await app.close();
 }
 
-const nameOf = (what: string) =>
-  `bildad_${what}_${randomUUID().replaceAll('-', '')}`;
+const nameOf = (what: string) => `bildad_${what}_${randomUUID().replaceAll('-', '')}`;
 
 function urlOf(server: string, database: string): string {
   const url = new URL(server);

@@ -56,9 +56,7 @@ export async function drainAll(
   const add = (runs: FinishedRun[]) => {
     all.push(...runs);
     if (all.length > options.limit)
-      throw new DrainLimitError(options.limit, [
-        ...new Set(all.slice(-5).map(({ code }) => code)),
-      ]);
+      throw new DrainLimitError(options.limit, [...new Set(all.slice(-5).map(({ code }) => code))]);
     return runs.length > 0;
   };
   for (let more = true; more;) {
@@ -72,9 +70,7 @@ export async function drainAll(
 }
 
 /** Runs the next job that is due, of the first engine that has one. */
-export async function runOne(
-  engines: readonly TestEngine[],
-): Promise<FinishedRun | null> {
+export async function runOne(engines: readonly TestEngine[]): Promise<FinishedRun | null> {
   for (const engine of engines) {
     const [run] = await pass(engine);
     if (run) return run;
@@ -114,17 +110,15 @@ async function runEarly(
 ): Promise<FinishedRun[]> {
   if (!withRetries && !withScheduled) return [];
   const retry = withRetries ? (withScheduled ? undefined : MoreThan(0)) : 0;
-  const waiting = await engine.dataSource
-    .getRepository(engine.entities.JobQueueEntry)
-    .find({
-      where: {
-        status: JobQueueStatus.AVAILABLE,
-        // Its turn comes when the job ends that has its key.
-        runAt: Raw((runAt) => `${runAt} <> '${KEPT_BACK}'`),
-        ...(retry !== undefined && { retry }),
-      },
-      order: { runAt: 'ASC', priority: 'ASC', id: 'ASC' },
-    });
+  const waiting = await engine.dataSource.getRepository(engine.entities.JobQueueEntry).find({
+    where: {
+      status: JobQueueStatus.AVAILABLE,
+      // Its turn comes when the job ends that has its key.
+      runAt: Raw((runAt) => `${runAt} <> '${KEPT_BACK}'`),
+      ...(retry !== undefined && { retry }),
+    },
+    order: { runAt: 'ASC', priority: 'ASC', id: 'ASC' },
+  });
   for (const entry of waiting) {
     const runs = await ended(engine, async (ends) => {
       const run = await engine.service.runJob(entry).catch(passedBy);

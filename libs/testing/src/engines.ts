@@ -39,10 +39,7 @@ export type MadeEngine = Pick<
 >;
 
 /** The engines that were made, each with its facades: those of the module that has its events. */
-export function testEngines(
-  made: readonly MadeEngine[],
-  modules: ModulesContainer,
-): TestEngine[] {
+export function testEngines(made: readonly MadeEngine[], modules: ModulesContainer): TestEngine[] {
   const found: TestEngine[] = [];
   for (const { providers } of modules.values()) {
     const instance = <T>(token: new (...args: any[]) => T) =>
@@ -74,8 +71,7 @@ export function bySchema(engines: readonly TestEngine[]): TestEngine[][] {
   const groups: TestEngine[][] = [];
   for (const engine of engines) {
     const group = groups.find(
-      ([one]) =>
-        one!.dataSource === engine.dataSource && one!.schema === engine.schema,
+      ([one]) => one!.dataSource === engine.dataSource && one!.schema === engine.schema,
     );
     if (group) group.push(engine);
     else groups.push([engine]);

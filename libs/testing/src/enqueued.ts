@@ -23,12 +23,9 @@ export interface EnqueuedJob {
  * All there are in a schema, in the order they were enqueued; those that have left the queue first.
  * @param group its engines, at least one
  */
-export async function enqueuedJobs(
-  group: readonly TestEngine[],
-): Promise<EnqueuedJob[]> {
+export async function enqueuedJobs(group: readonly TestEngine[]): Promise<EnqueuedJob[]> {
   const { dataSource, entities } = group[0]!;
-  const repository = <T extends object>(entity: new () => T) =>
-    dataSource.getRepository(entity);
+  const repository = <T extends object>(entity: new () => T) => dataSource.getRepository(entity);
   const [entries, templates] = await Promise.all([
     repository(entities.JobQueueEntry).find({ order: { id: 'ASC' } }),
     repository(entities.JobTemplate).find(),
@@ -36,9 +33,7 @@ export async function enqueuedJobs(
   const runs = await repository(entities.JobRun).find({
     where: {
       retry: 0,
-      jobRunIdentifier: Not(
-        In(entries.map(({ jobRunIdentifier }) => jobRunIdentifier)),
-      ),
+      jobRunIdentifier: Not(In(entries.map(({ jobRunIdentifier }) => jobRunIdentifier))),
     },
     order: { id: 'ASC' },
   });
@@ -69,9 +64,7 @@ export async function enqueuedJobs(
 }
 
 /** Which engine has the handler of a code. A job does not say by which one it was enqueued. */
-async function servants(
-  group: readonly TestEngine[],
-): Promise<(code: string) => string> {
+async function servants(group: readonly TestEngine[]): Promise<(code: string) => string> {
   const [{ name, dataSource, entities }] = group as [TestEngine];
   if (group.length === 1) return () => name;
   const nodes = await dataSource
@@ -86,5 +79,4 @@ async function servants(
     )?.name ?? name;
 }
 
-export const isEncrypted = ({ context }: EnqueuedJob): boolean =>
-  context instanceof EncryptedValue;
+export const isEncrypted = ({ context }: EnqueuedJob): boolean => context instanceof EncryptedValue;

@@ -3,12 +3,7 @@ import type { BildadTesting } from './bildad-testing.js';
 import type { EnqueuedJob } from './enqueued.js';
 import type { EnqueuedLike } from './matchers.js';
 
-const STATES: readonly unknown[] = [
-  'AVAILABLE',
-  'RUNNING',
-  'QUARANTINED',
-  'DONE',
-];
+const STATES: readonly unknown[] = ['AVAILABLE', 'RUNNING', 'QUARANTINED', 'DONE'];
 
 /** What can be enqueued, and where. */
 export interface Known {
@@ -30,15 +25,10 @@ export async function receivedJobs(
   { status, engine }: EnqueuedLike,
 ): Promise<EnqueuedJob[]> {
   if (typeof status === 'string' && !STATES.includes(status))
-    throw new BildadConfigError(
-      'status',
-      `one of ${STATES.join(', ')}`,
-      status,
-    );
+    throw new BildadConfigError('status', `one of ${STATES.join(', ')}`, status);
   // Not by its class, of which a test runner may have made two.
   const { enqueued } = (received ?? {}) as Partial<BildadTesting>;
-  const jobs =
-    typeof enqueued === 'function' ? await enqueued.call(received) : received;
+  const jobs = typeof enqueued === 'function' ? await enqueued.call(received) : received;
   const known = (jobs as { [KNOWN]?: Known } | null | undefined)?.[KNOWN];
   if (!known)
     throw new BildadConfigError(
@@ -48,11 +38,7 @@ export async function receivedJobs(
     );
   if (!known.codes.has(code)) throw new JobTemplateNotFoundError(code);
   if (typeof engine === 'string' && !known.engines.includes(engine))
-    throw new BildadConfigError(
-      'engine',
-      `one of ${known.engines.join(', ')}`,
-      engine,
-    );
+    throw new BildadConfigError('engine', `one of ${known.engines.join(', ')}`, engine);
   return jobs as EnqueuedJob[];
 }
 
@@ -63,8 +49,7 @@ export function asStored(expected: unknown, stored: unknown): unknown {
   // By their tags: a test runner may have Dates of its own.
   const tag = Object.prototype.toString.call(expected);
   if (tag === '[object Date]') return (expected as Date).toJSON();
-  if (Array.isArray(expected))
-    return expected.map((one, index) => asStored(one, at(index)));
+  if (Array.isArray(expected)) return expected.map((one, index) => asStored(one, at(index)));
   if (tag !== '[object Object]') return expected;
   const given = expected as Record<string, unknown>;
   if (typeof given['asymmetricMatch'] === 'function') return expected;

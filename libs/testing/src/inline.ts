@@ -2,12 +2,7 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import type { DataSource, EntityManager, QueryRunner } from 'typeorm';
 import type { TestEngine } from './engines.js';
 
-const ENQUEUING = [
-  'enqueueJob',
-  'enqueueJobs',
-  'retryJob',
-  'retryJobs',
-] as const;
+const ENQUEUING = ['enqueueJob', 'enqueueJobs', 'retryJob', 'retryJobs'] as const;
 type AnyCall = (...args: unknown[]) => Promise<unknown>;
 
 const isActive = (manager: EntityManager | null | undefined) =>
@@ -63,17 +58,11 @@ export function runInline(
   const transaction = calls['transaction']!.bind(service);
   calls['transaction'] = (work) =>
     transaction((manager: EntityManager) =>
-      inTransaction.run(dataSource, () =>
-        (work as (manager: EntityManager) => unknown)(manager),
-      ),
+      inTransaction.run(dataSource, () => (work as (manager: EntityManager) => unknown)(manager)),
     );
   // TypeORM waits for it, and for the release, before the transaction's own call resolves.
   const subscriber = {
-    afterTransactionCommit: async ({
-      queryRunner,
-    }: {
-      queryRunner: QueryRunner;
-    }) => {
+    afterTransactionCommit: async ({ queryRunner }: { queryRunner: QueryRunner }) => {
       if (!uncommitted || queryRunner.isTransactionActive) return;
       if (engine.pools.hasRoom) await settle();
       else settleAtRelease(queryRunner, settle);

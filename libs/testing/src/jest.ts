@@ -1,8 +1,4 @@
-import {
-  bildadMatchers,
-  type ToHaveEnqueued,
-  type ToHaveEnqueuedTimes,
-} from './matchers.js';
+import { bildadMatchers, type ToHaveEnqueued, type ToHaveEnqueuedTimes } from './matchers.js';
 
 // A setup file of jest's: `setupFilesAfterEnv: ['nestjs-bildad/testing/jest']`, or imported by a spec.
 

@@ -2,9 +2,7 @@ import { JobRunStatus } from 'nestjs-bildad';
 import { bySchema, type TestEngine } from './engines.js';
 
 /** Runs that are under way, or say so. */
-export async function leaksOf(
-  engines: readonly TestEngine[],
-): Promise<string[]> {
+export async function leaksOf(engines: readonly TestEngine[]): Promise<string[]> {
   const all = await Promise.all(bySchema(engines).map(running));
   return all
     .flat()
@@ -15,9 +13,7 @@ export async function leaksOf(
 }
 
 /** Stops what runs here. @returns what did */
-export async function stopRunning(
-  engines: readonly TestEngine[],
-): Promise<string[]> {
+export async function stopRunning(engines: readonly TestEngine[]): Promise<string[]> {
   const leaks = await leaksOf(engines);
   for (const group of bySchema(engines))
     for (const { run, engine } of await running(group)) {

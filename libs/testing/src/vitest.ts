@@ -1,9 +1,5 @@
 import { expect } from 'vitest';
-import {
-  bildadMatchers,
-  type ToHaveEnqueued,
-  type ToHaveEnqueuedTimes,
-} from './matchers.js';
+import { bildadMatchers, type ToHaveEnqueued, type ToHaveEnqueuedTimes } from './matchers.js';
 
 // A setup file of vitest's: `setupFiles: ['nestjs-bildad/testing/vitest']`, or imported by a spec.
 

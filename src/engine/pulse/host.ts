@@ -1,11 +1,7 @@
 import { Worker } from 'node:worker_threads';
 import type { Store } from '../../life/store.js';
 import type { NodeFacts } from '../../store/node.store.js';
-import {
-  currentPassword,
-  plainOptions,
-  poolClient,
-} from '../../store/connection/own.js';
+import { currentPassword, plainOptions, poolClient } from '../../store/connection/own.js';
 import { once, within } from '../../runner/deadline.js';
 import type { PulseMemory } from './memory.js';
 import { Pulse, type PulseNews } from './pulse.js';
@@ -54,11 +50,7 @@ export function startPulse(
 class MainThreadPulse implements PulseHost {
   private readonly pulse: Pulse;
 
-  constructor(
-    store: Store,
-    memory: PulseMemory,
-    tell: (news: PulseNews) => void,
-  ) {
+  constructor(store: Store, memory: PulseMemory, tell: (news: PulseNews) => void) {
     const connect = poolClient(store.dataSource)!;
     this.pulse = new Pulse(store.tables, memory, connect, tell, () => null);
   }
@@ -99,9 +91,7 @@ class ThreadPulse implements PulseHost {
     this.worker.unref();
     this.worker.on('message', (news: ThreadNews) => this.heard(news));
     this.worker.on('error', (error) => this.broken(error));
-    this.worker.on('exit', () =>
-      this.broken(new Error('the thread has ended')),
-    );
+    this.worker.on('exit', () => this.broken(new Error('the thread has ended')));
   }
 
   join(facts: NodeFacts): void {
@@ -135,15 +125,12 @@ class ThreadPulse implements PulseHost {
 
   private heard(news: ThreadNews): void {
     if (news.kind === 'password') void this.sayPassword();
-    else if (news.kind === 'failed')
-      this.tell({ kind: 'failed', error: new ThreadError(news) });
+    else if (news.kind === 'failed') this.tell({ kind: 'failed', error: new ThreadError(news) });
     else this.tell(news);
   }
 
   private async sayPassword(): Promise<void> {
-    const password = await currentPassword(this.store.dataSource).catch(
-      () => undefined,
-    );
+    const password = await currentPassword(this.store.dataSource).catch(() => undefined);
     this.order({ order: 'password', password });
   }
 

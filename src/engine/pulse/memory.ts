@@ -31,9 +31,7 @@ export class PulseMemory {
   private readonly cells: BigInt64Array;
 
   constructor(
-    readonly buffer = new SharedArrayBuffer(
-      BigInt64Array.BYTES_PER_ELEMENT * Cell.Count,
-    ),
+    readonly buffer = new SharedArrayBuffer(BigInt64Array.BYTES_PER_ELEMENT * Cell.Count),
   ) {
     this.cells = new BigInt64Array(buffer);
   }
@@ -53,8 +51,7 @@ export class PulseMemory {
   }
   /** Answers may come out of turn: none takes trust away. */
   trustUntil(time: number): void {
-    if (time * 1_000 > this.get(Cell.TrustedUntil))
-      this.set(Cell.TrustedUntil, time * 1_000);
+    if (time * 1_000 > this.get(Cell.TrustedUntil)) this.set(Cell.TrustedUntil, time * 1_000);
   }
 
   get leaseMs(): number {

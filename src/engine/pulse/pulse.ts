@@ -1,9 +1,4 @@
-import {
-  beatNode,
-  endNode,
-  registerNode,
-  type NodeFacts,
-} from '../../store/node.store.js';
+import { beatNode, endNode, registerNode, type NodeFacts } from '../../store/node.store.js';
 import type { OwnConnection } from '../../store/connection/own.js';
 import type { Tables } from '../../store/tables.js';
 import { BEATS_PER_LEASE } from '../beats.js';
@@ -66,8 +61,7 @@ export class Pulse {
     this.facts = undefined;
     clearTimeout(this.timer);
     try {
-      if (facts)
-        await endNode(await this.open(), this.tables, facts.id, reason);
+      if (facts) await endNode(await this.open(), this.tables, facts.id, reason);
       await this.connection?.end();
     } catch {
       this.connection?.destroy();

@@ -1,8 +1,4 @@
-import {
-  channel,
-  tracingChannel,
-  type Channel,
-} from 'node:diagnostics_channel';
+import { channel, tracingChannel, type Channel } from 'node:diagnostics_channel';
 import { identityOf } from '../../life/run/execution.js';
 import type { Seams } from '../../life/seams.js';
 import type { Store } from '../../life/store.js';
@@ -44,12 +40,7 @@ const runs = tracingChannel<unknown, RunTrace>('bildad:run');
  * Each event on the channel `bildad:<event>`, and around the handlers `tracing:bildad:run:*`, for who cannot inject: agents
  * and libraries. Without a subscriber that is a comparison.
  */
-export function publishEvents({
-  events,
-  seams,
-  settings,
-  store,
-}: Published): () => void {
+export function publishEvents({ events, seams, settings, store }: Published): () => void {
   const teller = { engine: settings.name, schema: store.tables.schema };
   events.tap((event, payload) => {
     const to = channelOf(event);

@@ -86,9 +86,7 @@ export function notes({
     if (hearsEnds) return;
     hearsEnds = true;
     offs.push(
-      events.on('run.finished', ({ jobRunId, outcome }) =>
-        end(jobRunId, outcome === 'completed'),
-      ),
+      events.on('run.finished', ({ jobRunId, outcome }) => end(jobRunId, outcome === 'completed')),
       events.on('run.finishLost', ({ jobRunId }) => end(jobRunId, false)),
       events.on('process.ended', ({ jobRunId }) => end(jobRunId, false)),
     );
@@ -114,8 +112,7 @@ export function notes({
     }),
   );
   watched.onBegun((identifier) => {
-    for (const run of runs.values())
-      if (run.jobRunIdentifier === identifier) writer.note(run);
+    for (const run of runs.values()) if (run.jobRunIdentifier === identifier) writer.note(run);
   });
   return async () => {
     for (const off of offs) off();

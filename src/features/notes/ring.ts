@@ -16,10 +16,7 @@ export class Ring<T> {
     this.sizes.push(size);
     this.size += size;
     // The newest stays, whatever its size.
-    while (
-      this.items.length > 1 &&
-      (this.items.length > this.most || this.size > this.mostSize)
-    ) {
+    while (this.items.length > 1 && (this.items.length > this.most || this.size > this.mostSize)) {
       this.items.shift();
       this.size -= this.sizes.shift()!;
       this.dropped++;

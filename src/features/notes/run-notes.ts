@@ -69,16 +69,14 @@ export class RunNotes {
 
   /** @param chunk undefined: a gap */
   addChunk(chunk: JsonValue | undefined): void {
-    if (!this.secret)
-      this.put(chunk === undefined ? {} : { chunk }, new Date());
+    if (!this.secret) this.put(chunk === undefined ? {} : { chunk }, new Date());
   }
 
   /** @param succeeded then its lines may not be worth keeping, and nor is progress of a moment that nobody has read of */
   end(succeeded: boolean): void {
     this.isOver = true;
     if (succeeded && !this.progressWritten) this.progress = undefined;
-    this.keepsLog =
-      this.lines !== undefined && (this.logs.keep === 'always' || !succeeded);
+    this.keepsLog = this.lines !== undefined && (this.logs.keep === 'always' || !succeeded);
   }
 
   get over(): boolean {

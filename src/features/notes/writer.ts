@@ -24,11 +24,7 @@ const outside = AsyncLocalStorage.snapshot();
 
 /** Timers, which are not a feature's own. */
 export interface Clock {
-  once(
-    ms: number,
-    work: () => void,
-    options: { keepsAlive: false },
-  ): () => void;
+  once(ms: number, work: () => void, options: { keepsAlive: false }): () => void;
   within(ms: number, work: Promise<unknown>): Promise<void>;
 }
 
@@ -67,8 +63,7 @@ export class NotesWriter {
   /** The same of one that is over, which nobody else remembers. */
   last(run: RunNotes): void {
     if (this.dueAt(run) === Infinity) return void this.dirty.delete(run);
-    if (this.isAway && this.dirty.size >= MOST_WAITING)
-      return void this.dirty.delete(run);
+    if (this.isAway && this.dirty.size >= MOST_WAITING) return void this.dirty.delete(run);
     this.note(run);
   }
 
@@ -95,9 +90,7 @@ export class NotesWriter {
     this.cancel();
     this.timerAt = at;
     const ms = Math.max(at - performance.now(), 0);
-    this.cancel = outside(() =>
-      this.clock.once(ms, () => this.start(), { keepsAlive: false }),
-    );
+    this.cancel = outside(() => this.clock.once(ms, () => this.start(), { keepsAlive: false }));
   }
 
   private start(): void {
@@ -128,8 +121,7 @@ export class NotesWriter {
       notes.push(...taken.notes);
       runs.push({ run, landed: taken.landed });
       for (const { value } of taken.notes) bytes += value.length;
-      const isFull =
-        notes.length >= NOTES_PER_STATEMENT || bytes >= BYTES_PER_STATEMENT;
+      const isFull = notes.length >= NOTES_PER_STATEMENT || bytes >= BYTES_PER_STATEMENT;
       if (!isFull && index < due.length - 1) continue;
       if (!(await this.send(notes, runs))) return;
       notes = [];

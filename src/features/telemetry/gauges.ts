@@ -11,9 +11,9 @@ import type { Series } from './series.js';
 
 const STATES = ['due', 'scheduled', 'running', 'quarantined'] as const;
 
-const GAUGES: readonly MetricDefinition[] = Object.values<MetricDefinition>(
-  METRICS,
-).filter(({ kind }) => kind === 'gauge');
+const GAUGES: readonly MetricDefinition[] = Object.values<MetricDefinition>(METRICS).filter(
+  ({ kind }) => kind === 'gauge',
+);
 
 /** What an engine's gauges are now. Of a template that has had a value there is one from then on. */
 export function readGauges(
@@ -26,8 +26,7 @@ export function readGauges(
   on('database.back', () => (away = false));
   const seen = new Set<string>();
   const all = series.of('', () => ({}));
-  const ofCode = (code: string) =>
-    series.of(`code ${code}`, () => ({ [DESTINATION]: code }));
+  const ofCode = (code: string) => series.of(`code ${code}`, () => ({ [DESTINATION]: code }));
 
   const running = (): GaugeReading[] => {
     const counts = new Map<string, number>();
@@ -75,14 +74,10 @@ export function readGauges(
 
 /** Of codes that are not told apart a sink would keep the last reading alone: counts are added, of ages the greatest stands. */
 function joined(readings: readonly GaugeReading[]): GaugeReading[] {
-  const byGauge = new Map<
-    MetricDefinition,
-    Map<MetricAttributes, GaugeReading>
-  >();
+  const byGauge = new Map<MetricDefinition, Map<MetricAttributes, GaugeReading>>();
   for (const reading of readings) {
     const { gauge, attributes } = reading;
-    const those =
-      byGauge.get(gauge) ?? new Map<MetricAttributes, GaugeReading>();
+    const those = byGauge.get(gauge) ?? new Map<MetricAttributes, GaugeReading>();
     byGauge.set(gauge, those);
     const other = those.get(attributes);
     those.set(attributes, other ? both(other, reading) : reading);
@@ -92,8 +87,5 @@ function joined(readings: readonly GaugeReading[]): GaugeReading[] {
 
 const both = (one: GaugeReading, other: GaugeReading): GaugeReading => ({
   ...one,
-  value:
-    one.gauge === METRICS.oldest
-      ? Math.max(one.value, other.value)
-      : one.value + other.value,
+  value: one.gauge === METRICS.oldest ? Math.max(one.value, other.value) : one.value + other.value,
 });

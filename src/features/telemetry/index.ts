@@ -9,9 +9,7 @@ export { measure } from './measure.js';
 export type { Measured } from './measured.js';
 
 /** What the option `telemetry` asks for; without it not even the package is loaded. @throws BildadConfigError where that is missing */
-export async function telemetry(
-  bildad: Measured,
-): Promise<(() => void) | void> {
+export async function telemetry(bildad: Measured): Promise<(() => void) | void> {
   const { traces, metrics } = bildad.settings.telemetry;
   if (!traces && !metrics) return;
   const api = await loadApi();

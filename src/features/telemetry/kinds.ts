@@ -9,10 +9,7 @@ import {
 import { faultOf } from './fault.js';
 import type { Series } from './series.js';
 
-type End = Pick<
-  JobEventMap['run.finished'][0],
-  'outcome' | 'entry' | 'errorName'
->;
+type End = Pick<JobEventMap['run.finished'][0], 'outcome' | 'entry' | 'errorName'>;
 
 interface EndSeries {
   /** Of what the run took. */
@@ -57,8 +54,7 @@ class Kind {
   }
 
   end(end: End): EndSeries {
-    if (end.outcome === 'completed' && end.entry === 'removed')
-      return this.done;
+    if (end.outcome === 'completed' && end.entry === 'removed') return this.done;
     const key = `${end.outcome} ${end.entry} ${end.errorName ?? ''}`;
     let series = this.ends.get(key);
     if (!series) {

@@ -36,12 +36,8 @@ export function measure(bildad: Measured, sink: MetricSink): () => void {
     const kinds = new Kinds(series);
     countRuns(on, records, kinds);
     stops.push(countClaims(bildad, records, kinds, all));
-    on('run.finishLost', (run) =>
-      records.late(1, kinds.of(run.templateCode).itself),
-    );
-    on('process.abandoned', (run) =>
-      records.abandoned(1, kinds.of(run.templateCode).itself),
-    );
+    on('run.finishLost', (run) => records.late(1, kinds.of(run.templateCode).itself));
+    on('process.abandoned', (run) => records.abandoned(1, kinds.of(run.templateCode).itself));
     on('entry.quarantined', () => records.quarantined(1, all));
     on('engine.pass', () => records.passes(1, all));
     on('node.lost', () => records.nodesLost(1, all));
@@ -117,8 +113,7 @@ function countSent(
       sent(1, attributes);
       throw error;
     } finally {
-      if (attributes)
-        sendDuration((performance.now() - began) / 1_000, attributes);
+      if (attributes) sendDuration((performance.now() - began) / 1_000, attributes);
     }
   });
   return () => {
@@ -163,10 +158,7 @@ function countClaims(
     if (made.length === 0) return;
     claimed(made.length, all);
     for (const claim of made)
-      wait(
-        Math.max(claim.waitedMs(), 0) / 1_000,
-        kinds.of(claim.claimed.templateCode).itself,
-      );
+      wait(Math.max(claim.waitedMs(), 0) / 1_000, kinds.of(claim.claimed.templateCode).itself);
   };
   return () => {
     over = true;

@@ -1,9 +1,5 @@
 import type * as Api from '@opentelemetry/api';
-import type {
-  MetricAttributes,
-  MetricDefinition,
-  MetricSink,
-} from '../../model/metrics.js';
+import type { MetricAttributes, MetricDefinition, MetricSink } from '../../model/metrics.js';
 import { PACKAGE_VERSION } from '../../model/version.js';
 
 /** OpenTelemetry as a sink: the meters of whatever SDK the app has registered by now. */
@@ -28,8 +24,7 @@ export function otelSink({ metrics }: typeof Api): MetricSink {
         .addCallback((result) => {
           for (const [attributes, sum] of sums) result.observe(sum, attributes);
         });
-      return (value, attributes) =>
-        void sums.set(attributes, (sums.get(attributes) ?? 0) + value);
+      return (value, attributes) => void sums.set(attributes, (sums.get(attributes) ?? 0) + value);
     },
     observe: (gauges, read) => {
       const made = new Map(

@@ -27,8 +27,7 @@ export function traceJobs(
   api: typeof Api,
 ): () => void {
   const { relation, errorMessages } = settings.telemetry;
-  const { context, propagation, trace, SpanKind, TraceFlags, ROOT_CONTEXT } =
-    api;
+  const { context, propagation, trace, SpanKind, TraceFlags, ROOT_CONTEXT } = api;
   const tracer = trace.getTracer('nestjs-bildad', PACKAGE_VERSION);
   const { over, quietly } = harmless(events);
 
@@ -43,9 +42,7 @@ export function traceJobs(
             // A link to what nobody has recorded leads nowhere; a part of a trace is not recorded either.
             const sampled =
               relation === 'parent' ||
-              ((trace.getSpanContext(active)?.traceFlags ?? 0) &
-                TraceFlags.SAMPLED) !==
-                0;
+              ((trace.getSpanContext(active)?.traceFlags ?? 0) & TraceFlags.SAMPLED) !== 0;
             if (!sampled && !propagation.getBaggage(active)) return undefined;
             const carrier: Record<string, string> = {};
             propagation.inject(active, carrier);
@@ -145,8 +142,7 @@ const ofRun = (run: ClaimedRun, engine: string): Api.Attributes => ({
 });
 
 function madeOf(made: Enqueued | readonly Enqueued[]): Api.Attributes {
-  if (Array.isArray(made))
-    return { 'messaging.batch.message_count': made.length };
+  if (Array.isArray(made)) return { 'messaging.batch.message_count': made.length };
   const { jobRunIdentifier, deduplicated } = made as Enqueued;
   return {
     'messaging.message.id': jobRunIdentifier,

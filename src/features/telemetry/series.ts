@@ -1,8 +1,4 @@
-import {
-  DESTINATION,
-  ERROR,
-  type MetricAttributes,
-} from '../../model/metrics.js';
+import { DESTINATION, ERROR, type MetricAttributes } from '../../model/metrics.js';
 
 /** What all are called that are not told apart. */
 export const OTHER = '_OTHER';
@@ -14,9 +10,7 @@ const MOST_SETS = 5_000;
 
 /** Sets of attributes; equal ones are one object for good: sinks add up by it, and may keep what they have made of it. */
 export class Series {
-  private readonly names = new Map(
-    BOUNDED.map((name) => [name, new Set<string>()]),
-  );
+  private readonly names = new Map(BOUNDED.map((name) => [name, new Set<string>()]));
   private readonly byKey = new Map<string, MetricAttributes>();
   private readonly byValues = new Map<string, MetricAttributes>();
 
@@ -28,10 +22,7 @@ export class Series {
   }
 
   /** @param key unique among those of this object: one text for the values of `attributes` */
-  of(
-    key: string,
-    attributes: () => Record<string, string | undefined>,
-  ): MetricAttributes {
+  of(key: string, attributes: () => Record<string, string | undefined>): MetricAttributes {
     const known = this.byKey.get(key);
     if (known) return known;
     const set = this.one(attributes());
@@ -39,9 +30,7 @@ export class Series {
     return set;
   }
 
-  private one(
-    attributes: Record<string, string | undefined>,
-  ): MetricAttributes {
+  private one(attributes: Record<string, string | undefined>): MetricAttributes {
     const set: Record<string, string> = { ...this.base };
     for (const [name, value] of Object.entries(attributes))
       if (value !== undefined) set[name] = this.bounded(name, value);

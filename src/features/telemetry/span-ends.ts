@@ -4,12 +4,7 @@ import { errorType } from './error-type.js';
 import { faultOf } from './fault.js';
 
 /** @param messages whether what was thrown may be quoted */
-export function endRun(
-  api: typeof Api,
-  span: Api.Span,
-  outcome: Outcome,
-  messages: boolean,
-): void {
+export function endRun(api: typeof Api, span: Api.Span, outcome: Outcome, messages: boolean): void {
   const { kind } = outcome;
   span.setAttribute('bildad.outcome', kind);
   if (faultOf(kind)) {

@@ -26,10 +26,7 @@ export class ClaimFront {
   /** The entry to begin behind; null for the whole queue. */
   from(look: Look): ClaimedEntry | null {
     const affordable = performance.now() >= this.affordableFrom;
-    if (
-      look === 'whole' ||
-      (look === 'affordable' && (affordable || this.cameBack))
-    ) {
+    if (look === 'whole' || (look === 'affordable' && (affordable || this.cameBack))) {
       this.at = null;
       this.cameBack = false;
     }
@@ -50,8 +47,7 @@ export class ClaimFront {
   ): void {
     const lookedMs = tookMs - claimed * CLAIM_MS;
     if (!from)
-      this.affordableFrom =
-        lookedMs > DEAR_MS ? performance.now() + SPARED * lookedMs : -Infinity;
+      this.affordableFrom = lookedMs > DEAR_MS ? performance.now() + SPARED * lookedMs : -Infinity;
     if (last && (!this.at || isBehind(last, this.at))) this.at = last;
   }
 }

@@ -52,10 +52,7 @@ export class ClaimJobs {
    * What is due and this node has handlers for, by priority, then age.
    * @param look behind what this node claimed last, or at the whole queue
    */
-  async next(
-    limit: number,
-    { look = 'whole', deferred = false }: NextLook = {},
-  ): Promise<Claim[]> {
+  async next(limit: number, { look = 'whole', deferred = false }: NextLook = {}): Promise<Claim[]> {
     const codes = this.handlers.codes();
     if (limit < 1 || codes.length === 0 || !this.open) return [];
     const { db, tables } = this.store;
@@ -78,9 +75,7 @@ export class ClaimJobs {
 
   private singly(codes: string[], limit: number): Promise<Claim[]> {
     const { store, claimer, quarantine } = this;
-    return this.answers.to(
-      claimSingly(store, claimer, quarantine, codes, limit),
-    );
+    return this.answers.to(claimSingly(store, claimer, quarantine, codes, limit));
   }
 
   /** A job that was aboard a node when that was lost, if one is due. */
@@ -95,8 +90,7 @@ export class ClaimJobs {
 
   /** @throws JobHandlerNotFoundError when this node could not run such a job */
   checkHandler(code: string): void {
-    if (!this.runsJobs || !this.handlers.get(code))
-      throw new JobHandlerNotFoundError(code);
+    if (!this.runsJobs || !this.handlers.get(code)) throw new JobHandlerNotFoundError(code);
   }
 
   /** @throws JobNotAvailableError, JobTemplateInactiveError, JobHandlerNotFoundError: nothing was claimed */
@@ -106,11 +100,7 @@ export class ClaimJobs {
   }: Pick<JobQueueEntry, 'id' | 'jobRunIdentifier'>): Promise<Claim> {
     const { db, tables } = this.store;
     const entry = await findEntry(db, tables, { id });
-    if (!entry)
-      throw new JobNotAvailableError(
-        jobRunIdentifier,
-        'it is not in the queue',
-      );
+    if (!entry) throw new JobNotAvailableError(jobRunIdentifier, 'it is not in the queue');
     if (entry.status === 'QUARANTINED')
       throw new JobNotAvailableError(
         jobRunIdentifier,
@@ -129,9 +119,7 @@ export class ClaimJobs {
   private async claimOf(entry: JobQueueEntry): Promise<Claim[]> {
     const { db, tables } = this.store;
     try {
-      return await this.answers.to(
-        claimEntries(db, tables, this.claimer, [entry.id]),
-      );
+      return await this.answers.to(claimEntries(db, tables, this.claimer, [entry.id]));
     } catch (error) {
       if (!isRefusal(error)) throw error;
       await this.quarantine.put({ id: entry.id, error });
@@ -151,10 +139,7 @@ export class ClaimJobs {
     await this.checkRunnable(run);
     const claim = await adoptRun(db, tables, this.claimer, runId);
     if (!claim)
-      throw new JobNotAvailableError(
-        run.jobRunIdentifier,
-        'its run is alive on another node',
-      );
+      throw new JobNotAvailableError(run.jobRunIdentifier, 'its run is alive on another node');
     return claim;
   }
 
@@ -164,10 +149,7 @@ export class ClaimJobs {
     jobRunIdentifier: string;
   }): Promise<void> {
     if (this.node.closing)
-      throw new JobNotAvailableError(
-        job.jobRunIdentifier,
-        'this node is shutting down',
-      );
+      throw new JobNotAvailableError(job.jobRunIdentifier, 'this node is shutting down');
     this.checkStarted(job.jobRunIdentifier);
     if (this.node.outdated)
       throw new JobNotAvailableError(
@@ -184,9 +166,7 @@ export class ClaimJobs {
       id: job.jobTemplateId,
     });
     if (!template || !this.open || !this.handlers.get(template.code))
-      throw new JobHandlerNotFoundError(
-        template?.code ?? `template ${job.jobTemplateId}`,
-      );
+      throw new JobHandlerNotFoundError(template?.code ?? `template ${job.jobTemplateId}`);
     if (!template.active) throw new JobTemplateInactiveError(template.code);
   }
 

@@ -1,11 +1,6 @@
 import type { RunFacts } from '../../model/facts.js';
 import type { NodeState } from '../../model/node.js';
-import {
-  isConflict,
-  isDataError,
-  isRefusal,
-  isTaken,
-} from '../../store/database-error.js';
+import { isConflict, isDataError, isRefusal, isTaken } from '../../store/database-error.js';
 import {
   endDeferred,
   lostEntries,
@@ -68,10 +63,7 @@ export class DeferredRuns {
   }
 
   /** Ends a run that succeeded. @returns false when it is not to be ended this way: its row is there, or it is not this run's turn */
-  end(
-    { jobRunId, jobQueueEntryId }: RunFacts,
-    output: string | null,
-  ): Promise<boolean> {
+  end({ jobRunId, jobQueueEntryId }: RunFacts, output: string | null): Promise<boolean> {
     return this.ends.add({ jobRunId, jobQueueEntryId, output });
   }
 
@@ -80,8 +72,7 @@ export class DeferredRuns {
       return await endDeferred(this.store.db, this.store.tables, ends);
     } catch (error) {
       // Alone, and with a row to write to, it can be told what is wrong with it.
-      if (ends.length === 1 && (isDataError(error) || isTaken(error)))
-        return [false];
+      if (ends.length === 1 && (isDataError(error) || isTaken(error))) return [false];
       throw error;
     }
   }

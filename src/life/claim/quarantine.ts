@@ -44,9 +44,7 @@ export class Quarantine {
   ): Promise<QuarantinedEntry[]> {
     const aside: QuarantinedEntry[] = [];
     for (const { id, error } of refused) {
-      const reason = othersWritten
-        ? `the database refuses it (${databaseCode(error)})`
-        : null;
+      const reason = othersWritten ? `the database refuses it (${databaseCode(error)})` : null;
       const { tables } = this.store;
       aside.push(...(await quarantineEntries(db, tables, [id], reason)));
     }

@@ -22,13 +22,11 @@ export async function asOfNow(
   contexts: StoredContexts,
 ): Promise<{ context: unknown; contract: ContextContract; version: number }> {
   const open = contexts.open(jobContext, jobRunIdentifier);
-  const { context, version } = await upToDate(open, traits).catch(
-    (error: unknown) => {
-      if (error instanceof InvalidJobContextError) throw error;
-      const message = `cannot be brought to version ${traits.version}: ${nameOf(error)}`;
-      throw new InvalidJobContextError([{ path: '', message }]);
-    },
-  );
+  const { context, version } = await upToDate(open, traits).catch((error: unknown) => {
+    if (error instanceof InvalidJobContextError) throw error;
+    const message = `cannot be brought to version ${traits.version}: ${nameOf(error)}`;
+    throw new InvalidJobContextError([{ path: '', message }]);
+  });
   const known = version === traits.version;
   return { context, contract: known ? contract : ANY_CONTEXT, version };
 }

@@ -25,16 +25,11 @@ export class Carried {
   }
 
   /** To be called in the transaction that put the entries in: what their statement did not write. */
-  async mark(
-    transaction: Queryable,
-    tables: Tables,
-    entries: JobQueueEntry[],
-  ): Promise<void> {
+  async mark(transaction: Queryable, tables: Tables, entries: JobQueueEntry[]): Promise<void> {
     if (!this.startBy || entries.length === 0) return;
     const ids = entries.map(({ id }) => id);
     const times = await markStartBefore(transaction, tables, ids, this.startBy);
-    for (const [index, entry] of entries.entries())
-      entry.startBefore = times[index]!;
+    for (const [index, entry] of entries.entries()) entry.startBefore = times[index]!;
   }
 }
 
@@ -52,13 +47,7 @@ export function carriedBy(
   version = traits.version,
 ): Carried | null {
   const encrypt = template.encrypt || traits.encrypt;
-  if (
-    !encrypt &&
-    version === 0 &&
-    !captured &&
-    options.startBefore === undefined
-  )
-    return null;
+  if (!encrypt && version === 0 && !captured && options.startBefore === undefined) return null;
   const startBy = readStartBy(options);
   const startBefore = startBy !== null;
   const wrapping = { version, encrypt, startBefore, carried: captured };
@@ -72,7 +61,5 @@ export function wrappingNow(
 ): Wrapping | null {
   const { version } = traits;
   const encrypt = template.encrypt || traits.encrypt;
-  return encrypt || startBefore || version > 0
-    ? { version, encrypt, startBefore }
-    : null;
+  return encrypt || startBefore || version > 0 ? { version, encrypt, startBefore } : null;
 }

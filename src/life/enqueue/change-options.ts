@@ -2,12 +2,7 @@ import type { BackoffData } from '../../model/backoff.js';
 import { toMilliseconds, type Duration } from '../../model/duration.js';
 import { refuseUnknown, wholeNumber } from '../../model/option-values.js';
 import type { DueTime, EntryChanges } from '../../store/change.store.js';
-import {
-  exclusive,
-  moment,
-  PRIORITY_LIMIT,
-  storedBackoff,
-} from './enqueue-options.js';
+import { exclusive, moment, PRIORITY_LIMIT, storedBackoff } from './enqueue-options.js';
 
 /** What may be changed of a job that waits. */
 export interface JobChanges {
@@ -27,30 +22,16 @@ export interface JobChanges {
   backoff?: BackoffData | null;
 }
 
-const CHANGES = [
-  'priority',
-  'runAt',
-  'delay',
-  'timeout',
-  'maxRetries',
-  'backoff',
-] as const;
+const CHANGES = ['priority', 'runAt', 'delay', 'timeout', 'maxRetries', 'backoff'] as const;
 
 /** @throws BildadConfigError naming the wrong option */
-export function entryChanges(
-  changes: Omit<JobChanges, 'context'>,
-): EntryChanges {
+export function entryChanges(changes: Omit<JobChanges, 'context'>): EntryChanges {
   refuseUnknown(changes, '', [...CHANGES, 'context']);
   exclusive(changes, 'runAt', 'delay');
   const { priority, runAt, delay, timeout, maxRetries, backoff } = changes;
   return {
     ...(priority !== undefined && {
-      priority: wholeNumber(
-        priority,
-        'priority',
-        -PRIORITY_LIMIT,
-        PRIORITY_LIMIT,
-      ),
+      priority: wholeNumber(priority, 'priority', -PRIORITY_LIMIT, PRIORITY_LIMIT),
     }),
     ...(timeout !== undefined && {
       timeoutMs: toMilliseconds(timeout, 'timeout', { min: 1 }),

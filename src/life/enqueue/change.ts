@@ -28,11 +28,7 @@ export class ChangeJobs {
    * @param context undefined: it stays
    * @throws JobNotAvailableError, InvalidJobContextError: nothing was changed then
    */
-  async entry(
-    entryId: string,
-    changes: EntryChanges,
-    context?: unknown,
-  ): Promise<JobQueueEntry> {
+  async entry(entryId: string, changes: EntryChanges, context?: unknown): Promise<JobQueueEntry> {
     const { tables } = this.store;
     const { manager } = this.current;
     const db = manager ?? this.store.db;
@@ -41,15 +37,10 @@ export class ChangeJobs {
         ? changes
         : {
             ...changes,
-            jobContext: await this.encoded(
-              await this.available(entryId, db),
-              context,
-              db,
-            ),
+            jobContext: await this.encoded(await this.available(entryId, db), context, db),
           };
     const changed =
-      (await changeEntry(db, tables, entryId, encoded)) ??
-      (await this.refuse(entryId, db));
+      (await changeEntry(db, tables, entryId, encoded)) ?? (await this.refuse(entryId, db));
     if (!changed.scheduled)
       if (manager) this.due.after(manager);
       else this.due.now();
@@ -65,21 +56,12 @@ export class ChangeJobs {
     const template = await findTemplate(db, tables, { id: jobTemplateId });
     const code = template?.code ?? `template ${jobTemplateId}`;
     const open = await this.templates.resolve({ code }, db);
-    const { json } = await encodeContext(
-      open.contract,
-      context,
-      this.maxContextBytes,
-    );
+    const { json } = await encodeContext(open.contract, context, this.maxContextBytes);
     const wrapping = wrappingNow(open, startBefore !== null);
-    return wrapping
-      ? this.contexts.wrapped(json, wrapping, jobRunIdentifier)
-      : json;
+    return wrapping ? this.contexts.wrapped(json, wrapping, jobRunIdentifier) : json;
   }
 
-  private async available(
-    entryId: string,
-    db: Queryable,
-  ): Promise<JobQueueEntry> {
+  private async available(entryId: string, db: Queryable): Promise<JobQueueEntry> {
     const { tables } = this.store;
     const entry = await findEntry(db, tables, { id: entryId });
     return entry?.status === 'AVAILABLE' ? entry : this.refuse(entryId, db);

@@ -2,16 +2,14 @@ import { BildadConfigError } from '../../model/errors.js';
 import { kindOf } from '../../model/option-values.js';
 
 /** Many contexts: all at hand, or read as they are needed. */
-export type ContextSource =
-  readonly unknown[] | Iterable<unknown> | AsyncIterable<unknown>;
+export type ContextSource = readonly unknown[] | Iterable<unknown> | AsyncIterable<unknown>;
 
 /** @throws BildadConfigError */
-export function checkSource(
-  contexts: unknown,
-): asserts contexts is ContextSource {
+export function checkSource(contexts: unknown): asserts contexts is ContextSource {
   if (typeof contexts === 'object' && contexts !== null) {
-    const { [Symbol.iterator]: one, [Symbol.asyncIterator]: other } =
-      contexts as Partial<Iterable<unknown> & AsyncIterable<unknown>>;
+    const { [Symbol.iterator]: one, [Symbol.asyncIterator]: other } = contexts as Partial<
+      Iterable<unknown> & AsyncIterable<unknown>
+    >;
     if (typeof one === 'function' || typeof other === 'function') return;
   }
   throw new BildadConfigError(

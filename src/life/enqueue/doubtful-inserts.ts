@@ -1,15 +1,8 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { EnqueueOutcomeUnknownError } from '../../model/enqueue-errors.js';
-import {
-  isUnknown,
-  type ConnectionLostError,
-} from '../../store/connection/lost.js';
+import { isUnknown, type ConnectionLostError } from '../../store/connection/lost.js';
 import { isDataError } from '../../store/database-error.js';
-import {
-  findInserted,
-  insertEntries,
-  type NewEntry,
-} from '../../store/enqueue.store.js';
+import { findInserted, insertEntries, type NewEntry } from '../../store/enqueue.store.js';
 import type { JobQueueEntry } from '../../store/entities/index.js';
 import type { Queryable } from '../../store/tables.js';
 import { Gather } from '../gather.js';
@@ -65,10 +58,7 @@ export class DoubtfulInserts {
    * @param first of them, once they are put in
    * @throws EnqueueOutcomeUnknownError when the database cannot be asked in time
    */
-  async committed(
-    insert: (db: Queryable) => Promise<void>,
-    first: () => NewEntry,
-  ): Promise<void> {
+  async committed(insert: (db: Queryable) => Promise<void>, first: () => NewEntry): Promise<void> {
     const sentAt = performance.now();
     try {
       await this.store.db.transaction(insert);
@@ -117,9 +107,7 @@ export class DoubtfulInserts {
       db,
       this.store.tables,
       items.map(({ draft }) => ({ ...draft, named: true })),
-      items.some(({ draft }) => draft.named)
-        ? this.locks.lockWaitMs()
-        : undefined,
+      items.some(({ draft }) => draft.named) ? this.locks.lockWaitMs() : undefined,
     );
   }
 
@@ -150,9 +138,7 @@ export class DoubtfulInserts {
             cause: error,
           });
       }
-      await pause(
-        Math.min(longest, LONGEST_PAUSE_MS) * (0.5 + Math.random() / 2),
-      );
+      await pause(Math.min(longest, LONGEST_PAUSE_MS) * (0.5 + Math.random() / 2));
     }
   }
 }

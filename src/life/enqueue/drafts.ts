@@ -4,11 +4,7 @@ import type { NewEntry } from '../../store/enqueue.store.js';
 import { asOfNow, type StoredRunContext } from './again.js';
 import { carriedBy, type Carried } from './carried.js';
 import { entryFields, type EnqueueOptions } from './enqueue-options.js';
-import {
-  identityOf,
-  refuseCarried,
-  type Identity,
-} from './identity-options.js';
+import { identityOf, refuseCarried, type Identity } from './identity-options.js';
 import type { Seams } from '../seams.js';
 import type { StoredContexts } from '../stored-contexts.js';
 import type { JobReference, Templates } from '../templates.js';
@@ -76,13 +72,7 @@ export class Drafts {
       context: value,
       retryOfJobRunId: retryOf?.jobRunId ?? null,
     };
-    const carried = carriedBy(
-      this.contexts,
-      open,
-      options,
-      captured,
-      given.version,
-    );
+    const carried = carriedBy(this.contexts, open, options, captured, given.version);
     if (identity && carried) refuseCarried(carried, identity);
     return { draft: carried?.wrap(plain) ?? plain, identity, carried };
   }

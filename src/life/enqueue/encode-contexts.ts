@@ -1,7 +1,4 @@
-import {
-  InvalidJobContextError,
-  type ContextViolation,
-} from '../../model/errors.js';
+import { InvalidJobContextError, type ContextViolation } from '../../model/errors.js';
 import type { JsonValue } from '../../model/json.js';
 import { encodeContext, type ContextContract } from '../../policy/context.js';
 import type { ContextSource } from './context-source.js';
@@ -63,8 +60,7 @@ class Batches {
   /** Whether enough is known to refuse them all. */
   get refused(): boolean {
     return (
-      this.violations.length >= MAX_VIOLATIONS ||
-      this.index - this.firstWrong > this.mostFurther
+      this.violations.length >= MAX_VIOLATIONS || this.index - this.firstWrong > this.mostFurther
     );
   }
 
@@ -72,17 +68,12 @@ class Batches {
   async add(given: unknown): Promise<EncodedContext[] | null> {
     const index = this.index++;
     try {
-      const { json, value } = await encodeContext(
-        this.contract,
-        given,
-        this.maxBytes,
-      );
+      const { json, value } = await encodeContext(this.contract, given, this.maxBytes);
       // From the first wrong one on only to tell all that is wrong.
       if (this.violations.length > 0) return null;
       const full =
         this.batch.length === ROWS_PER_BATCH ||
-        (this.batch.length > 0 &&
-          this.bytes + json.length > BYTES_PER_STATEMENT)
+        (this.batch.length > 0 && this.bytes + json.length > BYTES_PER_STATEMENT)
           ? this.take()
           : null;
       this.batch.push({ jobContext: json, context: value });
@@ -99,8 +90,7 @@ class Batches {
 
   /** @throws InvalidJobContextError */
   end(): EncodedContext[] {
-    if (this.violations.length > 0)
-      throw new InvalidJobContextError(this.violations);
+    if (this.violations.length > 0) throw new InvalidJobContextError(this.violations);
     return this.take();
   }
 

@@ -43,8 +43,7 @@ export class KeyedInserts {
         : this.once(draft, identity);
     draft.delayMs = identity.delayMs ?? draft.delayMs;
     let { outcome, entry } = await attempt(draft);
-    if (!entry && !draft.named)
-      ({ outcome, entry } = await attempt(await anew(draft)));
+    if (!entry && !draft.named) ({ outcome, entry } = await attempt(await anew(draft)));
     if (!entry) return null;
     const added = outcome === 'added';
     if (!added && identity.throws)

@@ -2,11 +2,7 @@ import type { CurrentTransaction } from '../../store/ambient.js';
 import type { JobQueueEntry } from '../../store/entities/index.js';
 import type { Queryable } from '../../store/tables.js';
 import { inTurn, outOfTurn } from '../../store/turn.js';
-import {
-  BulkInsert,
-  checkedBatches,
-  type EntryReference,
-} from './bulk-insert.js';
+import { BulkInsert, checkedBatches, type EntryReference } from './bulk-insert.js';
 import { carriedBy } from './carried.js';
 import { checkSource, type ContextSource } from './context-source.js';
 import type { DoubtfulInserts } from './doubtful-inserts.js';
@@ -63,11 +59,7 @@ export class EnqueueMany {
     });
     const defaults = entryFields(open.template, options);
     if (Array.isArray(contexts) && contexts.length === 0) return [];
-    const batches = await checkedBatches(
-      open.contract,
-      contexts,
-      this.maxContextBytes,
-    );
+    const batches = await checkedBatches(open.contract, contexts, this.maxContextBytes);
     const inserts = new BulkInsert(
       this.store.tables,
       defaults,

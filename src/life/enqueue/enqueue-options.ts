@@ -2,11 +2,7 @@ import type { EntityManager } from 'typeorm';
 import type { BackoffData } from '../../model/backoff.js';
 import { toMilliseconds, type Duration } from '../../model/duration.js';
 import { BildadConfigError } from '../../model/errors.js';
-import type {
-  DebounceOptions,
-  ThrottleOptions,
-  UniqueOptions,
-} from '../../model/identity.js';
+import type { DebounceOptions, ThrottleOptions, UniqueOptions } from '../../model/identity.js';
 import { refuseUnknown, text, wholeNumber } from '../../model/option-values.js';
 import { checkBackoff } from '../../policy/backoff.js';
 import type { JobTemplate } from '../../store/entities/index.js';
@@ -80,22 +76,11 @@ export type EntryDefaults = Omit<NewEntry, 'jobContext' | 'context'>;
  * What the options and the template say of an entry, apart from its context.
  * @throws BildadConfigError naming the wrong option
  */
-export function entryFields(
-  template: JobTemplate,
-  options: EnqueueOptions,
-): EntryDefaults {
+export function entryFields(template: JobTemplate, options: EnqueueOptions): EntryDefaults {
   refuseUnknown(options, '', NAMES);
   exclusive(options, 'runAt', 'delay');
   exclusive(options, 'timeout', 'timeoutInMinutes');
-  const {
-    jobRunIdentifier,
-    priority,
-    runAt,
-    delay,
-    timeout,
-    maxRetries,
-    backoff,
-  } = options;
+  const { jobRunIdentifier, priority, runAt, delay, timeout, maxRetries, backoff } = options;
   return {
     jobTemplateId: template.id,
     jobRunIdentifier:
@@ -115,8 +100,7 @@ export function entryFields(
       maxRetries === undefined
         ? template.defaultMaxRetries
         : wholeNumber(maxRetries, 'maxRetries', 0, 1_000_000),
-    backoff:
-      backoff === undefined ? null : JSON.stringify(storedBackoff(backoff)),
+    backoff: backoff === undefined ? null : JSON.stringify(storedBackoff(backoff)),
     runAt: runAt === undefined ? null : moment(runAt),
     delayMs: delay === undefined ? 0 : toMilliseconds(delay, 'delay'),
     retryOfJobRunId: null,
@@ -124,11 +108,7 @@ export function entryFields(
 }
 
 /** @throws BildadConfigError when it is no time, or the job is not due before it */
-export function readStartBy({
-  startBefore,
-  runAt,
-  delay,
-}: EnqueueOptions): StartBy | null {
+export function readStartBy({ startBefore, runAt, delay }: EnqueueOptions): StartBy | null {
   if (startBefore === undefined) return null;
   const field = 'startBefore';
   if (startBefore instanceof Date) {
@@ -146,19 +126,12 @@ export function readStartBy({
 function minutes(value: unknown): number | undefined {
   if (value === undefined) return undefined;
   if (typeof value !== 'number')
-    throw new BildadConfigError(
-      'timeoutInMinutes',
-      'a number of minutes',
-      value,
-    );
+    throw new BildadConfigError('timeoutInMinutes', 'a number of minutes', value);
   return toMilliseconds(value * 60_000, 'timeoutInMinutes', { min: 1 });
 }
 
 export function moment(runAt: unknown, field = 'runAt'): string {
-  if (
-    !(runAt instanceof Date) ||
-    !(runAt.getTime() >= 0 && runAt.getTime() <= LAST_MOMENT)
-  )
+  if (!(runAt instanceof Date) || !(runAt.getTime() >= 0 && runAt.getTime() <= LAST_MOMENT))
     throw new BildadConfigError(field, 'a Date from 1970 to 9999', runAt);
   return runAt.toISOString();
 }
@@ -179,9 +152,5 @@ export function exclusive<O extends object>(
   other: keyof O & string,
 ): void {
   if (options[one] !== undefined && options[other] !== undefined)
-    throw new BildadConfigError(
-      `${one}, ${other}`,
-      'only one of the two',
-      'both',
-    );
+    throw new BildadConfigError(`${one}, ${other}`, 'only one of the two', 'both');
 }

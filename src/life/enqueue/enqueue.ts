@@ -86,8 +86,7 @@ export class Enqueue {
     if (manager) return this.joining(manager, job, context, options, call);
     const drafted = await this.drafts.make(job, context, options, call);
     const { draft, identity, carried } = drafted;
-    if (identity || carried?.startBy)
-      return this.special(job.code, drafted, undefined, call);
+    if (identity || carried?.startBy) return this.special(job.code, drafted, undefined, call);
     const { entry: inserted, told } = await this.inserts.add(draft);
     const entry = inserted ?? (await this.again(job.code, draft));
     this.news.tell(job.code, [entry]);
@@ -173,8 +172,7 @@ export class Enqueue {
       (draft) => this.leftOut.anew(code, draft, manager),
       manager,
     );
-    if (!keyed)
-      return this.leftOut.refuse(manager ?? this.store.db, code, draft);
+    if (!keyed) return this.leftOut.refuse(manager ?? this.store.db, code, draft);
     const { entry, added, written } = keyed;
     if (added && !manager) this.news.tell(code, [entry]);
     const due = written && !entry.scheduled;

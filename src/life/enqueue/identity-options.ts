@@ -6,13 +6,7 @@ import type { Carried } from './carried.js';
 import type { EnqueueOptions } from './enqueue-options.js';
 
 const KINDS = ['unique', 'debounce', 'throttle'] as const;
-const CONFLICTS = [
-  'ignore',
-  'replace',
-  'reschedule',
-  'keepLatest',
-  'throw',
-] as const;
+const CONFLICTS = ['ignore', 'replace', 'reschedule', 'keepLatest', 'throw'] as const;
 const LONGEST_KEY = 500;
 
 /** A key that a job is to be enqueued under. */
@@ -28,11 +22,9 @@ export interface Identity extends KeyedAsk {
  */
 export function identityOf(options: EnqueueOptions): Identity | null {
   const { unique, debounce, throttle } = options;
-  if (unique === undefined && debounce === undefined && throttle === undefined)
-    return null;
+  if (unique === undefined && debounce === undefined && throttle === undefined) return null;
   const given = KINDS.filter((kind) => options[kind] !== undefined);
-  if (given.length > 1)
-    throw new BildadConfigError(given.join(', '), 'only one of them', 'both');
+  if (given.length > 1) throw new BildadConfigError(given.join(', '), 'only one of them', 'both');
   if (unique !== undefined) return ofUnique(unique);
   if (debounce !== undefined) {
     for (const name of ['runAt', 'delay'] as const)
@@ -54,10 +46,8 @@ function ofUnique(options: NonNullable<EnqueueOptions['unique']>): Identity {
   return {
     kind: 'unique',
     key: text(key, 'unique.key', LONGEST_KEY),
-    untilStarted:
-      oneOf(until, 'unique.until', ['started', 'finished']) === 'started',
-    withinMs:
-      within === undefined ? null : toMilliseconds(within, 'unique.within'),
+    untilStarted: oneOf(until, 'unique.until', ['started', 'finished']) === 'started',
+    withinMs: within === undefined ? null : toMilliseconds(within, 'unique.within'),
     onConflict: onConflict === 'throw' ? 'ignore' : onConflict,
     mostWaitMs: null,
     delayMs: null,
@@ -65,9 +55,7 @@ function ofUnique(options: NonNullable<EnqueueOptions['unique']>): Identity {
   };
 }
 
-function ofDebounce(
-  options: NonNullable<EnqueueOptions['debounce']>,
-): Identity {
+function ofDebounce(options: NonNullable<EnqueueOptions['debounce']>): Identity {
   refuseUnknown(options, 'debounce.', ['key', 'wait', 'maxWait']);
   const { key, wait, maxWait } = options;
   const delayMs = toMilliseconds(wait, 'debounce.wait');
@@ -78,17 +66,13 @@ function ofDebounce(
     withinMs: null,
     onConflict: 'debounce',
     mostWaitMs:
-      maxWait === undefined
-        ? null
-        : toMilliseconds(maxWait, 'debounce.maxWait', { min: delayMs }),
+      maxWait === undefined ? null : toMilliseconds(maxWait, 'debounce.maxWait', { min: delayMs }),
     delayMs,
     throws: false,
   };
 }
 
-function ofThrottle(
-  options: NonNullable<EnqueueOptions['throttle']>,
-): Identity {
+function ofThrottle(options: NonNullable<EnqueueOptions['throttle']>): Identity {
   refuseUnknown(options, 'throttle.', ['key', 'every']);
   const { key, every } = options;
   return {
@@ -104,16 +88,8 @@ function ofThrottle(
 }
 
 /** What the key's holder would be given is of another job. */
-export function refuseCarried(
-  { startBy, encrypts }: Carried,
-  identity: Identity,
-): void {
-  if (startBy)
-    throw new BildadConfigError(
-      'startBefore',
-      `none beside ${identity.kind}`,
-      'both',
-    );
+export function refuseCarried({ startBy, encrypts }: Carried, identity: Identity): void {
+  if (startBy) throw new BildadConfigError('startBefore', `none beside ${identity.kind}`, 'both');
   if (encrypts && identity.onConflict !== 'ignore')
     throw new BildadConfigError(
       identity.kind,

@@ -15,11 +15,7 @@ export class LeftOut {
   }
 
   /** Why it was left out: the template inactive or deleted since it was read, else the identifier taken. */
-  async refuse(
-    db: Queryable,
-    code: string,
-    { jobRunIdentifier }: NewEntry,
-  ): Promise<never> {
+  async refuse(db: Queryable, code: string, { jobRunIdentifier }: NewEntry): Promise<never> {
     this.templates.forget(code);
     await this.templates.resolve({ code }, db);
     throw new DuplicateJobError(jobRunIdentifier);

@@ -55,5 +55,4 @@ export class LockPatience {
 }
 
 /** lock_not_available, or a conflict: nothing was done. */
-export const isInTheWay = (error: unknown) =>
-  databaseCode(error) === '55P03' || isConflict(error);
+export const isInTheWay = (error: unknown) => databaseCode(error) === '55P03' || isConflict(error);

@@ -41,9 +41,7 @@ export class SharedInserts {
   async add(draft: NewEntry): Promise<Inserted> {
     const sentAt = performance.now();
     try {
-      return draft.named
-        ? await this.addNamed(draft)
-        : await this.generated.add(draft);
+      return draft.named ? await this.addNamed(draft) : await this.generated.add(draft);
     } catch (error) {
       if (!isUnknown(error)) throw error;
       return { entry: await this.doubtful.settle(draft, sentAt), told: false };
@@ -52,9 +50,7 @@ export class SharedInserts {
 
   /** Attempts at what puts in a name of the caller's choice by itself. */
   patiently<T>(attempt: (lockWaitMs: number) => Promise<T>): Promise<T> {
-    return this.locks.until('the jobRunIdentifier', () =>
-      attempt(this.nameWaitMs),
-    );
+    return this.locks.until('the jobRunIdentifier', () => attempt(this.nameWaitMs));
   }
 
   private get nameWaitMs(): number {
@@ -75,10 +71,7 @@ export class SharedInserts {
     });
   }
 
-  private gather(
-    isSomeonesFault: (error: unknown) => boolean,
-    lockWaitMs?: () => number,
-  ) {
+  private gather(isSomeonesFault: (error: unknown) => boolean, lockWaitMs?: () => number) {
     return new Gather<NewEntry, Inserted>({
       most: ROWS_PER_SHARED_INSERT,
       bytesOf: ({ jobContext }) => jobContext.length,
@@ -87,10 +80,7 @@ export class SharedInserts {
     });
   }
 
-  private async together(
-    drafts: NewEntry[],
-    lockWaitMs: number | undefined,
-  ): Promise<Inserted[]> {
+  private async together(drafts: NewEntry[], lockWaitMs: number | undefined): Promise<Inserted[]> {
     const { db, tables } = this.store;
     const along = this.news.along(drafts.some(isDue));
     const entries = await insertEntries(

@@ -2,10 +2,7 @@ import { envelopeOf, isSecret } from '../../model/envelope.js';
 import { InvalidJobContextError } from '../../model/errors.js';
 import type { JobEvents } from '../../model/events.js';
 import type { ClaimedRun } from '../../model/facts.js';
-import type {
-  ExecutionLogger,
-  JobExecution,
-} from '../../model/job-execution.js';
+import type { ExecutionLogger, JobExecution } from '../../model/job-execution.js';
 import type { JobHandler } from '../../model/job-handler.js';
 import type { Outcome } from '../../model/outcome.js';
 import { narrowed, type ContextContract } from '../../policy/context.js';
@@ -42,12 +39,8 @@ export type CallHandler = (
   execution: JobExecution,
 ) => unknown;
 
-export const callHandler: CallHandler = (
-  _process,
-  handler,
-  context,
-  execution,
-) => handler.runJob(context, execution);
+export const callHandler: CallHandler = (_process, handler, context, execution) =>
+  handler.runJob(context, execution);
 
 /** Checks the context and calls the handler, here. Settles the process, and never rejects. */
 export async function carryOut(
@@ -71,13 +64,7 @@ export async function carryOut(
     checked = true;
     process.throwIfStopping();
     const secrets = isSecret(process.run, traits) ? contexts : undefined;
-    const execution = new Execution(
-      process,
-      events,
-      loggerFor,
-      transactions,
-      secrets,
-    );
+    const execution = new Execution(process, events, loggerFor, transactions, secrets);
     let instance = handler.resolve(context, execution);
     if (instance instanceof Promise) {
       instance = await instance;
@@ -91,9 +78,7 @@ export async function carryOut(
       ? transactions.around(process, transactional, async (manager) => {
           execution.transaction = manager;
           const output = await call(process, instance, context, execution);
-          return secrets
-            ? secrets.sealedResult(output, process.jobRunIdentifier)
-            : output;
+          return secrets ? secrets.sealedResult(output, process.jobRunIdentifier) : output;
         })
       : call(process, instance, context, execution);
     // Waits in any case: a job that ended in this very call would begin the next one inside of itself.
@@ -101,17 +86,11 @@ export async function carryOut(
     const awaited = await (promised ? returned : undefined);
     const result = promised ? awaited : returned;
     const output =
-      secrets && !transactional
-        ? secrets.sealedResult(result, process.jobRunIdentifier)
-        : result;
+      secrets && !transactional ? secrets.sealedResult(result, process.jobRunIdentifier) : result;
     outcome = { kind: 'completed', output };
   } catch (error) {
     if (!checked)
-      launched?.(
-        (isSecret(process.run, handler.traits)
-          ? redactedError(error)
-          : error) as Error,
-      );
+      launched?.((isSecret(process.run, handler.traits) ? redactedError(error) : error) as Error);
     outcome =
       !checked && error instanceof InvalidJobContextError
         ? { kind: 'invalidContext', error }

@@ -79,9 +79,7 @@ export class Execution implements JobExecution {
         'a call in one that is',
       );
     const { secrets, transactions } = this;
-    const stored = secrets
-      ? secrets.sealedResult(output, this.jobRunIdentifier)
-      : output;
+    const stored = secrets ? secrets.sealedResult(output, this.jobRunIdentifier) : output;
     await transactions.complete(this.process, manager, stored);
   }
 
@@ -128,17 +126,9 @@ export function progressed(
   });
 }
 
-export const streamed = (
-  run: ClaimedRun,
-  events: JobEvents,
-  chunk: JsonValue | undefined,
-): void => events.emit('run.stream', { ...identityOf(run), chunk });
+export const streamed = (run: ClaimedRun, events: JobEvents, chunk: JsonValue | undefined): void =>
+  events.emit('run.stream', { ...identityOf(run), chunk });
 
-export function identityOf({
-  jobRunId,
-  jobRunIdentifier,
-  templateCode,
-  retry,
-}: ClaimedRun) {
+export function identityOf({ jobRunId, jobRunIdentifier, templateCode, retry }: ClaimedRun) {
   return { jobRunId, jobRunIdentifier, templateCode, retry };
 }

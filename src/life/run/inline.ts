@@ -51,8 +51,7 @@ export class InlineJobs {
     launched?: Launched,
   ): Promise<void> {
     try {
-      if (await this.wrapped.missed(process.run))
-        return process.settle({ kind: 'missed' });
+      if (await this.wrapped.missed(process.run)) return process.settle({ kind: 'missed' });
     } catch {
       // Nobody knows whether it is in time: it is looked at again.
       return process.settle({ kind: 'interrupted' });

@@ -8,11 +8,7 @@ import type { ExecutionLogger } from '../../model/job-execution.js';
 import type { Outcome } from '../../model/outcome.js';
 import { revived } from '../../model/plain-error.js';
 import { once, unlessAborted } from '../../runner/deadline.js';
-import type {
-  HostEnd,
-  HostedWork,
-  JobHost,
-} from '../../runner/hosts/job-host.js';
+import type { HostEnd, HostedWork, JobHost } from '../../runner/hosts/job-host.js';
 import { sessionName } from '../../runner/hosts/messages.js';
 import type { HostPool } from '../../runner/hosts/pool.js';
 import type { JobProcess } from '../../runner/job-process.js';
@@ -69,11 +65,7 @@ export class IsolatedJobs {
   }
 
   /** Settles the process, and never rejects. */
-  async carryOut(
-    process: JobProcess,
-    kind: HostKind,
-    launched?: Launched,
-  ): Promise<void> {
+  async carryOut(process: JobProcess, kind: HostKind, launched?: Launched): Promise<void> {
     let outcome: Outcome;
     try {
       // Who waits for its start would wait for another job's end, or for a boot.
@@ -85,8 +77,7 @@ export class IsolatedJobs {
       };
       let end = await this.runOnce(process, kind, begin);
       // It died of an earlier job, as it was handed out: this one gets another host, and one only.
-      if (end.kind === 'hostDied' && !begun)
-        end = await this.runOnce(process, kind, begin);
+      if (end.kind === 'hostDied' && !begun) end = await this.runOnce(process, kind, begin);
       outcome = await this.outcomeOf(end, process, kind);
     } catch (error) {
       outcome = { kind: 'failed', error };
@@ -125,9 +116,7 @@ export class IsolatedJobs {
   /** Once it has a host, for which it may have waited. @returns how it ends where it is not to be started */
   private async late(process: JobProcess): Promise<Missed | undefined> {
     try {
-      return (await this.wrapped.missed(process.run))
-        ? { kind: 'missed' }
-        : undefined;
+      return (await this.wrapped.missed(process.run)) ? { kind: 'missed' } : undefined;
     } catch {
       return { kind: 'interrupted' };
     }
@@ -189,15 +178,13 @@ export class IsolatedJobs {
     process: JobProcess,
     kind: HostKind,
   ): Outcome | Promise<Outcome> {
-    if (end.kind === 'hostDied')
-      return this.charged(process, new JobHostDiedError(kind, end.why));
+    if (end.kind === 'hostDied') return this.charged(process, new JobHostDiedError(kind, end.why));
     if ('written' in end && end.written)
       process.written = {
         ...end.written,
         output: outputOf(end.written.output),
       };
-    if ('error' in end)
-      return { kind: end.kind, error: revived(end.error) as Error };
+    if ('error' in end) return { kind: end.kind, error: revived(end.error) as Error };
     if (end.kind !== 'completed') return end;
     return { kind: 'completed', output: outputOf(end.output) };
   }
@@ -206,10 +193,7 @@ export class IsolatedJobs {
    * The job may be what its host died of. Should this node be lost before the run has ended, the job may be
    * charged once more: it is given up one crash too early then, never too late.
    */
-  private async charged(
-    process: JobProcess,
-    error: JobHostDiedError,
-  ): Promise<Outcome> {
+  private async charged(process: JobProcess, error: JobHostDiedError): Promise<Outcome> {
     // Ended by this node itself.
     if (process.stopping) return { kind: 'failed', error };
     void this.cancelStatements(process);
@@ -218,10 +202,7 @@ export class IsolatedJobs {
     let crashes = 1;
     try {
       // Told to stop meanwhile, it has a reason, and needs no charge.
-      crashes = await unlessAborted(
-        process.signal,
-        chargeCrash(db, tables, process.run),
-      );
+      crashes = await unlessAborted(process.signal, chargeCrash(db, tables, process.run));
     } catch (failed) {
       if (process.stopping) return { kind: 'failed', error };
       this.events.emit('engine.error', {

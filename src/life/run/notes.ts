@@ -36,17 +36,12 @@ export function streamable(chunk: unknown): JsonValue | undefined {
 
 /** What was given to a logger, as one line of text. */
 export function lineOf(message: unknown, more: readonly unknown[]): string {
-  const line =
-    more.length === 0
-      ? textOf(message)
-      : [message, ...more].map(textOf).join(' ');
+  const line = more.length === 0 ? textOf(message) : [message, ...more].map(textOf).join(' ');
   return line.slice(0, LINE_CHARACTERS);
 }
 
 /** A logger of a job whose lines go to `say`. */
-export function linesTo(
-  say: (level: LogLevel, line: string) => void,
-): ExecutionLogger {
+export function linesTo(say: (level: LogLevel, line: string) => void): ExecutionLogger {
   const at =
     (level: LogLevel) =>
     (message: unknown, ...more: unknown[]) =>

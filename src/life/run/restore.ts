@@ -75,8 +75,7 @@ async function one(
   try {
     // Called twice, it runs once; called when the run has failed, not at all.
     await around(() => (running ??= refused ? Promise.resolve() : inside()));
-    if (!running)
-      throw new CarriedContextError(name, 'restore() did not call next()');
+    if (!running) throw new CarriedContextError(name, 'restore() did not call next()');
     await running;
   } catch (error) {
     refused = true;

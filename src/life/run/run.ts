@@ -1,8 +1,5 @@
 import { setMaxListeners } from 'node:events';
-import {
-  JobHandlerNotFoundError,
-  JobNotAvailableError,
-} from '../../model/errors.js';
+import { JobHandlerNotFoundError, JobNotAvailableError } from '../../model/errors.js';
 import { envelopeOf, isSecret } from '../../model/envelope.js';
 import type { EntryFate, JobEvents } from '../../model/events.js';
 import type { ClaimedRun } from '../../model/facts.js';
@@ -57,12 +54,7 @@ export class RunJobs {
         else reject(refused);
       });
       if (!begun)
-        reject(
-          new JobNotAvailableError(
-            run.jobRunIdentifier,
-            'its process runs already',
-          ),
-        );
+        reject(new JobNotAvailableError(run.jobRunIdentifier, 'its process runs already'));
     });
   }
 
@@ -79,20 +71,17 @@ export class RunJobs {
       return true;
     }
     const envelope = envelopeOf(run.jobContext);
-    const unable =
-      envelope && this.wrapped.unable(run, envelope, handler.traits);
+    const unable = envelope && this.wrapped.unable(run, envelope, handler.traits);
     if (unable) {
       void this.putBack(run, unable, launched);
       return true;
     }
     const process = new JobProcess(run, handler.isolation);
-    if (this.lives.has(run.jobRunId) || !this.processes.add(process))
-      return false;
+    if (this.lives.has(run.jobRunId) || !this.processes.add(process)) return false;
     // Before it starts and anybody hears of it: a listener may kill it at once.
     this.follow(process);
     if (launched) process.decided.whenever(() => launched());
-    if (handler.isolation === 'inline')
-      this.inline.carryOut(process, handler, launched);
+    if (handler.isolation === 'inline') this.inline.carryOut(process, handler, launched);
     else void this.isolated.carryOut(process, handler.isolation, launched);
     return true;
   }
@@ -139,9 +128,7 @@ export class RunJobs {
 
   /** Resolves when every outcome known so far has been recorded, or given up. */
   async recorded(): Promise<void> {
-    await Promise.all(
-      [...this.unrecorded].map(({ recorded }) => recorded.promise),
-    );
+    await Promise.all([...this.unrecorded].map(({ recorded }) => recorded.promise));
   }
 
   /** Stops trying to record outcomes: the leases will do the rest. */
@@ -177,8 +164,7 @@ export class RunJobs {
   private async record(process: JobProcess, ended: Outcome): Promise<void> {
     const { run } = process;
     const outcome =
-      ended.kind !== 'completed' &&
-      isSecret(run, this.handlers.get(run.templateCode)?.traits)
+      ended.kind !== 'completed' && isSecret(run, this.handlers.get(run.templateCode)?.traits)
         ? redacted(ended)
         : ended;
     // A fence that came after the commit was too late.
@@ -197,10 +183,7 @@ export class RunJobs {
     return null;
   }
 
-  private async finish(
-    process: JobProcess,
-    outcome: Outcome,
-  ): Promise<EntryFate | null> {
+  private async finish(process: JobProcess, outcome: Outcome): Promise<EntryFate | null> {
     try {
       const { run, written } = process;
       return await (written

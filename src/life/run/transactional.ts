@@ -67,11 +67,7 @@ export class JobTransactions {
   }
 
   /** For a transaction of the handler's own. @throws RunNotActiveError */
-  async complete(
-    process: JobProcess,
-    manager: EntityManager,
-    output: unknown,
-  ): Promise<void> {
+  async complete(process: JobProcess, manager: EntityManager, output: unknown): Promise<void> {
     if (!manager?.queryRunner?.isTransactionActive)
       throw new BildadConfigError(
         'manager',
@@ -128,11 +124,7 @@ export class JobTransactions {
     if (run.deferred) await this.deferred.write([run]);
   }
 
-  private async hold(
-    { run }: JobProcess,
-    nodeId: string,
-    forMs: number,
-  ): Promise<void> {
+  private async hold({ run }: JobProcess, nodeId: string, forMs: number): Promise<void> {
     const { db, tables } = this.store;
     const { jobRunId } = run;
     if (!(await holdLease(db, tables, { jobRunId, nodeId, forMs })))
@@ -159,10 +151,7 @@ export class JobTransactions {
   }
 
   /** What cannot be committed any more holds no locks for longer. @returns how to let it be */
-  private stopInTime(
-    process: JobProcess,
-    transaction: JobTransaction,
-  ): () => void {
+  private stopInTime(process: JobProcess, transaction: JobTransaction): () => void {
     const { signal } = process;
     const stop = () => {
       if (process.toldWhy?.kind !== 'interrupted') transaction.cancel();

@@ -1,7 +1,4 @@
-import {
-  JobContextVersionError,
-  JobEncryptionKeyError,
-} from '../../model/context-errors.js';
+import { JobContextVersionError, JobEncryptionKeyError } from '../../model/context-errors.js';
 import type { ContextTraits } from '../../model/context-traits.js';
 import { envelopeOf, type Envelope } from '../../model/envelope.js';
 import type { JobEvents } from '../../model/events.js';

@@ -1,8 +1,4 @@
-import type {
-  DynamicModule,
-  INestApplicationContext,
-  Type,
-} from '@nestjs/common';
+import type { DynamicModule, INestApplicationContext, Type } from '@nestjs/common';
 import { ModulesContainer, NestFactory } from '@nestjs/core';
 import { ScheduleModule } from '@nestjs/schedule';
 import { DataSource } from 'typeorm';
@@ -19,10 +15,10 @@ export interface BootedHost {
 /** The app's module with its providers, and nothing of it that runs by itself. @throws BildadConfigError, what the module throws */
 export async function bootHost(setup: HostSetup): Promise<BootedHost> {
   stopSchedules();
-  const app = await NestFactory.createApplicationContext(
-    await moduleOf(setup),
-    { logger: ['error', 'warn'], abortOnError: false },
-  );
+  const app = await NestFactory.createApplicationContext(await moduleOf(setup), {
+    logger: ['error', 'warn'],
+    abortOnError: false,
+  });
   try {
     const bildad = runtimeOf(app, setup);
     return { app, bildad, dataSources: instancesOf(app, DataSource) };
@@ -35,16 +31,12 @@ export async function bootHost(setup: HostSetup): Promise<BootedHost> {
 /** The app's @Cron, @Interval and @Timeout methods run in the app. */
 function stopSchedules(): void {
   const forRoot = ScheduleModule.forRoot.bind(ScheduleModule);
-  const none = () =>
-    forRoot({ cronJobs: false, intervals: false, timeouts: false });
+  const none = () => forRoot({ cronJobs: false, intervals: false, timeouts: false });
   ScheduleModule.forRoot = none;
   ScheduleModule.forRootAsync = none;
 }
 
-async function moduleOf({
-  moduleUrl,
-  exportName,
-}: HostSetup): Promise<Type | DynamicModule> {
+async function moduleOf({ moduleUrl, exportName }: HostSetup): Promise<Type | DynamicModule> {
   let loaded: Record<string, unknown>;
   try {
     loaded = (await import(moduleUrl)) as Record<string, unknown>;
@@ -58,8 +50,7 @@ async function moduleOf({
   }
   // What CommonJS exports may be under `default` only.
   const found =
-    loaded[exportName] ??
-    (loaded['default'] as Record<string, unknown> | undefined)?.[exportName];
+    loaded[exportName] ?? (loaded['default'] as Record<string, unknown> | undefined)?.[exportName];
   if (!isModule(found))
     throw new BildadConfigError(
       'isolation.export',
@@ -70,8 +61,7 @@ async function moduleOf({
 }
 
 const isModule = (found: unknown): found is Type | DynamicModule =>
-  typeof found === 'function' ||
-  (typeof found === 'object' && found !== null && 'module' in found);
+  typeof found === 'function' || (typeof found === 'object' && found !== null && 'module' in found);
 
 function runtimeOf(
   app: INestApplicationContext,
@@ -80,10 +70,7 @@ function runtimeOf(
   const found = providersOf(app)
     .filter(({ token }) => token === BILDAD_RUNTIME)
     .map(({ instance }) => instance as BildadRuntime)
-    .find(
-      ({ store, settings }) =>
-        store.tables.schema === schema && settings.name === engineName,
-    );
+    .find(({ store, settings }) => store.tables.schema === schema && settings.name === engineName);
   if (!found)
     throw new BildadConfigError(
       'isolation.module',
@@ -94,9 +81,9 @@ function runtimeOf(
 }
 
 const providersOf = (app: INestApplicationContext) =>
-  [...app.get(ModulesContainer, { strict: false }).values()].flatMap(
-    ({ providers }) => [...providers.values()],
-  );
+  [...app.get(ModulesContainer, { strict: false }).values()].flatMap(({ providers }) => [
+    ...providers.values(),
+  ]);
 
 function instancesOf<T>(
   app: INestApplicationContext,

@@ -1,10 +1,6 @@
 import { writeSync } from 'node:fs';
 import { workerData } from 'node:worker_threads';
-import {
-  GUARDIAN_FD,
-  killGroup,
-  type GuardianWords,
-} from '../../runner/hosts/process.js';
+import { GUARDIAN_FD, killGroup, type GuardianWords } from '../../runner/hosts/process.js';
 
 // A thread of a process that hosts jobs: it sees what the main thread cannot while a handler blocks it.
 

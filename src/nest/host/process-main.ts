@@ -12,8 +12,7 @@ const { setup, limits } = JSON.parse(process.argv[2]!) as {
   limits: HostLimits;
 };
 // Its node decides when it ends: what stops a service may tell all its processes, and the jobs are to be drained.
-for (const signal of ['SIGINT', 'SIGTERM'] as const)
-  process.on(signal, () => undefined);
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => undefined);
 process.on('disconnect', () => killGroup(process.pid));
 const guardian: GuardianData = {
   parent: process.ppid,

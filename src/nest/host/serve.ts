@@ -81,9 +81,7 @@ class HostedJobs {
     private readonly link: NodeLink,
     private readonly running: AsyncLocalStorage<string>,
   ) {
-    this.events.on('run.started', ({ jobRunId }) =>
-      link.send({ news: 'started', jobRunId }),
-    );
+    this.events.on('run.started', ({ jobRunId }) => link.send({ news: 'started', jobRunId }));
     this.events.on('run.progress', ({ jobRunId, fraction, message }) =>
       link.send({
         news: 'progress',
@@ -120,10 +118,7 @@ class HostedJobs {
     }
   }
 
-  private async run({
-    run,
-    nodeId,
-  }: Extract<HostOrder, { order: 'run' }>): Promise<void> {
+  private async run({ run, nodeId }: Extract<HostOrder, { order: 'run' }>): Promise<void> {
     const job = new HostedProcess(run);
     this.current = job;
     const turning = setInterval(
@@ -177,16 +172,14 @@ class HostedJobs {
 
   private loggerOf(jobRunId: string): ExecutionLogger {
     return linesTo(
-      (level, message) =>
-        void this.link.send({ news: 'log', jobRunId, level, message }),
+      (level, message) => void this.link.send({ news: 'log', jobRunId, level, message }),
     );
   }
 }
 
 function asEnd({ done, written }: HostedProcess): HostedEnd {
   const end = outcomeAsEnd(done!);
-  if (written)
-    end.written = { ...written, output: storableOutput(written.output) };
+  if (written) end.written = { ...written, output: storableOutput(written.output) };
   return end;
 }
 

@@ -1,10 +1,7 @@
 import { Logger } from '@nestjs/common';
 import { BildadConfigError } from '../../model/errors.js';
 import type { HostKind } from '../../model/isolation.js';
-import {
-  LEAST_PROCESS_MIB,
-  type IsolationSettings,
-} from '../../model/isolation-options.js';
+import { LEAST_PROCESS_MIB, type IsolationSettings } from '../../model/isolation-options.js';
 import type { HostPools } from '../../life/run/isolated.js';
 import { JobHost } from '../../runner/hosts/job-host.js';
 import type { StartHost } from '../../runner/hosts/link.js';
@@ -47,9 +44,7 @@ export function checkIsolation({ handlers, settings }: BildadRuntime): void {
  * Has a host of each kind ready that this node's handlers need: that they cannot be booted, the app says at its start.
  * @returns how to close them @throws BildadConfigError, what the module throws when it is booted
  */
-export async function startHosts(
-  bildad: BildadRuntime,
-): Promise<() => Promise<void>> {
+export async function startHosts(bildad: BildadRuntime): Promise<() => Promise<void>> {
   const { settings, isolated } = bildad;
   const { isolation, role } = settings;
   if (!isolation || role === 'producer') return async () => {};
@@ -73,11 +68,7 @@ export async function startHosts(
   try {
     await Promise.all(
       kinds.map(async (kind) =>
-        checkCodes(
-          await pools[kind].warm(),
-          isolatedCodes(bildad, kind),
-          isolation,
-        ),
+        checkCodes(await pools[kind].warm(), isolatedCodes(bildad, kind), isolation),
       ),
     );
     await checkBudget(bildad, isolation, kinds);
@@ -92,13 +83,7 @@ export async function startHosts(
 function poolOf(
   kind: HostKind,
   most: number,
-  {
-    moduleUrl,
-    exportName,
-    memoryLimit,
-    idleMs,
-    connections,
-  }: IsolationSettings,
+  { moduleUrl, exportName, memoryLimit, idleMs, connections }: IsolationSettings,
   { store, settings, events }: BildadRuntime,
 ): HostPool {
   const setup = {
@@ -114,8 +99,7 @@ function poolOf(
     bootMs: BOOT_MS,
     make: (strayed) =>
       new JobHost(
-        (hear) =>
-          entries[kind](setup, { memoryLimit: memoryLimit[kind] }, hear),
+        (hear) => entries[kind](setup, { memoryLimit: memoryLimit[kind] }, hear),
         strayed,
       ),
     failed: (doing, error) => events.emit('engine.error', { doing, error }),
@@ -143,8 +127,7 @@ async function checkBudget(
   kinds: HostKind[],
 ): Promise<void> {
   const hosts =
-    (kinds.includes('thread') ? threads : 0) +
-    (kinds.includes('process') ? processes : 0);
+    (kinds.includes('thread') ? threads : 0) + (kinds.includes('process') ? processes : 0);
   if (hosts === 0) return;
   // The DataSource's own, and the engine's on it.
   const pools = hosts * 2 * connections + ENGINE_CONNECTIONS;

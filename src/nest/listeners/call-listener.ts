@@ -7,9 +7,7 @@ import type { Pipelines } from '../pipeline/pipeline.js';
 export const EVENT_CONTEXT_TYPE = 'bildad:event';
 
 /** What `@Inject(REQUEST)` gives in a REQUEST-scoped listener, and in what it depends on. */
-export interface JobEventRequest<
-  E extends keyof JobEventMap = keyof JobEventMap,
-> {
+export interface JobEventRequest<E extends keyof JobEventMap = keyof JobEventMap> {
   event: E;
   payload: JobEventMap[E][0];
 }
@@ -37,17 +35,11 @@ export function listenerCall(
   if (!isShared(wrapper))
     return async (payload) => {
       const request = { event, payload };
-      const { instance, contextId } = await scopedInstance<object>(
-        wrapper,
-        request,
-      );
+      const { instance, contextId } = await scopedInstance<object>(wrapper, request);
       return pipeline
         ? pipeline.bind(instance, contextId)(payload)
         : (instance as Methods)[methodName]!(payload);
     };
   const instance = wrapper.instance as object;
-  return (
-    pipeline?.bind(instance) ??
-    ((payload) => (instance as Methods)[methodName]!(payload))
-  );
+  return pipeline?.bind(instance) ?? ((payload) => (instance as Methods)[methodName]!(payload));
 }

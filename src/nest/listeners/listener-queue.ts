@@ -36,9 +36,7 @@ export class ListenerQueue {
     if (this.waiting.length >= MOST_WAITING) {
       if (this.overflown) return;
       this.overflown = true;
-      this.report(
-        new Error(`events are dropped: ${MOST_WAITING} wait for it already`),
-      );
+      this.report(new Error(`events are dropped: ${MOST_WAITING} wait for it already`));
       return;
     }
     this.waiting.push(payload);
@@ -47,9 +45,7 @@ export class ListenerQueue {
 
   /** Resolves when nothing waits, and no call is under way. */
   empty(): Promise<void> {
-    return this.isEmpty
-      ? Promise.resolve()
-      : new Promise((resolve) => this.idle.push(resolve));
+    return this.isEmpty ? Promise.resolve() : new Promise((resolve) => this.idle.push(resolve));
   }
 
   /** Nothing is called any more. */
@@ -63,8 +59,7 @@ export class ListenerQueue {
   }
 
   private turn(): void {
-    if (this.turning || this.waiting.length === 0 || this.underWay >= AT_ONCE)
-      return;
+    if (this.turning || this.waiting.length === 0 || this.underWay >= AT_ONCE) return;
     this.turning = true;
     outside(() => setImmediate(() => this.begin()));
   }

@@ -11,10 +11,7 @@ import { Pipelines } from '../pipeline/pipeline.js';
 import type { BildadRuntime } from '../runtime.js';
 import { listenerCall, type ListenerMethod } from './call-listener.js';
 import { ListenerQueue } from './listener-queue.js';
-import {
-  declaredListeners,
-  type DeclaredListener,
-} from './on-job-event.decorator.js';
+import { declaredListeners, type DeclaredListener } from './on-job-event.decorator.js';
 
 /** What calls may take that are left when a shutdown took its time. */
 const LEAST_DRAIN_MS = 1_000;
@@ -53,8 +50,7 @@ export class JobEventListeners {
       this.queues.push(queue);
       const hear = (payload: JobEventMap[keyof JobEventMap][0]) => {
         // Its own: what it does to it is nothing to others.
-        if (code === null || codeOf(payload) === code)
-          queue.add({ ...payload });
+        if (code === null || codeOf(payload) === code) queue.add({ ...payload });
       };
       this.offs.push(events.on(event, hear));
       if (listener.isOfCluster) news.want(event, code, hear);
@@ -77,24 +73,17 @@ export class JobEventListeners {
   private find({ name: engineName, globalEnhancers }: Settings): Listener[] {
     const found: Listener[] = [];
     const seen = new Set<unknown>();
-    const wrappers = [
-      ...this.discovery.getProviders(),
-      ...this.discovery.getControllers(),
-    ];
+    const wrappers = [...this.discovery.getProviders(), ...this.discovery.getControllers()];
     for (const wrapper of wrappers) {
       const { metatype, instance } = wrapper;
       const made = instance as object | undefined;
-      const prototype: unknown = made
-        ? Object.getPrototypeOf(made)
-        : metatype?.prototype;
+      const prototype: unknown = made ? Object.getPrototypeOf(made) : metatype?.prototype;
       if (typeof prototype !== 'object' || prototype === null) continue;
       // A class that two modules provide listens once, and so does what goes by two names.
       const key = wrapper.token === metatype ? metatype : (made ?? wrapper);
       if (seen.has(key) || (made && seen.has(made))) continue;
       for (const method of this.scanner.getAllMethodNames(prototype)) {
-        const declared = declaredListeners(
-          (prototype as Record<string, unknown>)[method],
-        );
+        const declared = declaredListeners((prototype as Record<string, unknown>)[method]);
         if (declared.length > 0) seen.add(key).add(made ?? wrapper);
         for (const one of declared) {
           const className = prototype.constructor.name;
@@ -126,11 +115,7 @@ export class JobEventListeners {
     oneOf(from, `${name}: from`, ['here', 'cluster']);
     const { ofJob, travels } = EVENT_TRAITS[event];
     if ('code' in options && !ofJob)
-      throw new BildadConfigError(
-        `${name}: code`,
-        `none: ${event} is not of a job`,
-        code,
-      );
+      throw new BildadConfigError(`${name}: code`, `none: ${event} is not of a job`, code);
     if (from === 'cluster' && !travels)
       throw new BildadConfigError(
         `${name}: from`,
@@ -143,8 +128,7 @@ export class JobEventListeners {
       code: 'code' in options ? readCode(code, `${name}: code`) : null,
       isOfCluster: from === 'cluster',
     };
-    const isOurs =
-      engine === undefined || text(engine, `${name}: engine`) === engineName;
+    const isOurs = engine === undefined || text(engine, `${name}: engine`) === engineName;
     return isOurs ? listener : undefined;
   }
 }
@@ -161,5 +145,4 @@ function readCode(code: unknown, field: string): string {
   );
 }
 
-const codeOf = (payload: object) =>
-  (payload as { templateCode?: string }).templateCode;
+const codeOf = (payload: object) => (payload as { templateCode?: string }).templateCode;

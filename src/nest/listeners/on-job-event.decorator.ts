@@ -26,10 +26,7 @@ const ON_JOB_EVENT = Symbol('nestjs-bildad:on-job-event');
  * after the fact, and what it does, throws or rejects with is nothing to the job: see docs/events.md. More than one may stand on a
  * method. Of a subclass that overrides it, the method has to be decorated again.
  */
-export function OnJobEvent<E extends keyof JobEventMap>(
-  event: E,
-  options: OnJobEventOptions = {},
-) {
+export function OnJobEvent<E extends keyof JobEventMap>(event: E, options: OnJobEventOptions = {}) {
   return <M extends (payload: JobEventMap[E][0]) => unknown>(
     target: object,
     name: string | symbol,
@@ -50,7 +47,6 @@ export function OnJobEvent<E extends keyof JobEventMap>(
 
 export function declaredListeners(method: unknown): DeclaredListener[] {
   return typeof method === 'function'
-    ? ((Reflect.getOwnMetadata(ON_JOB_EVENT, method) as
-        DeclaredListener[] | undefined) ?? [])
+    ? ((Reflect.getOwnMetadata(ON_JOB_EVENT, method) as DeclaredListener[] | undefined) ?? [])
     : [];
 }

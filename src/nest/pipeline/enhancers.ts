@@ -33,9 +33,7 @@ export function enhancersOf(
   methodName: string,
   globals: ApplicationConfig | undefined,
 ): Enhancers {
-  const method: unknown = (target.prototype as Record<string, unknown>)[
-    methodName
-  ];
+  const method: unknown = (target.prototype as Record<string, unknown>)[methodName];
   const used = new Set<string>();
   for (const [key, decorator] of Object.entries(DECORATORS))
     for (const on of [target, method as object]) {
@@ -55,10 +53,7 @@ export function enhancersOf(
 }
 
 /** Nest makes those that are scoped for controllers only, unless they are said to belong to a provider. */
-function globalOnes(
-  config: ApplicationConfig,
-  wrapper: InstanceWrapper,
-): string[] {
+function globalOnes(config: ApplicationConfig, wrapper: InstanceWrapper): string[] {
   const scoped: [string, InstanceWrapper[]][] = [
     [GUARDS_METADATA, config.getGlobalRequestGuards()],
     [INTERCEPTORS_METADATA, config.getGlobalRequestInterceptors()],
@@ -66,17 +61,14 @@ function globalOnes(
     [EXCEPTION_FILTERS_METADATA, config.getGlobalRequestFilters()],
   ];
   for (const one of scoped.flatMap(([, wrappers]) => wrappers))
-    if (!wrapper.getEnhancersMetadata()?.includes(one))
-      wrapper.addEnhancerMetadata(one);
+    if (!wrapper.getEnhancersMetadata()?.includes(one)) wrapper.addEnhancerMetadata(one);
   const shared: [string, unknown[]][] = [
     [GUARDS_METADATA, config.getGlobalGuards()],
     [INTERCEPTORS_METADATA, config.getGlobalInterceptors()],
     [PIPES_METADATA, config.getGlobalPipes()],
     [EXCEPTION_FILTERS_METADATA, config.getGlobalFilters()],
   ];
-  return [...scoped, ...shared]
-    .filter(([, ones]) => ones.length > 0)
-    .map(([key]) => key);
+  return [...scoped, ...shared].filter(([, ones]) => ones.length > 0).map(([key]) => key);
 }
 
 /** An instance whose constructor did not run would have none of its dependencies. */
@@ -85,8 +77,7 @@ function checkTransient(wrapper: InstanceWrapper, className: string): void {
   for (const one of wrapper.getEnhancersMetadata() ?? [])
     if (
       one.isTransient &&
-      !one.getInstanceByContextId(STATIC_CONTEXT, wrapper.id)
-        .isConstructorCalled
+      !one.getInstanceByContextId(STATIC_CONTEXT, wrapper.id).isConstructorCalled
     )
       throw new BildadConfigError(
         `${one.name} of ${className}`,

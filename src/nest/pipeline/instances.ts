@@ -23,8 +23,7 @@ export async function scopedInstance<T>(
   request: object,
 ): Promise<ScopedInstance<T>> {
   // Of its own module: others may provide the class, too.
-  const moduleRef =
-    wrapper.host!.getProviderByKey<ModuleRef>(ModuleRef).instance;
+  const moduleRef = wrapper.host!.getProviderByKey<ModuleRef>(ModuleRef).instance;
   const contextId = ContextIdFactory.getByRequest(request) as ContextId & {
     payload?: object;
   };
@@ -38,9 +37,6 @@ export async function scopedInstance<T>(
       contextId,
     );
   }
-  const instance = await moduleRef.resolve<T>(
-    wrapper.token as abstract new () => T,
-    contextId,
-  );
+  const instance = await moduleRef.resolve<T>(wrapper.token as abstract new () => T, contextId);
   return { instance, contextId };
 }

@@ -35,8 +35,7 @@ const METHOD_ARGUMENTS = 'nestjs-bildad:arguments';
 /** As of a body: what is validated of a route is validated here. */
 const PIPED = Number(RouteParamtypes.BODY);
 const WHOLE: ParamsFactory = {
-  exchangeKeyForValue: (type, _data, args: unknown[]) =>
-    type === PIPED ? args[0] : args[1],
+  exchangeKeyForValue: (type, _data, args: unknown[]) => (type === PIPED ? args[0] : args[1]),
 };
 /** The second argument is passed on as it is. */
 const ARGUMENTS = {
@@ -81,14 +80,8 @@ export class Pipeline {
     const { host } = of.wrapper;
     const found = [...container.getModules()].find(([, one]) => one === host);
     this.moduleKey = found?.[0] ?? '';
-    this.creator = forJobs(
-      ExternalContextCreator.fromContainer(container),
-      this.moduleKey,
-    );
-    this.filters = new ExternalExceptionFilterContext(
-      container,
-      container.applicationConfig,
-    );
+    this.creator = forJobs(ExternalContextCreator.fromContainer(container), this.moduleKey);
+    this.filters = new ExternalExceptionFilterContext(container, container.applicationConfig);
     if (pipes) describeArguments(of);
   }
 
@@ -145,10 +138,7 @@ const withoutGlobals = (container: NestContainer): NestContainer =>
  * Some of its methods are others: only the first argument goes through pipes, a refusal has a name of its own, and the
  * module is told.
  */
-function forJobs(
-  creator: ExternalContextCreator,
-  moduleKey: string,
-): ExternalContextCreator {
+function forJobs(creator: ExternalContextCreator, moduleKey: string): ExternalContextCreator {
   const jobs = Object.create(creator) as ExternalContextCreator;
   // Nest looks for it among providers: of a controller it would find none, and leave out what a decorator names by class.
   // Nest 11.0 has the second of them only.
@@ -166,9 +156,7 @@ function forJobs(
         try {
           await (check(args) as Promise<void>);
         } catch (error) {
-          throw error instanceof ForbiddenException
-            ? new JobForbiddenError(error)
-            : error;
+          throw error instanceof ForbiddenException ? new JobForbiddenError(error) : error;
         }
       })
     );
@@ -180,9 +168,6 @@ function forJobs(
 function describeArguments({ target, methodName, metatype }: PipelineTarget) {
   Reflect.defineMetadata(METHOD_ARGUMENTS, ARGUMENTS, target, methodName);
   const on = [target.prototype as object, methodName] as const;
-  if (
-    typeof metatype === 'function' &&
-    !Reflect.hasMetadata(PARAMTYPES_METADATA, ...on)
-  )
+  if (typeof metatype === 'function' && !Reflect.hasMetadata(PARAMTYPES_METADATA, ...on))
     Reflect.defineMetadata(PARAMTYPES_METADATA, [metatype, Object], ...on);
 }

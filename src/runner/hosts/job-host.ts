@@ -3,12 +3,7 @@ import type { ClaimedRun } from '../../model/facts.js';
 import { revived } from '../../model/plain-error.js';
 import { Once } from '../once.js';
 import type { HostLink } from './link.js';
-import {
-  TURN_MS,
-  type HostedEnd,
-  type HostNews,
-  type HostOrder,
-} from './messages.js';
+import { TURN_MS, type HostedEnd, type HostNews, type HostOrder } from './messages.js';
 
 /** How a run in a host ended: its handler did, or the host, and then why. */
 export type HostEnd = HostedEnd | { kind: 'hostDied'; why: string };
@@ -18,10 +13,7 @@ export interface HostedWork {
   run: ClaimedRun;
   nodeId: string;
   heard(
-    news: Extract<
-      HostNews,
-      { news: 'started' | 'progress' | 'log' | 'stream' | 'written' }
-    >,
+    news: Extract<HostNews, { news: 'started' | 'progress' | 'log' | 'stream' | 'written' }>,
   ): void;
 }
 
@@ -78,8 +70,7 @@ export class JobHost {
     const { run, nodeId } = work;
     this.link.send({ order: 'run', run, nodeId });
     // It died as it was handed out.
-    if (this.isWorn)
-      void this.gone.then((why) => this.end({ kind: 'hostDied', why }));
+    if (this.isWorn) void this.gone.then((why) => this.end({ kind: 'hostDied', why }));
     return over.promise;
   }
 
@@ -130,8 +121,7 @@ export class JobHost {
         return this.strayed(revived(news.error));
       default:
         // What a job left behind may go on telling when it is over.
-        if (news.jobRunId === this.job?.work.run.jobRunId)
-          this.job.work.heard(news);
+        if (news.jobRunId === this.job?.work.run.jobRunId) this.job.work.heard(news);
     }
   }
 

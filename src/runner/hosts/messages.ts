@@ -75,5 +75,4 @@ export const opening =
   };
 
 /** What the statements of a run's own connections are known by on the server: at most 61 characters. */
-export const sessionName = (schema: string, jobRunId: string) =>
-  `${schema}#${jobRunId}`;
+export const sessionName = (schema: string, jobRunId: string) => `${schema}#${jobRunId}`;

@@ -201,8 +201,7 @@ export class HostPool {
     if (this.closed) return;
     this.grow();
     // The next job is not to wait for a boot.
-    if (this.all.size === 0 && this.retry === undefined && !this.draining)
-      void this.add();
+    if (this.all.size === 0 && this.retry === undefined && !this.draining) void this.add();
   }
 
   private strayed(host: JobHost, error: unknown): void {
@@ -222,5 +221,4 @@ export class HostPool {
   }
 }
 
-const slowBoot = () =>
-  new Error(`it has not booted the module after ${SLOW_MS / 1_000} s`);
+const slowBoot = () => new Error(`it has not booted the module after ${SLOW_MS / 1_000} s`);

@@ -36,8 +36,7 @@ const isWords = (words: unknown): words is GuardianWords => {
   const told = words as Record<string, unknown> | null;
   return (
     typeof told?.['lastWords'] === 'string' ||
-    (typeof told?.['cpuMs'] === 'number' &&
-      typeof told['memoryBytes'] === 'number')
+    (typeof told?.['cpuMs'] === 'number' && typeof told['memoryBytes'] === 'number')
   );
 };
 
@@ -63,9 +62,7 @@ export const processes =
       detached: HAS_GROUPS,
       execArgv: [
         ...process.execArgv.filter((argument) => !DEBUGGER.test(argument)),
-        ...(memoryLimit === undefined
-          ? []
-          : [`--max-old-space-size=${memoryLimit}`]),
+        ...(memoryLimit === undefined ? [] : [`--max-old-space-size=${memoryLimit}`]),
       ],
     });
     let lastWords = '';
@@ -86,10 +83,7 @@ export const processes =
     const gone = new Promise<string>((resolve) => {
       const end = (code: number | null, signal: string | null) =>
         resolve(
-          lastWords ||
-            (signal
-              ? `it was ended by ${signal}`
-              : `it ended with exit code ${code}`),
+          lastWords || (signal ? `it was ended by ${signal}` : `it ended with exit code ${code}`),
         );
       // Not at once: what it said last may still be under way, and is where nobody it left behind holds the wire.
       child.once('close', end);
@@ -110,8 +104,7 @@ export const processes =
       },
       usage: () => usage,
       kill: async () => {
-        if (child.pid !== undefined && child.exitCode === null)
-          killGroup(child.pid);
+        if (child.pid !== undefined && child.exitCode === null) killGroup(child.pid);
         await gone;
       },
     };

@@ -9,9 +9,7 @@ export const threads =
     const worker = new Worker(entry, {
       workerData: setup,
       resourceLimits:
-        limits.memoryLimit === undefined
-          ? {}
-          : { maxOldGenerationSizeMb: limits.memoryLimit },
+        limits.memoryLimit === undefined ? {} : { maxOldGenerationSizeMb: limits.memoryLimit },
     });
     const id = worker.threadId;
     let cause: string | undefined;
@@ -21,9 +19,7 @@ export const threads =
     });
     worker.on('message', opening(hear));
     const gone = new Promise<string>((resolve) =>
-      worker.once('exit', (code) =>
-        resolve(cause ?? `it ended with exit code ${code}`),
-      ),
+      worker.once('exit', (code) => resolve(cause ?? `it ended with exit code ${code}`)),
     );
     const link: HostLink = {
       kind: 'thread',

@@ -116,10 +116,8 @@ export class Connections {
       return await this.pool.connect();
     } catch (error) {
       // What pg-pool says of its own queue, and of nothing else.
-      if (/timeout exceeded when trying/.test(String(error)))
-        throw new BusyError(this.waitMs);
-      if (!isCrowded(error) || this.pool.totalCount === 0)
-        throw withCode(error as Error);
+      if (/timeout exceeded when trying/.test(String(error))) throw new BusyError(this.waitMs);
+      if (!isCrowded(error) || this.pool.totalCount === 0) throw withCode(error as Error);
       // What there is will do.
       this.pool.options.max = this.pool.totalCount;
       this.crowdedUntil = performance.now() + CROWDED_MS;

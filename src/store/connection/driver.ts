@@ -4,15 +4,9 @@ import type { DataSource } from 'typeorm';
 /** As much of a `pg` client as the engine takes. */
 export interface PgClient {
   connect(): Promise<unknown>;
-  query(
-    sql: string,
-    parameters?: unknown[],
-  ): Promise<{ rows: unknown[] } | { rows: unknown[] }[]>;
+  query(sql: string, parameters?: unknown[]): Promise<{ rows: unknown[] } | { rows: unknown[] }[]>;
   end(): Promise<void>;
-  on(
-    event: 'notification',
-    heard: (message: { channel?: string; payload?: string }) => void,
-  ): void;
+  on(event: 'notification', heard: (message: { channel?: string; payload?: string }) => void): void;
   on(event: 'error' | 'end', gone: (error?: unknown) => void): void;
   host?: string;
   port?: number;
@@ -84,9 +78,7 @@ export function poolsOf(dataSource: DataSource): HostPool[] {
     master?: Partial<HostPool>;
     slaves?: Partial<HostPool>[];
   };
-  return [master, ...(slaves ?? [])].filter(
-    (pool): pool is HostPool => pool?.Client !== undefined,
-  );
+  return [master, ...(slaves ?? [])].filter((pool): pool is HostPool => pool?.Client !== undefined);
 }
 
 /** The same options with others over them. `pg` hides the password from spreading and printing; so it stays. */
@@ -109,8 +101,7 @@ export function sturdy(given: PgOptions, connectMs: number): PgOptions {
     connectionTimeoutMillis: connectMs,
     keepAlive: true,
     keepAliveInitialDelayMillis: KEEP_ALIVE_AFTER_MS,
-    application_name:
-      typeof name === 'string' ? `${name} nestjs-bildad` : 'nestjs-bildad',
+    application_name: typeof name === 'string' ? `${name} nestjs-bildad` : 'nestjs-bildad',
   });
 }
 
@@ -130,8 +121,7 @@ export function cancelStatement(
   { host, port, processID, secretKey, connection }: PgClient,
   ms: number,
 ): Promise<void> {
-  if (!connection || !host || !processID || typeof secretKey !== 'number')
-    return Promise.resolve();
+  if (!connection || !host || !processID || typeof secretKey !== 'number') return Promise.resolve();
   return new Promise((resolve) => {
     const socket = host.startsWith('/')
       ? connectSocket(`${host}/.s.PGSQL.${port}`)

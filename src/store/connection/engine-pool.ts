@@ -1,18 +1,8 @@
 import { QueryFailedError, type DataSource } from 'typeorm';
 import type { Queryable } from '../tables.js';
 import { Connections, POOL_SIZE } from './connections.js';
-import {
-  cancelStatement,
-  driverOf,
-  type Driver,
-  type PooledClient,
-} from './driver.js';
-import {
-  BusyError,
-  ConnectionLostError,
-  NoAnswerError,
-  ReadOnlyError,
-} from './lost.js';
+import { cancelStatement, driverOf, type Driver, type PooledClient } from './driver.js';
+import { BusyError, ConnectionLostError, NoAnswerError, ReadOnlyError } from './lost.js';
 import { asRunner, type Following } from './following.js';
 import { Outage } from './outage.js';
 import { begin, untilSerial } from './serial.js';
@@ -54,10 +44,7 @@ export class EnginePool implements Queryable {
     private readonly dataSource: DataSource,
     private readonly options: EnginePoolOptions,
   ) {
-    this.statements = new Statements(
-      options.queryTimeoutMs,
-      (error) => void this.lose(error),
-    );
+    this.statements = new Statements(options.queryTimeoutMs, (error) => void this.lose(error));
   }
 
   get queryTimeoutMs(): number {
@@ -70,11 +57,7 @@ export class EnginePool implements Queryable {
 
   /** @throws ConnectionLostError, QueryFailedError */
   query(sql: string, parameters?: unknown[]): Promise<any> {
-    return this.dataSource.query(
-      sql,
-      parameters,
-      this.isOurs ? this.runner : undefined,
-    );
+    return this.dataSource.query(sql, parameters, this.isOurs ? this.runner : undefined);
   }
 
   /**
@@ -82,12 +65,10 @@ export class EnginePool implements Queryable {
    * without the way to this process and back between them.
    */
   followedBy(next: Following): Queryable {
-    const query = (sql: string, parameters?: unknown[]) =>
-      this.both(sql, parameters, next);
+    const query = (sql: string, parameters?: unknown[]) => this.both(sql, parameters, next);
     return this.isOurs
       ? {
-          query: (sql, parameters) =>
-            this.dataSource.query(sql, parameters, asRunner(query)),
+          query: (sql, parameters) => this.dataSource.query(sql, parameters, asRunner(query)),
         }
       : this.dataSource;
   }
@@ -98,8 +79,7 @@ export class EnginePool implements Queryable {
    */
   async transaction<T>(work: (db: Queryable) => Promise<T>): Promise<T> {
     // Who comes while the database is away does not wait in line for each other's attempts.
-    if (this.outage)
-      this.connections.giveBack(await this.connect('BEGIN', undefined));
+    if (this.outage) this.connections.giveBack(await this.connect('BEGIN', undefined));
     return this.longOnes.take(() =>
       this.isOurs ? this.begin(work) : this.dataSource.transaction(work),
     );
@@ -118,16 +98,10 @@ export class EnginePool implements Queryable {
     ),
   );
 
-  private both(
-    sql: string,
-    parameters: unknown[] | undefined,
-    next: Following,
-  ): Promise<unknown> {
+  private both(sql: string, parameters: unknown[] | undefined, next: Following): Promise<unknown> {
     return new Promise((resolve, reject) => {
       const sent = this.on(sql, parameters, async (client) => {
-        const first = untilSerial(() =>
-          this.statements.ask(client, sql, parameters),
-        );
+        const first = untilSerial(() => this.statements.ask(client, sql, parameters));
         first.then(resolve, reject);
         const second = this.dataSource.query(
           next.sql,
@@ -198,10 +172,7 @@ export class EnginePool implements Queryable {
   }
 
   /** @throws ConnectionLostError: nothing was sent */
-  private async connect(
-    sql: string,
-    parameters: unknown[] | undefined,
-  ): Promise<PooledClient> {
+  private async connect(sql: string, parameters: unknown[] | undefined): Promise<PooledClient> {
     try {
       if (this.closed) throw new Error('the engine has closed its connections');
       if (this.outage) await this.outage.over();

@@ -35,9 +35,8 @@ export class HostPools {
     const idle = Promise.allSettled(
       pools.flatMap((pool) =>
         // One more than there are, and the pool would make one.
-        Array.from(
-          { length: Math.max(pool.idleCount - pool.waitingCount, 0) },
-          () => cutIdle(pool, ms),
+        Array.from({ length: Math.max(pool.idleCount - pool.waitingCount, 0) }, () =>
+          cutIdle(pool, ms),
         ),
       ),
     );
@@ -75,8 +74,7 @@ async function isSilent(
     () => false,
     (error: unknown) =>
       // That there was no answer in time is none.
-      !(error instanceof QueryFailedError) ||
-      databaseCode(error) === 'ETIMEDOUT',
+      !(error instanceof QueryFailedError) || databaseCode(error) === 'ETIMEDOUT',
   );
   const silent = await Promise.race([answer, late]);
   inTime.abort();

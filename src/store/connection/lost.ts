@@ -50,15 +50,13 @@ export const isUnknown = (error: unknown) =>
 /** What the driver says of a connection that is of no use any more: everything but a plain answer of the server's. */
 export function isBroken(error: unknown): boolean {
   const { code } = (error ?? {}) as { code?: unknown };
-  if (typeof code === 'string' && SQLSTATE.test(code))
-    return LOST_STATE.test(code);
+  if (typeof code === 'string' && SQLSTATE.test(code)) return LOST_STATE.test(code);
   // A value that the driver cannot write is no fault of the connection's.
   return !(error instanceof TypeError || error instanceof RangeError);
 }
 
 /** The server has no connection left for us. */
-export const isCrowded = (error: unknown) =>
-  databaseCode(error)?.startsWith('53') ?? false;
+export const isCrowded = (error: unknown) => databaseCode(error)?.startsWith('53') ?? false;
 
 /** No answer in time. */
 export class NoAnswerError extends Error {
@@ -72,9 +70,7 @@ export class NoAnswerError extends Error {
 /** `pg` says in words alone that a connection was not there in time. */
 export function withCode(error: Error): Error {
   const late = /timeout expired|due to connection timeout/.test(error.message);
-  return late && !('code' in error)
-    ? Object.assign(error, { code: 'ETIMEDOUT' })
-    : error;
+  return late && !('code' in error) ? Object.assign(error, { code: 'ETIMEDOUT' }) : error;
 }
 
 /** All connections are in use, and none became free in time: no fault of the database's. */

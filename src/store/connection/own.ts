@@ -1,13 +1,6 @@
 import type { DataSource } from 'typeorm';
 import type { Queryable } from '../tables.js';
-import {
-  cut,
-  driverOf,
-  optionsOver,
-  sturdy,
-  type ClientClass,
-  type PgOptions,
-} from './driver.js';
+import { cut, driverOf, optionsOver, sturdy, type ClientClass, type PgOptions } from './driver.js';
 
 /** A connection that belongs to one user, outside of any pool. */
 export interface OwnConnection extends Queryable {
@@ -60,10 +53,7 @@ export function poolClient(
   dataSource: DataSource,
 ): ((timeoutMs: number) => Promise<OwnConnection>) | null {
   const driver = driverOf(dataSource);
-  return (
-    driver &&
-    ((timeoutMs) => openConnection(driver.Client, driver.options, timeoutMs))
-  );
+  return driver && ((timeoutMs) => openConnection(driver.Client, driver.options, timeoutMs));
 }
 
 /** What reaches the server and the login. Not what shapes a pool. */
@@ -92,8 +82,7 @@ export function plainOptions(dataSource: DataSource): PlainOptions | null {
   if (STAYING.some((name) => given[name] !== undefined)) return null;
   const asksForPassword = typeof given['password'] === 'function';
   const options: Record<string, unknown> = { ssl: sslOf(given) };
-  for (const name of CROSSING)
-    if (given[name] !== undefined) options[name] = given[name];
+  for (const name of CROSSING) if (given[name] !== undefined) options[name] = given[name];
   if (asksForPassword) delete options['password'];
   try {
     return { options: structuredClone(options), asksForPassword };
@@ -103,9 +92,7 @@ export function plainOptions(dataSource: DataSource): PlainOptions | null {
 }
 
 /** The password that a DataSource's function says now. */
-export async function currentPassword(
-  dataSource: DataSource,
-): Promise<string | undefined> {
+export async function currentPassword(dataSource: DataSource): Promise<string | undefined> {
   const password = driverOf(dataSource)?.options['password'];
   return typeof password === 'function'
     ? ((await (password as () => unknown)()) as string)
@@ -114,7 +101,5 @@ export async function currentPassword(
 
 /** The pool hides the key from being enumerated, and so from being copied. */
 function sslOf({ ssl }: Record<string, unknown>): unknown {
-  return typeof ssl === 'object' && ssl !== null && 'key' in ssl
-    ? { ...ssl, key: ssl.key }
-    : ssl;
+  return typeof ssl === 'object' && ssl !== null && 'key' in ssl ? { ...ssl, key: ssl.key } : ssl;
 }

@@ -23,8 +23,7 @@ export async function untilSerial<T>(statement: () => Promise<T>): Promise<T> {
     try {
       return await statement();
     } catch (error) {
-      if (databaseCode(error) !== NOT_SERIAL || tries === MOST_TRIES)
-        throw error;
+      if (databaseCode(error) !== NOT_SERIAL || tries === MOST_TRIES) throw error;
       await wait(Math.random() * LONGEST_PAUSE_MS);
     }
   }

@@ -50,7 +50,5 @@ export function nameSessions(
 
 function poolOf({ driver }: DataSource): Pool | undefined {
   const { master } = driver as { master?: Partial<Pool> };
-  return typeof master?.connect === 'function' && master.options
-    ? (master as Pool)
-    : undefined;
+  return typeof master?.connect === 'function' && master.options ? (master as Pool) : undefined;
 }

@@ -16,11 +16,7 @@ export class Statements {
   ) {}
 
   /** @throws ConnectionLostError, after which the connection is of no use any more; QueryFailedError */
-  ask(
-    client: PgClient,
-    sql: string,
-    parameters?: unknown[],
-  ): Promise<unknown[]> {
+  ask(client: PgClient, sql: string, parameters?: unknown[]): Promise<unknown[]> {
     return new Promise((resolve, reject) => {
       const { timeoutMs } = this;
       const giveUpAt = performance.now() + timeoutMs;
@@ -31,8 +27,7 @@ export class Statements {
       };
       const failed = (error: Error) => {
         if (!over()) return;
-        if (!isBroken(error))
-          return reject(new QueryFailedError(sql, parameters, error));
+        if (!isBroken(error)) return reject(new QueryFailedError(sql, parameters, error));
         this.lost(error);
         reject(new ConnectionLostError(sql, parameters, error, true));
       };

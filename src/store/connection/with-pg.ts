@@ -3,13 +3,6 @@ import type { ClientClass, PgOptions } from './driver.js';
 import { openConnection, type OwnConnection } from './own.js';
 
 /** A connection made with `pg` itself, where there is no DataSource. */
-export function connectWith(
-  options: PgOptions,
-  timeoutMs: number,
-): Promise<OwnConnection> {
-  return openConnection(
-    pg.Client as unknown as ClientClass,
-    options,
-    timeoutMs,
-  );
+export function connectWith(options: PgOptions, timeoutMs: number): Promise<OwnConnection> {
+  return openConnection(pg.Client as unknown as ClientClass, options, timeoutMs);
 }

@@ -14,8 +14,7 @@ export const MILLISECONDS = {
   type: 'bigint',
   transformer: {
     to: (value: unknown) => value,
-    from: (value: unknown) =>
-      typeof value === 'string' ? Number(value) : value,
+    from: (value: unknown) => (typeof value === 'string' ? Number(value) : value),
   },
 } as const;
 

@@ -42,11 +42,7 @@ export function bildadEntities(schema = DEFAULT_SCHEMA): BildadEntities {
 /** For hosts that list their entities by hand. */
 export const BILDAD_ENTITIES = Object.values(bildadEntities());
 
-function inSchema<T extends new () => object>(
-  schema: string,
-  name: string,
-  entity: T,
-): T {
+function inSchema<T extends new () => object>(schema: string, name: string, entity: T): T {
   const sub = class extends (entity as new () => object) {};
   Object.defineProperty(sub, 'name', { value: entity.name });
   Entity({ name, schema, synchronize: false })(sub);

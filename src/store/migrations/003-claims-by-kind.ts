@@ -31,13 +31,7 @@ export const claimsByKind: MigrationStep = {
  *
  * unique_violation when a run of an identifier and retry number is there already: nothing is claimed.
  */
-export const claimFunction = ({
-  entries,
-  runs,
-  runIds,
-  templates,
-  claim,
-}: Tables) => `
+export const claimFunction = ({ entries, runs, runIds, templates, claim }: Tables) => `
 CREATE OR REPLACE FUNCTION ${claim} (
   node text, lease_ms float8, codes text[], most integer, after_priority integer, after_id bigint, deferred boolean
 ) RETURNS TABLE (

@@ -2,14 +2,10 @@ import { rows, type Queryable, type Tables } from '../tables.js';
 import type { MigrationStep } from './step.js';
 
 /** The advisory lock, by name, that whoever migrates a schema holds. */
-export const migrationLock = ({ schema }: Tables) =>
-  `nestjs-bildad migrate ${schema}`;
+export const migrationLock = ({ schema }: Tables) => `nestjs-bildad migrate ${schema}`;
 
 /** 0 when nothing is installed. */
-export async function installedVersion(
-  db: Queryable,
-  tables: Tables,
-): Promise<number> {
+export async function installedVersion(db: Queryable, tables: Tables): Promise<number> {
   return (await installed(db, tables)).version;
 }
 
@@ -39,11 +35,7 @@ export async function installed(
 }
 
 /** To be called inside a transaction, so that a step is done or not done. */
-export async function applyStep(
-  db: Queryable,
-  tables: Tables,
-  step: MigrationStep,
-): Promise<void> {
+export async function applyStep(db: Queryable, tables: Tables, step: MigrationStep): Promise<void> {
   if (step.version === 1) {
     // Not IF NOT EXISTS, which demands the right to create schemas even where nothing is to do.
     const [found] = await rows<{ exists: boolean }>(
@@ -62,10 +54,10 @@ export async function applyStep(
   }
   for (const statement of step.statements(tables)) await db.query(statement);
   if (step.minReader === undefined)
-    await db.query(
-      `INSERT INTO ${tables.versions} (version, name) VALUES ($1, $2)`,
-      [step.version, step.name],
-    );
+    await db.query(`INSERT INTO ${tables.versions} (version, name) VALUES ($1, $2)`, [
+      step.version,
+      step.name,
+    ]);
   else
     await db.query(
       `INSERT INTO ${tables.versions} (version, name, min_reader) VALUES ($1, $2, $3)`,

@@ -39,9 +39,8 @@ export type MigrationClass = new () => MigrationInterface;
  */
 export function bildadMigrations(schema = DEFAULT_SCHEMA): MigrationClass[] {
   const tables = tablesOf(readSchemaName(schema));
-  const label = schema.replace(
-    /(^|_)([a-z0-9])/g,
-    (_all, _bar, first: string) => first.toUpperCase(),
+  const label = schema.replace(/(^|_)([a-z0-9])/g, (_all, _bar, first: string) =>
+    first.toUpperCase(),
   );
   return STEPS.map(
     (step) =>
@@ -50,10 +49,9 @@ export function bildadMigrations(schema = DEFAULT_SCHEMA): MigrationClass[] {
 
         async up(runner: QueryRunner): Promise<void> {
           // TypeORM runs migrations without a lock of its own.
-          await runner.query(
-            'SELECT pg_advisory_xact_lock(hashtextextended($1, 0))',
-            [migrationLock(tables)],
-          );
+          await runner.query('SELECT pg_advisory_xact_lock(hashtextextended($1, 0))', [
+            migrationLock(tables),
+          ]);
           if ((await installedVersion(runner, tables)) < step.version)
             await applyStep(runner, tables, step);
         }

@@ -4,12 +4,7 @@ import { setTimeout as wait } from 'node:timers/promises';
 import { Module } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { TypeOrmModule } from '@nestjs/typeorm';
-import {
-  BildadJob,
-  BildadModule,
-  JobEngineService,
-  type JobHandler,
-} from 'nestjs-bildad';
+import { BildadJob, BildadModule, JobEngineService, type JobHandler } from 'nestjs-bildad';
 import { nowMs } from '../ledger.js';
 import { setting } from '../settings.js';
 
@@ -17,10 +12,7 @@ import { setting } from '../settings.js';
 
 const ledger = openSync(setting('LAB_LEDGER'), 'a');
 const say = (what: string, id: string) =>
-  writeSync(
-    ledger,
-    `${JSON.stringify({ at: nowMs(), what, id, pid: process.pid })}\n`,
-  );
+  writeSync(ledger, `${JSON.stringify({ at: nowMs(), what, id, pid: process.pid })}\n`);
 
 interface Task {
   id: string;

@@ -32,13 +32,7 @@ const AT_WORK = 6;
 const PATIENCE_MS = Number(values.seconds ?? 25) * 1_000;
 const CLOSE_MS = 10_000;
 
-const FAULTS = [
-  'kill',
-  'freeze',
-  'blackholeEstablished',
-  'backends',
-  'crash',
-] as const;
+const FAULTS = ['kill', 'freeze', 'blackholeEstablished', 'backends', 'crash'] as const;
 type Fault = (typeof FAULTS)[number];
 
 interface Result {
@@ -57,12 +51,7 @@ interface Result {
 const script = (system: string) =>
   system === 'bildad'
     ? fileURLToPath(new URL('./bildad.js', import.meta.url))
-    : fileURLToPath(
-        new URL(
-          '../../../../bench/peers/dist/peers/faults.js',
-          import.meta.url,
-        ),
-      );
+    : fileURLToPath(new URL('../../../../bench/peers/dist/peers/faults.js', import.meta.url));
 
 class Peer {
   private readonly ledger: string;
@@ -102,8 +91,7 @@ class Peer {
     for (const line of readFileSync(this.ledger, 'utf8').split('\n')) {
       if (line === '') continue;
       const said = JSON.parse(line) as { what: string; id: string };
-      if (said.what === what)
-        counts.set(said.id, (counts.get(said.id) ?? 0) + 1);
+      if (said.what === what) counts.set(said.id, (counts.get(said.id) ?? 0) + 1);
     }
     return counts;
   }
@@ -113,11 +101,7 @@ class Peer {
   }
 }
 
-async function scenario(
-  server: PostgresServer,
-  system: string,
-  fault: Fault,
-): Promise<Result> {
+async function scenario(server: PostgresServer, system: string, fault: Fault): Promise<Result> {
   const url = await createDatabase(server, system, fault);
   const peer = new Peer(system, url);
   const proxy = await FaultProxy.start(Number(new URL(url).port));
@@ -126,8 +110,7 @@ async function scenario(
   const second = await peer.start('work', proxy.port);
   let number = 0;
   const enqueue = () => {
-    for (let n = 0; n < JOBS; n++)
-      producer.send({ id: String(number++), ms: JOB_MS });
+    for (let n = 0; n < JOBS; n++) producer.send({ id: String(number++), ms: JOB_MS });
   };
   enqueue();
   // Both have jobs in hand then, or one of them has more than it runs at once.

@@ -1,12 +1,4 @@
-import {
-  afterAll,
-  afterEach,
-  beforeAll,
-  beforeEach,
-  expect,
-  it,
-  jest,
-} from '@jest/globals';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, it, jest } from '@jest/globals';
 import { Test, type TestingModule } from '@nestjs/testing';
 import { getRepositoryToken } from '@nestjs/typeorm';
 import {
@@ -19,13 +11,7 @@ import {
 } from 'nestjs-bildad/testing';
 import 'nestjs-bildad/testing/jest';
 import { DataSource } from 'typeorm';
-import {
-  Account,
-  AccountService,
-  AppModule,
-  Mailer,
-  WelcomeJob,
-} from './app.js';
+import { Account, AccountService, AppModule, Mailer, WelcomeJob } from './app.js';
 
 let database: TestDatabase;
 let app: TestingModule;
@@ -89,10 +75,7 @@ it('the job by itself, without a database', async () => {
     WelcomeJob,
     { accountId: 1, to: 'ada@example.com' },
     {
-      providers: [
-        Mailer,
-        { provide: getRepositoryToken(Account), useValue: { update } },
-      ],
+      providers: [Mailer, { provide: getRepositoryToken(Account), useValue: { update } }],
     },
   );
   expect(performed).toMatchObject({

@@ -10,22 +10,8 @@ import {
 } from 'nestjs-bildad/testing';
 import 'nestjs-bildad/testing/vitest';
 import { DataSource } from 'typeorm';
-import {
-  afterAll,
-  afterEach,
-  beforeAll,
-  beforeEach,
-  expect,
-  it,
-  vi,
-} from 'vitest';
-import {
-  Account,
-  AccountService,
-  AppModule,
-  Mailer,
-  WelcomeJob,
-} from './app.js';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, it, vi } from 'vitest';
+import { Account, AccountService, AppModule, Mailer, WelcomeJob } from './app.js';
 
 let database: TestDatabase;
 let app: TestingModule;
@@ -89,10 +75,7 @@ it('the job by itself, without a database', async () => {
     WelcomeJob,
     { accountId: 1, to: 'ada@example.com' },
     {
-      providers: [
-        Mailer,
-        { provide: getRepositoryToken(Account), useValue: { update } },
-      ],
+      providers: [Mailer, { provide: getRepositoryToken(Account), useValue: { update } }],
     },
   );
   expect(performed).toMatchObject({

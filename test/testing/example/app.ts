@@ -1,9 +1,5 @@
 import { Injectable, Module } from '@nestjs/common';
-import {
-  InjectDataSource,
-  InjectRepository,
-  TypeOrmModule,
-} from '@nestjs/typeorm';
+import { InjectDataSource, InjectRepository, TypeOrmModule } from '@nestjs/typeorm';
 import { IsEmail, IsInt } from 'class-validator';
 import {
   BildadJob,
@@ -12,13 +8,7 @@ import {
   type JobExecution,
   type JobHandler,
 } from 'nestjs-bildad';
-import {
-  Column,
-  DataSource,
-  Entity,
-  PrimaryGeneratedColumn,
-  Repository,
-} from 'typeorm';
+import { Column, DataSource, Entity, PrimaryGeneratedColumn, Repository } from 'typeorm';
 
 @Entity()
 export class Account {

@@ -1,10 +1,6 @@
 import 'reflect-metadata';
 import { Injectable, Module, type DynamicModule } from '@nestjs/common';
-import {
-  InjectDataSource,
-  InjectRepository,
-  TypeOrmModule,
-} from '@nestjs/typeorm';
+import { InjectDataSource, InjectRepository, TypeOrmModule } from '@nestjs/typeorm';
 import { IsEmail, IsInt, IsString } from 'class-validator';
 import {
   BildadJob,
@@ -16,13 +12,7 @@ import {
   type JobExecution,
   type JobHandler,
 } from 'nestjs-bildad';
-import {
-  Column,
-  DataSource,
-  Entity,
-  PrimaryGeneratedColumn,
-  Repository,
-} from 'typeorm';
+import { Column, DataSource, Entity, PrimaryGeneratedColumn, Repository } from 'typeorm';
 
 // An app as users have them, which knows nothing of its tests.
 
@@ -49,8 +39,7 @@ export class Mailer {
   failures = 0;
 
   send(mail: MailContext): Promise<string> {
-    if (this.failures-- > 0)
-      return Promise.reject(new Error('the mail server is down'));
+    if (this.failures-- > 0) return Promise.reject(new Error('the mail server is down'));
     this.failures = 0;
     this.sent.push(mail);
     return Promise.resolve(`mail ${this.sent.length}`);
@@ -67,8 +56,7 @@ export class MailJob implements JobHandler<MailContext, string> {
   constructor(private readonly mailer: Mailer) {}
 
   async runJob(mail: MailContext, job: JobExecution) {
-    if (mail.to.endsWith('@nowhere.example'))
-      throw new NonRetryableError('nobody lives there');
+    if (mail.to.endsWith('@nowhere.example')) throw new NonRetryableError('nobody lives there');
     job.progress(0.5, 'sending');
     job.log(`attempt ${job.attempt}`);
     return this.mailer.send(mail);
@@ -115,11 +103,7 @@ export class OrderService {
   place(email: string, { fail = false } = {}): Promise<Order> {
     return this.dataSource.transaction(async (manager) => {
       const order = await manager.save(manager.create(Order, { email }));
-      await this.engine.enqueueJob(
-        MailJob,
-        { to: email, subject: 'thank you' },
-        { manager },
-      );
+      await this.engine.enqueueJob(MailJob, { to: email, subject: 'thank you' }, { manager });
       await this.engine.enqueueJob(
         ShipJob,
         { orderId: order.id },

@@ -95,8 +95,7 @@ export async function runLab(
         }).catch(() => undefined),
       ]);
       alarm.abort();
-      if (child.exitCode === null && child.signalCode === null)
-        child.kill('SIGKILL');
+      if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL');
       else atStatements++;
       await gone;
       killed++;
@@ -138,10 +137,7 @@ export async function runLab(
   };
 }
 
-function startNode(
-  { worker, databaseUrl }: LabPlan,
-  dieAt: string,
-): ChildProcess {
+function startNode({ worker, databaseUrl }: LabPlan, dieAt: string): ChildProcess {
   return fork(worker, {
     env: {
       ...process.env,
@@ -165,20 +161,14 @@ async function finish(plan: LabPlan, jobs: JobsService): Promise<void> {
   const ends = last.map((child) => once(child, 'exit'));
   const giveUpAt = performance.now() + MOST_MS;
   // What is left over then is a violation.
-  while (
-    (await jobs.getNumberOfJobsInTheQueue()) > 0 &&
-    performance.now() < giveUpAt
-  )
+  while ((await jobs.getNumberOfJobsInTheQueue()) > 0 && performance.now() < giveUpAt)
     await pause(100);
   for (const child of last) child.kill('SIGTERM');
   await Promise.all(ends);
 }
 
 /** Each effect is there once, written by the one run of its job that has succeeded. */
-async function violations(
-  dataSource: DataSource,
-  names: string[],
-): Promise<unknown[]> {
+async function violations(dataSource: DataSource, names: string[]): Promise<unknown[]> {
   return dataSource.query(
     `SELECT name, effects.n AS effects, runs.n AS succeeded, runs.open FROM unnest($1::text[]) AS name,
        LATERAL (SELECT count(*)::int AS n, count(DISTINCT effect)::int AS kinds, min(run_id) AS first, max(run_id) AS last

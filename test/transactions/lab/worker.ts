@@ -3,12 +3,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { Inject, Module } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { InjectDataSource, TypeOrmModule } from '@nestjs/typeorm';
-import {
-  BildadJob,
-  BildadModule,
-  JobEngineService,
-  type JobExecution,
-} from 'nestjs-bildad';
+import { BildadJob, BildadModule, JobEngineService, type JobExecution } from 'nestjs-bildad';
 import type { DataSource } from 'typeorm';
 
 /**
@@ -55,10 +50,11 @@ export class StepJob {
     job: JobExecution,
   ): Promise<{ name: string }> {
     const write = (effect: string) =>
-      job.manager.query(
-        'INSERT INTO ledger (job, effect, run_id) VALUES ($1, $2, $3)',
-        [name, effect, job.jobRunId],
-      );
+      job.manager.query('INSERT INTO ledger (job, effect, run_id) VALUES ($1, $2, $3)', [
+        name,
+        effect,
+        job.jobRunId,
+      ]);
     await write('begun');
     await pause(pauseMs);
     for (const child of children)
@@ -70,9 +66,7 @@ export class StepJob {
     await write('done');
     // A sequence is no part of a transaction: attempts are counted, whatever becomes of them.
     if (failures > 0) {
-      const [row] = await this.dataSource.query<{ n: string }[]>(
-        `SELECT nextval('attempts') AS n`,
-      );
+      const [row] = await this.dataSource.query<{ n: string }[]>(`SELECT nextval('attempts') AS n`);
       if (Number(row!.n) % (failures + 1) !== 0) throw new Error('not yet');
     }
     return { name };

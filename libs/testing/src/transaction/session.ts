@@ -62,9 +62,7 @@ export class Session extends EventEmitter implements AnyClient {
   /** What it left open is rolled back, as where a connection is closed. */
   release(_error?: unknown): void {
     if (this.savepoint === undefined) return;
-    this.last = this.last
-      .then(() => this.shared.undo(this))
-      .catch(() => undefined);
+    this.last = this.last.then(() => this.shared.undo(this)).catch(() => undefined);
   }
 
   async end(): Promise<void> {

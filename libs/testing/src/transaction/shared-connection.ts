@@ -105,18 +105,13 @@ export class SharedConnection {
     }
   }
 
-  async within(
-    session: Session,
-    settings: string[],
-    ...statement: [unknown, ...unknown[]]
-  ) {
+  async within(session: Session, settings: string[], ...statement: [unknown, ...unknown[]]) {
     await this.turn(session);
     try {
       await this.remember(session, settings);
       const answer = (await this.inside(session, ...statement)) as unknown;
       const inner = this.open.slice(this.open.indexOf(session) + 1);
-      if (inner.length > 0 && isChange(answer))
-        for (const one of inner) one.carried.add(session);
+      if (inner.length > 0 && isChange(answer)) for (const one of inner) one.carried.add(session);
       return answer;
     } finally {
       this.give();
@@ -134,10 +129,7 @@ export class SharedConnection {
   }
 
   /** A statement that fails must not make others wait for its transaction's end: what PostgreSQL would refuse then is refused here. */
-  private async inside(
-    session: Session,
-    ...statement: [unknown, ...unknown[]]
-  ) {
+  private async inside(session: Session, ...statement: [unknown, ...unknown[]]) {
     const ofSavepoint = savepointVerb(statement[0]);
     if (session.aborted && ofSavepoint !== 'ROLLBACK')
       throw Object.assign(
@@ -165,10 +157,9 @@ export class SharedConnection {
   private async remember({ settings, aborted }: Session, names: string[]) {
     for (const name of names) {
       if (aborted || settings.has(name)) continue;
-      const { rows } = (await this.send(
-        'SELECT current_setting($1, true) AS value',
-        [name],
-      )) as { rows: { value: string | null }[] };
+      const { rows } = (await this.send('SELECT current_setting($1, true) AS value', [name])) as {
+        rows: { value: string | null }[];
+      };
       settings.set(name, rows[0]!.value ?? '');
     }
   }
@@ -213,8 +204,7 @@ export class SharedConnection {
 
   private async take(): Promise<void> {
     for (;;) {
-      if (this.over)
-        throw new Error("the test's transaction is over: it was rolled back");
+      if (this.over) throw new Error("the test's transaction is over: it was rolled back");
       if (!this.busy) break;
       await this.change();
     }

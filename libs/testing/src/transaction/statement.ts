@@ -1,6 +1,5 @@
 /** What a statement means for a transaction. */
-export type StatementKind =
-  'begin' | 'commit' | 'rollback' | 'nothing' | 'other';
+export type StatementKind = 'begin' | 'commit' | 'rollback' | 'nothing' | 'other';
 
 /** What a transaction that is only a savepoint cannot have: it would be in force for the test's whole one. */
 const OF_ITS_OWN =
@@ -22,14 +21,11 @@ const LEADING = /^(?:\s|\/\*[^]*?\*\/|--[^\n]*\n)+/;
 export function savepointVerb(statement: unknown): string | undefined {
   const config = statement as string | { text?: string };
   const text = typeof config === 'string' ? config : (config.text ?? '');
-  const word = /^(?:SAVEPOINT|RELEASE|ROLLBACK)\b/i.exec(
-    text.replace(LEADING, ''),
-  );
+  const word = /^(?:SAVEPOINT|RELEASE|ROLLBACK)\b/i.exec(text.replace(LEADING, ''));
   return word?.[0].toUpperCase();
 }
 
-const QUOTED =
-  /'(?:[^']|'')*'|"[^"]*"|\$(\w*)\$[^]*?\$\1\$|--[^\n]*|\/\*[^]*?\*\//g;
+const QUOTED = /'(?:[^']|'')*'|"[^"]*"|\$(\w*)\$[^]*?\$\1\$|--[^\n]*|\/\*[^]*?\*\//g;
 const OF_TRANSACTIONS =
   /;\s*(?:BEGIN|START\s+TRANSACTION|COMMIT|END|ABORT|ROLLBACK(?!\s+(?:\w+\s+)?TO\b))\b/i;
 
@@ -44,14 +40,10 @@ export const endsWithin = (sql: string): boolean =>
  * a connection of its own, wait for it until the node takes itself for lost. Leases that are not renewed lose no run
  * meanwhile: a node that beats and renews none is taken for busy.
  */
-export const isHeartbeat = (sql: string): boolean =>
-  /"job_nodes" SET renewed_until\b/.test(sql);
+export const isHeartbeat = (sql: string): boolean => /"job_nodes" SET renewed_until\b/.test(sql);
 
 /** A savepoint stands in for the transaction that a statement begins or ends. */
-export function readStatement(
-  sql: string,
-  values: unknown = [],
-): ReadStatement {
+export function readStatement(sql: string, values: unknown = []): ReadStatement {
   const text = sql.replace(LEADING, '');
   const word = /^[a-z]+/i.exec(text)?.[0].toUpperCase();
   if (word === 'BEGIN' || word === 'START') {
@@ -59,17 +51,11 @@ export function readStatement(
     const rest = semicolon < 0 ? '' : text.slice(semicolon + 1);
     return { kind: 'begin', ...kept(rest) };
   }
-  if (word === 'COMMIT' || word === 'END')
-    return { kind: 'commit', sql: '', settings: [] };
-  if (
-    word === 'ABORT' ||
-    (word === 'ROLLBACK' && !/^ROLLBACK\s+(?:\w+\s+)?TO\b/i.test(text))
-  )
+  if (word === 'COMMIT' || word === 'END') return { kind: 'commit', sql: '', settings: [] };
+  if (word === 'ABORT' || (word === 'ROLLBACK' && !/^ROLLBACK\s+(?:\w+\s+)?TO\b/i.test(text)))
     return { kind: 'rollback', sql: '', settings: [] };
-  if (word !== 'SET')
-    return { kind: 'other', sql, settings: localSettings(sql, values) };
-  if (/^SET\s+TRANSACTION\b/i.test(text))
-    return { kind: 'nothing', sql: '', settings: [] };
+  if (word !== 'SET') return { kind: 'other', sql, settings: localSettings(sql, values) };
+  if (/^SET\s+TRANSACTION\b/i.test(text)) return { kind: 'nothing', sql: '', settings: [] };
   const left = kept(sql);
   return { kind: left.sql === '' ? 'nothing' : 'other', ...left };
 }

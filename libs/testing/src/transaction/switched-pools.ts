@@ -2,11 +2,7 @@ import type { DataSource } from 'typeorm';
 import type { AnyClient } from './session.js';
 import { SharedConnection } from './shared-connection.js';
 
-type Done = (
-  error: unknown,
-  client?: AnyClient,
-  release?: (error?: unknown) => void,
-) => void;
+type Done = (error: unknown, client?: AnyClient, release?: (error?: unknown) => void) => void;
 
 interface Pool {
   options?: { max?: number };
@@ -42,12 +38,9 @@ export class SwitchedPools {
       master?: Pool;
       slaves?: Pool[];
     };
-    if (!master)
-      throw new Error('BildadTestingModule needs a DataSource of `pg`');
+    if (!master) throw new Error('BildadTestingModule needs a DataSource of `pg`');
     this.master = master;
-    this.connectForReal = master.connect.bind(
-      master,
-    ) as () => Promise<AnyClient>;
+    this.connectForReal = master.connect.bind(master) as () => Promise<AnyClient>;
     const made = master.constructor as PoolClass;
     const takes = (pool: Pool) => this.switch(pool);
     class SwitchedPool extends made {
@@ -106,9 +99,7 @@ export class SwitchedPools {
       const session = this.shared?.session();
       if (!session) return done ? connect(done) : connect();
       if (!done) return Promise.resolve(session);
-      queueMicrotask(() =>
-        done(undefined, session, (error) => session.release(error)),
-      );
+      queueMicrotask(() => done(undefined, session, (error) => session.release(error)));
     };
   }
 }

@@ -16,13 +16,7 @@ export const LONGEST_MS = 3_155_760_000_000;
  *
  * unique_violation when a run of an identifier and retry number is there already: nothing is claimed.
  */
-export const claimFunction = ({
-  entries,
-  runs,
-  runIds,
-  templates,
-  claimByRow,
-}: Tables) => `
+export const claimFunction = ({ entries, runs, runIds, templates, claimByRow }: Tables) => `
 CREATE OR REPLACE FUNCTION ${claimByRow} (
   node text, lease_ms float8, codes text[], most integer, after_priority integer, after_id bigint, deferred boolean
 ) RETURNS TABLE (

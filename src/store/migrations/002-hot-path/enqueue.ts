@@ -46,11 +46,7 @@ BEGIN
   now_ms := date_part('epoch', moment) * 1000;
 END $enqueue$`;
 
-const insert = (
-  { entries }: Tables,
-  condition: string,
-  onConflict: string,
-) => `WITH added AS (
+const insert = ({ entries }: Tables, condition: string, onConflict: string) => `WITH added AS (
     INSERT INTO ${entries} AS e (job_template_id, job_run_identifier, priority, timeout_ms, max_retries, backoff,
                                  job_context, run_at, scheduled, retry_of_job_run_id, inserted_at, updated_at)
     SELECT coalesce(i.template, template_ids[1]), i.identifier, coalesce(i.urgency, priorities[1]),

@@ -72,12 +72,7 @@ END $advance$`;
 export const advanceOne = advance;
 
 /** Deletes rows that say nothing any more. @returns how many it looked at */
-export const pruneFunction = ({
-  entries,
-  keys,
-  keyFreeAt,
-  pruneKeys,
-}: Tables) => `
+export const pruneFunction = ({ entries, keys, keyFreeAt, pruneKeys }: Tables) => `
 CREATE OR REPLACE FUNCTION ${pruneKeys} (most integer, OUT looked integer)
 LANGUAGE plpgsql ${PLANNED}
 AS $prune$
