@@ -6,13 +6,13 @@
 import { writeFile } from 'node:fs/promises';
 import { startPostgres } from 'nestjs-bildad/testing';
 import { DataSource, type QueryRunner } from 'typeorm';
-import { claimEntries, claimNext } from '../src/store/claim.store.js';
-import { insertEntries, promoteScheduled } from '../src/store/enqueue.store.js';
-import { writeLostRuns } from '../src/store/deferred.store.js';
-import { endRuns, reopenOrphans } from '../src/store/finish.store.js';
-import { acquireGuard } from '../src/store/guard.store.js';
-import { migrate } from '../src/store/migrate.js';
-import { quarantineMalformed } from '../src/store/quarantine.store.js';
+import { claimEntries, claimNext } from '../src/lifecycle/claim/claim.sql.js';
+import { insertEntries, promoteScheduled } from '../src/lifecycle/enqueue/enqueue.sql.js';
+import { writeLostRuns } from '../src/lifecycle/run/late-run-rows.sql.js';
+import { endRuns, reopenOrphans } from '../src/lifecycle/finish/finish.sql.js';
+import { acquireGuard } from '../src/node/guard.sql.js';
+import { migrate } from '../src/database/migrate.js';
+import { quarantineMalformed } from '../src/lifecycle/claim/quarantine.sql.js';
 import {
   expiredFacts,
   findEntry,
@@ -20,9 +20,9 @@ import {
   queuePosition,
   renewRuns,
   runsToStop,
-} from '../src/store/run.store.js';
-import { tablesOf, type Queryable } from '../src/store/tables.js';
-import { unrunnableJobs } from '../src/store/unrunnable.store.js';
+} from '../src/lifecycle/run/run.sql.js';
+import { tablesOf, type Queryable } from '../src/database/tables.js';
+import { unrunnableJobs } from '../src/node/unrunnable-jobs.sql.js';
 
 const ROWS = Number(process.argv[2] ?? 1_000_000);
 const tables = tablesOf('bildad');

@@ -6,8 +6,8 @@ import { sourceFiles } from './source.js';
 const LIMIT = 250;
 /** The two facades are reference pages, each verb with its comment. They may get shorter, not longer. */
 const FACADES: Record<string, number> = {
-  'src/nest/job-engine.service.ts': 390,
-  'src/nest/jobs.service.ts': 280,
+  'src/nest/services/job-engine.service.ts': 390,
+  'src/nest/services/jobs.service.ts': 280,
 };
 
 it(`no file in src is longer than ${LIMIT} lines`, () => {

@@ -37,13 +37,13 @@ it("the engine's statements go over connections of its own", () => {
 it('only enqueue, claim, finish and quarantine change a status', () => {
   const changing = source.filter(saying(/\bSET\b(?:(?!\b(?:FROM|WHERE)\b)[^])*\bstatus\s*=/));
   expect(paths(changing)).toEqual([
-    'src/store/claim.store.ts',
-    'src/store/deferred.store.ts',
-    'src/store/finish.store.ts',
-    'src/store/migrations/002-hot-path/claim.ts',
-    'src/store/migrations/002-hot-path/end.ts',
-    'src/store/migrations/003-claims-by-kind.ts',
-    'src/store/quarantine.store.ts',
+    'src/lifecycle/claim/claim.sql.ts',
+    'src/lifecycle/run/late-run-rows.sql.ts',
+    'src/lifecycle/finish/finish.sql.ts',
+    'src/database/migrations/002-hot-path/claim.ts',
+    'src/database/migrations/002-hot-path/end.ts',
+    'src/database/migrations/003-claims-by-kind.ts',
+    'src/lifecycle/claim/quarantine.sql.ts',
   ]);
 });
 
@@ -52,33 +52,33 @@ it('only enqueue and claim make what has a status, only they and finish delete i
   const making = source.filter(saying(new RegExp(`INSERT INTO ${tables}`)));
   const deleting = source.filter(saying(new RegExp(`DELETE FROM ${tables}`)));
   expect(paths(making)).toEqual([
-    'src/store/claim.store.ts',
-    'src/store/config.store.ts',
-    'src/store/deferred.store.ts',
-    'src/store/migrations/002-hot-path/claim.ts',
-    'src/store/migrations/002-hot-path/end-deferred.ts',
-    'src/store/migrations/002-hot-path/enqueue.ts',
-    'src/store/migrations/003-claims-by-kind.ts',
-    'src/store/migrations/008-identity/enqueue.ts',
-    'src/store/migrations/apply.ts',
-    'src/store/node.store.ts',
-    'src/store/notes.store.ts',
-    'src/store/start-by.store.ts',
-    'src/store/template.store.ts',
+    'src/lifecycle/claim/claim.sql.ts',
+    'src/database/job-config.sql.ts',
+    'src/lifecycle/run/late-run-rows.sql.ts',
+    'src/database/migrations/002-hot-path/claim.ts',
+    'src/database/migrations/002-hot-path/end-deferred.ts',
+    'src/database/migrations/002-hot-path/enqueue.ts',
+    'src/database/migrations/003-claims-by-kind.ts',
+    'src/database/migrations/008-identity/enqueue.ts',
+    'src/database/migrations/apply.ts',
+    'src/membership/node.sql.ts',
+    'src/features/run-log/run-log.sql.ts',
+    'src/lifecycle/enqueue/start-before.sql.ts',
+    'src/lifecycle/templates/template.sql.ts',
   ]);
   // Of notes: what handlers said, beside the runs.
   // A missed entry leaves a run that was never started. Of identity: rows of keys, not of jobs. A claim that is given back takes the run with it that it made; enqueue takes its own entry back where a run of the name turns up.
   expect(paths(deleting)).toEqual([
-    'src/store/claim.store.ts',
-    'src/store/enqueue.store.ts',
-    'src/store/migrations/002-hot-path/end-deferred.ts',
-    'src/store/migrations/002-hot-path/end.ts',
-    'src/store/migrations/002-hot-path/enqueue.ts',
-    'src/store/migrations/008-identity/enqueue.ts',
-    'src/store/migrations/008-identity/keys.ts',
-    'src/store/node.store.ts',
-    'src/store/notes.store.ts',
-    'src/store/start-by.store.ts',
-    'src/store/template.store.ts',
+    'src/lifecycle/claim/claim.sql.ts',
+    'src/lifecycle/enqueue/enqueue.sql.ts',
+    'src/database/migrations/002-hot-path/end-deferred.ts',
+    'src/database/migrations/002-hot-path/end.ts',
+    'src/database/migrations/002-hot-path/enqueue.ts',
+    'src/database/migrations/008-identity/enqueue.ts',
+    'src/database/migrations/008-identity/keys.ts',
+    'src/membership/node.sql.ts',
+    'src/features/run-log/run-log.sql.ts',
+    'src/lifecycle/enqueue/start-before.sql.ts',
+    'src/lifecycle/templates/template.sql.ts',
   ]);
 });

@@ -3,8 +3,8 @@ import 'reflect-metadata';
 import * as cv from 'class-validator';
 import { Transform, Type } from 'class-transformer';
 import { describe, expect, it } from 'vitest';
-import { contextContract } from '../../src/policy/context.js';
-import { schemaCheck } from '../../src/policy/json-schema.js';
+import { contextContract } from '../../src/context/context-contract.js';
+import { schemaCheck } from '../../src/context/json-schema.js';
 
 // The schema stored for a class compiles, and refuses nothing that the class accepts.
 

@@ -17,7 +17,7 @@ import {
   validate,
 } from 'class-validator';
 import { expect, it } from 'vitest';
-import { quickInstance } from '../../src/policy/quick-instance.js';
+import { quickInstance } from '../../src/context/quick-instance.js';
 
 // The short way through a flat context accepts nothing that class-validator refuses, and gives what
 // class-transformer gives.

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
-import { claimNext } from '../../src/store/claim.store.js';
-import { tablesOf } from '../../src/store/tables.js';
+import { claimNext } from '../../src/lifecycle/claim/claim.sql.js';
+import { tablesOf } from '../../src/database/tables.js';
 import { bootApp, type TestApp } from '../support/app.js';
 import { SimpleJob } from '../support/handlers.js';
 

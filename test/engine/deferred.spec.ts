@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, beforeEach, expect, it, vi } from 'vitest';
-import { claimNext } from '../../src/store/claim.store.js';
-import { endDeferred, writeDeferredRuns } from '../../src/store/deferred.store.js';
-import { tablesOf } from '../../src/store/tables.js';
+import { claimNext } from '../../src/lifecycle/claim/claim.sql.js';
+import { endDeferred, writeDeferredRuns } from '../../src/lifecycle/run/late-run-rows.sql.js';
+import { tablesOf } from '../../src/database/tables.js';
 import { bootApp, type TestApp } from '../support/app.js';
 import { SimpleJob } from '../support/handlers.js';
 import { lockRows, waitingForLock } from '../support/lock.js';

@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
-import { claimEntries, claimNext, releaseClaims } from '../../src/store/claim.store.js';
-import { releaseUnheard } from '../../src/store/deferred.store.js';
-import { reopenOrphans } from '../../src/store/finish.store.js';
-import { tablesOf } from '../../src/store/tables.js';
+import { claimEntries, claimNext, releaseClaims } from '../../src/lifecycle/claim/claim.sql.js';
+import { releaseUnheard } from '../../src/lifecycle/run/late-run-rows.sql.js';
+import { reopenOrphans } from '../../src/lifecycle/finish/finish.sql.js';
+import { tablesOf } from '../../src/database/tables.js';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 

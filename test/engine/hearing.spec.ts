@@ -1,9 +1,9 @@
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { Hearing } from '../../src/engine/hearing.js';
-import { Listener } from '../../src/engine/listener.js';
-import type { BildadRuntime } from '../../src/nest/runtime.js';
-import type { PgClient } from '../../src/store/connection/driver.js';
-import { listeningClient } from '../../src/store/notify.store.js';
+import { Hearing } from '../../src/notifications/listen-probe.js';
+import { Listener } from '../../src/notifications/listener.js';
+import type { BildadRuntime } from '../../src/nest/module/runtime.js';
+import type { PgClient } from '../../src/database/connection/driver.js';
+import { listeningClient } from '../../src/notifications/notify.sql.js';
 import { bootApp, type TestApp } from '../support/app.js';
 import { gate } from '../support/gate.js';
 import { SimpleJob } from '../support/handlers.js';

@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
-import { promoteScheduled } from '../../src/store/enqueue.store.js';
-import { pruneNotes } from '../../src/store/notes.store.js';
-import { tablesOf, type Queryable, type Tables } from '../../src/store/tables.js';
+import { promoteScheduled } from '../../src/lifecycle/enqueue/enqueue.sql.js';
+import { pruneNotes } from '../../src/features/run-log/run-log.sql.js';
+import { tablesOf, type Queryable, type Tables } from '../../src/database/tables.js';
 import { BY_THE_CLOCK } from '../support/by-the-clock.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 

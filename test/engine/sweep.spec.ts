@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { Sweep } from '../../src/engine/sweep.js';
-import { tablesOf } from '../../src/store/tables.js';
+import { Sweep } from '../../src/node/sweep.js';
+import { tablesOf } from '../../src/database/tables.js';
 import { bootApp, type TestApp } from '../support/app.js';
 
 // What is to go is taken away by and by, for the guard is not to be held for long: the next passes go on with it.

@@ -1,7 +1,7 @@
 import { BildadJob, type JobHandler } from 'nestjs-bildad';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { UnrunnableAlarm } from '../../src/engine/alarm.js';
-import type { BildadRuntime } from '../../src/nest/runtime.js';
+import { UnrunnableAlarm } from '../../src/node/unrunnable-jobs.js';
+import type { BildadRuntime } from '../../src/nest/module/runtime.js';
 import { bootApp, type TestApp } from '../support/app.js';
 import { SimpleJob } from '../support/handlers.js';
 

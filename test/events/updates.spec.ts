@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
-import { JobUpdates, upTo } from '../../src/engine/job-updates.js';
-import type { WatchedRun } from '../../src/store/watch.store.js';
+import { JobUpdates, upTo } from '../../src/control/job-updates.js';
+import type { WatchedRun } from '../../src/control/watch.sql.js';
 
 // Whose last words are waited for before ends are told.
 

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import type { BildadRuntime } from '../../src/nest/runtime.js';
-import { pruneKeys } from '../../src/store/identity.store.js';
+import type { BildadRuntime } from '../../src/nest/module/runtime.js';
+import { pruneKeys } from '../../src/lifecycle/enqueue/unique-keys.sql.js';
 import { bootApp, type TestApp } from '../support/app.js';
 import { SimpleJob } from '../support/handlers.js';
 

@@ -1,6 +1,6 @@
 import { expect, it, vi } from 'vitest';
-import type { JobHost } from '../../src/runner/hosts/job-host.js';
-import { HostPool } from '../../src/runner/hosts/pool.js';
+import type { JobHost } from '../../src/isolation/job-host.js';
+import { HostPool } from '../../src/isolation/host-pool.js';
 
 it('a host that cannot be made is told of and tried again, and who waits can leave', async () => {
   const told: unknown[] = [];

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { ClaimFront } from '../../src/life/claim/claim-front.js';
+import { ClaimFront } from '../../src/lifecycle/claim/claim-resume-point.js';
 
 const last = { id: '7', priority: 5 };
 

@@ -1,7 +1,7 @@
 import { SCHEMA_VERSION, SchemaVersionError } from 'nestjs-bildad';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { VersionWatch } from '../../src/engine/version-watch.js';
-import type { BildadRuntime } from '../../src/nest/runtime.js';
+import { VersionWatch } from '../../src/node/version-watch.js';
+import type { BildadRuntime } from '../../src/nest/module/runtime.js';
 import { bootApp } from '../support/app.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { SimpleJob } from '../support/handlers.js';

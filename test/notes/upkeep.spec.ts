@@ -1,6 +1,6 @@
 import pg from 'pg';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { writeNotes } from '../../src/store/notes.store.js';
+import { writeNotes } from '../../src/features/run-log/run-log.sql.js';
 import { bootApp, type TestApp } from '../support/app.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { GatedJob } from '../support/handlers.js';

@@ -1,8 +1,8 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { describe, expect, it } from 'vitest';
-import { cutBytes } from '../../src/features/notes/bytes.js';
-import { lineOf, toldProgress } from '../../src/life/run/notes.js';
+import { cutBytes } from '../../src/features/run-log/byte-limit.js';
+import { lineOf, toldProgress } from '../../src/lifecycle/run/handler-output.js';
 
 // Whatever a handler says has a form that PostgreSQL takes, and is said without a throw.
 

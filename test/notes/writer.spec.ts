@@ -1,8 +1,8 @@
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { RunNotes } from '../../src/features/notes/run-notes.js';
-import { NotesWriter } from '../../src/features/notes/writer.js';
-import { readLogs } from '../../src/model/log-options.js';
-import { once, within } from '../../src/runner/deadline.js';
+import { RunNotes } from '../../src/features/run-log/run-log.js';
+import { NotesWriter } from '../../src/features/run-log/run-log-writer.js';
+import { readLogs } from '../../src/options/log-options.js';
+import { once, within } from '../../src/concurrency/timers.js';
 import { bootApp, type TestApp } from '../support/app.js';
 
 // What is not written any more is not held either.

@@ -1,6 +1,6 @@
 import pg from 'pg';
 import { JobEvents, JobNotFoundError } from 'nestjs-bildad';
-import type { BildadRuntime } from '../../src/nest/runtime.js';
+import type { BildadRuntime } from '../../src/nest/module/runtime.js';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';

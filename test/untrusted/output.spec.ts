@@ -1,7 +1,7 @@
 import { BildadJob, type JobHandler, type JobRun } from 'nestjs-bildad';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { BildadRuntime } from '../../src/nest/runtime.js';
-import { claimNext } from '../../src/store/claim.store.js';
+import type { BildadRuntime } from '../../src/nest/module/runtime.js';
+import { claimNext } from '../../src/lifecycle/claim/claim.sql.js';
 import { bootApp, type TestApp } from '../support/app.js';
 import { createDatabase } from '../support/database.js';
 

@@ -1,10 +1,10 @@
 import { channel, tracingChannel, type Channel } from 'node:diagnostics_channel';
-import { identityOf } from '../../life/run/execution.js';
-import type { Seams } from '../../life/seams.js';
-import type { Store } from '../../life/store.js';
-import type { JobEvents } from '../../model/events.js';
-import type { OutcomeKind } from '../../model/outcome.js';
-import type { Settings } from '../../model/settings.js';
+import { identityOf } from '../../lifecycle/run/execution.js';
+import type { Seams } from '../../lifecycle/extension-points.js';
+import type { Store } from '../../lifecycle/store.js';
+import type { JobEvents } from '../../job/events.js';
+import type { OutcomeKind } from '../../job/outcome.js';
+import type { Settings } from '../../options/settings.js';
 
 interface Published {
   events: JobEvents;

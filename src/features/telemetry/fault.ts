@@ -1,4 +1,4 @@
-import type { OutcomeKind } from '../../model/outcome.js';
+import type { OutcomeKind } from '../../job/outcome.js';
 
 /** The run did what it was to, or is put off, or was ended by who may: nobody has to look at it. */
 const CALM: ReadonlySet<OutcomeKind> = new Set([

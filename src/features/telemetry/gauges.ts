@@ -1,11 +1,11 @@
-import type { JobEvents } from '../../model/events.js';
+import type { JobEvents } from '../../job/events.js';
 import {
   DESTINATION,
   METRICS,
   type GaugeReading,
   type MetricAttributes,
   type MetricDefinition,
-} from '../../model/metrics.js';
+} from '../../job/metrics.js';
 import type { Measured } from './measured.js';
 import type { Series } from './series.js';
 

@@ -1,5 +1,5 @@
 import type * as Api from '@opentelemetry/api';
-import { BildadConfigError } from '../../model/errors.js';
+import { BildadConfigError } from '../../job/errors.js';
 import { measure } from './measure.js';
 import type { Measured } from './measured.js';
 import { otelSink } from './otel-metrics.js';

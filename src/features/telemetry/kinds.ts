@@ -1,11 +1,5 @@
-import type { JobEventMap } from '../../model/events.js';
-import {
-  DESTINATION,
-  ERROR,
-  OPERATION,
-  SYSTEM,
-  type MetricAttributes,
-} from '../../model/metrics.js';
+import type { JobEventMap } from '../../job/events.js';
+import { DESTINATION, ERROR, OPERATION, SYSTEM, type MetricAttributes } from '../../job/metrics.js';
 import { faultOf } from './fault.js';
 import type { Series } from './series.js';
 

@@ -1,4 +1,4 @@
-import type { JobEventMap } from '../../model/events.js';
+import type { JobEventMap } from '../../job/events.js';
 import {
   DESTINATION,
   ERROR,
@@ -10,7 +10,7 @@ import {
   type MetricName,
   type MetricSink,
   type RecordMetric,
-} from '../../model/metrics.js';
+} from '../../job/metrics.js';
 import { errorType } from './error-type.js';
 import { readGauges } from './gauges.js';
 import { Kinds } from './kinds.js';

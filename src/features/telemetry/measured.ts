@@ -1,9 +1,9 @@
-import type { RunJobs } from '../../life/run/run.js';
-import type { ClaimJobs } from '../../life/claim/claim.js';
-import type { Seams } from '../../life/seams.js';
-import type { JobEvents } from '../../model/events.js';
-import type { Settings } from '../../model/settings.js';
-import type { QueueDepth } from '../../store/depth.store.js';
+import type { RunJobs } from '../../lifecycle/run/run.js';
+import type { ClaimJobs } from '../../lifecycle/claim/claim.js';
+import type { Seams } from '../../lifecycle/extension-points.js';
+import type { JobEvents } from '../../job/events.js';
+import type { Settings } from '../../options/settings.js';
+import type { QueueDepth } from './queue-depth.sql.js';
 
 /** What of an engine is measured. */
 export interface Measured {

@@ -1,6 +1,6 @@
 import type * as Api from '@opentelemetry/api';
-import type { MetricAttributes, MetricDefinition, MetricSink } from '../../model/metrics.js';
-import { PACKAGE_VERSION } from '../../model/version.js';
+import type { MetricAttributes, MetricDefinition, MetricSink } from '../../job/metrics.js';
+import { PACKAGE_VERSION } from '../../job/package-version.js';
 
 /** OpenTelemetry as a sink: the meters of whatever SDK the app has registered by now. */
 export function otelSink({ metrics }: typeof Api): MetricSink {

@@ -1,10 +1,10 @@
 import type * as Api from '@opentelemetry/api';
-import type { Enqueued, Seams } from '../../life/seams.js';
-import { envelopeOf, isSecret } from '../../model/envelope.js';
-import type { JobEvents } from '../../model/events.js';
-import type { ClaimedRun } from '../../model/facts.js';
-import type { Settings } from '../../model/settings.js';
-import { PACKAGE_VERSION } from '../../model/version.js';
+import type { Enqueued, Seams } from '../../lifecycle/extension-points.js';
+import { envelopeOf, isSecret } from '../../context/envelope.js';
+import type { JobEvents } from '../../job/events.js';
+import type { ClaimedRun } from '../../job/run-facts.js';
+import type { Settings } from '../../options/settings.js';
+import { PACKAGE_VERSION } from '../../job/package-version.js';
 import { errorType } from './error-type.js';
 import { endRun, failed } from './span-ends.js';
 

@@ -1,4 +1,4 @@
-import { DESTINATION, ERROR, type MetricAttributes } from '../../model/metrics.js';
+import { DESTINATION, ERROR, type MetricAttributes } from '../../job/metrics.js';
 
 /** What all are called that are not told apart. */
 export const OTHER = '_OTHER';

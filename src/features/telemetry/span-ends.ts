@@ -1,5 +1,5 @@
 import type * as Api from '@opentelemetry/api';
-import type { Outcome } from '../../model/outcome.js';
+import type { Outcome } from '../../job/outcome.js';
 import { errorType } from './error-type.js';
 import { faultOf } from './fault.js';
 

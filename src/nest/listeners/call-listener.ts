@@ -1,5 +1,5 @@
 import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
-import type { JobEventMap } from '../../model/events.js';
+import type { JobEventMap } from '../../job/events.js';
 import { isShared, scopedInstance } from '../pipeline/instances.js';
 import type { Pipelines } from '../pipeline/pipeline.js';
 

@@ -1,6 +1,6 @@
-import { BildadConfigError } from '../../model/errors.js';
-import type { JobEventMap } from '../../model/events.js';
-import type { JobHandlerClass } from '../../model/job-handler.js';
+import { BildadConfigError } from '../../job/errors.js';
+import type { JobEventMap } from '../../job/events.js';
+import type { JobHandlerClass } from '../../job/job-handler.js';
 
 export interface OnJobEventOptions {
   /** Events of this handler's jobs alone, or of the template with this code; of those that are of a job. Default: of all. */

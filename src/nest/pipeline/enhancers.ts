@@ -7,7 +7,7 @@ import {
 import type { ApplicationConfig } from '@nestjs/core';
 import { STATIC_CONTEXT } from '@nestjs/core/injector/constants.js';
 import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
-import { BildadConfigError } from '../../model/errors.js';
+import { BildadConfigError } from '../../job/errors.js';
 
 const DECORATORS = {
   [GUARDS_METADATA]: '@UseGuards',

@@ -1,6 +1,6 @@
 import type { ArgumentsHost, ContextType } from '@nestjs/common';
-import { BildadConfigError } from '../../model/errors.js';
-import type { JobExecution } from '../../model/job-execution.js';
+import { BildadConfigError } from '../../job/errors.js';
+import type { JobExecution } from '../../job/job-execution.js';
 
 /** What `getType()` of an ExecutionContext says: `'bildad'` where it is a job's. */
 export type BildadContextType = ContextType | 'bildad';

@@ -1,4 +1,4 @@
-import type { JobExecution } from '../../model/job-execution.js';
+import type { JobExecution } from '../../job/job-execution.js';
 
 /** What `@Inject(REQUEST)` gives in a job: the run that REQUEST-scoped providers are made for. */
 export class JobRequest<C = unknown> {

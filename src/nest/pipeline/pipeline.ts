@@ -13,7 +13,7 @@ import { ExternalExceptionFilterContext } from '@nestjs/core/exceptions/external
 import { ExecutionContextHost } from '@nestjs/core/helpers/execution-context-host.js';
 import { STATIC_CONTEXT } from '@nestjs/core/injector/constants.js';
 import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
-import { outcomeOfThrown } from '../../policy/said.js';
+import { outcomeOfThrown } from '../../job/outcome-of-error.js';
 import { enhancersOf } from './enhancers.js';
 import { JobForbiddenError } from './forbidden.js';
 

@@ -1,0 +1,92 @@
+import type { Due } from '../lifecycle/enqueue/wake-up-port.js';
+import type { Store } from '../lifecycle/store.js';
+import { BildadError } from '../job/errors.js';
+import { rescheduleEntries, type DueTime } from './change-entry.sql.js';
+import { deleteWaiting } from '../lifecycle/enqueue/enqueue.sql.js';
+import type { JobRun } from '../database/entities/index.js';
+import {
+  failedRuns,
+  matchingEntries,
+  newestRunId,
+  type EntryFilter,
+  type RunFilter,
+} from './job-filter.sql.js';
+import type { Interventions } from './run-control.js';
+
+const ENTRIES_AT_ONCE = 1_000;
+/** Their contexts are in memory. */
+const RUNS_AT_ONCE = 200;
+
+/** What is done to all jobs that fit a filter, batch by batch: each batch is a transaction of its own. */
+export class ManyJobs {
+  constructor(
+    private readonly store: Store,
+    private readonly interventions: Interventions,
+    private readonly due: Due,
+  ) {}
+
+  /** @returns how many that waited were deleted, and how many that ran were told to stop for good */
+  async cancel(filter: EntryFilter): Promise<{ removed: number; stopped: number }> {
+    const { db, tables } = this.store;
+    const counts = { removed: 0, stopped: 0 };
+    await this.eachBatch(filter, async (ids) => {
+      const removed = new Set(await deleteWaiting(db, tables, ids));
+      counts.removed += removed.size;
+      const running = ids.filter((id) => !removed.has(id));
+      // A handler here that does not stop keeps its turn for the grace period: together.
+      const stopping = await Promise.allSettled(running.map((id) => this.interventions.cancel(id)));
+      for (const stop of stopping)
+        if (stop.status === 'fulfilled') counts.stopped++;
+        else if (!(stop.reason instanceof BildadError)) throw stop.reason;
+    });
+    return counts;
+  }
+
+  /** @returns how many */
+  async reschedule(filter: EntryFilter, due: DueTime): Promise<number> {
+    const { db, tables } = this.store;
+    let rescheduled = 0;
+    await this.eachBatch({ ...filter, status: 'AVAILABLE' }, async (ids) => {
+      rescheduled += await rescheduleEntries(db, tables, ids, due);
+    });
+    if (rescheduled > 0) this.due.now();
+    return rescheduled;
+  }
+
+  /**
+   * @param again does one of them again
+   * @returns how many were enqueued, and how many were refused: their context or template is not valid now
+   */
+  async retry(
+    filter: RunFilter,
+    again: (run: JobRun) => Promise<unknown>,
+  ): Promise<{ retried: number; refused: number }> {
+    const { db, tables } = this.store;
+    const counts = { retried: 0, refused: 0 };
+    const lastId = await newestRunId(db, tables);
+    let after = '0';
+    for (;;) {
+      const runs = await failedRuns(db, tables, filter, after, lastId, RUNS_AT_ONCE);
+      for (const done of await Promise.allSettled(runs.map(again)))
+        if (done.status === 'fulfilled') counts.retried++;
+        else if (done.reason instanceof BildadError) counts.refused++;
+        else throw done.reason;
+      if (runs.length < RUNS_AT_ONCE) return counts;
+      after = runs.at(-1)!.id;
+    }
+  }
+
+  private async eachBatch(
+    filter: EntryFilter,
+    work: (ids: string[]) => Promise<void>,
+  ): Promise<void> {
+    const { db, tables } = this.store;
+    let after = '0';
+    for (;;) {
+      const ids = await matchingEntries(db, tables, filter, after, ENTRIES_AT_ONCE);
+      if (ids.length > 0) await work(ids);
+      if (ids.length < ENTRIES_AT_ONCE) return;
+      after = ids.at(-1)!;
+    }
+  }
+}

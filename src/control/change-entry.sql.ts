@@ -1,0 +1,115 @@
+import { ENVELOPE } from '../context/envelope.js';
+import { asEntry, entryColumns } from '../database/columns.js';
+import type { JobQueueEntry } from '../database/entities/index.js';
+import { KEPT_BACK } from '../database/migrations/008-identity/keys.js';
+import { rows, type Queryable, type Tables } from '../database/tables.js';
+
+/** When an entry is to be due: ISO text, or milliseconds from now. */
+export type DueTime = { runAt: string } | { delayMs: number };
+
+/** What is left out stays as it is. */
+export interface EntryChanges {
+  priority?: number;
+  timeoutMs?: number;
+  maxRetries?: number;
+  /** JSON text, or null for the template's. */
+  backoff?: string | null;
+  /** JSON text. */
+  jobContext?: string;
+  due?: DueTime;
+}
+
+const COLUMNS: readonly [
+  property: Exclude<keyof EntryChanges, 'due'>,
+  column: string,
+  type: string,
+][] = [
+  ['priority', 'priority', 'integer'],
+  ['timeoutMs', 'timeout_ms', 'bigint'],
+  ['maxRetries', 'max_retries', 'integer'],
+  ['backoff', 'backoff', 'jsonb'],
+  ['jobContext', 'job_context', 'jsonb'],
+];
+
+/** Changes an AVAILABLE entry. @returns null when it is not AVAILABLE, or gone, or is to be due although it may not: then nothing was changed */
+export async function changeEntry(
+  db: Queryable,
+  { entries }: Tables,
+  entryId: string,
+  { due, ...changes }: EntryChanges,
+): Promise<JobQueueEntry | null> {
+  const values: unknown[] = [entryId];
+  const sets = COLUMNS.filter(([property]) => changes[property] !== undefined).map(
+    ([property, column, type]) => {
+      values.push(changes[property]);
+      const value = `$${values.length}::${type}`;
+      return `${column} = ${property === 'jobContext' ? keptAround(value) : value}`;
+    },
+  );
+  let mayBeDue = '';
+  if (due) {
+    values.push(...dueValues(due));
+    const moment = momentOf(`$${values.length - 1}`, `$${values.length}`);
+    sets.push(dueAt(moment));
+    mayBeDue = ` AND ${dueable(moment)}`;
+  }
+  const [row] = await rows(
+    db,
+    `WITH changed AS (
+       UPDATE ${entries} e SET ${[...sets, 'updated_at = clock.now'].join(', ')}
+       FROM (SELECT clock_timestamp() AS now) clock
+       WHERE e.id = $1 AND e.status = 'AVAILABLE'${mayBeDue} RETURNING e.*
+     ) SELECT ${entryColumns('changed')} FROM changed`,
+    values,
+  );
+  return row ? asEntry(row) : null;
+}
+
+/** Makes those of these entries due that are AVAILABLE, and may be. @returns how many */
+export async function rescheduleEntries(
+  db: Queryable,
+  { entries }: Tables,
+  entryIds: string[],
+  due: DueTime,
+): Promise<number> {
+  const moment = momentOf('$2', '$3');
+  const [row] = await rows<{ changed: number }>(
+    db,
+    `WITH changed AS (
+       UPDATE ${entries} e SET ${dueAt(moment)}, updated_at = clock.now
+       FROM (SELECT clock_timestamp() AS now) clock
+       WHERE e.id = ANY ($1::bigint[]) AND e.status = 'AVAILABLE' AND ${dueable(moment)} RETURNING e.id
+     ) SELECT count(*)::int AS changed FROM changed`,
+    [entryIds, ...dueValues(due)],
+  );
+  return row?.changed ?? 0;
+}
+
+/**
+ * A new context in what its job was enqueued in. In the statement, so that nobody has to read the row, or to open what is
+ * sealed in it, before.
+ */
+function keptAround(context: string): string {
+  const old = `e.job_context -> '${ENVELOPE}'`;
+  const kept = `(SELECT jsonb_object_agg(key, value) FROM jsonb_each(${old}) WHERE key IN ('carried', 'sealedCarried'))`;
+  return `CASE
+    WHEN NOT coalesce(${old} ?| ARRAY['carried', 'sealedCarried'], false) THEN ${context}
+    WHEN coalesce(${context} ? '${ENVELOPE}', false) THEN jsonb_set(${context}, '{${ENVELOPE}}', (${context} -> '${ENVELOPE}') || ${kept})
+    ELSE jsonb_build_object('${ENVELOPE}', ${kept}, 'value', ${context}) END`;
+}
+
+const dueValues = (due: DueTime) => ('runAt' in due ? [due.runAt, null] : [null, due.delayMs]);
+
+const momentOf = (runAt: string, delayMs: string) =>
+  `coalesce(${runAt}::timestamptz, clock.now + ${delayMs}::float8 * interval '1 ms')`;
+
+/**
+ * What is kept until the job that holds its key is over is due then, and not before. What was never started is not to be
+ * due when it may not be started any more.
+ */
+const dueable = (moment: string) =>
+  `e.run_at <> '${KEPT_BACK}' AND (e.start_before IS NULL OR e.current_job_run_id IS NOT NULL OR ${moment} < e.start_before)`;
+
+/** A job that was aboard a lost node stays out of the ready index. */
+const dueAt = (moment: string) =>
+  `run_at = ${moment}, scheduled = ${moment} > clock.now OR e.crashes > 0`;

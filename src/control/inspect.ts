@@ -1,0 +1,78 @@
+import type { IsolatedJobs } from '../lifecycle/run/isolated.js';
+import type { Store } from '../lifecycle/store.js';
+import type { NodeState } from '../job/node-state.js';
+import type { JobProcessFacts } from '../job/process-facts.js';
+import type { JobProcess } from '../lifecycle/run/job-process.js';
+import type { ProcessRegistry } from '../lifecycle/run/process-registry.js';
+import { factsElsewhere } from '../membership/node.sql.js';
+
+/** Jobs that are over sooner are not told of: who asks would come too late. */
+const SHORT_MS = 1_000;
+/** One heartbeat tells of no more. */
+const MOST_TOLD = 1_000;
+
+/** What is known of processes at work, on this node and on others. */
+export class Inspection {
+  constructor(
+    private readonly store: Store,
+    private readonly processes: ProcessRegistry,
+    private readonly isolated: IsolatedJobs,
+    private readonly node: NodeState,
+  ) {}
+
+  /** Null where the run is not RUNNING, or its node has not told of it yet. */
+  async of(jobRunId: string): Promise<JobProcessFacts | null> {
+    const process = this.processes.find(jobRunId);
+    if (process) return this.factsOf(process);
+    const { db, tables } = this.store;
+    return factsElsewhere(db, tables, jobRunId);
+  }
+
+  /** What this node tells others with its heartbeat: of processes that have been there for a second, the oldest first. */
+  told(): { abandoned: number; processes: JobProcessFacts[] } {
+    const all = this.processes.all();
+    return {
+      abandoned: all.filter(isAbandoned).length,
+      processes: all
+        .filter(({ ageMs }) => ageMs >= SHORT_MS)
+        .slice(0, MOST_TOLD)
+        .map((one) => this.factsOf(one)),
+    };
+  }
+
+  private factsOf(one: JobProcess): JobProcessFacts {
+    const host = this.isolated.hostOf(one);
+    return {
+      jobRunId: one.jobRunId,
+      nodeId: this.node.id,
+      isolation: one.isolation,
+      ...(one.isolation === 'inline' ? this.inline() : (host?.facts() ?? NO_HOST)),
+      startedAt: one.startedAt,
+      progress: one.progress,
+      stopping: one.stopping,
+      abandoned: isAbandoned(one),
+      seenAt: new Date(),
+    };
+  }
+
+  private inline() {
+    const { user, system } = process.cpuUsage();
+    return {
+      pid: process.pid,
+      threadId: 0,
+      memoryBytes: process.memoryUsage.rss(),
+      cpuMs: Math.round((user + system) / 1_000),
+      eventLoopLagMs: Math.round(this.node.lagMs),
+    };
+  }
+}
+
+const isAbandoned = (process: JobProcess) => process.isDecided && !process.isSettled;
+
+const NO_HOST = {
+  pid: null,
+  threadId: null,
+  memoryBytes: null,
+  cpuMs: null,
+  eventLoopLagMs: null,
+};

@@ -1,0 +1,97 @@
+import type { JobQueueStatus, JobRunResult, JobRunStatus } from '../job/status.js';
+import { rows, type Queryable, type Tables } from '../database/tables.js';
+
+/** How far somebody has seen a job. */
+export interface WatchedFrom {
+  identifier: string;
+  /** Runs with a lower number are done with. Null: the newest is the first that matters. */
+  retry: number | null;
+  /** And of the run with that number, what is on its tape up to here. */
+  seq: number;
+}
+
+export interface WatchedRun {
+  id: string;
+  retry: number;
+  status: JobRunStatus;
+  result: JobRunResult | null;
+  reason: string | null;
+  startedAt: string | null;
+  endedAt: string | null;
+  /** JSON. */
+  progress: string | null;
+  progressAt: string | null;
+  /** Pieces of its tape, in order: JSON each. */
+  tape: string[] | null;
+}
+
+export interface WatchedState {
+  entry: {
+    status: JobQueueStatus;
+    retry: number;
+    /** Milliseconds of the epoch: as text, the end of 9999 is in a year of five digits east of UTC, which no Date reads. */
+    runAtMs: number;
+    runId: string | null;
+  } | null;
+  /** In order. */
+  runs: WatchedRun[];
+  /** There are more runs: the next look has them. */
+  more: boolean;
+}
+
+const RUNS_AT_ONCE = 20;
+
+/**
+ * What became of jobs since they were looked at, all of them with one statement. By the unique indexes of entries
+ * (identifier), runs (identifier, retry) and notes (run, kind, seq): 0.1 ms a job. A run whose row is deferred is known from
+ * its entry.
+ */
+export async function watchedStates(
+  db: Queryable,
+  { entries, runs, notes }: Tables,
+  watched: WatchedFrom[],
+): Promise<WatchedState[]> {
+  const found = await rows<{
+    entry: WatchedState['entry'];
+    runs: WatchedRun[] | null;
+  }>(
+    db,
+    `SELECT e.row AS entry, r.rows AS runs
+     FROM unnest($1::text[], $2::int[], $3::int[]) WITH ORDINALITY AS a (identifier, retry, seq, ord)
+     LEFT JOIN LATERAL (
+       SELECT json_build_object('status', e.status, 'retry', e.retry, 'runAtMs', date_part('epoch', e.run_at) * 1000, 'runId', e.current_job_run_id::text) AS row,
+         e.status, e.retry, e.current_job_run_id
+       FROM ${entries} e WHERE e.job_run_identifier = a.identifier
+     ) e ON true
+     LEFT JOIN LATERAL (
+       SELECT json_agg(json_build_object(
+         'id', r.id::text, 'retry', r.retry, 'status', r.status, 'result', r.result, 'reason', r.reason,
+         'startedAt', r.started_at, 'endedAt', r.ended_at, 'progress', p.value, 'progressAt', p.at, 'tape', t.pieces
+       ) ORDER BY r.retry) AS rows
+       FROM (
+         (SELECT id, retry, status, result, reason, started_at, ended_at FROM ${runs}
+          WHERE job_run_identifier = a.identifier AND (retry >= a.retry OR a.retry IS NULL)
+          ORDER BY CASE WHEN a.retry IS NULL THEN -retry ELSE retry END
+          LIMIT CASE WHEN a.retry IS NULL THEN 1 ELSE ${RUNS_AT_ONCE + 1} END)
+         UNION ALL
+         SELECT e.current_job_run_id, e.retry - 1, 'RUNNING', NULL, NULL, NULL, NULL
+         WHERE e.status = 'RUNNING' AND NOT EXISTS (SELECT FROM ${runs} d WHERE d.id = e.current_job_run_id)
+       ) r
+       LEFT JOIN ${notes} p ON p.job_run_id = r.id AND p.kind = 'progress' AND p.seq = 0
+       LEFT JOIN LATERAL (
+         SELECT json_agg(n.value ORDER BY n.seq) AS pieces FROM ${notes} n
+         WHERE n.job_run_id = r.id AND n.kind = 'tape' AND n.seq > CASE WHEN r.retry = a.retry THEN a.seq ELSE 0 END
+       ) t ON true
+     ) r ON true ORDER BY a.ord`,
+    [
+      watched.map(({ identifier }) => identifier),
+      watched.map(({ retry }) => retry),
+      watched.map(({ seq }) => seq),
+    ],
+  );
+  return found.map(({ entry, runs }) => ({
+    entry,
+    runs: runs?.slice(0, RUNS_AT_ONCE) ?? [],
+    more: (runs?.length ?? 0) > RUNS_AT_ONCE,
+  }));
+}

@@ -1,0 +1,54 @@
+import { BildadDatabaseError, BildadError } from '../job/errors.js';
+import { databaseCode } from './error-code.js';
+
+export { databaseCode };
+
+/** data_exception, program_limit_exceeded: the values are at fault, trying again would not help. */
+export const isDataError = (error: unknown) => /^(22|54)/.test(databaseCode(error) ?? '');
+
+/** The same, or integrity_constraint_violation: this row will be refused each time. */
+export const isRefusal = (error: unknown) => /^(22|23|54)/.test(databaseCode(error) ?? '');
+
+/** serialization_failure, deadlock_detected: it may go well without, or after, the others. */
+export const isConflict = (error: unknown) => /^(40001|40P01)$/.test(databaseCode(error) ?? '');
+
+/**
+ * cardinality_violation, syntax_error_or_access_rule_violation: it will be refused until somebody has changed the statement, the
+ * tables, or a right.
+ */
+const isForbidden = (error: unknown) => /^(21|42)/.test(databaseCode(error) ?? '');
+
+/** A lock or statement timeout, a full disk, too many connections: the same may go well later. */
+export const passes = (error: unknown) =>
+  /^[0-9A-Z]{5}$/.test(databaseCode(error) ?? '') && !isRefusal(error) && !isForbidden(error);
+
+/** unique_violation */
+export const isTaken = (error: unknown) => databaseCode(error) === '23505';
+
+const HINTS: [pattern: RegExp, hint: (schema: string) => string][] = [
+  [
+    /^42501$/,
+    (schema) =>
+      `the role lacks a right: let its owner run BILDAD_MIGRATIONS, then GRANT USAGE ON SCHEMA "${schema}" and ` +
+      `SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA "${schema}" to it; to let it create the schema, GRANT CREATE ON DATABASE`,
+  ],
+  [/^25006$/, () => 'the server is read-only: connect to the primary'],
+  [
+    /^(08|57P0|ECONN|ENOTFOUND|ETIMEDOUT|EHOST|EPIPE)/,
+    () => 'the database cannot be reached: is it running, are host and port right?',
+  ],
+  [/^(28|3D)/, () => 'the database refuses the login: check user, password and database name'],
+];
+
+/** A database error at boot, in words that say what to do. Our own errors pass as they are. */
+export function explained(error: unknown, doing: string, schema: string): Error {
+  if (error instanceof BildadError) return error;
+  const code = databaseCode(error);
+  const hint = HINTS.find(([pattern]) => code !== undefined && pattern.test(code))?.[1](schema);
+  const message = error instanceof Error ? error.message : String(error);
+  return new BildadDatabaseError(
+    `${doing}: ${hint ?? 'the database answered with an error'} (${code ? `${code}: ` : ''}${message})`,
+    code,
+    { cause: error },
+  );
+}

@@ -1,0 +1,34 @@
+import { EncryptedValue, shown, shownResult } from '../../context/envelope.js';
+
+/** Times are set by the database's clock. */
+export const DB_TIME = {
+  type: 'timestamptz',
+  default: () => 'clock_timestamp()',
+} as const;
+
+/** Read as text: a bigint does not fit a JavaScript number. */
+export const BIGINT = { type: 'bigint' } as const;
+
+/** A bigint of milliseconds does fit. */
+export const MILLISECONDS = {
+  type: 'bigint',
+  transformer: {
+    to: (value: unknown) => value,
+    from: (value: unknown) => (typeof value === 'string' ? Number(value) : value),
+  },
+} as const;
+
+const stored = (value: unknown) =>
+  value instanceof EncryptedValue ? EncryptedValue.storedIn(value) : value;
+
+/** Without the envelope that the stored one may have, and redacted where that is encrypted. */
+export const CONTEXT = {
+  type: 'jsonb',
+  transformer: { to: stored, from: shown },
+} as const;
+
+/** Redacted where it is encrypted. */
+export const RESULT = {
+  type: 'jsonb',
+  transformer: { to: stored, from: shownResult },
+} as const;

@@ -1,0 +1,18 @@
+import type { EntityManager, QueryRunner } from 'typeorm';
+import { Turns } from '../../concurrency/semaphore.js';
+
+const turns = new WeakMap<QueryRunner, Turns>();
+
+/**
+ * One after the other in a transaction: two savepoints at once would be one inside of the other, and what one of them
+ * undoes would take along what the other one did.
+ */
+export function inTurn<T>({ queryRunner }: EntityManager, work: () => Promise<T>): Promise<T> {
+  if (!queryRunner) return work();
+  let own = turns.get(queryRunner);
+  if (!own) turns.set(queryRunner, (own = new Turns(1)));
+  return own.take(work);
+}
+
+/** At once. */
+export const outOfTurn: typeof inTurn = (_manager, work) => work();

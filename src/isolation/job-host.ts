@@ -1,0 +1,137 @@
+import type { HostKind } from '../job/isolation-mode.js';
+import type { ClaimedRun } from '../job/run-facts.js';
+import { revived } from '../job/plain-error.js';
+import { Once } from '../concurrency/once.js';
+import type { HostLink } from './host-link.js';
+import { TURN_MS, type HostedEnd, type HostNews, type HostOrder } from './host-messages.js';
+
+/** How a run in a host ended: its handler did, or the host, and then why. */
+export type HostEnd = HostedEnd | { kind: 'hostDied'; why: string };
+
+/** What a host says of the job it runs, as it says it. */
+export interface HostedWork {
+  run: ClaimedRun;
+  nodeId: string;
+  heard(
+    news: Extract<HostNews, { news: 'started' | 'progress' | 'log' | 'stream' | 'written' }>,
+  ): void;
+}
+
+interface Job {
+  work: HostedWork;
+  over: Once<HostEnd>;
+}
+
+/** A thread or process that has booted the app's module, and runs one job at a time. */
+export class JobHost {
+  /** It can run jobs: the templates it has handlers for. Rejects where it could not be booted. */
+  readonly ready: Promise<string[]>;
+  /** It has ended. */
+  readonly gone: Promise<string>;
+  private readonly link: HostLink;
+  private readonly booted = new Once<string[] | Error>();
+  private job: Job | undefined;
+  private isWorn = false;
+  private turnedAt = 0;
+  private heapBytes: number | null = null;
+
+  /** @param strayed something was thrown in it that no job of now has to do with */
+  constructor(
+    start: (hear: (news: HostNews) => void) => HostLink,
+    private readonly strayed: (error: unknown) => void,
+  ) {
+    this.link = start((news) => this.hear(news));
+    this.gone = this.link.gone;
+    this.ready = this.booted.promise.then((result) => {
+      if (result instanceof Error) throw result;
+      return result;
+    });
+    void this.gone.then((why) => {
+      this.isWorn = true;
+      this.booted.happen(new Error(why));
+      this.end({ kind: 'hostDied', why });
+    });
+  }
+
+  get kind(): HostKind {
+    return this.link.kind;
+  }
+
+  /** Not to be used again. */
+  get worn(): boolean {
+    return this.isWorn;
+  }
+
+  /** Never rejects. */
+  run(work: HostedWork): Promise<HostEnd> {
+    const over = new Once<HostEnd>();
+    this.job = { work, over };
+    this.turnedAt = performance.now();
+    const { run, nodeId } = work;
+    this.link.send({ order: 'run', run, nodeId });
+    // It died as it was handed out.
+    if (this.isWorn) void this.gone.then((why) => this.end({ kind: 'hostDied', why }));
+    return over.promise;
+  }
+
+  tell(order: Extract<HostOrder, { order: 'stop' | 'fence' }>): void {
+    this.link.send(order);
+  }
+
+  facts() {
+    const { kind, id } = this.link;
+    const usage = this.link.usage();
+    const silentMs = performance.now() - this.turnedAt;
+    return {
+      pid: kind === 'thread' ? process.pid : id,
+      threadId: kind === 'thread' ? id : 0,
+      memoryBytes: usage?.memoryBytes ?? this.heapBytes,
+      cpuMs: usage?.cpuMs ?? null,
+      eventLoopLagMs: Math.round(Math.max(silentMs - TURN_MS, 0)),
+    };
+  }
+
+  kill(): Promise<void> {
+    this.isWorn = true;
+    return this.link.kill();
+  }
+
+  /** Lets it close its module. */
+  close(): void {
+    this.isWorn = true;
+    this.link.send({ order: 'close' });
+  }
+
+  private hear(news: HostNews): void {
+    switch (news.news) {
+      case 'ready':
+        return this.booted.happen(news.codes);
+      case 'notReady':
+        return this.booted.happen(asError(revived(news.error)));
+      case 'turn':
+        this.turnedAt = performance.now();
+        this.heapBytes = news.heapBytes;
+        return;
+      case 'ended':
+        return this.end(news.end);
+      case 'stray':
+        this.isWorn = true;
+        if (this.job && news.jobRunId === this.job.work.run.jobRunId)
+          return this.end({ kind: 'failed', error: news.error });
+        return this.strayed(revived(news.error));
+      default:
+        // What a job left behind may go on telling when it is over.
+        if (news.jobRunId === this.job?.work.run.jobRunId) this.job.work.heard(news);
+    }
+  }
+
+  private end(end: HostEnd): void {
+    const { job } = this;
+    this.job = undefined;
+    job?.over.happen(end);
+  }
+}
+
+/** A module may throw anything. */
+const asError = (thrown: unknown): Error =>
+  thrown instanceof Error ? thrown : new Error(String(thrown));

@@ -1,0 +1,37 @@
+import type { BackoffData } from './backoff-data.js';
+import type { JsonSchema, JsonValue } from './json.js';
+
+/** What the verdict on a run needs to know of it and of its queue entry. */
+export interface RunFacts {
+  jobRunId: string;
+  jobQueueEntryId: string;
+  jobRunIdentifier: string;
+  templateCode: string;
+  /** 0 for the first run of the entry. */
+  retry: number;
+  /** From the entry; 0 when the entry is gone. */
+  maxRetries: number;
+  /** Earlier runs of the entry that did not cost a retry. */
+  uncountedRuns: number;
+  /** The backoff the entry was enqueued with, else its template's; null: the module's default. */
+  backoff: BackoffData | null;
+  /** Its row is not written yet, for all this node knows: it will be when the run ends, or by the next heartbeat. */
+  deferred?: boolean;
+}
+
+/** A run that this node has claimed and may launch. */
+export interface ClaimedRun extends RunFacts {
+  jobTemplateId: string;
+  jobContext: JsonValue;
+  /** A schema that an operator gave the template, on top of what the handler's class demands. */
+  operatorSchema: JsonSchema | null;
+  timeoutMs: number;
+  /** By the database's clock. */
+  timeoutAtMs: number;
+}
+
+/** Unique among all runs. */
+export const processName = ({
+  jobRunIdentifier,
+  retry,
+}: Pick<RunFacts, 'jobRunIdentifier' | 'retry'>) => `${jobRunIdentifier}#${retry}`;

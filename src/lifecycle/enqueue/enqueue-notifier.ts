@@ -1,0 +1,38 @@
+import type { EntityManager } from 'typeorm';
+import type { JobEvents } from '../../job/events.js';
+import type { EntryReference } from './bulk-insert.js';
+import type { Due } from './wake-up-port.js';
+
+/** Who is to hear of entries that were put in. */
+export class EnqueueNews {
+  constructor(
+    private readonly events: JobEvents,
+    private readonly due: Due,
+  ) {}
+
+  /** They are committed. */
+  tell(templateCode: string, entries: EntryReference[]): void {
+    for (const { id, jobRunIdentifier } of entries)
+      this.events.emit('entry.enqueued', {
+        jobQueueEntryId: id,
+        jobRunIdentifier,
+        templateCode,
+      });
+  }
+
+  /** Who is to start them, if they are due. @param manager of the transaction they are part of: not before that is committed */
+  wake(
+    areDue: boolean,
+    manager: EntityManager | undefined,
+    whom?: Parameters<Due['now']>[0],
+  ): void {
+    if (!areDue) return;
+    if (manager) this.due.after(manager);
+    else this.due.now(whom);
+  }
+
+  /** What tells others, to be sent along with the insert. */
+  along(areDue: boolean): ReturnType<Due['along']> {
+    return areDue ? this.due.along() : null;
+  }
+}

@@ -1,0 +1,120 @@
+import type { JsonValue } from '../job/json.js';
+import type { ContextContract } from '../context/context-contract.js';
+import type { RegisteredHandler } from './handler-registry.js';
+import type { JobProcess } from './run/job-process.js';
+
+/** Captures something of what an enqueue happens in. It travels with the job, in the envelope of its context. */
+export interface Carrier {
+  /** Unique: its property in `Envelope.carried`. */
+  readonly name: string;
+  /** Called for each call that enqueues. @returns what is to travel along; undefined: nothing */
+  readonly capture: () => JsonValue | undefined;
+  /**
+   * It says of the call rather than of the job: it can be read beside an encrypted context, and is captured anew where a
+   * job is done again. Default: it is encrypted with the context, and stays what it was.
+   */
+  readonly ofCall?: boolean;
+}
+
+/** What is to travel with a job. */
+export interface Captured {
+  ofCall?: Record<string, JsonValue>;
+  ofJob?: Record<string, JsonValue>;
+}
+
+/**
+ * Around all that a handler does where it runs: its context is decoded, its instance resolved, its method called. To be
+ * found on the process: `run`, and after `next` how it settled. `next` never rejects, and has to be called once.
+ */
+export type RunHook = (
+  process: JobProcess,
+  handler: RegisteredHandler<ContextContract>,
+  next: () => Promise<void>,
+) => Promise<void>;
+
+/** A call that puts jobs in. */
+export interface EnqueueCallFacts {
+  templateCode: string;
+  /** Many at once. */
+  bulk: boolean;
+}
+
+/** What a call answers with: the entry that was put in or is there already, or one for each context. */
+export type Enqueued = { jobRunIdentifier: string; deduplicated?: boolean };
+
+/**
+ * Around a call that enqueues, from before its template is looked up until it is answered; in a caller's transaction that
+ * is before the commit. `next` has to be called once, and rejects where nothing was enqueued.
+ */
+export type EnqueueHook = <T extends Enqueued | readonly Enqueued[]>(
+  call: EnqueueCallFacts,
+  next: () => Promise<T>,
+) => Promise<T>;
+
+/** Where capabilities plug in without touching the path: what nobody uses costs a comparison. */
+export class Seams {
+  private carriers: readonly Carrier[] = [];
+  private hook: RunHook | undefined;
+  /** Undefined for nearly everybody: then nothing is made for it. */
+  enqueueHook: EnqueueHook | undefined;
+
+  carry(carrier: Carrier): void {
+    this.carriers = [...this.carriers, carrier];
+  }
+
+  /** The first one is the outermost. */
+  onRun(hook: RunHook): void {
+    const outer = this.hook;
+    this.hook = outer
+      ? (process, handler, next) => outer(process, handler, () => hook(process, handler, next))
+      : hook;
+  }
+
+  /** The first one is the outermost. */
+  onEnqueue(hook: EnqueueHook): void {
+    const outer = this.enqueueHook;
+    this.enqueueHook = outer ? (call, next) => outer(call, () => hook(call, next)) : hook;
+  }
+
+  /**
+   * What is carried by a job that is enqueued now; undefined: nothing. To be called before anything is awaited.
+   * @throws what a carrier throws
+   */
+  captured(): Captured | undefined {
+    if (this.carriers.length === 0) return undefined;
+    return this.capture(this.carriers);
+  }
+
+  /** The same of a job that is done again. @param carried with the run of before */
+  capturedAgain(carried: Record<string, JsonValue> | undefined): Captured | undefined {
+    const ofCall = this.carriers.filter((carrier) => carrier.ofCall);
+    const captured = this.capture(ofCall);
+    if (!carried) return captured;
+    const names = new Set(ofCall.map(({ name }) => name));
+    const kept = Object.entries(carried).filter(([name]) => !names.has(name));
+    if (kept.length === 0) return captured;
+    return { ...captured, ofJob: Object.fromEntries(kept) };
+  }
+
+  private capture(carriers: readonly Carrier[]): Captured | undefined {
+    let captured: Captured | undefined;
+    for (const { name, capture, ofCall } of carriers) {
+      const value = capture();
+      if (value === undefined) continue;
+      const part = ofCall ? 'ofCall' : 'ofJob';
+      captured = {
+        ...captured,
+        [part]: { ...captured?.[part], [name]: value },
+      };
+    }
+    return captured;
+  }
+
+  around(
+    process: JobProcess,
+    handler: RegisteredHandler<ContextContract>,
+    next: () => Promise<void>,
+  ): Promise<void> {
+    return this.hook ? this.hook(process, handler, next) : next();
+  }
+}

@@ -1,0 +1,47 @@
+import type { BackoffFunction } from '../job/backoff-data.js';
+import type { ContextTraits } from '../context/context-traits.js';
+import { BildadConfigError } from '../job/errors.js';
+import type { Isolation } from '../job/isolation-mode.js';
+import type { JobExecution } from '../job/job-execution.js';
+import type { JobHandler } from '../job/job-handler.js';
+import type { TransactionalSettings } from '../options/transaction-options.js';
+
+/** A handler class as this process knows it. */
+export interface RegisteredHandler<Contract = unknown> {
+  code: string;
+  className: string;
+  contract: Contract;
+  isolation: Isolation;
+  traits: ContextTraits;
+  /** It runs in a transaction that its end is part of. */
+  transactional: TransactionalSettings | undefined;
+  /** A backoff that is code cannot be stored in the template. */
+  backoff: BackoffFunction | undefined;
+  /** What to call for one run. */
+  resolve(context: unknown, job: JobExecution): JobHandler | Promise<JobHandler>;
+}
+
+/** The handlers of this process, by template code. */
+export class HandlerRegistry<Contract = unknown> {
+  private readonly byCode = new Map<string, RegisteredHandler<Contract>>();
+
+  /** @throws BildadConfigError when another class has the code */
+  register(handler: RegisteredHandler<Contract>): void {
+    const other = this.byCode.get(handler.code);
+    if (other)
+      throw new BildadConfigError(
+        `@BildadJob of ${handler.className}`,
+        'a code that no other handler has',
+        `"${handler.code}", which ${other.className} has too`,
+      );
+    this.byCode.set(handler.code, handler);
+  }
+
+  get(code: string): RegisteredHandler<Contract> | undefined {
+    return this.byCode.get(code);
+  }
+
+  codes(): string[] {
+    return [...this.byCode.keys()];
+  }
+}

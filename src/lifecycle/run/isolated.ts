@@ -1,0 +1,215 @@
+import { setMaxListeners } from 'node:events';
+import { envelopeOf } from '../../context/envelope.js';
+import { JobHostDiedError } from '../../job/errors.js';
+import type { JobEvents } from '../../job/events.js';
+import type { ClaimedRun } from '../../job/run-facts.js';
+import type { HostKind } from '../../job/isolation-mode.js';
+import type { ExecutionLogger } from '../../job/job-execution.js';
+import type { Outcome } from '../../job/outcome.js';
+import { revived } from '../../job/plain-error.js';
+import { once, unlessAborted } from '../../concurrency/timers.js';
+import type { HostEnd, HostedWork, JobHost } from '../../isolation/job-host.js';
+import { sessionName } from '../../isolation/host-messages.js';
+import type { HostPool } from '../../isolation/host-pool.js';
+import type { JobProcess } from './job-process.js';
+import { cancelSession, chargeCrash } from '../../isolation/isolated-run.sql.js';
+import type { Launched } from './execute-handler.js';
+import { identityOf } from './execution.js';
+import { hearing, outputOf } from './host-events.js';
+import { patience } from './retry-delay.js';
+import type { Store } from '../store.js';
+import type { WrappedRuns } from './runnable-check.js';
+
+export type HostPools = Record<HostKind, HostPool>;
+
+/** It came too late, or nobody knows whether it did. */
+type Missed = Extract<Outcome, { kind: 'missed' | 'interrupted' }>;
+
+/** Jobs that run in threads and processes of their own. What does not stop when it is told is ended with its host. */
+export class IsolatedJobs {
+  private pools: HostPools | undefined;
+  private readonly hosts = new Map<JobProcess, JobHost>();
+  private readonly leaving = new AbortController();
+
+  constructor(
+    private readonly store: Store,
+    private readonly events: JobEvents,
+    private readonly loggerFor: (run: ClaimedRun) => ExecutionLogger,
+    private readonly graceMs: number,
+    private readonly maxCrashes: number,
+    private readonly wrapped: WrappedRuns,
+    private readonly nodeId: () => string,
+  ) {
+    // One for each run whose statements are being cancelled.
+    setMaxListeners(0, this.leaving.signal);
+  }
+
+  /** Before anything is claimed. */
+  use(pools: HostPools): void {
+    this.pools = pools;
+  }
+
+  /** The node stops: no host is made for jobs to come. */
+  drain(): void {
+    for (const pool of Object.values(this.pools ?? {})) pool.drain();
+  }
+
+  /** Statements that could not be cancelled so far go on. */
+  leave(): void {
+    this.leaving.abort();
+  }
+
+  /** The host that a process runs in; undefined where it has none yet, or needs none. */
+  hostOf(process: JobProcess): JobHost | undefined {
+    return this.hosts.get(process);
+  }
+
+  /** Settles the process, and never rejects. */
+  async carryOut(process: JobProcess, kind: HostKind, launched?: Launched): Promise<void> {
+    let outcome: Outcome;
+    try {
+      // Who waits for its start would wait for another job's end, or for a boot.
+      if (this.pools && !this.pools[kind].hasIdle) launched?.();
+      let begun = false;
+      const begin: Launched = () => {
+        begun = true;
+        launched?.();
+      };
+      let end = await this.runOnce(process, kind, begin);
+      // It died of an earlier job, as it was handed out: this one gets another host, and one only.
+      if (end.kind === 'hostDied' && !begun) end = await this.runOnce(process, kind, begin);
+      outcome = await this.outcomeOf(end, process, kind);
+    } catch (error) {
+      outcome = { kind: 'failed', error };
+    }
+    if ('error' in outcome) launched?.(outcome.error as Error);
+    process.settle(outcome);
+  }
+
+  /** @throws the signal's reason, where the process is told to stop before it has a host */
+  private async runOnce(
+    process: JobProcess,
+    kind: HostKind,
+    begin: Launched,
+  ): Promise<HostEnd | Missed> {
+    process.throwIfStopping();
+    const pool = this.pools?.[kind];
+    if (!pool) throw new Error('this engine has no hosts for jobs');
+    const host = await pool.take(process.signal);
+    const late = envelopeOf(process.run.jobContext)?.startBefore
+      ? await this.late(process)
+      : undefined;
+    if (late) {
+      pool.release(host);
+      return late;
+    }
+    this.hosts.set(process, host);
+    const ending = host.run(this.workFor(process, begin));
+    const stopKilling = this.killInTime(process, host);
+    const end = await ending;
+    stopKilling();
+    this.hosts.delete(process);
+    pool.release(host);
+    return end;
+  }
+
+  /** Once it has a host, for which it may have waited. @returns how it ends where it is not to be started */
+  private async late(process: JobProcess): Promise<Missed | undefined> {
+    try {
+      return (await this.wrapped.missed(process.run)) ? { kind: 'missed' } : undefined;
+    } catch {
+      return { kind: 'interrupted' };
+    }
+  }
+
+  private workFor(process: JobProcess, begin: Launched): HostedWork {
+    const { run } = process;
+    const { events, loggerFor } = this;
+    const heard = hearing(process, { events, loggerFor, begin });
+    return { run, nodeId: this.nodeId(), heard };
+  }
+
+  /** Told to stop, the handler has the grace period. @returns how to let it be */
+  private killInTime(process: JobProcess, host: JobHost): () => void {
+    let disarm = () => {};
+    const told = () => {
+      const { toldWhy, signal } = process;
+      host.tell(
+        toldWhy
+          ? { order: 'stop', reason: toldWhy }
+          : { order: 'fence', why: String(signal.reason) },
+      );
+      disarm = once(this.graceMs, () => {
+        this.events.emit('process.killed', {
+          ...identityOf(process.run),
+          isolation: host.kind,
+        });
+        void host.kill().then(() => this.cancelStatements(process));
+      });
+    };
+    if (process.signal.aborted) told();
+    else process.signal.addEventListener('abort', told, { once: true });
+    return () => {
+      disarm();
+      process.signal.removeEventListener('abort', told);
+    };
+  }
+
+  /** The server does not notice that who asked is gone, until it has an answer. Never rejects. */
+  private async cancelStatements({ jobRunId }: JobProcess): Promise<void> {
+    const { db, tables } = this.store;
+    for (let attempt = 0; ; attempt++)
+      try {
+        await cancelSession(db, sessionName(tables.schema, jobRunId));
+        return;
+      } catch (error) {
+        if (attempt === 0)
+          this.events.emit('engine.error', {
+            doing: `cancelling the statements of run ${jobRunId}`,
+            error,
+          });
+        // They go on while the database is out of reach.
+        if (!(await patience(attempt, this.leaving.signal))) return;
+      }
+  }
+
+  private outcomeOf(
+    end: HostEnd | Missed,
+    process: JobProcess,
+    kind: HostKind,
+  ): Outcome | Promise<Outcome> {
+    if (end.kind === 'hostDied') return this.charged(process, new JobHostDiedError(kind, end.why));
+    if ('written' in end && end.written)
+      process.written = {
+        ...end.written,
+        output: outputOf(end.written.output),
+      };
+    if ('error' in end) return { kind: end.kind, error: revived(end.error) as Error };
+    if (end.kind !== 'completed') return end;
+    return { kind: 'completed', output: outputOf(end.output) };
+  }
+
+  /**
+   * The job may be what its host died of. Should this node be lost before the run has ended, the job may be
+   * charged once more: it is given up one crash too early then, never too late.
+   */
+  private async charged(process: JobProcess, error: JobHostDiedError): Promise<Outcome> {
+    // Ended by this node itself.
+    if (process.stopping) return { kind: 'failed', error };
+    void this.cancelStatements(process);
+    const { db, tables } = this.store;
+    const { maxCrashes } = this;
+    let crashes = 1;
+    try {
+      // Told to stop meanwhile, it has a reason, and needs no charge.
+      crashes = await unlessAborted(process.signal, chargeCrash(db, tables, process.run));
+    } catch (failed) {
+      if (process.stopping) return { kind: 'failed', error };
+      this.events.emit('engine.error', {
+        doing: `charging run ${process.jobRunId} with a crash`,
+        error: failed,
+      });
+    }
+    return { kind: 'hostDied', error, crashes, maxCrashes };
+  }
+}

@@ -1,0 +1,164 @@
+import type { EntityManager } from 'typeorm';
+import { BildadConfigError, RunNotActiveError } from '../../job/errors.js';
+import type { RunFacts } from '../../job/run-facts.js';
+import type { TransactionalSettings } from '../../options/transaction-options.js';
+import { storableOutput } from '../../job/storable-output.js';
+import type { JobProcess } from './job-process.js';
+import { within } from '../../database/transactions/current-transaction.js';
+import { endWithin, holdLease } from '../finish/finish-in-transaction.sql.js';
+import { JobTransaction } from '../../database/transactions/job-transaction.js';
+import type { DeferredRuns } from './late-run-rows.js';
+import type { Store } from '../store.js';
+
+/** Beyond a job's timeout, so that the node's own ways to stop it come first. */
+const MARGIN_MS = 5_000;
+
+/** Handlers whose writes are committed together with the end of their run. */
+export class JobTransactions {
+  constructor(
+    private readonly store: Store,
+    private readonly deferred: Pick<DeferredRuns, 'write'>,
+    private readonly graceMs: number,
+    /** The id that this node has now. */
+    private readonly nodeId: () => string,
+  ) {}
+
+  /** The same for runs that were claimed by another one: that of the node whose jobs this process hosts. */
+  claimedBy(nodeId: string): JobTransactions {
+    const { store, deferred, graceMs } = this;
+    return new JobTransactions(store, deferred, graceMs, () => nodeId);
+  }
+
+  /**
+   * Calls the handler in a transaction, which is committed with the run's end if it returns and nobody has ended the run
+   * or told it to stop; else rolled back. `process.written` says what is known of the end.
+   * @returns what the handler returned, committed
+   * @throws what the handler throws, RunNotActiveError, BildadConfigError where the handler has ended it itself, what the database says: all of it is rolled back then, if the
+   *   process does not say that nobody knows
+   */
+  async around(
+    process: JobProcess,
+    { level }: TransactionalSettings,
+    call: (manager: EntityManager) => unknown,
+  ): Promise<unknown> {
+    const nodeId = this.nodeId();
+    const { jobRunId, timeoutMs } = process.run;
+    const leftMs = timeoutMs - process.ageMs + this.graceMs + MARGIN_MS;
+    await this.surface(process.run);
+    if (level !== 'READ COMMITTED') await this.hold(process, nodeId, leftMs);
+    const transaction = await this.opened(process, {
+      jobRunId,
+      level,
+      statementMs: leftMs,
+      idleMs: leftMs,
+    });
+    const watched = this.stopInTime(process, transaction);
+    try {
+      const { manager } = transaction;
+      const output = await within(this.store, manager, () => call(manager));
+      await this.commit(process, transaction, nodeId, output);
+      return output;
+    } catch (error) {
+      await transaction.rollback(this.store.db.queryTimeoutMs);
+      throw error;
+    } finally {
+      watched();
+    }
+  }
+
+  /** For a transaction of the handler's own. @throws RunNotActiveError */
+  async complete(process: JobProcess, manager: EntityManager, output: unknown): Promise<void> {
+    if (!manager?.queryRunner?.isTransactionActive)
+      throw new BildadConfigError(
+        'manager',
+        'the EntityManager of a transaction that is under way',
+        manager?.queryRunner ? 'one without a transaction' : typeof manager,
+      );
+    await this.surface(process.run);
+    const end = this.endOf(process, this.nodeId(), output);
+    const { tables } = this.store;
+    if (!(await endWithin(manager, tables, end, { marked: false })))
+      throw new RunNotActiveError(process.jobRunId);
+    process.written = { output };
+  }
+
+  private async commit(
+    process: JobProcess,
+    transaction: JobTransaction,
+    nodeId: string,
+    output: unknown,
+  ): Promise<void> {
+    // A shutdown waits for what is as good as done.
+    if (process.toldWhy?.kind !== 'interrupted') process.throwIfStopping();
+    const end = this.endOf(process, nodeId, output);
+    const { manager } = transaction;
+    const { db, tables } = this.store;
+    const idleMs = db.queryTimeoutMs;
+    const fate = await transaction.inTime(idleMs, () =>
+      endWithin(manager, tables, end, { marked: true, idleMs }),
+    );
+    if (!fate) {
+      // A failure like any other: were it told as a run that was taken away, it would be tried again for ever.
+      if (!(await transaction.lasts(idleMs)))
+        throw new BildadConfigError(
+          'job.manager',
+          'a transaction that is left open: it ends when the handler has returned',
+          'one that the handler has ended',
+        );
+      process.written = { output, fate };
+      throw new RunNotActiveError(process.jobRunId);
+    }
+    process.written = { output };
+    await transaction.commit(db.queryTimeoutMs);
+    process.written = { output, fate };
+  }
+
+  private endOf({ run }: JobProcess, nodeId: string, output: unknown) {
+    const { jobRunId, jobQueueEntryId } = run;
+    const text = storableOutput(output);
+    return { jobRunId, jobQueueEntryId, nodeId, output: text };
+  }
+
+  /** Its row is there before it can be locked. */
+  private async surface(run: RunFacts): Promise<void> {
+    if (run.deferred) await this.deferred.write([run]);
+  }
+
+  private async hold({ run }: JobProcess, nodeId: string, forMs: number): Promise<void> {
+    const { db, tables } = this.store;
+    const { jobRunId } = run;
+    if (!(await holdLease(db, tables, { jobRunId, nodeId, forMs })))
+      throw new RunNotActiveError(jobRunId);
+  }
+
+  /** Not waited for by a process that is told to stop: the pool may have no connection for long. */
+  private opened(
+    process: JobProcess,
+    options: Parameters<typeof JobTransaction.open>[1],
+  ): Promise<JobTransaction> {
+    process.throwIfStopping();
+    return new Promise((resolve, reject) => {
+      const { signal } = process;
+      const stop = () => reject(signal.reason as Error);
+      signal.addEventListener('abort', stop, { once: true });
+      void JobTransaction.open(this.store, options)
+        .then((transaction) => {
+          if (!signal.aborted) return resolve(transaction);
+          return transaction.rollback(this.store.db.queryTimeoutMs);
+        }, reject)
+        .finally(() => signal.removeEventListener('abort', stop));
+    });
+  }
+
+  /** What cannot be committed any more holds no locks for longer. @returns how to let it be */
+  private stopInTime(process: JobProcess, transaction: JobTransaction): () => void {
+    const { signal } = process;
+    const stop = () => {
+      if (process.toldWhy?.kind !== 'interrupted') transaction.cancel();
+    };
+    signal.addEventListener('abort', stop, { once: true });
+    // Given up by then, where the transaction is not over.
+    process.decided.whenever(() => transaction.destroy());
+    return () => signal.removeEventListener('abort', stop);
+  }
+}

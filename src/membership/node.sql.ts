@@ -1,0 +1,202 @@
+import type { JobProcessFacts } from '../job/process-facts.js';
+import type { JobNodeEnd } from '../database/entities/job-node.entity.js';
+import { rows, type Queryable, type Tables } from '../database/tables.js';
+
+/** What a node says of itself once. */
+export interface NodeFacts {
+  id: string;
+  engineName: string;
+  host: string;
+  pid: number;
+  version: string;
+  templateCodes: string[];
+  concurrency: number;
+}
+
+/** What it says with each beat. */
+export interface NodeVitals {
+  /** Milliseconds until it counts as lost if no other beat comes. */
+  leaseMs: number;
+  running: number;
+  eventLoopLagMs: number;
+  /** How long its event loop has not turned; null when it does. */
+  blockedMs: number | null;
+  rssBytes: number;
+}
+
+/** What a beat is told. */
+export interface BeatAnswer {
+  /** Jobs that may have killed a node wait to be tried again. */
+  suspects: boolean;
+}
+
+const suspects = ({ entries }: Tables) =>
+  `EXISTS (SELECT FROM ${entries} WHERE crashes > 0 AND status = 'AVAILABLE') AS suspects`;
+
+/** @returns null when the id is that of a node that has ended */
+export async function registerNode(
+  db: Queryable,
+  tables: Tables,
+  facts: NodeFacts,
+  leaseMs: number,
+): Promise<BeatAnswer | null> {
+  const [answer] = await rows<BeatAnswer>(
+    db,
+    `WITH joined AS (
+       INSERT INTO ${tables.nodes} AS n (id, engine_name, host, pid, version, template_codes, concurrency, expires_at, renewed_until)
+       SELECT $1, $2, $3, $4, $5, $6::text[], $7, now + $8::float8 * interval '1 ms', now + $8::float8 * interval '1 ms'
+       FROM clock_timestamp() AS now
+       ON CONFLICT (id) DO UPDATE SET beat = n.beat + 1, beat_at = clock_timestamp(), expires_at = excluded.expires_at
+         WHERE n.ended_at IS NULL
+       RETURNING id
+     ) SELECT ${suspects(tables)} FROM joined`,
+    [
+      facts.id,
+      facts.engineName,
+      facts.host,
+      facts.pid,
+      facts.version,
+      facts.templateCodes,
+      facts.concurrency,
+      leaseMs,
+    ],
+  );
+  return answer ?? null;
+}
+
+/** @returns null when the node has ended: somebody declared it lost, or deleted its row */
+export async function beatNode(
+  db: Queryable,
+  tables: Tables,
+  id: string,
+  { leaseMs, running, eventLoopLagMs, blockedMs, rssBytes }: NodeVitals,
+): Promise<BeatAnswer | null> {
+  const [answer] = await rows<BeatAnswer>(
+    db,
+    `WITH beaten AS (
+       UPDATE ${tables.nodes} SET beat = beat + 1, beat_at = clock_timestamp(),
+         expires_at = clock_timestamp() + $2::float8 * interval '1 ms', running = $3, event_loop_lag_ms = $4,
+         blocked_since = clock_timestamp() - $5::float8 * interval '1 ms', rss_bytes = $6
+       WHERE id = $1 AND ended_at IS NULL RETURNING id
+     ) SELECT ${suspects(tables)} FROM beaten`,
+    [id, leaseMs, running, Math.round(eventLoopLagMs), blockedMs, rssBytes],
+  );
+  return answer ?? null;
+}
+
+/** Ends a node that has not ended. @returns why it has ended, then or before; null when its row is gone */
+export async function endNode(
+  db: Queryable,
+  { nodes }: Tables,
+  id: string,
+  reason: JobNodeEnd,
+): Promise<JobNodeEnd | null> {
+  const [row] = await rows<{ reason: JobNodeEnd }>(
+    db,
+    `WITH ended AS (
+       UPDATE ${nodes} SET ended_at = clock_timestamp(), end_reason = $2, running = 0, blocked_since = NULL
+       WHERE id = $1 AND ended_at IS NULL RETURNING end_reason
+     ) SELECT end_reason AS reason FROM ended
+     UNION ALL SELECT end_reason FROM ${nodes} WHERE id = $1 AND ended_at IS NOT NULL LIMIT 1`,
+    [id, reason],
+  );
+  return row?.reason ?? null;
+}
+
+export interface SeenNode {
+  id: string;
+  beat: string;
+  /** Its lease is over by the database's clock. */
+  overdue: boolean;
+}
+
+/** The nodes that have not ended: as many rows as there are processes. */
+export function livingNodes(db: Queryable, { nodes }: Tables): Promise<SeenNode[]> {
+  return rows<SeenNode>(
+    db,
+    `SELECT id, beat::text, expires_at <= clock_timestamp() AS overdue FROM ${nodes} WHERE ended_at IS NULL`,
+  );
+}
+
+/**
+ * Ends nodes as lost that are still overdue and have not beaten since they were seen, and charges what may have
+ * killed them: of the runs aboard, those of jobs that were aboard a lost node before; where there are none, all
+ * that can have been running, which are the oldest as many as the node ran at once. Runs are numbered in the
+ * order they start, so the others were claimed ahead. A run whose row was deferred is not among them: its end
+ * may not have been recorded, or it may not have begun. A lease that was to outlast the node's own (`holdLease`) is cut to
+ * one of those.
+ */
+export function declareLost(
+  db: Queryable,
+  { nodes, runs, entries }: Tables,
+  seen: Pick<SeenNode, 'id' | 'beat'>[],
+): Promise<{ id: string; charged: number }[]> {
+  return rows(
+    db,
+    `WITH lost AS (
+       UPDATE ${nodes} n SET ended_at = clock_timestamp(), end_reason = 'lost'
+       FROM unnest($1::text[], $2::bigint[]) AS seen (id, beat)
+       WHERE n.id = seen.id AND n.beat = seen.beat AND n.ended_at IS NULL AND n.expires_at <= clock_timestamp()
+       RETURNING n.id, n.concurrency, n.expires_at - n.beat_at AS lease
+     ), aboard AS (
+       SELECT lost.id AS node_id, r.id AS run_id, e.id AS entry_id,
+         CASE WHEN bool_or(e.crashes > 0) OVER (PARTITION BY lost.id) THEN e.crashes > 0
+         ELSE row_number() OVER (PARTITION BY lost.id ORDER BY r.id) <= lost.concurrency END AS charge
+       FROM lost JOIN ${runs} r ON r.node_id = lost.id AND r.status = 'RUNNING'
+         JOIN ${entries} e ON e.id = r.job_queue_entry_id AND e.current_job_run_id = r.id
+     ), charged AS (
+       UPDATE ${entries} e SET crashes = e.crashes + 1 FROM aboard
+       WHERE aboard.charge AND e.id = aboard.entry_id AND e.current_job_run_id = aboard.run_id
+       RETURNING aboard.node_id
+     ), shortened AS (
+       UPDATE ${runs} r SET expires_at = clock_timestamp() + lease FROM (
+         SELECT held.id, lost.lease FROM lost JOIN ${runs} held ON held.node_id = lost.id AND held.status = 'RUNNING'
+         WHERE held.expires_at > clock_timestamp() + lost.lease FOR NO KEY UPDATE OF held SKIP LOCKED
+       ) long WHERE r.id = long.id
+     ) SELECT id, (SELECT count(*)::int FROM charged WHERE node_id = lost.id) AS charged FROM lost`,
+    [seen.map(({ id }) => id), seen.map(({ beat }) => beat)],
+  );
+}
+
+/** What the node of a RUNNING run told of its process with its last heartbeat. */
+export async function factsElsewhere(
+  db: Queryable,
+  { nodes, runs }: Tables,
+  jobRunId: string,
+): Promise<JobProcessFacts | null> {
+  const [row] = await rows<{ facts: JobProcessFacts }>(
+    db,
+    `SELECT facts FROM ${runs} r JOIN ${nodes} n ON n.id = r.node_id, jsonb_array_elements(n.processes) AS facts
+     WHERE r.id = $1 AND r.status = 'RUNNING' AND n.ended_at IS NULL AND facts->>'jobRunId' = r.id::text`,
+    [jobRunId],
+  );
+  if (!row) return null;
+  const { facts } = row;
+  const { progress } = facts;
+  return {
+    ...facts,
+    startedAt: new Date(facts.startedAt),
+    seenAt: new Date(facts.seenAt),
+    progress: progress && { ...progress, at: new Date(progress.at) },
+  };
+}
+
+/** Takes away the rows of nodes that ended a day ago. @returns how many */
+export async function pruneNodes(db: Queryable, { nodes }: Tables): Promise<number> {
+  const [row] = await rows<{ pruned: number }>(
+    db,
+    `WITH pruned AS (
+       DELETE FROM ${nodes} WHERE ended_at < clock_timestamp() - interval '1 day' RETURNING id
+     ) SELECT count(*)::int AS pruned FROM pruned`,
+  );
+  return row?.pruned ?? 0;
+}
+
+/**
+ * Whether a run of this node is spared although its lease is over. The node beats, or nobody has found out yet
+ * that it does not, and its event loop has renewed no leases for as long as one lasts: it is stuck, or cannot get
+ * through. A run that such a loop has passed over within the last lease is nobody's.
+ */
+export const spared = ({ nodes }: Tables, nodeId: string) =>
+  `EXISTS (SELECT FROM ${nodes} spared WHERE spared.id = ${nodeId} AND spared.ended_at IS NULL
+     AND spared.renewed_until <= clock_timestamp())`;

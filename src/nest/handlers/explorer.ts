@@ -1,0 +1,127 @@
+import { Injectable } from '@nestjs/common';
+import { DiscoveryService } from '@nestjs/core';
+import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
+import { BildadConfigError } from '../../job/errors.js';
+import type { JobHandler } from '../../job/job-handler.js';
+import { text } from '../../options/option-values.js';
+import type { Settings } from '../../options/settings.js';
+import type { ContextContract } from '../../context/context-contract.js';
+import type { RegisteredHandler } from '../../lifecycle/handler-registry.js';
+import type { TemplateDeclaration } from '../../lifecycle/templates/template.sql.js';
+import { jobOptionsOf, type BildadJobOptions } from './bildad-job.decorator.js';
+import {
+  contractOf,
+  declarationOf,
+  isolationOf,
+  traitsOf,
+  transactionalOf,
+} from './declaration.js';
+import { JOB_CONTEXT_TYPE } from '../pipeline/execution-context.js';
+import { isShared, scopedInstance } from '../pipeline/instances.js';
+import { JobRequest } from '../pipeline/job-request.js';
+import { Pipelines } from '../pipeline/pipeline.js';
+
+export interface FoundHandler {
+  declaration: TemplateDeclaration;
+  handler: RegisteredHandler<ContextContract>;
+}
+
+/** Finds the `@BildadJob` providers of the whole app. */
+@Injectable()
+export class HandlerExplorer {
+  constructor(
+    private readonly discovery: DiscoveryService,
+    private readonly pipelines: Pipelines,
+  ) {}
+
+  /** Those that serve this engine. @throws BildadConfigError, InvalidJobSchemaError naming the wrong class */
+  find({ name, globalEnhancers }: Settings): FoundHandler[] {
+    const found = new Map<unknown, FoundHandler>();
+    for (const wrapper of this.discovery.getProviders()) {
+      const target = classOf(wrapper);
+      const options = jobOptionsOf(target);
+      // A class provided by two modules is still one handler: the first instance serves it.
+      if (
+        !target ||
+        !options ||
+        // What it stands for is among them.
+        wrapper.isAlias ||
+        found.has(target) ||
+        engineOf(options, target.name, name) !== name
+      )
+        continue;
+      const described = this.describe(target, options, wrapper, globalEnhancers);
+      found.set(target, described);
+    }
+    return [...found.values()];
+  }
+
+  private describe(
+    target: Constructor,
+    options: BildadJobOptions,
+    wrapper: InstanceWrapper,
+    globalEnhancers: boolean,
+  ): FoundHandler {
+    if (typeof (target.prototype as Partial<JobHandler>).runJob !== 'function')
+      throw new BildadConfigError(
+        `@BildadJob of ${target.name}`,
+        'a class with a method runJob(context, job)',
+        'no runJob',
+      );
+    const declaration = declarationOf(options, target.name);
+    return {
+      declaration,
+      handler: {
+        code: declaration.code,
+        className: target.name,
+        contract: contractOf(options, target.name),
+        isolation: isolationOf(options, target.name),
+        traits: traitsOf(options, target.name),
+        transactional: transactionalOf(options, target.name),
+        backoff: typeof options.backoff === 'function' ? options.backoff : undefined,
+        resolve: this.resolver(target, options, wrapper, globalEnhancers),
+      },
+    };
+  }
+
+  private resolver(
+    target: Constructor,
+    { context }: BildadJobOptions,
+    wrapper: InstanceWrapper,
+    globalEnhancers: boolean,
+  ): RegisteredHandler['resolve'] {
+    const pipeline = this.pipelines.around(
+      {
+        wrapper,
+        target,
+        methodName: 'runJob',
+        type: JOB_CONTEXT_TYPE,
+        metatype: context,
+      },
+      globalEnhancers,
+    );
+    if (isShared(wrapper)) {
+      if (!pipeline) return () => wrapper.instance as JobHandler;
+      const handler = { runJob: pipeline.bind(wrapper.instance as JobHandler) };
+      return () => handler;
+    }
+    return async (...given) => {
+      const request = new JobRequest(...given);
+      const { instance, contextId } = await scopedInstance<JobHandler>(wrapper, request);
+      return pipeline ? { runJob: pipeline.bind(instance, contextId) } : instance;
+    };
+  }
+}
+
+function engineOf({ engine }: BildadJobOptions, className: string, every: string): string {
+  return engine === undefined ? every : text(engine, `@BildadJob of ${className}: engine`);
+}
+
+type Constructor = new (...args: any[]) => JobHandler;
+
+/** A factory's wrapper names the factory: what it made knows its class. */
+function classOf({ instance, metatype }: InstanceWrapper): Constructor | undefined {
+  const made = instance as { constructor?: unknown } | undefined;
+  return [metatype, made?.constructor].find((target) => jobOptionsOf(target)) as
+    Constructor | undefined;
+}

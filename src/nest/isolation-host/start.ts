@@ -1,0 +1,139 @@
+import { Logger } from '@nestjs/common';
+import { BildadConfigError } from '../../job/errors.js';
+import type { HostKind } from '../../job/isolation-mode.js';
+import { LEAST_PROCESS_MIB, type IsolationSettings } from '../../options/isolation-options.js';
+import type { HostPools } from '../../lifecycle/run/isolated.js';
+import { JobHost } from '../../isolation/job-host.js';
+import type { StartHost } from '../../isolation/host-link.js';
+import { HostPool } from '../../isolation/host-pool.js';
+import { processes } from '../../isolation/process-host.js';
+import { threads } from '../../isolation/thread-host.js';
+import { connectionLimit } from '../../isolation/isolated-run.sql.js';
+import type { BildadRuntime } from '../module/runtime.js';
+
+/** A module that connects to a database which is away tries for 30 s. */
+const BOOT_MS = 60_000;
+/** What closing the module may take in a host that runs nothing. */
+const CLOSE_MS = 2_000;
+/** What the engine holds beside its pool: the listener and the beat. */
+const ENGINE_CONNECTIONS = 2;
+
+const entries: Record<HostKind, StartHost> = {
+  thread: threads(new URL('./thread-main.js', import.meta.url)),
+  process: processes(new URL('./process-main.js', import.meta.url)),
+};
+
+const isolatedCodes = ({ handlers }: BildadRuntime, kind: HostKind) =>
+  handlers.codes().filter((code) => handlers.get(code)!.isolation === kind);
+
+/** @throws BildadConfigError where a handler is isolated, and the module does not say in what */
+export function checkIsolation({ handlers, settings }: BildadRuntime): void {
+  if (settings.isolation || settings.role === 'producer') return;
+  for (const code of handlers.codes()) {
+    const { className, isolation } = handlers.get(code)!;
+    if (isolation !== 'inline')
+      throw new BildadConfigError(
+        'isolation',
+        `{ module, export } for @BildadJob of ${className}, whose isolation is '${isolation}'`,
+        undefined,
+      );
+  }
+}
+
+/**
+ * Has a host of each kind ready that this node's handlers need: that they cannot be booted, the app says at its start.
+ * @returns how to close them @throws BildadConfigError, what the module throws when it is booted
+ */
+export async function startHosts(bildad: BildadRuntime): Promise<() => Promise<void>> {
+  const { settings, isolated } = bildad;
+  const { isolation, role } = settings;
+  if (!isolation || role === 'producer') return async () => {};
+  const pools: HostPools = {
+    thread: poolOf('thread', isolation.threads, isolation, bildad),
+    process: poolOf('process', isolation.processes, isolation, bildad),
+  };
+  const kinds = (['thread', 'process'] as const).filter(
+    (kind) => isolatedCodes(bildad, kind).length > 0,
+  );
+  const close = async () => {
+    await Promise.all(Object.values(pools).map((pool) => pool.close(CLOSE_MS)));
+  };
+  const { process: mib = Infinity } = isolation.memoryLimit;
+  if (kinds.includes('process') && mib < LEAST_PROCESS_MIB)
+    throw new BildadConfigError(
+      'isolation.memoryLimit',
+      `at least ${LEAST_PROCESS_MIB} (MiB) for a process`,
+      mib,
+    );
+  try {
+    await Promise.all(
+      kinds.map(async (kind) =>
+        checkCodes(await pools[kind].warm(), isolatedCodes(bildad, kind), isolation),
+      ),
+    );
+    await checkBudget(bildad, isolation, kinds);
+  } catch (error) {
+    await close();
+    throw error;
+  }
+  isolated.use(pools);
+  return close;
+}
+
+function poolOf(
+  kind: HostKind,
+  most: number,
+  { moduleUrl, exportName, memoryLimit, idleMs, connections }: IsolationSettings,
+  { store, settings, events }: BildadRuntime,
+): HostPool {
+  const setup = {
+    moduleUrl,
+    exportName,
+    schema: store.tables.schema,
+    engineName: settings.name,
+    connections,
+  };
+  return new HostPool({
+    most,
+    idleMs,
+    bootMs: BOOT_MS,
+    make: (strayed) =>
+      new JobHost(
+        (hear) => entries[kind](setup, { memoryLimit: memoryLimit[kind] }, hear),
+        strayed,
+      ),
+    failed: (doing, error) => events.emit('engine.error', { doing, error }),
+  });
+}
+
+function checkCodes(
+  has: string[],
+  needs: string[],
+  { exportName, moduleUrl }: IsolationSettings,
+): void {
+  const missing = needs.filter((code) => !has.includes(code));
+  if (missing.length > 0)
+    throw new BildadConfigError(
+      'isolation.module',
+      `${exportName} of ${moduleUrl} to provide the handlers of ${missing.join(', ')}`,
+      has.length > 0 ? `those of ${has.join(', ')}` : 'none',
+    );
+}
+
+/** Warns where one node alone could use up the server's connections. */
+async function checkBudget(
+  { store, settings }: BildadRuntime,
+  { threads, processes, connections }: IsolationSettings,
+  kinds: HostKind[],
+): Promise<void> {
+  const hosts =
+    (kinds.includes('thread') ? threads : 0) + (kinds.includes('process') ? processes : 0);
+  if (hosts === 0) return;
+  // The DataSource's own, and the engine's on it.
+  const pools = hosts * 2 * connections + ENGINE_CONNECTIONS;
+  const most = await connectionLimit(store.db);
+  if (pools > most)
+    new Logger('Bildad').warn(
+      `engine "${settings.name}": ${hosts} hosts for jobs may open ${pools} connections to the database, and the server has ${most}; lower isolation.threads, isolation.processes or isolation.connections`,
+    );
+}

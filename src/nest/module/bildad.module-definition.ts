@@ -1,0 +1,83 @@
+import { ConfigurableModuleBuilder, type Provider } from '@nestjs/common';
+import { DiscoveryModule } from '@nestjs/core';
+import { SchedulerRegistry } from '@nestjs/schedule';
+import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
+import type { DataSource } from 'typeorm';
+import { flag, text } from '../../options/option-values.js';
+import {
+  DEFAULT_SCHEMA,
+  readSchemaName,
+  readSettings,
+  type BildadModuleExtras,
+  type BildadModuleOptions,
+} from '../../options/settings.js';
+import { checkBackoff } from '../../job/backoff.js';
+import { bildadEntities } from '../../database/entities/index.js';
+import { BILDAD_EXTENSION, type EngineExtension } from './engine-extension.js';
+import { asInside } from '../isolation-host/inside.js';
+import { BILDAD_RUNTIME, createRuntime } from './runtime.js';
+import { scheduleTicker } from './schedule-timers.js';
+
+const defaults: Required<BildadModuleExtras> = {
+  isGlobal: true,
+  dataSource: 'default',
+  schema: DEFAULT_SCHEMA,
+};
+
+export const { ConfigurableModuleClass, MODULE_OPTIONS_TOKEN, OPTIONS_TYPE, ASYNC_OPTIONS_TYPE } =
+  new ConfigurableModuleBuilder<BildadModuleOptions>({ moduleName: 'Bildad' })
+    .setClassMethodName('forRoot')
+    .setExtras<BildadModuleExtras>(defaults, (definition, extras) => {
+      // An extra given as undefined comes over its default.
+      const given = Object.entries(extras).filter(([, value]) => value !== undefined);
+      const read = { ...defaults, ...Object.fromEntries(given) };
+      const schema = readSchemaName(read.schema);
+      const dataSource = text(read.dataSource, 'dataSource');
+      const entities = TypeOrmModule.forFeature(Object.values(bildadEntities(schema)), dataSource);
+      return {
+        ...definition,
+        global: flag(read.isGlobal, 'isGlobal'),
+        imports: [...(definition.imports ?? []), DiscoveryModule, entities],
+        providers: [...(definition.providers ?? []), runtimeProvider(schema, dataSource)],
+        exports: [...(definition.exports ?? []), entities],
+      };
+    })
+    .build();
+
+function runtimeProvider(schema: string, dataSourceName: string): Provider {
+  return {
+    provide: BILDAD_RUNTIME,
+    inject: [
+      MODULE_OPTIONS_TOKEN,
+      getDataSourceToken(dataSourceName),
+      // The host's, if it has one. Importing ScheduleModule.forRoot() here as well would fire every
+      // @Cron and @Interval of the host twice.
+      { token: SchedulerRegistry, optional: true },
+      { token: BILDAD_EXTENSION, optional: true },
+    ],
+    useFactory: (
+      options: BildadModuleOptions | undefined,
+      dataSource: DataSource,
+      registry: SchedulerRegistry = new SchedulerRegistry(),
+      extension?: EngineExtension,
+    ) => {
+      const shaped = extension?.options
+        ? extension.options(options ?? {}, { dataSource, schema })
+        : options;
+      const settings = asInside(readSettings(shaped));
+      checkBackoff(settings.backoff, 'backoff');
+      const bildad = createRuntime(
+        dataSource,
+        schema,
+        settings,
+        scheduleTicker(registry, `bildad:${schema}:${settings.name}`),
+      );
+      if (extension?.aroundRun)
+        bildad.seams.onRun(({ run }, _handler, next) => extension.aroundRun!(run, next));
+      const { name, currentManager } = settings;
+      const { events } = bildad;
+      extension?.made?.({ name, schema, dataSource, events, currentManager });
+      return bildad;
+    },
+  };
+}

@@ -1,0 +1,140 @@
+import { Inject, Injectable, type OnApplicationShutdown, type OnModuleInit } from '@nestjs/common';
+import { BildadConfigError } from '../../job/errors.js';
+import { ensureConfig, readConfig } from '../../database/job-config.sql.js';
+import { explained } from '../../database/database-error.js';
+import { nameExportedEntities } from '../../database/entities/exported.js';
+import { checkVersion, migrate } from '../../database/migrate.js';
+import { declareTemplates } from '../../lifecycle/templates/template.sql.js';
+import { EngineSwitch } from './engine-starter.js';
+import { HandlerExplorer } from '../handlers/explorer.js';
+import { attachFeatures, type Detach } from './features.js';
+import { insideHost } from '../isolation-host/inside.js';
+import { checkIsolation } from '../isolation-host/start.js';
+import { JobEventListeners } from '../listeners/listeners.js';
+import { logEvents } from '../logging/log-lines.js';
+import { BILDAD_RUNTIME, type BildadRuntime } from './runtime.js';
+
+/** What the last statements may take at shutdown. */
+const CLOSE_MS = 2_000;
+
+/**
+ * Boot: schema, config row, handlers and their templates, before anything of the app's own bootstrap
+ * runs; the engine comes last (`app-edge`). An error in any of it keeps the app from starting. Shutdown: the engine
+ * has stopped, and its connections are closed when nothing else of the app is left to enqueue.
+ */
+@Injectable()
+export class BildadLifecycle implements OnModuleInit, OnApplicationShutdown {
+  private detach: Detach = () => {};
+  private initialized: Promise<void> | undefined;
+
+  constructor(
+    @Inject(BILDAD_RUNTIME) private readonly bildad: BildadRuntime,
+    private readonly explorer: HandlerExplorer,
+    private readonly engineSwitch: EngineSwitch,
+    private readonly listeners: JobEventListeners,
+  ) {}
+
+  /** Once: a hybrid app whose microservices are initialised by themselves calls all hooks twice. */
+  onModuleInit(): Promise<void> {
+    this.initialized ??= this.initialize();
+    return this.initialized;
+  }
+
+  private async initialize(): Promise<void> {
+    const { store, settings } = this.bildad;
+    if (!insideHost()) logEvents(this.bildad.events, settings);
+    // Wrong handlers are found before the database is touched.
+    const found = this.explorer.find(settings);
+    for (const { handler } of found) this.bildad.handlers.register(handler);
+    // In a host nothing of a node happens.
+    if (!insideHost()) this.listeners.attach(this.bildad);
+    this.checkKeys();
+    this.checkDataSource();
+    checkIsolation(this.bildad);
+    this.detach = await attachFeatures(this.bildad);
+    if (insideHost()) {
+      // The app has seen to the tables; what is committed here others are to hear of.
+      this.bildad.wakeUps.start();
+      return;
+    }
+    this.bildad.hostPools.watch();
+    nameExportedEntities(store.dataSource);
+    try {
+      if (settings.migrate) await migrate(store.dataSource, store.tables);
+      else await checkVersion(store.dataSource, store.tables);
+      await this.readConfig();
+      await declareTemplates(
+        store.db,
+        store.tables,
+        found.map(({ declaration }) => declaration),
+      );
+    } catch (error) {
+      // Nest closes nothing of an app that did not start.
+      await this.leave(0);
+      throw explained(error, 'Bildad cannot start', store.tables.schema);
+    }
+    // What others enqueue in their hooks, nodes that run are to hear of.
+    this.bildad.wakeUps.start();
+    this.engineSwitch.ready = true;
+    this.engineSwitch.leave = () => this.leave(0);
+  }
+
+  /** Not before: what else is being shut down may enqueue to the last. */
+  async onApplicationShutdown(): Promise<void> {
+    await this.leave(CLOSE_MS);
+  }
+
+  private async leave(withinMs: number): Promise<void> {
+    const { detach } = this;
+    // An app may be closed twice.
+    this.detach = () => {};
+    try {
+      await detach();
+    } finally {
+      await this.bildad.store.db.close(withinMs);
+    }
+  }
+
+  /** @throws JobEncryptionKeyError */
+  private checkKeys(): void {
+    const { handlers, keyring } = this.bildad;
+    for (const code of handlers.codes()) {
+      const { traits, className } = handlers.get(code)!;
+      if (traits.encrypt) keyring.check(`@BildadJob of ${className} with encrypt: true`);
+    }
+  }
+
+  private checkDataSource(): void {
+    const { dataSource } = this.bildad.store;
+    const { entities, store } = this.bildad;
+    if (dataSource.options.type !== 'postgres')
+      throw new BildadConfigError(
+        'dataSource',
+        "a TypeORM DataSource of type 'postgres'",
+        dataSource.options.type,
+      );
+    if (!dataSource.isInitialized)
+      throw new BildadConfigError(
+        'dataSource',
+        'an initialized DataSource (drop manualInitialization, or initialize it before the app starts)',
+        'one that is not initialized',
+      );
+    if (!dataSource.hasMetadata(entities.JobRun))
+      throw new BildadConfigError(
+        'dataSource',
+        store.tables.schema === 'bildad'
+          ? 'autoLoadEntities: true, or BILDAD_ENTITIES among its entities'
+          : `autoLoadEntities: true, or Object.values(bildadEntities('${store.tables.schema}')) among its entities`,
+        'a DataSource without the Bildad entities',
+      );
+  }
+
+  private async readConfig(): Promise<void> {
+    const { store, settings, node } = this.bildad;
+    await ensureConfig(store.db, store.tables, settings.name);
+    const config = await readConfig(store.db, store.tables, settings.name);
+    if (!config) return;
+    node.batchSize = config.batchSize;
+    node.leaseMs = config.leaseMs;
+  }
+}

@@ -1,0 +1,222 @@
+import type { DataSource } from 'typeorm';
+import { UnrunnableAlarm } from '../../node/unrunnable-jobs.js';
+import { ClaimsAhead } from '../../node/prefetch.js';
+import { EngineCycle } from '../../node/pass.js';
+import { Engine } from '../../node/engine.js';
+import { SingleRunnerGuard } from '../../node/guard.js';
+import { Heartbeat } from '../../membership/heartbeat.js';
+import { Inspection } from '../../control/inspect.js';
+import { Interventions } from '../../control/run-control.js';
+import { NodeJudge } from '../../membership/lost-node-detector.js';
+import { ManyJobs } from '../../control/bulk-operations.js';
+import { Killer } from '../../node/killer.js';
+import { Membership } from '../../membership/membership.js';
+import { Slots } from '../../node/slots.js';
+import { Suspects } from '../../node/suspects.js';
+import { Sweep } from '../../node/sweep.js';
+import { Listener } from '../../notifications/listener.js';
+import type { Ticker } from '../../node/tick-timers.js';
+import { VersionWatch } from '../../node/version-watch.js';
+import { Waits } from '../../control/job-waiter.js';
+import { WakeUps } from '../../notifications/wake-ups.js';
+import { ChangeJobs } from '../../control/change-jobs.js';
+import { ClaimJobs } from '../../lifecycle/claim/claim.js';
+import { DeferredRuns } from '../../lifecycle/run/late-run-rows.js';
+import { Enqueue } from '../../lifecycle/enqueue/enqueue.js';
+import { FinishDoor } from '../../lifecycle/finish/finish.js';
+import { Keyring } from '../../context/keyring.js';
+import { MissedJobs } from '../../lifecycle/finish/missed-jobs.js';
+import { Quarantine } from '../../lifecycle/claim/quarantine.js';
+import { Seams } from '../../lifecycle/extension-points.js';
+import { StoredContexts } from '../../context/stored-contexts.js';
+import { Templates } from '../../lifecycle/templates/templates.js';
+import { JobEvents } from '../../job/events.js';
+import { NodeState } from '../../job/node-state.js';
+import type { Settings } from '../../options/settings.js';
+import type { ContextContract } from '../../context/context-contract.js';
+import { HandlerRegistry } from '../../lifecycle/handler-registry.js';
+import { ProcessRegistry } from '../../lifecycle/run/process-registry.js';
+import { CurrentTransaction } from '../../database/transactions/current-transaction.js';
+import { bildadEntities } from '../../database/entities/index.js';
+import { createRuns } from './runtime-runs.js';
+import { createStore } from './runtime-store.js';
+
+/** One engine, put together: the only place that knows every part. */
+export function createRuntime(
+  dataSource: DataSource,
+  schema: string,
+  settings: Settings,
+  ticker: Ticker,
+) {
+  const events = new JobEvents();
+  const { store, hostPools, news } = createStore(dataSource, schema, settings, events);
+  const entities = bildadEntities(schema);
+  const node = new NodeState();
+  const handlers = new HandlerRegistry<ContextContract>();
+  const processes = new ProcessRegistry();
+
+  const keyring = new Keyring(settings.encryption);
+  const contexts = new StoredContexts(keyring);
+  const seams = new Seams();
+  const templates = new Templates(store, handlers);
+  const wakeUps = new WakeUps(store, events, node, settings.notify);
+  const current = new CurrentTransaction(store, settings.currentManager);
+  const enqueue = new Enqueue(
+    store,
+    templates,
+    events,
+    wakeUps,
+    contexts,
+    seams,
+    settings.maxContextBytes,
+    current,
+  );
+  const quarantine = new Quarantine(store, events);
+  const deferred = new DeferredRuns(store, quarantine, node);
+  const claims = new ClaimJobs(
+    store,
+    node,
+    handlers,
+    deferred,
+    quarantine,
+    settings.role !== 'producer',
+  );
+  const door = new FinishDoor(store, events, handlers, deferred, quarantine, settings.backoff);
+  const { runs, isolated, strays, transactions } = createRuns({
+    store,
+    claims,
+    deferred,
+    keyring,
+    contexts,
+    node,
+    handlers,
+    processes,
+    door,
+    events,
+    settings,
+    seams,
+  });
+
+  const guard = new SingleRunnerGuard(store, settings.name, node);
+  const ahead = new ClaimsAhead();
+  const suspects = new Suspects(claims, processes);
+  const slots = new Slots(claims, runs, ahead, suspects, processes, node, settings);
+  const inspection = new Inspection(store, processes, isolated, node);
+  const heartbeat = new Heartbeat(
+    store,
+    claims,
+    deferred,
+    runs,
+    ahead,
+    processes,
+    events,
+    node,
+    inspection,
+  );
+  const cycle = new EngineCycle(
+    store,
+    guard,
+    heartbeat,
+    slots,
+    door,
+    new VersionWatch(store, events, node),
+    new Sweep(store, deferred, quarantine, node, settings.name),
+    quarantine,
+    new UnrunnableAlarm(store, events, settings.name),
+    new NodeJudge(store, events, node),
+    suspects,
+    new MissedJobs(store, events, node),
+    events,
+    node,
+    settings.maxCrashes,
+  );
+  const killer = new Killer(
+    store,
+    processes,
+    runs,
+    ahead,
+    door,
+    events,
+    node,
+    settings.killGraceMs,
+  );
+  const interventions = new Interventions(store, processes, door, deferred, runs, killer, contexts);
+  const many = new ManyJobs(store, interventions, wakeUps);
+  const changes = new ChangeJobs(
+    store,
+    templates,
+    wakeUps,
+    contexts,
+    settings.maxContextBytes,
+    current,
+  );
+  const waits = new Waits(store, events, node, settings);
+  const engine = new Engine(
+    cycle,
+    slots,
+    killer,
+    heartbeat,
+    runs,
+    processes,
+    ticker,
+    wakeUps,
+    new Listener(store, events, node, waits, news),
+    waits,
+    new Membership(
+      store,
+      claims,
+      handlers,
+      processes,
+      ahead,
+      heartbeat,
+      killer,
+      suspects,
+      events,
+      node,
+      settings,
+    ),
+    hostPools,
+    events,
+    node,
+    settings,
+  );
+
+  return {
+    store,
+    hostPools,
+    news,
+    entities,
+    settings,
+    node,
+    events,
+    handlers,
+    processes,
+    templates,
+    keyring,
+    contexts,
+    seams,
+    current,
+    enqueue,
+    claims,
+    deferred,
+    door,
+    runs,
+    isolated,
+    strays,
+    transactions,
+    cycle,
+    slots,
+    killer,
+    interventions,
+    many,
+    changes,
+    inspection,
+    wakeUps,
+    waits,
+    engine,
+  };
+}
+
+/** What the facades and the lifecycle share. */
+export type BildadRuntime = ReturnType<typeof createRuntime>;
+export const BILDAD_RUNTIME = Symbol('nestjs-bildad:runtime');

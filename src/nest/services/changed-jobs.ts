@@ -1,0 +1,106 @@
+import { dueTime, entryChanges, type JobChanges } from '../../control/change-options.js';
+import type { EnqueueOptions } from '../../lifecycle/enqueue/enqueue-options.js';
+import type { Duration } from '../../job/duration.js';
+import { JobTemplateNotFoundError } from '../../job/errors.js';
+import type { JobQueueEntry, JobRun } from '../../database/entities/index.js';
+import { markRetried, storedContext } from '../../lifecycle/run/run.sql.js';
+import { findTemplate } from '../../lifecycle/templates/template.sql.js';
+import { idOf } from './ids.js';
+import {
+  readFailedFilter,
+  readJobFilter,
+  type FailedJobFilter,
+  type JobFilter,
+} from './job-filter.js';
+import { WatchedEngine } from './watched-engine.js';
+
+/** The part of `JobEngineService` that changes jobs which wait, does again those which are over, and does either to many. */
+export abstract class ChangedJobs extends WatchedEngine {
+  /**
+   * Makes a waiting job due at another time.
+   * @param when a Date, or a duration from now on; 0 is now
+   * @throws JobNotAvailableError when it is not AVAILABLE: nothing is changed then; BildadConfigError
+   */
+  async rescheduleJob(
+    entry: Pick<JobQueueEntry, 'id'>,
+    when: Date | Duration,
+  ): Promise<JobQueueEntry> {
+    const due = dueTime(when, 'when');
+    return this.bildad.changes.entry(idOf(entry, 'queue entry'), { due });
+  }
+
+  /**
+   * Changes a waiting job; what is left out stays. The context is validated as by `enqueueJob`.
+   * @throws JobNotAvailableError when it is not AVAILABLE, InvalidJobContextError, BildadConfigError: nothing is
+   *   changed then
+   */
+  async updateJob(
+    entry: Pick<JobQueueEntry, 'id'>,
+    { context, ...options }: JobChanges,
+  ): Promise<JobQueueEntry> {
+    return this.bildad.changes.entry(idOf(entry, 'queue entry'), entryChanges(options), context);
+  }
+
+  /**
+   * Does a run's job again as a new job, with the same context or another one; the history stays as it
+   * is, and the new entry's `retryOfJobRunId` names the run. It runs in what the first one was enqueued in (the module's
+   * `carry`), whoever calls this.
+   * @throws as `enqueueJob`; JobEncryptionKeyError where its context is encrypted, and this process has not got the key
+   */
+  async retryJob(
+    run: Pick<JobRun, 'id' | 'jobTemplateId' | 'jobContext'>,
+    { context, ...options }: EnqueueOptions & { context?: object } = {},
+  ): Promise<JobQueueEntry> {
+    const { db, tables } = this.bildad.store;
+    const template = await findTemplate(db, tables, {
+      id: run.jobTemplateId,
+    });
+    if (!template) throw new JobTemplateNotFoundError(`template ${run.jobTemplateId}`);
+    const jobRunId = idOf(run, 'run');
+    const stored = await storedContext(db, tables, jobRunId);
+    const manager = this.bildad.current.of(options.manager);
+    const entry = await this.bildad.enqueue.one(
+      { code: template.code },
+      context ?? run.jobContext,
+      options,
+      { retryOf: { jobRunId, stored, sameContext: context === undefined } },
+    );
+    const marked = markRetried(manager ?? db, tables, jobRunId);
+    if (manager) await marked;
+    // It is in the queue: who is told of an error would enqueue it again.
+    else
+      await marked.catch((error: unknown) =>
+        this.bildad.events.emit('engine.error', {
+          doing: `marking run ${jobRunId} as done again`,
+          error,
+        }),
+      );
+    return entry;
+  }
+
+  /**
+   * Ends all jobs of the queue that fit for good, as by `cancelJob`, in batches. What is enqueued meanwhile may be among them.
+   * @returns how many waiting ones were deleted, and how many running ones were told to stop
+   * @throws BildadConfigError
+   */
+  async cancelJobs(filter: JobFilter): Promise<{ removed: number; stopped: number }> {
+    return this.bildad.many.cancel(readJobFilter(filter));
+  }
+
+  /** Makes all AVAILABLE jobs that fit due at another time, in batches. @throws BildadConfigError */
+  async rescheduleJobs(filter: JobFilter, when: Date | Duration): Promise<{ rescheduled: number }> {
+    const due = dueTime(when, 'when');
+    const read = readJobFilter(filter);
+    if (read.status !== undefined && read.status !== 'AVAILABLE') return { rescheduled: 0 };
+    return { rescheduled: await this.bildad.many.reschedule(read, due) };
+  }
+
+  /**
+   * Does all jobs again that fit, are over and failed, as by `retryJob`, in batches; not one whose retry is in the queue.
+   * @returns how many, and how many were refused: their context is invalid by now, or their template inactive
+   * @throws BildadConfigError
+   */
+  async retryJobs(filter: FailedJobFilter): Promise<{ retried: number; refused: number }> {
+    return this.bildad.many.retry(readFailedFilter(filter), (run) => this.retryJob(run));
+  }
+}

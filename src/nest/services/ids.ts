@@ -1,0 +1,19 @@
+import { BildadConfigError } from '../../job/errors.js';
+import { text } from '../../options/option-values.js';
+
+const LARGEST = 2n ** 63n - 1n;
+
+/** The id of a run, entry or template as PostgreSQL takes it. @throws BildadConfigError */
+export function idOf(row: { id: string }, kind: string): string {
+  const given: unknown = (row as { id?: unknown } | null | undefined)?.id;
+  // A host may have bigints parsed as numbers.
+  const id = Number.isSafeInteger(given) ? String(given) : given;
+  if (typeof id !== 'string' || !/^\d{1,19}$/.test(id) || BigInt(id) > LARGEST)
+    throw new BildadConfigError(kind, `a ${kind}, or an object with the id of one`, row);
+  return id;
+}
+
+/** @throws BildadConfigError */
+export function identifier(jobRunIdentifier: string): string {
+  return text(jobRunIdentifier, 'jobRunIdentifier', 500);
+}

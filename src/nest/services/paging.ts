@@ -1,0 +1,24 @@
+import type { FindManyOptions, Repository } from 'typeorm';
+import { wholeNumber } from '../../options/option-values.js';
+
+export interface Page {
+  /** From 0. Default 0. */
+  page?: number;
+  /** At most 1,000. Default: the config's `defaultPageSize`. */
+  limit?: number;
+}
+
+export const MAX_LIMIT = 1_000;
+
+/** One page of a list. @throws BildadConfigError naming a wrong `page` or `limit` */
+export async function listPage<T extends object>(
+  repository: Repository<T>,
+  { page = 0, limit }: Page,
+  query: FindManyOptions<T>,
+  defaultLimit: () => Promise<number>,
+): Promise<T[]> {
+  const number = wholeNumber(page, 'page', 0, Math.floor(Number.MAX_SAFE_INTEGER / MAX_LIMIT));
+  const take =
+    limit === undefined ? await defaultLimit() : wholeNumber(limit, 'limit', 1, MAX_LIMIT);
+  return repository.find({ ...query, take, skip: number * take });
+}
