@@ -1,5 +1,5 @@
 import type { Due } from '../lifecycle/enqueue/wake-up-port.js';
-import type { Store } from '../lifecycle/store.js';
+import type { Store } from '../database/store.js';
 import { BildadError } from '../job/errors.js';
 import { rescheduleEntries, type DueTime } from './change-entry.sql.js';
 import { deleteWaiting } from '../lifecycle/enqueue/enqueue.sql.js';

@@ -9,7 +9,7 @@ import type { Queryable } from '../database/tables.js';
 import { findTemplate } from '../lifecycle/templates/template.sql.js';
 import { wrappingNow } from '../lifecycle/enqueue/entry-envelope.js';
 import type { Due } from '../lifecycle/enqueue/wake-up-port.js';
-import type { Store } from '../lifecycle/store.js';
+import type { Store } from '../database/store.js';
 import type { StoredContexts } from '../context/stored-contexts.js';
 import type { Templates } from '../lifecycle/templates/templates.js';
 

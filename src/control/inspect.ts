@@ -1,5 +1,5 @@
 import type { IsolatedJobs } from '../lifecycle/run/isolated.js';
-import type { Store } from '../lifecycle/store.js';
+import type { Store } from '../database/store.js';
 import type { NodeState } from '../job/node-state.js';
 import type { JobProcessFacts } from '../job/process-facts.js';
 import type { JobProcess } from '../lifecycle/run/job-process.js';

@@ -1,6 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { Gather } from '../concurrency/write-batcher.js';
-import type { Store } from '../lifecycle/store.js';
+import type { Store } from '../database/store.js';
 import { JobNotFoundError, WaitTimeoutError } from '../job/errors.js';
 import type { JobEvents } from '../job/events.js';
 import type { NodeState } from '../job/node-state.js';

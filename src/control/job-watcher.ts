@@ -1,6 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { Gather } from '../concurrency/write-batcher.js';
-import type { Store } from '../lifecycle/store.js';
+import type { Store } from '../database/store.js';
 import { JobNotFoundError } from '../job/errors.js';
 import type { JobUpdate } from '../job/job-update.js';
 import { ConnectionLostError } from '../database/connection/connection-errors.js';

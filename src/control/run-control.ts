@@ -1,7 +1,7 @@
 import type { DeferredRuns } from '../lifecycle/run/late-run-rows.js';
 import type { FinishDoor } from '../lifecycle/finish/finish.js';
 import type { RunJobs } from '../lifecycle/run/run.js';
-import type { Store } from '../lifecycle/store.js';
+import type { Store } from '../database/store.js';
 import type { StoredContexts } from '../context/stored-contexts.js';
 import { isSecret } from '../context/envelope.js';
 import { JobNotAvailableError, RunNotActiveError } from '../job/errors.js';

@@ -1,5 +1,5 @@
 import { Worker } from 'node:worker_threads';
-import type { Store } from '../lifecycle/store.js';
+import type { Store } from '../database/store.js';
 import type { NodeFacts } from './node.sql.js';
 import {
   currentPassword,

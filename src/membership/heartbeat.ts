@@ -1,7 +1,7 @@
 import type { ClaimJobs } from '../lifecycle/claim/claim.js';
 import type { DeferredRuns } from '../lifecycle/run/late-run-rows.js';
 import type { RunJobs } from '../lifecycle/run/run.js';
-import type { Store } from '../lifecycle/store.js';
+import type { Store } from '../database/store.js';
 import type { JobEvents } from '../job/events.js';
 import type { ClaimedRun } from '../job/run-facts.js';
 import type { NodeState } from '../job/node-state.js';

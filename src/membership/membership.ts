@@ -1,6 +1,6 @@
 import { hostname } from 'node:os';
 import type { ClaimJobs } from '../lifecycle/claim/claim.js';
-import type { Store } from '../lifecycle/store.js';
+import type { Store } from '../database/store.js';
 import type { JobEvents } from '../job/events.js';
 import type { NodeState } from '../job/node-state.js';
 import type { Settings } from '../options/settings.js';

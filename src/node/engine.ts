@@ -12,7 +12,7 @@ import type { Listener } from '../notifications/listener.js';
 import type { Membership } from '../membership/membership.js';
 import type { Slots } from './slots.js';
 import { once, within } from '../concurrency/timers.js';
-import { everyOffBeat, type Ticker } from './tick-timers.js';
+import { everyOffBeat, type Ticker } from '../concurrency/tick-timers.js';
 import type { Waits } from '../control/job-waiter.js';
 import type { WakeUps } from '../notifications/wake-ups.js';
 

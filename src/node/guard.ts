@@ -1,4 +1,4 @@
-import type { Store } from '../lifecycle/store.js';
+import type { Store } from '../database/store.js';
 import type { NodeState } from '../job/node-state.js';
 import { ensureConfig } from '../database/job-config.sql.js';
 import { acquireGuard, dropGuard, releaseGuard } from './guard.sql.js';

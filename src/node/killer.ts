@@ -1,6 +1,6 @@
 import type { FinishDoor } from '../lifecycle/finish/finish.js';
 import type { RunJobs } from '../lifecycle/run/run.js';
-import type { Store } from '../lifecycle/store.js';
+import type { Store } from '../database/store.js';
 import type { JobEvents } from '../job/events.js';
 import type { NodeState } from '../job/node-state.js';
 import type { JobProcess, StopReason } from '../lifecycle/run/job-process.js';

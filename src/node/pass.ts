@@ -1,7 +1,7 @@
 import type { FinishDoor } from '../lifecycle/finish/finish.js';
 import type { MissedJobs } from '../lifecycle/finish/missed-jobs.js';
 import type { Quarantine } from '../lifecycle/claim/quarantine.js';
-import type { Store } from '../lifecycle/store.js';
+import type { Store } from '../database/store.js';
 import type { JobEvents } from '../job/events.js';
 import type { NodeState } from '../job/node-state.js';
 import { countOutcomes } from '../job/outcome-counts.js';

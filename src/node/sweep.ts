@@ -1,6 +1,6 @@
 import type { DeferredRuns } from '../lifecycle/run/late-run-rows.js';
 import type { Quarantine } from '../lifecycle/claim/quarantine.js';
-import type { Store } from '../lifecycle/store.js';
+import type { Store } from '../database/store.js';
 import type { NodeState } from '../job/node-state.js';
 import { reopenOrphans } from '../lifecycle/finish/finish.sql.js';
 import { takeSweep } from './guard.sql.js';

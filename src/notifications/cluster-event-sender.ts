@@ -1,5 +1,5 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
-import type { Store } from '../lifecycle/store.js';
+import type { Store } from '../database/store.js';
 import type { JobEvents } from '../job/events.js';
 import { once, within } from '../concurrency/timers.js';
 import { channelsOf, notifyAll } from './notify.sql.js';

@@ -1,11 +1,11 @@
 import { randomUUID } from 'node:crypto';
-import type { Store } from '../lifecycle/store.js';
+import type { Store } from '../database/store.js';
 import { EVENT_TRAITS } from '../job/event-delivery.js';
 import type { JobEventMap, JobEvents } from '../job/events.js';
 import { channelsOf, notifyAll } from './notify.sql.js';
 import { packed } from './payloads.js';
 import { NewsSender } from './cluster-event-sender.js';
-import { every } from '../node/tick-timers.js';
+import { every } from '../concurrency/tick-timers.js';
 
 /** Who listens says so as often; who tells believes it three times as long. */
 const SAY_EVERY_MS = 5_000;

@@ -1,4 +1,4 @@
-import type { Store } from '../lifecycle/store.js';
+import type { Store } from '../database/store.js';
 import type { JobEvents } from '../job/events.js';
 import type { NodeState } from '../job/node-state.js';
 import { AskedFor } from './interest-registry.js';

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import type { Store } from '../lifecycle/store.js';
+import type { Store } from '../database/store.js';
 import type { JobEvents } from '../job/events.js';
 import type { PgClient } from '../database/connection/driver.js';
 import { isProbe, listen, sendProbe } from './notify.sql.js';

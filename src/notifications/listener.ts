@@ -1,4 +1,4 @@
-import type { Store } from '../lifecycle/store.js';
+import type { Store } from '../database/store.js';
 import type { JobEvents } from '../job/events.js';
 import type { NodeState } from '../job/node-state.js';
 import { cut, type PgClient } from '../database/connection/driver.js';
@@ -9,7 +9,7 @@ import type { News } from './cluster-events.js';
 import type { Waits } from '../control/job-waiter.js';
 import { Hearing } from './listen-probe.js';
 import { once, within } from '../concurrency/timers.js';
-import { every } from '../node/tick-timers.js';
+import { every } from '../concurrency/tick-timers.js';
 
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 15_000;

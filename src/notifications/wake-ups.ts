@@ -1,5 +1,5 @@
 import type { Due } from '../lifecycle/enqueue/wake-up-port.js';
-import type { Store } from '../lifecycle/store.js';
+import type { Store } from '../database/store.js';
 import type { JobEvents } from '../job/events.js';
 import type { NodeState } from '../job/node-state.js';
 import { outside } from '../database/transactions/current-transaction.js';

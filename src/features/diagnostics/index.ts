@@ -1,7 +1,7 @@
 import { channel, tracingChannel, type Channel } from 'node:diagnostics_channel';
 import { identityOf } from '../../lifecycle/run/execution.js';
 import type { Seams } from '../../lifecycle/extension-points.js';
-import type { Store } from '../../lifecycle/store.js';
+import type { Store } from '../../database/store.js';
 import type { JobEvents } from '../../job/events.js';
 import type { OutcomeKind } from '../../job/outcome.js';
 import type { Settings } from '../../options/settings.js';

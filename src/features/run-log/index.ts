@@ -1,4 +1,4 @@
-import type { Store } from '../../lifecycle/store.js';
+import type { Store } from '../../database/store.js';
 import { isSecret } from '../../context/envelope.js';
 import type { JobEvents } from '../../job/events.js';
 import type { LogSettings } from '../../options/log-options.js';

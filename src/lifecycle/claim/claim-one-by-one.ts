@@ -5,7 +5,7 @@ import type { Queryable } from '../../database/tables.js';
 import type { Claim, Claimer } from './claim-rows.js';
 import type { QuarantinedEntry } from './quarantine.sql.js';
 import type { Quarantine, Refused } from './quarantine.js';
-import type { Store } from '../store.js';
+import type { Store } from '../../database/store.js';
 
 /**
  * Claims one after another, for when the database refuses to claim several: those that it refuses are put aside.

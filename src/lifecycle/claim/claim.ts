@@ -18,7 +18,7 @@ import { ClaimFront, type Look } from './claim-resume-point.js';
 import { claimSingly } from './claim-one-by-one.js';
 import type { DeferredRuns } from '../run/late-run-rows.js';
 import type { Quarantine } from './quarantine.js';
-import type { Store } from '../store.js';
+import type { Store } from '../../database/store.js';
 
 export interface NextLook {
   look?: Look;

@@ -2,7 +2,7 @@ import type { JobEvents } from '../../job/events.js';
 import { databaseCode, isRefusal } from '../../database/database-error.js';
 import { quarantineEntries, quarantineMalformed, type QuarantinedEntry } from './quarantine.sql.js';
 import type { Queryable } from '../../database/tables.js';
-import type { Store } from '../store.js';
+import type { Store } from '../../database/store.js';
 
 /** At once: a hand that spoils more leaves the rest for the next look. */
 const MOST = 1_000;

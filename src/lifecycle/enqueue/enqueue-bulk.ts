@@ -9,7 +9,7 @@ import type { DoubtfulInserts } from './insert-recovery.js';
 import type { EnqueueNews } from './enqueue-notifier.js';
 import { entryFields, type BulkOptions } from './enqueue-options.js';
 import type { LeftOut } from './insert-rejection.js';
-import type { Store } from '../store.js';
+import type { Store } from '../../database/store.js';
 import type { Seams } from '../extension-points.js';
 import type { StoredContexts } from '../../context/stored-contexts.js';
 import type { JobReference, Templates } from '../templates/templates.js';

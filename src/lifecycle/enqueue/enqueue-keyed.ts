@@ -7,7 +7,7 @@ import type { Queryable } from '../../database/tables.js';
 import type { DoubtfulInserts } from './insert-recovery.js';
 import type { Identity } from './unique-key-options.js';
 import type { LockPatience } from '../../database/lock-retry.js';
-import type { Store } from '../store.js';
+import type { Store } from '../../database/store.js';
 
 export interface Keyed {
   entry: JobQueueEntry;

@@ -18,7 +18,7 @@ import { LeftOut } from './insert-rejection.js';
 import { LockPatience } from '../../database/lock-retry.js';
 import { SharedInserts } from './insert-batcher.js';
 import type { Seams } from '../extension-points.js';
-import type { Store } from '../store.js';
+import type { Store } from '../../database/store.js';
 import type { StoredContexts } from '../../context/stored-contexts.js';
 import type { JobReference, Templates } from '../templates/templates.js';
 

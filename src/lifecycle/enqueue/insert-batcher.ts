@@ -3,7 +3,7 @@ import { isConflict, isDataError } from '../../database/database-error.js';
 import { insertEntries, type NewEntry } from './enqueue.sql.js';
 import type { JobQueueEntry } from '../../database/entities/index.js';
 import { Gather } from '../../concurrency/write-batcher.js';
-import type { Store } from '../store.js';
+import type { Store } from '../../database/store.js';
 import type { DoubtfulInserts } from './insert-recovery.js';
 import type { EnqueueNews } from './enqueue-notifier.js';
 import { isInTheWay, type LockPatience } from '../../database/lock-retry.js';

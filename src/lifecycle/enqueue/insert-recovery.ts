@@ -10,7 +10,7 @@ import type { JobQueueEntry } from '../../database/entities/index.js';
 import type { Queryable } from '../../database/tables.js';
 import { Gather } from '../../concurrency/write-batcher.js';
 import type { LockPatience } from '../../database/lock-retry.js';
-import type { Store } from '../store.js';
+import type { Store } from '../../database/store.js';
 
 const ROWS_PER_STATEMENT = 500;
 /** So many query timeouts long it is tried to find out. */

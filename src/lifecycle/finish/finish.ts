@@ -12,7 +12,7 @@ import { endRunInTime, endRuns, findEnds, type RunEnd } from './finish.sql.js';
 import type { DeferredRuns } from '../run/late-run-rows.js';
 import { Gather } from '../../concurrency/write-batcher.js';
 import type { Quarantine } from '../claim/quarantine.js';
-import type { Store } from '../store.js';
+import type { Store } from '../../database/store.js';
 
 const RUNS_PER_STATEMENT = 500;
 

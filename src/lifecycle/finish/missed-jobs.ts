@@ -1,7 +1,7 @@
 import type { JobEvents } from '../../job/events.js';
 import type { NodeState } from '../../job/node-state.js';
 import { endMissed } from '../enqueue/start-before.sql.js';
-import type { Store } from '../store.js';
+import type { Store } from '../../database/store.js';
 
 const ENDED_AT_ONCE = 1_000;
 

@@ -17,7 +17,7 @@ import type { Launched } from './execute-handler.js';
 import { identityOf } from './execution.js';
 import { hearing, outputOf } from './host-events.js';
 import { patience } from './retry-delay.js';
-import type { Store } from '../store.js';
+import type { Store } from '../../database/store.js';
 import type { WrappedRuns } from './runnable-check.js';
 
 export type HostPools = Record<HostKind, HostPool>;

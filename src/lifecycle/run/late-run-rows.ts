@@ -12,7 +12,7 @@ import {
 } from './late-run-rows.sql.js';
 import { Gather } from '../../concurrency/write-batcher.js';
 import type { Quarantine, Refused } from '../claim/quarantine.js';
-import type { Store } from '../store.js';
+import type { Store } from '../../database/store.js';
 
 const RUNS_PER_STATEMENT = 500;
 

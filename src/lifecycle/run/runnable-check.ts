@@ -6,7 +6,7 @@ import type { ClaimedRun } from '../../job/run-facts.js';
 import { comesTooLate } from '../enqueue/start-before.sql.js';
 import type { ClaimJobs } from '../claim/claim.js';
 import type { Keyring } from '../../context/keyring.js';
-import type { Store } from '../store.js';
+import type { Store } from '../../database/store.js';
 
 type Unable = JobContextVersionError | JobEncryptionKeyError;
 

@@ -8,7 +8,7 @@ import { within } from '../../database/transactions/current-transaction.js';
 import { endWithin, holdLease } from '../finish/finish-in-transaction.sql.js';
 import { JobTransaction } from '../../database/transactions/job-transaction.js';
 import type { DeferredRuns } from './late-run-rows.js';
-import type { Store } from '../store.js';
+import type { Store } from '../../database/store.js';
 
 /** Beyond a job's timeout, so that the node's own ways to stop it come first. */
 const MARGIN_MS = 5_000;

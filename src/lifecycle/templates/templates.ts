@@ -5,7 +5,7 @@ import type { HandlerRegistry } from '../handler-registry.js';
 import type { JobTemplate } from '../../database/entities/index.js';
 import { findKnownTemplate, type KnownTemplate } from './template.sql.js';
 import type { Queryable } from '../../database/tables.js';
-import type { Store } from '../store.js';
+import type { Store } from '../../database/store.js';
 
 /** From this age on a template is read anew; an operator's change goes unnoticed by `enqueueJob` for no longer than `STALE_MS`. Activity is checked by the insert itself. */
 const FRESH_MS = 2_500;

@@ -7,7 +7,7 @@ import { IsolatedJobs } from '../../lifecycle/run/isolated.js';
 import type { Keyring } from '../../context/keyring.js';
 import { RunJobs } from '../../lifecycle/run/run.js';
 import type { Seams } from '../../lifecycle/extension-points.js';
-import type { Store } from '../../lifecycle/store.js';
+import type { Store } from '../../database/store.js';
 import type { StoredContexts } from '../../context/stored-contexts.js';
 import { JobTransactions } from '../../lifecycle/run/transactional.js';
 import { WrappedRuns } from '../../lifecycle/run/runnable-check.js';

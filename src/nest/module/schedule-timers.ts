@@ -1,5 +1,5 @@
 import { SchedulerRegistry } from '@nestjs/schedule';
-import type { Ticker } from '../../node/tick-timers.js';
+import type { Ticker } from '../../concurrency/tick-timers.js';
 import { LONGEST_TIMER_MS } from '../../concurrency/timers.js';
 
 /** Intervals in the registry of `@nestjs/schedule`, named `bildad:<schema>:<engine>:<interval>`, for operators to list. */

@@ -1,6 +1,6 @@
 import type { DataSource } from 'typeorm';
-import type { EnginePool } from '../database/connection/engine-pool.js';
-import type { Tables } from '../database/tables.js';
+import type { EnginePool } from './connection/engine-pool.js';
+import type { Tables } from './tables.js';
 
 /** Where the verbs of a job's life find its rows. */
 export interface Store {

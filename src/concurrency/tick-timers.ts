@@ -1,4 +1,4 @@
-import { LONGEST_TIMER_MS, once } from '../concurrency/timers.js';
+import { LONGEST_TIMER_MS, once } from './timers.js';
 
 /** Repeats work until it is stopped. */
 export interface Ticker {
