@@ -1,5 +1,6 @@
 import type { JsonValue } from '../job/json.js';
 import type { ContextContract } from '../context/context-contract.js';
+import type { Store } from '../database/store.js';
 import type { RegisteredHandler } from './handler-registry.js';
 import type { JobProcess } from './run/job-process.js';
 
@@ -51,12 +52,89 @@ export type EnqueueHook = <T extends Enqueued | readonly Enqueued[]>(
   next: () => Promise<T>,
 ) => Promise<T>;
 
+/** Background work that one node of an engine does at a time, under the guard of the engine's pass. */
+export interface PassStep {
+  /** Unique: also the key of its times in the engine's row, and its name in `engine.error`. */
+  readonly name: string;
+  /** Milliseconds from one run to the next on any node, by the database's clock. 0: in each pass. */
+  readonly every: number;
+  /** A step that throws is reported and does not stop the others. @returns 'more' to run in the next pass too */
+  run(pass: Pass): Promise<'more' | void>;
+}
+
+export interface Pass {
+  readonly db: Store['db'];
+  /** Fencing number of the pass. */
+  readonly term: string;
+  /** When the step should leave the rest to the next pass, by `performance.now()`. */
+  readonly deadline: number;
+}
+
+/**
+ * What a feature adds to one claim, as data. Aliases: `e` is the queue entry. Parameters are numbered from `$1` in
+ * each fragment.
+ */
+export interface ClaimPart {
+  /** A condition on the entries that may be claimed. */
+  readonly where?: string;
+  /** Values of each claimed entry, by name, for `Claim.columns`. */
+  readonly columns?: Readonly<Record<string, string>>;
+  readonly parameters?: readonly unknown[];
+}
+
+/** Called once per claim, not per job. @returns undefined to leave this claim as it is */
+export type ClaimContribution = () => ClaimPart | undefined;
+
+/** Called once per renewal of the run leases. @returns what the node's row says under this name */
+export type NodeFactsSource = () => JsonValue | undefined;
+
 /** Where capabilities plug in without touching the path: what nobody uses costs a comparison. */
 export class Seams {
   private carriers: readonly Carrier[] = [];
   private hook: RunHook | undefined;
   /** Undefined for nearly everybody: then nothing is made for it. */
   enqueueHook: EnqueueHook | undefined;
+  /** In the order they were added. */
+  passSteps: readonly PassStep[] = [];
+  claimContributions: readonly ClaimContribution[] = [];
+  private nodeFactsSources: ReadonlyMap<string, NodeFactsSource> = new Map();
+
+  /** @returns how to remove the step */
+  addPassStep(step: PassStep): () => void {
+    this.passSteps = [...this.passSteps, step];
+    return () => {
+      this.passSteps = this.passSteps.filter((other) => other !== step);
+    };
+  }
+
+  /** @returns how to remove the contribution */
+  addClaimContribution(contribution: ClaimContribution): () => void {
+    this.claimContributions = [...this.claimContributions, contribution];
+    return () => {
+      this.claimContributions = this.claimContributions.filter((other) => other !== contribution);
+    };
+  }
+
+  /** @returns how to remove the facts */
+  addNodeFacts(name: string, source: NodeFactsSource): () => void {
+    this.nodeFactsSources = new Map([...this.nodeFactsSources, [name, source]]);
+    return () => {
+      this.nodeFactsSources = new Map(
+        [...this.nodeFactsSources].filter(([, other]) => other !== source),
+      );
+    };
+  }
+
+  /** What features report of this node. Null: nothing is registered. */
+  nodeFacts(): Record<string, JsonValue> | null {
+    if (this.nodeFactsSources.size === 0) return null;
+    const facts: Record<string, JsonValue> = {};
+    for (const [name, source] of this.nodeFactsSources) {
+      const value = source();
+      if (value !== undefined) facts[name] = value;
+    }
+    return facts;
+  }
 
   carry(carrier: Carrier): void {
     this.carriers = [...this.carriers, carrier];
