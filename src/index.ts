@@ -1,6 +1,6 @@
 export type { JobEngineResults } from './node/pass.js';
 export type { JobOutcome } from './node/launch.js';
-export type { EntryReference } from './lifecycle/enqueue/bulk-insert.js';
+export type { EntryReference } from './lifecycle/enqueue/enqueue.sql.js';
 export type { JobChanges } from './control/change-options.js';
 export type { BulkOptions, EnqueueOptions } from './lifecycle/enqueue/enqueue-options.js';
 export type { Backoff, BackoffData, BackoffFunction } from './job/backoff-data.js';

@@ -1,6 +1,7 @@
 import type { JsonValue } from '../job/json.js';
 import type { ContextContract } from '../context/context-contract.js';
 import type { Store } from '../database/store.js';
+import type { EntryReference, NewEntry } from './enqueue/enqueue.sql.js';
 import type { RegisteredHandler } from './handler-registry.js';
 import type { JobProcess } from './run/job-process.js';
 
@@ -52,6 +53,27 @@ export type EnqueueHook = <T extends Enqueued | readonly Enqueued[]>(
   next: () => Promise<T>,
 ) => Promise<T>;
 
+/** An entry that is about to be inserted. */
+export interface PreparedEntry {
+  readonly templateCode: string;
+  /** Its columns; they may be changed. Its context is not in its envelope yet. */
+  readonly entry: NewEntry;
+  /** Data that travels in the envelope of its context; it may be replaced. */
+  captured: Captured | undefined;
+}
+
+/** Called for each entry, when its options and its context are valid. A throw refuses the call. */
+export type BeforeEnqueue = (prepared: PreparedEntry) => void;
+
+/**
+ * Called with new entries of one template once they are committed: at once, or after the caller's transaction. Not
+ * called for entries of other processes, and not where the process ends first. A throw is reported.
+ */
+export type AfterEnqueueCommit = (
+  templateCode: string,
+  entries: readonly EntryReference[],
+) => void;
+
 /** Background work that one node of an engine does at a time, under the guard of the engine's pass. */
 export interface PassStep {
   /** Unique: also the key of its times in the engine's row, and its name in `engine.error`. */
@@ -94,10 +116,28 @@ export class Seams {
   private hook: RunHook | undefined;
   /** Undefined for nearly everybody: then nothing is made for it. */
   enqueueHook: EnqueueHook | undefined;
+  beforeEnqueue: readonly BeforeEnqueue[] = [];
+  afterEnqueueCommit: readonly AfterEnqueueCommit[] = [];
   /** In the order they were added. */
   passSteps: readonly PassStep[] = [];
   claimContributions: readonly ClaimContribution[] = [];
   private nodeFactsSources: ReadonlyMap<string, NodeFactsSource> = new Map();
+
+  /** @returns how to remove the hook */
+  addBeforeEnqueue(hook: BeforeEnqueue): () => void {
+    this.beforeEnqueue = [...this.beforeEnqueue, hook];
+    return () => {
+      this.beforeEnqueue = this.beforeEnqueue.filter((other) => other !== hook);
+    };
+  }
+
+  /** @returns how to remove the hook */
+  addAfterEnqueueCommit(hook: AfterEnqueueCommit): () => void {
+    this.afterEnqueueCommit = [...this.afterEnqueueCommit, hook];
+    return () => {
+      this.afterEnqueueCommit = this.afterEnqueueCommit.filter((other) => other !== hook);
+    };
+  }
 
   /** @returns how to remove the step */
   addPassStep(step: PassStep): () => void {

@@ -1,5 +1,5 @@
 import type { ContextContract } from '../../context/context-contract.js';
-import { insertEntries, type NewEntry } from './enqueue.sql.js';
+import { insertEntries, type EntryReference, type NewEntry } from './enqueue.sql.js';
 import type { JobQueueEntry } from '../../database/entities/index.js';
 import type { Queryable, Tables } from '../../database/tables.js';
 import type { Carried } from './entry-envelope.js';
@@ -7,9 +7,6 @@ import type { ContextSource } from './context-source.js';
 import { encodedBatches, type EncodedContext } from './encode-contexts.js';
 import type { EntryDefaults } from './enqueue-options.js';
 import { newIdentifier } from './identifier.js';
-
-/** What names a job in the queue. */
-export type EntryReference = Pick<JobQueueEntry, 'id' | 'jobRunIdentifier'>;
 
 /** The second is sent as soon as the first is answered, before its entries are made of the answer. */
 const BATCHES_UNDER_WAY = 2;

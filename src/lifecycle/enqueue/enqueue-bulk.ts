@@ -2,7 +2,8 @@ import type { CurrentTransaction } from '../../database/transactions/current-tra
 import type { JobQueueEntry } from '../../database/entities/index.js';
 import type { Queryable } from '../../database/tables.js';
 import { inTurn, outOfTurn } from '../../database/transactions/transaction-mutex.js';
-import { BulkInsert, checkedBatches, type EntryReference } from './bulk-insert.js';
+import { BulkInsert, checkedBatches } from './bulk-insert.js';
+import type { EntryReference } from './enqueue.sql.js';
 import { carriedBy } from './entry-envelope.js';
 import { checkSource, type ContextSource } from './context-source.js';
 import type { DoubtfulInserts } from './insert-recovery.js';

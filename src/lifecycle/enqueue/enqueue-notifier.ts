@@ -1,6 +1,6 @@
 import type { EntityManager } from 'typeorm';
 import type { JobEvents } from '../../job/events.js';
-import type { EntryReference } from './bulk-insert.js';
+import type { EntryReference } from './enqueue.sql.js';
 import type { Due } from './wake-up-port.js';
 
 /** Who is to hear of entries that were put in. */

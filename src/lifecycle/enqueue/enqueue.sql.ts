@@ -12,6 +12,10 @@ import {
   type Tables,
 } from '../../database/tables.js';
 
+/** Names an entry of the queue. */
+export type EntryReference = Pick<JobQueueEntry, 'id' | 'jobRunIdentifier'>;
+
+/** The columns of an entry to insert. */
 export interface NewEntry {
   jobTemplateId: string;
   jobRunIdentifier: string;

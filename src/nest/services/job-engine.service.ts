@@ -1,7 +1,7 @@
 import { Inject, Injectable } from '@nestjs/common';
 import type { JobEngineResults } from '../../node/pass.js';
 import type { JobOutcome } from '../../node/launch.js';
-import type { EntryReference } from '../../lifecycle/enqueue/bulk-insert.js';
+import type { EntryReference } from '../../lifecycle/enqueue/enqueue.sql.js';
 import type { ContextSource } from '../../lifecycle/enqueue/context-source.js';
 import type { BulkOptions, EnqueueOptions } from '../../lifecycle/enqueue/enqueue-options.js';
 import { JobNotAvailableError, RunNotActiveError } from '../../job/errors.js';
