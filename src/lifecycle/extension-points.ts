@@ -69,10 +69,7 @@ export type BeforeEnqueue = (prepared: PreparedEntry) => void;
  * Called with new entries of one template once they are committed: at once, or after the caller's transaction. Not
  * called for entries of other processes, and not where the process ends first. A throw is reported.
  */
-export type AfterEnqueueCommit = (
-  templateCode: string,
-  entries: readonly EntryReference[],
-) => void;
+export type AfterEnqueueCommit = (templateCode: string, entries: readonly EntryReference[]) => void;
 
 /** Background work that one node of an engine does at a time, under the guard of the engine's pass. */
 export interface PassStep {
