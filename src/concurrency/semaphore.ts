@@ -1,18 +1,46 @@
-/** Lets so many work at once, the others wait in line. */
-export class Turns {
+import { runAfter } from './timers.js';
+
+/** No turn came in time. */
+export class SemaphoreTimeoutError extends Error {
+  constructor(ms: number) {
+    super(`no turn within ${ms} ms`);
+  }
+}
+
+/** Runs a limited number of tasks at a time; the others wait in order. */
+export class Semaphore {
   private readonly waiting: (() => void)[] = [];
 
   constructor(private free: number) {}
 
-  async take<T>(work: () => Promise<T>): Promise<T> {
+  /**
+   * @param acquireMs how long to wait for a turn; for ever by default
+   * @throws SemaphoreTimeoutError; what `task` throws
+   */
+  async run<T>(task: () => Promise<T>, acquireMs = Infinity): Promise<T> {
     if (this.free > 0) this.free--;
-    else await new Promise<void>((resolve) => this.waiting.push(resolve));
+    else await this.turn(acquireMs);
     try {
-      return await work();
+      return await task();
     } finally {
       const next = this.waiting.shift();
       if (next) next();
       else this.free++;
     }
+  }
+
+  private turn(acquireMs: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      if (acquireMs === Infinity) return void this.waiting.push(resolve);
+      const cancelTimeout = runAfter(acquireMs, () => {
+        this.waiting.splice(this.waiting.indexOf(next), 1);
+        reject(new SemaphoreTimeoutError(acquireMs));
+      });
+      const next = () => {
+        cancelTimeout();
+        resolve();
+      };
+      this.waiting.push(next);
+    });
   }
 }

@@ -1,34 +1,59 @@
-/** Longer timeouts fire at once in Node. */
-export const LONGEST_TIMER_MS = 2 ** 31 - 1;
+/** Node fires longer timeouts at once. */
+export const MAX_TIMER_MS = 2 ** 31 - 1;
 
-/** @returns how to stop it */
-export function once(ms: number, work: () => void, { keepsAlive = true } = {}): () => void {
-  const timeout = setTimeout(work, Math.min(ms, LONGEST_TIMER_MS));
+/** Repeats work until it is stopped. */
+export interface Ticker {
+  /** @returns a function that stops it */
+  every: (name: string, ms: number, work: () => void) => () => void;
+}
+
+/** @returns a function that cancels it */
+export function runAfter(ms: number, work: () => void, { keepsAlive = true } = {}): () => void {
+  const timeout = setTimeout(work, Math.min(ms, MAX_TIMER_MS));
   if (!keepsAlive) timeout.unref();
   return () => clearTimeout(timeout);
 }
 
-/** Resolves with the work, or when the time is up. Never rejects. */
-export async function within(ms: number, work: Promise<unknown>): Promise<void> {
+/**
+ * For the engine's own timers. Only the tick is in the registry of `@nestjs/schedule`: the host's
+ * ScheduleModule empties that when a shutdown begins, and a node that drains needs its heartbeat.
+ * @returns a function that stops it
+ */
+export function runEvery(ms: number, work: () => void): () => void {
+  const interval = setInterval(work, Math.min(ms, MAX_TIMER_MS));
+  return () => clearInterval(interval);
+}
+
+/** Like `runEvery`, shifted by half an interval: two timers of one length do not need a connection at the same moment. */
+export function runEveryShifted(ms: number, work: () => void): () => void {
+  let stop = runAfter(ms / 2, () => {
+    work();
+    stop = runEvery(ms, work);
+  });
+  return () => stop();
+}
+
+/** Resolves when the work has settled, or after `ms`. Never rejects. */
+export async function waitAtMost(ms: number, work: Promise<unknown>): Promise<void> {
   let cancel = () => {};
   const deadline = new Promise<void>((resolve) => {
-    cancel = once(ms, resolve);
+    cancel = runAfter(ms, resolve);
   });
   await Promise.race([work.catch(() => undefined), deadline]);
   cancel();
 }
 
-/** @throws the signal's reason, when it aborts before the work is done */
+/** @throws the signal's reason if it aborts before the work is done */
 export async function unlessAborted<T>(signal: AbortSignal, work: Promise<T>): Promise<T> {
   signal.throwIfAborted();
-  let leave = () => {};
+  let abort = () => {};
   const aborted = new Promise<never>((_resolve, reject) => {
-    leave = () => reject(signal.reason as Error);
-    signal.addEventListener('abort', leave, { once: true });
+    abort = () => reject(signal.reason as Error);
+    signal.addEventListener('abort', abort, { once: true });
   });
   try {
     return await Promise.race([work, aborted]);
   } finally {
-    signal.removeEventListener('abort', leave);
+    signal.removeEventListener('abort', abort);
   }
 }

@@ -1,84 +1,123 @@
-import { setImmediate as turn } from 'node:timers/promises';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { BLOCKED, type LockRetry } from './lock-retry.js';
 
 interface Waiting<Item, Result> {
   item: Item;
+  bytes: number;
   resolve: (result: Result) => void;
   reject: (error: unknown) => void;
 }
 
 export const BYTES_PER_STATEMENT = 4 * 1_048_576;
 
-/** How many of the first items fit into one statement: at least one. */
-function batchLength<T>(items: readonly T[], most: number, bytesOf: (item: T) => number): number {
-  let length = 1;
-  let bytes = items.length > 0 ? bytesOf(items[0]!) : 0;
-  while (length < Math.min(most, items.length)) {
-    bytes += bytesOf(items[length]!);
-    if (bytes > BYTES_PER_STATEMENT) break;
-    length++;
-  }
-  return length;
+export interface WriteBatcherOptions<Item, Result> {
+  /** Most items per statement. */
+  maxItems: number;
+  /** Approximate size of an item. A statement takes at most `BYTES_PER_STATEMENT`, or one item. */
+  bytesOf: (item: Item) => number;
+  /** Returns one result per item, in their order: `BLOCKED` for an item whose row is locked. */
+  write: (items: Item[]) => Promise<(Result | typeof BLOCKED)[]>;
+  /** Whether single items may have caused an error. Then each half of the batch is written again. */
+  isItemFault?: (error: unknown) => boolean;
+  /**
+   * Retries items one by one while their rows are locked, beside the batches. Without it, a lock
+   * timeout is an error like any other, and `write` must not return `BLOCKED`.
+   */
+  lockRetry?: LockRetry;
+  /** Writes a single item whose row was locked. Default: `write` with that item. */
+  writeBlocked?: (item: Item) => Promise<Result | typeof BLOCKED>;
 }
 
 /**
- * Writes that share a commit: what is asked for while a statement is under way leaves together with
- * the next one. No timer and no waiting at low load, large batches at high load. Results and
- * rejections are each asker's own.
+ * Group commit: items that are added while a statement is under way share the next statement. There
+ * is no timer, so a single item is written at once; under load the batches grow. Each caller gets
+ * its own result or error. One batch is written at a time; locked items do not hold up the others.
  */
-export class Gather<Item, Result> {
+export class WriteBatcher<Item, Result> {
   private waiting: Waiting<Item, Result>[] = [];
+  private inFlight = 0;
   private flushing = false;
 
-  constructor(
-    private readonly options: {
-      /** Items per statement at the most. */
-      most: number;
-      /** About how many bytes an item brings along; a statement takes some 4 MB of them. */
-      bytesOf: (item: Item) => number;
-      /** One result per item, in their order. */
-      write: (items: Item[]) => Promise<Result[]>;
-      /** Whether an error may be some items' fault: then each is tried without its neighbours. */
-      isSomeonesFault: (error: unknown) => boolean;
-    },
-  ) {}
+  constructor(private readonly options: WriteBatcherOptions<Item, Result>) {}
+
+  /** Items without a result yet, those in statements included. */
+  get size(): number {
+    return this.waiting.length + this.inFlight;
+  }
 
   add(item: Item): Promise<Result> {
     return new Promise((resolve, reject) => {
-      this.waiting.push({ item, resolve, reject });
+      const bytes = this.options.bytesOf(item);
+      this.waiting.push({ item, bytes, resolve, reject });
       if (!this.flushing) void this.flush();
     });
   }
 
   private async flush(): Promise<void> {
     this.flushing = true;
-    // Those who ask in this very turn of the event loop come along.
+    // Items that are added in the same turn of the event loop share the first statement.
     await Promise.resolve();
     while (this.waiting.length > 0) {
-      await this.write(this.nextBatch());
-      // Who was answered just now and asks again comes along with those who waited, not one statement later: with
-      // 32 callers that is twice the batch, and 1.6 times the calls a second.
-      await turn();
+      const batch = this.waiting.splice(0, this.nextBatchLength());
+      this.inFlight += batch.length;
+      await this.writeBatch(batch);
+      // A caller that adds its next item when it gets its result joins the next batch, not the one
+      // after it: with 32 callers, batches are twice as large and 1.6 times the calls are answered.
+      await nextTurn();
     }
     this.flushing = false;
   }
 
-  private nextBatch(): Waiting<Item, Result>[] {
-    const { most, bytesOf } = this.options;
-    const fitting = batchLength(this.waiting, most, ({ item }) => bytesOf(item));
-    return this.waiting.splice(0, fitting);
+  private nextBatchLength(): number {
+    const { waiting } = this;
+    const max = Math.min(this.options.maxItems, waiting.length);
+    let length = 1;
+    let bytes = waiting[0]!.bytes;
+    while (length < max) {
+      bytes += waiting[length]!.bytes;
+      if (bytes > BYTES_PER_STATEMENT) break;
+      length++;
+    }
+    return length;
   }
 
   /** Never rejects. */
-  private async write(batch: Waiting<Item, Result>[]): Promise<void> {
+  private async writeBatch(batch: Waiting<Item, Result>[]): Promise<void> {
+    const { write, isItemFault, lockRetry } = this.options;
     try {
-      const results = await this.options.write(batch.map(({ item }) => item));
-      for (const [index, { resolve }] of batch.entries()) resolve(results[index]!);
+      const results = await write(batch.map(({ item }) => item));
+      for (const [index, one] of batch.entries()) {
+        const result = results[index]!;
+        if (result === BLOCKED) this.retryBlocked(one);
+        else this.settle(one, result);
+      }
     } catch (error) {
-      if (batch.length > 1 && this.options.isSomeonesFault(error)) {
+      if (batch.length > 1 && isItemFault?.(error)) {
         const half = Math.ceil(batch.length / 2);
-        await this.write(batch.slice(0, half));
-        await this.write(batch.slice(half));
-      } else for (const { reject } of batch) reject(error);
+        await this.writeBatch(batch.slice(0, half));
+        await this.writeBatch(batch.slice(half));
+      } else if (lockRetry?.isLocked(error)) for (const one of batch) this.retryBlocked(one);
+      else for (const one of batch) this.fail(one, error);
     }
+  }
+
+  private retryBlocked(one: Waiting<Item, Result>): void {
+    const { write, writeBlocked, lockRetry } = this.options;
+    const attempt = async () =>
+      writeBlocked ? writeBlocked(one.item) : (await write([one.item]))[0]!;
+    lockRetry!.run('a row of the job', attempt).then(
+      (result) => this.settle(one, result),
+      (error: unknown) => this.fail(one, error),
+    );
+  }
+
+  private settle(one: Waiting<Item, Result>, result: Result): void {
+    this.inFlight--;
+    one.resolve(result);
+  }
+
+  private fail(one: Waiting<Item, Result>, error: unknown): void {
+    this.inFlight--;
+    one.reject(error);
   }
 }

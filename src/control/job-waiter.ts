@@ -1,5 +1,5 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import { Gather } from '../concurrency/write-batcher.js';
+import { WriteBatcher } from '../concurrency/write-batcher.js';
 import type { Store } from '../database/store.js';
 import { JobNotFoundError, WaitTimeoutError } from '../job/errors.js';
 import type { JobEvents } from '../job/events.js';
@@ -39,11 +39,10 @@ export class Waits {
   private readonly listens: boolean;
   private listen: () => void = () => undefined;
 
-  private readonly looks = new Gather<string, JobState>({
-    most: TOGETHER,
+  private readonly looks = new WriteBatcher<string, JobState>({
+    maxItems: TOGETHER,
     bytesOf: ({ length }) => length,
     write: (identifiers) => jobStates(this.store.db, this.store.tables, identifiers),
-    isSomeonesFault: () => false,
   });
   private readonly notices = this.noticesOf('awaited');
   private readonly watchNotices = this.noticesOf('watched');
@@ -145,15 +144,15 @@ export class Waits {
     this.sayBy(this.notices, identifier);
   }
 
-  private sayBy(notices: Gather<string, void>, identifier: string): void {
+  private sayBy(notices: WriteBatcher<string, void>, identifier: string): void {
     if (!this.listens) return;
     outside(this.listen);
     notices.add(identifier).catch(() => undefined);
   }
 
-  private noticesOf(kind: EndNotice['kind']): Gather<string, void> {
-    return new Gather<string, void>({
-      most: TOGETHER,
+  private noticesOf(kind: EndNotice['kind']): WriteBatcher<string, void> {
+    return new WriteBatcher<string, void>({
+      maxItems: TOGETHER,
       bytesOf: ({ length }) => length,
       write: async (identifiers) => {
         const { db, tables } = this.store;
@@ -161,7 +160,6 @@ export class Waits {
         await notifyEnds(db, tables, { kind, from, identifiers });
         return identifiers.map(() => undefined);
       },
-      isSomeonesFault: () => false,
     });
   }
 

@@ -1,5 +1,5 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import { Gather } from '../concurrency/write-batcher.js';
+import { WriteBatcher } from '../concurrency/write-batcher.js';
 import type { Store } from '../database/store.js';
 import { JobNotFoundError } from '../job/errors.js';
 import type { JobUpdate } from '../job/job-update.js';
@@ -33,11 +33,10 @@ export interface Watching {
 export class Watches {
   private readonly stopped = new AbortController();
   private readonly leaving = new Set<() => void>();
-  private readonly looks = new Gather<WatchedFrom, WatchedState>({
-    most: TOGETHER,
+  private readonly looks = new WriteBatcher<WatchedFrom, WatchedState>({
+    maxItems: TOGETHER,
     bytesOf: ({ identifier }) => identifier.length,
     write: (watched) => watchedStates(this.store.db, this.store.tables, watched),
-    isSomeonesFault: () => false,
   });
 
   constructor(

@@ -1,4 +1,4 @@
-import { once, within } from '../concurrency/timers.js';
+import { runAfter, waitAtMost } from '../concurrency/timers.js';
 import type { JobHost } from './job-host.js';
 
 const FIRST_PAUSE_MS = 1_000;
@@ -97,9 +97,9 @@ export class HostPool {
       host.close();
     }
     const ended = Promise.all(hosts.map(({ gone }) => gone));
-    await within(ms, ended);
+    await waitAtMost(ms, ended);
     for (const host of this.all) void host.kill();
-    await within(KILLED_MS, ended);
+    await waitAtMost(KILLED_MS, ended);
   }
 
   private offer(host: JobHost): void {
@@ -111,7 +111,7 @@ export class HostPool {
     this.idle.push(host);
     this.alarms.set(
       host,
-      once(
+      runAfter(
         this.options.idleMs,
         () => {
           if (this.lasting > 1) this.retire(host);

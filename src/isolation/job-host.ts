@@ -1,7 +1,7 @@
 import type { HostKind } from '../job/isolation-mode.js';
 import type { ClaimedRun } from '../job/run-facts.js';
 import { revived } from '../job/plain-error.js';
-import { Once } from '../concurrency/once.js';
+import { OneTimeEvent } from '../concurrency/one-time-event.js';
 import type { HostLink } from './host-link.js';
 import { TURN_MS, type HostedEnd, type HostNews, type HostOrder } from './host-messages.js';
 
@@ -19,7 +19,7 @@ export interface HostedWork {
 
 interface Job {
   work: HostedWork;
-  over: Once<HostEnd>;
+  over: OneTimeEvent<HostEnd>;
 }
 
 /** A thread or process that has booted the app's module, and runs one job at a time. */
@@ -29,7 +29,7 @@ export class JobHost {
   /** It has ended. */
   readonly gone: Promise<string>;
   private readonly link: HostLink;
-  private readonly booted = new Once<string[] | Error>();
+  private readonly booted = new OneTimeEvent<string[] | Error>();
   private job: Job | undefined;
   private isWorn = false;
   private turnedAt = 0;
@@ -48,7 +48,7 @@ export class JobHost {
     });
     void this.gone.then((why) => {
       this.isWorn = true;
-      this.booted.happen(new Error(why));
+      this.booted.fire(new Error(why));
       this.end({ kind: 'hostDied', why });
     });
   }
@@ -64,7 +64,7 @@ export class JobHost {
 
   /** Never rejects. */
   run(work: HostedWork): Promise<HostEnd> {
-    const over = new Once<HostEnd>();
+    const over = new OneTimeEvent<HostEnd>();
     this.job = { work, over };
     this.turnedAt = performance.now();
     const { run, nodeId } = work;
@@ -105,9 +105,9 @@ export class JobHost {
   private hear(news: HostNews): void {
     switch (news.news) {
       case 'ready':
-        return this.booted.happen(news.codes);
+        return this.booted.fire(news.codes);
       case 'notReady':
-        return this.booted.happen(asError(revived(news.error)));
+        return this.booted.fire(asError(revived(news.error)));
       case 'turn':
         this.turnedAt = performance.now();
         this.heapBytes = news.heapBytes;
@@ -128,7 +128,7 @@ export class JobHost {
   private end(end: HostEnd): void {
     const { job } = this;
     this.job = undefined;
-    job?.over.happen(end);
+    job?.over.fire(end);
   }
 }
 

@@ -6,7 +6,7 @@ import {
   plainOptions,
   poolClient,
 } from '../database/connection/dedicated-connection.js';
-import { once, within } from '../concurrency/timers.js';
+import { runAfter, waitAtMost } from '../concurrency/timers.js';
 import type { PulseMemory } from './memory-sample.js';
 import { Pulse, type PulseNews } from './node-heartbeat.js';
 import type { ThreadData, ThreadNews, ThreadOrder } from './heartbeat-thread.js';
@@ -68,7 +68,7 @@ class MainThreadPulse implements PulseHost {
   }
 
   leave(withinMs: number): Promise<void> {
-    return within(withinMs, this.pulse.leave());
+    return waitAtMost(withinMs, this.pulse.leave());
   }
 }
 
@@ -118,7 +118,7 @@ class ThreadPulse implements PulseHost {
     // Without this the process might end before the row has.
     this.worker.ref();
     this.order({ order: 'leave' });
-    const cancel = once(withinMs, () => void this.worker.terminate());
+    const cancel = runAfter(withinMs, () => void this.worker.terminate());
     await exited;
     cancel();
   }

@@ -15,7 +15,7 @@ import { startPulse, type PulseHost } from './heartbeat-host.js';
 import { monotonicMs, PulseMemory, trustedUntil } from './memory-sample.js';
 import type { PulseNews } from './node-heartbeat.js';
 import type { Suspects } from '../node/suspects.js';
-import { once, within } from '../concurrency/timers.js';
+import { runAfter, waitAtMost } from '../concurrency/timers.js';
 
 const LONGEST_TURN_MS = 250;
 const SHORTEST_TURN_MS = 20;
@@ -58,7 +58,7 @@ export class Membership {
   async join(): Promise<void> {
     this.node.isTrusted = () => monotonicMs() < this.memory.trustedUntil;
     this.turn(monotonicMs());
-    await within(JOIN_MS, this.register());
+    await waitAtMost(JOIN_MS, this.register());
     if (this.over) return;
     this.pulse = startPulse(
       this.store,
@@ -105,7 +105,7 @@ export class Membership {
     this.memory.debugged = isDebugged();
     if (!this.over && !this.node.isTrusted()) this.fence('silent');
     const pause = Math.max(Math.min(this.node.leaseMs / 20, LONGEST_TURN_MS), SHORTEST_TURN_MS);
-    this.nextTurn = once(pause, () => this.turn(now + pause), {
+    this.nextTurn = runAfter(pause, () => this.turn(now + pause), {
       keepsAlive: false,
     });
   }
@@ -158,7 +158,7 @@ export class Membership {
         error,
       }),
     );
-    await within(RELEASE_MS, released);
+    await waitAtMost(RELEASE_MS, released);
     if (this.over) return;
     this.node.beginAnew();
     this.pulse?.join(this.facts());

@@ -11,8 +11,7 @@ import type { Killer } from './killer.js';
 import type { Listener } from '../notifications/listener.js';
 import type { Membership } from '../membership/membership.js';
 import type { Slots } from './slots.js';
-import { once, within } from '../concurrency/timers.js';
-import { everyOffBeat, type Ticker } from '../concurrency/tick-timers.js';
+import { runAfter, waitAtMost, runEveryShifted, type Ticker } from '../concurrency/timers.js';
 import type { Waits } from '../control/job-waiter.js';
 import type { WakeUps } from '../notifications/wake-ups.js';
 
@@ -63,7 +62,7 @@ export class Engine {
     if (this.node.closing) return;
     this.node.started = true;
     this.running.push(
-      everyOffBeat(SWEEP_MS, () => {
+      runEveryShifted(SWEEP_MS, () => {
         void this.killer.sweep();
         void this.guarded('giving back claims', () => this.slots.releaseOld());
       }),
@@ -114,20 +113,20 @@ export class Engine {
       await this.slots.idle();
       await this.slots.release();
     });
-    await within(
+    await waitAtMost(
       this.settings.drainMs,
       released.then(() => this.processes.empty()),
     );
     await Promise.all(
       this.processes.all().map((process) => this.killer.stop(process, { kind: 'interrupted' })),
     );
-    await within(RECORD_MS, Promise.all([released, this.runs.recorded()]));
+    await waitAtMost(RECORD_MS, Promise.all([released, this.runs.recorded()]));
     this.runs.stopRecording();
     this.killer.close();
     this.nextBeat?.();
     for (const stop of this.running.splice(0)) stop();
     this.over = true;
-    await within(
+    await waitAtMost(
       LEAVE_MS,
       Promise.all([
         this.wakeUps.stop(),
@@ -142,7 +141,7 @@ export class Engine {
   /** Each beat sets the next: an operator may change the lease meanwhile. */
   private beatLater(): void {
     this.beatLeaseMs = this.node.leaseMs;
-    this.nextBeat = once(this.beatLeaseMs / BEATS_PER_LEASE, () => {
+    this.nextBeat = runAfter(this.beatLeaseMs / BEATS_PER_LEASE, () => {
       void this.heartbeat.beat();
       if (!this.over) this.beatLater();
     });

@@ -7,7 +7,7 @@ import type { JobProcess, StopReason } from '../lifecycle/run/job-process.js';
 import type { ProcessRegistry } from '../lifecycle/run/process-registry.js';
 import { runningFacts, runsToStop } from '../lifecycle/run/run.sql.js';
 import type { ClaimsAhead } from './prefetch.js';
-import { LONGEST_TIMER_MS, within } from '../concurrency/timers.js';
+import { MAX_TIMER_MS, waitAtMost } from '../concurrency/timers.js';
 
 /** A thread or process that is killed has ended by then, but for a thread inside a native call. */
 const END_MS = 2_000;
@@ -44,7 +44,7 @@ export class Killer {
    */
   async stop(process: JobProcess, reason: StopReason): Promise<boolean> {
     process.stop(reason);
-    await within(
+    await waitAtMost(
       // What is isolated is ended after it.
       this.graceMs + (process.isolation === 'inline' ? 0 : END_MS),
       process.settled,
@@ -105,7 +105,7 @@ export class Killer {
   }
 
   private arm(process: JobProcess, at: number): void {
-    const wait = Math.min(Math.max(at - performance.now(), 0), LONGEST_TIMER_MS);
+    const wait = Math.min(Math.max(at - performance.now(), 0), MAX_TIMER_MS);
     const alarm = setTimeout(() => {
       if (at - performance.now() > 1) this.arm(process, at);
       else void this.stop(process, { kind: 'timedOut' });

@@ -9,7 +9,7 @@ import type { JobRun } from '../database/entities/index.js';
 import type { ClaimsAhead } from './prefetch.js';
 import { checkMine, outcomeOf, type JobOutcome, type Launch } from './launch.js';
 import type { Suspects } from './suspects.js';
-import { within } from '../concurrency/timers.js';
+import { waitAtMost } from '../concurrency/timers.js';
 
 /** More outcomes than this waiting to be recorded hold up new work: the database, not the memory, sets the pace. */
 const MOST_UNRECORDED = 2_000;
@@ -179,7 +179,7 @@ export class Slots {
     this.ahead.put(claimed.slice(startable));
     const launches = claimed.slice(0, startable).map((claim) => ({ claim }));
     // One whose context is not checked by then has its process, its slot and its timeout: it is started.
-    await within(LAUNCH_MS, Promise.all(launches.map(this.launchOne)));
+    await waitAtMost(LAUNCH_MS, Promise.all(launches.map(this.launchOne)));
     this.launchAhead();
     return launches;
   }

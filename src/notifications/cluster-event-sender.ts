@@ -1,7 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import type { Store } from '../database/store.js';
 import type { JobEvents } from '../job/events.js';
-import { once, within } from '../concurrency/timers.js';
+import { runAfter, waitAtMost } from '../concurrency/timers.js';
 import { channelsOf, notifyAll } from './notify.sql.js';
 import { packed } from './payloads.js';
 
@@ -51,7 +51,7 @@ export class NewsSender {
   async stop(): Promise<void> {
     this.over = true;
     this.cancel?.();
-    await within(STOP_MS, this.tellLast());
+    await waitAtMost(STOP_MS, this.tellLast());
   }
 
   private async tellLast(): Promise<void> {
@@ -69,7 +69,7 @@ export class NewsSender {
         if (this.waiting.length > 0) this.tellLater();
       });
     };
-    this.cancel = outside(() => once(ms, work, { keepsAlive: false }));
+    this.cancel = outside(() => runAfter(ms, work, { keepsAlive: false }));
   }
 
   /** Never rejects: what cannot be told now is not told. */

@@ -5,7 +5,7 @@ import type { JobEventMap, JobEvents } from '../job/events.js';
 import { channelsOf, notifyAll } from './notify.sql.js';
 import { packed } from './payloads.js';
 import { NewsSender } from './cluster-event-sender.js';
-import { every } from '../concurrency/tick-timers.js';
+import { runEvery } from '../concurrency/timers.js';
 
 /** Who listens says so as often; who tells believes it three times as long. */
 const SAY_EVERY_MS = 5_000;
@@ -68,7 +68,7 @@ export class News {
   /** Listens, where somebody wants it. */
   start(): void {
     if (!this.notifies || this.listeners.length === 0) return;
-    this.stopSaying = every(SAY_EVERY_MS, () => this.sayWants());
+    this.stopSaying = runEvery(SAY_EVERY_MS, () => this.sayWants());
     this.listen();
   }
 

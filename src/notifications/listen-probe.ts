@@ -3,7 +3,7 @@ import type { Store } from '../database/store.js';
 import type { JobEvents } from '../job/events.js';
 import type { PgClient } from '../database/connection/driver.js';
 import { isProbe, listen, sendProbe } from './notify.sql.js';
-import { once } from '../concurrency/timers.js';
+import { runAfter } from '../concurrency/timers.js';
 
 /** A notification takes a millisecond; a server that is this late with it is as good as one that has none. */
 const HEARD_WITHIN_MS = 5_000;
@@ -57,7 +57,7 @@ export class Hearing {
       this.awaited = { token, heard: resolve };
     });
     await sendProbe(db, tables, token);
-    const cancel = once(this.over ? 0 : this.withinMs, () => this.awaited?.heard(false));
+    const cancel = runAfter(this.over ? 0 : this.withinMs, () => this.awaited?.heard(false));
     try {
       return await heard;
     } finally {

@@ -8,8 +8,7 @@ import { readNotice } from './completion-notice.sql.js';
 import type { News } from './cluster-events.js';
 import type { Waits } from '../control/job-waiter.js';
 import { Hearing } from './listen-probe.js';
-import { once, within } from '../concurrency/timers.js';
-import { every } from '../concurrency/tick-timers.js';
+import { runAfter, waitAtMost, runEvery } from '../concurrency/timers.js';
 
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 15_000;
@@ -49,7 +48,7 @@ export class Listener {
     if (wake) this.wake = wake;
     if (this.started || this.over) return;
     this.started = true;
-    this.stopProbing = every(PROBE_EVERY_MS, () => void this.probe());
+    this.stopProbing = runEvery(PROBE_EVERY_MS, () => void this.probe());
     this.connect();
   }
 
@@ -65,7 +64,7 @@ export class Listener {
     const client = this.client;
     this.client = undefined;
     if (!client) return;
-    await within(END_MS, client.end());
+    await waitAtMost(END_MS, client.end());
     cut(client);
   }
 
@@ -121,7 +120,7 @@ export class Listener {
     const asking = probe(client).then(() => {
       answered = true;
     });
-    await within(PROBE_MS, asking);
+    await waitAtMost(PROBE_MS, asking);
     if (answered) this.check(client);
     else this.lose(client, new Error('no answer to a probe'));
   }
@@ -153,7 +152,7 @@ export class Listener {
   private retry(): void {
     if (this.over) return;
     const longest = Math.min(FIRST_PAUSE_MS * 2 ** this.failures++, LONGEST_PAUSE_MS);
-    this.cancelRetry = once(longest * (0.5 + Math.random() / 2), () => this.connect());
+    this.cancelRetry = runAfter(longest * (0.5 + Math.random() / 2), () => this.connect());
   }
 
   private tell(error: unknown): void {

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, expect, it } from 'vitest';
 import { RunNotes } from '../../src/features/run-log/run-log.js';
 import { NotesWriter } from '../../src/features/run-log/run-log-writer.js';
 import { readLogs } from '../../src/options/log-options.js';
-import { once, within } from '../../src/concurrency/timers.js';
+import { runAfter, waitAtMost } from '../../src/concurrency/timers.js';
 import { bootApp, type TestApp } from '../support/app.js';
 
 // What is not written any more is not held either.
@@ -15,7 +15,7 @@ beforeEach(async () => {
   isWatched = true;
   const watched = { has: () => isWatched, changed: () => undefined };
   const { store, events } = (bildad.engine as any).bildad;
-  writer = new NotesWriter(store, events, watched, { once, within });
+  writer = new NotesWriter(store, events, watched, { runAfter, waitAtMost });
 });
 afterEach(async () => {
   await writer.close();

@@ -12,7 +12,7 @@ import { asRunner, type Following } from './piggyback.js';
 import { Outage } from './outage.js';
 import { begin, untilSerial } from './serialization-retry.js';
 import { Statements } from './statements.js';
-import { Turns } from '../../concurrency/semaphore.js';
+import { Semaphore } from '../../concurrency/semaphore.js';
 
 /** Leave connections for the rest. */
 const LONG_TRANSACTIONS = 2;
@@ -41,7 +41,7 @@ export class EnginePool implements Queryable {
   private made: Connections | undefined;
   private readonly statements: Statements;
   private outage: Outage | undefined;
-  private readonly longOnes = new Turns(LONG_TRANSACTIONS);
+  private readonly longOnes = new Semaphore(LONG_TRANSACTIONS);
   private readonly closing = new AbortController();
   private closed: Promise<void> | undefined;
 
@@ -85,7 +85,7 @@ export class EnginePool implements Queryable {
   async transaction<T>(work: (db: Queryable) => Promise<T>): Promise<T> {
     // Who comes while the database is away does not wait in line for each other's attempts.
     if (this.outage) this.connections.giveBack(await this.connect('BEGIN', undefined));
-    return this.longOnes.take(() =>
+    return this.longOnes.run(() =>
       this.isOurs ? this.begin(work) : this.dataSource.transaction(work),
     );
   }

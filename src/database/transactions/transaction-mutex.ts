@@ -1,7 +1,7 @@
 import type { EntityManager, QueryRunner } from 'typeorm';
-import { Turns } from '../../concurrency/semaphore.js';
+import { Semaphore } from '../../concurrency/semaphore.js';
 
-const turns = new WeakMap<QueryRunner, Turns>();
+const turns = new WeakMap<QueryRunner, Semaphore>();
 
 /**
  * One after the other in a transaction: two savepoints at once would be one inside of the other, and what one of them
@@ -10,8 +10,8 @@ const turns = new WeakMap<QueryRunner, Turns>();
 export function inTurn<T>({ queryRunner }: EntityManager, work: () => Promise<T>): Promise<T> {
   if (!queryRunner) return work();
   let own = turns.get(queryRunner);
-  if (!own) turns.set(queryRunner, (own = new Turns(1)));
-  return own.take(work);
+  if (!own) turns.set(queryRunner, (own = new Semaphore(1)));
+  return own.run(work);
 }
 
 /** At once. */

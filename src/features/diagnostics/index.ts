@@ -49,7 +49,7 @@ export function publishEvents({ events, seams, settings, store }: Published): ()
   seams.onRun((process, _handler, next) => {
     if (!runs.hasSubscribers) return next();
     const told: RunTrace = { ...teller, ...identityOf(process.run) };
-    process.decided.whenever(({ kind }) => {
+    process.decided.listen(({ kind }) => {
       told.outcome = kind;
     });
     return runs.tracePromise(next, told);

@@ -24,8 +24,8 @@ const outside = AsyncLocalStorage.snapshot();
 
 /** Timers, which are not a feature's own. */
 export interface Clock {
-  once(ms: number, work: () => void, options: { keepsAlive: false }): () => void;
-  within(ms: number, work: Promise<unknown>): Promise<void>;
+  runAfter(ms: number, work: () => void, options: { keepsAlive: false }): () => void;
+  waitAtMost(ms: number, work: Promise<unknown>): Promise<void>;
 }
 
 interface Watched {
@@ -71,7 +71,7 @@ export class NotesWriter {
   async close(): Promise<void> {
     this.closed = true;
     this.cancel();
-    await this.clock.within(CLOSE_MS, this.writeLast());
+    await this.clock.waitAtMost(CLOSE_MS, this.writeLast());
     this.dirty.clear();
   }
 
@@ -90,7 +90,7 @@ export class NotesWriter {
     this.cancel();
     this.timerAt = at;
     const ms = Math.max(at - performance.now(), 0);
-    this.cancel = outside(() => this.clock.once(ms, () => this.start(), { keepsAlive: false }));
+    this.cancel = outside(() => this.clock.runAfter(ms, () => this.start(), { keepsAlive: false }));
   }
 
   private start(): void {

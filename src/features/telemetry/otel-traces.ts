@@ -113,7 +113,7 @@ export function traceJobs(
     if (!begun) return next();
     // Not when its handler has ended: one that does not stop may never.
     if (begun.span.isRecording())
-      process.decided.whenever((outcome) =>
+      process.decided.listen((outcome) =>
         quietly(() => {
           const messages = errorMessages && !isSecret(run, handler.traits);
           endRun(api, begun.span, outcome, messages);

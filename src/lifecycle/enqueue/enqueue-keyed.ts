@@ -6,7 +6,7 @@ import type { JobQueueEntry } from '../../database/entities/index.js';
 import type { Queryable } from '../../database/tables.js';
 import type { DoubtfulInserts } from './insert-recovery.js';
 import type { Identity } from './unique-key-options.js';
-import type { LockPatience } from '../../database/lock-retry.js';
+import type { LockRetry } from '../../concurrency/lock-retry.js';
 import type { Store } from '../../database/store.js';
 
 export interface Keyed {
@@ -22,7 +22,7 @@ export class KeyedInserts {
   constructor(
     private readonly store: Store,
     private readonly doubtful: DoubtfulInserts,
-    private readonly locks: LockPatience,
+    private readonly locks: LockRetry,
   ) {}
 
   /**
@@ -70,9 +70,11 @@ export class KeyedInserts {
 
   private patiently(draft: NewEntry, identity: Identity, patience: Patience) {
     const { db, tables } = this.store;
-    const lockWaitMs = this.locks.lockWaitMs();
-    return this.locks.until(`the ${identity.kind} key`, () =>
-      enqueueKeyed(db, tables, draft, identity, { ...patience, lockWaitMs }),
+    const { lockWaitMs } = this.locks;
+    return this.locks.run(
+      `the ${identity.kind} key of a job`,
+      () => enqueueKeyed(db, tables, draft, identity, { ...patience, lockWaitMs }),
+      `${draft.jobTemplateId} ${identity.kind} ${identity.key}`,
     );
   }
 }

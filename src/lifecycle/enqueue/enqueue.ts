@@ -15,7 +15,7 @@ import { KeyedInserts } from './enqueue-keyed.js';
 import type { Due } from './wake-up-port.js';
 import type { Identity } from './unique-key-options.js';
 import { LeftOut } from './insert-rejection.js';
-import { LockPatience } from '../../database/lock-retry.js';
+import { createLockRetry } from '../../database/lock-retry.js';
 import { SharedInserts } from './insert-batcher.js';
 import type { Seams } from '../extension-points.js';
 import type { Store } from '../../database/store.js';
@@ -42,7 +42,7 @@ export class Enqueue {
     maxContextBytes: number,
     private readonly current: CurrentTransaction,
   ) {
-    const locks = new LockPatience(store.db);
+    const locks = createLockRetry(store.db);
     this.doubtful = new DoubtfulInserts(store, locks);
     this.leftOut = new LeftOut(templates);
     this.drafts = new Drafts(templates, contexts, seams, maxContextBytes);

@@ -2,15 +2,13 @@ import { isUnknown } from '../../database/connection/connection-errors.js';
 import { isConflict, isDataError } from '../../database/database-error.js';
 import { insertEntries, type NewEntry } from './enqueue.sql.js';
 import type { JobQueueEntry } from '../../database/entities/index.js';
-import { Gather } from '../../concurrency/write-batcher.js';
+import { WriteBatcher } from '../../concurrency/write-batcher.js';
 import type { Store } from '../../database/store.js';
 import type { DoubtfulInserts } from './insert-recovery.js';
 import type { EnqueueNews } from './enqueue-notifier.js';
-import { isInTheWay, type LockPatience } from '../../database/lock-retry.js';
+import type { LockRetry } from '../../concurrency/lock-retry.js';
 
 const ROWS_PER_SHARED_INSERT = 500;
-/** Those who come meanwhile wait as well. A transaction that enqueues, and does nothing else, is over by then. */
-const NAME_WAIT_MS = 50;
 
 export interface Inserted {
   /** Null where it was left out. */
@@ -25,13 +23,13 @@ export interface Inserted {
  */
 export class SharedInserts {
   private readonly generated = this.gather(isRowsFault);
-  private readonly named = this.gather(isDataError, () => this.nameWaitMs);
+  private readonly named = this.gather(isDataError, () => this.locks.lockWaitMs);
 
   constructor(
     private readonly store: Store,
     private readonly doubtful: DoubtfulInserts,
     private readonly news: EnqueueNews,
-    private readonly locks: LockPatience,
+    private readonly locks: LockRetry,
   ) {}
 
   /**
@@ -50,11 +48,8 @@ export class SharedInserts {
 
   /** Attempts at what puts in a name of the caller's choice by itself. */
   patiently<T>(attempt: (lockWaitMs: number) => Promise<T>): Promise<T> {
-    return this.locks.until('the jobRunIdentifier', () => attempt(this.nameWaitMs));
-  }
-
-  private get nameWaitMs(): number {
-    return this.locks.lockWaitMs(NAME_WAIT_MS);
+    const { lockWaitMs } = this.locks;
+    return this.locks.run('the jobRunIdentifier of a job', () => attempt(lockWaitMs));
   }
 
   /** Where one of them has to wait, none was put in: then each by itself. */
@@ -62,7 +57,7 @@ export class SharedInserts {
     try {
       return await this.named.add(draft);
     } catch (error) {
-      if (!isInTheWay(error)) throw error;
+      if (!this.locks.isLocked(error)) throw error;
     }
     const { db, tables } = this.store;
     return this.patiently(async (lockWaitMs) => {
@@ -71,12 +66,12 @@ export class SharedInserts {
     });
   }
 
-  private gather(isSomeonesFault: (error: unknown) => boolean, lockWaitMs?: () => number) {
-    return new Gather<NewEntry, Inserted>({
-      most: ROWS_PER_SHARED_INSERT,
+  private gather(isItemFault: (error: unknown) => boolean, lockWaitMs?: () => number) {
+    return new WriteBatcher<NewEntry, Inserted>({
+      maxItems: ROWS_PER_SHARED_INSERT,
       bytesOf: ({ jobContext }) => jobContext.length,
       write: (drafts) => this.together(drafts, lockWaitMs?.()),
-      isSomeonesFault,
+      isItemFault,
     });
   }
 

@@ -8,8 +8,8 @@ import { isDataError } from '../../database/database-error.js';
 import { findInserted, insertEntries, type NewEntry } from './enqueue.sql.js';
 import type { JobQueueEntry } from '../../database/entities/index.js';
 import type { Queryable } from '../../database/tables.js';
-import { Gather } from '../../concurrency/write-batcher.js';
-import type { LockPatience } from '../../database/lock-retry.js';
+import { WriteBatcher } from '../../concurrency/write-batcher.js';
+import type { LockRetry } from '../../concurrency/lock-retry.js';
 import type { Store } from '../../database/store.js';
 
 const ROWS_PER_STATEMENT = 500;
@@ -29,16 +29,16 @@ interface Doubtful {
  * what is missing can be put in again, and what is there is recognised, however often the connection is lost meanwhile.
  */
 export class DoubtfulInserts {
-  private readonly repeats = new Gather<Doubtful, JobQueueEntry | null>({
-    most: ROWS_PER_STATEMENT,
+  private readonly repeats = new WriteBatcher<Doubtful, JobQueueEntry | null>({
+    maxItems: ROWS_PER_STATEMENT,
     bytesOf: ({ draft }) => draft.jobContext.length,
     write: (items) => this.repeat(items),
-    isSomeonesFault: isDataError,
+    isItemFault: isDataError,
   });
 
   constructor(
     private readonly store: Store,
-    private readonly locks: LockPatience,
+    private readonly locks: LockRetry,
   ) {}
 
   /**
@@ -51,7 +51,7 @@ export class DoubtfulInserts {
     return this.insist(draft, async () => {
       if (!draft.named) return this.repeats.add(item);
       // Somebody's open transaction may hold the name: that concerns no other job.
-      const [entry] = await this.locks.inTurn(() => this.repeat([item]));
+      const [entry] = await this.locks.attempt(() => this.repeat([item]));
       return entry ?? null;
     });
   }
@@ -110,7 +110,7 @@ export class DoubtfulInserts {
       db,
       this.store.tables,
       items.map(({ draft }) => ({ ...draft, named: true })),
-      items.some(({ draft }) => draft.named) ? this.locks.lockWaitMs() : undefined,
+      items.some(({ draft }) => draft.named) ? this.locks.lockWaitMs : undefined,
     );
   }
 

@@ -10,7 +10,7 @@ import { databaseCode, isConflict, isRefusal } from '../../database/database-err
 import { isUnknown } from '../../database/connection/connection-errors.js';
 import { endRunInTime, endRuns, findEnds, type RunEnd } from './finish.sql.js';
 import type { DeferredRuns } from '../run/late-run-rows.js';
-import { Gather } from '../../concurrency/write-batcher.js';
+import { WriteBatcher } from '../../concurrency/write-batcher.js';
 import type { Quarantine } from '../claim/quarantine.js';
 import type { Store } from '../../database/store.js';
 
@@ -31,19 +31,19 @@ interface FinishOptions {
  * high load.
  */
 export class FinishDoor {
-  private readonly writes = new Gather<RunEnd, EntryFate | null>({
-    most: RUNS_PER_STATEMENT,
+  private readonly writes = new WriteBatcher<RunEnd, EntryFate | null>({
+    maxItems: RUNS_PER_STATEMENT,
     bytesOf: ({ output, error }) => (output?.length ?? 0) + (error?.length ?? 0),
     write: (ends) => endRuns(this.store.db, this.store.tables, ends),
-    isSomeonesFault: (error) => isRefusal(error) || isConflict(error),
+    isItemFault: (error) => isRefusal(error) || isConflict(error),
   });
 
   /** Ends whose answer was lost, and which did not land the second time: they may have the first time. */
-  private readonly looks = new Gather<RunEnd, EntryFate | null>({
-    most: RUNS_PER_STATEMENT,
+  private readonly looks = new WriteBatcher<RunEnd, EntryFate | null>({
+    maxItems: RUNS_PER_STATEMENT,
     bytesOf: ({ output, error }) => (output?.length ?? 0) + (error?.length ?? 0),
     write: (ends) => findEnds(this.store.db, this.store.tables, ends),
-    isSomeonesFault: isRefusal,
+    isItemFault: isRefusal,
   });
 
   constructor(

@@ -7,7 +7,7 @@ import type { HostKind } from '../../job/isolation-mode.js';
 import type { ExecutionLogger } from '../../job/job-execution.js';
 import type { Outcome } from '../../job/outcome.js';
 import { revived } from '../../job/plain-error.js';
-import { once, unlessAborted } from '../../concurrency/timers.js';
+import { runAfter, unlessAborted } from '../../concurrency/timers.js';
 import type { HostEnd, HostedWork, JobHost } from '../../isolation/job-host.js';
 import { sessionName } from '../../isolation/host-messages.js';
 import type { HostPool } from '../../isolation/host-pool.js';
@@ -139,7 +139,7 @@ export class IsolatedJobs {
           ? { order: 'stop', reason: toldWhy }
           : { order: 'fence', why: String(signal.reason) },
       );
-      disarm = once(this.graceMs, () => {
+      disarm = runAfter(this.graceMs, () => {
         this.events.emit('process.killed', {
           ...identityOf(process.run),
           isolation: host.kind,

@@ -4,7 +4,7 @@ import { processName, type ClaimedRun } from '../../job/run-facts.js';
 import type { Isolation } from '../../job/isolation-mode.js';
 import type { Outcome } from '../../job/outcome.js';
 import type { JobProgress } from '../../job/process-facts.js';
-import { Once } from '../../concurrency/once.js';
+import { OneTimeEvent } from '../../concurrency/one-time-event.js';
 
 /** Why a process is told to stop; it becomes the run's outcome unless noted otherwise. */
 export type StopReason = Extract<
@@ -40,11 +40,11 @@ export interface WrittenEnd {
  */
 export class JobProcess {
   /** How the run ends, with or without the handler. */
-  readonly decided = new Once<Outcome>();
+  readonly decided = new OneTimeEvent<Outcome>();
   /** Its end is in the database: what became of its entry, or null when somebody else had ended the run. */
-  readonly recorded = new Once<EntryFate | null>();
+  readonly recorded = new OneTimeEvent<EntryFate | null>();
   private readonly startedTicking = performance.now();
-  private readonly ended = new Once<void>();
+  private readonly ended = new OneTimeEvent<void>();
   private controller?: AbortController;
   private abortReason?: Error;
   private stopReason?: StopReason;
@@ -132,14 +132,14 @@ export class JobProcess {
 
   /** The handler itself has ended, or did not get to start. */
   settle(outcome: Outcome): void {
-    this.ended.happen();
+    this.ended.fire();
     // What is committed is no more to be stopped.
-    if (this.written?.fate) return this.decided.happen(outcome);
+    if (this.written?.fate) return this.decided.fire(outcome);
     const stopped =
       this.stopReason?.kind === 'interrupted' && DECIDED.has(outcome.kind)
         ? undefined
         : this.stopReason;
-    this.decided.happen(stopped ?? outcome);
+    this.decided.fire(stopped ?? outcome);
   }
 
   /**
@@ -158,7 +158,7 @@ export class JobProcess {
   /** Decides the outcome without the handler. @returns false when it had ended */
   abandon(): boolean {
     if (this.isSettled || !this.stopReason) return false;
-    this.decided.happen(this.stopReason);
+    this.decided.fire(this.stopReason);
     return true;
   }
 

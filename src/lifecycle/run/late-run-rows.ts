@@ -10,7 +10,7 @@ import {
   writeLostRuns,
   type DeferredEnd,
 } from './late-run-rows.sql.js';
-import { Gather } from '../../concurrency/write-batcher.js';
+import { WriteBatcher } from '../../concurrency/write-batcher.js';
 import type { Quarantine, Refused } from '../claim/quarantine.js';
 import type { Store } from '../../database/store.js';
 
@@ -22,21 +22,21 @@ const RUNS_PER_STATEMENT = 500;
  * or before, by the node's heartbeat, by whoever wants to do something to that run, or when its node is gone.
  */
 export class DeferredRuns {
-  private readonly ends = new Gather<DeferredEnd, boolean>({
-    most: RUNS_PER_STATEMENT,
+  private readonly ends = new WriteBatcher<DeferredEnd, boolean>({
+    maxItems: RUNS_PER_STATEMENT,
     bytesOf: ({ output }) => output?.length ?? 0,
     write: (ends) => this.endAll(ends),
-    isSomeonesFault: mayBeOnes,
+    isItemFault: mayBeOnes,
   });
-  private readonly rows = new Gather<string, void>({
-    most: RUNS_PER_STATEMENT,
+  private readonly rows = new WriteBatcher<string, void>({
+    maxItems: RUNS_PER_STATEMENT,
     bytesOf: () => 0,
     write: async (entryIds) => {
       const { db, tables } = this.store;
       await writeDeferredRuns(db, tables, entryIds);
       return entryIds.map(() => undefined);
     },
-    isSomeonesFault: mayBeOnes,
+    isItemFault: mayBeOnes,
   });
 
   /** When the answer to a claim was lost last: what it claimed may be this node's without its knowing. */

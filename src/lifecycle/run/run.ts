@@ -50,7 +50,7 @@ export class RunJobs {
         told = true;
         if (!refused) return resolve();
         const life = this.lives.get(run.jobRunId);
-        if (life) life.recorded.whenever(() => reject(refused));
+        if (life) life.recorded.listen(() => reject(refused));
         else reject(refused);
       });
       if (!begun)
@@ -80,7 +80,7 @@ export class RunJobs {
     if (this.lives.has(run.jobRunId) || !this.processes.add(process)) return false;
     // Before it starts and anybody hears of it: a listener may kill it at once.
     this.follow(process);
-    if (launched) process.decided.whenever(() => launched());
+    if (launched) process.decided.listen(() => launched());
     if (handler.isolation === 'inline') this.inline.carryOut(process, handler, launched);
     else void this.isolated.carryOut(process, handler.isolation, launched);
     return true;
@@ -139,7 +139,7 @@ export class RunJobs {
   /** The slot is free as soon as the handler has ended; its outcome is recorded meanwhile. */
   private follow(process: JobProcess): void {
     this.lives.set(process.jobRunId, process);
-    process.decided.whenever((outcome) => {
+    process.decided.listen((outcome) => {
       this.unrecorded.add(process);
       void this.record(process, outcome);
       if (process.isSettled) this.processes.remove(process);
@@ -174,7 +174,7 @@ export class RunJobs {
         : await this.finish(process, outcome);
     this.unrecorded.delete(process);
     if (process.isSettled) this.lives.delete(process.jobRunId);
-    process.recorded.happen(fate);
+    process.recorded.fire(fate);
   }
 
   /** The run is somebody else's, who may carry it out under the same number. */

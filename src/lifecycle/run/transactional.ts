@@ -158,7 +158,7 @@ export class JobTransactions {
     };
     signal.addEventListener('abort', stop, { once: true });
     // Given up by then, where the transaction is not over.
-    process.decided.whenever(() => transaction.destroy());
+    process.decided.listen(() => transaction.destroy());
     return () => signal.removeEventListener('abort', stop);
   }
 }

@@ -16,7 +16,7 @@ import type { Outcome, OutcomeKind } from '../../job/outcome.js';
 import { encodeContext } from '../../context/context-contract.js';
 import { toPlainJson } from '../../context/plain-json.js';
 import { reasonOf } from '../../job/storable-output.js';
-import { once } from '../../concurrency/timers.js';
+import { runAfter } from '../../concurrency/timers.js';
 import { JobProcess } from '../../lifecycle/run/job-process.js';
 import { jobOptionsOf } from './bildad-job.decorator.js';
 import { contractOf, declarationOf, traitsOf, transactionalOf } from './declaration.js';
@@ -100,7 +100,7 @@ export async function performHandler<H extends JobHandler>(
   const kill = () => process.stop({ kind: 'killed' });
   if (signal?.aborted) kill();
   signal?.addEventListener('abort', kill, { once: true });
-  const inTime = once(timeoutMs, () => process.stop({ kind: 'timedOut' }));
+  const inTime = runAfter(timeoutMs, () => process.stop({ kind: 'timedOut' }));
   try {
     await carryOut(
       process,

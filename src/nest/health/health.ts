@@ -2,7 +2,7 @@ import { toMilliseconds, type Duration } from '../../job/duration.js';
 import { refuseUnknown } from '../../options/option-values.js';
 import type { BildadRole } from '../../options/settings.js';
 import { nameOf } from '../../job/storable-output.js';
-import { within } from '../../concurrency/timers.js';
+import { waitAtMost } from '../../concurrency/timers.js';
 import { answer } from '../../database/ping.sql.js';
 import { databaseCode } from '../../database/database-error.js';
 import { queueHead, type QueueHead } from '../../features/telemetry/queue-depth.sql.js';
@@ -99,7 +99,7 @@ export async function healthOf(
     underWay.set(bildad, asking);
   }
   let database: Database = { reachable: false, error: 'timeout' };
-  await within(
+  await waitAtMost(
     timeoutMs,
     asking.then((answer) => {
       database = answer;

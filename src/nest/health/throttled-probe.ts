@@ -1,4 +1,4 @@
-import { within } from '../../concurrency/timers.js';
+import { waitAtMost } from '../../concurrency/timers.js';
 
 /** Of the time, the part that looking may take. */
 const SHARE = 50;
@@ -19,7 +19,7 @@ export class Looks<T> {
   /** What was found lately; undefined where that failed, or takes longer than `patienceMs`. Never rejects. */
   async latest(patienceMs: number): Promise<T | undefined> {
     if (!this.looking && performance.now() >= this.lookAt) this.looking = this.look();
-    if (this.looking) await within(patienceMs, this.looking);
+    if (this.looking) await waitAtMost(patienceMs, this.looking);
     return this.found;
   }
 

@@ -5,7 +5,7 @@ import { EVENT_TRAITS } from '../../job/event-delivery.js';
 import type { JobEventMap } from '../../job/events.js';
 import { oneOf, refuseUnknown, text } from '../../options/option-values.js';
 import type { Settings } from '../../options/settings.js';
-import { within } from '../../concurrency/timers.js';
+import { waitAtMost } from '../../concurrency/timers.js';
 import { jobOptionsOf } from '../handlers/bildad-job.decorator.js';
 import { Pipelines } from '../pipeline/pipeline.js';
 import type { BildadRuntime } from '../module/runtime.js';
@@ -66,7 +66,7 @@ export class JobEventListeners {
   async drain(): Promise<void> {
     for (const off of this.offs.splice(0)) off();
     const left = Math.max(this.drainUntil - performance.now(), LEAST_DRAIN_MS);
-    await within(left, Promise.all(this.queues.map((queue) => queue.empty())));
+    await waitAtMost(left, Promise.all(this.queues.map((queue) => queue.empty())));
     for (const queue of this.queues) queue.close();
   }
 

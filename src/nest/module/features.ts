@@ -2,7 +2,7 @@ import { carry } from '../../features/propagation/propagation.js';
 import { publishEvents } from '../../features/diagnostics/index.js';
 import { notes } from '../../features/run-log/index.js';
 import { telemetry } from '../../features/telemetry/index.js';
-import { once, within } from '../../concurrency/timers.js';
+import { runAfter, waitAtMost } from '../../concurrency/timers.js';
 import { measured } from '../health/measured.js';
 import type { BildadRuntime } from './runtime.js';
 
@@ -16,7 +16,7 @@ const FEATURES: readonly Feature[] = [
   publishEvents,
   (bildad) => telemetry(measured(bildad)),
   carry,
-  (bildad) => notes({ ...bildad, clock: { once, within } }),
+  (bildad) => notes({ ...bildad, clock: { runAfter, waitAtMost } }),
   // Its last events are told when the engine has stopped.
   ({ news }) =>
     () =>

@@ -7,7 +7,7 @@ import {
 } from '@nestjs/common';
 import { ModulesContainer } from '@nestjs/core';
 import { isMainThread } from 'node:worker_threads';
-import { once } from '../../concurrency/timers.js';
+import { runAfter } from '../../concurrency/timers.js';
 
 /** Below that of any module that Nest has walked to: the root's is 1, of global ones the highest number there is. */
 const OUTERMOST = -1;
@@ -65,7 +65,7 @@ export class AppEdge implements OnApplicationBootstrap, OnModuleDestroy {
   /** Says once where a signal would end the process in the midst of its jobs. */
   runsJobs(): void {
     if (this.stopWatching || this.closing || !isMainThread) return;
-    this.stopWatching = once(ENABLED_WITHIN_MS, warnOfSignals, {
+    this.stopWatching = runAfter(ENABLED_WITHIN_MS, warnOfSignals, {
       keepsAlive: false,
     });
   }

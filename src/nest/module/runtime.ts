@@ -15,7 +15,7 @@ import { Slots } from '../../node/slots.js';
 import { Suspects } from '../../node/suspects.js';
 import { Sweep } from '../../node/sweep.js';
 import { Listener } from '../../notifications/listener.js';
-import type { Ticker } from '../../concurrency/tick-timers.js';
+import type { Ticker } from '../../concurrency/timers.js';
 import { VersionWatch } from '../../node/version-watch.js';
 import { Waits } from '../../control/job-waiter.js';
 import { WakeUps } from '../../notifications/wake-ups.js';

@@ -1,13 +1,12 @@
 import { SchedulerRegistry } from '@nestjs/schedule';
-import type { Ticker } from '../../concurrency/tick-timers.js';
-import { LONGEST_TIMER_MS } from '../../concurrency/timers.js';
+import { MAX_TIMER_MS, type Ticker } from '../../concurrency/timers.js';
 
 /** Intervals in the registry of `@nestjs/schedule`, named `bildad:<schema>:<engine>:<interval>`, for operators to list. */
 export function scheduleTicker(registry: SchedulerRegistry, prefix: string): Ticker {
   return {
     every(interval, ms, work) {
       const name = `${prefix}:${interval}`;
-      const timer: unknown = setInterval(work, Math.min(ms, LONGEST_TIMER_MS));
+      const timer: unknown = setInterval(work, Math.min(ms, MAX_TIMER_MS));
       registry.addInterval(name, timer);
       return () => {
         clearInterval(timer as NodeJS.Timeout);
