@@ -1,7 +1,7 @@
 import { ENVELOPE } from '../context/envelope.js';
 import { asEntry, entryColumns } from '../database/columns.js';
 import type { JobQueueEntry } from '../database/entities/index.js';
-import { KEPT_BACK } from '../database/migrations/008-identity/keys.js';
+import { KEPT_BACK } from '../database/migrations/baseline/job-keys.js';
 import { rows, type Queryable, type Tables } from '../database/tables.js';
 
 /** When an entry is to be due: ISO text, or milliseconds from now. */

@@ -3,7 +3,7 @@ import { encodeContext } from '../context/context-contract.js';
 import { changeEntry, type EntryChanges } from './change-entry.sql.js';
 import type { CurrentTransaction } from '../database/transactions/current-transaction.js';
 import type { JobQueueEntry } from '../database/entities/index.js';
-import { KEPT_BACK } from '../database/migrations/008-identity/keys.js';
+import { KEPT_BACK } from '../database/migrations/baseline/job-keys.js';
 import { findEntry } from '../lifecycle/run/run.sql.js';
 import type { Queryable } from '../database/tables.js';
 import { findTemplate } from '../lifecycle/templates/template.sql.js';

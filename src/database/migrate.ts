@@ -2,7 +2,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import type { DataSource } from 'typeorm';
 import { BildadDatabaseError, SchemaVersionError } from '../job/errors.js';
 import { databaseCode } from './database-error.js';
-import { applyStep, installed, installedVersion, migrationLock } from './migrations/apply.js';
+import { applyStep, installed, installedVersion, migrationLock } from './migrations/apply-step.js';
 import { SCHEMA_VERSION, STEPS } from './migrations/index.js';
 import { rows, type Queryable, type Tables } from './tables.js';
 

@@ -1,5 +1,5 @@
 /** The quoted names of one schema's tables. The schema's name was checked by `readSchemaName`. */
-export interface Tables {
+export interface Tables extends Record<keyof typeof FUNCTIONS, string> {
   schema: string;
   configs: string;
   templates: string;
@@ -13,19 +13,19 @@ export interface Tables {
   /** The sequence of the runs' ids. */
   runIds: string;
   versions: string;
-  /** Functions. `pick` is what a claim that steps over taken run numbers looks with. */
-  pick: string;
-  /** What 0.2 claims with. */
-  claimByRow: string;
-  claim: string;
-  end: string;
-  endDeferred: string;
-  enqueue: string;
-  enqueueKeyed: string;
-  keyFreeAt: string;
-  advanceKeys: string;
-  pruneKeys: string;
 }
+
+export const FUNCTIONS = {
+  pick: 'pick_job_queue_entries',
+  claim: 'claim_jobs',
+  end: 'end_job_runs',
+  endDeferred: 'end_deferred_job_runs',
+  enqueue: 'enqueue_jobs',
+  enqueueKeyed: 'enqueue_keyed_job',
+  keyFreeAt: 'job_key_free_at',
+  advanceKeys: 'advance_job_keys',
+  pruneKeys: 'prune_job_keys',
+} as const;
 
 export function tablesOf(schema: string): Tables {
   const named = (table: string) => `"${schema}"."${table}"`;
@@ -40,16 +40,9 @@ export function tablesOf(schema: string): Tables {
     notes: named('job_run_notes'),
     runIds: named('job_runs_id_seq'),
     versions: named('schema_versions'),
-    pick: named('pick_job_queue_entries'),
-    claimByRow: named('claim_job_queue_entries'),
-    claim: named('claim_jobs'),
-    end: named('end_job_runs'),
-    endDeferred: named('end_deferred_job_runs'),
-    enqueue: named('enqueue_jobs'),
-    enqueueKeyed: named('enqueue_keyed_job'),
-    keyFreeAt: named('job_key_free_at'),
-    advanceKeys: named('advance_job_keys'),
-    pruneKeys: named('prune_job_keys'),
+    ...(Object.fromEntries(
+      Object.entries(FUNCTIONS).map(([key, name]) => [key, named(name)]),
+    ) as Record<keyof typeof FUNCTIONS, string>),
   };
 }
 

@@ -2,40 +2,20 @@ import type { MigrationInterface, QueryRunner } from 'typeorm';
 import { BildadConfigError } from '../../job/errors.js';
 import { DEFAULT_SCHEMA, readSchemaName } from '../../options/settings.js';
 import { tablesOf } from '../tables.js';
-import { initial } from './001-initial.js';
-import { hotPath } from './002-hot-path/index.js';
-import { claimsByKind } from './003-claims-by-kind.js';
-import { nodes } from './004-nodes/index.js';
-import { quarantine } from './005-quarantine/index.js';
-import { claimClock } from './006-claim-clock.js';
-import { processes } from './007-processes.js';
-import { identity } from './008-identity/index.js';
-import { startBy } from './009-start-by.js';
-import { notes } from './010-notes.js';
-import { applyStep, installedVersion, migrationLock } from './apply.js';
-import type { MigrationStep } from './step.js';
+import { baseline } from './baseline/index.js';
+import { applyStep, installedVersion, migrationLock } from './apply-step.js';
+import type { MigrationStep } from './migration-step.js';
 
-export const STEPS: readonly MigrationStep[] = [
-  initial,
-  hotPath,
-  claimsByKind,
-  nodes,
-  quarantine,
-  claimClock,
-  processes,
-  identity,
-  startBy,
-  notes,
-];
+export const STEPS: readonly MigrationStep[] = [baseline];
 
-/** The version of the tables that this package works with. */
+/** The schema version that this package works with. */
 export const SCHEMA_VERSION = STEPS.length;
 
 export type MigrationClass = new () => MigrationInterface;
 
 /**
- * The steps as TypeORM migrations, for hosts that run migrations themselves (and set
- * `migrate: false`): they and the module's own runner know of one another's work.
+ * The steps as TypeORM migrations, for hosts that run migrations themselves (and set `migrate: false`). They and the
+ * module's own runner record versions in the same table, so either may run first.
  */
 export function bildadMigrations(schema = DEFAULT_SCHEMA): MigrationClass[] {
   const tables = tablesOf(readSchemaName(schema));

@@ -3,7 +3,7 @@ import type { JsonValue } from '../../job/json.js';
 import { JobRunStatus } from '../../job/status.js';
 import { asRun } from '../../database/columns.js';
 import type { JobRun } from '../../database/entities/index.js';
-import { LONGEST_MS } from '../../database/migrations/002-hot-path/claim.js';
+import { LONGEST_MS } from '../../database/migrations/baseline/claim-jobs.js';
 
 export interface Claimer {
   nodeId: string;

@@ -9,7 +9,7 @@ import {
 import { operatorSchema, runColumns } from '../../database/columns.js';
 import { isTaken } from '../../database/database-error.js';
 import { dueAgainAt, outOfReady } from './reopen-rules.js';
-import { LONGEST_MS } from '../../database/migrations/002-hot-path/claim.js';
+import { LONGEST_MS } from '../../database/migrations/baseline/claim-jobs.js';
 import { spared } from '../../membership/node.sql.js';
 import { rows, type Queryable, type Tables } from '../../database/tables.js';
 

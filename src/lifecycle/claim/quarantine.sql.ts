@@ -1,7 +1,7 @@
 import type { JobQueueEntry } from '../../database/entities/index.js';
 import { asEntry, entryColumns } from '../../database/columns.js';
 import { rows, type Queryable, type Tables } from '../../database/tables.js';
-import { PROBLEM, WELL_FORMED } from '../../database/migrations/005-quarantine/well-formed.js';
+import { PROBLEM, WELL_FORMED } from '../../database/migrations/baseline/well-formed.js';
 
 export interface QuarantinedEntry {
   jobQueueEntryId: string;

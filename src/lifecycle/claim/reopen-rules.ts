@@ -1,4 +1,4 @@
-import { KEPT_BACK } from '../../database/migrations/008-identity/keys.js';
+import { KEPT_BACK } from '../../database/migrations/baseline/job-keys.js';
 import type { Tables } from '../../database/tables.js';
 
 /** Whether an entry that is AVAILABLE again is no ordinary claim's: not due yet, or aboard a node that was lost. */

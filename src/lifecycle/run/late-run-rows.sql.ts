@@ -1,4 +1,4 @@
-import { LONGEST_MS } from '../../database/migrations/002-hot-path/claim.js';
+import { LONGEST_MS } from '../../database/migrations/baseline/claim-jobs.js';
 import { spared } from '../../membership/node.sql.js';
 import {
   jsonOrNull,

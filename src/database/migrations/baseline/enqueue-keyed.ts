@@ -1,5 +1,5 @@
 import type { Tables } from '../../tables.js';
-import { advanceOne, KEPT_BACK, PLANNED } from './keys.js';
+import { advanceOne, KEPT_BACK, PLANNED } from './job-keys.js';
 
 /**
  * Adds a job under a key, or does what was asked for where the key is taken. The key's row is locked first, so that of many
@@ -16,7 +16,7 @@ import { advanceOne, KEPT_BACK, PLANNED } from './keys.js';
 export const enqueueKeyedFunction = (tables: Tables) => {
   const { entries, runs, keys, keyFreeAt, enqueueKeyed } = tables;
   return `
-CREATE OR REPLACE FUNCTION ${enqueueKeyed} (
+CREATE FUNCTION ${enqueueKeyed} (
   asked_kind text, asked_key text, asked_template bigint, asked_identifier text, asked_named boolean,
   asked_priority integer, asked_timeout_ms bigint, asked_retries integer, asked_context jsonb, asked_backoff jsonb,
   asked_run_at timestamptz, asked_delay_ms float8, asked_retry_of bigint,

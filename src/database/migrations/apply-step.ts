@@ -1,7 +1,7 @@
 import { rows, type Queryable, type Tables } from '../tables.js';
-import type { MigrationStep } from './step.js';
+import type { MigrationStep } from './migration-step.js';
 
-/** The advisory lock, by name, that whoever migrates a schema holds. */
+/** Name of the advisory lock held while a schema is migrated. */
 export const migrationLock = ({ schema }: Tables) => `nestjs-bildad migrate ${schema}`;
 
 /** 0 when nothing is installed. */
@@ -9,13 +9,13 @@ export async function installedVersion(db: Queryable, tables: Tables): Promise<n
   return (await installed(db, tables)).version;
 }
 
-/** What is installed, and the oldest version whose code may work with it: 0 and 0 when nothing is. */
+/** The installed version, and the oldest version whose code may work with it: 0 and 0 when nothing is installed. */
 export async function installed(
   db: Queryable,
   { schema, versions }: Tables,
 ): Promise<{ version: number; minReader: number }> {
-  // Not to_regclass: it may answer from a cache that has not heard of what was committed just before
-  // we got the advisory lock. Reading the catalogs as tables is up to date.
+  // Not to_regclass: its cache may miss a commit made just before we got the advisory lock. Reading the catalogs as
+  // tables does not.
   const [found] = await rows<{ exists: boolean }>(
     db,
     `SELECT EXISTS (
@@ -25,19 +25,18 @@ export async function installed(
     [schema],
   );
   if (!found?.exists) return { version: 0, minReader: 0 };
-  // As JSON: tables of before step 5 have no such column.
   const [row] = await rows<{ version: number; minReader: number }>(
     db,
     `SELECT coalesce(max(version), 0)::int AS version,
-       coalesce(max(coalesce((to_jsonb(v) ->> 'min_reader')::int, version)), 0)::int AS "minReader" FROM ${versions} v`,
+       coalesce(max(coalesce(min_reader, version)), 0)::int AS "minReader" FROM ${versions}`,
   );
   return row!;
 }
 
-/** To be called inside a transaction, so that a step is done or not done. */
+/** Call it inside a transaction, so that a step is applied as a whole or not at all. */
 export async function applyStep(db: Queryable, tables: Tables, step: MigrationStep): Promise<void> {
   if (step.version === 1) {
-    // Not IF NOT EXISTS, which demands the right to create schemas even where nothing is to do.
+    // Not IF NOT EXISTS, which requires the right to create schemas even if the schema exists.
     const [found] = await rows<{ exists: boolean }>(
       db,
       'SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1) AS "exists"',
@@ -48,19 +47,15 @@ export async function applyStep(db: Queryable, tables: Tables, step: MigrationSt
       `CREATE TABLE ${tables.versions} (
          version integer PRIMARY KEY,
          name text NOT NULL,
+         min_reader integer,
          applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
        )`,
     );
   }
   for (const statement of step.statements(tables)) await db.query(statement);
-  if (step.minReader === undefined)
-    await db.query(`INSERT INTO ${tables.versions} (version, name) VALUES ($1, $2)`, [
-      step.version,
-      step.name,
-    ]);
-  else
-    await db.query(
-      `INSERT INTO ${tables.versions} (version, name, min_reader) VALUES ($1, $2, $3)`,
-      [step.version, step.name, step.minReader],
-    );
+  await db.query(`INSERT INTO ${tables.versions} (version, name, min_reader) VALUES ($1, $2, $3)`, [
+    step.version,
+    step.name,
+    step.minReader ?? null,
+  ]);
 }

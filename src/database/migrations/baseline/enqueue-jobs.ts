@@ -12,7 +12,7 @@ import type { Tables } from '../../tables.js';
  * `ids` are those of the entries inserted, in order; `identifiers` says which they are when some were left out.
  */
 export const enqueueFunction = (tables: Tables) => `
-CREATE OR REPLACE FUNCTION ${tables.enqueue} (
+CREATE FUNCTION ${tables.enqueue} (
   new_identifiers text[], template_ids bigint[], named boolean[], priorities integer[], timeouts_ms bigint[],
   retries integer[], contexts jsonb, backoffs jsonb, run_ats timestamptz[], delays_ms float8[], retry_ofs bigint[],
   OUT ids text, OUT identifiers text[], OUT now_ms float8

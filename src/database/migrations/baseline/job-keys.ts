@@ -15,7 +15,7 @@ const runsOf = (runs: string) =>
  * of the job any more, because it was removed before it ran, or its runs were deleted.
  */
 export const freeAtFunction = ({ entries, runs, keys, keyFreeAt }: Tables) => `
-CREATE OR REPLACE FUNCTION ${keyFreeAt} (held ${keys}) RETURNS timestamptz
+CREATE FUNCTION ${keyFreeAt} (held ${keys}) RETURNS timestamptz
 LANGUAGE plpgsql ${PLANNED}
 AS $free$
 DECLARE
@@ -48,7 +48,7 @@ const advance = ({ entries, keys, keyFreeAt }: Tables) => `
   RETURNING * INTO held;`;
 
 export const advanceFunction = (tables: Tables) => `
-CREATE OR REPLACE FUNCTION ${tables.advanceKeys} (most integer, OUT advanced integer)
+CREATE FUNCTION ${tables.advanceKeys} (most integer, OUT advanced integer)
 LANGUAGE plpgsql ${PLANNED}
 AS $advance$
 DECLARE
@@ -73,7 +73,7 @@ export const advanceOne = advance;
 
 /** Deletes rows that say nothing any more. @returns how many it looked at */
 export const pruneFunction = ({ entries, keys, keyFreeAt, pruneKeys }: Tables) => `
-CREATE OR REPLACE FUNCTION ${pruneKeys} (most integer, OUT looked integer)
+CREATE FUNCTION ${pruneKeys} (most integer, OUT looked integer)
 LANGUAGE plpgsql ${PLANNED}
 AS $prune$
 DECLARE
