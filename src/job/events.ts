@@ -121,7 +121,7 @@ export interface JobEventMap {
 
 type Listener = (payload: never) => void;
 
-/** Hears all events, before their listeners. Must not throw. */
+/** Receives all events, before their listeners. Must not throw. */
 type Tap = (event: keyof JobEventMap, payload: object) => void;
 
 /**
@@ -130,11 +130,19 @@ type Tap = (event: keyof JobEventMap, payload: object) => void;
  */
 export class JobEvents {
   private readonly listeners = new Map<keyof JobEventMap, readonly Listener[]>();
-  private tapped: Tap | undefined;
+  /** Undefined while nothing taps: then an event costs one comparison. */
+  private taps: readonly Tap[] | undefined;
 
-  /** @internal There is one: the channels of `node:diagnostics_channel`. */
-  tap(tap: Tap | undefined): void {
-    this.tapped = tap;
+  /** @internal @returns removes this subscription */
+  tap(tap: Tap): () => void {
+    this.taps = [...(this.taps ?? []), tap];
+    let subscribed = true;
+    return () => {
+      if (!subscribed || !this.taps) return;
+      subscribed = false;
+      const left = this.taps.toSpliced(this.taps.indexOf(tap), 1);
+      this.taps = left.length > 0 ? left : undefined;
+    };
   }
 
   on<E extends keyof JobEventMap>(
@@ -174,7 +182,7 @@ export class JobEvents {
     event: E,
     payload: JobEventMap[E][0],
   ): void {
-    this.tapped?.(event, payload);
+    if (this.taps) for (const tap of this.taps) tap(event, payload);
     for (const listener of this.of(event)) listener(payload as never);
   }
 

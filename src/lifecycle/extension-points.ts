@@ -1,54 +1,92 @@
+import { BildadConfigError } from '../job/errors.js';
+import type { EntryFate } from '../job/events.js';
 import type { JsonValue } from '../job/json.js';
+import type { OutcomeKind } from '../job/outcome.js';
 import type { ContextContract } from '../context/context-contract.js';
 import type { Store } from '../database/store.js';
+import type { Queryable } from '../database/tables.js';
+import type { Claim } from './claim/claim-rows.js';
 import type { EntryReference, NewEntry } from './enqueue/enqueue.sql.js';
 import type { RegisteredHandler } from './handler-registry.js';
 import type { JobProcess } from './run/job-process.js';
 
-/** Captures something of what an enqueue happens in. It travels with the job, in the envelope of its context. */
+/** Removes a registration. Calling it again has no effect. */
+export type Unsubscribe = () => void;
+
+/**
+ * A named list of registrations. `active` is what the engine calls or reads: it is undefined while nothing is registered, so an unused
+ * point costs one comparison. It is rebuilt at each registration and never changed in place.
+ */
+export class ExtensionPoint<T, Active = readonly T[]> {
+  private readonly byName = new Map<string, T>();
+  active: Active | undefined;
+
+  /** @param combine makes `active` from the registrations, in the order of their registration */
+  constructor(
+    private readonly name: string,
+    private readonly combine: (
+      registered: readonly T[],
+      named: readonly (readonly [string, T])[],
+    ) => Active,
+  ) {}
+
+  /** @throws BildadConfigError when the point has a registration of this name */
+  register(name: string, registered: T): Unsubscribe {
+    if (this.byName.has(name))
+      throw new BildadConfigError(
+        `extension point ${this.name}`,
+        'a name that is not registered yet',
+        name,
+      );
+    this.byName.set(name, registered);
+    this.rebuild();
+    return () => {
+      if (this.byName.get(name) !== registered) return;
+      this.byName.delete(name);
+      this.rebuild();
+    };
+  }
+
+  private rebuild(): void {
+    const registered = [...this.byName.values()];
+    this.active = registered.length > 0 ? this.combine(registered, [...this.byName]) : undefined;
+  }
+}
+
+/** Captures a part of the environment of an enqueue call. It travels with the job, in the envelope of its context. */
 export interface Carrier {
-  /** Unique: its property in `Envelope.carried`. */
+  /** Its property in `Envelope.carried`; the name it is registered under. */
   readonly name: string;
-  /** Called for each call that enqueues. @returns what is to travel along; undefined: nothing */
+  /** Called once for each call that enqueues. @returns the captured value; undefined: nothing travels */
   readonly capture: () => JsonValue | undefined;
   /**
-   * It says of the call rather than of the job: it can be read beside an encrypted context, and is captured anew where a
-   * job is done again. Default: it is encrypted with the context, and stays what it was.
+   * The value describes the call and not the job: it is readable beside an encrypted context, and a retry by hand captures it
+   * again. Default: the value is encrypted with the context, and a retry keeps it.
    */
   readonly ofCall?: boolean;
 }
 
-/** What is to travel with a job. */
+/** The captured values of one call, by the name of their carrier. */
 export interface Captured {
   ofCall?: Record<string, JsonValue>;
   ofJob?: Record<string, JsonValue>;
 }
 
-/**
- * Around all that a handler does where it runs: its context is decoded, its instance resolved, its method called. To be
- * found on the process: `run`, and after `next` how it settled. `next` never rejects, and has to be called once.
- */
-export type RunHook = (
-  process: JobProcess,
-  handler: RegisteredHandler<ContextContract>,
-  next: () => Promise<void>,
-) => Promise<void>;
-
-/** A call that puts jobs in. */
+/** A call that enqueues. */
 export interface EnqueueCallFacts {
   templateCode: string;
-  /** Many at once. */
+  /** `enqueueJobs`: many jobs in one call. */
   bulk: boolean;
 }
 
-/** What a call answers with: the entry that was put in or is there already, or one for each context. */
+/** The result of a call that enqueues: an entry, or one for each context. `deduplicated`: the job existed already. */
 export type Enqueued = { jobRunIdentifier: string; deduplicated?: boolean };
 
 /**
- * Around a call that enqueues, from before its template is looked up until it is answered; in a caller's transaction that
- * is before the commit. `next` has to be called once, and rejects where nothing was enqueued.
+ * Wraps a call that enqueues, from the lookup of its template to its result; in a caller's transaction the result precedes the
+ * commit. Must call `next` once; `next` rejects when nothing was enqueued.
  */
-export type EnqueueHook = <T extends Enqueued | readonly Enqueued[]>(
+export type AroundEnqueue = <T extends Enqueued | readonly Enqueued[]>(
   call: EnqueueCallFacts,
   next: () => Promise<T>,
 ) => Promise<T>;
@@ -71,6 +109,50 @@ export type BeforeEnqueue = (prepared: PreparedEntry) => void;
  */
 export type AfterEnqueueCommit = (templateCode: string, entries: readonly EntryReference[]) => void;
 
+/**
+ * What a feature adds to one claim, as data. Aliases: `e` is the queue entry. Parameters are numbered from `$1` in
+ * each fragment.
+ */
+export interface ClaimPart {
+  /** A condition on the entries that may be claimed. */
+  readonly where?: string;
+  /** Values of each claimed entry, by name, for `Claim.columns`. */
+  readonly columns?: Readonly<Record<string, string>>;
+  readonly parameters?: readonly unknown[];
+}
+
+/** Called once per claim, not per job. @returns undefined to leave this claim as it is */
+export type ClaimContribution = () => ClaimPart | undefined;
+
+/** Called after each claim of due entries, with the duration of its statement. Must not throw. */
+export type AfterClaim = (claims: readonly Claim[], tookMs: number) => void;
+
+/**
+ * Wraps the work of a handler in the process that runs it: decoding the context, resolving the instance, calling the method.
+ * `process.run` is the run; after `next` the process holds the outcome. Must call `next` once; `next` never rejects.
+ */
+export type AroundRun = (
+  process: JobProcess,
+  handler: RegisteredHandler<ContextContract>,
+  next: () => Promise<void>,
+) => Promise<void>;
+
+/** A run that was just ended. */
+export interface FinishedRun {
+  jobRunId: string;
+  jobRunIdentifier: string;
+  templateCode: string;
+  outcome: OutcomeKind;
+  entry: EntryFate;
+}
+
+export interface OnFinish {
+  /** In the transaction of the statement that ended the runs. Rejecting rolls the end back, and it is tried again. */
+  inTransaction?(db: Queryable, runs: readonly FinishedRun[]): Promise<void>;
+  /** After the commit. Must not throw. */
+  afterCommit?(runs: readonly FinishedRun[]): void;
+}
+
 /** Background work that one node of an engine does at a time, under the guard of the engine's pass. */
 export interface PassStep {
   /** Unique: also the key of its times in the engine's row, and its name in `engine.error`. */
@@ -89,147 +171,82 @@ export interface Pass {
   readonly deadline: number;
 }
 
-/**
- * What a feature adds to one claim, as data. Aliases: `e` is the queue entry. Parameters are numbered from `$1` in
- * each fragment.
- */
-export interface ClaimPart {
-  /** A condition on the entries that may be claimed. */
-  readonly where?: string;
-  /** Values of each claimed entry, by name, for `Claim.columns`. */
-  readonly columns?: Readonly<Record<string, string>>;
-  readonly parameters?: readonly unknown[];
-}
-
-/** Called once per claim, not per job. @returns undefined to leave this claim as it is */
-export type ClaimContribution = () => ClaimPart | undefined;
-
-/** Called once per renewal of the run leases. @returns what the node's row says under this name */
+/** Called once per renewal of the run leases. @returns the fact that the node's row stores under this name */
 export type NodeFactsSource = () => JsonValue | undefined;
 
-/** Where capabilities plug in without touching the path: what nobody uses costs a comparison. */
-export class Seams {
-  private carriers: readonly Carrier[] = [];
-  private hook: RunHook | undefined;
-  /** Undefined for nearly everybody: then nothing is made for it. */
-  enqueueHook: EnqueueHook | undefined;
-  beforeEnqueue: readonly BeforeEnqueue[] = [];
-  afterEnqueueCommit: readonly AfterEnqueueCommit[] = [];
-  /** In the order they were added. */
-  passSteps: readonly PassStep[] = [];
-  claimContributions: readonly ClaimContribution[] = [];
-  private nodeFactsSources: ReadonlyMap<string, NodeFactsSource> = new Map();
+const list = <T>(registered: readonly T[]): readonly T[] => registered;
 
-  /** @returns how to remove the hook */
-  addBeforeEnqueue(hook: BeforeEnqueue): () => void {
-    this.beforeEnqueue = [...this.beforeEnqueue, hook];
-    return () => {
-      this.beforeEnqueue = this.beforeEnqueue.filter((other) => other !== hook);
-    };
-  }
+const nestRuns = (hooks: readonly AroundRun[]): AroundRun =>
+  hooks.reduceRight(
+    (inner, outer) => (process, handler, next) =>
+      outer(process, handler, () => inner(process, handler, next)),
+  );
 
-  /** @returns how to remove the hook */
-  addAfterEnqueueCommit(hook: AfterEnqueueCommit): () => void {
-    this.afterEnqueueCommit = [...this.afterEnqueueCommit, hook];
-    return () => {
-      this.afterEnqueueCommit = this.afterEnqueueCommit.filter((other) => other !== hook);
-    };
-  }
+const nestEnqueues = (hooks: readonly AroundEnqueue[]): AroundEnqueue =>
+  hooks.reduceRight((inner, outer) => (call, next) => outer(call, () => inner(call, next)));
 
-  /** @returns how to remove the step */
-  addPassStep(step: PassStep): () => void {
-    this.passSteps = [...this.passSteps, step];
-    return () => {
-      this.passSteps = this.passSteps.filter((other) => other !== step);
-    };
-  }
+/** Where features register with an engine. The engine itself names no feature. */
+export class ExtensionPoints {
+  /** Data captured at enqueue, by name. */
+  readonly carriers = new ExtensionPoint<Carrier>('carriers', list);
+  /** The first registration is the outermost. */
+  readonly aroundEnqueue = new ExtensionPoint<AroundEnqueue, AroundEnqueue>(
+    'aroundEnqueue',
+    nestEnqueues,
+  );
+  readonly beforeEnqueue = new ExtensionPoint<BeforeEnqueue>('beforeEnqueue', list);
+  readonly afterEnqueueCommit = new ExtensionPoint<AfterEnqueueCommit>('afterEnqueueCommit', list);
+  readonly claimContributions = new ExtensionPoint<ClaimContribution>('claimContributions', list);
+  readonly afterClaim = new ExtensionPoint<AfterClaim>('afterClaim', list);
+  /** The first registration is the outermost. */
+  readonly aroundRun = new ExtensionPoint<AroundRun, AroundRun>('aroundRun', nestRuns);
+  readonly onFinish = new ExtensionPoint<OnFinish>('onFinish', list);
+  readonly passSteps = new ExtensionPoint<PassStep>('passSteps', list);
+  readonly nodeFacts = new ExtensionPoint<
+    NodeFactsSource,
+    readonly (readonly [string, NodeFactsSource])[]
+  >('nodeFacts', (_sources, named) => named);
 
-  /** @returns how to remove the contribution */
-  addClaimContribution(contribution: ClaimContribution): () => void {
-    this.claimContributions = [...this.claimContributions, contribution];
-    return () => {
-      this.claimContributions = this.claimContributions.filter((other) => other !== contribution);
-    };
-  }
-
-  /** @returns how to remove the facts */
-  addNodeFacts(name: string, source: NodeFactsSource): () => void {
-    this.nodeFactsSources = new Map([...this.nodeFactsSources, [name, source]]);
-    return () => {
-      this.nodeFactsSources = new Map(
-        [...this.nodeFactsSources].filter(([, other]) => other !== source),
-      );
-    };
-  }
-
-  /** What features report of this node. Null: nothing is registered. */
-  nodeFacts(): Record<string, JsonValue> | null {
-    if (this.nodeFactsSources.size === 0) return null;
+  /** The facts that features report of this node. Null: nothing is registered. */
+  readNodeFacts(): Record<string, JsonValue> | null {
+    const { active } = this.nodeFacts;
+    if (!active) return null;
     const facts: Record<string, JsonValue> = {};
-    for (const [name, source] of this.nodeFactsSources) {
-      const value = source();
+    for (const [name, read] of active) {
+      const value = read();
       if (value !== undefined) facts[name] = value;
     }
     return facts;
   }
 
-  carry(carrier: Carrier): void {
-    this.carriers = [...this.carriers, carrier];
-  }
-
-  /** The first one is the outermost. */
-  onRun(hook: RunHook): void {
-    const outer = this.hook;
-    this.hook = outer
-      ? (process, handler, next) => outer(process, handler, () => hook(process, handler, next))
-      : hook;
-  }
-
-  /** The first one is the outermost. */
-  onEnqueue(hook: EnqueueHook): void {
-    const outer = this.enqueueHook;
-    this.enqueueHook = outer ? (call, next) => outer(call, () => hook(call, next)) : hook;
-  }
-
   /**
-   * What is carried by a job that is enqueued now; undefined: nothing. To be called before anything is awaited.
+   * The values that travel with a job enqueued now; undefined: none. Must be called before the caller awaits anything.
    * @throws what a carrier throws
    */
-  captured(): Captured | undefined {
-    if (this.carriers.length === 0) return undefined;
-    return this.capture(this.carriers);
+  captureCarried(): Captured | undefined {
+    const { active } = this.carriers;
+    return active ? capture(active) : undefined;
   }
 
-  /** The same of a job that is done again. @param carried with the run of before */
-  capturedAgain(carried: Record<string, JsonValue> | undefined): Captured | undefined {
-    const ofCall = this.carriers.filter((carrier) => carrier.ofCall);
-    const captured = this.capture(ofCall);
+  /** The same for a retry by hand. @param carried the values that travelled with the first run */
+  recaptureCarried(carried: Record<string, JsonValue> | undefined): Captured | undefined {
+    const ofCall = (this.carriers.active ?? []).filter((carrier) => carrier.ofCall);
+    const captured = capture(ofCall);
     if (!carried) return captured;
     const names = new Set(ofCall.map(({ name }) => name));
     const kept = Object.entries(carried).filter(([name]) => !names.has(name));
     if (kept.length === 0) return captured;
     return { ...captured, ofJob: Object.fromEntries(kept) };
   }
+}
 
-  private capture(carriers: readonly Carrier[]): Captured | undefined {
-    let captured: Captured | undefined;
-    for (const { name, capture, ofCall } of carriers) {
-      const value = capture();
-      if (value === undefined) continue;
-      const part = ofCall ? 'ofCall' : 'ofJob';
-      captured = {
-        ...captured,
-        [part]: { ...captured?.[part], [name]: value },
-      };
-    }
-    return captured;
+function capture(carriers: readonly Carrier[]): Captured | undefined {
+  let captured: Captured | undefined;
+  for (const { name, capture, ofCall } of carriers) {
+    const value = capture();
+    if (value === undefined) continue;
+    const part = ofCall ? 'ofCall' : 'ofJob';
+    captured = { ...captured, [part]: { ...captured?.[part], [name]: value } };
   }
-
-  around(
-    process: JobProcess,
-    handler: RegisteredHandler<ContextContract>,
-    next: () => Promise<void>,
-  ): Promise<void> {
-    return this.hook ? this.hook(process, handler, next) : next();
-  }
+  return captured;
 }

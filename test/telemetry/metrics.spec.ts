@@ -184,6 +184,15 @@ it('a sink of ones own, and an end of it', async () => {
   expect([...seen.keys()]).toEqual([]);
 });
 
+it('thousands of sinks that were removed again leave nothing behind', async () => {
+  const app = await bootApp({ providers: [MeasuredJob] });
+  const sink: MetricSink = { instrument: () => () => {}, observe: () => () => {} };
+  for (let i = 0; i < 15_000; i++) app.engine.measure(sink)();
+  const { jobRunIdentifier } = await app.engine.enqueueAndRunJob(MeasuredJob, {});
+  expect(await app.engine.waitForJob(jobRunIdentifier)).toMatchObject({ result: 'SUCCEEDED' });
+  await app.close();
+});
+
 it('a sink that throws is reported once, and harms no job', async () => {
   const app = await boot();
   const errors: string[] = [];

@@ -1,6 +1,6 @@
 import { channel, tracingChannel, type Channel } from 'node:diagnostics_channel';
 import { identityOf } from '../../lifecycle/run/execution.js';
-import type { Seams } from '../../lifecycle/extension-points.js';
+import type { ExtensionPoints } from '../../lifecycle/extension-points.js';
 import type { Store } from '../../database/store.js';
 import type { JobEvents } from '../../job/events.js';
 import type { OutcomeKind } from '../../job/outcome.js';
@@ -8,7 +8,7 @@ import type { Settings } from '../../options/settings.js';
 
 interface Published {
   events: JobEvents;
-  seams: Seams;
+  extensions: ExtensionPoints;
   settings: Settings;
   store: Pick<Store, 'tables'>;
 }
@@ -40,13 +40,13 @@ const runs = tracingChannel<unknown, RunTrace>('bildad:run');
  * Each event on the channel `bildad:<event>`, and around the handlers `tracing:bildad:run:*`, for who cannot inject: agents
  * and libraries. Without a subscriber that is a comparison.
  */
-export function publishEvents({ events, seams, settings, store }: Published): () => void {
+export function publishEvents({ events, extensions, settings, store }: Published): () => void {
   const teller = { engine: settings.name, schema: store.tables.schema };
-  events.tap((event, payload) => {
+  const untap = events.tap((event, payload) => {
     const to = channelOf(event);
     if (to.hasSubscribers) to.publish({ ...payload, ...teller });
   });
-  seams.onRun((process, _handler, next) => {
+  const unregister = extensions.aroundRun.register('diagnostics', (process, _handler, next) => {
     if (!runs.hasSubscribers) return next();
     const told: RunTrace = { ...teller, ...identityOf(process.run) };
     process.decided.listen(({ kind }) => {
@@ -54,5 +54,8 @@ export function publishEvents({ events, seams, settings, store }: Published): ()
     });
     return runs.tracePromise(next, told);
   });
-  return () => events.tap(undefined);
+  return () => {
+    untap();
+    unregister();
+  };
 }

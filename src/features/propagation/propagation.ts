@@ -1,22 +1,23 @@
 import { capturing, restoring } from '../../lifecycle/run/propagated-context.js';
-import type { Seams } from '../../lifecycle/extension-points.js';
+import type { ExtensionPoints } from '../../lifecycle/extension-points.js';
 import type { StoredContexts } from '../../context/stored-contexts.js';
 import type { JobEvents } from '../../job/events.js';
 import type { SurroundingsSettings } from '../../options/propagation-options.js';
 
 interface Parts {
   settings: SurroundingsSettings;
-  seams: Seams;
+  extensions: ExtensionPoints;
   contexts: StoredContexts;
   events: JobEvents;
 }
 
-/** What the module's `carry` says: it travels with each job, and is there again while that runs. */
-export function carry({ settings, seams, contexts, events }: Parts): void {
+/** The module option `carry`: values captured at enqueue travel with each job and are restored around its run. */
+export function propagateContext({ settings, extensions, contexts, events }: Parts): void {
   const carriers = settings.carry;
   if (carriers.length === 0) return;
-  for (const carrier of carriers) seams.carry(capturing(carrier));
-  seams.onRun(
+  for (const carrier of carriers) extensions.carriers.register(carrier.name, capturing(carrier));
+  extensions.aroundRun.register(
+    'propagation',
     restoring(carriers, contexts, (name, error) =>
       events.emit('engine.error', {
         doing: `carry.${name}: restore(), after its run`,

@@ -20,12 +20,16 @@ import { OTHER, Series } from './series.js';
 type Run = JobEventMap['run.started'][0];
 type End = JobEventMap['run.finished'][0];
 
+/** Makes the names of registrations unique: an engine may be measured more than once. */
+let measurements = 0;
+
 /** Tells a sink what an engine does, as `METRICS` has it. @returns how to end that */
 export function measure(bildad: Measured, sink: MetricSink): () => void {
   const { events, engine, hosted } = bildad;
+  const name = `metrics ${++measurements}`;
   const series = new Series({ 'bildad.engine': engine });
   const records = recorders(bildad, sink);
-  const stops = [countSent(bildad, records, series)];
+  const stops = [countSent(name, bildad, records, series)];
   const all = series.of('', () => ({}));
   const on: typeof events.on = (event, listener) => {
     const off = events.on(event, listener);
@@ -35,7 +39,7 @@ export function measure(bildad: Measured, sink: MetricSink): () => void {
   if (!hosted) {
     const kinds = new Kinds(series);
     countRuns(on, records, kinds);
-    stops.push(countClaims(bildad, records, kinds, all));
+    stops.push(countClaims(name, bildad, records, kinds, all));
     on('run.finishLost', (run) => records.late(1, kinds.of(run.templateCode).itself));
     on('process.abandoned', (run) => records.abandoned(1, kinds.of(run.templateCode).itself));
     on('entry.quarantined', () => records.quarantined(1, all));
@@ -81,11 +85,11 @@ function recorders({ events }: Measured, sink: MetricSink): Records {
 }
 
 function countSent(
-  { seams }: Measured,
+  name: string,
+  { extensions }: Measured,
   { sent, sendDuration }: Records,
   series: Series,
 ): () => void {
-  let over = false;
   const attributesOf = (code: string, error?: string) => {
     // Of codes that no template has there may be any number.
     const shown = error === 'JobTemplateNotFoundError' ? OTHER : code;
@@ -96,8 +100,7 @@ function countSent(
       [ERROR]: error,
     }));
   };
-  seams.onEnqueue(async ({ templateCode }, next) => {
-    if (over) return next();
+  return extensions.aroundEnqueue.register(name, async ({ templateCode }, next) => {
     const began = performance.now();
     let attributes: MetricAttributes | undefined;
     try {
@@ -116,9 +119,6 @@ function countSent(
       if (attributes) sendDuration((performance.now() - began) / 1_000, attributes);
     }
   });
-  return () => {
-    over = true;
-  };
 }
 
 function countRuns(
@@ -144,23 +144,17 @@ function countRuns(
 }
 
 function countClaims(
-  { claims }: Measured,
+  name: string,
+  { extensions }: Measured,
   { claimed, claimDuration, wait }: Records,
   kinds: Kinds,
   all: MetricAttributes,
 ): () => void {
-  let over = false;
-  const before = claims.told;
-  claims.told = (made, tookMs) => {
-    before?.(made, tookMs);
-    if (over) return;
+  return extensions.afterClaim.register(name, (claims, tookMs) => {
     claimDuration(tookMs / 1_000, all);
-    if (made.length === 0) return;
-    claimed(made.length, all);
-    for (const claim of made)
+    if (claims.length === 0) return;
+    claimed(claims.length, all);
+    for (const claim of claims)
       wait(Math.max(claim.waitedMs(), 0) / 1_000, kinds.of(claim.claimed.templateCode).itself);
-  };
-  return () => {
-    over = true;
-  };
+  });
 }

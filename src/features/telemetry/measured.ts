@@ -1,6 +1,5 @@
 import type { RunJobs } from '../../lifecycle/run/run.js';
-import type { ClaimJobs } from '../../lifecycle/claim/claim.js';
-import type { Seams } from '../../lifecycle/extension-points.js';
+import type { ExtensionPoints } from '../../lifecycle/extension-points.js';
 import type { JobEvents } from '../../job/events.js';
 import type { Settings } from '../../options/settings.js';
 import type { QueueDepth } from './queue-depth.sql.js';
@@ -8,8 +7,7 @@ import type { QueueDepth } from './queue-depth.sql.js';
 /** What of an engine is measured. */
 export interface Measured {
   events: JobEvents;
-  seams: Seams;
-  claims: ClaimJobs;
+  extensions: ExtensionPoints;
   runs: RunJobs;
   processes: {
     all(): readonly { readonly run: { readonly templateCode: string } }[];

@@ -1,5 +1,5 @@
 import type * as Api from '@opentelemetry/api';
-import type { Enqueued, Seams } from '../../lifecycle/extension-points.js';
+import type { Enqueued, ExtensionPoints } from '../../lifecycle/extension-points.js';
 import { envelopeOf, isSecret } from '../../context/envelope.js';
 import type { JobEvents } from '../../job/events.js';
 import type { ClaimedRun } from '../../job/run-facts.js';
@@ -12,7 +12,7 @@ import { endRun, failed } from './span-ends.js';
 const CARRIER = 'trace';
 
 interface Traced {
-  seams: Seams;
+  extensions: ExtensionPoints;
   events: JobEvents;
   settings: Settings;
   engine: string;
@@ -23,35 +23,32 @@ interface Traced {
  * a sampler or a propagator throws is reported once, and harms no job. @returns how to end that
  */
 export function traceJobs(
-  { seams, events, settings, engine }: Traced,
+  { extensions, events, settings, engine }: Traced,
   api: typeof Api,
 ): () => void {
   const { relation, errorMessages } = settings.telemetry;
   const { context, propagation, trace, SpanKind, TraceFlags, ROOT_CONTEXT } = api;
   const tracer = trace.getTracer('nestjs-bildad', PACKAGE_VERSION);
-  const { over, quietly } = harmless(events);
+  const quietly = reportFirstError(events);
 
-  seams.carry({
+  const unregisterCarrier = extensions.carriers.register(CARRIER, {
     name: CARRIER,
     ofCall: true,
     capture: () =>
-      over.now
-        ? undefined
-        : quietly(() => {
-            const active = context.active();
-            // A link to what nobody has recorded leads nowhere; a part of a trace is not recorded either.
-            const sampled =
-              relation === 'parent' ||
-              ((trace.getSpanContext(active)?.traceFlags ?? 0) & TraceFlags.SAMPLED) !== 0;
-            if (!sampled && !propagation.getBaggage(active)) return undefined;
-            const carrier: Record<string, string> = {};
-            propagation.inject(active, carrier);
-            return Object.keys(carrier).length > 0 ? carrier : undefined;
-          }),
+      quietly(() => {
+        const active = context.active();
+        // A link to what nobody has recorded leads nowhere; a part of a trace is not recorded either.
+        const sampled =
+          relation === 'parent' ||
+          ((trace.getSpanContext(active)?.traceFlags ?? 0) & TraceFlags.SAMPLED) !== 0;
+        if (!sampled && !propagation.getBaggage(active)) return undefined;
+        const carrier: Record<string, string> = {};
+        propagation.inject(active, carrier);
+        return Object.keys(carrier).length > 0 ? carrier : undefined;
+      }),
   });
 
-  seams.onEnqueue((call, next) => {
-    if (over.now) return next();
+  const unregisterEnqueue = extensions.aroundEnqueue.register('tracing', (call, next) => {
     const active = context.active();
     const span = quietly(() =>
       tracer.startSpan(
@@ -87,8 +84,7 @@ export function traceJobs(
     });
   });
 
-  seams.onRun((process, handler, next) => {
-    if (over.now) return next();
+  const unregisterRun = extensions.aroundRun.register('tracing', (process, handler, next) => {
     const { run } = process;
     const begun = quietly(() => {
       const carried = envelopeOf(run.jobContext)?.carried?.[CARRIER];
@@ -123,7 +119,9 @@ export function traceJobs(
   });
 
   return () => {
-    over.now = true;
+    unregisterCarrier();
+    unregisterEnqueue();
+    unregisterRun();
   };
 }
 
@@ -150,10 +148,10 @@ function madeOf(made: Enqueued | readonly Enqueued[]): Api.Attributes {
   };
 }
 
-function harmless(events: JobEvents) {
-  const over = { now: false };
+/** Runs what an SDK may throw from. Only the first error is reported. */
+function reportFirstError(events: JobEvents) {
   let reported = false;
-  const quietly = <T>(work: () => T): T | undefined => {
+  return <T>(work: () => T): T | undefined => {
     try {
       return work();
     } catch (error) {
@@ -164,5 +162,4 @@ function harmless(events: JobEvents) {
       return undefined;
     }
   };
-  return { over, quietly };
 }

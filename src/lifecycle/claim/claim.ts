@@ -6,6 +6,7 @@ import {
 } from '../../job/errors.js';
 import type { ClaimedRun, RunFacts } from '../../job/run-facts.js';
 import type { NodeState } from '../../job/node-state.js';
+import type { ExtensionPoints } from '../extension-points.js';
 import type { HandlerRegistry } from '../handler-registry.js';
 import { isRefusal } from '../../database/database-error.js';
 import { adoptRun, claimEntries, claimNext, claimSuspect, releaseClaims } from './claim.sql.js';
@@ -30,8 +31,6 @@ export interface NextLook {
 export class ClaimJobs {
   private readonly front = new ClaimFront();
   private readonly answers = new Answers();
-  /** Told what a look at the queue has claimed, and how long its statement took. Must not throw. */
-  told: ((claims: readonly Claim[], tookMs: number) => void) | undefined;
 
   constructor(
     private readonly store: Store,
@@ -40,6 +39,7 @@ export class ClaimJobs {
     private readonly deferred: DeferredRuns,
     private readonly quarantine: Quarantine,
     private readonly runsJobs: boolean,
+    private readonly extensions: ExtensionPoints,
   ) {}
 
   /**
@@ -58,7 +58,8 @@ export class ClaimJobs {
       );
       const tookMs = performance.now() - begin;
       this.front.reached(last, after, tookMs, claims.length);
-      this.told?.(claims, tookMs);
+      const { active: afterClaim } = this.extensions.afterClaim;
+      if (afterClaim) for (const hook of afterClaim) hook(claims, tookMs);
       return claims;
     } catch (error) {
       if (isRefusal(error)) return this.singly(codes, limit);

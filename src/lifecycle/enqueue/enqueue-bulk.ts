@@ -11,7 +11,7 @@ import type { EnqueueNews } from './enqueue-notifier.js';
 import { entryFields, type BulkOptions } from './enqueue-options.js';
 import type { LeftOut } from './insert-rejection.js';
 import type { Store } from '../../database/store.js';
-import type { Seams } from '../extension-points.js';
+import type { ExtensionPoints } from '../extension-points.js';
 import type { StoredContexts } from '../../context/stored-contexts.js';
 import type { JobReference, Templates } from '../templates/templates.js';
 
@@ -21,7 +21,7 @@ export class EnqueueMany {
     private readonly store: Store,
     private readonly templates: Templates,
     private readonly contexts: StoredContexts,
-    private readonly seams: Seams,
+    private readonly extensions: ExtensionPoints,
     private readonly maxContextBytes: number,
     private readonly current: CurrentTransaction,
     private readonly doubtful: DoubtfulInserts,
@@ -36,9 +36,9 @@ export class EnqueueMany {
     options: BulkOptions,
     asTold: (entry: JobQueueEntry) => Told,
   ): Promise<Told[]> {
-    const { enqueueHook } = this.seams;
-    return enqueueHook
-      ? enqueueHook({ templateCode: job.code, bulk: true }, () =>
+    const { active: around } = this.extensions.aroundEnqueue;
+    return around
+      ? around({ templateCode: job.code, bulk: true }, () =>
           this.put(job, contexts, options, asTold),
         )
       : this.put(job, contexts, options, asTold);
@@ -50,7 +50,7 @@ export class EnqueueMany {
     options: BulkOptions,
     asTold: (entry: JobQueueEntry) => Told,
   ): Promise<Told[]> {
-    const captured = this.seams.captured();
+    const captured = this.extensions.captureCarried();
     checkSource(contexts);
     const manager = this.current.of(options?.manager);
     const check = manager ? this.current.guard(manager) : () => {};

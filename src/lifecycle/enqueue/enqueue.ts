@@ -17,7 +17,7 @@ import type { Identity } from './unique-key-options.js';
 import { LeftOut } from './insert-rejection.js';
 import { createLockRetry } from '../../database/lock-retry.js';
 import { SharedInserts } from './insert-batcher.js';
-import type { Seams } from '../extension-points.js';
+import type { ExtensionPoints } from '../extension-points.js';
 import type { Store } from '../../database/store.js';
 import type { StoredContexts } from '../../context/stored-contexts.js';
 import type { JobReference, Templates } from '../templates/templates.js';
@@ -38,14 +38,14 @@ export class Enqueue {
     events: JobEvents,
     due: Due,
     contexts: StoredContexts,
-    private readonly seams: Seams,
+    private readonly extensions: ExtensionPoints,
     maxContextBytes: number,
     private readonly current: CurrentTransaction,
   ) {
     const locks = createLockRetry(store.db);
     this.doubtful = new DoubtfulInserts(store, locks);
     this.leftOut = new LeftOut(templates);
-    this.drafts = new Drafts(templates, contexts, seams, maxContextBytes);
+    this.drafts = new Drafts(templates, contexts, extensions, maxContextBytes);
     this.keyed = new KeyedInserts(store, this.doubtful, locks);
     this.news = new EnqueueNews(events, due);
     this.inserts = new SharedInserts(store, this.doubtful, this.news, locks);
@@ -53,7 +53,7 @@ export class Enqueue {
       store,
       templates,
       contexts,
-      seams,
+      extensions,
       maxContextBytes,
       current,
       this.doubtful,
@@ -68,11 +68,9 @@ export class Enqueue {
     options: EnqueueOptions = {},
     call: EnqueueCall = {},
   ): Promise<JobQueueEntry> {
-    const { enqueueHook } = this.seams;
-    return enqueueHook
-      ? enqueueHook({ templateCode: job.code, bulk: false }, () =>
-          this.put(job, context, options, call),
-        )
+    const { active: around } = this.extensions.aroundEnqueue;
+    return around
+      ? around({ templateCode: job.code, bulk: false }, () => this.put(job, context, options, call))
       : this.put(job, context, options, call);
   }
 

@@ -5,7 +5,7 @@ import { asOfNow, type StoredRunContext } from '../../control/retry-context.js';
 import { carriedBy, type Carried } from './entry-envelope.js';
 import { entryFields, type EnqueueOptions } from './enqueue-options.js';
 import { identityOf, refuseCarried, type Identity } from './unique-key-options.js';
-import type { Seams } from '../extension-points.js';
+import type { ExtensionPoints } from '../extension-points.js';
 import type { StoredContexts } from '../../context/stored-contexts.js';
 import type { JobReference, Templates } from '../templates/templates.js';
 
@@ -37,7 +37,7 @@ export class Drafts {
   constructor(
     private readonly templates: Templates,
     private readonly contexts: StoredContexts,
-    private readonly seams: Seams,
+    private readonly extensions: ExtensionPoints,
     private readonly maxContextBytes: number,
   ) {}
 
@@ -50,10 +50,10 @@ export class Drafts {
   ): Promise<Drafted> {
     const before = retryOf?.stored;
     const captured = before
-      ? this.seams.capturedAgain(
+      ? this.extensions.recaptureCarried(
           this.contexts.carriedIn(before.jobContext, before.jobRunIdentifier),
         )
-      : this.seams.captured();
+      : this.extensions.captureCarried();
     const open = await this.templates.resolve(job, manager);
     const fields = entryFields(open.template, options);
     const identity = identityOf(options);

@@ -11,7 +11,7 @@ import {
   type HandlerParts,
   type Launched,
 } from './execute-handler.js';
-import type { Seams } from '../extension-points.js';
+import type { ExtensionPoints } from '../extension-points.js';
 import type { WrappedRuns } from './runnable-check.js';
 
 /** Jobs that run in the app's own process. */
@@ -20,7 +20,7 @@ export class InlineJobs {
     private readonly parts: HandlerParts,
     private readonly strays: Strays,
     private readonly wrapped: WrappedRuns,
-    private readonly seams: Seams,
+    private readonly extensions: ExtensionPoints,
   ) {}
 
   /** Settles the process, and never rejects. */
@@ -65,9 +65,9 @@ export class InlineJobs {
     launched?: Launched,
   ): Promise<void> {
     const { parts, call } = this;
-    return this.seams.around(process, handler, () =>
-      carryOut(process, handler, parts, { launched, call }),
-    );
+    const { active: around } = this.extensions.aroundRun;
+    const work = () => carryOut(process, handler, parts, { launched, call });
+    return around ? around(process, handler, work) : work();
   }
 
   private readonly call: CallHandler = (process, ...given) =>

@@ -5,7 +5,7 @@ import type { NamedCarrier } from '../../options/propagation-options.js';
 import { toPlainJson } from '../../context/plain-json.js';
 import { outcomeOfThrown } from '../../job/outcome-of-error.js';
 import type { JobProcess } from './job-process.js';
-import type { Carrier, RunHook } from '../extension-points.js';
+import type { Carrier, AroundRun } from '../extension-points.js';
 import type { StoredContexts } from '../../context/stored-contexts.js';
 
 const MAX_BYTES = 8_192;
@@ -41,7 +41,7 @@ export function restoring(
   carriers: readonly NamedCarrier[],
   contexts: StoredContexts,
   failedLate: (name: string, error: unknown) => void,
-): RunHook {
+): AroundRun {
   return async (process, _handler, next) => {
     let carried: Record<string, JsonValue> | undefined;
     try {

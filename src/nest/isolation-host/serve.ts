@@ -143,9 +143,9 @@ class HostedJobs {
         kind: 'failed',
         error: new JobHandlerNotFoundError(templateCode),
       });
-    const { contexts, seams } = this.host.bildad;
+    const { contexts, extensions } = this.host.bildad;
     const transactions = this.host.bildad.transactions.claimedBy(nodeId);
-    await seams.around(job, handler, () =>
+    const work = () =>
       carryOut(job, handler, {
         contexts,
         events: this.events,
@@ -157,8 +157,9 @@ class HostedJobs {
             await this.tellWritten(job);
           },
         },
-      }),
-    );
+      });
+    const { active: around } = extensions.aroundRun;
+    await (around ? around(job, handler, work) : work());
   }
 
   /** Its node is not to take the run for closed by somebody else while the handler goes on. */

@@ -73,7 +73,9 @@ function runtimeProvider(schema: string, dataSourceName: string): Provider {
         scheduleTicker(registry, `bildad:${schema}:${settings.name}`),
       );
       if (extension?.aroundRun)
-        bildad.seams.onRun(({ run }, _handler, next) => extension.aroundRun!(run, next));
+        bildad.extensions.aroundRun.register('engine extension', ({ run }, _handler, next) =>
+          extension.aroundRun!(run, next),
+        );
       const { name, currentManager } = settings;
       const { events } = bildad;
       extension?.made?.({ name, schema, dataSource, events, currentManager });

@@ -1,4 +1,4 @@
-import { carry } from '../../features/propagation/propagation.js';
+import { propagateContext } from '../../features/propagation/propagation.js';
 import { publishEvents } from '../../features/diagnostics/index.js';
 import { notes } from '../../features/run-log/index.js';
 import { telemetry } from '../../features/telemetry/index.js';
@@ -8,14 +8,14 @@ import type { BildadRuntime } from './runtime.js';
 
 /** Ends what a feature holds; the engine has stopped. */
 export type Detach = () => Promise<void> | void;
-/** Plugs a capability into the seams and events of an engine, before its tables are looked at. */
+/** Plugs a capability into the extension points and events of an engine, before its tables are looked at. */
 export type Feature = (bildad: BildadRuntime) => Promise<Detach | void> | Detach | void;
 
 /** What every engine has beside the path; also inside hosts of isolated jobs. */
 const FEATURES: readonly Feature[] = [
   publishEvents,
   (bildad) => telemetry(measured(bildad)),
-  carry,
+  propagateContext,
   (bildad) => notes({ ...bildad, clock: { runAfter, waitAtMost } }),
   // Its last events are told when the engine has stopped.
   ({ news }) =>

@@ -6,7 +6,7 @@ import { InlineJobs } from '../../lifecycle/run/inline.js';
 import { IsolatedJobs } from '../../lifecycle/run/isolated.js';
 import type { Keyring } from '../../context/keyring.js';
 import { RunJobs } from '../../lifecycle/run/run.js';
-import type { Seams } from '../../lifecycle/extension-points.js';
+import type { ExtensionPoints } from '../../lifecycle/extension-points.js';
 import type { Store } from '../../database/store.js';
 import type { StoredContexts } from '../../context/stored-contexts.js';
 import { JobTransactions } from '../../lifecycle/run/transactional.js';
@@ -34,7 +34,7 @@ interface Parts {
   door: FinishDoor;
   events: JobEvents;
   settings: Settings;
-  seams: Seams;
+  extensions: ExtensionPoints;
 }
 
 /** What carries out an engine's runs, here and in hosts. */
@@ -50,7 +50,7 @@ export function createRuns({
   door,
   events,
   settings,
-  seams,
+  extensions,
 }: Parts) {
   const loggerFor = jobLoggers(events, settings.logFields);
   const nodeId = () => node.id;
@@ -81,7 +81,7 @@ export function createRuns({
     processes,
     door,
     events,
-    new InlineJobs({ contexts, events, loggerFor, transactions }, strays, wrapped, seams),
+    new InlineJobs({ contexts, events, loggerFor, transactions }, strays, wrapped, extensions),
     isolated,
     wrapped,
   );

@@ -27,7 +27,7 @@ import { FinishDoor } from '../../lifecycle/finish/finish.js';
 import { Keyring } from '../../context/keyring.js';
 import { MissedJobs } from '../../lifecycle/finish/missed-jobs.js';
 import { Quarantine } from '../../lifecycle/claim/quarantine.js';
-import { Seams } from '../../lifecycle/extension-points.js';
+import { ExtensionPoints } from '../../lifecycle/extension-points.js';
 import { StoredContexts } from '../../context/stored-contexts.js';
 import { Templates } from '../../lifecycle/templates/templates.js';
 import { JobEvents } from '../../job/events.js';
@@ -57,7 +57,7 @@ export function createRuntime(
 
   const keyring = new Keyring(settings.encryption);
   const contexts = new StoredContexts(keyring);
-  const seams = new Seams();
+  const extensions = new ExtensionPoints();
   const templates = new Templates(store, handlers);
   const wakeUps = new WakeUps(store, events, node, settings.notify);
   const current = new CurrentTransaction(store, settings.currentManager);
@@ -67,7 +67,7 @@ export function createRuntime(
     events,
     wakeUps,
     contexts,
-    seams,
+    extensions,
     settings.maxContextBytes,
     current,
   );
@@ -80,6 +80,7 @@ export function createRuntime(
     deferred,
     quarantine,
     settings.role !== 'producer',
+    extensions,
   );
   const door = new FinishDoor(store, events, handlers, deferred, quarantine, settings.backoff);
   const { runs, isolated, strays, transactions } = createRuns({
@@ -94,7 +95,7 @@ export function createRuntime(
     door,
     events,
     settings,
-    seams,
+    extensions,
   });
 
   const guard = new SingleRunnerGuard(store, settings.name, node);
@@ -194,7 +195,7 @@ export function createRuntime(
     templates,
     keyring,
     contexts,
-    seams,
+    extensions,
     current,
     enqueue,
     claims,

@@ -1,0 +1,91 @@
+import { describe, expect, it } from 'vitest';
+import {
+  ExtensionPoints,
+  type AroundEnqueue,
+  type AroundRun,
+} from '../../src/lifecycle/extension-points.js';
+import { JobEvents } from '../../src/job/events.js';
+
+describe('a point', () => {
+  it('is undefined while nothing is registered', () => {
+    const { passSteps } = new ExtensionPoints();
+    expect(passSteps.active).toBeUndefined();
+    const unregister = passSteps.register('a', { name: 'a', every: 0, run: async () => {} });
+    expect(passSteps.active?.map(({ name }) => name)).toEqual(['a']);
+    unregister();
+    expect(passSteps.active).toBeUndefined();
+  });
+
+  it('refuses a name twice, and accepts it again after it was removed', () => {
+    const { onFinish } = new ExtensionPoints();
+    const unregister = onFinish.register('limits', {});
+    expect(() => onFinish.register('limits', {})).toThrow(
+      "extension point onFinish: expected a name that is not registered yet, got 'limits'",
+    );
+    unregister();
+    const later = {};
+    onFinish.register('limits', later);
+    unregister();
+    expect(onFinish.active).toEqual([later]);
+  });
+
+  it('keeps the list that a caller is reading', () => {
+    const { afterClaim } = new ExtensionPoints();
+    const calls: string[] = [];
+    const removeFirst = afterClaim.register('first', () => {
+      calls.push('first');
+      removeFirst();
+    });
+    afterClaim.register('second', () => void calls.push('second'));
+    for (const hook of afterClaim.active!) hook([], 1);
+    for (const hook of afterClaim.active!) hook([], 1);
+    expect(calls).toEqual(['first', 'second', 'second']);
+  });
+});
+
+it('the first registration around a run is the outermost', async () => {
+  const { aroundRun } = new ExtensionPoints();
+  const order: string[] = [];
+  const hook =
+    (name: string): AroundRun =>
+    async (_process, _handler, next) => {
+      order.push(`${name} before`);
+      await next();
+      order.push(`${name} after`);
+    };
+  aroundRun.register('a', hook('a'));
+  const removeB = aroundRun.register('b', hook('b'));
+  const run = () =>
+    aroundRun.active!(undefined as never, undefined as never, async () => void order.push('run'));
+  await run();
+  expect(order.splice(0)).toEqual(['a before', 'b before', 'run', 'b after', 'a after']);
+  removeB();
+  await run();
+  expect(order).toEqual(['a before', 'run', 'a after']);
+});
+
+it('registrations that come and go leave no layer around an enqueue', async () => {
+  const { aroundEnqueue } = new ExtensionPoints();
+  const hook: AroundEnqueue = (_call, next) => next();
+  aroundEnqueue.register('stays', hook);
+  for (let i = 0; i < 20_000; i++) aroundEnqueue.register('metrics', hook)();
+  const call = { templateCode: 'A', bulk: false };
+  await expect(
+    aroundEnqueue.active!(call, async () => ({ jobRunIdentifier: 'x' })),
+  ).resolves.toEqual({ jobRunIdentifier: 'x' });
+});
+
+it('any number of taps receive each event, each until it is removed', () => {
+  const events = new JobEvents();
+  const received: string[] = [];
+  const tap = (event: string) => void received.push(event);
+  const removeFirst = events.tap(tap);
+  const removeSecond = events.tap(tap);
+  events.emit('database.back', { awayMs: 1 });
+  removeFirst();
+  removeFirst();
+  events.emit('engine.listening', { hears: true });
+  removeSecond();
+  events.emit('database.back', { awayMs: 1 });
+  expect(received).toEqual(['database.back', 'database.back', 'engine.listening']);
+});
