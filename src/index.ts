@@ -3,30 +3,24 @@ export type { JobOutcome } from './node/launch.js';
 export type { EntryReference } from './lifecycle/enqueue/enqueue.sql.js';
 export type { JobChanges } from './control/change-options.js';
 export type { BulkOptions, EnqueueOptions } from './lifecycle/enqueue/enqueue-options.js';
-export type { Backoff, BackoffData, BackoffFunction } from './job/backoff-data.js';
-export * from './job/context-errors.js';
+export type { Backoff, BackoffData, BackoffFunction } from './job/backoff.js';
+export * from './job/errors.js';
 export type { Upcast } from './context/context-traits.js';
 export { toMilliseconds, type Duration } from './job/duration.js';
-export { refuseUnknown } from './options/option-values.js';
-export type { EncryptionOptions } from './options/encryption-options.js';
-export * from './job/enqueue-errors.js';
+export { refuseUnknown } from './options/reader.js';
 export { EncryptedValue } from './context/envelope.js';
-export * from './job/errors.js';
 export type {
   DebounceOptions,
   ThrottleOptions,
   UniqueConflict,
   UniqueOptions,
 } from './job/unique-options.js';
-export { TransactionOverError } from './job/transaction-over-error.js';
-export type { JobIsolationLevel, TransactionalOptions } from './options/transaction-options.js';
+export type { JobIsolationLevel, TransactionalOptions } from './options/job-options.js';
 export { JobEvents, type EntryFate, type JobEventMap } from './job/events.js';
 export type { ExecutionLogger, JobExecution, LogLevel } from './job/job-execution.js';
 export type { ContextOf, JobHandler, JobHandlerClass, ResultOf } from './job/job-handler.js';
 export type { HostKind, Isolation } from './job/isolation-mode.js';
-export type { IsolationOptions } from './options/isolation-options.js';
 export type { JsonSchema, JsonValue } from './job/json.js';
-export type { LogOptions } from './options/log-options.js';
 export type { Stored } from './job/stored.js';
 export type { OutcomeKind } from './job/outcome.js';
 export type { JobProcessFacts, JobProgress } from './job/process-facts.js';
@@ -35,8 +29,14 @@ export type {
   BildadModuleOptions,
   BildadRole,
   CurrentManager,
-} from './options/settings.js';
-export type { JobCarrier } from './options/propagation-options.js';
+  EncryptionOptions,
+  IsolationOptions,
+  JobCarrier,
+  LogOptions,
+  ShutdownOptions,
+  SpanRelation,
+  TelemetryOptions,
+} from './options/module-options.js';
 export { JobCancelledError, NonRetryableError, SnoozeError } from './job/handler-signals.js';
 export { JobQueueStatus, JobRunResult, JobRunStatus } from './job/status.js';
 export type { JobUpdate, KeptLine, RunLog, WatchOptions } from './job/job-update.js';
@@ -44,7 +44,7 @@ export { BildadJob, type BildadJobOptions } from './nest/handlers/bildad-job.dec
 export { BildadModule } from './nest/module/bildad.module.js';
 export { JobEngineService, type Job, type JobContext } from './nest/services/job-engine.service.js';
 export { BILDAD_EXTENSION, type EngineExtension } from './nest/module/engine-extension.js';
-export { jobCodeOf } from './nest/handlers/job-reference.js';
+export { jobCodeOf } from './nest/handlers/declaration.js';
 export { performHandler, type Performed, type PerformOptions } from './nest/handlers/perform.js';
 export type { FailedJobFilter, JobFilter } from './nest/services/job-filter.js';
 export type { FinalRun, WaitOptions } from './nest/services/both-ends.js';
@@ -90,7 +90,6 @@ export {
   type MetricSink,
   type RecordMetric,
 } from './job/metrics.js';
-export type { SpanRelation, TelemetryOptions } from './options/telemetry-options.js';
 export type { BildadHealth, BildadLiveness } from './nest/health/health.js';
 export type { RunTrace } from './features/diagnostics/index.js';
 export type { QueueHead } from './features/telemetry/queue-depth.sql.js';

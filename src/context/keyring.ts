@@ -1,6 +1,6 @@
 import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
-import { JobEncryptionKeyError } from '../job/context-errors.js';
-import type { EncryptionSettings } from '../options/encryption-options.js';
+import { JobEncryptionKeyError } from '../job/errors.js';
+import type { EncryptionSettings } from '../options/settings.js';
 import type { Envelope } from './envelope.js';
 import type { JsonValue } from '../job/json.js';
 

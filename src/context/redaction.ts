@@ -1,5 +1,9 @@
-import { JobContextVersionError, JobEncryptionKeyError } from '../job/context-errors.js';
-import { InvalidJobContextError, JobHostDiedError } from '../job/errors.js';
+import {
+  JobContextVersionError,
+  JobEncryptionKeyError,
+  InvalidJobContextError,
+  JobHostDiedError,
+} from '../job/errors.js';
 import type { Outcome } from '../job/outcome.js';
 import { attempt, nameOf } from '../job/storable-output.js';
 

@@ -1,4 +1,4 @@
-import { JobContextVersionError } from '../job/context-errors.js';
+import { JobContextVersionError } from '../job/errors.js';
 import type { ContextTraits } from './context-traits.js';
 import { ENVELOPE, EncryptedValue, envelopeOf, type Enveloped } from './envelope.js';
 import type { ClaimedRun } from '../job/run-facts.js';

@@ -1,13 +1,12 @@
-import type { BackoffData } from '../job/backoff-data.js';
+import type { BackoffData } from '../job/backoff.js';
 import { toMilliseconds, type Duration } from '../job/duration.js';
-import { refuseUnknown, wholeNumber } from '../options/option-values.js';
-import type { DueTime, EntryChanges } from './change-entry.sql.js';
 import {
-  exclusive,
-  moment,
-  PRIORITY_LIMIT,
+  maxRetries as readMaxRetries,
+  priority as readPriority,
   storedBackoff,
-} from '../lifecycle/enqueue/enqueue-options.js';
+} from '../options/job-options.js';
+import { date, refuseTogether, refuseUnknown } from '../options/reader.js';
+import type { DueTime, EntryChanges } from './change-entry.sql.js';
 
 /** What may be changed of a job that waits. */
 export interface JobChanges {
@@ -27,29 +26,30 @@ export interface JobChanges {
   backoff?: BackoffData | null;
 }
 
+const WHERE = 'changes of a job';
 const CHANGES = ['priority', 'runAt', 'delay', 'timeout', 'maxRetries', 'backoff'] as const;
 
 /** @throws BildadConfigError naming the wrong option */
 export function entryChanges(changes: Omit<JobChanges, 'context'>): EntryChanges {
-  refuseUnknown(changes, '', [...CHANGES, 'context']);
-  exclusive(changes, 'runAt', 'delay');
+  refuseUnknown(changes, [...CHANGES, 'context'], '', WHERE);
+  refuseTogether(changes, WHERE, 'runAt', 'delay');
   const { priority, runAt, delay, timeout, maxRetries, backoff } = changes;
   return {
     ...(priority !== undefined && {
-      priority: wholeNumber(priority, 'priority', -PRIORITY_LIMIT, PRIORITY_LIMIT),
+      priority: readPriority(priority, 'priority', WHERE),
     }),
     ...(timeout !== undefined && {
-      timeoutMs: toMilliseconds(timeout, 'timeout', { min: 1 }),
+      timeoutMs: toMilliseconds(timeout, 'timeout', { min: 1, where: WHERE }),
     }),
     ...(maxRetries !== undefined && {
-      maxRetries: wholeNumber(maxRetries, 'maxRetries', 0, 1_000_000),
+      maxRetries: readMaxRetries(maxRetries, 'maxRetries', WHERE),
     }),
     ...(backoff !== undefined && {
-      backoff: backoff === null ? null : JSON.stringify(storedBackoff(backoff)),
+      backoff: backoff === null ? null : JSON.stringify(storedBackoff(backoff, 'backoff', WHERE)),
     }),
-    ...(runAt !== undefined && { due: { runAt: moment(runAt) } }),
+    ...(runAt !== undefined && { due: { runAt: date(runAt, 'runAt', WHERE) } }),
     ...(delay !== undefined && {
-      due: { delayMs: toMilliseconds(delay, 'delay') },
+      due: { delayMs: toMilliseconds(delay, 'delay', { where: WHERE }) },
     }),
   };
 }
@@ -57,6 +57,6 @@ export function entryChanges(changes: Omit<JobChanges, 'context'>): EntryChanges
 /** @throws BildadConfigError naming `field` */
 export function dueTime(when: Date | Duration, field: string): DueTime {
   return when instanceof Date
-    ? { runAt: moment(when, field) }
+    ? { runAt: date(when, field) }
     : { delayMs: toMilliseconds(when, field) };
 }

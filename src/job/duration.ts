@@ -4,17 +4,22 @@ import { BildadConfigError } from './errors.js';
 /** Milliseconds, or text such as `'90s'`, `'5m'`, `'2h'`. */
 export type Duration = number | string;
 
-/** 100 years: beyond it a `Date` plus the duration stops being useful to anyone. */
-const LONGEST = 100 * 365.25 * 24 * 3600 * 1000;
+/** 100 years in milliseconds. */
+const MAX_DURATION_MS = 100 * 365.25 * 24 * 3600 * 1000;
 
 /**
  * A duration in whole milliseconds.
- * @throws BildadConfigError naming `field`, when `value` is no duration or lies outside `min` and `max` (100 years)
+ * @param limits in milliseconds; from 0 to 100 years unless given. `where`: the call that got the value, for the error
+ * @throws BildadConfigError about `field` when `value` is not a duration within the limits
  */
 export function toMilliseconds(
   value: unknown,
   field: string,
-  { min = 0, max = LONGEST }: { min?: number; max?: number } = {},
+  {
+    min = 0,
+    max = MAX_DURATION_MS,
+    where,
+  }: { min?: number; max?: number; where?: string | undefined } = {},
 ): number {
   const parsed =
     typeof value === 'number'
@@ -25,8 +30,8 @@ export function toMilliseconds(
   if (parsed === undefined || !Number.isFinite(parsed) || parsed < min || parsed > max)
     throw new BildadConfigError(
       field,
-      `a duration of at least ${min}${max < LONGEST ? ` and at most ${max}` : ''} ms: milliseconds, or text such as '90s', '5m', '2h'`,
-      value,
+      `must be a duration of at least ${min} ms${max < MAX_DURATION_MS ? ` and at most ${max} ms` : ''}: a number of milliseconds, or text such as '90s', '5m', '2h'`,
+      { got: value, where },
     );
   return Math.round(parsed);
 }

@@ -1,6 +1,6 @@
 import { inspect } from 'node:util';
 
-/** What every error of this package is: a stable `code`, its data as fields. */
+/** The base of every error of this package: a stable `code`, and the error's data as fields. */
 export abstract class BildadError extends Error {
   abstract readonly code: string;
 
@@ -10,28 +10,49 @@ export abstract class BildadError extends Error {
   }
 }
 
-/** An option, a decorator or the database is not what Bildad needs: the message says what to do. */
+export interface ConfigErrorDetails {
+  /** The wrong value, for the message. Leave it out when it may be a secret. */
+  got?: unknown;
+  /** The call or decorator that got the value: `BildadModule.forRoot`. */
+  where?: string | undefined;
+  cause?: unknown;
+}
+
+/**
+ * An option, an argument, a decorator or the database's setup is wrong. The message says which, what is expected, and
+ * what was given: `concurrency must be an integer from 1 to 100000, got -1 (BildadModule.forRoot)`.
+ */
 export class BildadConfigError extends BildadError {
   readonly code = 'BILDAD_CONFIG';
+  /** Undefined also where the message does not show a value. */
+  readonly got: unknown;
+  readonly where: string | undefined;
 
   constructor(
-    /** The option, class or object that is wrong. */
+    /** The option, argument, class or object that is wrong. */
     readonly field: string,
-    readonly expected: string,
-    readonly got?: unknown,
-    options?: ErrorOptions,
+    /** What is wrong with it, after its name: `must be an integer from 1 to 100000`. */
+    readonly problem: string,
+    details: ConfigErrorDetails = {},
   ) {
-    super(`${field}: expected ${expected}, got ${brief(got)}`, options);
+    const { got, where, cause } = details;
+    const shown = 'got' in details ? `, got ${brief(got)}` : '';
+    super(
+      `${field} ${problem}${shown}${where ? ` (${where})` : ''}`,
+      cause === undefined ? undefined : { cause },
+    );
+    this.got = got;
+    this.where = where;
   }
 }
 
-/** The database cannot be used as it is: unreachable, or a right is missing. */
+/** The database cannot be used: it is unreachable, or a privilege is missing. */
 export class BildadDatabaseError extends BildadError {
   readonly code = 'BILDAD_DATABASE';
 
   constructor(
     message: string,
-    /** PostgreSQL's SQLSTATE or the system's error code, when there is one. */
+    /** PostgreSQL's SQLSTATE or the system's error code, if there is one. */
     readonly databaseCode: string | undefined,
     options?: ErrorOptions,
   ) {
@@ -39,7 +60,7 @@ export class BildadDatabaseError extends BildadError {
   }
 }
 
-/** The tables were made by another version of this package, and this one cannot work with them. */
+/** The tables have another version than this package needs. */
 export class SchemaVersionError extends BildadError {
   readonly code = 'BILDAD_SCHEMA_VERSION';
 
@@ -50,19 +71,19 @@ export class SchemaVersionError extends BildadError {
   ) {
     super(
       databaseVersion > packageVersion
-        ? `schema "${schema}" is at version ${databaseVersion}, this nestjs-bildad knows ${packageVersion}: the database is newer than the package, upgrade the package`
-        : `schema "${schema}" is at version ${databaseVersion}, this nestjs-bildad needs ${packageVersion}: run BILDAD_MIGRATIONS, or set migrate: true`,
+        ? `schema "${schema}" has version ${databaseVersion}, which is newer than version ${packageVersion} of this nestjs-bildad: upgrade the package`
+        : `schema "${schema}" has version ${databaseVersion}, but this nestjs-bildad needs version ${packageVersion}: run BILDAD_MIGRATIONS, or set migrate: true`,
     );
   }
 }
 
 export interface ContextViolation {
-  /** Where in the context: `to`, `items[2].price`; empty for the whole context. */
+  /** The place in the context: `to`, `items[2].price`. Empty for the whole context. */
   path: string;
   message: string;
 }
 
-/** The context does not satisfy the template's schema, or cannot be stored faithfully. */
+/** The context does not match the template's schema, or JSON cannot represent it. */
 export class InvalidJobContextError extends BildadError {
   readonly code = 'INVALID_JOB_CONTEXT';
 
@@ -75,17 +96,63 @@ export class InvalidJobContextError extends BildadError {
   }
 }
 
-/** The schema itself is unusable, whatever the context. */
+/** The context schema itself is wrong, whatever the context is. */
 export class InvalidJobSchemaError extends BildadError {
   readonly code = 'INVALID_JOB_SCHEMA';
 
   constructor(
     readonly problem: string,
-    /** The handler class or template code the schema belongs to, when known. */
+    /** The handler class or template code that the schema belongs to, if known. */
     readonly owner?: string,
     options?: ErrorOptions,
   ) {
-    super(`${owner ? `${owner}: ` : ''}unusable context schema: ${problem}`, options);
+    super(`${owner ? `${owner}: ` : ''}invalid context schema: ${problem}`, options);
+  }
+}
+
+/** The context was written by a newer deploy than this process. The job goes back to the queue. */
+export class JobContextVersionError extends BildadError {
+  readonly code = 'JOB_CONTEXT_VERSION';
+
+  constructor(
+    readonly templateCode: string,
+    readonly version: number,
+    readonly known: number,
+  ) {
+    super(
+      `the context of this ${templateCode} job has version ${version}, but this process knows only version ${known}`,
+    );
+  }
+}
+
+/** A key of the module option `encryption` is missing, or it is not the key that encrypted the data. */
+export class JobEncryptionKeyError extends BildadError {
+  readonly code = 'JOB_ENCRYPTION_KEY';
+
+  constructor(
+    readonly why: string,
+    /** Undefined if no key is configured at all. */
+    readonly keyId?: string,
+  ) {
+    super(`encryption: ${why}`);
+  }
+}
+
+/**
+ * A value of the module option `carry` could not be captured or restored. At enqueue, `capture` threw (the error is the
+ * `cause`) or returned something that is not JSON or too large, and the call enqueued nothing. In a run, `restore` did
+ * not call `next`, and the run fails.
+ */
+export class CarriedContextError extends BildadError {
+  readonly code = 'CARRIED_CONTEXT';
+
+  constructor(
+    /** Its name in the option `carry`. */
+    readonly carrier: string,
+    problem: string,
+    options?: ErrorOptions,
+  ) {
+    super(`carry.${carrier}: ${problem}`, options);
   }
 }
 
@@ -94,7 +161,7 @@ export class JobTemplateNotFoundError extends BildadError {
 
   constructor(readonly templateCode: string) {
     super(
-      `no job template "${templateCode}": is its @BildadJob class a provider of this app, or of one that shares the database, and not bound to another engine?`,
+      `no job template "${templateCode}": check that its @BildadJob class is a provider of this app, or of another app on the same database, and is not bound to another engine`,
     );
   }
 }
@@ -107,13 +174,13 @@ export class JobTemplateInactiveError extends BildadError {
   }
 }
 
-/** A template with queue entries or runs cannot be deleted: deactivate it. */
+/** A template with queue entries or runs cannot be deleted, only deactivated. */
 export class JobTemplateInUseError extends BildadError {
   readonly code = 'JOB_TEMPLATE_IN_USE';
 
   constructor(readonly templateCode: string) {
     super(
-      `job template "${templateCode}" has queue entries or runs and stays: set active: false instead`,
+      `job template "${templateCode}" has queue entries or runs and cannot be deleted: set active: false instead`,
     );
   }
 }
@@ -122,11 +189,62 @@ export class JobHandlerNotFoundError extends BildadError {
   readonly code = 'JOB_HANDLER_NOT_FOUND';
 
   constructor(readonly templateCode: string) {
-    super(`this process has no handler for "${templateCode}" (or its role is 'producer')`);
+    super(`this process has no handler for "${templateCode}", or its role is 'producer'`);
   }
 }
 
-/** The entry cannot be claimed: it is running, or gone, or was claimed by somebody else just now. */
+/** The identifier belongs to a job that is queued or in the history, or another job holds the unique key. */
+export class DuplicateJobError extends BildadError {
+  readonly code = 'DUPLICATE_JOB';
+
+  constructor(
+    /** Of the existing job. */
+    readonly jobRunIdentifier: string,
+    /** The `unique.key` that the existing job holds, if that is the conflict. */
+    readonly uniqueKey?: string,
+  ) {
+    super(
+      uniqueKey === undefined
+        ? `job "${jobRunIdentifier}" is already queued, or has run`
+        : `job "${jobRunIdentifier}" holds the unique key "${uniqueKey}"`,
+    );
+  }
+}
+
+/**
+ * The connection was lost while a job was inserted, and the database did not answer in time whether it was. Enqueue it
+ * again with this identifier: there will be one job, not two.
+ */
+export class EnqueueOutcomeUnknownError extends BildadError {
+  readonly code = 'ENQUEUE_OUTCOME_UNKNOWN';
+
+  constructor(
+    /** Of the first job of a bulk call: either all of its jobs were inserted, or none. */
+    readonly jobRunIdentifier: string,
+    options?: ErrorOptions,
+  ) {
+    super(
+      `job "${jobRunIdentifier}" may or may not have been enqueued: the connection was lost, and the database did not come back in time; it is safe to enqueue it again with the same jobRunIdentifier`,
+      options,
+    );
+  }
+}
+
+/**
+ * The transaction that the call belongs to has been committed or rolled back already. Await the call inside of the
+ * transaction, or pass `{ manager: null }` to enqueue outside of it.
+ */
+export class TransactionOverError extends BildadError {
+  readonly code = 'TRANSACTION_OVER';
+
+  constructor() {
+    super(
+      'the transaction of this call has ended already: await the call inside of the transaction, or pass { manager: null } to enqueue outside of it',
+    );
+  }
+}
+
+/** The entry cannot be claimed: it is running, it left the queue, or another caller claimed it first. */
 export class JobNotAvailableError extends BildadError {
   readonly code = 'JOB_NOT_AVAILABLE';
 
@@ -150,7 +268,7 @@ export class JobNotFoundError extends BildadError {
   }
 }
 
-/** The run is not RUNNING any more: nothing was changed. */
+/** The run is not RUNNING any more. Nothing was changed. */
 export class RunNotActiveError extends BildadError {
   readonly code = 'RUN_NOT_ACTIVE';
 
@@ -159,7 +277,7 @@ export class RunNotActiveError extends BildadError {
   }
 }
 
-/** The reason of `job.signal` when the run passed its timeout. */
+/** The reason of `job.signal` when the run exceeded its timeout. */
 export class JobTimeoutError extends BildadError {
   readonly code = 'JOB_TIMEOUT';
 
@@ -167,11 +285,11 @@ export class JobTimeoutError extends BildadError {
     readonly jobRunId: string,
     readonly timeoutMs: number,
   ) {
-    super(`run ${jobRunId} passed its timeout of ${timeoutMs} ms`);
+    super(`run ${jobRunId} exceeded its timeout of ${timeoutMs} ms`);
   }
 }
 
-/** The reason of `job.signal` when the run was killed, cancelled, interrupted or taken away. */
+/** The reason of `job.signal` when the run was killed, cancelled or interrupted, or when its node lost its lease. */
 export class JobKilledError extends BildadError {
   readonly code = 'JOB_KILLED';
 
@@ -183,7 +301,7 @@ export class JobKilledError extends BildadError {
   }
 }
 
-/** The thread or process that a job was isolated in ended while it ran; `why` says how. */
+/** The thread or process of an isolated job ended while the job ran. */
 export class JobHostDiedError extends BildadError {
   readonly code = 'JOB_HOST_DIED';
 
@@ -195,7 +313,7 @@ export class JobHostDiedError extends BildadError {
   }
 }
 
-/** `waitForJob` gave up; the job itself goes on. */
+/** `waitForJob` stopped waiting. The job itself continues. */
 export class WaitTimeoutError extends BildadError {
   readonly code = 'WAIT_TIMEOUT';
 
@@ -203,14 +321,10 @@ export class WaitTimeoutError extends BildadError {
     readonly jobRunIdentifier: string,
     readonly timeoutMs: number,
   ) {
-    super(`job "${jobRunIdentifier}" was not over after ${timeoutMs} ms`);
+    super(`job "${jobRunIdentifier}" did not finish within ${timeoutMs} ms`);
   }
 }
 
 function brief(value: unknown): string {
-  return inspect(value, {
-    depth: 1,
-    breakLength: Infinity,
-    maxStringLength: 60,
-  }).slice(0, 120);
+  return inspect(value, { depth: 1, breakLength: Infinity, maxStringLength: 60 }).slice(0, 120);
 }

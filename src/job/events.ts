@@ -1,4 +1,4 @@
-import type { JobContextVersionError, JobEncryptionKeyError } from './context-errors.js';
+import type { JobContextVersionError, JobEncryptionKeyError } from './errors.js';
 import type { SchemaVersionError } from './errors.js';
 import { derived, type DerivedEvent } from './derived-events.js';
 import type { HostKind } from './isolation-mode.js';

@@ -1,4 +1,4 @@
-import type { BackoffData } from './backoff-data.js';
+import type { BackoffData } from './backoff.js';
 import type { JsonSchema, JsonValue } from './json.js';
 
 /** What the verdict on a run needs to know of it and of its queue entry. */

@@ -1,4 +1,4 @@
-import type { Backoff } from './backoff-data.js';
+import type { Backoff } from './backoff.js';
 import type { RunFacts } from './run-facts.js';
 import type { Outcome, OutcomeKind } from './outcome.js';
 import { JobRunResult } from './status.js';

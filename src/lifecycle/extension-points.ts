@@ -35,8 +35,8 @@ export class ExtensionPoint<T, Active = readonly T[]> {
     if (this.byName.has(name))
       throw new BildadConfigError(
         `extension point ${this.name}`,
-        'a name that is not registered yet',
-        name,
+        'already has a registration of this name',
+        { got: name },
       );
     this.byName.set(name, registered);
     this.rebuild();

@@ -1,10 +1,10 @@
-import type { BackoffFunction } from '../job/backoff-data.js';
+import type { BackoffFunction } from '../job/backoff.js';
 import type { ContextTraits } from '../context/context-traits.js';
 import { BildadConfigError } from '../job/errors.js';
 import type { Isolation } from '../job/isolation-mode.js';
 import type { JobExecution } from '../job/job-execution.js';
 import type { JobHandler } from '../job/job-handler.js';
-import type { TransactionalSettings } from '../options/transaction-options.js';
+import type { TransactionalSettings } from '../options/job-options.js';
 
 /** A handler class as this process knows it. */
 export interface RegisteredHandler<Contract = unknown> {
@@ -30,9 +30,9 @@ export class HandlerRegistry<Contract = unknown> {
     const other = this.byCode.get(handler.code);
     if (other)
       throw new BildadConfigError(
-        `@BildadJob of ${handler.className}`,
-        'a code that no other handler has',
-        `"${handler.code}", which ${other.className} has too`,
+        'code',
+        `must be unique: "${handler.code}" is also the code of ${other.className}`,
+        { where: `@BildadJob of ${handler.className}` },
       );
     this.byCode.set(handler.code, handler);
   }

@@ -63,7 +63,7 @@ export class Membership {
     this.pulse = startPulse(
       this.store,
       this.memory,
-      this.settings.maxBlockMs,
+      this.settings.maxEventLoopBlock,
       (news) => this.heard(news),
       (error) =>
         this.events.emit('engine.error', {

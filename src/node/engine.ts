@@ -52,10 +52,10 @@ export class Engine {
 
   /** Never rejects. */
   async start(): Promise<void> {
-    const { role, tickMs, notify } = this.settings;
+    const { role, tickInterval, notify } = this.settings;
     // The app may be closed before it has started.
     if (this.node.closing) return;
-    const startsByItself = role !== 'producer' && tickMs !== false;
+    const startsByItself = role !== 'producer' && tickInterval !== false;
     this.wakeUps.start(startsByItself ? () => this.wake() : undefined);
     if (role === 'producer') return;
     await this.membership.join();
@@ -69,8 +69,8 @@ export class Engine {
     );
     this.beatLater();
     this.processes.watch({ added: () => this.beatInTime() });
-    if (tickMs === false) return;
-    this.running.push(this.ticker.every('tick', tickMs, () => void this.tick()));
+    if (tickInterval === false) return;
+    this.running.push(this.ticker.every('tick', tickInterval, () => void this.tick()));
     // Called for each job: a promise only where there is something to wait for.
     const refill = () => {
       const refilling = this.slots.refill();
@@ -114,7 +114,7 @@ export class Engine {
       await this.slots.release();
     });
     await waitAtMost(
-      this.settings.drainMs,
+      this.settings.shutdown.drainTimeout,
       released.then(() => this.processes.empty()),
     );
     await Promise.all(

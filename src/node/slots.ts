@@ -227,6 +227,6 @@ export class Slots {
 
   /** Only where the engine goes on by itself: who calls for each pass gets what he asked for. */
   private get claimsAhead(): boolean {
-    return this.settings.tickMs !== false && this.settings.batchSize === undefined;
+    return this.settings.tickInterval !== false && this.settings.batchSize === undefined;
   }
 }

@@ -28,7 +28,6 @@ const EXCEPTIONS = new Set<string>([
   'src/context/stored-contexts.ts imports src/lifecycle/extension-points.ts',
   'src/control/run-control.ts imports src/node/killer.ts',
   'src/isolation/host-messages.ts imports src/lifecycle/run/job-process.ts',
-  'src/job/backoff.ts imports src/options/option-values.ts',
   'src/lifecycle/claim/claim.sql.ts imports src/membership/node.sql.ts',
   'src/lifecycle/enqueue/prepare-entry.ts imports src/control/retry-context.ts',
   'src/lifecycle/run/late-run-rows.sql.ts imports src/membership/node.sql.ts',

@@ -46,7 +46,7 @@ describe('the connection', () => {
       typeorm: { manualInitialization: true },
     });
     expect(error).toBeInstanceOf(BildadConfigError);
-    expect(error.message).toMatch(/^dataSource: .*manualInitialization/);
+    expect(error.message).toMatch(/^dataSource must be initialized: .*manualInitialization/);
   });
 
   it('of a DataSource of another type', async () => {

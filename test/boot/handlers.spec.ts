@@ -118,47 +118,51 @@ describe('contexts', () => {
     const error = await wrong(handler({ code: 'X', context }));
     expect(error).toBeInstanceOf(InvalidJobSchemaError);
     expect((error as InvalidJobSchemaError).problem).toMatch(problem);
-    expect(error.message).toMatch(/^@BildadJob of WrongJob: unusable context/);
+    expect(error.message).toMatch(/^@BildadJob of WrongJob: invalid context/);
   });
 });
 
 describe('@BildadJob', () => {
-  it.each<[options: object, option: string, expected: RegExp]>([
-    [{}, 'code', /text of 1 to 200/],
-    [{ code: '' }, 'code', /text/],
-    [{ code: 5 }, 'code', /text/],
-    [{ code: 'x'.repeat(201) }, 'code', /text/],
+  it.each<[options: object, option: string, problem: RegExp]>([
+    [{}, 'code', /^must be a string of 1 to 200/],
+    [{ code: '' }, 'code', /string/],
+    [{ code: 5 }, 'code', /string/],
+    [{ code: 'x'.repeat(201) }, 'code', /string/],
     [{ code: 'a\0' }, 'code', /without NUL/],
-    [{ code: 'X', name: '' }, 'name', /text/],
-    [{ code: 'X', displayOrder: 1.5 }, 'displayOrder', /whole number/],
+    [{ code: 'X', name: '' }, 'name', /string/],
+    [{ code: 'X', displayOrder: 1.5 }, 'displayOrder', /integer/],
     [{ code: 'X', context: 'SendEmail' }, 'context', /class or a JSON Schema/],
     [{ code: 'X', context: true }, 'context', /class or a JSON Schema/],
     [{ code: 'X', timeout: 0 }, 'timeout', /at least 1 ms/],
     [{ code: 'X', timeout: 'long' }, 'timeout', /duration/],
     [{ code: 'X', timeout: Infinity }, 'timeout', /duration/],
-    [{ code: 'X', maxRetries: -1 }, 'maxRetries', /whole number from 0/],
-    [{ code: 'X', maxRetries: '3' }, 'maxRetries', /whole number/],
-    [{ code: 'X', maxRetries: Infinity }, 'maxRetries', /whole number/],
-    [{ code: 'X', priority: 'high' }, 'priority', /whole number/],
-    [{ code: 'X', priority: 2_000_000 }, 'priority', /whole number/],
+    [{ code: 'X', maxRetries: -1 }, 'maxRetries', /^must be an integer from 0 to /],
+    [{ code: 'X', maxRetries: '3' }, 'maxRetries', /integer/],
+    [{ code: 'X', maxRetries: Infinity }, 'maxRetries', /integer/],
+    [{ code: 'X', priority: 'high' }, 'priority', /integer/],
+    [{ code: 'X', priority: 2_000_000 }, 'priority', /integer/],
     [{ code: 'X', backoff: 'double' }, 'backoff', /duration/],
     [{ code: 'X', backoff: { type: 'fixed' } }, 'backoff.delay', /duration/],
-    [{ code: 'X', retries: 3 }, 'retries', /no such option; known are code/],
-    [{ code: 'X', engine: 5 }, 'engine', /text/],
-  ])('%o is refused', async (options, option, expected) => {
+    [
+      { code: 'X', retries: 3 },
+      'retries',
+      /^is not an option: did you mean maxRetries\? Known options: code, /,
+    ],
+    [{ code: 'X', engine: 5 }, 'engine', /string/],
+  ])('%o is refused', async (options, option, problem) => {
     const error = await wrong(handler(options));
     expect(error).toBeInstanceOf(BildadConfigError);
-    const { field, expected: wanted } = error as BildadConfigError;
-    expect(field).toBe(`@BildadJob of WrongJob: ${option}`);
-    expect(wanted).toMatch(expected);
-    expect(error.message).toContain(', got ');
+    const { field, where, problem: given } = error as BildadConfigError;
+    expect([field, where]).toEqual([option, '@BildadJob of WrongJob']);
+    expect(given).toMatch(problem);
+    expect(error.message).toMatch(
+      /^\w+(\.\w+)? (must be .*, got .*|is not an option.*) \(@BildadJob of WrongJob\)$/,
+    );
   });
 
-  it('with a text instead of options is refused', async () => {
-    expect(await wrong(handler('SEND_EMAIL' as never))).toMatchObject({
-      constructor: BildadConfigError,
-      field: '@BildadJob of WrongJob',
-      expected: 'an object',
-    });
+  it('with text instead of options is refused', async () => {
+    const error = await wrong(handler('SEND_EMAIL' as never));
+    expect(error).toBeInstanceOf(BildadConfigError);
+    expect(error.message).toBe('options must be an object, not string (@BildadJob of WrongJob)');
   });
 });

@@ -268,16 +268,11 @@ it('what is wrong keeps the app from starting, and says where it stands', async 
     await wrong('run.finished', { engine: '' }),
   ];
   for (const error of errors) expect(error).toBeInstanceOf(BildadConfigError);
-  expect(errors.map((error) => (error as BildadConfigError).field)).toEqual([
-    '@OnJobEvent of Wrong.listen: event',
-    '@OnJobEvent of Wrong.listen: kode',
-    '@OnJobEvent of Wrong.listen: from',
-    '@OnJobEvent of Wrong.listen: from',
-    '@OnJobEvent of Wrong.listen: code',
-    '@OnJobEvent of Wrong.listen: code',
-    '@OnJobEvent of Wrong.listen: code',
-    '@OnJobEvent of Wrong.listen: engine',
-  ]);
+  expect(errors).toEqual(
+    ['event', 'kode', 'from', 'from', 'code', 'code', 'code', 'engine'].map((field) =>
+      expect.objectContaining({ field, where: '@OnJobEvent of Wrong.listen' }),
+    ),
+  );
   await database.drop();
   expect(() => OnJobEvent('run.finished')({}, 'x', {})).toThrow(/method/);
   expect(() => OnJobEvent('run.finished')(class {}, 'x', { value: () => 1 })).toThrow(/static/);

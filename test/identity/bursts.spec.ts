@@ -133,7 +133,7 @@ it.each<[string, object]>([
   ['throttle.every', { throttle: { key: 'x' } }],
   ['throttle.every', { throttle: { key: 'x', every: 0 } }],
   ['throttle.key', { throttle: { key: null, every: 1 } }],
-  ['debounce, throttle', { debounce: {}, throttle: {} }],
+  ['debounce', { debounce: {}, throttle: {} }],
 ])('refuses %s of %j, naming it', async (field, options) => {
   const error: unknown = await add('x', options as never).catch((thrown: unknown) => thrown);
   expect(error).toBeInstanceOf(BildadConfigError);

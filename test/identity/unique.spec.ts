@@ -367,7 +367,7 @@ it.each<[string, unknown]>([
   expect(await queued()).toEqual([]);
 });
 
-it('many jobs have no key, and a job has one key', async () => {
+it('enqueueJobs refuses a key, and enqueueJob refuses two keys', async () => {
   const { engine } = bildad;
   const unique = { key };
   await expect(engine.enqueueJobs(SimpleJob, [{}], { unique } as never)).rejects.toMatchObject({
@@ -376,7 +376,10 @@ it('many jobs have no key, and a job has one key', async () => {
   });
   await expect(
     engine.enqueueJob(SimpleJob, {}, { unique, throttle: { key, every: '1m' } }),
-  ).rejects.toMatchObject({ field: 'unique, throttle' });
+  ).rejects.toMatchObject({
+    field: 'unique',
+    problem: 'cannot be combined with throttle',
+  });
   expect(await queued()).toEqual([]);
 });
 

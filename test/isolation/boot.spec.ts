@@ -8,7 +8,7 @@ import { bootIsolated, ISOLATED_MODULE } from '../support/isolated.js';
 
 it('an isolated handler needs to be told what its hosts boot', async () => {
   await expect(bootApp({ providers: actors })).rejects.toThrow(
-    'isolation: expected { module, export } for @BildadJob of IsolatedActor',
+    'isolation must be { module, export }: @BildadJob of IsolatedActor has the isolation',
   );
 });
 
@@ -27,25 +27,25 @@ describe.each<[string, Partial<IsolationOptions>, string]>([
   [
     'a module that is not there',
     { module: new URL('./nowhere.js', ISOLATED_MODULE) },
-    'isolation.module: expected the URL of a module that can be imported',
+    'isolation.module must be the URL of a module that can be imported, got ',
   ],
-  ['an export that is not there', { export: 'Nothing' }, 'isolation.export: expected the name of'],
+  ['an export that is not there', { export: 'Nothing' }, 'isolation.export must be the name of'],
   [
     'a module without this engine',
     { export: 'OtherModule' },
-    'isolation.module: expected a module that imports BildadModule with the engine "default" in the schema "bildad"',
+    'isolation.module must import BildadModule with the engine "default" in the schema "bildad"',
   ],
   [
     'a module without one of the handlers',
     { export: 'LackingModule' },
-    'isolation.module: expected LackingModule of',
+    'isolation.module must export a module LackingModule with the handlers of',
   ],
-  ['no URL', { module: './app.module.js' }, 'isolation.module: expected the URL'],
-  ['no thread', { threads: 0 }, 'isolation.threads: expected a whole number'],
+  ['no URL', { module: './app.module.js' }, 'isolation.module must be the URL'],
+  ['no thread', { threads: 0 }, 'isolation.threads must be an integer from 1 to 1000, got 0'],
   [
     'too little memory for a process',
     { memoryLimit: 64 },
-    'isolation.memoryLimit: expected at least 128 (MiB) for a process',
+    'isolation.memoryLimit must be at least 128 (MiB) for a process, got 64',
   ],
   [
     'a limit of nothing',

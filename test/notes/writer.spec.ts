@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { RunNotes } from '../../src/features/run-log/run-log.js';
 import { NotesWriter } from '../../src/features/run-log/run-log-writer.js';
-import { readLogs } from '../../src/options/log-options.js';
+import { readLogs } from '../../src/options/settings.js';
 import { runAfter, waitAtMost } from '../../src/concurrency/timers.js';
 import { bootApp, type TestApp } from '../support/app.js';
 
@@ -25,7 +25,7 @@ afterEach(async () => {
 const held = () => (writer as any).dirty.size as number;
 
 it('an ended run whose watcher left before its tape was written is let go', async () => {
-  const run = new RunNotes('7', 'left', false, readLogs());
+  const run = new RunNotes('7', 'left', false, readLogs({}, 'logs'));
   run.addChunk('seen by nobody');
   run.end(true);
   writer.last(run);

@@ -102,7 +102,7 @@ it('an insert that never came is made', async () => {
   expect(await identifiers()).toEqual([entry.jobRunIdentifier]);
 });
 
-it('an error says that nobody knows, and of which job, when the database does not come back in time', async () => {
+it('a lost database leaves the outcome unknown, and the error names the job', async () => {
   const cut = proxy.cutAfter('enqueue_jobs');
   const enqueued = bildad.engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: 'who knows' });
   const failed = expect(enqueued).rejects.toMatchObject({

@@ -383,6 +383,6 @@ describe('an exception filter', () => {
 it('of a route there is no job', () => {
   const host = { getType: () => 'http' } as ArgumentsHost;
   expect(() => BildadExecutionContext.create(host)).toThrow(
-    "expected a context whose getType() is 'bildad', got 'http'",
+    "context must be one whose getType() is 'bildad', got 'http' (BildadExecutionContext.create)",
   );
 });

@@ -152,7 +152,7 @@ describe('a guard that nobody would make', () => {
   it('for the whole app, and TRANSIENT', async () => {
     const guard = { provide: APP_GUARD, useClass: TransientGuard };
     expect(await boot([PlainJob, guard], true)).toContain(
-      'of PlainJob: expected the scope DEFAULT or REQUEST',
+      'of PlainJob must have the scope DEFAULT or REQUEST',
     );
   });
 });

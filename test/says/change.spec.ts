@@ -118,9 +118,13 @@ describe('updateJob', () => {
     await expect(wrong({ priority: 1, context: { count: 'many' } })).rejects.toThrow(
       InvalidJobContextError,
     );
-    await expect(wrong({ priority: 1.5 })).rejects.toThrow(/priority: expected/);
-    await expect(wrong({ prio: 1 })).rejects.toThrow(/prio: expected no such/);
-    await expect(wrong({ delay: 1, runAt: new Date() })).rejects.toThrow(/only one of the two/);
+    await expect(wrong({ priority: 1.5 })).rejects.toThrow(/^priority must be an integer/);
+    await expect(wrong({ prio: 1 })).rejects.toThrow(
+      /^prio is not an option: did you mean priority\?/,
+    );
+    await expect(wrong({ delay: 1, runAt: new Date() })).rejects.toThrow(
+      /^runAt cannot be combined with delay/,
+    );
     expect(await jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier)).toMatchObject({
       priority: 5,
       jobContext: { count: 1 },

@@ -105,7 +105,7 @@ describe('snooze', () => {
 
   it('a delay that is none fails the run, and names what it expected', async () => {
     const { run } = await once((job) => job.snooze('soon'));
-    expect(run.reason).toMatch(/^snooze\(delay\): expected a duration/);
+    expect(run.reason).toMatch(/^snooze\(delay\) must be a duration/);
   });
 });
 

@@ -429,7 +429,7 @@ it('a template made by hand takes it as well', async () => {
     stopped: 0,
   });
   await expect(jobs.createJobTemplate({ code: 'WRONG', encrypt: 'yes' as never })).rejects.toThrow(
-    /encrypt: expected true or false/,
+    /^encrypt must be true or false, got 'yes'/,
   );
 });
 

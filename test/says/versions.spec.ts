@@ -260,18 +260,22 @@ it('retryJob brings a context of before up to date, and takes another one as of 
 });
 
 it.each<[string, Partial<BildadJobOptions>, RegExp]>([
-  ['a version of 0', { version: 0 }, /EvolvesJob: version: expected a whole/],
-  ['half a version', { version: 1.5 }, /version: expected a whole/],
-  ['an upcast to nowhere', { upcast: split }, /version: expected the version that upcast leads to/],
+  [
+    'a version of 0',
+    { version: 0 },
+    /^version must be an integer .* \(@BildadJob of EvolvesJob\)$/,
+  ],
+  ['half a version', { version: 1.5 }, /^version must be an integer/],
+  ['an upcast to nowhere', { upcast: split }, /^version is required with upcast/],
   [
     'a version that nothing leads to',
     { version: 2 },
-    /EvolvesJob: upcast: expected a function that raises contexts of before to version 2, got undefined/,
+    /^upcast is required from version 2 on: a function that turns older contexts into version 2 \(@BildadJob of EvolvesJob\)$/,
   ],
   [
     'an upcast that is none',
     { version: 1, upcast: 'split' as unknown as () => void },
-    /upcast: expected a function/,
+    /^upcast must be a function that .*, got 'split'/,
   ],
 ])('%s is refused at boot', async (_what, options, message) => {
   const error = await bootError({

@@ -288,7 +288,7 @@ describe('nestjs-bildad/terminus', () => {
         field,
       });
     expect(() => indicator.isAlive('jobs', { maxlag: '1s' } as object)).toThrow(
-      /limits\.maxlag: expected no such option; known are maxLag/,
+      /^limits\.maxlag is not an option: did you mean maxLag\? Known options: maxLag \(isAlive\)$/,
     );
   });
 

@@ -15,22 +15,22 @@ beforeAll(async () => {
 });
 afterAll(() => database.drop());
 
-it.each<[options: object, field: string, expected: RegExp]>([
+it.each<[options: object, field: string, problem: RegExp]>([
   [{ telemetry: 'yes' }, 'telemetry', /object/],
   [{ telemetry: null }, 'telemetry', /object/],
-  [{ telemetry: { spans: true } }, 'telemetry.spans', /known are traces/],
+  [{ telemetry: { spans: true } }, 'telemetry.spans', /Known options: traces/],
   [{ telemetry: { traces: 1 } }, 'telemetry.traces', /true or false/],
   [{ telemetry: { metrics: 1 } }, 'telemetry.metrics', /true or false/],
   [{ telemetry: { relation: 'x' } }, 'telemetry.relation', /'link', 'parent'/],
   [{ telemetry: { errorMessages: 1 } }, 'telemetry.errorMessages', /true/],
   [{ telemetry: { queueInterval: 'x' } }, 'telemetry.queueInterval', /90s/],
   [{ logFields: 'pino' }, 'logFields', /true or false/],
-])('%o is refused', async (options, field, expected) => {
+])('%o is refused', async (options, field, problem) => {
   const error = await bootError({ url: database.url, bildad: options });
   expect(error).toBeInstanceOf(BildadConfigError);
   expect(error).toMatchObject({
     field,
-    expected: expect.stringMatching(expected),
+    problem: expect.stringMatching(problem),
   });
 });
 
@@ -56,9 +56,9 @@ it('telemetry without the package of OpenTelemetry: says what to install', async
   const boot = `
     import { bootError, bootHost } from './dist/test/support/host.js';
     const url = ${JSON.stringify(database.url)};
-    const { field, expected } = await bootError({ url, bildad: { telemetry: true } });
+    const { field, problem } = await bootError({ url, bildad: { telemetry: true } });
     await (await bootHost({ url })).close();
-    console.log(JSON.stringify({ field, expected }));
+    console.log(JSON.stringify({ field, problem }));
     process.exit();`;
   const { stdout } = await promisify(execFile)(
     process.execPath,
@@ -67,6 +67,6 @@ it('telemetry without the package of OpenTelemetry: says what to install', async
   );
   expect(JSON.parse(stdout)).toEqual({
     field: 'telemetry',
-    expected: expect.stringContaining('npm install @opentelemetry/api'),
+    problem: expect.stringContaining('npm install @opentelemetry/api'),
   });
 });

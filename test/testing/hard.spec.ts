@@ -117,7 +117,7 @@ describe('manual, in a transaction', () => {
 
   inTransaction('a drain within a job is refused', async () => {
     const ended = await run(WorkJob, () => testing.drain());
-    expect(ended.run.reason).toMatch(/drain: expected a call by the test/);
+    expect(ended.run.reason).toMatch(/^drain\(\) must be called by the test/);
   });
 
   inTransaction('a drain that runs sees nothing of another one', async () => {

@@ -196,10 +196,10 @@ it('closeTesting closes, and says what was left', async () => {
 it('what cannot work says what is missing', async () => {
   expect(() => BildadTestingModule.forRoot({ mode: 'fake' as 'real' })).toThrow(BildadConfigError);
   expect(() => BildadTestingModule.forRoot({ throwFailures: true })).toThrow(
-    /throwFailures: expected the mode 'inline'/,
+    /^throwFailures needs the mode 'inline'/,
   );
   const { testing } = await boot({ mode: 'real' });
-  await expect(testing.begin()).rejects.toThrow(/mode: expected/);
+  await expect(testing.begin()).rejects.toThrow(/^mode must be/);
   await app!.close();
   app = await Test.createTestingModule({
     imports: [BildadTestingModule.forRoot()],

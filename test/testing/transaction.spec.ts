@@ -166,7 +166,7 @@ it('a job that runs still when it is rolled back is stopped, and said', async ()
 
 it('two at once are refused', async () => {
   await testing.begin();
-  await expect(testing.begin()).rejects.toThrow(/one that was not rolled back/);
+  await expect(testing.begin()).rejects.toThrow(/^begin\(\) was called twice/);
   expect(await testing.leaks()).toEqual(['1 transaction of begin()']);
   await testing.rollback();
 });

@@ -327,7 +327,7 @@ it('has typed errors for the wrong end', async () => {
   const { door, job } = await standing();
   await expect(job.complete(job.manager)).rejects.toMatchObject({
     code: 'BILDAD_CONFIG',
-    field: 'job.complete',
+    field: 'job.complete()',
   });
   door.open('done');
   await over;

@@ -15,7 +15,8 @@ it.each([
   }
   await expect(bootApp({ providers: [WrongJob] })).rejects.toMatchObject({
     code: 'BILDAD_CONFIG',
-    field: `@BildadJob of WrongJob: ${field}`,
+    field,
+    where: '@BildadJob of WrongJob',
   });
 });
 
@@ -40,7 +41,7 @@ it('a handler without a transaction has no job.manager', async () => {
   const run = await bildad.engine.enqueueAndRunJob(WithoutJob, {});
   const ended = await bildad.engine.waitForJob(run.jobRunIdentifier);
   expect(ended.reason).toMatch(
-    /^job\.manager: expected @BildadJob\(\{ code: 'WITHOUT', transactional: true \}\)/,
+    /^job\.manager is only available in a transactional job: declare @BildadJob\(\{ code: 'WITHOUT', transactional: true \}\)/,
   );
   await bildad.close();
 });

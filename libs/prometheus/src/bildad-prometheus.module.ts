@@ -15,6 +15,8 @@ import { BildadConfigError, JobEngineService, refuseUnknown } from 'nestjs-bilda
 import { register, Registry } from 'prom-client';
 import { collectBildad } from './collect-bildad.js';
 
+const WHERE = 'BildadPrometheusModule.forRoot';
+
 export interface BildadPrometheusOptions {
   /**
    * Where Prometheus reads, behind the app's global prefix if there is one; `false`: nowhere, the registry is served by
@@ -54,15 +56,18 @@ class BildadCollector implements OnModuleInit, OnApplicationShutdown {
 export class BildadPrometheusModule {
   /** @throws BildadConfigError */
   static forRoot(options: BildadPrometheusOptions = {}): DynamicModule {
-    refuseUnknown(options, '', ['path', 'registry']);
+    refuseUnknown(options, ['path', 'registry'], '', WHERE);
     const { path = '/metrics', registry = register } = options;
     if (path !== false && typeof path !== 'string')
-      throw new BildadConfigError('path', "a path like '/metrics', or false", path);
+      throw new BildadConfigError('path', "must be a path such as '/metrics', or false", {
+        got: path,
+        where: WHERE,
+      });
     if (!(registry instanceof Registry))
       throw new BildadConfigError(
         'registry',
-        "a Registry of this app's prom-client",
-        typeof registry,
+        `must be a Registry of this app's prom-client, not ${typeof registry}`,
+        { where: WHERE },
       );
     return {
       module: BildadPrometheusModule,

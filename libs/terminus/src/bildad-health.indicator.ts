@@ -48,10 +48,13 @@ export class BildadHealthIndicator {
     key: K,
     limits: BildadReadinessLimits = {},
   ): Promise<HealthIndicatorResult<K>> {
-    refuseUnknown(limits, 'limits.', READINESS);
+    refuseUnknown(limits, READINESS, 'limits', 'isHealthy');
     const { timeout, failOnUnrunnable = false } = limits;
     if (typeof failOnUnrunnable !== 'boolean')
-      throw new BildadConfigError('failOnUnrunnable', 'true or false', failOnUnrunnable);
+      throw new BildadConfigError('failOnUnrunnable', 'must be true or false', {
+        got: failOnUnrunnable,
+        where: 'isHealthy',
+      });
     const maxWaitMs = limit(limits.maxWait, 'maxWait');
     const maxAgeMs = limit(limits.maxHeartbeatAge, 'maxHeartbeatAge');
     const health = await this.engine.health({
@@ -88,7 +91,7 @@ export class BildadHealthIndicator {
    * @throws BildadConfigError when that is no duration, or another one is named
    */
   isAlive<K extends string>(key: K, limits: BildadLivenessLimits = {}): HealthIndicatorResult<K> {
-    refuseUnknown(limits, 'limits.', LIVENESS);
+    refuseUnknown(limits, LIVENESS, 'limits', 'isAlive');
     const maxLagMs = limit(limits.maxLag, 'maxLag');
     const liveness = this.engine.liveness();
     const late = liveness.lagMs > maxLagMs;

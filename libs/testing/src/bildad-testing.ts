@@ -89,13 +89,12 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
    */
   async begin(): Promise<void> {
     if (this.extension.settings.mode === 'real')
-      throw new BildadConfigError('mode', "'manual' or 'inline'", 'real');
+      throw new BildadConfigError('mode', "must be 'manual' or 'inline'", {
+        got: 'real',
+        where: 'begin()',
+      });
     if (this.pools.some(({ isShared }) => isShared))
-      throw new BildadConfigError(
-        'begin',
-        'no transaction under way',
-        'one that was not rolled back',
-      );
+      throw new BildadConfigError('begin()', 'was called twice: call rollback() first');
     await this.last;
     this.mark = this.clock.mark;
     for (const pools of this.pools) await pools.begin();
@@ -214,9 +213,8 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
   private inTurn<T>(name: string, work: () => Promise<T>): Promise<T> {
     if (this.extension.isInHandler)
       throw new BildadConfigError(
-        name,
-        'a call by the test: a job cannot wait for itself',
-        'one within a handler',
+        `${name}()`,
+        'must be called by the test, not by a handler: a job cannot wait for itself',
       );
     const result = this.last.then(() => work());
     this.last = result.catch(() => undefined);

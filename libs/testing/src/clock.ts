@@ -39,7 +39,11 @@ export class TestClock {
   /** Lets time pass until then. @throws BildadConfigError where `now()` is later */
   async set(to: Date): Promise<void> {
     const ms = to instanceof Date ? to.getTime() - this.now().getTime() : NaN;
-    if (!(ms >= 0)) throw new BildadConfigError('to', 'a Date from clock.now() on', to);
+    if (!(ms >= 0))
+      throw new BildadConfigError('to', 'must be a Date that is not before clock.now()', {
+        got: to,
+        where: 'clock.set',
+      });
     await this.advance(ms);
   }
 

@@ -39,10 +39,13 @@ export interface DrainOptions {
 
 /** @throws BildadConfigError */
 export function readDrainOptions(given: DrainOptions = {}) {
-  refuseUnknown(given, '', ['withRetries', 'withScheduled', 'limit']);
+  refuseUnknown(given, ['withRetries', 'withScheduled', 'limit'], '', 'drain');
   const { withRetries = false, withScheduled = false, limit = 1_000 } = given;
   if (!Number.isSafeInteger(limit) || limit < 1)
-    throw new BildadConfigError('limit', 'a whole number from 1', limit);
+    throw new BildadConfigError('limit', 'must be an integer from 1', {
+      got: limit,
+      where: 'drain',
+    });
   return { withRetries, withScheduled, limit };
 }
 

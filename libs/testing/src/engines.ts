@@ -60,8 +60,8 @@ export function testEngines(made: readonly MadeEngine[], modules: ModulesContain
   if (found.length === 0)
     throw new BildadConfigError(
       'imports',
-      'a module that imports BildadModule, beside BildadTestingModule',
-      'none, or one that is not initialised: await moduleRef.init()',
+      'must have an initialized module that imports BildadModule, beside BildadTestingModule: await moduleRef.init()',
+      { where: 'BildadTestingModule' },
     );
   return found;
 }

@@ -25,7 +25,10 @@ export async function receivedJobs(
   { status, engine }: EnqueuedLike,
 ): Promise<EnqueuedJob[]> {
   if (typeof status === 'string' && !STATES.includes(status))
-    throw new BildadConfigError('status', `one of ${STATES.join(', ')}`, status);
+    throw new BildadConfigError('status', `must be one of ${STATES.join(', ')}`, {
+      got: status,
+      where: 'toHaveEnqueued',
+    });
   // Not by its class, of which a test runner may have made two.
   const { enqueued } = (received ?? {}) as Partial<BildadTesting>;
   const jobs = typeof enqueued === 'function' ? await enqueued.call(received) : received;
@@ -33,12 +36,15 @@ export async function receivedJobs(
   if (!known)
     throw new BildadConfigError(
       'expect(...)',
-      'a BildadTesting, or the list that its enqueued() returns, as it is',
-      received,
+      'must get a BildadTesting, or the list that its enqueued() returns',
+      { got: received },
     );
   if (!known.codes.has(code)) throw new JobTemplateNotFoundError(code);
   if (typeof engine === 'string' && !known.engines.includes(engine))
-    throw new BildadConfigError('engine', `one of ${known.engines.join(', ')}`, engine);
+    throw new BildadConfigError('engine', `must be one of ${known.engines.join(', ')}`, {
+      got: engine,
+      where: 'toHaveEnqueued',
+    });
   return jobs as EnqueuedJob[];
 }
 

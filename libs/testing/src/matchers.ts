@@ -61,7 +61,10 @@ export const bildadMatchers = {
     like: EnqueuedLike = {},
   ): Promise<Answer> {
     if (!Number.isSafeInteger(times) || times < 0)
-      throw new BildadConfigError('times', 'a whole number', times);
+      throw new BildadConfigError('times', 'must be an integer from 0', {
+        got: times,
+        where: 'toHaveEnqueuedTimes',
+      });
     const found = await find(this, received, job, context, like);
     return {
       pass: found.fitting.length === times,
@@ -95,14 +98,13 @@ async function find(
   like: EnqueuedLike,
 ): Promise<Found> {
   const code = jobCodeOf(job);
-  refuseUnknown(like, '', NAMES);
+  refuseUnknown(like, NAMES, '', 'toHaveEnqueued');
   const jobs = await receivedJobs(received, code, like);
   const fitting = jobs.filter((one) => one.code === code);
   if (context !== undefined && fitting.some(isEncrypted))
     throw new BildadConfigError(
       'context',
-      `none: the contexts of "${code}" are encrypted, and cannot be compared`,
-      'one',
+      `cannot be compared: the contexts of "${code}" are encrypted`,
     );
   const { iterableEquality, subsetEquality } = state.utils;
   const testers = [iterableEquality, subsetEquality].filter(Boolean);

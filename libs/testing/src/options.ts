@@ -22,18 +22,28 @@ export interface TestingSettings {
 }
 
 const MODES: readonly unknown[] = ['manual', 'inline', 'real'];
+const WHERE = 'BildadTestingModule';
 const NAMES = ['mode', 'throwFailures', 'options'];
 
 /** @throws BildadConfigError */
 export function readTestingOptions(given: BildadTestingOptions = {}): TestingSettings {
-  refuseUnknown(given, '', NAMES);
+  refuseUnknown(given, NAMES, '', WHERE);
   const { mode = 'manual', throwFailures = false, options = {} } = given;
   if (!MODES.includes(mode))
-    throw new BildadConfigError('mode', "'manual', 'inline' or 'real'", mode);
+    throw new BildadConfigError('mode', "must be 'manual', 'inline' or 'real'", {
+      got: mode,
+      where: WHERE,
+    });
   if (typeof throwFailures !== 'boolean')
-    throw new BildadConfigError('throwFailures', 'true or false', throwFailures);
+    throw new BildadConfigError('throwFailures', 'must be true or false', {
+      got: throwFailures,
+      where: WHERE,
+    });
   if (throwFailures && mode !== 'inline')
-    throw new BildadConfigError('throwFailures', "the mode 'inline'", mode);
+    throw new BildadConfigError('throwFailures', "needs the mode 'inline'", {
+      got: mode,
+      where: WHERE,
+    });
   return { mode, throwFailures, options };
 }
 

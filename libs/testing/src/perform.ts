@@ -31,7 +31,11 @@ export async function performJob<H extends JobHandler>(
 ): Promise<Performed<ResultOf<H>>> {
   if (typeof handler !== 'function') {
     if (providers ?? imports)
-      throw new BildadConfigError('providers', 'none beside an instance', 'some');
+      throw new BildadConfigError(
+        'providers',
+        'cannot be combined with an instance of the handler',
+        { where: 'perform' },
+      );
     return performHandler(handler, context, options);
   }
   class PerformModule {}

@@ -1,5 +1,5 @@
 import { Column, Entity, PrimaryGeneratedColumn } from 'typeorm';
-import type { BackoffData } from '../../job/backoff-data.js';
+import type { BackoffData } from '../../job/backoff.js';
 import type { JsonSchema } from '../../job/json.js';
 import { DB_TIME, MILLISECONDS } from './column-types.js';
 

@@ -38,11 +38,7 @@ export function bildadMigrations(schema = DEFAULT_SCHEMA): MigrationClass[] {
 
         down(): Promise<void> {
           return Promise.reject(
-            new BildadConfigError(
-              'migration',
-              'to go forward only; restore a backup to go back',
-              'revert',
-            ),
+            new BildadConfigError('migration', 'cannot be reverted: restore a backup instead'),
           );
         }
       },

@@ -1,9 +1,8 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import type { DataSource, EntityManager } from 'typeorm';
-import { BildadConfigError } from '../../job/errors.js';
+import { BildadConfigError, TransactionOverError } from '../../job/errors.js';
 import { TransactionEnds } from './transaction-end.js';
-import { TransactionOverError } from '../../job/transaction-over-error.js';
-import type { CurrentManager } from '../../options/settings.js';
+import type { CurrentManager } from '../../options/module-options.js';
 
 /** A transaction that whatever was begun in it belongs to. */
 interface Ambient {
@@ -67,7 +66,11 @@ export class CurrentTransaction {
     if (given === undefined) return this.manager;
     // What is not one could not be told from no transaction.
     if (given !== null && typeof given.query !== 'function')
-      throw new BildadConfigError('manager', 'the EntityManager of a transaction, or null', given);
+      throw new BildadConfigError(
+        'manager',
+        'must be the EntityManager of a transaction, or null',
+        { got: given },
+      );
     return given ?? undefined;
   }
 
@@ -97,19 +100,16 @@ export class CurrentTransaction {
   private get hostsOwn(): EntityManager | undefined {
     const manager = this.hosts?.();
     if (manager && typeof manager.query !== 'function')
-      throw new BildadConfigError(
-        'currentManager',
-        'a function that returns an EntityManager, or undefined',
-        manager,
-      );
+      throw new BildadConfigError('currentManager', 'must return an EntityManager or undefined', {
+        got: manager,
+      });
     if (!manager?.queryRunner?.isTransactionActive) return undefined;
     // Called `dataSource` since TypeORM 1.0, and this ever since.
     const { connection } = manager as unknown as { connection: DataSource };
     if (connection !== this.dataSource)
       throw new BildadConfigError(
         'currentManager',
-        "an EntityManager of the engine's own DataSource",
-        'one of another DataSource',
+        "must return an EntityManager of the engine's own DataSource, not of another one",
       );
     return manager;
   }

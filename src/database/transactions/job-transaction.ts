@@ -1,5 +1,5 @@
 import type { DataSource, EntityManager, QueryRunner } from 'typeorm';
-import type { JobIsolationLevel } from '../../options/transaction-options.js';
+import type { JobIsolationLevel } from '../../options/job-options.js';
 import { cancelStatement, cut, type PgClient } from '../connection/driver.js';
 import { rows } from '../tables.js';
 

@@ -1,5 +1,5 @@
 import type { DataSource, EntityManager, QueryRunner } from 'typeorm';
-import { TransactionOverError } from '../../job/transaction-over-error.js';
+import { TransactionOverError } from '../../job/errors.js';
 
 /** TypeORM counts the savepoints of a transaction, and keeps the count to itself. */
 const depthOf = (runner: QueryRunner) =>

@@ -2,10 +2,10 @@ import { capturing, restoring } from '../../lifecycle/run/propagated-context.js'
 import type { ExtensionPoints } from '../../lifecycle/extension-points.js';
 import type { StoredContexts } from '../../context/stored-contexts.js';
 import type { JobEvents } from '../../job/events.js';
-import type { SurroundingsSettings } from '../../options/propagation-options.js';
+import type { Settings } from '../../options/settings.js';
 
 interface Parts {
-  settings: SurroundingsSettings;
+  settings: Settings;
   extensions: ExtensionPoints;
   contexts: StoredContexts;
   events: JobEvents;

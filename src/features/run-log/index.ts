@@ -1,7 +1,7 @@
 import type { Store } from '../../database/store.js';
 import { isSecret } from '../../context/envelope.js';
 import type { JobEvents } from '../../job/events.js';
-import type { LogSettings } from '../../options/log-options.js';
+import type { LogSettings } from '../../options/settings.js';
 import { RunNotes } from './run-log.js';
 import { NotesWriter, type Clock } from './run-log-writer.js';
 

@@ -1,6 +1,6 @@
 import type { LogLevel } from '../../job/job-execution.js';
 import type { JsonValue } from '../../job/json.js';
-import type { LogSettings } from '../../options/log-options.js';
+import type { LogSettings } from '../../options/settings.js';
 import type { KeptLine } from '../../job/job-update.js';
 import type { RunNote } from './run-log.sql.js';
 import { bytesOf, cutBytes } from './byte-limit.js';
@@ -99,7 +99,7 @@ export class RunNotes {
   /** What is to be written now. @returns it, and what to do when it is written */
   take(watched: boolean): { notes: RunNote[]; landed: () => void } {
     const { jobRunId, progress, keepsLog, n, tape } = this;
-    const keepMs = this.logs.retentionMs;
+    const keepMs = this.logs.retention;
     const notes: RunNote[] = [];
     const add = (kind: RunNote['kind'], value: string) =>
       notes.push({ jobRunId, kind, seq: 0, value, keepMs });

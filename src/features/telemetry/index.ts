@@ -28,8 +28,7 @@ async function loadApi(): Promise<typeof Api> {
   } catch (error) {
     throw new BildadConfigError(
       'telemetry',
-      'the package @opentelemetry/api beside nestjs-bildad (npm install @opentelemetry/api, and an SDK)',
-      'none that can be loaded',
+      'needs the package @opentelemetry/api, which could not be loaded (npm install @opentelemetry/api, and an SDK)',
       { cause: error },
     );
   }

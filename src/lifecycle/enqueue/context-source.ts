@@ -1,5 +1,5 @@
 import { BildadConfigError } from '../../job/errors.js';
-import { kindOf } from '../../options/option-values.js';
+import { typeName } from '../../options/reader.js';
 
 /** Many contexts: all at hand, or read as they are needed. */
 export type ContextSource = readonly unknown[] | Iterable<unknown> | AsyncIterable<unknown>;
@@ -14,7 +14,6 @@ export function checkSource(contexts: unknown): asserts contexts is ContextSourc
   }
   throw new BildadConfigError(
     'contexts',
-    'an array, an iterable or an async iterable of contexts',
-    kindOf(contexts),
+    `must be an array, an iterable or an async iterable of contexts, not ${typeName(contexts)}`,
   );
 }

@@ -1,4 +1,4 @@
-import { DuplicateJobError } from '../../job/enqueue-errors.js';
+import { DuplicateJobError } from '../../job/errors.js';
 import { isUnknown } from '../../database/connection/connection-errors.js';
 import type { NewEntry } from './enqueue.sql.js';
 import { enqueueKeyed, type Patience } from './unique-keys.sql.js';

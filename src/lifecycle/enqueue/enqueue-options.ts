@@ -1,10 +1,15 @@
 import type { EntityManager } from 'typeorm';
-import type { BackoffData } from '../../job/backoff-data.js';
+import type { BackoffData } from '../../job/backoff.js';
 import { toMilliseconds, type Duration } from '../../job/duration.js';
 import { BildadConfigError } from '../../job/errors.js';
 import type { DebounceOptions, ThrottleOptions, UniqueOptions } from '../../job/unique-options.js';
-import { refuseUnknown, text, wholeNumber } from '../../options/option-values.js';
-import { checkBackoff } from '../../job/backoff.js';
+import {
+  jobRunIdentifier as readIdentifier,
+  maxRetries as readMaxRetries,
+  priority as readPriority,
+  storedBackoff,
+} from '../../options/job-options.js';
+import { date, refuseTogether, refuseUnknown } from '../../options/reader.js';
 import type { JobTemplate } from '../../database/entities/index.js';
 import type { NewEntry } from './enqueue.sql.js';
 import type { StartBy } from './start-before.sql.js';
@@ -66,9 +71,7 @@ const NAMES: readonly (keyof EnqueueOptions)[] = [
   'startBefore',
   'manager',
 ];
-export const PRIORITY_LIMIT = 1_000_000;
-/** The last millisecond of the year 9999: later ISO texts have a form PostgreSQL does not read. */
-const LAST_MOMENT = 253_402_300_799_999;
+const WHERE = 'enqueue options';
 
 export type EntryDefaults = Omit<NewEntry, 'jobContext' | 'context'>;
 
@@ -77,32 +80,31 @@ export type EntryDefaults = Omit<NewEntry, 'jobContext' | 'context'>;
  * @throws BildadConfigError naming the wrong option
  */
 export function entryFields(template: JobTemplate, options: EnqueueOptions): EntryDefaults {
-  refuseUnknown(options, '', NAMES);
-  exclusive(options, 'runAt', 'delay');
-  exclusive(options, 'timeout', 'timeoutInMinutes');
+  refuseUnknown(options, NAMES, '', WHERE);
+  refuseTogether(options, WHERE, 'runAt', 'delay');
+  refuseTogether(options, WHERE, 'timeout', 'timeoutInMinutes');
   const { jobRunIdentifier, priority, runAt, delay, timeout, maxRetries, backoff } = options;
   return {
     jobTemplateId: template.id,
     jobRunIdentifier:
       jobRunIdentifier === undefined
         ? newIdentifier()
-        : text(jobRunIdentifier, 'jobRunIdentifier', 500),
+        : readIdentifier(jobRunIdentifier, 'jobRunIdentifier', WHERE),
     named: jobRunIdentifier !== undefined,
     priority:
-      priority === undefined
-        ? template.defaultPriority
-        : wholeNumber(priority, 'priority', -PRIORITY_LIMIT, PRIORITY_LIMIT),
+      priority === undefined ? template.defaultPriority : readPriority(priority, 'priority', WHERE),
     timeoutMs:
       timeout !== undefined
-        ? toMilliseconds(timeout, 'timeout', { min: 1 })
+        ? toMilliseconds(timeout, 'timeout', { min: 1, where: WHERE })
         : (minutes(options.timeoutInMinutes) ?? template.defaultTimeoutMs),
     maxRetries:
       maxRetries === undefined
         ? template.defaultMaxRetries
-        : wholeNumber(maxRetries, 'maxRetries', 0, 1_000_000),
-    backoff: backoff === undefined ? null : JSON.stringify(storedBackoff(backoff)),
-    runAt: runAt === undefined ? null : moment(runAt),
-    delayMs: delay === undefined ? 0 : toMilliseconds(delay, 'delay'),
+        : readMaxRetries(maxRetries, 'maxRetries', WHERE),
+    backoff:
+      backoff === undefined ? null : JSON.stringify(storedBackoff(backoff, 'backoff', WHERE)),
+    runAt: runAt === undefined ? null : date(runAt, 'runAt', WHERE),
+    delayMs: delay === undefined ? 0 : toMilliseconds(delay, 'delay', { where: WHERE }),
     retryOfJobRunId: null,
   };
 }
@@ -112,45 +114,29 @@ export function readStartBy({ startBefore, runAt, delay }: EnqueueOptions): Star
   if (startBefore === undefined) return null;
   const field = 'startBefore';
   if (startBefore instanceof Date) {
-    const at = moment(startBefore, field);
+    const at = date(startBefore, field, WHERE);
     if (runAt && runAt.getTime() >= startBefore.getTime())
-      throw new BildadConfigError(field, 'a moment after runAt', startBefore);
+      throw new BildadConfigError(field, 'must be later than runAt', {
+        got: startBefore,
+        where: WHERE,
+      });
     return { at };
   }
-  const withinMs = toMilliseconds(startBefore, field, { min: 1 });
+  const withinMs = toMilliseconds(startBefore, field, { min: 1, where: WHERE });
   if (delay !== undefined && toMilliseconds(delay, 'delay') >= withinMs)
-    throw new BildadConfigError(field, 'more than delay', startBefore);
+    throw new BildadConfigError(field, 'must be longer than delay', {
+      got: startBefore,
+      where: WHERE,
+    });
   return { withinMs };
 }
 
 function minutes(value: unknown): number | undefined {
   if (value === undefined) return undefined;
   if (typeof value !== 'number')
-    throw new BildadConfigError('timeoutInMinutes', 'a number of minutes', value);
-  return toMilliseconds(value * 60_000, 'timeoutInMinutes', { min: 1 });
-}
-
-export function moment(runAt: unknown, field = 'runAt'): string {
-  if (!(runAt instanceof Date) || !(runAt.getTime() >= 0 && runAt.getTime() <= LAST_MOMENT))
-    throw new BildadConfigError(field, 'a Date from 1970 to 9999', runAt);
-  return runAt.toISOString();
-}
-
-export function storedBackoff(backoff: BackoffData): BackoffData {
-  if (typeof backoff === 'function')
-    throw new BildadConfigError(
-      'backoff',
-      'data: a function can be declared in @BildadJob or the module, not stored with an entry',
-      backoff,
-    );
-  return checkBackoff(backoff, 'backoff');
-}
-
-export function exclusive<O extends object>(
-  options: O,
-  one: keyof O & string,
-  other: keyof O & string,
-): void {
-  if (options[one] !== undefined && options[other] !== undefined)
-    throw new BildadConfigError(`${one}, ${other}`, 'only one of the two', 'both');
+    throw new BildadConfigError('timeoutInMinutes', 'must be a number of minutes', {
+      got: value,
+      where: WHERE,
+    });
+  return toMilliseconds(value * 60_000, 'timeoutInMinutes', { min: 1, where: WHERE });
 }

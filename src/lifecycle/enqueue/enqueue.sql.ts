@@ -1,4 +1,4 @@
-import type { BackoffData } from '../../job/backoff-data.js';
+import type { BackoffData } from '../../job/backoff.js';
 import type { JsonValue } from '../../job/json.js';
 import { JobQueueStatus } from '../../job/status.js';
 import { asEntry } from '../../database/columns.js';

@@ -1,5 +1,5 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import { EnqueueOutcomeUnknownError } from '../../job/enqueue-errors.js';
+import { EnqueueOutcomeUnknownError } from '../../job/errors.js';
 import {
   isUnknown,
   type ConnectionLostError,

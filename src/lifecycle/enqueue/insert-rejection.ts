@@ -1,4 +1,4 @@
-import { DuplicateJobError } from '../../job/enqueue-errors.js';
+import { DuplicateJobError } from '../../job/errors.js';
 import type { NewEntry } from './enqueue.sql.js';
 import type { Queryable } from '../../database/tables.js';
 import type { Templates } from '../templates/templates.js';

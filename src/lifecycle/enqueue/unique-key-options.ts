@@ -1,13 +1,13 @@
 import { toMilliseconds } from '../../job/duration.js';
 import { BildadConfigError } from '../../job/errors.js';
-import { oneOf, refuseUnknown, text } from '../../options/option-values.js';
+import { oneOf, refuseTogether, refuseUnknown, string } from '../../options/reader.js';
 import type { KeyedAsk } from './unique-keys.sql.js';
 import type { Carried } from './entry-envelope.js';
 import type { EnqueueOptions } from './enqueue-options.js';
 
-const KINDS = ['unique', 'debounce', 'throttle'] as const;
-const CONFLICTS = ['ignore', 'replace', 'reschedule', 'keepLatest', 'throw'] as const;
-const LONGEST_KEY = 500;
+const WHERE = 'enqueue options';
+const readConflict = oneOf('ignore', 'replace', 'reschedule', 'keepLatest', 'throw');
+const readKey = string(500);
 
 /** A key that a job is to be enqueued under. */
 export interface Identity extends KeyedAsk {
@@ -23,30 +23,24 @@ export interface Identity extends KeyedAsk {
 export function identityOf(options: EnqueueOptions): Identity | null {
   const { unique, debounce, throttle } = options;
   if (unique === undefined && debounce === undefined && throttle === undefined) return null;
-  const given = KINDS.filter((kind) => options[kind] !== undefined);
-  if (given.length > 1) throw new BildadConfigError(given.join(', '), 'only one of them', 'both');
+  refuseTogether(options, WHERE, 'unique', 'debounce', 'throttle');
   if (unique !== undefined) return ofUnique(unique);
   if (debounce !== undefined) {
-    for (const name of ['runAt', 'delay'] as const)
-      if (options[name] !== undefined)
-        throw new BildadConfigError(
-          name,
-          'none beside debounce, whose wait says when the job is due',
-          options[name],
-        );
+    refuseTogether(options, WHERE, 'runAt', 'debounce');
+    refuseTogether(options, WHERE, 'delay', 'debounce');
     return ofDebounce(debounce);
   }
   return ofThrottle(throttle!);
 }
 
 function ofUnique(options: NonNullable<EnqueueOptions['unique']>): Identity {
-  refuseUnknown(options, 'unique.', ['key', 'until', 'within', 'onConflict']);
+  refuseUnknown(options, ['key', 'until', 'within', 'onConflict'], 'unique', WHERE);
   const { key, until = 'finished', within, onConflict = 'ignore' } = options;
-  oneOf(onConflict, 'unique.onConflict', CONFLICTS);
+  readConflict(onConflict, 'unique.onConflict', WHERE);
   return {
     kind: 'unique',
-    key: text(key, 'unique.key', LONGEST_KEY),
-    untilStarted: oneOf(until, 'unique.until', ['started', 'finished']) === 'started',
+    key: readKey(key, 'unique.key', WHERE),
+    untilStarted: oneOf('started', 'finished')(until, 'unique.until', WHERE) === 'started',
     withinMs: within === undefined ? null : toMilliseconds(within, 'unique.within'),
     onConflict: onConflict === 'throw' ? 'ignore' : onConflict,
     mostWaitMs: null,
@@ -56,12 +50,12 @@ function ofUnique(options: NonNullable<EnqueueOptions['unique']>): Identity {
 }
 
 function ofDebounce(options: NonNullable<EnqueueOptions['debounce']>): Identity {
-  refuseUnknown(options, 'debounce.', ['key', 'wait', 'maxWait']);
+  refuseUnknown(options, ['key', 'wait', 'maxWait'], 'debounce', WHERE);
   const { key, wait, maxWait } = options;
   const delayMs = toMilliseconds(wait, 'debounce.wait');
   return {
     kind: 'debounce',
-    key: text(key, 'debounce.key', LONGEST_KEY),
+    key: readKey(key, 'debounce.key', WHERE),
     untilStarted: true,
     withinMs: null,
     onConflict: 'debounce',
@@ -73,11 +67,11 @@ function ofDebounce(options: NonNullable<EnqueueOptions['debounce']>): Identity 
 }
 
 function ofThrottle(options: NonNullable<EnqueueOptions['throttle']>): Identity {
-  refuseUnknown(options, 'throttle.', ['key', 'every']);
+  refuseUnknown(options, ['key', 'every'], 'throttle', WHERE);
   const { key, every } = options;
   return {
     kind: 'throttle',
-    key: text(key, 'throttle.key', LONGEST_KEY),
+    key: readKey(key, 'throttle.key', WHERE),
     untilStarted: false,
     withinMs: toMilliseconds(every, 'throttle.every', { min: 1 }),
     onConflict: 'ignore',
@@ -89,11 +83,14 @@ function ofThrottle(options: NonNullable<EnqueueOptions['throttle']>): Identity 
 
 /** What the key's holder would be given is of another job. */
 export function refuseCarried({ startBy, encrypts }: Carried, identity: Identity): void {
-  if (startBy) throw new BildadConfigError('startBefore', `none beside ${identity.kind}`, 'both');
+  if (startBy)
+    throw new BildadConfigError('startBefore', `cannot be combined with ${identity.kind}`, {
+      where: WHERE,
+    });
   if (encrypts && identity.onConflict !== 'ignore')
     throw new BildadConfigError(
       identity.kind,
-      "onConflict 'ignore' or 'throw', for a job whose context is encrypted: it is bound to its own job",
-      identity.onConflict,
+      "supports only onConflict 'ignore' or 'throw' for a job with an encrypted context, which cannot move to another job",
+      { got: identity.onConflict, where: WHERE },
     );
 }

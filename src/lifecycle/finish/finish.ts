@@ -1,4 +1,4 @@
-import type { Backoff } from '../../job/backoff-data.js';
+import type { Backoff } from '../../job/backoff.js';
 import type { EntryFate, JobEvents } from '../../job/events.js';
 import type { RunFacts } from '../../job/run-facts.js';
 import type { Outcome } from '../../job/outcome.js';

@@ -62,17 +62,15 @@ export class Execution implements JobExecution {
     if (this.transaction) return this.transaction;
     throw new BildadConfigError(
       'job.manager',
-      `@BildadJob({ code: '${this.run.templateCode}', transactional: true })`,
-      'a job without a transaction',
+      `is only available in a transactional job: declare @BildadJob({ code: '${this.run.templateCode}', transactional: true })`,
     );
   }
 
   async complete(manager: EntityManager, output?: unknown): Promise<void> {
     if (this.transaction)
       throw new BildadConfigError(
-        'job.complete',
-        'a job that is not transactional: what this one returns is its result',
-        'a call in one that is',
+        'job.complete()',
+        'cannot be called in a transactional job: return the result instead',
       );
     const { secrets, transactions } = this;
     const stored = secrets ? secrets.sealedResult(output, this.jobRunIdentifier) : output;

@@ -1,7 +1,6 @@
-import { CarriedContextError } from '../../job/enqueue-errors.js';
-import { InvalidJobContextError } from '../../job/errors.js';
+import { CarriedContextError, InvalidJobContextError } from '../../job/errors.js';
 import type { JsonValue } from '../../job/json.js';
-import type { NamedCarrier } from '../../options/propagation-options.js';
+import type { NamedCarrier } from '../../options/settings.js';
 import { toPlainJson } from '../../context/plain-json.js';
 import { outcomeOfThrown } from '../../job/outcome-of-error.js';
 import type { JobProcess } from './job-process.js';

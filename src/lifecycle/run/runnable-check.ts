@@ -1,4 +1,4 @@
-import { JobContextVersionError, JobEncryptionKeyError } from '../../job/context-errors.js';
+import { JobContextVersionError, JobEncryptionKeyError } from '../../job/errors.js';
 import type { ContextTraits } from '../../context/context-traits.js';
 import { envelopeOf, type Envelope } from '../../context/envelope.js';
 import type { JobEvents } from '../../job/events.js';

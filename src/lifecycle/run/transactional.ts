@@ -1,7 +1,7 @@
 import type { EntityManager } from 'typeorm';
 import { BildadConfigError, RunNotActiveError } from '../../job/errors.js';
 import type { RunFacts } from '../../job/run-facts.js';
-import type { TransactionalSettings } from '../../options/transaction-options.js';
+import type { TransactionalSettings } from '../../options/job-options.js';
 import { storableOutput } from '../../job/storable-output.js';
 import type { JobProcess } from './job-process.js';
 import { within } from '../../database/transactions/current-transaction.js';
@@ -38,7 +38,7 @@ export class JobTransactions {
    */
   async around(
     process: JobProcess,
-    { level }: TransactionalSettings,
+    { isolation: level }: TransactionalSettings,
     call: (manager: EntityManager) => unknown,
   ): Promise<unknown> {
     const nodeId = this.nodeId();
@@ -71,8 +71,8 @@ export class JobTransactions {
     if (!manager?.queryRunner?.isTransactionActive)
       throw new BildadConfigError(
         'manager',
-        'the EntityManager of a transaction that is under way',
-        manager?.queryRunner ? 'one without a transaction' : typeof manager,
+        `must be the EntityManager of an open transaction, not ${manager?.queryRunner ? 'one without a transaction' : typeof manager}`,
+        { where: 'job.complete()' },
       );
     await this.surface(process.run);
     const end = this.endOf(process, this.nodeId(), output);
@@ -102,8 +102,7 @@ export class JobTransactions {
       if (!(await transaction.lasts(idleMs)))
         throw new BildadConfigError(
           'job.manager',
-          'a transaction that is left open: it ends when the handler has returned',
-          'one that the handler has ended',
+          'must not be committed or rolled back by the handler: the engine ends its transaction when the handler returns',
         );
       process.written = { output, fate };
       throw new RunNotActiveError(process.jobRunId);

@@ -1,22 +1,21 @@
 import type { EnqueueOptions } from '../../lifecycle/enqueue/enqueue-options.js';
 import { BildadConfigError } from '../../job/errors.js';
 
-/** A name or a key is one job's. @throws BildadConfigError */
+/** Names and keys belong to a single job. @throws BildadConfigError */
 export function refuseKeys(options: object): void {
   for (const name of ['jobRunIdentifier', 'unique', 'debounce', 'throttle'])
     if (options && name in options)
       throw new BildadConfigError(
         name,
-        'none for many jobs',
-        (options as Record<string, unknown>)[name],
+        'is not supported by enqueueJobs: it belongs to a single job',
       );
 }
 
-/** What is to run now cannot be kept for later. @throws BildadConfigError */
+/** `enqueueAndRunJob` cannot delay a job. @throws BildadConfigError */
 export function refuseLater(options: EnqueueOptions): void {
-  const expected = 'none that keeps the job for later; use enqueueJob';
+  const problem = 'delays the job, which enqueueAndRunJob runs at once: use enqueueJob instead';
   const { debounce, unique } = options ?? {};
-  if (debounce !== undefined) throw new BildadConfigError('debounce', expected, debounce);
+  if (debounce !== undefined) throw new BildadConfigError('debounce', problem);
   if (unique?.onConflict === 'keepLatest')
-    throw new BildadConfigError('unique.onConflict', expected, 'keepLatest');
+    throw new BildadConfigError('unique.onConflict', `'keepLatest' ${problem}`);
 }

@@ -1,134 +1,149 @@
-import { NO_TRAITS, type ContextTraits } from '../../context/context-traits.js';
-import { toMilliseconds } from '../../job/duration.js';
+import {
+  contextContract,
+  type ContextClass,
+  type ContextContract,
+} from '../../context/context-contract.js';
+import { NO_TRAITS, type ContextTraits, type Upcast } from '../../context/context-traits.js';
+import type { JobTemplate } from '../../database/entities/index.js';
+import type { BackoffFunction } from '../../job/backoff.js';
 import { BildadConfigError } from '../../job/errors.js';
 import { ISOLATIONS, type Isolation } from '../../job/isolation-mode.js';
-import { flag, oneOf, refuseUnknown, text, wholeNumber } from '../../options/option-values.js';
-import {
-  readTransactional,
-  type TransactionalSettings,
-} from '../../options/transaction-options.js';
-import { checkBackoff } from '../../job/backoff.js';
-import { contextContract, type ContextContract } from '../../context/context-contract.js';
+import type { JobHandlerClass } from '../../job/job-handler.js';
+import type { JsonSchema } from '../../job/json.js';
 import {
   TEMPLATE_DEFAULTS,
   type TemplateDeclaration,
 } from '../../lifecycle/templates/template.sql.js';
-import type { BildadJobOptions } from './bildad-job.decorator.js';
+import type { JobReference } from '../../lifecycle/templates/templates.js';
+import {
+  backoff,
+  maxRetries,
+  priority,
+  timeout,
+  transactional,
+  type TransactionalSettings,
+} from '../../options/job-options.js';
+import {
+  boolean,
+  callback,
+  group,
+  integer,
+  oneOf,
+  optional,
+  string,
+  withDefault,
+  type Check,
+  type SchemaOf,
+} from '../../options/reader.js';
+import { jobOptionsOf, type BildadJobOptions } from './bildad-job.decorator.js';
 
-const OPTION_NAMES: readonly (keyof BildadJobOptions)[] = [
-  'code',
-  'name',
-  'displayOrder',
-  'context',
-  'timeout',
-  'maxRetries',
-  'priority',
-  'backoff',
-  'version',
-  'upcast',
-  'encrypt',
-  'isolation',
-  'transactional',
-  'engine',
-];
+const context: Check<ContextClass | JsonSchema> = (value, field, where) => {
+  if (typeof value !== 'function' && typeof value !== 'object')
+    throw new BildadConfigError(field, 'must be a class or a JSON Schema', { got: value, where });
+  return value as ContextClass | JsonSchema;
+};
 
-const contracts = new WeakMap<BildadJobOptions, ContextContract>();
+const readOptions = group({
+  code: string(),
+  name: optional(string()),
+  displayOrder: withDefault(integer(-1_000_000, 1_000_000), TEMPLATE_DEFAULTS.displayOrder),
+  context: optional(context),
+  timeout: withDefault(timeout, TEMPLATE_DEFAULTS.defaultTimeoutMs),
+  maxRetries: withDefault(maxRetries, TEMPLATE_DEFAULTS.defaultMaxRetries),
+  priority: withDefault(priority, TEMPLATE_DEFAULTS.defaultPriority),
+  backoff: optional(backoff),
+  version: optional(integer(1, 1_000_000)),
+  upcast: optional(callback<Upcast>('returns the context in the declared version')),
+  encrypt: withDefault(boolean, false),
+  isolation: withDefault(oneOf(...ISOLATIONS), 'inline'),
+  transactional,
+  engine: optional(string()),
+} satisfies SchemaOf<BildadJobOptions>);
 
-/** The contract of a decorated class's contexts, made once. @throws InvalidJobSchemaError naming the class */
-export function contractOf(options: BildadJobOptions, className: string): ContextContract {
-  let contract = contracts.get(options);
-  if (!contract) {
-    contract = contextContract(options.context, `@BildadJob of ${className}`);
-    contracts.set(options, contract);
-  }
-  return contract;
+/** What `@BildadJob` declares of a class. */
+export interface HandlerDeclaration {
+  template: TemplateDeclaration;
+  contract: ContextContract;
+  traits: ContextTraits;
+  isolation: Isolation;
+  transactional: TransactionalSettings | undefined;
+  /** A backoff function cannot be stored in the template. */
+  backoff: BackoffFunction | undefined;
 }
 
-const traits = new WeakMap<BildadJobOptions, ContextTraits>();
+const declarations = new WeakMap<BildadJobOptions, HandlerDeclaration>();
 
-/** What a decorated class says of its contexts, read once. @throws BildadConfigError naming the class */
-export function traitsOf(options: BildadJobOptions, className: string): ContextTraits {
-  let read = traits.get(options);
-  if (!read) {
-    read = readTraits(options, `@BildadJob of ${className}: `);
-    traits.set(options, read);
+/** Reads the options of a class once. @throws BildadConfigError, InvalidJobSchemaError, which name the class */
+export function declarationOf(options: BildadJobOptions, className: string): HandlerDeclaration {
+  let declaration = declarations.get(options);
+  if (!declaration) {
+    declaration = readDeclaration(options, className);
+    if (typeof options === 'object') declarations.set(options, declaration);
   }
-  return read;
+  return declaration;
 }
 
-function readTraits({ version, upcast, encrypt }: BildadJobOptions, prefix: string): ContextTraits {
-  if (version === undefined && upcast === undefined && encrypt === undefined) return NO_TRAITS;
-  if (upcast !== undefined && typeof upcast !== 'function')
-    throw new BildadConfigError(`${prefix}upcast`, 'a function', upcast);
+function readDeclaration(options: BildadJobOptions, className: string): HandlerDeclaration {
+  const where = `@BildadJob of ${className}`;
+  const read = readOptions(options, '', where);
+  const { code, version, upcast, encrypt } = read;
   if (upcast && version === undefined)
-    throw new BildadConfigError(`${prefix}version`, 'the version that upcast leads to', version);
-  const known = version === undefined ? 0 : wholeNumber(version, `${prefix}version`, 1, 1_000_000);
-  if (known > 1 && !upcast)
+    throw new BildadConfigError('version', 'is required with upcast: the version that it returns', {
+      where,
+    });
+  if (version !== undefined && version > 1 && !upcast)
     throw new BildadConfigError(
-      `${prefix}upcast`,
-      `a function that raises contexts of before to version ${known}`,
-      upcast,
+      'upcast',
+      `is required from version 2 on: a function that turns older contexts into version ${version}`,
+      { where },
     );
+  const contract = contextContract(read.context, where);
+  const isFunction = typeof read.backoff === 'function';
   return {
-    version: known,
-    upcast,
-    encrypt: encrypt === undefined ? false : flag(encrypt, `${prefix}encrypt`),
+    template: {
+      code,
+      name: read.name ?? code,
+      displayOrder: read.displayOrder,
+      jobModuleName: className,
+      defaultTimeoutMs: read.timeout,
+      defaultMaxRetries: read.maxRetries,
+      defaultPriority: read.priority,
+      defaultBackoff: isFunction ? null : (read.backoff ?? null),
+      jobContextSchema: contract.schema,
+      contextVersion: version ?? 0,
+      encrypt,
+    },
+    contract,
+    traits:
+      version === undefined && !encrypt ? NO_TRAITS : { version: version ?? 0, upcast, encrypt },
+    isolation: read.isolation,
+    transactional: read.transactional,
+    backoff: isFunction ? (read.backoff as BackoffFunction) : undefined,
   };
 }
 
-/** Where a decorated class runs. @throws BildadConfigError naming the class */
-export const isolationOf = ({ isolation }: BildadJobOptions, className: string): Isolation =>
-  oneOf(isolation ?? 'inline', `@BildadJob of ${className}: isolation`, ISOLATIONS);
-
-/** Whether a decorated class runs in a transaction, and in which. @throws BildadConfigError naming the class */
-export const transactionalOf = (
-  { transactional }: BildadJobOptions,
-  className: string,
-): TransactionalSettings | undefined =>
-  readTransactional(transactional, `@BildadJob of ${className}: transactional`);
-
-/** The template a decorated class declares. @throws BildadConfigError, InvalidJobSchemaError naming the class */
-export function declarationOf(options: BildadJobOptions, className: string): TemplateDeclaration {
-  const at = (option: keyof BildadJobOptions) => `@BildadJob of ${className}: ${option}`;
-  refuseUnknown(options, `@BildadJob of ${className}: `, OPTION_NAMES);
-  const { backoff } = options;
-  const { version, encrypt } = traitsOf(options, className);
-  if (options.context !== undefined && !['function', 'object'].includes(typeof options.context))
-    throw new BildadConfigError(at('context'), 'a class or a JSON Schema', options.context);
-  const code = text(options.code, at('code'));
-  return {
-    code,
-    name: text(options.name ?? code, at('name')),
-    displayOrder: wholeNumber(
-      options.displayOrder ?? TEMPLATE_DEFAULTS.displayOrder,
-      at('displayOrder'),
-      -1_000_000,
-      1_000_000,
-    ),
-    jobModuleName: className,
-    defaultTimeoutMs: toMilliseconds(
-      options.timeout ?? TEMPLATE_DEFAULTS.defaultTimeoutMs,
-      at('timeout'),
-      { min: 1 },
-    ),
-    defaultMaxRetries: wholeNumber(
-      options.maxRetries ?? TEMPLATE_DEFAULTS.defaultMaxRetries,
-      at('maxRetries'),
-      0,
-      1_000_000,
-    ),
-    defaultPriority: wholeNumber(
-      options.priority ?? TEMPLATE_DEFAULTS.defaultPriority,
-      at('priority'),
-      -1_000_000,
-      1_000_000,
-    ),
-    defaultBackoff:
-      backoff === undefined || typeof backoff === 'function'
-        ? null
-        : checkBackoff(backoff, at('backoff')),
-    jobContextSchema: contractOf(options, className).schema,
-    contextVersion: version,
-    encrypt,
-  };
+/** @throws BildadConfigError when `job` is neither a decorated class, nor a code, nor a template */
+export function referenceTo(
+  job: JobHandlerClass | string | Pick<JobTemplate, 'code'>,
+): JobReference {
+  if (typeof job === 'string') return { code: job };
+  const options = jobOptionsOf(job);
+  if (options) {
+    const { contract, traits } = declarationOf(options, (job as JobHandlerClass).name);
+    return { code: options.code, contract, traits };
+  }
+  const { code } = (job ?? {}) as { code?: unknown };
+  if (typeof job === 'object' && typeof code === 'string') return { code };
+  throw new BildadConfigError(
+    'job',
+    "must be a class decorated with @BildadJob, a template's code, or a JobTemplate",
+    { got: job },
+  );
 }
+
+/**
+ * The code of a job's template.
+ * @throws BildadConfigError when `job` is neither a decorated class, nor a code, nor a template
+ */
+export const jobCodeOf = (job: JobHandlerClass | string | Pick<JobTemplate, 'code'>): string =>
+  referenceTo(job).code;

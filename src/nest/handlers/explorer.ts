@@ -3,19 +3,12 @@ import { DiscoveryService } from '@nestjs/core';
 import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
 import { BildadConfigError } from '../../job/errors.js';
 import type { JobHandler } from '../../job/job-handler.js';
-import { text } from '../../options/option-values.js';
 import type { Settings } from '../../options/settings.js';
 import type { ContextContract } from '../../context/context-contract.js';
 import type { RegisteredHandler } from '../../lifecycle/handler-registry.js';
 import type { TemplateDeclaration } from '../../lifecycle/templates/template.sql.js';
 import { jobOptionsOf, type BildadJobOptions } from './bildad-job.decorator.js';
-import {
-  contractOf,
-  declarationOf,
-  isolationOf,
-  traitsOf,
-  transactionalOf,
-} from './declaration.js';
+import { declarationOf } from './declaration.js';
 import { JOB_CONTEXT_TYPE } from '../pipeline/execution-context.js';
 import { isShared, scopedInstance } from '../pipeline/instances.js';
 import { JobRequest } from '../pipeline/job-request.js';
@@ -47,7 +40,7 @@ export class HandlerExplorer {
         // What it stands for is among them.
         wrapper.isAlias ||
         found.has(target) ||
-        engineOf(options, target.name, name) !== name
+        (typeof options.engine === 'string' && options.engine !== name)
       )
         continue;
       const described = this.describe(target, options, wrapper, globalEnhancers);
@@ -63,22 +56,16 @@ export class HandlerExplorer {
     globalEnhancers: boolean,
   ): FoundHandler {
     if (typeof (target.prototype as Partial<JobHandler>).runJob !== 'function')
-      throw new BildadConfigError(
-        `@BildadJob of ${target.name}`,
-        'a class with a method runJob(context, job)',
-        'no runJob',
-      );
-    const declaration = declarationOf(options, target.name);
+      throw new BildadConfigError(target.name, 'must have a method runJob(context, job)', {
+        where: `@BildadJob of ${target.name}`,
+      });
+    const { template, ...declared } = declarationOf(options, target.name);
     return {
-      declaration,
+      declaration: template,
       handler: {
-        code: declaration.code,
+        ...declared,
+        code: template.code,
         className: target.name,
-        contract: contractOf(options, target.name),
-        isolation: isolationOf(options, target.name),
-        traits: traitsOf(options, target.name),
-        transactional: transactionalOf(options, target.name),
-        backoff: typeof options.backoff === 'function' ? options.backoff : undefined,
         resolve: this.resolver(target, options, wrapper, globalEnhancers),
       },
     };
@@ -111,10 +98,6 @@ export class HandlerExplorer {
       return pipeline ? { runJob: pipeline.bind(instance, contextId) } : instance;
     };
   }
-}
-
-function engineOf({ engine }: BildadJobOptions, className: string, every: string): string {
-  return engine === undefined ? every : text(engine, `@BildadJob of ${className}: engine`);
 }
 
 type Constructor = new (...args: any[]) => JobHandler;

@@ -3,7 +3,7 @@ import { carryOut } from '../../lifecycle/run/execute-handler.js';
 import { Keyring } from '../../context/keyring.js';
 import { linesTo } from '../../lifecycle/run/handler-output.js';
 import { StoredContexts } from '../../context/stored-contexts.js';
-import { toMilliseconds, type Duration } from '../../job/duration.js';
+import type { Duration } from '../../job/duration.js';
 import { ENVELOPE } from '../../context/envelope.js';
 import { BildadConfigError } from '../../job/errors.js';
 import { JobEvents } from '../../job/events.js';
@@ -11,7 +11,8 @@ import type { ClaimedRun } from '../../job/run-facts.js';
 import type { LogLevel } from '../../job/job-execution.js';
 import type { ContextOf, JobHandler, ResultOf } from '../../job/job-handler.js';
 import type { JsonValue } from '../../job/json.js';
-import { refuseUnknown, text, wholeNumber } from '../../options/option-values.js';
+import { jobRunIdentifier, maxRetries, timeout } from '../../options/job-options.js';
+import { group, integer, optional, withDefault, type SchemaOf } from '../../options/reader.js';
 import type { Outcome, OutcomeKind } from '../../job/outcome.js';
 import { encodeContext } from '../../context/context-contract.js';
 import { toPlainJson } from '../../context/plain-json.js';
@@ -19,7 +20,7 @@ import { reasonOf } from '../../job/storable-output.js';
 import { runAfter } from '../../concurrency/timers.js';
 import { JobProcess } from '../../lifecycle/run/job-process.js';
 import { jobOptionsOf } from './bildad-job.decorator.js';
-import { contractOf, declarationOf, traitsOf, transactionalOf } from './declaration.js';
+import { declarationOf } from './declaration.js';
 
 export interface PerformOptions {
   /** 0, the default, for a first run. */
@@ -51,14 +52,14 @@ export interface Performed<Result = unknown> {
   logs: { level: LogLevel; message: string }[];
 }
 
-const NAMES: readonly (keyof PerformOptions)[] = [
-  'retry',
-  'jobRunIdentifier',
-  'timeout',
-  'signal',
-  'manager',
-  'version',
-];
+const readOptions = group({
+  retry: withDefault(maxRetries, 0),
+  jobRunIdentifier: withDefault(jobRunIdentifier, 'performed'),
+  timeout: optional(timeout),
+  signal: (value) => value as AbortSignal | undefined,
+  manager: (value) => value as EntityManager | undefined,
+  version: optional(integer(0, 1_000_000)),
+} satisfies SchemaOf<PerformOptions>);
 
 /**
  * One run of a handler here and now, with no database and no queue: its context is checked and upcast as if it had been
@@ -75,23 +76,30 @@ export async function performHandler<H extends JobHandler>(
   if (!declared || typeof handler.runJob !== 'function')
     throw new BildadConfigError(
       'handler',
-      'an instance of a class that is decorated with @BildadJob',
-      handler,
+      'must be an instance of a class decorated with @BildadJob',
+      { got: handler, where: 'performHandler' },
     );
-  refuseUnknown(options, '', NAMES);
+  const read = readOptions(options, '', 'performHandler');
   const { name } = target as { name: string };
-  const { code, defaultTimeoutMs } = declarationOf(declared, name);
-  const traits = { ...traitsOf(declared, name), encrypt: false };
-  const contract = contractOf(declared, name);
-  const { version = traits.version, timeout, manager, signal } = options;
-  wholeNumber(version, 'version', 0, traits.version);
+  const { template, ...declaration } = declarationOf(declared, name);
+  const { code, defaultTimeoutMs } = template;
+  const { contract } = declaration;
+  const traits = { ...declaration.traits, encrypt: false };
+  const { version = traits.version, timeout: timeoutMs = defaultTimeoutMs, manager, signal } = read;
+  if (version > traits.version)
+    throw new BildadConfigError(
+      'version',
+      `must be at most the version of the class, ${traits.version}`,
+      {
+        got: version,
+        where: 'performHandler',
+      },
+    );
   const stored =
     version === traits.version
       ? (await encodeContext(contract, context, Infinity)).value
       : toPlainJson(context, Infinity).value;
-  const timeoutMs =
-    timeout === undefined ? defaultTimeoutMs : toMilliseconds(timeout, 'timeout', { min: 1 });
-  const process = new JobProcess(runOf(options, code, { stored, version }, timeoutMs));
+  const process = new JobProcess(runOf(read, code, { stored, version }, timeoutMs));
   const told = { progress: [], logs: [] } as Pick<Performed, 'progress' | 'logs'>;
   const events = new JobEvents();
   events.on('run.progress', ({ fraction, message }) => {
@@ -107,11 +115,9 @@ export async function performHandler<H extends JobHandler>(
       {
         code,
         className: name,
-        contract,
+        ...declaration,
         isolation: 'inline',
         traits,
-        transactional: transactionalOf(declared, name),
-        backoff: undefined,
         resolve: () => handler,
       },
       {
@@ -133,7 +139,7 @@ export async function performHandler<H extends JobHandler>(
 }
 
 const runOf = (
-  { retry = 0, jobRunIdentifier = 'performed' }: PerformOptions,
+  { retry, jobRunIdentifier }: ReturnType<typeof readOptions>,
   code: string,
   { stored, version }: { stored: JsonValue; version: number },
   timeoutMs: number,
@@ -141,9 +147,9 @@ const runOf = (
   jobRunId: '1',
   jobQueueEntryId: '1',
   jobTemplateId: '1',
-  jobRunIdentifier: text(jobRunIdentifier, 'jobRunIdentifier', 500),
+  jobRunIdentifier,
   templateCode: code,
-  retry: wholeNumber(retry, 'retry', 0, 1_000_000),
+  retry,
   maxRetries: 0,
   uncountedRuns: 0,
   backoff: null,
@@ -163,8 +169,8 @@ function transactionsWith(manager: EntityManager | undefined, code: string) {
       if (manager) return Promise.resolve(call(manager));
       throw new BildadConfigError(
         'manager',
-        `an EntityManager: "${code}" is transactional`,
-        undefined,
+        `must be an EntityManager, because "${code}" is transactional`,
+        { where: 'performHandler' },
       );
     },
     complete: (process: JobProcess, _manager: unknown, output: unknown) => {

@@ -1,11 +1,19 @@
-import { toMilliseconds } from '../../job/duration.js';
-import { flag, refuseUnknown, text, wholeNumber } from '../../options/option-values.js';
-import { checkBackoff } from '../../job/backoff.js';
 import { schemaCheck } from '../../context/json-schema.js';
 import type { JobTemplate } from '../../database/entities/index.js';
+import type { JsonSchema } from '../../job/json.js';
 import { TEMPLATE_DEFAULTS } from '../../lifecycle/templates/template.sql.js';
+import { maxRetries, priority, storedBackoff, timeout } from '../../options/job-options.js';
+import {
+  boolean,
+  integer,
+  or,
+  partial,
+  string,
+  type Check,
+  type SchemaOf,
+} from '../../options/reader.js';
 
-/** What an operator may write of a template. */
+/** The fields of a template that an operator may change. */
 export type TemplateFields = Partial<
   Pick<
     JobTemplate,
@@ -24,45 +32,30 @@ export type TemplateFields = Partial<
 
 export type NewTemplate = TemplateFields & Pick<JobTemplate, 'code'>;
 
-const READERS: {
-  [F in keyof Required<NewTemplate>]: (value: NonNullable<NewTemplate[F]>) => unknown;
-} = {
-  code: (value) => text(value, 'code'),
-  name: (value) => text(value, 'name'),
-  active: (value) => flag(value, 'active'),
-  displayOrder: (value) => wholeNumber(value, 'displayOrder', -1_000_000, 1_000_000),
-  jobModuleName: (value) => text(value, 'jobModuleName'),
-  defaultTimeoutMs: (value) => toMilliseconds(value, 'defaultTimeoutMs', { min: 1 }),
-  defaultMaxRetries: (value) => wholeNumber(value, 'defaultMaxRetries', 0, 1_000_000),
-  defaultPriority: (value) => wholeNumber(value, 'defaultPriority', -1_000_000, 1_000_000),
-  defaultBackoff: (value) => checkBackoff(value, 'defaultBackoff'),
-  encrypt: (value) => flag(value, 'encrypt'),
-  jobContextSchema: (value) => {
-    schemaCheck(value);
-    return value;
-  },
+const jsonSchema: Check<JsonSchema> = (value) => {
+  schemaCheck(value as JsonSchema);
+  return value as JsonSchema;
 };
 
-/** The fields given, checked. @throws BildadConfigError naming the wrong one, InvalidJobSchemaError */
-export function readTemplateFields<F extends Partial<NewTemplate>>(fields: F): F {
-  refuseUnknown(fields, '', Object.keys(READERS));
-  const read: Record<string, unknown> = {};
-  for (const [field, value] of Object.entries(fields)) {
-    if (value === undefined) continue;
-    const reader = READERS[field as keyof NewTemplate] as (value: unknown) => unknown;
-    read[field] = value === null && field === 'defaultBackoff' ? null : reader(value);
-  }
-  return read as F;
-}
+/** The given fields, checked. @throws BildadConfigError about the wrong one, InvalidJobSchemaError */
+export const readTemplateFields = partial({
+  code: string(),
+  name: string(),
+  active: boolean,
+  displayOrder: integer(-1_000_000, 1_000_000),
+  jobModuleName: string(),
+  defaultTimeoutMs: timeout,
+  defaultMaxRetries: maxRetries,
+  defaultPriority: priority,
+  defaultBackoff: or(storedBackoff, null),
+  jobContextSchema: jsonSchema,
+  encrypt: boolean,
+} satisfies SchemaOf<NewTemplate>);
 
-/** A template an operator makes, with what was left out. @throws BildadConfigError, InvalidJobSchemaError */
-export function readNewTemplate(fields: NewTemplate) {
-  const code = text(fields.code, 'code');
-  return {
-    ...TEMPLATE_DEFAULTS,
-    name: code,
-    active: true,
-    ...readTemplateFields(fields),
-    code,
-  };
+/** A new template of an operator, with defaults. @throws BildadConfigError, InvalidJobSchemaError */
+export function readNewTemplate(given: NewTemplate) {
+  const where = 'createJobTemplate';
+  const fields = readTemplateFields(given, '', where);
+  const code = string()(fields.code, 'code', where);
+  return { ...TEMPLATE_DEFAULTS, name: code, active: true, ...fields, code };
 }

@@ -1,6 +1,6 @@
-import { toMilliseconds, type Duration } from '../../job/duration.js';
-import { refuseUnknown } from '../../options/option-values.js';
-import type { BildadRole } from '../../options/settings.js';
+import type { Duration } from '../../job/duration.js';
+import type { BildadRole } from '../../options/module-options.js';
+import { duration, group, withDefault } from '../../options/reader.js';
 import { nameOf } from '../../job/storable-output.js';
 import { waitAtMost } from '../../concurrency/timers.js';
 import { answer } from '../../database/ping.sql.js';
@@ -83,15 +83,14 @@ interface Dear {
 const dear = new WeakMap<BildadRuntime, Dear>();
 const UNRUNNABLE_EVERY_MS = 10_000;
 
+const readOptions = group({ timeout: withDefault(duration({ min: 1 }), '2s') });
+
 /** @throws BildadConfigError */
 export async function healthOf(
   bildad: BildadRuntime,
   options: { timeout?: Duration },
 ): Promise<BildadHealth> {
-  refuseUnknown(options, '', ['timeout']);
-  const timeoutMs = toMilliseconds(options.timeout ?? '2s', 'timeout', {
-    min: 1,
-  });
+  const { timeout: timeoutMs } = readOptions(options, '', 'health');
   const until = performance.now() + timeoutMs;
   let asking = underWay.get(bildad);
   if (!asking) {

@@ -21,7 +21,7 @@ export function measured(bildad: BildadRuntime): Measured {
     const { store, settings } = bildad;
     const depths = new Looks(
       () => queueDepths(store.db, store.tables),
-      settings.telemetry.queueIntervalMs,
+      settings.telemetry.queueInterval,
     );
     one = {
       ...bildad,

@@ -2,6 +2,7 @@ import type { DynamicModule, INestApplicationContext, Type } from '@nestjs/commo
 import { ModulesContainer, NestFactory } from '@nestjs/core';
 import { ScheduleModule } from '@nestjs/schedule';
 import { DataSource } from 'typeorm';
+import { FOR_ROOT } from '../../options/settings.js';
 import { BildadConfigError } from '../../job/errors.js';
 import type { HostSetup } from '../../isolation/host-messages.js';
 import { BILDAD_RUNTIME, type BildadRuntime } from '../module/runtime.js';
@@ -43,9 +44,8 @@ async function moduleOf({ moduleUrl, exportName }: HostSetup): Promise<Type | Dy
   } catch (error) {
     throw new BildadConfigError(
       'isolation.module',
-      'the URL of a module that can be imported',
-      moduleUrl,
-      { cause: error },
+      'must be the URL of a module that can be imported',
+      { got: moduleUrl, where: FOR_ROOT, cause: error },
     );
   }
   // What CommonJS exports may be under `default` only.
@@ -54,8 +54,8 @@ async function moduleOf({ moduleUrl, exportName }: HostSetup): Promise<Type | Dy
   if (!isModule(found))
     throw new BildadConfigError(
       'isolation.export',
-      `the name of a Nest module, a class or a dynamic one, that ${moduleUrl} exports`,
-      exportName,
+      `must be the name of a Nest module, a class or a dynamic one, that ${moduleUrl} exports`,
+      { got: exportName, where: FOR_ROOT },
     );
   return found;
 }
@@ -74,8 +74,8 @@ function runtimeOf(
   if (!found)
     throw new BildadConfigError(
       'isolation.module',
-      `a module that imports BildadModule with the engine "${engineName}" in the schema "${schema}"`,
-      moduleUrl,
+      `must import BildadModule with the engine "${engineName}" in the schema "${schema}"`,
+      { got: moduleUrl, where: FOR_ROOT },
     );
   return found;
 }

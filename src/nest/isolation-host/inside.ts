@@ -15,7 +15,7 @@ export function asInside(settings: Settings): Settings {
     ? {
         ...settings,
         role: 'producer',
-        tickMs: false,
+        tickInterval: false,
         isolation: undefined,
         connections: setup.connections,
       }

@@ -1,7 +1,7 @@
 import { Logger } from '@nestjs/common';
 import { BildadConfigError } from '../../job/errors.js';
 import type { HostKind } from '../../job/isolation-mode.js';
-import { LEAST_PROCESS_MIB, type IsolationSettings } from '../../options/isolation-options.js';
+import { FOR_ROOT, MIN_PROCESS_MIB, type IsolationSettings } from '../../options/settings.js';
 import type { HostPools } from '../../lifecycle/run/isolated.js';
 import { JobHost } from '../../isolation/job-host.js';
 import type { StartHost } from '../../isolation/host-link.js';
@@ -34,8 +34,8 @@ export function checkIsolation({ handlers, settings }: BildadRuntime): void {
     if (isolation !== 'inline')
       throw new BildadConfigError(
         'isolation',
-        `{ module, export } for @BildadJob of ${className}, whose isolation is '${isolation}'`,
-        undefined,
+        `must be { module, export }: @BildadJob of ${className} has the isolation '${isolation}'`,
+        { where: FOR_ROOT },
       );
   }
 }
@@ -59,11 +59,11 @@ export async function startHosts(bildad: BildadRuntime): Promise<() => Promise<v
     await Promise.all(Object.values(pools).map((pool) => pool.close(CLOSE_MS)));
   };
   const { process: mib = Infinity } = isolation.memoryLimit;
-  if (kinds.includes('process') && mib < LEAST_PROCESS_MIB)
+  if (kinds.includes('process') && mib < MIN_PROCESS_MIB)
     throw new BildadConfigError(
       'isolation.memoryLimit',
-      `at least ${LEAST_PROCESS_MIB} (MiB) for a process`,
-      mib,
+      `must be at least ${MIN_PROCESS_MIB} (MiB) for a process`,
+      { got: mib, where: FOR_ROOT },
     );
   try {
     await Promise.all(
@@ -83,19 +83,20 @@ export async function startHosts(bildad: BildadRuntime): Promise<() => Promise<v
 function poolOf(
   kind: HostKind,
   most: number,
-  { moduleUrl, exportName, memoryLimit, idleMs, connections }: IsolationSettings,
+  isolation: IsolationSettings,
   { store, settings, events }: BildadRuntime,
 ): HostPool {
+  const { memoryLimit } = isolation;
   const setup = {
-    moduleUrl,
-    exportName,
+    moduleUrl: isolation.module,
+    exportName: isolation.export,
     schema: store.tables.schema,
     engineName: settings.name,
-    connections,
+    connections: isolation.connections,
   };
   return new HostPool({
     most,
-    idleMs,
+    idleMs: isolation.idleTimeout,
     bootMs: BOOT_MS,
     make: (strayed) =>
       new JobHost(
@@ -109,14 +110,14 @@ function poolOf(
 function checkCodes(
   has: string[],
   needs: string[],
-  { exportName, moduleUrl }: IsolationSettings,
+  { export: exportName, module: moduleUrl }: IsolationSettings,
 ): void {
   const missing = needs.filter((code) => !has.includes(code));
   if (missing.length > 0)
     throw new BildadConfigError(
       'isolation.module',
-      `${exportName} of ${moduleUrl} to provide the handlers of ${missing.join(', ')}`,
-      has.length > 0 ? `those of ${has.join(', ')}` : 'none',
+      `must export a module ${exportName} with the handlers of ${missing.join(', ')}; ${moduleUrl} has ${has.length > 0 ? `only those of ${has.join(', ')}` : 'none'}`,
+      { where: FOR_ROOT },
     );
 }
 

@@ -3,7 +3,14 @@ import { DiscoveryService, MetadataScanner } from '@nestjs/core';
 import { BildadConfigError } from '../../job/errors.js';
 import { EVENT_TRAITS } from '../../job/event-delivery.js';
 import type { JobEventMap } from '../../job/events.js';
-import { oneOf, refuseUnknown, text } from '../../options/option-values.js';
+import {
+  group,
+  oneOf,
+  optional,
+  string,
+  withDefault,
+  type SchemaOf,
+} from '../../options/reader.js';
 import type { Settings } from '../../options/settings.js';
 import { waitAtMost } from '../../concurrency/timers.js';
 import { jobOptionsOf } from '../handlers/bildad-job.decorator.js';
@@ -11,7 +18,18 @@ import { Pipelines } from '../pipeline/pipeline.js';
 import type { BildadRuntime } from '../module/runtime.js';
 import { listenerCall, type ListenerMethod } from './call-listener.js';
 import { ListenerQueue } from './listener-queue.js';
-import { declaredListeners, type DeclaredListener } from './on-job-event.decorator.js';
+import {
+  declaredListeners,
+  type DeclaredListener,
+  type OnJobEventOptions,
+} from './on-job-event.decorator.js';
+
+const readEvent = oneOf(...Object.keys(EVENT_TRAITS));
+const readOptions = group({
+  code: (value) => value,
+  engine: optional(string()),
+  from: withDefault(oneOf('here', 'cluster'), 'here'),
+} satisfies SchemaOf<OnJobEventOptions>);
 
 /** What calls may take that are left when a shutdown took its time. */
 const LEAST_DRAIN_MS = 1_000;
@@ -109,39 +127,40 @@ export class JobEventListeners {
     engineName: string,
   ): Omit<Listener, 'call'> | undefined {
     const name = `@OnJobEvent of ${where}`;
-    oneOf(event, `${name}: event`, Object.keys(EVENT_TRAITS));
-    refuseUnknown(options, `${name}: `, ['code', 'engine', 'from']);
-    const { code, engine, from = 'here' } = options;
-    oneOf(from, `${name}: from`, ['here', 'cluster']);
+    readEvent(event, 'event', name);
+    const { code, engine, from } = readOptions(options, '', name);
     const { ofJob, travels } = EVENT_TRAITS[event];
     if ('code' in options && !ofJob)
-      throw new BildadConfigError(`${name}: code`, `none: ${event} is not of a job`, code);
-    if (from === 'cluster' && !travels)
       throw new BildadConfigError(
-        `${name}: from`,
-        `'here': ${event} is not told to other nodes`,
-        from,
+        'code',
+        `is not supported for ${event}, which does not belong to a job`,
+        { where: name },
       );
+    if (from === 'cluster' && !travels)
+      throw new BildadConfigError('from', `must be 'here': ${event} is not sent to other nodes`, {
+        got: from,
+        where: name,
+      });
     const listener = {
       name,
       event,
-      code: 'code' in options ? readCode(code, `${name}: code`) : null,
+      code: 'code' in options ? readCode(code, name) : null,
       isOfCluster: from === 'cluster',
     };
-    const isOurs = engine === undefined || text(engine, `${name}: engine`) === engineName;
+    const isOurs = engine === undefined || engine === engineName;
     return isOurs ? listener : undefined;
   }
 }
 
 /** @throws BildadConfigError also for a class that is not there yet, as in a circle of imports */
-function readCode(code: unknown, field: string): string {
-  if (typeof code === 'string') return text(code, field);
+function readCode(code: unknown, where: string): string {
+  if (typeof code === 'string') return string()(code, 'code', where);
   const options = jobOptionsOf(code);
   if (options) return options.code;
   throw new BildadConfigError(
-    field,
-    "a template's code, or a class decorated with @BildadJob",
-    code,
+    'code',
+    "must be a template's code, or a class decorated with @BildadJob",
+    { got: code, where },
   );
 }
 

@@ -36,8 +36,7 @@ export function OnJobEvent<E extends keyof JobEventMap>(event: E, options: OnJob
     if (typeof target === 'function' || typeof method !== 'function')
       throw new BildadConfigError(
         `@OnJobEvent('${event}') on ${String(name)}`,
-        'a method of an instance',
-        typeof target === 'function' ? 'a static member' : typeof method,
+        `must decorate a method of an instance, not ${typeof target === 'function' ? 'a static member' : typeof method}`,
       );
     const others = declaredListeners(method);
     const all = [{ event, options }, ...others];

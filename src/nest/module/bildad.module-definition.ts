@@ -3,40 +3,35 @@ import { DiscoveryModule } from '@nestjs/core';
 import { SchedulerRegistry } from '@nestjs/schedule';
 import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
 import type { DataSource } from 'typeorm';
-import { flag, text } from '../../options/option-values.js';
-import {
-  DEFAULT_SCHEMA,
-  readSchemaName,
-  readSettings,
-  type BildadModuleExtras,
-  type BildadModuleOptions,
-} from '../../options/settings.js';
-import { checkBackoff } from '../../job/backoff.js';
+import type { BildadModuleExtras, BildadModuleOptions } from '../../options/module-options.js';
+import { FOR_ROOT, readExtras, readSettings } from '../../options/settings.js';
 import { bildadEntities } from '../../database/entities/index.js';
 import { BILDAD_EXTENSION, type EngineExtension } from './engine-extension.js';
 import { asInside } from '../isolation-host/inside.js';
 import { BILDAD_RUNTIME, createRuntime } from './runtime.js';
 import { scheduleTicker } from './schedule-timers.js';
 
-const defaults: Required<BildadModuleExtras> = {
-  isGlobal: true,
-  dataSource: 'default',
-  schema: DEFAULT_SCHEMA,
+const EXTRAS: BildadModuleExtras = {
+  isGlobal: undefined,
+  dataSource: undefined,
+  schema: undefined,
 };
 
 export const { ConfigurableModuleClass, MODULE_OPTIONS_TOKEN, OPTIONS_TYPE, ASYNC_OPTIONS_TYPE } =
   new ConfigurableModuleBuilder<BildadModuleOptions>({ moduleName: 'Bildad' })
     .setClassMethodName('forRoot')
-    .setExtras<BildadModuleExtras>(defaults, (definition, extras) => {
-      // An extra given as undefined comes over its default.
-      const given = Object.entries(extras).filter(([, value]) => value !== undefined);
-      const read = { ...defaults, ...Object.fromEntries(given) };
-      const schema = readSchemaName(read.schema);
-      const dataSource = text(read.dataSource, 'dataSource');
+    .setExtras<BildadModuleExtras>(EXTRAS, (definition, given) => {
+      // Nest passes the options too.
+      const extras = {
+        isGlobal: given.isGlobal,
+        dataSource: given.dataSource,
+        schema: given.schema,
+      };
+      const { isGlobal, dataSource, schema } = readExtras(extras, '', FOR_ROOT);
       const entities = TypeOrmModule.forFeature(Object.values(bildadEntities(schema)), dataSource);
       return {
         ...definition,
-        global: flag(read.isGlobal, 'isGlobal'),
+        global: isGlobal,
         imports: [...(definition.imports ?? []), DiscoveryModule, entities],
         providers: [...(definition.providers ?? []), runtimeProvider(schema, dataSource)],
         exports: [...(definition.exports ?? []), entities],
@@ -65,7 +60,6 @@ function runtimeProvider(schema: string, dataSourceName: string): Provider {
         ? extension.options(options ?? {}, { dataSource, schema })
         : options;
       const settings = asInside(readSettings(shaped));
-      checkBackoff(settings.backoff, 'backoff');
       const bildad = createRuntime(
         dataSource,
         schema,

@@ -1,6 +1,6 @@
 import { Module, type DynamicModule } from '@nestjs/common';
 import { JobEvents } from '../../job/events.js';
-import { refuseUnknown } from '../../options/option-values.js';
+import { refuseUnknown } from '../../options/reader.js';
 import { AppEdgeModule } from './hook-order.js';
 import {
   ASYNC_OPTIONS_TYPE,
@@ -55,7 +55,7 @@ export class BildadModule extends ConfigurableModuleClass {
   /** The same with options from a factory; the extras stay beside it. */
   static override forRootAsync(options: typeof ASYNC_OPTIONS_TYPE): DynamicModule {
     // An option beside the factory would have no effect.
-    refuseUnknown(options, '', ASYNC_NAMES);
+    refuseUnknown(options, ASYNC_NAMES, '', 'BildadModule.forRootAsync');
     return super.forRootAsync(options);
   }
 }

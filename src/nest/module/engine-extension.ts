@@ -1,6 +1,6 @@
 import type { DataSource } from 'typeorm';
 import type { JobEvents } from '../../job/events.js';
-import type { BildadModuleOptions, CurrentManager } from '../../options/settings.js';
+import type { BildadModuleOptions, CurrentManager } from '../../options/module-options.js';
 
 /**
  * Shapes every engine of an app from outside of the modules that declare them: as `nestjs-bildad/testing` does with an

@@ -55,8 +55,7 @@ export class EngineSwitch implements AppEngine {
     if (!this.ready)
       throw new BildadConfigError(
         'start()',
-        'to be called when the app is initialized: in onApplicationBootstrap at the earliest',
-        'a call before that',
+        'was called too early: call it when the app is initialized, in onApplicationBootstrap or later',
       );
     if (node.closing) return;
     this.closeHosts = await startHosts(this.bildad);
@@ -68,7 +67,7 @@ export class EngineSwitch implements AppEngine {
 
   private async shutDown(): Promise<void> {
     const { engine, isolated, settings } = this.bildad;
-    this.listeners.closing(settings.drainMs);
+    this.listeners.closing(settings.shutdown.drainTimeout);
     isolated.drain();
     engine.close();
     await this.starting?.catch(() => undefined);

@@ -1,4 +1,5 @@
 import { Inject, Injectable, type OnApplicationShutdown, type OnModuleInit } from '@nestjs/common';
+import { FOR_ROOT } from '../../options/settings.js';
 import { BildadConfigError } from '../../job/errors.js';
 import { ensureConfig, readConfig } from '../../database/job-config.sql.js';
 import { explained } from '../../database/database-error.js';
@@ -108,24 +109,21 @@ export class BildadLifecycle implements OnModuleInit, OnApplicationShutdown {
     const { dataSource } = this.bildad.store;
     const { entities, store } = this.bildad;
     if (dataSource.options.type !== 'postgres')
-      throw new BildadConfigError(
-        'dataSource',
-        "a TypeORM DataSource of type 'postgres'",
-        dataSource.options.type,
-      );
+      throw new BildadConfigError('dataSource', "must be a TypeORM DataSource of type 'postgres'", {
+        got: dataSource.options.type,
+        where: FOR_ROOT,
+      });
     if (!dataSource.isInitialized)
       throw new BildadConfigError(
         'dataSource',
-        'an initialized DataSource (drop manualInitialization, or initialize it before the app starts)',
-        'one that is not initialized',
+        'must be initialized: drop manualInitialization, or initialize it before the app starts',
+        { where: FOR_ROOT },
       );
     if (!dataSource.hasMetadata(entities.JobRun))
       throw new BildadConfigError(
         'dataSource',
-        store.tables.schema === 'bildad'
-          ? 'autoLoadEntities: true, or BILDAD_ENTITIES among its entities'
-          : `autoLoadEntities: true, or Object.values(bildadEntities('${store.tables.schema}')) among its entities`,
-        'a DataSource without the Bildad entities',
+        `does not know the Bildad entities: set autoLoadEntities: true, or add ${store.tables.schema === 'bildad' ? 'BILDAD_ENTITIES' : `Object.values(bildadEntities('${store.tables.schema}'))`} to its entities`,
+        { where: FOR_ROOT },
       );
   }
 

@@ -59,12 +59,17 @@ export function createRuns({
     store,
     events,
     loggerFor,
-    settings.killGraceMs,
+    settings.shutdown.killGracePeriod,
     settings.maxCrashes,
     wrapped,
     nodeId,
   );
-  const transactions = new JobTransactions(store, deferred, settings.killGraceMs, nodeId);
+  const transactions = new JobTransactions(
+    store,
+    deferred,
+    settings.shutdown.killGracePeriod,
+    nodeId,
+  );
   const strays = new Strays(settings.attributeRejections, (process, error) => {
     const { run } = process;
     const traits = handlers.get(run.templateCode)?.traits;

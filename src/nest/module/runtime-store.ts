@@ -10,7 +10,7 @@ import { tablesOf } from '../../database/tables.js';
 export function createStore(
   dataSource: DataSource,
   schema: string,
-  { name, queryTimeoutMs, connections, notify }: Settings,
+  { name, queryTimeout: queryTimeoutMs, connections, notify }: Settings,
   events: JobEvents,
 ) {
   const db = new EnginePool(dataSource, {

@@ -139,7 +139,7 @@ export function createRuntime(
     door,
     events,
     node,
-    settings.killGraceMs,
+    settings.shutdown.killGracePeriod,
   );
   const interventions = new Interventions(store, processes, door, deferred, runs, killer, contexts);
   const many = new ManyJobs(store, interventions, wakeUps);

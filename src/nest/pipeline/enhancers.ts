@@ -43,8 +43,7 @@ export function enhancersOf(
         if (typeof one === 'function' && !wrapper.host?.injectables.has(one))
           throw new BildadConfigError(
             `${decorator}(${one.name}) of ${target.name}`,
-            'a class that the module provides as a class: of one that a factory makes, Nest makes no guards, interceptors, pipes and filters; give it an instance',
-            `a provider that Nest does not make of ${target.name}`,
+            `needs a provider that Nest constructs itself, and a factory provides ${target.name}: pass an instance to ${decorator} instead of a class`,
           );
     }
   if (globals) for (const key of globalOnes(globals, wrapper)) used.add(key);
@@ -81,7 +80,6 @@ function checkTransient(wrapper: InstanceWrapper, className: string): void {
     )
       throw new BildadConfigError(
         `${one.name} of ${className}`,
-        'the scope DEFAULT or REQUEST: Nest makes no instance of it for a job',
-        'the scope TRANSIENT',
+        'must have the scope DEFAULT or REQUEST, not TRANSIENT: Nest creates no instance of it for a job',
       );
 }

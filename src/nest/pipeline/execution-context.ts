@@ -16,9 +16,9 @@ export class BildadExecutionContext {
     const type = host.getType<BildadContextType>();
     if (type !== JOB_CONTEXT_TYPE)
       throw new BildadConfigError(
-        'BildadExecutionContext.create(context)',
-        `a context whose getType() is '${JOB_CONTEXT_TYPE}'`,
-        type,
+        'context',
+        `must be one whose getType() is '${JOB_CONTEXT_TYPE}'`,
+        { got: type, where: 'BildadExecutionContext.create' },
       );
     return new BildadExecutionContext(host);
   }

@@ -1,19 +1,23 @@
 import type { EntityManager } from 'typeorm';
-import { toMilliseconds, type Duration } from '../../job/duration.js';
+import type { Duration } from '../../job/duration.js';
 import { BildadConfigError } from '../../job/errors.js';
 import type { JobHandler, JobHandlerClass, ResultOf } from '../../job/job-handler.js';
-import { refuseUnknown } from '../../options/option-values.js';
+import { jobRunIdentifier as readIdentifier } from '../../options/job-options.js';
+import { duration, group, withDefault, type SchemaOf } from '../../options/reader.js';
 import type { Stored } from '../../job/stored.js';
 import { within } from '../../database/transactions/current-transaction.js';
 import type { JobRun } from '../../database/entities/index.js';
-import { identifier } from './ids.js';
-import { referenceTo } from '../handlers/job-reference.js';
+import { referenceTo } from '../handlers/declaration.js';
 import type { BildadRuntime } from '../module/runtime.js';
 
 export interface WaitOptions {
   /** Default `'1m'`. */
   timeout?: Duration;
 }
+
+const readWaitOptions = group({
+  timeout: withDefault(duration(), '1m'),
+} satisfies SchemaOf<WaitOptions>);
 
 /** A run as it ended; `output` is what the handler returned, as JSON has it: null where it failed or returned nothing. */
 export type FinalRun<H> = Omit<JobRun, 'output'> & {
@@ -33,7 +37,11 @@ export abstract class BothEnds {
    */
   async transaction<T>(work: (manager: EntityManager) => Promise<T>): Promise<T> {
     const { store, current } = this.bildad;
-    if (typeof work !== 'function') throw new BildadConfigError('work', 'a function', work);
+    if (typeof work !== 'function')
+      throw new BildadConfigError('work', 'must be a function', {
+        got: work,
+        where: 'transaction()',
+      });
     const around = current.manager ?? store.dataSource;
     return around.transaction((manager) => within(store, manager, () => work(manager)));
   }
@@ -61,14 +69,10 @@ export abstract class BothEnds {
     const [jobRunIdentifier, options = {}] = typeof first === 'string' ? [first, ...rest] : rest;
     // An identifier by itself: which handler was named is for the compiler.
     if (typeof first !== 'string') referenceTo(first);
-    refuseUnknown(options as object, '', ['timeout']);
-    const { timeout = '1m' } = options as WaitOptions;
-    identifier(jobRunIdentifier as string);
-    const run = await this.bildad.waits.forRun(
-      jobRunIdentifier as string,
-      toMilliseconds(timeout, 'timeout'),
-    );
-    run.output = this.bildad.contexts.openResult(run.output, jobRunIdentifier as string);
+    const { timeout } = readWaitOptions(options, '', 'waitForJob');
+    const identifier = readIdentifier(jobRunIdentifier, 'jobRunIdentifier', 'waitForJob');
+    const run = await this.bildad.waits.forRun(identifier, timeout);
+    run.output = this.bildad.contexts.openResult(run.output, identifier);
     return run;
   }
 
@@ -79,8 +83,7 @@ export abstract class BothEnds {
     if (manager)
       throw new BildadConfigError(
         'manager',
-        'none: a job can run only when its transaction is committed; use enqueueJob',
-        given?.manager ? 'an EntityManager' : 'a call inside of a transaction',
+        'is not supported here, nor is a call inside of a transaction: a job can run only after the commit; use enqueueJob instead',
       );
   }
 }

@@ -1,5 +1,5 @@
 import { BildadConfigError } from '../../job/errors.js';
-import { text } from '../../options/option-values.js';
+import { jobRunIdentifier as readIdentifier } from '../../options/job-options.js';
 
 const LARGEST = 2n ** 63n - 1n;
 
@@ -9,11 +9,13 @@ export function idOf(row: { id: string }, kind: string): string {
   // A host may have bigints parsed as numbers.
   const id = Number.isSafeInteger(given) ? String(given) : given;
   if (typeof id !== 'string' || !/^\d{1,19}$/.test(id) || BigInt(id) > LARGEST)
-    throw new BildadConfigError(kind, `a ${kind}, or an object with the id of one`, row);
+    throw new BildadConfigError(kind, `must be a ${kind}, or an object with the id of one`, {
+      got: row,
+    });
   return id;
 }
 
 /** @throws BildadConfigError */
 export function identifier(jobRunIdentifier: string): string {
-  return text(jobRunIdentifier, 'jobRunIdentifier', 500);
+  return readIdentifier(jobRunIdentifier, 'jobRunIdentifier');
 }

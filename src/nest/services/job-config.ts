@@ -1,4 +1,4 @@
-import { refuseUnknown, wholeNumber } from '../../options/option-values.js';
+import { integer, partial, type SchemaOf } from '../../options/reader.js';
 import {
   ensureConfig,
   readConfig,
@@ -9,13 +9,13 @@ import type { JobConfig } from '../../database/entities/index.js';
 import { MAX_LIMIT } from './paging.js';
 import type { BildadRuntime } from '../module/runtime.js';
 
-const RANGES: Record<keyof ConfigChanges, [min: number, max: number]> = {
-  defaultPageSize: [1, MAX_LIMIT],
-  batchSize: [1, 100_000],
-  leaseMs: [1_000, 86_400_000],
-};
+const readChanges = partial({
+  defaultPageSize: integer(1, MAX_LIMIT),
+  batchSize: integer(1, 100_000),
+  leaseMs: integer(1_000, 86_400_000),
+} satisfies SchemaOf<ConfigChanges>);
 
-/** The engine's row, made anew if somebody deleted it. */
+/** The engine's row, created again if it was deleted. */
 export async function currentConfig({
   store: { db, tables },
   settings: { name },
@@ -26,17 +26,13 @@ export async function currentConfig({
   return (await readConfig(db, tables, name))!;
 }
 
-/** @throws BildadConfigError naming the wrong change */
+/** @throws BildadConfigError about the wrong change */
 export async function changeConfig(
   bildad: BildadRuntime,
   changes: ConfigChanges,
 ): Promise<JobConfig> {
-  refuseUnknown(changes, '', Object.keys(RANGES));
-  for (const [field, [min, max]] of Object.entries(RANGES)) {
-    const value = changes[field as keyof ConfigChanges];
-    if (value !== undefined) wholeNumber(value, field, min, max);
-  }
+  const read = readChanges(changes, '', 'updateJobConfig');
   const { name } = await currentConfig(bildad);
   const { db, tables } = bildad.store;
-  return (await updateConfig(db, tables, name, changes))!;
+  return (await updateConfig(db, tables, name, read))!;
 }

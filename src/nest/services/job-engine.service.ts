@@ -21,7 +21,7 @@ import { ChangedJobs } from './changed-jobs.js';
 import { EngineSwitch } from '../module/engine-starter.js';
 import { refuseKeys, refuseLater } from '../handlers/declaration-refusals.js';
 import { idOf } from './ids.js';
-import { referenceTo } from '../handlers/job-reference.js';
+import { referenceTo } from '../handlers/declaration.js';
 import { BILDAD_RUNTIME, type BildadRuntime } from '../module/runtime.js';
 
 /** A job: its handler class (the context is then typed), its template's code, or its template. */

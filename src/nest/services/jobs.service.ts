@@ -5,7 +5,7 @@ import {
   JobTemplateInUseError,
   JobTemplateNotFoundError,
 } from '../../job/errors.js';
-import { oneOf } from '../../options/option-values.js';
+import { oneOf } from '../../options/reader.js';
 import { JobQueueStatus, JobRunResult, JobRunStatus } from '../../job/status.js';
 import type { ConfigChanges } from '../../database/job-config.sql.js';
 import type {
@@ -62,7 +62,11 @@ export class JobsService extends TroubledJobs {
   async createJobTemplate(template: NewTemplate): Promise<JobTemplate> {
     const read = readNewTemplate(template);
     const created = await insertTemplate(this.db, this.tables, read);
-    if (!created) throw new BildadConfigError('code', 'a code that no template has', read.code);
+    if (!created)
+      throw new BildadConfigError('code', 'is already the code of another template', {
+        got: read.code,
+        where: 'createJobTemplate',
+      });
     return created;
   }
 
@@ -72,16 +76,14 @@ export class JobsService extends TroubledJobs {
     changes: TemplateFields,
   ): Promise<JobTemplate> {
     if ('code' in changes)
-      throw new BildadConfigError(
-        'code',
-        'no change: the code names a template for ever',
-        changes.code,
-      );
+      throw new BildadConfigError('code', "cannot be changed: it is the template's identity", {
+        where: 'updateJobTemplate',
+      });
     const changed = await changeTemplate(
       this.db,
       this.tables,
       idOf(template, 'template'),
-      readTemplateFields(changes),
+      readTemplateFields(changes, '', 'updateJobTemplate'),
     );
     if (!changed) throw new JobTemplateNotFoundError(`template ${template.id}`);
     this.bildad.templates.forget(changed.code);
@@ -134,7 +136,7 @@ export class JobsService extends TroubledJobs {
 
   /** Newest first. */
   async listJobRunsForResult(result: JobRunResult, page: Page = {}): Promise<JobRun[]> {
-    oneOf(result, 'result', Object.values(JobRunResult));
+    oneOf(...Object.values(JobRunResult))(result, 'result', 'listJobRunsForResult');
     return this.list(this.runs, page, {
       where: { result },
       order: NEWEST_FIRST,
@@ -181,7 +183,7 @@ export class JobsService extends TroubledJobs {
     status: JobQueueStatus,
     page: Page = {},
   ): Promise<JobQueueEntry[]> {
-    oneOf(status, 'status', Object.values(JobQueueStatus));
+    oneOf(...Object.values(JobQueueStatus))(status, 'status', 'listJobsForStatusInTheQueue');
     return this.list(this.entries, page, {
       where: { status },
       order: QUEUE_ORDER,

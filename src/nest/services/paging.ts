@@ -1,5 +1,5 @@
 import type { FindManyOptions, Repository } from 'typeorm';
-import { wholeNumber } from '../../options/option-values.js';
+import { integer } from '../../options/reader.js';
 
 export interface Page {
   /** From 0. Default 0. */
@@ -9,6 +9,8 @@ export interface Page {
 }
 
 export const MAX_LIMIT = 1_000;
+const readPage = integer(0, Math.floor(Number.MAX_SAFE_INTEGER / MAX_LIMIT));
+const readLimit = integer(1, MAX_LIMIT);
 
 /** One page of a list. @throws BildadConfigError naming a wrong `page` or `limit` */
 export async function listPage<T extends object>(
@@ -17,8 +19,7 @@ export async function listPage<T extends object>(
   query: FindManyOptions<T>,
   defaultLimit: () => Promise<number>,
 ): Promise<T[]> {
-  const number = wholeNumber(page, 'page', 0, Math.floor(Number.MAX_SAFE_INTEGER / MAX_LIMIT));
-  const take =
-    limit === undefined ? await defaultLimit() : wholeNumber(limit, 'limit', 1, MAX_LIMIT);
+  const number = readPage(page, 'page');
+  const take = limit === undefined ? await defaultLimit() : readLimit(limit, 'limit');
   return repository.find({ ...query, take, skip: number * take });
 }

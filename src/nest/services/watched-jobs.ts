@@ -1,6 +1,5 @@
-import { toMilliseconds } from '../../job/duration.js';
 import { BildadConfigError } from '../../job/errors.js';
-import { refuseUnknown } from '../../options/option-values.js';
+import { duration, refuseUnknown } from '../../options/reader.js';
 import type { JobProgress } from '../../job/process-facts.js';
 import type { JobUpdate, RunLog, WatchOptions } from '../../job/job-update.js';
 import type { JobRun } from '../../database/entities/index.js';
@@ -19,16 +18,17 @@ export abstract class WatchedJobs {
    * @throws BildadConfigError at once; in the loop JobNotFoundError, and the signal's reason
    */
   watch(jobRunIdentifier: string, options: WatchOptions = {}): AsyncIterableIterator<JobUpdate> {
-    refuseUnknown(options, 'options.', ['signal', 'after', 'pollInterval']);
+    refuseUnknown(options, ['signal', 'after', 'pollInterval'], '', 'watch()');
     const { signal, after, pollInterval = '1s' } = options;
     if (signal !== undefined && !(signal instanceof AbortSignal))
-      throw new BildadConfigError('options.signal', 'an AbortSignal', signal);
+      throw new BildadConfigError('signal', 'must be an AbortSignal', {
+        got: signal,
+        where: 'watch()',
+      });
     return this.bildad.waits.watches.watch(identifier(jobRunIdentifier), {
       signal,
       after,
-      pollMs: toMilliseconds(pollInterval, 'options.pollInterval', {
-        min: 100,
-      }),
+      pollMs: duration({ min: 100 })(pollInterval, 'pollInterval', 'watch()'),
     });
   }
 

@@ -41,8 +41,7 @@ export class Session extends EventEmitter implements AnyClient {
       // Whoever makes a statement for each of its rows would wait for good: that is sent when the last row was read.
       throw new BildadConfigError(
         'query',
-        'no stream or cursor between begin() and rollback(), where all share one connection: test it without begin()',
-        config.constructor.name,
+        `cannot be a stream or cursor (${config.constructor.name}) between begin() and rollback(), which share one connection: test it without begin()`,
       );
     const answered = given.at(-1);
     const called = typeof answered === 'function';
@@ -95,8 +94,8 @@ export class Session extends EventEmitter implements AnyClient {
     if (endsWithin(text))
       throw new BildadConfigError(
         'query',
-        "statements that begin or end a transaction to be by themselves, as a test's own is open",
-        text,
+        "must not mix statements that begin or end a transaction with others inside of a test's transaction",
+        { got: text },
       );
     const [, values] = statement;
     const read = readStatement(text, values);
