@@ -160,7 +160,9 @@ it('a newer one than a node knows goes back untouched, is told of, and runs wher
     jobContext: entry.jobContext,
   });
   expect(await jobs.listJobRunsForIdentifier(entry.jobRunIdentifier)).toEqual([]);
-  await expect(second.engine.runJob(entry)).rejects.toThrow(/has version 2, but this process knows only version 1/);
+  await expect(second.engine.runJob(entry)).rejects.toThrow(
+    /has version 2, but this process knows only version 1/,
+  );
   await third.engine.runJobEngine();
   expect(await first.engine.waitForJob(entry.jobRunIdentifier)).toMatchObject({
     output: 2,
