@@ -42,12 +42,17 @@ export { JobQueueStatus, JobRunResult, JobRunStatus } from './job/status.js';
 export type { JobUpdate, KeptLine, RunLog, WatchOptions } from './job/job-update.js';
 export { BildadJob, type BildadJobOptions } from './nest/handlers/bildad-job.decorator.js';
 export { BildadModule } from './nest/module/bildad.module.js';
-export { JobEngineService, type Job, type JobContext } from './nest/services/job-engine.service.js';
+export {
+  JobEngineService,
+  type FinalRun,
+  type Job,
+  type JobContext,
+  type WaitOptions,
+} from './nest/services/job-engine.service.js';
 export { BILDAD_EXTENSION, type EngineExtension } from './nest/module/engine-extension.js';
 export { jobCodeOf } from './nest/handlers/declaration.js';
 export { performHandler, type Performed, type PerformOptions } from './nest/handlers/perform.js';
 export type { FailedJobFilter, JobFilter } from './nest/services/job-filter.js';
-export type { FinalRun, WaitOptions } from './nest/services/both-ends.js';
 export { JobsService } from './nest/services/jobs.service.js';
 export {
   BildadExecutionContext,
@@ -57,7 +62,7 @@ export { JobForbiddenError } from './nest/pipeline/forbidden.js';
 export type { JobEventRequest } from './nest/listeners/call-listener.js';
 export { JobRequest } from './nest/pipeline/job-request.js';
 export type { JobNodeEnd } from './database/entities/job-node.entity.js';
-export type { Page } from './nest/services/paging.js';
+export type { Page } from './nest/services/arguments.js';
 export type { NewTemplate, TemplateFields } from './nest/handlers/template-fields.js';
 export { OnJobEvent, type OnJobEventOptions } from './nest/listeners/on-job-event.decorator.js';
 export { sse } from './nest/services/sse.js';

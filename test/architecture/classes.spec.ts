@@ -10,8 +10,7 @@ const MAX_CONSTRUCTOR_PARAMETERS = 10;
 const ABSTRACT = ['src/job/errors.ts'];
 /** Classes above the limit. The list may only shrink. */
 const EXCEPTIONS = new Set<string>(['Membership', 'Engine', 'EngineCycle']);
-const EXCEPTIONS_ABSTRACT =
-  /^src\/nest\/services\/(both-ends|changed-jobs|troubled-jobs|watched-engine|watched-jobs)/;
+const EXCEPTIONS_ABSTRACT = /^src\/nest\/services\/changed-jobs/;
 
 const classes = sourceFiles('src').flatMap(({ path }) => {
   const text = readFileSync(new URL(`../../${path}`, import.meta.url), 'utf8');

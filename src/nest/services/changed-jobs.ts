@@ -5,21 +5,23 @@ import { JobTemplateNotFoundError } from '../../job/errors.js';
 import type { JobQueueEntry, JobRun } from '../../database/entities/index.js';
 import { markRetried, storedContext } from '../../lifecycle/run/run.sql.js';
 import { findTemplate } from '../../lifecycle/templates/template.sql.js';
-import { idOf } from './ids.js';
+import { idOf } from './arguments.js';
 import {
   readFailedFilter,
   readJobFilter,
   type FailedJobFilter,
   type JobFilter,
 } from './job-filter.js';
-import { WatchedEngine } from './watched-engine.js';
+import type { BildadRuntime } from '../module/runtime.js';
 
-/** The part of `JobEngineService` that changes jobs which wait, does again those which are over, and does either to many. */
-export abstract class ChangedJobs extends WatchedEngine {
+/** Verbs of `JobEngineService` that change waiting jobs, retry finished ones, and do either in bulk. */
+export abstract class ChangedJobs {
+  protected abstract readonly bildad: BildadRuntime;
+
   /**
-   * Makes a waiting job due at another time.
-   * @param when a Date, or a duration from now on; 0 is now
-   * @throws JobNotAvailableError when it is not AVAILABLE: nothing is changed then; BildadConfigError
+   * Changes the time at which a waiting job is due.
+   * @param when a Date, or a duration from now; 0 is now
+   * @throws JobNotAvailableError when it is not AVAILABLE, BildadConfigError; nothing changes
    */
   async rescheduleJob(
     entry: Pick<JobQueueEntry, 'id'>,
@@ -30,9 +32,8 @@ export abstract class ChangedJobs extends WatchedEngine {
   }
 
   /**
-   * Changes a waiting job; what is left out stays. The context is validated as by `enqueueJob`.
-   * @throws JobNotAvailableError when it is not AVAILABLE, InvalidJobContextError, BildadConfigError: nothing is
-   *   changed then
+   * Changes a waiting job; omitted fields stay. The context is validated as by `enqueueJob`.
+   * @throws JobNotAvailableError when it is not AVAILABLE, InvalidJobContextError, BildadConfigError; nothing changes
    */
   async updateJob(
     entry: Pick<JobQueueEntry, 'id'>,

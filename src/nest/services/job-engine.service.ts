@@ -1,11 +1,20 @@
 import { Inject, Injectable } from '@nestjs/common';
+import type { EntityManager } from 'typeorm';
+import { measure } from '../../features/telemetry/index.js';
+import type { Duration } from '../../job/duration.js';
+import type { MetricSink } from '../../job/metrics.js';
+import type { Stored } from '../../job/stored.js';
+import { jobRunIdentifier as readIdentifier } from '../../options/job-options.js';
+import { duration, group, withDefault, type SchemaOf } from '../../options/reader.js';
+import { healthOf, livenessOf, type BildadHealth, type BildadLiveness } from '../health/health.js';
+import { measured } from '../health/measured.js';
 import type { JobEngineResults } from '../../node/pass.js';
 import type { JobOutcome } from '../../node/launch.js';
 import type { EntryReference } from '../../lifecycle/enqueue/enqueue.sql.js';
 import type { ContextSource } from '../../lifecycle/enqueue/context-source.js';
 import type { BulkOptions, EnqueueOptions } from '../../lifecycle/enqueue/enqueue-options.js';
-import { JobNotAvailableError, RunNotActiveError } from '../../job/errors.js';
-import type { ContextOf, JobHandlerClass } from '../../job/job-handler.js';
+import { BildadConfigError, JobNotAvailableError, RunNotActiveError } from '../../job/errors.js';
+import type { ContextOf, JobHandler, JobHandlerClass, ResultOf } from '../../job/job-handler.js';
 import type { JsonSchema } from '../../job/json.js';
 import {
   contextContract,
@@ -14,13 +23,13 @@ import {
 } from '../../context/context-contract.js';
 import { countOutcomes } from '../../job/outcome-counts.js';
 import { JobProcess } from '../../lifecycle/run/job-process.js';
-import { outside } from '../../database/transactions/current-transaction.js';
+import { outside, within } from '../../database/transactions/current-transaction.js';
 import type { JobQueueEntry, JobRun, JobTemplate } from '../../database/entities/index.js';
 import { findEntry, findLastRun, findRuns } from '../../lifecycle/run/run.sql.js';
 import { ChangedJobs } from './changed-jobs.js';
 import { EngineSwitch } from '../module/engine-starter.js';
 import { refuseKeys, refuseLater } from '../handlers/declaration-refusals.js';
-import { idOf } from './ids.js';
+import { idOf } from './arguments.js';
 import { referenceTo } from '../handlers/declaration.js';
 import { BILDAD_RUNTIME, type BildadRuntime } from '../module/runtime.js';
 
@@ -29,6 +38,20 @@ export type Job = JobHandlerClass | string | JobTemplate;
 
 /** The context a job takes: the handler's own type, else any object. */
 export type JobContext<J> = J extends JobHandlerClass<infer H> ? ContextOf<H> : object;
+
+export interface WaitOptions {
+  /** Default `'1m'`. */
+  timeout?: Duration;
+}
+
+/** An ended run. `output` is the handler's result as JSON; null when it failed or returned nothing. */
+export type FinalRun<H> = Omit<JobRun, 'output'> & {
+  output: Stored<ResultOf<H>> | null;
+};
+
+const readWaitOptions = group({
+  timeout: withDefault(duration(), '1m'),
+} satisfies SchemaOf<WaitOptions>);
 
 type WithoutManager = Omit<EnqueueOptions, 'manager'>;
 
@@ -46,19 +69,19 @@ export class JobEngineService extends ChangedJobs {
   }
 
   /**
-   * Starts this node's engine where the module has `autoStart: false`: from now on it claims. Called again, or where it
-   * runs already, it has no effect; a producer runs no jobs all the same. Resolves when hosts of isolated jobs are ready.
-   * @throws BildadConfigError before the app is initialized, and what the module throws when a host is booted: it may
-   *   be called again then
+   * Starts this node's engine, for modules with `autoStart: false`. It has no effect when the engine runs already; a producer
+   * never runs jobs. Resolves when the hosts of isolated jobs are ready.
+   * @throws BildadConfigError before the app is initialized; the error of the app's module when a host cannot boot. It may be
+   *   called again after an error
    */
   start(): Promise<void> {
     return this.engineSwitch.start();
   }
 
   /**
-   * Adds a job to the queue. The engine starts it by priority (lower first), then age.
+   * Adds a job to the queue. The engine starts jobs by priority (lower first), then age.
    * Upstream: `enqueue_job`; the context is validated here too, not only when it runs.
-   * @returns the entry; of another job, and `deduplicated`, where that one holds the key that the options name
+   * @returns the entry. When another job holds the unique key of the options: that job's entry, with `deduplicated`
    * @throws InvalidJobContextError with the violations, DuplicateJobError, JobTemplateNotFoundError,
    *   JobTemplateInactiveError, BildadConfigError for a wrong option; nothing is enqueued then
    */
@@ -71,8 +94,8 @@ export class JobEngineService extends ChangedJobs {
   }
 
   /**
-   * Adds many jobs of one kind, all or none, in the order of their contexts. What is no array is read as it is inserted,
-   * some 2,000 contexts at a time, in a transaction that is open as long as that takes; entries are then told by name only.
+   * Adds many jobs of one template, all or none, in the order of their contexts. An iterable is read while it is inserted,
+   * some 2,000 contexts at a time, in one transaction that stays open meanwhile; it returns only ids and identifiers.
    * @throws as `enqueueJob`; the paths of violations begin with the context's index
    */
   enqueueJobs<J extends Job>(
@@ -99,8 +122,8 @@ export class JobEngineService extends ChangedJobs {
 
   /**
    * Adds a job and runs the engine now; jobs of higher priority ahead of it go first.
-   * Upstream: `enqueue_job_and_trigger_engine`, preferred over `enqueueAndRunJob`. If a pass is under
-   * way it is told to look again, and `jobEngineResults.alreadyRunning` is true.
+   * Upstream: `enqueue_job_and_trigger_engine`, preferred over `enqueueAndRunJob`. If a pass is running, the engine runs
+   * another one after it, and `jobEngineResults.alreadyRunning` is true.
    */
   async enqueueJobAndTriggerEngine<J extends Job>(
     job: J,
@@ -138,7 +161,7 @@ export class JobEngineService extends ChangedJobs {
       return await this.runJob(entry);
     } catch (error) {
       if (!(error instanceof JobNotAvailableError)) throw error;
-      // A pass of the engine was faster: the job runs, which is all that was asked for.
+      // A pass of the engine claimed it first: the job runs, as requested.
       await this.bildad.deferred.writeOf(entry.id);
       const run = await this.lastRun(entry.jobRunIdentifier);
       if (run) return run;
@@ -147,15 +170,14 @@ export class JobEngineService extends ChangedJobs {
   }
 
   /**
-   * One pass of the engine: expires what is expired, then starts what is available, up to the free
-   * slots. One bad job never stops the others. Upstream: `run_job_engine`; one node at a time, held
-   * by a lease. Not to be called inside a transaction.
+   * Runs one pass of the engine: ends expired runs, then starts available jobs up to the free slots. One bad job never stops
+   * the others. Upstream: `run_job_engine`. A lease lets one node at a time run a pass. Must not be called inside a transaction.
    */
   runJobEngine(): Promise<JobEngineResults> {
     return outside(() => this.bildad.cycle.run());
   }
 
-  /** How many jobs of a pass went well. Upstream: `get_counts`. */
+  /** Counts the successful and the failed outcomes of a pass. Upstream: `get_counts`. */
   getCounts(outcomes: readonly JobOutcome[]): {
     okCount: number;
     errorCount: number;
@@ -164,11 +186,10 @@ export class JobEngineService extends ChangedJobs {
   }
 
   /**
-   * Claims this entry, creates its run and launches it; resolves when launched. Of ten concurrent
-   * callers one runs it. Upstream: `run_a_job`. A `runAt` that lies ahead is not waited for.
-   * @throws JobNotAvailableError when it is running or gone, JobHandlerNotFoundError when this node
-   *   has no handler for it, JobTemplateInactiveError, InvalidJobContextError: then it left the queue
-   *   with one FAILED run
+   * Claims this entry, creates its run and launches it; resolves when launched. Exactly one of several concurrent callers
+   * runs it. Ignores a `runAt` in the future. Upstream: `run_a_job`.
+   * @throws JobNotAvailableError when it is running or gone, JobHandlerNotFoundError when this node has no handler for it,
+   *   JobTemplateInactiveError; InvalidJobContextError after it left the queue with one FAILED run
    */
   async runJob(entry: Pick<JobQueueEntry, 'id' | 'jobRunIdentifier'>): Promise<JobRun> {
     const { slots, claims } = this.bildad;
@@ -176,9 +197,9 @@ export class JobEngineService extends ChangedJobs {
   }
 
   /**
-   * Starts a claimed run of this node that has no process yet, registered by name before its handler
-   * starts. Upstream: `launch_job_process`. A run whose process is here already is left as it is.
-   * @throws RunNotActiveError when it is not RUNNING, JobNotAvailableError when it lives on another node
+   * Starts a claimed run of this node that has no process yet. The process is registered before its handler starts. A run
+   * that has a process here is not changed. Upstream: `launch_job_process`.
+   * @throws RunNotActiveError when it is not RUNNING, JobNotAvailableError when another node runs it
    */
   async launchJobProcess(run: Pick<JobRun, 'id'>): Promise<JobRun> {
     const { slots, claims } = this.bildad;
@@ -188,7 +209,8 @@ export class JobEngineService extends ChangedJobs {
 
   /**
    * Ends a run as SUCCEEDED, with an optional output; its entry leaves the queue.
-   * Upstream: `complete_a_job`. @throws RunNotActiveError when it is not RUNNING: nothing is changed
+   * Upstream: `complete_a_job`.
+   * @throws RunNotActiveError when it is not RUNNING; nothing changes
    */
   async completeJob(run: Pick<JobRun, 'id'>, output?: unknown): Promise<JobRun> {
     return this.bildad.interventions.end(idOf(run, 'run'), {
@@ -198,8 +220,9 @@ export class JobEngineService extends ChangedJobs {
   }
 
   /**
-   * Ends a run as FAILED with the error's text as reason; its entry is tried again or leaves the queue.
-   * Upstream: `fail_a_job`. @throws RunNotActiveError when it is not RUNNING: nothing is changed
+   * Ends a run as FAILED with the error's text as reason; its job is retried or leaves the queue.
+   * Upstream: `fail_a_job`.
+   * @throws RunNotActiveError when it is not RUNNING; nothing changes
    */
   async failJob(run: Pick<JobRun, 'id'>, error: unknown): Promise<JobRun> {
     return this.bildad.interventions.end(idOf(run, 'run'), {
@@ -209,27 +232,27 @@ export class JobEngineService extends ChangedJobs {
   }
 
   /**
-   * Ends a run that is on no node any more as FAILED "Expired"; its entry is tried again or leaves the
-   * queue. The engine does this by itself when a lease is over. Upstream: `expire_a_job`.
-   * @throws RunNotActiveError when it is not RUNNING: nothing is changed
+   * Ends a run that no node owns any more as FAILED "Expired"; its job is retried or leaves the queue. The engine does this
+   * when a lease expires. Upstream: `expire_a_job`.
+   * @throws RunNotActiveError when it is not RUNNING; nothing changes
    */
   async expireJob(run: Pick<JobRun, 'id'>): Promise<JobRun> {
     return this.bildad.interventions.end(idOf(run, 'run'), { kind: 'expired' });
   }
 
   /**
-   * If the run is on this node: stops its process and ends it as FAILED, "Timeout" when it is past its
-   * timeout and else "Killed"; its entry is tried again or leaves the queue. If not: leaves word for
-   * the owning node and returns null. Upstream: `kill_a_job`.
-   * @throws RunNotActiveError when it is not RUNNING: nothing is changed
+   * Stops the process of a run on this node and ends the run as FAILED: "Timeout" when it is past its timeout, else "Killed".
+   * Its job is retried or leaves the queue. For a run on another node it stores the request and returns null; that node stops
+   * the run at its next heartbeat. Upstream: `kill_a_job`.
+   * @throws RunNotActiveError when it is not RUNNING; nothing changes
    */
   async killJob(run: Pick<JobRun, 'id'>): Promise<JobRun | null> {
     return this.bildad.interventions.kill(idOf(run, 'run'));
   }
 
   /**
-   * Takes a running job back: its run is FAILED "Stopped", its entry AVAILABLE. In the database only:
-   * the process goes on, but cannot change the run any more. Upstream: `stop_job_in_queue`.
+   * Returns a running job to the queue: its run is FAILED "Stopped", its entry AVAILABLE. This changes the database only: the
+   * process continues, but cannot change the run any more. Upstream: `stop_job_in_queue`.
    * @returns the run, or null when the entry is not running
    * @throws RunNotActiveError when the run ended meanwhile
    */
@@ -238,7 +261,7 @@ export class JobEngineService extends ChangedJobs {
   }
 
   /**
-   * Deletes an entry. A run of it that is under way goes on, and ends in the history.
+   * Deletes an entry. Its current run, if any, continues and ends in the history.
    * Upstream: `remove_job_from_queue`.
    */
   async removeJobFromQueue(entry: Pick<JobQueueEntry, 'id'>): Promise<void> {
@@ -257,7 +280,7 @@ export class JobEngineService extends ChangedJobs {
    * @throws InvalidJobContextError with the violations, InvalidJobSchemaError when the schema is unusable
    */
   async validateJobContext(schema: JsonSchema | ContextClass, context: unknown): Promise<void> {
-    // Undefined would stand for "any context".
+    // Undefined would mean "any context".
     const contract = contextContract(schema ?? null);
     await encodeContext(contract, context, this.bildad.settings.maxContextBytes);
   }
@@ -269,22 +292,93 @@ export class JobEngineService extends ChangedJobs {
 
   /**
    * Aborts the process's signal and waits for the grace period. Upstream: `try_to_kill_process`.
-   * @returns whether the handler has ended; if not, its run is closed and it goes on
+   * @returns whether the handler ended. If not, its run is ended all the same, and the handler continues
    */
   tryToKillProcess(process: JobProcess): Promise<boolean> {
     return this.bildad.killer.stop(process, { kind: 'killed' });
   }
 
   /**
-   * Ends a job for good: a waiting entry is deleted (null), a running one is stopped as by `killJob`
-   * and not tried again. On another node that happens when it sees the request.
-   * @throws RunNotActiveError when it ended meanwhile
+   * Ends a job without a retry: a waiting entry is deleted (returns null), a running one is stopped as by `killJob`. A run on
+   * another node stops when that node reads the request.
+   * @throws RunNotActiveError when the run ended meanwhile
    */
   async cancelJob(entry: Pick<JobQueueEntry, 'id'>): Promise<JobRun | null> {
     return this.bildad.interventions.cancel(idOf(entry, 'queue entry'));
   }
 
-  /** For who starts it himself: this node is not woken for it. */
+  /**
+   * Runs `work` in a transaction of the engine's DataSource. Every job enqueued inside it without `manager`, at any call
+   * depth, is part of it; wake-ups follow the commit. Inside another such transaction it is a savepoint.
+   * @returns the result of `work`, committed
+   * @throws the error of `work` after a rollback. An enqueue inside it after it ended throws TransactionOverError
+   */
+  async transaction<T>(work: (manager: EntityManager) => Promise<T>): Promise<T> {
+    const { store, current } = this.bildad;
+    if (typeof work !== 'function')
+      throw new BildadConfigError('work', 'must be a function', {
+        got: work,
+        where: 'transaction()',
+      });
+    const around = current.manager ?? store.dataSource;
+    return around.transaction((manager) => within(store, manager, () => work(manager)));
+  }
+
+  /**
+   * Waits for the final run of a job, FAILED or not, on whatever node it runs. Pass the handler class to type `output`. The
+   * end arrives as a notification (module option `notify`); the database is checked at least once a second.
+   * @param timeout default `'1m'`
+   * @throws JobNotFoundError; WaitTimeoutError while the job continues; JobEncryptionKeyError when the result is encrypted and
+   *   this process lacks the key; BildadConfigError
+   */
+  waitForJob<H extends JobHandler = JobHandler>(
+    jobRunIdentifier: string,
+    options?: WaitOptions,
+  ): Promise<FinalRun<H>>;
+  waitForJob<C extends JobHandlerClass>(
+    job: C,
+    jobRunIdentifier: string,
+    options?: WaitOptions,
+  ): Promise<FinalRun<InstanceType<C>>>;
+  async waitForJob(
+    first: string | JobHandlerClass,
+    ...rest: [unknown?, unknown?]
+  ): Promise<unknown> {
+    const [jobRunIdentifier, options = {}] = typeof first === 'string' ? [first, ...rest] : rest;
+    // The handler class only serves the compiler.
+    if (typeof first !== 'string') referenceTo(first);
+    const { timeout } = readWaitOptions(options, '', 'waitForJob');
+    const identifier = readIdentifier(jobRunIdentifier, 'jobRunIdentifier', 'waitForJob');
+    const run = await this.bildad.waits.forRun(identifier, timeout);
+    run.output = this.bildad.contexts.openResult(run.output, identifier);
+    return run;
+  }
+
+  /** The state of this process, without asking the database. Never throws. */
+  liveness(): BildadLiveness {
+    return livenessOf(this.bildad);
+  }
+
+  /**
+   * The state of the engine for operators and readiness probes: facts without a verdict. An unreachable database is one of
+   * these facts and does not reject. It costs one indexed statement, and every ten seconds one that counts unrunnable jobs.
+   * @param options.timeout how long the database may take to answer. Default `'2s'`
+   * @throws BildadConfigError when `timeout` is not a duration
+   */
+  async health(options: { timeout?: Duration } = {}): Promise<BildadHealth> {
+    return healthOf(this.bildad, options);
+  }
+
+  /**
+   * Sends all metrics of the engine (`BILDAD_METRICS`) to your own sink from now on, as `telemetry` does for OpenTelemetry and
+   * `nestjs-bildad/prometheus` for a registry.
+   * @returns stops it
+   */
+  measure(sink: MetricSink): () => void {
+    return measure(measured(this.bildad), sink);
+  }
+
+  /** Enqueues without waking this node: the caller starts the job itself. */
   private enqueueToStart<J extends Job>(
     job: J,
     context: JobContext<J>,
@@ -293,6 +387,17 @@ export class JobEngineService extends ChangedJobs {
     return this.bildad.enqueue.one(referenceTo(job), context, options, {
       wakeHere: false,
     });
+  }
+
+  /** @throws BildadConfigError inside a transaction: the job would have to run before the commit */
+  private refuseTransaction(options: object): void {
+    const given = options as { manager?: unknown } | undefined;
+    const manager = given?.manager === undefined ? this.bildad.current.manager : given.manager;
+    if (manager)
+      throw new BildadConfigError(
+        'manager',
+        'is not supported here, nor is a call inside of a transaction: a job can run only after the commit; use enqueueJob instead',
+      );
   }
 
   private lastRun(identifier: string): Promise<JobRun | null> {

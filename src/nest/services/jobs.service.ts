@@ -1,13 +1,33 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { Raw, type FindManyOptions, type Repository } from 'typeorm';
+import { IsNull, Not, Raw, type FindManyOptions, type Repository } from 'typeorm';
+import { toMilliseconds, type Duration } from '../../job/duration.js';
+import type { JobProcessFacts, JobProgress } from '../../job/process-facts.js';
+import type { JobUpdate, RunLog, WatchOptions } from '../../job/job-update.js';
+import { isRefusal } from '../../database/database-error.js';
+import { notesOfJob, notesOfRun } from '../../features/run-log/run-log.sql.js';
+import { releaseEntry } from '../../lifecycle/claim/quarantine.sql.js';
+import { unrunnableJobs, type UnrunnableJobs } from '../../node/unrunnable-jobs.sql.js';
 import {
   BildadConfigError,
+  JobNotAvailableError,
   JobTemplateInUseError,
   JobTemplateNotFoundError,
 } from '../../job/errors.js';
-import { oneOf } from '../../options/reader.js';
+import {
+  duration,
+  integer,
+  oneOf,
+  partial,
+  refuseUnknown,
+  type SchemaOf,
+} from '../../options/reader.js';
 import { JobQueueStatus, JobRunResult, JobRunStatus } from '../../job/status.js';
-import type { ConfigChanges } from '../../database/job-config.sql.js';
+import {
+  ensureConfig,
+  readConfig,
+  updateConfig,
+  type ConfigChanges,
+} from '../../database/job-config.sql.js';
 import type {
   JobConfig,
   JobNode,
@@ -22,9 +42,7 @@ import {
   deleteTemplate,
   insertTemplate,
 } from '../../lifecycle/templates/template.sql.js';
-import { changeConfig, currentConfig } from './job-config.js';
-import { identifier, idOf } from './ids.js';
-import { listPage, type Page } from './paging.js';
+import { identifier, idOf, listPage, MAX_LIMIT, type Page } from './arguments.js';
 import { BILDAD_RUNTIME, type BildadRuntime } from '../module/runtime.js';
 import {
   readNewTemplate,
@@ -32,19 +50,21 @@ import {
   type NewTemplate,
   type TemplateFields,
 } from '../handlers/template-fields.js';
-import { TroubledJobs } from './troubled-jobs.js';
 
 const PAST = Raw((column) => `${column} <= clock_timestamp()`);
+const readConfigChanges = partial({
+  defaultPageSize: integer(1, MAX_LIMIT),
+  batchSize: integer(1, 100_000),
+  leaseMs: integer(1_000, 86_400_000),
+} satisfies SchemaOf<ConfigChanges>);
 const QUEUE_ORDER = { priority: 'ASC', id: 'ASC' } as const;
 const NEWEST_FIRST = { id: 'DESC' } as const;
 const OLDEST_FIRST = { id: 'ASC' } as const;
 
-/** The read side, and templates (upstream's `Jobs`). Lists are pages; what is past a time is so by the database's clock. */
+/** Reads jobs, and manages templates and the configuration (upstream's `Jobs`). Lists are pages; times compare with the database's clock. */
 @Injectable()
-export class JobsService extends TroubledJobs {
-  constructor(@Inject(BILDAD_RUNTIME) protected readonly bildad: BildadRuntime) {
-    super();
-  }
+export class JobsService {
+  constructor(@Inject(BILDAD_RUNTIME) private readonly bildad: BildadRuntime) {}
 
   // Templates
 
@@ -58,7 +78,7 @@ export class JobsService extends TroubledJobs {
     });
   }
 
-  /** A template an operator makes by hand; its entries wait until some node has a handler of its code. @throws BildadConfigError, InvalidJobSchemaError */
+  /** Creates a template by hand; its jobs wait until a node has a handler for its code. @throws BildadConfigError, InvalidJobSchemaError */
   async createJobTemplate(template: NewTemplate): Promise<JobTemplate> {
     const read = readNewTemplate(template);
     const created = await insertTemplate(this.db, this.tables, read);
@@ -70,7 +90,7 @@ export class JobsService extends TroubledJobs {
     return created;
   }
 
-  /** What is changed here stays through deploys, until the class declares something new for it. @throws JobTemplateNotFoundError, BildadConfigError, InvalidJobSchemaError */
+  /** Changes survive deploys, until the class declares a new value for the field. @throws JobTemplateNotFoundError, BildadConfigError, InvalidJobSchemaError */
   async updateJobTemplate(
     template: Pick<JobTemplate, 'id'>,
     changes: TemplateFields,
@@ -95,7 +115,7 @@ export class JobsService extends TroubledJobs {
     const id = idOf(template, 'template');
     const known = await this.templates.findOneBy({ id });
     if (!known) throw new JobTemplateNotFoundError(`template ${id}`);
-    // Looks through the whole history, which may take longer than a statement of the engine may.
+    // It scans the whole history, which may take longer than the engine's statement timeout.
     const deleted = await this.bildad.store.dataSource.transaction((manager) =>
       deleteTemplate(manager, this.tables, id),
     );
@@ -105,7 +125,7 @@ export class JobsService extends TroubledJobs {
 
   // Runs
 
-  /** All runs of a job, the first one first. */
+  /** All runs of a job, oldest first. */
   async listJobRunsForIdentifier(jobRunIdentifier: string): Promise<JobRun[]> {
     return this.runs.find({
       where: { jobRunIdentifier: identifier(jobRunIdentifier) },
@@ -113,7 +133,7 @@ export class JobsService extends TroubledJobs {
     });
   }
 
-  /** RUNNING and past their timeout: the killers of their nodes are about to stop them. */
+  /** RUNNING runs past their timeout, which their nodes are about to stop. */
   listJobRunsToKill(page: Page = {}): Promise<JobRun[]> {
     return this.list(this.runs, page, {
       where: { status: JobRunStatus.RUNNING, timeoutAt: PAST },
@@ -121,7 +141,7 @@ export class JobsService extends TroubledJobs {
     });
   }
 
-  /** RUNNING, and their node has not renewed the lease, though it is not merely stuck: the next pass will expire them. */
+  /** RUNNING runs with an expired lease whose node sends no heartbeats either: the next pass ends them. */
   listExpiredJobs(page: Page = {}): Promise<JobRun[]> {
     const unspared = Raw((nodeId) => `NOT ${spared(this.tables, nodeId)}`);
     return this.list(this.runs, page, {
@@ -167,7 +187,7 @@ export class JobsService extends TroubledJobs {
     });
   }
 
-  /** AVAILABLE and due, in the order they will run. */
+  /** AVAILABLE and due entries, in the order they will run. */
   listJobsToRunInTheQueue(page: Page = {}): Promise<JobQueueEntry[]> {
     return this.list(this.entries, page, {
       where: { status: JobQueueStatus.AVAILABLE, runAt: PAST },
@@ -198,14 +218,115 @@ export class JobsService extends TroubledJobs {
     return this.entries.count();
   }
 
-  /** 1 is next; null when it is not waiting in the queue. */
+  /** Position in the queue: 1 is next; null when the job is not waiting. */
   async getQueuePositionForJobRunIdentifier(jobRunIdentifier: string): Promise<number | null> {
     return queuePosition(this.db, this.tables, identifier(jobRunIdentifier));
   }
 
+  // Running and waiting jobs
+
+  /**
+   * Follows a job on whatever node it runs: its current state first, then each change, its progress, log lines and output,
+   * until it ends. States come from the database and none is missed; docs/events.md describes the rest. Leaving the loop frees
+   * everything. The loop ends without an `end` update when this engine stops.
+   * @throws BildadConfigError at once; in the loop JobNotFoundError and the signal's reason
+   */
+  watch(jobRunIdentifier: string, options: WatchOptions = {}): AsyncIterableIterator<JobUpdate> {
+    refuseUnknown(options, ['signal', 'after', 'pollInterval'], '', 'watch()');
+    const { signal, after, pollInterval = '1s' } = options;
+    if (signal !== undefined && !(signal instanceof AbortSignal))
+      throw new BildadConfigError('signal', 'must be an AbortSignal', {
+        got: signal,
+        where: 'watch()',
+      });
+    return this.bildad.waits.watches.watch(identifier(jobRunIdentifier), {
+      signal,
+      after,
+      pollMs: duration({ min: 100 })(pollInterval, 'pollInterval', 'watch()'),
+    });
+  }
+
+  /**
+   * The stored log lines (module option `logs`) of a run, or of all runs of a job, oldest first. Runs without stored lines are
+   * left out.
+   * @param of a run, or a job's identifier
+   */
+  async logs(of: string | Pick<JobRun, 'id'>): Promise<RunLog[]> {
+    const found = await (typeof of === 'string'
+      ? notesOfJob(this.db, this.tables, 'log', identifier(of))
+      : notesOfRun(this.db, this.tables, 'log', idOf(of, 'run')));
+    return found.map(({ jobRunId, retry, value }) => {
+      const { dropped, lines } = JSON.parse(value) as RunLog;
+      const dated = lines.map((line) => ({ ...line, at: new Date(line.at) }));
+      return { jobRunId, retry, dropped, lines: dated };
+    });
+  }
+
+  /** The latest progress of a job, at most half a second old, from its newest run that reported any; null: none did. */
+  async progressOf(
+    jobRunIdentifier: string,
+  ): Promise<(JobProgress & Pick<RunLog, 'jobRunId' | 'retry'>) | null> {
+    const name = identifier(jobRunIdentifier);
+    const found = await notesOfJob(this.db, this.tables, 'progress', name);
+    const last = found.at(-1);
+    if (!last) return null;
+    const { jobRunId, retry, value, at } = last;
+    const told = JSON.parse(value) as Pick<JobProgress, 'fraction' | 'message'>;
+    return { jobRunId, retry, ...told, at };
+  }
+
+  /**
+   * The state of a run's process. For a run on another node it is as of that node's last heartbeat (five per lease). Null when
+   * the run is not RUNNING, or started on another node less than a second ago.
+   */
+  async inspectJobProcess(run: Pick<JobRun, 'id'>): Promise<JobProcessFacts | null> {
+    return this.bildad.inspection.of(idOf(run, 'run'));
+  }
+
+  /**
+   * Counts jobs by template that are due for longer than `olderThan` (default `'1m'`) and cannot run: the template is inactive,
+   * or no live node has a handler for it. Reads all entries when there are such templates.
+   * @throws BildadConfigError
+   */
+  async listUnrunnableJobs({ olderThan = '1m' }: { olderThan?: Duration } = {}): Promise<
+    UnrunnableJobs[]
+  > {
+    const ms = toMilliseconds(olderThan, 'olderThan');
+    return unrunnableJobs(this.db, this.tables, ms);
+  }
+
+  /** Entries that the database refuses to run: `quarantineReason` says why. They wait for `releaseQuarantined` or `cancelJob`. */
+  listQuarantinedJobs(page: Page = {}): Promise<JobQueueEntry[]> {
+    return this.list(this.entries, page, {
+      where: { quarantinedAt: Not(IsNull()) },
+      order: OLDEST_FIRST,
+    });
+  }
+
+  /**
+   * Returns a quarantined entry to the queue after its row was repaired; it starts at the next tick.
+   * @throws JobNotAvailableError when the row is still malformed, its template is gone, or it is not quarantined; nothing changes
+   */
+  async releaseQuarantined(
+    entry: Pick<JobQueueEntry, 'id' | 'jobRunIdentifier'>,
+  ): Promise<JobQueueEntry> {
+    const id = idOf(entry, 'queue entry');
+    const refuse = (why: string, cause?: unknown) =>
+      new JobNotAvailableError(entry.jobRunIdentifier, why, { cause });
+    let released: JobQueueEntry | null;
+    try {
+      released = await releaseEntry(this.db, this.tables, id);
+    } catch (error) {
+      if (!isRefusal(error)) throw error;
+      throw refuse('its row is still malformed: repair it first', error);
+    }
+    if (released) return released;
+    throw refuse('it is not quarantined, or its template is gone');
+  }
+
   // Nodes
 
-  /** The processes that run jobs, the youngest first; then those that ended within about a day, the last one first. */
+  /** The processes that run jobs, newest first, then those that ended within about a day, the latest end first. */
   listNodes(page: Page = {}): Promise<JobNode[]> {
     return this.list(this.repository(this.bildad.entities.JobNode), page, {
       order: {
@@ -217,13 +338,20 @@ export class JobsService extends TroubledJobs {
 
   // Config
 
-  getJobConfig(): Promise<JobConfig> {
-    return currentConfig(this.bildad);
+  /** The engine's row, inserted again if it was deleted. */
+  async getJobConfig(): Promise<JobConfig> {
+    const { name } = this.bildad.settings;
+    const config = await readConfig(this.db, this.tables, name);
+    if (config) return config;
+    await ensureConfig(this.db, this.tables, name);
+    return (await readConfig(this.db, this.tables, name))!;
   }
 
-  /** In force on every node from its next pass on. @throws BildadConfigError */
-  updateJobConfig(changes: ConfigChanges): Promise<JobConfig> {
-    return changeConfig(this.bildad, changes);
+  /** Takes effect on every node at its next pass. @throws BildadConfigError */
+  async updateJobConfig(changes: ConfigChanges): Promise<JobConfig> {
+    const read = readConfigChanges(changes, '', 'updateJobConfig');
+    const { name } = await this.getJobConfig();
+    return (await updateConfig(this.db, this.tables, name, read))!;
   }
 
   private list<T extends object>(
