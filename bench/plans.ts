@@ -8,8 +8,8 @@ import { startPostgres } from 'nestjs-bildad/testing';
 import { DataSource, type QueryRunner } from 'typeorm';
 import { claimEntries, claimNext } from '../src/lifecycle/claim/claim.sql.js';
 import { insertEntries, promoteScheduled } from '../src/lifecycle/enqueue/enqueue.sql.js';
-import { writeLostRuns } from '../src/lifecycle/run/late-run-rows.sql.js';
-import { endRuns, reopenOrphans } from '../src/lifecycle/finish/finish.sql.js';
+import { writeLateRowsOfLostNodes } from '../src/lifecycle/run/late-run-rows.sql.js';
+import { finishRuns, reopenOrphans } from '../src/lifecycle/finish/finish.sql.js';
 import { acquireGuard } from '../src/node/guard.sql.js';
 import { migrate } from '../src/database/migrate.js';
 import { quarantineMalformed } from '../src/lifecycle/claim/quarantine.sql.js';
@@ -118,6 +118,7 @@ async function explainAll(): Promise<string[]> {
   const end = (jobRunId: string, n: number) => ({
     jobRunId,
     jobQueueEntryId: '0',
+    outcome: n % 5 ? ('completed' as const) : ('failed' as const),
     result: n % 5 ? ('SUCCEEDED' as const) : ('FAILED' as const),
     reason: null,
     error: null,
@@ -126,6 +127,7 @@ async function explainAll(): Promise<string[]> {
     delayMs: 0,
     counts: true,
     onlyIfExpired: false,
+    hasLateRow: false,
   });
   const [waiting] = await dataSource.query<{ id: string }[]>(
     `SELECT id::text FROM ${tables.entries} WHERE job_run_identifier = 'waiting-777777' OR id = 777 LIMIT 1`,
@@ -142,12 +144,12 @@ async function explainAll(): Promise<string[]> {
     ],
     [
       'claim the next 100, their rows deferred',
-      (db) => claimNext(db, tables, me, all, 100, { deferred: true }),
+      (db) => claimNext(db, tables, me, all, 100, { lateRows: true }),
     ],
     ['claim the next 100 of one template in ten', (db) => claimNext(db, tables, me, ['T3'], 100)],
     ['claim one entry by id', (db) => claimEntries(db, tables, me, [waiting!.id])],
-    ['end 1 run', (db) => endRuns(db, tables, running.slice(0, 1).map(end))],
-    ['end 100 runs', (db) => endRuns(db, tables, running.slice(0, 100).map(end))],
+    ['end 1 run', (db) => finishRuns(db, tables, running.slice(0, 1).map(end))],
+    ['end 100 runs', (db) => finishRuns(db, tables, running.slice(0, 100).map(end))],
     ['enqueue 1', (db) => insertEntries(db, tables, [entry(0)])],
     [
       'enqueue 100',
@@ -161,7 +163,7 @@ async function explainAll(): Promise<string[]> {
     ['make due what is scheduled', (db) => promoteScheduled(db, tables, 1000)],
     ['find expired runs', (db) => expiredFacts(db, tables, 1000)],
     ['find entries whose run is gone', (db) => reopenOrphans(db, tables, 1000)],
-    ['find runs whose rows a lost node deferred', (db) => writeLostRuns(db, tables, 1000)],
+    ['find late run rows of lost nodes', (db) => writeLateRowsOfLostNodes(db, tables, 1000)],
     ['find entries that are malformed', (db) => quarantineMalformed(db, tables, 1000)],
     [
       'find jobs that nobody can run, where each template has a node',

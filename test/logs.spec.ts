@@ -137,7 +137,7 @@ const STORIES: Record<string, [story: () => Promise<unknown>, logged: RegExp]> =
     async () => {
       const started = await run('be deaf');
       await engine.completeJob(started, { token: secret });
-      const lost = next('run.finishLost');
+      const lost = next('run.finishRejected');
       lastDoor().open();
       await lost;
     },
@@ -150,7 +150,7 @@ const STORIES: Record<string, [story: () => Promise<unknown>, logged: RegExp]> =
         started.id,
       ]);
       await engine.runJobEngine();
-      const lost = next('run.finishLost');
+      const lost = next('run.finishRejected');
       lastDoor().open();
       await lost;
     },

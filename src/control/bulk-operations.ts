@@ -11,7 +11,7 @@ import {
   type EntryFilter,
   type RunFilter,
 } from './job-filter.sql.js';
-import type { Interventions } from './run-control.js';
+import type { RunControl } from './run-control.js';
 
 const ENTRIES_AT_ONCE = 1_000;
 /** Their contexts are in memory. */
@@ -21,7 +21,7 @@ const RUNS_AT_ONCE = 200;
 export class ManyJobs {
   constructor(
     private readonly store: Store,
-    private readonly interventions: Interventions,
+    private readonly runControl: RunControl,
     private readonly due: Due,
   ) {}
 
@@ -34,7 +34,9 @@ export class ManyJobs {
       counts.removed += removed.size;
       const running = ids.filter((id) => !removed.has(id));
       // A handler here that does not stop keeps its turn for the grace period: together.
-      const stopping = await Promise.allSettled(running.map((id) => this.interventions.cancel(id)));
+      const stopping = await Promise.allSettled(
+        running.map((id) => this.runControl.cancelEntry(id)),
+      );
       for (const stop of stopping)
         if (stop.status === 'fulfilled') counts.stopped++;
         else if (!(stop.reason instanceof BildadError)) throw stop.reason;

@@ -46,6 +46,7 @@ export const runColumns = select({
   nodeId: 'node_id',
   status: 'status',
   result: 'result',
+  outcome: 'outcome',
   reason: 'reason',
   error: 'error',
   output: 'output',

@@ -22,6 +22,9 @@ const isForbidden = (error: unknown) => /^(21|42)/.test(databaseCode(error) ?? '
 export const passes = (error: unknown) =>
   /^[0-9A-Z]{5}$/.test(databaseCode(error) ?? '') && !isRefusal(error) && !isForbidden(error);
 
+/** lock_not_available: nothing was done. */
+export const isLockTimeout = (error: unknown) => databaseCode(error) === '55P03';
+
 /** unique_violation */
 export const isTaken = (error: unknown) => databaseCode(error) === '23505';
 

@@ -18,8 +18,9 @@ export interface Tables extends Record<keyof typeof FUNCTIONS, string> {
 export const FUNCTIONS = {
   pick: 'pick_job_queue_entries',
   claim: 'claim_jobs',
-  end: 'end_job_runs',
-  endDeferred: 'end_deferred_job_runs',
+  writeLateRows: 'write_late_run_rows',
+  finishRuns: 'finish_job_runs',
+  finishMissed: 'finish_missed_jobs',
   enqueue: 'enqueue_jobs',
   enqueueKeyed: 'enqueue_keyed_job',
   keyFreeAt: 'job_key_free_at',

@@ -30,7 +30,7 @@ export const EVENT_TRAITS: Readonly<Record<keyof JobEventMap, Traits>> = {
   'run.snoozed': JOB,
   'run.cancelled': JOB,
   'run.missed': JOB,
-  'run.finishLost': JOB,
+  'run.finishRejected': JOB,
   'process.abandoned': JOB,
   'process.killed': JOB,
   'process.stray': JOB_HERE,

@@ -74,7 +74,7 @@ export interface JobEventMap {
   /** Of `run.finished`: it was not started before its `startBefore`. */
   'run.missed': [FinishedEvent];
   /** Somebody else had closed the run before: nothing was changed. */
-  'run.finishLost': [RunEvent & { outcome: OutcomeKind }];
+  'run.finishRejected': [RunEvent & { outcome: OutcomeKind }];
   /** The handler did not stop within the grace period and goes on, its run is closed. */
   'process.abandoned': [RunEvent & { outcome: OutcomeKind }];
   /** The handler did not stop within the grace period: its thread or process is ended. */

@@ -15,8 +15,6 @@ export interface RunFacts {
   uncountedRuns: number;
   /** The backoff the entry was enqueued with, else its template's; null: the module's default. */
   backoff: BackoffData | null;
-  /** Its row is not written yet, for all this node knows: it will be when the run ends, or by the next heartbeat. */
-  deferred?: boolean;
 }
 
 /** A run that this node has claimed and may launch. */

@@ -1,10 +1,7 @@
 import { BildadConfigError } from '../job/errors.js';
-import type { EntryFate } from '../job/events.js';
 import type { JsonValue } from '../job/json.js';
-import type { OutcomeKind } from '../job/outcome.js';
 import type { ContextContract } from '../context/context-contract.js';
 import type { Store } from '../database/store.js';
-import type { Queryable } from '../database/tables.js';
 import type { Claim } from './claim/claim-rows.js';
 import type { EntryReference, NewEntry } from './enqueue/enqueue.sql.js';
 import type { RegisteredHandler } from './handler-registry.js';
@@ -137,20 +134,14 @@ export type AroundRun = (
   next: () => Promise<void>,
 ) => Promise<void>;
 
-/** A run that was just ended. */
-export interface FinishedRun {
-  jobRunId: string;
-  jobRunIdentifier: string;
-  templateCode: string;
-  outcome: OutcomeKind;
-  entry: EntryFate;
-}
-
 export interface OnFinish {
-  /** In the transaction of the statement that ended the runs. Rejecting rolls the end back, and it is tried again. */
-  inTransaction?(db: Queryable, runs: readonly FinishedRun[]): Promise<void>;
-  /** After the commit. Must not throw. */
-  afterCommit?(runs: readonly FinishedRun[]): void;
+  /**
+   * A SQL function that is called with the runs that end, in the statement that ends them, whatever the way:
+   * `f(run_ids bigint[], entry_ids bigint[], outcomes text[], fates text[])`. A fate is what happened to the entry: removed,
+   * reopened or kept. Its name has the schema, quoted as in SQL, and is not overloaded. The function runs with planner
+   * settings that avoid sequential scans. If it fails, the runs do not end, and the end is tried again.
+   */
+  readonly sqlFunction: string;
 }
 
 /** Background work that one node of an engine does at a time, under the guard of the engine's pass. */
@@ -200,7 +191,9 @@ export class ExtensionPoints {
   readonly afterClaim = new ExtensionPoint<AfterClaim>('afterClaim', list);
   /** The first registration is the outermost. */
   readonly aroundRun = new ExtensionPoint<AroundRun, AroundRun>('aroundRun', nestRuns);
-  readonly onFinish = new ExtensionPoint<OnFinish>('onFinish', list);
+  readonly onFinish = new ExtensionPoint<OnFinish, readonly string[]>('onFinish', (hooks) =>
+    hooks.map(({ sqlFunction }) => sqlFunction),
+  );
   readonly passSteps = new ExtensionPoint<PassStep>('passSteps', list);
   readonly nodeFacts = new ExtensionPoint<
     NodeFactsSource,

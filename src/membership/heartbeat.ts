@@ -1,12 +1,12 @@
 import type { ClaimJobs } from '../lifecycle/claim/claim.js';
-import type { DeferredRuns } from '../lifecycle/run/late-run-rows.js';
+import type { LateRunRows } from '../lifecycle/run/late-run-rows.js';
 import type { RunJobs } from '../lifecycle/run/run.js';
 import type { Store } from '../database/store.js';
 import type { JobEvents } from '../job/events.js';
 import type { ClaimedRun } from '../job/run-facts.js';
 import type { NodeState } from '../job/node-state.js';
 import type { ProcessRegistry } from '../lifecycle/run/process-registry.js';
-import { renewRuns } from '../lifecycle/run/run.sql.js';
+import { renewRuns, type LostRunLease } from '../lifecycle/run/run.sql.js';
 import type { ClaimsAhead } from '../node/prefetch.js';
 import { BEATS_PER_LEASE } from './heartbeats-per-lease.js';
 import type { Inspection } from '../control/inspect.js';
@@ -25,7 +25,7 @@ export class Heartbeat {
   constructor(
     private readonly store: Store,
     private readonly claims: ClaimJobs,
-    private readonly deferred: DeferredRuns,
+    private readonly lateRows: LateRunRows,
     private readonly runs: RunJobs,
     private readonly ahead: ClaimsAhead,
     private readonly processes: ProcessRegistry,
@@ -67,7 +67,7 @@ export class Heartbeat {
     try {
       const { db, tables } = this.store;
       const held = [...this.mine(), ...this.ahead.held()];
-      await this.deferred.write(held.filter(({ deferred }) => deferred));
+      const written = await this.lateRows.writeHeld(held);
       if (!this.awaitsLateClaim) await this.claims.releaseUnheard(this.holds());
       const { id, leaseMs } = this.node;
       const { lost, stranded } = await renewRuns(
@@ -75,7 +75,7 @@ export class Heartbeat {
         tables,
         id,
         leaseMs,
-        held.map(({ jobRunId }) => jobRunId),
+        written.map(({ jobRunId }) => jobRunId),
         this.inspection.told(),
       );
       for (const run of lost) this.lose(run);
@@ -108,12 +108,12 @@ export class Heartbeat {
     return held.filter(({ jobRunId }) => !this.former.has(jobRunId));
   }
 
-  private lose({ jobRunId, reason }: { jobRunId: string; reason: string | null }): void {
+  private lose({ jobRunId, outcome }: LostRunLease): void {
     this.ahead.drop(jobRunId);
     const process = this.processes.find(jobRunId);
     // Its handler has committed that it succeeded, and goes on.
-    if (process?.written && reason === null) return;
+    if (process?.written && (outcome === null || outcome === 'completed')) return;
     // Stopping a job in the queue leaves its process alone, as upstream does.
-    if (reason !== 'Stopped') process?.fence('its run was closed by somebody else');
+    if (outcome !== 'stopped') process?.fence('its run was closed by somebody else');
   }
 }

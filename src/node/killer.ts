@@ -1,4 +1,4 @@
-import type { FinishDoor } from '../lifecycle/finish/finish.js';
+import type { FinishRuns } from '../lifecycle/finish/finish.js';
 import type { RunJobs } from '../lifecycle/run/run.js';
 import type { Store } from '../database/store.js';
 import type { JobEvents } from '../job/events.js';
@@ -27,7 +27,7 @@ export class Killer {
     private readonly processes: ProcessRegistry,
     private readonly runs: RunJobs,
     private readonly ahead: ClaimsAhead,
-    private readonly door: FinishDoor,
+    private readonly finishRuns: FinishRuns,
     private readonly events: JobEvents,
     private readonly node: NodeState,
     private readonly graceMs: number,
@@ -91,7 +91,7 @@ export class Killer {
     // Claimed by this node, and not launched, or lost before it was.
     this.ahead.drop(jobRunId);
     const facts = await runningFacts(this.store.db, this.store.tables, jobRunId);
-    if (facts) await this.door.finish(facts, reason);
+    if (facts) await this.finishRuns.finish(facts, reason);
   }
 
   /** Jobs that end in the turn of the event loop they begin in are spared a timer. */

@@ -1,5 +1,4 @@
-import type { FinishDoor } from '../lifecycle/finish/finish.js';
-import type { MissedJobs } from '../lifecycle/finish/missed-jobs.js';
+import type { FinishRuns } from '../lifecycle/finish/finish.js';
 import type { Quarantine } from '../lifecycle/claim/quarantine.js';
 import type { Store } from '../database/store.js';
 import type { JobEvents } from '../job/events.js';
@@ -42,14 +41,13 @@ export class EngineCycle {
     private readonly guard: SingleRunnerGuard,
     private readonly heartbeat: Heartbeat,
     private readonly slots: Slots,
-    private readonly door: FinishDoor,
+    private readonly finishRuns: FinishRuns,
     private readonly versions: VersionWatch,
     private readonly sweep: Sweep,
     private readonly quarantine: Quarantine,
     private readonly alarm: UnrunnableAlarm,
     private readonly judge: NodeJudge,
     private readonly suspects: Suspects,
-    private readonly missed: MissedJobs,
     private readonly events: JobEvents,
     private readonly node: NodeState,
     private readonly maxCrashes: number,
@@ -159,7 +157,7 @@ export class EngineCycle {
     const outcomes: JobOutcome[] = [];
     const end = async (run: LostRun) => {
       try {
-        const landed = await this.door.finish(run, endOfLost(run, this.maxCrashes), {
+        const landed = await this.finishRuns.finish(run, endOfLost(run, this.maxCrashes), {
           onlyIfExpired: true,
         });
         if (landed) ended.push(run.jobRunId);
@@ -170,7 +168,7 @@ export class EngineCycle {
     await Promise.all(lost.map(end));
     if (ended.length > 0)
       for (const jobRun of await findRuns(db, tables, ended)) outcomes.push({ ok: true, jobRun });
-    await this.quarantine.around(() => this.missed.end());
+    await this.quarantine.around(() => this.finishRuns.finishMissedEntries());
     await this.makeDue();
     await this.alarm.run();
     return outcomes;

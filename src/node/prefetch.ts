@@ -7,7 +7,7 @@ const MOST = 1_000;
 /** Jobs that take longer than those before hold the slots: others may start them. */
 const OLD_MS = 1_000;
 /** A thousand jobs a second. Slower ones are worth a row that says they run. */
-const DEFER_FROM = 50;
+const LATE_ROWS_FROM = 50;
 
 /**
  * Claims that wait for a free slot of this node. How many it may hold follows from how fast it ends
@@ -40,9 +40,9 @@ export class ClaimsAhead {
     return this.waiting.length <= this.size / 2;
   }
 
-  /** Whether jobs here end so fast that their runs' rows are better written with their ends. */
-  get defers(): boolean {
-    return this.size >= DEFER_FROM;
+  /** Whether jobs end so fast here that their run rows are better written late. */
+  get isFast(): boolean {
+    return this.size >= LATE_ROWS_FROM;
   }
 
   put(claims: Claim[]): void {

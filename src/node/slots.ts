@@ -188,9 +188,9 @@ export class Slots {
   private async claimBeside(suspects: Claim[], limit: number, look: Look): Promise<Claim[]> {
     const wanted = limit - suspects.length;
     if (wanted <= 0) return suspects;
-    const deferred = this.claimsAhead && this.ahead.defers;
+    const lateRows = this.claimsAhead && this.ahead.isFast;
     try {
-      const next = await this.claims.next(wanted, { look, deferred });
+      const next = await this.claims.next(wanted, { look, lateRows });
       this.moreWaiting = next.length === wanted || this.woken;
       return suspects.length > 0 ? [...suspects, ...next] : next;
     } catch (error) {

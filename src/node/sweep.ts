@@ -1,4 +1,4 @@
-import type { DeferredRuns } from '../lifecycle/run/late-run-rows.js';
+import type { LateRunRows } from '../lifecycle/run/late-run-rows.js';
 import type { Quarantine } from '../lifecycle/claim/quarantine.js';
 import type { Store } from '../database/store.js';
 import type { NodeState } from '../job/node-state.js';
@@ -17,14 +17,13 @@ const NOTES_AT_ONCE = 1_000;
 const NOTE_LOOKS = 20;
 
 /**
- * A look at every entry, for the two things no index tells: runs whose rows were deferred by a node that is
- * gone, and entries that a hand in the database left behind. Once a lease, by one node of all: 0.4 s with a
+ * A look at every entry, for the two things no index tells: late run rows of lost nodes, and entries that a hand in the database left behind. Once a lease, by one node of all: 0.4 s with a
  * million entries (docs/plans.md). Right after a node was lost as well, so that its jobs need not wait for the next one.
  */
 export class Sweep {
   private lastAt = performance.now();
   private sweeps = 0;
-  /** The last look at deferred runs found more than a pass takes. */
+  /** The last look at late run rows found more than a pass takes. */
   private more = false;
   /** The last looks at keys and at notes found as much as a pass takes. */
   private moreKeys = false;
@@ -34,7 +33,7 @@ export class Sweep {
 
   constructor(
     private readonly store: Store,
-    private readonly deferred: DeferredRuns,
+    private readonly lateRows: LateRunRows,
     private readonly quarantine: Quarantine,
     private readonly node: NodeState,
     private readonly engineName: string,
@@ -89,7 +88,7 @@ export class Sweep {
   }
 
   private async writeLost(batchSize: number): Promise<void> {
-    this.more = (await this.deferred.writeLost(batchSize)) === batchSize;
+    this.more = (await this.lateRows.writeOfLostNodes(batchSize)) === batchSize;
   }
 }
 

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { claimEntries, claimNext, releaseClaims } from '../../src/lifecycle/claim/claim.sql.js';
-import { releaseUnheard } from '../../src/lifecycle/run/late-run-rows.sql.js';
+import { releaseUnacknowledged } from '../../src/lifecycle/run/late-run-rows.sql.js';
 import { reopenOrphans } from '../../src/lifecycle/finish/finish.sql.js';
 import { tablesOf } from '../../src/database/tables.js';
 import { bootApp, type TestApp } from '../support/app.js';
@@ -92,7 +92,7 @@ it('one that was aboard a lost node is given back as a suspect', async () => {
   await bildad.engine.enqueueJobs(SimpleJob, [{}, {}]);
   const { claims } = await claimNext(bildad.dataSource, tables, claimer, ['SIMPLE'], 1);
   await claimNext(bildad.dataSource, tables, claimer, ['SIMPLE'], 1, {
-    deferred: true,
+    lateRows: true,
   });
   await bildad.sql(
     `UPDATE bildad.job_queue_entries SET crashes = 1,
@@ -101,9 +101,9 @@ it('one that was aboard a lost node is given back as a suspect', async () => {
   expect(
     await releaseClaims(bildad.dataSource, tables, claimer.nodeId, [claims[0]!.claimed.jobRunId]),
   ).toBe(1);
-  expect(await releaseUnheard(bildad.dataSource, tables, claimer.nodeId, claimer.leaseMs, [])).toBe(
-    1,
-  );
+  expect(
+    await releaseUnacknowledged(bildad.dataSource, tables, claimer.nodeId, claimer.leaseMs, []),
+  ).toBe(1);
   expect(await bildad.sql('SELECT status, scheduled FROM bildad.job_queue_entries')).toEqual([
     { status: 'AVAILABLE', scheduled: true },
     { status: 'AVAILABLE', scheduled: true },

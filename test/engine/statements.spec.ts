@@ -87,7 +87,7 @@ it('expiring 300 runs takes as many statements as expiring 3', async () => {
     const lost = Promise.all(
       Array.from({ length: n }, async () => {
         const { door, job } = await GatedJob.arrival();
-        const late = bildad.next('run.finishLost', ({ jobRunId }) => jobRunId === job.jobRunId);
+        const late = bildad.next('run.finishRejected', ({ jobRunId }) => jobRunId === job.jobRunId);
         door.open(null);
         await late;
       }),

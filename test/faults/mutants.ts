@@ -48,14 +48,14 @@ export const MUTANTS: readonly Mutant[] = [
     what: 'an end lands on a run that is DONE',
     sql: [
       {
-        functionName: 'end_job_runs',
+        functionName: 'finish_job_runs',
         take: ` AND r.status = 'RUNNING'
-      RETURNING`,
+        RETURNING`,
         put: `
-      RETURNING`,
+        RETURNING`,
       },
       {
-        functionName: 'end_job_runs',
+        functionName: 'finish_job_runs',
         take: ` AND r.status = 'RUNNING' AND (i.only_if_expired`,
         put: ` AND (i.only_if_expired`,
       },
@@ -69,7 +69,7 @@ export const MUTANTS: readonly Mutant[] = [
     what: 'a run expires by an earlier look, though its lease was renewed since',
     sql: [
       {
-        functionName: 'end_job_runs',
+        functionName: 'finish_job_runs',
         take: ` AND (i.only_if_expired IS NOT TRUE OR r.expires_at <= moment)`,
         put: '',
       },
@@ -90,14 +90,14 @@ export const MUTANTS: readonly Mutant[] = [
     what: 'an end takes the entry away from a newer run',
     sql: [
       {
-        functionName: 'end_deferred_job_runs',
-        take: ' AND e.current_job_run_id = i.run_id',
-        put: '',
+        functionName: 'finish_job_runs',
+        take: " AND e.current_job_run_id = i.run_id AND e.status = 'RUNNING'",
+        put: " AND e.status = 'RUNNING'",
       },
     ],
     caughtBy: 'I3',
     says: /its handler/,
-    // Rows are deferred where jobs end by the hundred; an operator makes the older run.
+    // Run rows are late where jobs end by the hundred; an operator makes the older run.
     focus: {
       faults: { delay: 1 },
       lasts: { delay: [100, 200] },

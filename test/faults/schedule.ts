@@ -57,8 +57,7 @@ export const FAULTS: FaultWeights = {
 const STATEMENTS = [
   'COMMIT',
   'claim_jobs',
-  'end_job_runs',
-  'end_deferred_job_runs',
+  'finish_job_runs',
   'WITH renewed AS',
   'enqueue_jobs',
 ] as const;

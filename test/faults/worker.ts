@@ -67,7 +67,7 @@ events.on('run.finished', ({ jobRunIdentifier, jobRunId, outcome }) =>
     outcome,
   }),
 );
-events.on('run.finishLost', ({ jobRunIdentifier, jobRunId, outcome }) =>
+events.on('run.finishRejected', ({ jobRunIdentifier, jobRunId, outcome }) =>
   ledger.write({ what: 'lost', id: jobRunIdentifier, run: jobRunId, outcome }),
 );
 events.on('engine.error', ({ doing, error }) => {

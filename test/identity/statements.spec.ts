@@ -38,7 +38,7 @@ it('an enqueue without a key is one statement, which knows of no keys', async ()
   expect(await enqueue({ jobRunIdentifier: 'named' })).toEqual(['enqueue_jobs']);
   const [{ source }] = await bildad.sql(
     `SELECT string_agg(prosrc, '') AS source FROM pg_proc
-     WHERE proname IN ('enqueue_jobs', 'claim_jobs', 'end_job_runs', 'end_deferred_job_runs')`,
+     WHERE proname IN ('enqueue_jobs', 'claim_jobs', 'finish_job_runs', 'write_late_run_rows')`,
   );
   expect(source).toContain('job_queue_entries');
   expect(source).not.toContain('job_keys');

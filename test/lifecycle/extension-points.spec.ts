@@ -18,15 +18,15 @@ describe('a point', () => {
 
   it('refuses a name twice, and accepts it again after it was removed', () => {
     const { onFinish } = new ExtensionPoints();
-    const unregister = onFinish.register('limits', {});
-    expect(() => onFinish.register('limits', {})).toThrow(
+    const unregister = onFinish.register('limits', { sqlFunction: 'f' });
+    expect(() => onFinish.register('limits', { sqlFunction: 'f' })).toThrow(
       "extension point onFinish: expected a name that is not registered yet, got 'limits'",
     );
     unregister();
-    const later = {};
+    const later = { sqlFunction: 'g' };
     onFinish.register('limits', later);
     unregister();
-    expect(onFinish.active).toEqual([later]);
+    expect(onFinish.active).toEqual(['g']);
   });
 
   it('keeps the list that a caller is reading', () => {

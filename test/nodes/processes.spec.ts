@@ -132,7 +132,7 @@ it(
     expect(run).toMatchObject({ retry: 1, output: 'the rescuer' });
     zombie.process.kill('SIGCONT');
     zombie.process.send('go');
-    expect(await zombie.heard('run.finishLost')).toMatchObject({
+    expect(await zombie.heard('run.finishRejected')).toMatchObject({
       jobRunIdentifier: entry.jobRunIdentifier,
       retry: 0,
     });

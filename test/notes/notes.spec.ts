@@ -263,7 +263,7 @@ it('a run that is closed by hand keeps what it said until then, whatever its han
   job.log('b');
   job.signal.addEventListener('abort', () => job.log('aborted'));
   bildad.events.on('run.finished', () => job.log('closed'));
-  const lost = bildad.next('run.finishLost');
+  const lost = bildad.next('run.finishRejected');
   await bildad.engine.failJob({ id: job.jobRunId }, new Error('by hand'));
   await lost;
   // Written after, or together with, whatever there is of the other one.
@@ -276,7 +276,7 @@ it('a run that is completed by hand keeps no lines, although its handler throws'
   await bildad.engine.enqueueAndRunJob(GatedJob, {}, { jobRunIdentifier: 'completed' });
   const { job } = await GatedJob.arrival();
   job.signal.addEventListener('abort', () => job.log('aborted'));
-  const lost = bildad.next('run.finishLost');
+  const lost = bildad.next('run.finishRejected');
   await bildad.engine.completeJob({ id: job.jobRunId });
   await lost;
   await kept(await says((other) => other.log('other'))).toEqual(['log other']);

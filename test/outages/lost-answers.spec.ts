@@ -44,7 +44,7 @@ const identifiers = async () =>
 
 const nothingIsTold = (app: TestApp) => {
   const told: string[] = [];
-  app.events.on('run.finishLost', ({ jobRunId }) => told.push(jobRunId));
+  app.events.on('run.finishRejected', ({ jobRunId }) => told.push(jobRunId));
   return told;
 };
 
@@ -151,7 +151,7 @@ it.each([
 ])('the end of a run that %s is told once, as it is', async (_what, context, result, entry) => {
   const lost = nothingIsTold(bildad);
   const finished = bildad.next('run.finished');
-  const cut = proxy.cutAfter('end_job_runs');
+  const cut = proxy.cutAfter('finish_job_runs');
   const run = await bildad.engine.enqueueAndRunJob(SimpleJob, context, {
     maxRetries: entry === 'reopened' ? 1 : 0,
   });
@@ -164,7 +164,7 @@ it.each([
 });
 
 it('an end by hand that was answered to nobody is not refused', async () => {
-  const cut = proxy.cutAfter('end_job_runs');
+  const cut = proxy.cutAfter('finish_job_runs');
   await bildad.engine.runJobEngine();
   const [{ id }] = (await database.sql<{ id: string }>(
     `WITH entry AS (
@@ -191,12 +191,12 @@ it('an end by hand that was answered to nobody is not refused', async () => {
 });
 
 it('an end that somebody else made differently is told as too late', async () => {
-  const late = bildad.next('run.finishLost');
-  const cut = proxy.cutAfter('end_job_runs').then(() => proxy.refuse());
+  const late = bildad.next('run.finishRejected');
+  const cut = proxy.cutAfter('finish_job_runs').then(() => proxy.refuse());
   const run = await bildad.engine.enqueueAndRunJob(SimpleJob, { say: 'mine' }, { maxRetries: 0 });
   await cut;
   await database.sql(
-    `UPDATE bildad.job_runs SET result = 'FAILED', reason = 'Expired', output = NULL WHERE id = $1`,
+    `UPDATE bildad.job_runs SET result = 'FAILED', outcome = 'expired', reason = 'Expired', output = NULL WHERE id = $1`,
     [run.id],
   );
   await proxy.pass();
@@ -214,7 +214,7 @@ it('thousands of quick jobs run once each, and are told so, though answers to cl
   try {
     const JOBS = 8_000;
     const cuts = [
-      proxy.cutAfter('end_deferred_job_runs'),
+      proxy.cutAfter('finish_job_runs'),
       bildad.engine.enqueueJobs(
         SimpleJob,
         Array.from({ length: JOBS }, () => ({})),

@@ -61,7 +61,7 @@ it('backends killed, connections refused, cut and black-holed: the process goes 
   await expect.poll(() => proxy.asked.length).toBeGreaterThan(asked);
   await allDone();
   await enqueue(500);
-  await proxy.cutAfter('end_');
+  await proxy.cutAfter('finish_job_runs');
   await allDone();
   await enqueue(500);
   proxy.blackholeOld();

@@ -33,7 +33,7 @@ it('fails the run and reopens the entry at once; the process goes on, unheard', 
   ]);
   const next = await GatedJob.arrival();
 
-  const late = bildad.next('run.finishLost');
+  const late = bildad.next('run.finishRejected');
   first.door.open('from the old process');
   expect(await late).toMatchObject({ jobRunId: run.id, outcome: 'completed' });
   await process.settled;
@@ -64,7 +64,7 @@ it('reopens even when no retry is left, and counts as one', async () => {
     { reason: 'once more' },
   ]);
   expect(await jobs.getJobQueueEntryForIdentifier(run.jobRunIdentifier)).toBeNull();
-  const late = bildad.next('run.finishLost');
+  const late = bildad.next('run.finishRejected');
   first.door.open(null);
   await late;
   second.door.open(null);

@@ -131,7 +131,7 @@ it(
     await enqueue(1);
     const letGo = await holdEnds();
     const victim = await startWorker(database.url);
-    await waitingForLock(bildad, 'ended AS');
+    await waitingForLock(bildad, 'finish_job_runs');
     await victim.kill();
     await letGo();
     await everyJobSucceeds(1, 1);

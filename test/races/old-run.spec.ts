@@ -25,7 +25,7 @@ it("an old run's late success changes neither the newer run nor the entry", asyn
     jobRunIdentifier: old.jobRunIdentifier,
   });
 
-  const lost = next('run.finishLost');
+  const lost = next('run.finishRejected');
   oldHandler.door.open('too late');
   expect(await lost).toMatchObject({ jobRunId: old.id, outcome: 'completed' });
   expect(await jobs.listJobRunsForIdentifier(old.jobRunIdentifier)).toMatchObject([
@@ -106,7 +106,7 @@ it('deleting history, even a run under way, never deletes or strands an entry', 
     status: 'RUNNING',
   });
 
-  const lost = next('run.finishLost');
+  const lost = next('run.finishRejected');
   first.door.open('nobody knows');
   await lost;
   const { start } = await engine.runJobEngine();

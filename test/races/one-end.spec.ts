@@ -93,7 +93,7 @@ describe('exactly one lands', () => {
   it('the handler against stop, expire and fail at once', async () => {
     for (let round = 0; round < ROUNDS; round++) {
       const { run, finishHandler } = await running();
-      const outcome = Promise.race([one.next('run.finished'), one.next('run.finishLost')]);
+      const outcome = Promise.race([one.next('run.finished'), one.next('run.finishRejected')]);
       finishHandler();
       const answers = await Promise.allSettled([
         other.engine.stopJobInQueue({ id: run.jobQueueEntryId }),

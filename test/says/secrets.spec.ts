@@ -60,7 +60,7 @@ const EVENTS: (keyof JobEventMap)[] = [
   'entry.putBack',
   'run.started',
   'run.finished',
-  'run.finishLost',
+  'run.finishRejected',
   'process.stray',
   'engine.error',
   'engine.pass',

@@ -39,7 +39,7 @@ async function once(context: Effect, job: Kind = EffectJob) {
     run.jobRunIdentifier === entry.jobRunIdentifier;
   const over = Promise.race([
     bildad.next('run.finished', mine).then(({ entry: fate }) => fate),
-    bildad.next('run.finishLost', mine).then(({ outcome }) => `lost:${outcome}`),
+    bildad.next('run.finishRejected', mine).then(({ outcome }) => `lost:${outcome}`),
   ]);
   const run = await bildad.engine.runJob(entry);
   return { entry, run, over };
@@ -143,7 +143,7 @@ it.each([
   const { door, job } = await standing();
   await bildad.engine[verb](run, new Error('by hand'));
   expect(job.signal.aborted).toBe(true);
-  const lost = bildad.next('run.finishLost');
+  const lost = bildad.next('run.finishRejected');
   door.open('too late');
   await lost;
   expect(await effects(bildad)).toEqual({});
@@ -155,7 +155,7 @@ it('is rolled back where it was taken back, though nobody tells it', async () =>
   const { door, job } = await standing();
   await bildad.engine.stopJobInQueue(entry);
   expect(job.signal.aborted).toBe(false);
-  const lost = bildad.next('run.finishLost');
+  const lost = bildad.next('run.finishRejected');
   door.open('too late');
   await lost;
   expect(await effects(bildad)).toEqual({});

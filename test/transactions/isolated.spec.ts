@@ -12,7 +12,7 @@ beforeAll(async () => {
 afterAll(() => bildad.close());
 beforeEach(() => bildad.sql('DELETE FROM bildad.job_queue_entries; DELETE FROM ledger'));
 
-const told = (name: 'run.finished' | 'run.finishLost', code: string) =>
+const told = (name: 'run.finished' | 'run.finishRejected', code: string) =>
   bildad.next(name, ({ templateCode }) => templateCode === code);
 
 describe.each(['TRANSACTIONAL_THREAD', 'TRANSACTIONAL_PROCESS'])('%s', (code) => {
@@ -65,7 +65,7 @@ describe.each(['TRANSACTIONAL_THREAD', 'TRANSACTIONAL_PROCESS'])('%s', (code) =>
       `UPDATE bildad.job_runs SET status = 'DONE', result = 'FAILED', reason = 'Stopped', ended_at = now() WHERE id = $1`,
       [jobRunId],
     );
-    const lost = told('run.finishLost', code);
+    const lost = told('run.finishRejected', code);
     await runner.commitTransaction();
     await runner.release();
     await lost;

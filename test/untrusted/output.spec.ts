@@ -36,7 +36,7 @@ const PATHS = {
     const entry = await bildad.jobs.getJobQueueEntryForIdentifier(identifier);
     await bildad.engine.runJob(entry!);
   },
-  deferred: async () => {
+  'late row': async () => {
     const { store, node, runs } = runtime;
     const { claims } = await claimNext(
       store.dataSource,
@@ -44,9 +44,9 @@ const PATHS = {
       { nodeId: node.id, leaseMs: node.leaseMs },
       ['UNTRUSTED'],
       1,
-      { deferred: true },
+      { lateRows: true },
     );
-    expect(claims[0]!.claimed.deferred).toBe(true);
+    runtime.lateRows.track([claims[0]!.claimed]);
     await runs.launch(claims[0]!.claimed);
   },
 };

@@ -34,7 +34,7 @@ export class Ends {
         this.ended.push(run);
         end(run.jobRunId);
       }),
-      events.on('run.finishLost', ({ jobRunId }) => end(jobRunId)),
+      events.on('run.finishRejected', ({ jobRunId }) => end(jobRunId)),
     ];
   }
 

@@ -1,4 +1,5 @@
 import { Column, Entity, PrimaryGeneratedColumn } from 'typeorm';
+import type { OutcomeKind } from '../../job/outcome.js';
 import type { JobRunResult, JobRunStatus } from '../../job/status.js';
 import { BIGINT, CONTEXT, DB_TIME, RESULT } from './column-types.js';
 
@@ -36,6 +37,13 @@ export class JobRun {
   @Column({ type: 'text', nullable: true })
   result!: JobRunResult | null;
 
+  /**
+   * How a DONE run ended: `completed`, `failed`, `timedOut`, `cancelled` and so on, see `docs/state-machine.md`. To decide by,
+   * while `reason` is for people. Null while it is RUNNING.
+   */
+  @Column({ type: 'text', nullable: true })
+  outcome!: OutcomeKind | null;
+
   /** Why a FAILED run failed, at most 8,000 characters. */
   @Column({ type: 'text', nullable: true })
   reason!: string | null;
@@ -61,11 +69,11 @@ export class JobRun {
   @Column({ name: 'kill_requested', type: 'text', nullable: true })
   killRequested!: 'killed' | 'cancelled' | null;
 
-  /** When its entry became due: `startedAt - availableAt` is the time it waited. */
   /** When its job was done again last (`retryJob`, `retryJobs`), as a job of its own. */
   @Column({ name: 'retried_at', type: 'timestamptz', nullable: true })
   retriedAt!: Date | null;
 
+  /** When its entry became due: `startedAt - availableAt` is the time it waited. */
   @Column({ name: 'available_at', type: 'timestamptz' })
   availableAt!: Date;
 

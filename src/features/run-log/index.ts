@@ -87,7 +87,7 @@ export function notes({
     hearsEnds = true;
     offs.push(
       events.on('run.finished', ({ jobRunId, outcome }) => end(jobRunId, outcome === 'completed')),
-      events.on('run.finishLost', ({ jobRunId }) => end(jobRunId, false)),
+      events.on('run.finishRejected', ({ jobRunId }) => end(jobRunId, false)),
       events.on('process.ended', ({ jobRunId }) => end(jobRunId, false)),
     );
   };

@@ -40,7 +40,7 @@ export function measure(bildad: Measured, sink: MetricSink): () => void {
     const kinds = new Kinds(series);
     countRuns(on, records, kinds);
     stops.push(countClaims(name, bildad, records, kinds, all));
-    on('run.finishLost', (run) => records.late(1, kinds.of(run.templateCode).itself));
+    on('run.finishRejected', (run) => records.late(1, kinds.of(run.templateCode).itself));
     on('process.abandoned', (run) => records.abandoned(1, kinds.of(run.templateCode).itself));
     on('entry.quarantined', () => records.quarantined(1, all));
     on('engine.pass', () => records.passes(1, all));
@@ -131,7 +131,7 @@ function countRuns(
     startedAt.set(jobRunId, performance.now());
     consumed(1, kinds.of(templateCode).begin);
   });
-  on('run.finishLost', ({ jobRunId }) => startedAt.delete(jobRunId));
+  on('run.finishRejected', ({ jobRunId }) => startedAt.delete(jobRunId));
   on('run.finished', (end: End) => {
     const { took, ended } = kinds.of(end.templateCode).end(end);
     const began = startedAt.get(end.jobRunId);

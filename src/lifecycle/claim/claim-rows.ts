@@ -61,7 +61,6 @@ export function asClaim(row: ClaimRow): Claim {
       timeoutAtMs,
       jobContext,
       operatorSchema,
-      deferred: false,
     },
   };
 }
@@ -93,7 +92,7 @@ export interface ClaimedGroup extends Pick<
 }
 
 /** In the order of their runs. */
-export function claimsOf(groups: ClaimedGroup[], claimer: Claimer, deferred: boolean): NextClaim[] {
+export function claimsOf(groups: ClaimedGroup[], claimer: Claimer): NextClaim[] {
   const claims = groups.flatMap((group) => {
     const runIds = group.runIds.split(',');
     const entryIds = group.entryIds.split(',');
@@ -112,7 +111,6 @@ export function claimsOf(groups: ClaimedGroup[], claimer: Claimer, deferred: boo
           maxRetries: group.maxRetries,
           uncountedRuns: group.uncountedRuns,
           backoff: group.backoff,
-          deferred,
           jobContext: contexts[index]!,
           operatorSchema: group.operatorSchema,
           timeoutMs: group.timeoutMs,
@@ -162,6 +160,7 @@ class NextClaim implements Claim {
       nodeId: claimer.nodeId,
       status: JobRunStatus.RUNNING,
       result: null,
+      outcome: null,
       reason: null,
       error: null,
       output: null,

@@ -16,8 +16,8 @@ import { rows, type Queryable, type Tables } from '../../database/tables.js';
 export interface NextOptions {
   /** Begin to look behind this entry, not at the head of the queue. */
   after?: ClaimedEntry | null;
-  /** The runs' rows are written when they end, or by the next heartbeat. */
-  deferred?: boolean;
+  /** The run rows are written late (`run/late-run-rows`). */
+  lateRows?: boolean;
 }
 
 export interface ClaimedEntry {
@@ -35,7 +35,7 @@ export async function claimNext(
   claimer: Claimer,
   codes: string[],
   limit: number,
-  { after = null, deferred = false }: NextOptions = {},
+  { after = null, lateRows = false }: NextOptions = {},
 ): Promise<{ claims: Claim[]; last: ClaimedEntry | null }> {
   try {
     const groups = await rows<ClaimedGroup>(
@@ -53,10 +53,10 @@ export async function claimNext(
         limit,
         after?.priority ?? null,
         after?.id ?? null,
-        deferred,
+        lateRows,
       ],
     );
-    const claims = claimsOf(groups, claimer, deferred);
+    const claims = claimsOf(groups, claimer);
     const last = claims.at(-1);
     return {
       claims,

@@ -17,14 +17,14 @@ import { findTemplate } from '../templates/template.sql.js';
 import { Answers } from './in-flight-claims.js';
 import { ClaimFront, type Look } from './claim-resume-point.js';
 import { claimSingly } from './claim-one-by-one.js';
-import type { DeferredRuns } from '../run/late-run-rows.js';
+import type { LateRunRows } from '../run/late-run-rows.js';
 import type { Quarantine } from './quarantine.js';
 import type { Store } from '../../database/store.js';
 
 export interface NextLook {
   look?: Look;
-  /** Leaves the writing of the runs' rows to their ends. */
-  deferred?: boolean;
+  /** The run rows are written late (`run/late-run-rows`). */
+  lateRows?: boolean;
 }
 
 /** AVAILABLE entries become RUNNING here, and only here: each for one caller. */
@@ -36,7 +36,7 @@ export class ClaimJobs {
     private readonly store: Store,
     private readonly node: NodeState,
     private readonly handlers: HandlerRegistry,
-    private readonly deferred: DeferredRuns,
+    private readonly lateRows: LateRunRows,
     private readonly quarantine: Quarantine,
     private readonly runsJobs: boolean,
     private readonly extensions: ExtensionPoints,
@@ -46,7 +46,7 @@ export class ClaimJobs {
    * What is due and this node has handlers for, by priority, then age.
    * @param look behind what this node claimed last, or at the whole queue
    */
-  async next(limit: number, { look = 'whole', deferred = false }: NextLook = {}): Promise<Claim[]> {
+  async next(limit: number, { look = 'whole', lateRows = false }: NextLook = {}): Promise<Claim[]> {
     const codes = this.handlers.codes();
     if (limit < 1 || codes.length === 0 || !this.open) return [];
     const { db, tables } = this.store;
@@ -54,16 +54,17 @@ export class ClaimJobs {
     const begin = performance.now();
     try {
       const { claims, last } = await this.answers.to(
-        claimNext(db, tables, this.claimer, codes, limit, { after, deferred }),
+        claimNext(db, tables, this.claimer, codes, limit, { after, lateRows }),
       );
       const tookMs = performance.now() - begin;
+      if (lateRows) this.lateRows.track(claims.map(({ claimed }) => claimed));
       this.front.reached(last, after, tookMs, claims.length);
       const { active: afterClaim } = this.extensions.afterClaim;
       if (afterClaim) for (const hook of afterClaim) hook(claims, tookMs);
       return claims;
     } catch (error) {
       if (isRefusal(error)) return this.singly(codes, limit);
-      this.deferred.unheard();
+      this.lateRows.claimAnswerLost();
       throw error;
     }
   }
@@ -176,7 +177,7 @@ export class ClaimJobs {
 
   /** Claims that will not be launched. @param nodeId under which they were made */
   async release(runs: ClaimedRun[], nodeId = this.node.id): Promise<void> {
-    await this.deferred.write(runs.filter(({ deferred }) => deferred));
+    await this.lateRows.ensureWritten(runs);
     await this.releaseRuns(
       runs.map(({ jobRunId }) => jobRunId),
       nodeId,
@@ -185,7 +186,7 @@ export class ClaimJobs {
 
   /** A claim that this node cannot carry out, and another may: it is claimed again after the next pass at the earliest. */
   async putBack(run: ClaimedRun): Promise<void> {
-    if (run.deferred) await this.deferred.write([run]);
+    await this.lateRows.ensureWritten([run]);
     const { db, tables } = this.store;
     await releaseClaims(db, tables, this.node.id, [run.jobRunId], true);
   }
@@ -200,7 +201,7 @@ export class ClaimJobs {
 
   /** What this node claimed without hearing of it. For its heartbeat, after it has written what is held. */
   async releaseUnheard(held: RunFacts[]): Promise<void> {
-    if (await this.deferred.releaseUnheard(held)) this.front.lookBack();
+    if (await this.lateRows.releaseUnacknowledged(held)) this.front.lookBack();
   }
 
   /** For how long the oldest claim has been waiting for its answer, in ms. */

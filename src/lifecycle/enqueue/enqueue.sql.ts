@@ -1,3 +1,4 @@
+import { BLOCKED } from '../../concurrency/lock-retry.js';
 import type { BackoffData } from '../../job/backoff.js';
 import type { JsonValue } from '../../job/json.js';
 import { JobQueueStatus } from '../../job/status.js';
@@ -188,21 +189,29 @@ export async function promoteScheduled(
   return row?.promoted ?? 0;
 }
 
-/** @returns false when there is no such entry, or its run's row is not written yet */
+/**
+ * Deletes an entry whose run row, if it has one, is written. Waits for no lock.
+ * @returns whether it was deleted; BLOCKED: another transaction has it locked
+ */
 export async function deleteEntry(
   db: Queryable,
   { entries }: Tables,
   entryId: string,
   { onlyWaiting }: { onlyWaiting: boolean },
-): Promise<boolean> {
-  const deleted = await rows(
+): Promise<boolean | typeof BLOCKED> {
+  const [row] = await rows<{ deleted: boolean; deletable: boolean }>(
     db,
     `WITH gone AS (
-       DELETE FROM ${entries} WHERE id = $1 AND (NOT $2 OR status <> 'RUNNING') AND claimed_by IS NULL RETURNING id
-     ) SELECT id FROM gone`,
+       DELETE FROM ${entries} WHERE id = (
+         SELECT id FROM ${entries} WHERE id = $1 AND (NOT $2 OR status <> 'RUNNING') AND claimed_by IS NULL
+         FOR UPDATE SKIP LOCKED)
+       RETURNING id
+     ) SELECT EXISTS (SELECT FROM gone) AS deleted,
+         EXISTS (SELECT FROM ${entries} WHERE id = $1 AND (NOT $2 OR status <> 'RUNNING') AND claimed_by IS NULL) AS deletable`,
     [entryId, onlyWaiting],
   );
-  return deleted.length > 0;
+  if (row?.deleted) return true;
+  return row?.deletable ? BLOCKED : false;
 }
 
 /** Deletes those of these entries that do not run. @returns their ids */

@@ -1,210 +1,247 @@
-import type { Backoff } from '../../job/backoff.js';
-import type { EntryFate, JobEvents } from '../../job/events.js';
+import type { EntryFate } from '../../job/events.js';
 import type { RunFacts } from '../../job/run-facts.js';
 import type { Outcome } from '../../job/outcome.js';
 import { nameOf, storableOutput } from '../../job/storable-output.js';
 import { verdictOn } from '../../job/verdict.js';
 import type { HandlerRegistry } from '../handler-registry.js';
 import type { WrittenEnd } from '../run/job-process.js';
-import { databaseCode, isConflict, isRefusal } from '../../database/database-error.js';
+import {
+  databaseCode,
+  isConflict,
+  isLockTimeout,
+  isRefusal,
+  isTaken,
+} from '../../database/database-error.js';
 import { isUnknown } from '../../database/connection/connection-errors.js';
-import { endRunInTime, endRuns, findEnds, type RunEnd } from './finish.sql.js';
-import type { DeferredRuns } from '../run/late-run-rows.js';
+import { findEnds, finishMissed, finishRuns, type Landing, type RunEnd } from './finish.sql.js';
+import type { LateRunRows } from '../run/late-run-rows.js';
+import { BLOCKED } from '../../concurrency/lock-retry.js';
+import { createLockRetry } from '../../database/lock-retry.js';
 import { WriteBatcher } from '../../concurrency/write-batcher.js';
+import type { EngineContext } from '../../database/engine-context.js';
 import type { Quarantine } from '../claim/quarantine.js';
-import type { Store } from '../../database/store.js';
+import type { ExtensionPoints } from '../extension-points.js';
 
 const RUNS_PER_STATEMENT = 500;
+/** A statement waits this long for locked rows. Then it ends the runs whose rows are not locked. */
+const LOCK_TIMEOUT_MS = 200;
+const MISSED_PER_STATEMENT = 1_000;
 
 interface FinishOptions {
-  /** Lands only if the run's lease is still over. */
+  /** The end lands only if the run's lease is still over. A locked run is left to the next pass. */
   onlyIfExpired?: boolean;
-  /** The answer to this very end was lost before: what it finds done as it says has landed. */
-  again?: boolean;
-  /** The end that a transaction of the handler's wrote, whatever the outcome is since. */
+  /** The answer to an earlier attempt was lost. A run that ended just like this counts as landed. */
+  isRetry?: boolean;
+  /** The end that a transaction of the handler wrote, whatever the outcome was since. */
   written?: WrittenEnd | undefined;
 }
 
 /**
- * The one door out: whatever ends a run comes through here as an outcome. Ends that come while a
- * statement is under way leave together with the next one: no waiting at low load, large batches at
- * high load.
+ * Every way a run ends goes through here: an outcome becomes a verdict, the verdict is written, and one event tells
+ * about it. Ends that arrive while a statement is under way share the next one: no waiting at low load, large
+ * batches at high load. A locked row delays only its own end.
  */
-export class FinishDoor {
-  private readonly writes = new WriteBatcher<RunEnd, EntryFate | null>({
-    maxItems: RUNS_PER_STATEMENT,
-    bytesOf: ({ output, error }) => (output?.length ?? 0) + (error?.length ?? 0),
-    write: (ends) => endRuns(this.store.db, this.store.tables, ends),
-    isItemFault: (error) => isRefusal(error) || isConflict(error),
-  });
-
+export class FinishRuns {
+  private readonly writes: WriteBatcher<RunEnd, EntryFate | null>;
   /** Ends whose answer was lost, and which did not land the second time: they may have the first time. */
-  private readonly looks = new WriteBatcher<RunEnd, EntryFate | null>({
-    maxItems: RUNS_PER_STATEMENT,
-    bytesOf: ({ output, error }) => (output?.length ?? 0) + (error?.length ?? 0),
-    write: (ends) => findEnds(this.store.db, this.store.tables, ends),
-    isItemFault: isRefusal,
-  });
+  private readonly lookups: WriteBatcher<RunEnd, EntryFate | null>;
 
   constructor(
-    private readonly store: Store,
-    private readonly events: JobEvents,
+    private readonly engine: EngineContext,
     private readonly handlers: HandlerRegistry,
-    private readonly deferred: DeferredRuns,
+    private readonly lateRows: LateRunRows,
     private readonly quarantine: Quarantine,
-    private readonly defaultBackoff: Backoff,
-  ) {}
-
-  /**
-   * @returns what became of the entry, or null when somebody else had ended it: then nothing was changed
-   */
-  finish(
-    run: RunFacts,
-    outcome: Outcome,
-    { onlyIfExpired = false, again = false, written }: FinishOptions = {},
-  ): Promise<EntryFate | null> {
-    if (written) return this.settle(run, outcome, written, again);
-    if (!run.deferred) return this.end(run, outcome, onlyIfExpired, again);
-    return outcome.kind === 'completed'
-      ? this.endDeferred(run, outcome, again)
-      : this.writeAndEnd(run, outcome, again);
-  }
-
-  /** The end of a run that was taken away: it is told of, and nothing is written. */
-  lose(run: RunFacts, outcome: Outcome): void {
-    this.tell(run, outcome, null);
-  }
-
-  private endDeferred(
-    run: RunFacts,
-    outcome: Extract<Outcome, { kind: 'completed' }>,
-    again: boolean,
-  ): Promise<EntryFate | null> {
-    return this.deferred.end(run, storableOutput(outcome.output)).then((landed) => {
-      if (!landed) return this.writeAndEnd(run, outcome, again);
-      this.tell(run, outcome, 'removed');
-      return 'removed';
+    private readonly extensionPoints: ExtensionPoints,
+  ) {
+    const { db, tables } = engine.store;
+    const batch = {
+      maxItems: RUNS_PER_STATEMENT,
+      bytesOf: ({ output, error }: RunEnd) => (output?.length ?? 0) + (error?.length ?? 0),
+      isItemFault: (error: unknown) => isRefusal(error) || isConflict(error),
+    };
+    this.writes = new WriteBatcher<RunEnd, EntryFate | null>({
+      ...batch,
+      write: (ends) => this.writeBatch(ends),
+      lockRetry: createLockRetry(db),
+      writeBlocked: async (end) => (await this.writeUnlocked([end]))[0]!,
+    });
+    this.lookups = new WriteBatcher<RunEnd, EntryFate | null>({
+      ...batch,
+      write: (ends) => findEnds(db, tables, ends),
     });
   }
 
-  private async writeAndEnd(
+  /** @returns what happened to the entry, or null when the run had ended before: then nothing was changed */
+  async finish(
     run: RunFacts,
     outcome: Outcome,
-    again: boolean,
+    options: FinishOptions = {},
   ): Promise<EntryFate | null> {
-    await this.deferred.write([run]);
-    return this.end(run, outcome, false, again);
+    const { onlyIfExpired = false, isRetry = false, written } = options;
+    if (written) return this.finishCommitted(run, outcome, written, isRetry);
+    const fate = await this.write(this.endOf(run, outcome, onlyIfExpired), isRetry);
+    // A lease that was renewed meanwhile rejects no outcome of a handler.
+    if (fate || !onlyIfExpired) this.emitFinished(run, outcome, fate);
+    return fate;
   }
 
-  private async end(
-    run: RunFacts,
-    outcome: Outcome,
-    onlyIfExpired: boolean,
-    again: boolean,
-  ): Promise<EntryFate | null> {
-    const end = this.endOf(run, outcome, onlyIfExpired);
-    const landed = await this.write(end, again);
-    // A lease that was renewed meanwhile is good news, and nobody's loss.
-    if (landed || !onlyIfExpired) this.tell(run, outcome, landed);
-    return landed;
+  /** The run was taken away from this node: its outcome is reported, and nothing is written. */
+  rejectFinish(run: RunFacts, outcome: Outcome): void {
+    this.emitFinished(run, outcome, null);
   }
 
-  /** An end that was written in a transaction: where nobody knows whether that was committed, the run is looked at. */
-  private async settle(
+  /** Ends the entries that were never started and whose `startBefore` is over. */
+  async finishMissedEntries(): Promise<void> {
+    const { store, events, node } = this.engine;
+    for (;;) {
+      const missed = await finishMissed(store.db, store.tables, {
+        nodeId: node.id,
+        limit: MISSED_PER_STATEMENT,
+        hooks: this.extensionPoints.onFinish.active,
+      });
+      for (const run of missed)
+        events.emit('run.finished', { ...run, outcome: 'missed', entry: 'removed' });
+      if (missed.length < MISSED_PER_STATEMENT || node.closing) return;
+    }
+  }
+
+  /** An end that was written in a transaction. Where its commit was not answered, the run is read. */
+  private async finishCommitted(
     run: RunFacts,
     outcome: Outcome,
-    { output, fate }: WrittenEnd,
-    again: boolean,
+    { output, fate: known }: WrittenEnd,
+    isRetry: boolean,
   ): Promise<EntryFate | null> {
     const completed = { kind: 'completed', output } as const;
-    const written = this.endOf(run, completed);
-    let landed = fate;
-    if (landed === undefined) landed = await this.looks.add(written);
-    if (landed === null && fate === undefined) {
-      // By itself: it waits for the transaction, should that be under way still.
-      const { db, tables } = this.store;
-      const end = this.endOf(run, outcome);
-      const ended =
-        (await endRunInTime(db, tables, end)) ?? (again ? await this.looks.add(end) : null);
+    const committed = this.endOf(run, completed);
+    let fate = known === undefined ? await this.lookups.add(committed) : known;
+    if (fate === null && known === undefined) {
+      // If the transaction is still under way, this waits for it.
+      const ended = await this.write(this.endOf(run, outcome), isRetry);
       if (ended) {
-        this.tell(run, outcome, ended);
+        this.emitFinished(run, outcome, ended);
         return ended;
       }
-      landed = await this.looks.add(written);
+      fate = await this.lookups.add(committed);
     }
-    this.tell(run, landed ? completed : outcome, landed ?? null);
-    return landed ?? null;
+    this.emitFinished(run, fate ? completed : outcome, fate);
+    return fate;
   }
 
   private endOf(run: RunFacts, outcome: Outcome, onlyIfExpired = false): RunEnd {
     const { jobRunId, jobQueueEntryId } = run;
-    const verdict = this.verdict(run, outcome);
-    return { jobRunId, jobQueueEntryId, onlyIfExpired, ...verdict };
+    const verdict = this.verdictOn(run, outcome);
+    const hasLateRow = this.lateRows.isLate(run);
+    return {
+      jobRunId,
+      jobQueueEntryId,
+      outcome: outcome.kind,
+      onlyIfExpired,
+      hasLateRow,
+      ...verdict,
+    };
   }
 
-  private async write(end: RunEnd, again: boolean): Promise<EntryFate | null> {
-    try {
-      const landed = await this.writes.add(end);
-      return landed ?? (again ? await this.looks.add(end) : null);
-    } catch (error) {
-      if (isUnknown(error) && !again)
-        return this.write(end, true).catch(() => {
-          // Whoever tries again has to know that it may have landed.
-          throw error;
-        });
-      return this.endBare(end, error);
-    }
-  }
-
-  /**
-   * What PostgreSQL cannot store is left out: a run must not stay RUNNING for that. If it is the entry's row that
-   * it refuses to write, the entry is put aside.
-   */
-  private async endBare(end: RunEnd, refused: unknown): Promise<EntryFate | null> {
-    if (!isRefusal(refused)) throw refused;
-    const without = bare(end, refused);
-    try {
-      return await this.writes.add(without);
-    } catch (error) {
-      if (!isRefusal(error)) throw error;
-      // What was said first says most.
-      await this.quarantine.put({ id: end.jobQueueEntryId, error: refused });
-      return this.writes.add(without);
-    }
-  }
-
-  private verdict(run: RunFacts, outcome: Outcome) {
-    const backoff = this.handlers.get(run.templateCode)?.backoff ?? this.defaultBackoff;
+  private verdictOn(run: RunFacts, outcome: Outcome) {
+    const { events, settings } = this.engine;
+    const backoff = this.handlers.get(run.templateCode)?.backoff ?? settings.backoff;
     try {
       return verdictOn(outcome, run, backoff, Math.random());
     } catch (error) {
       // A backoff function that throws must not keep the run from ending.
-      this.events.emit('engine.error', {
-        doing: `the backoff of ${run.templateCode}`,
-        error,
-      });
-      const backoff = { type: 'exponential' } as const;
-      return verdictOn(outcome, { ...run, backoff }, 'none', Math.random());
+      events.emit('engine.error', { doing: `the backoff of ${run.templateCode}`, error });
+      const exponential = { type: 'exponential' } as const;
+      return verdictOn(outcome, { ...run, backoff: exponential }, 'none', Math.random());
     }
   }
 
-  private tell(run: RunFacts, outcome: Outcome, landed: EntryFate | null): void {
+  private async write(end: RunEnd, isRetry: boolean): Promise<EntryFate | null> {
+    try {
+      const fate = await this.writes.add(end);
+      return fate ?? (isRetry ? await this.lookups.add(end) : null);
+    } catch (error) {
+      if (isUnknown(error) && !isRetry)
+        return this.write(end, true).catch(() => {
+          // The caller's next attempt has to know that this one may have landed.
+          throw error;
+        });
+      return this.writeStripped(end, error);
+    }
+  }
+
+  /**
+   * PostgreSQL refuses the end: a run must not stay RUNNING because its output or error cannot be stored. If it refuses
+   * the entry's row, the entry is quarantined.
+   */
+  private async writeStripped(end: RunEnd, refusal: unknown): Promise<EntryFate | null> {
+    if (!isRefusal(refusal)) throw refusal;
+    const stripped = withoutValues(end, refusal);
+    try {
+      return await this.writes.add(stripped);
+    } catch (error) {
+      if (!isRefusal(error)) throw error;
+      // The first refusal names the cause best.
+      await this.quarantine.put({ id: end.jobQueueEntryId, error: refusal });
+      return this.writes.add(stripped);
+    }
+  }
+
+  private async writeBatch(ends: RunEnd[]): Promise<Landing[]> {
+    try {
+      return await this.writeEnds(ends, false);
+    } catch (error) {
+      if (isLockTimeout(error)) return this.writeUnlocked(ends);
+      // Another run of an identifier has a retry number already: the slower statement takes the next one.
+      if (isTaken(error) && ends.some(({ hasLateRow }) => hasLateRow))
+        return this.writeEnds(
+          ends.map((end) => ({ ...end, hasLateRow: false })),
+          false,
+        );
+      throw error;
+    }
+  }
+
+  /** Ends the runs that no other transaction has locked. A locked run that expired is left to the next pass. */
+  private async writeUnlocked(ends: RunEnd[]): Promise<Landing[]> {
+    const blocked = (end: RunEnd) => (end.onlyIfExpired ? null : BLOCKED);
+    try {
+      const landings = await this.writeEnds(ends, true);
+      return landings.map((landing, index) =>
+        landing === BLOCKED ? blocked(ends[index]!) : landing,
+      );
+    } catch (error) {
+      // A whole table is locked, or one of the runs waits for something else than its own rows.
+      if (!isLockTimeout(error)) throw error;
+      return ends.map(blocked);
+    }
+  }
+
+  private writeEnds(ends: RunEnd[], skipLocked: boolean): Promise<Landing[]> {
+    const { db, tables } = this.engine.store;
+    // Well below the query timeout: a later answer would count as a lost connection.
+    const lockMs = Math.ceil(Math.min(LOCK_TIMEOUT_MS, db.queryTimeoutMs / 8));
+    const hooks = this.extensionPoints.onFinish.active;
+    return finishRuns(db, tables, ends, { skipLocked, lockMs, hooks });
+  }
+
+  private emitFinished(run: RunFacts, outcome: Outcome, fate: EntryFate | null): void {
     const { jobRunId, jobRunIdentifier, templateCode, retry } = run;
-    if (!landed)
-      return this.events.emit('run.finishLost', {
+    const { events } = this.engine;
+    if (!fate)
+      return events.emit('run.finishRejected', {
         jobRunId,
         jobRunIdentifier,
         templateCode,
         retry,
         outcome: outcome.kind,
       });
-    this.events.emit('run.finished', {
+    events.emit('run.finished', {
       jobRunId,
       jobRunIdentifier,
       templateCode,
       retry,
       outcome: outcome.kind,
-      entry: landed,
+      entry: fate,
       errorName:
         outcome.kind === 'failed' || outcome.kind === 'failedForGood'
           ? nameOf(outcome.error)
@@ -213,8 +250,8 @@ export class FinishDoor {
   }
 }
 
-function bare(end: RunEnd, error: unknown): RunEnd {
-  const why = `PostgreSQL refused it (${databaseCode(error)})`;
+function withoutValues(end: RunEnd, refusal: unknown): RunEnd {
+  const why = `PostgreSQL refused it (${databaseCode(refusal)})`;
   return {
     ...end,
     error: null,

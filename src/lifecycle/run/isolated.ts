@@ -16,7 +16,7 @@ import { cancelSession, chargeCrash } from '../../isolation/isolated-run.sql.js'
 import type { Launched } from './execute-handler.js';
 import { identityOf } from './execution.js';
 import { hearing, outputOf } from './host-events.js';
-import { patience } from './retry-delay.js';
+import { waitBeforeRetry } from './retry-delay.js';
 import type { Store } from '../../database/store.js';
 import type { WrappedRuns } from './runnable-check.js';
 
@@ -169,7 +169,7 @@ export class IsolatedJobs {
             error,
           });
         // They go on while the database is out of reach.
-        if (!(await patience(attempt, this.leaving.signal))) return;
+        if (!(await waitBeforeRetry(attempt, this.leaving.signal))) return;
       }
   }
 

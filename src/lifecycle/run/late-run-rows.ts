@@ -2,14 +2,15 @@ import type { RunFacts } from '../../job/run-facts.js';
 import type { NodeState } from '../../job/node-state.js';
 import { isConflict, isDataError, isRefusal, isTaken } from '../../database/database-error.js';
 import {
-  endDeferred,
-  lostEntries,
-  releaseUnheard,
-  writeDeferredRun,
-  writeDeferredRuns,
-  writeLostRuns,
-  type DeferredEnd,
+  findEntryOfLateRun,
+  findLateEntriesOfLostNodes,
+  releaseUnacknowledged,
+  writeLateRows,
+  writeLateRowsOfLostNodes,
 } from './late-run-rows.sql.js';
+import { findRuns } from './run.sql.js';
+import { BLOCKED } from '../../concurrency/lock-retry.js';
+import { createLockRetry } from '../../database/lock-retry.js';
 import { WriteBatcher } from '../../concurrency/write-batcher.js';
 import type { Quarantine, Refused } from '../claim/quarantine.js';
 import type { Store } from '../../database/store.js';
@@ -17,105 +18,127 @@ import type { Store } from '../../database/store.js';
 const RUNS_PER_STATEMENT = 500;
 
 /**
- * Runs whose rows are written late. A node that ends jobs by the thousand claims entries without writing
- * their runs; what a row would say stands in the entry. It is written with the end of a run that succeeds;
- * or before, by the node's heartbeat, by whoever wants to do something to that run, or when its node is gone.
+ * Runs whose rows are written late. A node that ends jobs by the thousand claims entries without writing their run rows:
+ * the entry holds what the row will say. The row is written with the end of the run. It is written before that by the
+ * node's heartbeat, by a call that needs it (`ensureWritten`), or by a sweep when the node is lost.
+ *
+ * Only this file knows which runs of this node may have a late row. It is a hint: the SQL functions look at the entry.
  */
-export class DeferredRuns {
-  private readonly ends = new WriteBatcher<DeferredEnd, boolean>({
-    maxItems: RUNS_PER_STATEMENT,
-    bytesOf: ({ output }) => output?.length ?? 0,
-    write: (ends) => this.endAll(ends),
-    isItemFault: mayBeOnes,
-  });
-  private readonly rows = new WriteBatcher<string, void>({
+export class LateRunRows {
+  private readonly late = new WeakSet<RunFacts>();
+  private readonly writes = new WriteBatcher<string, { blocked: boolean }>({
     maxItems: RUNS_PER_STATEMENT,
     bytesOf: () => 0,
     write: async (entryIds) => {
       const { db, tables } = this.store;
-      await writeDeferredRuns(db, tables, entryIds);
-      return entryIds.map(() => undefined);
+      const { blockedEntryIds } = await writeLateRows(db, tables, entryIds);
+      const blocked = new Set(blockedEntryIds);
+      return entryIds.map((id) => ({ blocked: blocked.has(id) }));
     },
-    isItemFault: mayBeOnes,
+    isItemFault: (error) => isDataError(error) || isConflict(error) || isTaken(error),
   });
 
-  /** When the answer to a claim was lost last: what it claimed may be this node's without its knowing. */
-  private unheardAt = -Infinity;
+  private readonly lockRetry;
+
+  /** When the answer to a claim was lost last: entries may be claimed by this node without its knowing. */
+  private answerLostAt = -Infinity;
 
   constructor(
     private readonly store: Store,
     private readonly quarantine: Quarantine,
     private readonly node: NodeState,
-  ) {}
-
-  /** The answer to a claim was lost. */
-  unheard(): void {
-    this.unheardAt = performance.now();
+  ) {
+    this.lockRetry = createLockRetry(store.db);
   }
 
-  /** Gives back what this node claimed without hearing of it, once what is held is written. @returns how many */
-  async releaseUnheard(held: RunFacts[]): Promise<number> {
-    const { id, leaseMs } = this.node;
-    if (performance.now() - this.unheardAt > 2 * leaseMs) return 0;
-    const { db, tables } = this.store;
-    const entryIds = held.map(({ jobQueueEntryId }) => jobQueueEntryId);
-    return releaseUnheard(db, tables, id, leaseMs, entryIds);
+  /** These runs were claimed without their rows. */
+  track(runs: readonly RunFacts[]): void {
+    for (const run of runs) this.late.add(run);
   }
 
-  /** Ends a run that succeeded. @returns false when it is not to be ended this way: its row is there, or it is not this run's turn */
-  end({ jobRunId, jobQueueEntryId }: RunFacts, output: string | null): Promise<boolean> {
-    return this.ends.add({ jobRunId, jobQueueEntryId, output });
+  /** Whether the row of this run is probably not written yet. */
+  isLate(run: RunFacts): boolean {
+    return this.late.has(run);
   }
 
-  private async endAll(ends: DeferredEnd[]): Promise<boolean[]> {
-    try {
-      return await endDeferred(this.store.db, this.store.tables, ends);
-    } catch (error) {
-      // Alone, and with a row to write to, it can be told what is wrong with it.
-      if (ends.length === 1 && (isDataError(error) || isTaken(error))) return [false];
-      throw error;
-    }
+  /** Writes the rows of runs that this node holds, without waiting for locks. @returns the runs whose rows are written */
+  async writeHeld<Run extends RunFacts>(runs: Run[]): Promise<Run[]> {
+    const late = runs.filter((run) => this.late.has(run));
+    if (late.length === 0) return runs;
+    await Promise.all(late.map((run) => this.write(run)));
+    return runs.filter((run) => !this.late.has(run));
   }
 
-  /** After it their rows are there, as far as the runs are still theirs. */
-  async write(runs: RunFacts[]): Promise<void> {
+  /**
+   * After it the rows of these runs are written, as far as the runs are still this node's.
+   * @throws BildadDatabaseError when another transaction has an entry locked for longer than two query timeouts
+   */
+  async ensureWritten(runs: RunFacts[]): Promise<void> {
     await Promise.all(
       runs.map(async (run) => {
-        await this.rows.add(run.jobQueueEntryId);
-        run.deferred = false;
+        if (!this.late.has(run)) return;
+        await this.ensureWrittenOfEntry(run.jobQueueEntryId);
+        this.late.delete(run);
       }),
     );
   }
 
-  /** The same for whoever knows of an entry, not whether its run is deferred. */
-  async writeOf(jobQueueEntryId: string): Promise<void> {
-    await this.rows.add(jobQueueEntryId);
+  /** The same for the current run of an entry, late or not. */
+  async ensureWrittenOfEntry(jobQueueEntryId: string): Promise<void> {
+    await this.lockRetry.run(`queue entry ${jobQueueEntryId}`, async () => {
+      const { blocked } = await this.writes.add(jobQueueEntryId);
+      return blocked ? BLOCKED : true;
+    });
   }
 
-  /** For who knows of a run by its number alone. */
-  async writeRun(jobRunId: string): Promise<void> {
-    await writeDeferredRun(this.store.db, this.store.tables, jobRunId);
+  /** The same for a run of which only the id is known. @returns whether its row was missing, so that it may be there now */
+  async ensureWrittenOfRun(jobRunId: string): Promise<boolean> {
+    const { db, tables } = this.store;
+    const [run] = await findRuns(db, tables, [jobRunId]);
+    if (run) return false;
+    const entryId = await findEntryOfLateRun(db, tables, jobRunId);
+    if (entryId !== undefined) await this.ensureWrittenOfEntry(entryId);
+    return true;
   }
 
-  /** Of nodes that are gone: their runs can expire then. @returns how many */
-  async writeLost(limit: number): Promise<number> {
+  /** Writes late rows of lost nodes, so that their runs can expire. @returns how many */
+  async writeOfLostNodes(limit: number): Promise<number> {
     const { db, tables } = this.store;
     try {
-      return await writeLostRuns(db, tables, limit);
+      return (await writeLateRowsOfLostNodes(db, tables, limit)).written;
     } catch (error) {
       if (!isRefusal(error)) throw error;
-      return this.writeLostSingly(limit);
+      return this.writeOfLostNodesOneByOne(limit);
     }
   }
 
-  /** One whose row cannot be written must not keep the others from expiring. */
-  private async writeLostSingly(limit: number): Promise<number> {
+  /** The answer to a claim was lost. */
+  claimAnswerLost(): void {
+    this.answerLostAt = performance.now();
+  }
+
+  /** Releases entries that this node claimed without receiving the answer, once the rows of its runs are written. @returns how many */
+  async releaseUnacknowledged(held: RunFacts[]): Promise<number> {
+    const { id, leaseMs } = this.node;
+    if (performance.now() - this.answerLostAt > 2 * leaseMs) return 0;
+    const { db, tables } = this.store;
+    const entryIds = held.map(({ jobQueueEntryId }) => jobQueueEntryId);
+    return releaseUnacknowledged(db, tables, id, leaseMs, entryIds);
+  }
+
+  private async write(run: RunFacts): Promise<void> {
+    const { blocked } = await this.writes.add(run.jobQueueEntryId);
+    if (!blocked) this.late.delete(run);
+  }
+
+  /** A row that cannot be written must not keep the others from expiring. */
+  private async writeOfLostNodesOneByOne(limit: number): Promise<number> {
     const { db, tables } = this.store;
     let written = 0;
     const refused: Refused[] = [];
-    for (const id of await lostEntries(db, tables, limit))
+    for (const id of await findLateEntriesOfLostNodes(db, tables, limit))
       try {
-        written += await writeDeferredRuns(db, tables, [id]);
+        written += (await writeLateRows(db, tables, [id])).written;
       } catch (error) {
         if (!isRefusal(error)) throw error;
         refused.push({ id, error });
@@ -123,8 +146,4 @@ export class DeferredRuns {
     this.quarantine.tell(await this.quarantine.judge(refused, written > 0));
     return written;
   }
-}
-
-function mayBeOnes(error: unknown): boolean {
-  return isDataError(error) || isConflict(error) || isTaken(error);
 }

@@ -1,3 +1,5 @@
+import type { OutcomeKind } from '../../job/outcome.js';
+import { BLOCKED } from '../../concurrency/lock-retry.js';
 import type { RunFacts } from '../../job/run-facts.js';
 import type { JsonValue } from '../../job/json.js';
 import { asEntry, asRun, entryColumns, runColumns } from '../../database/columns.js';
@@ -56,11 +58,18 @@ export function expiredFacts(db: Queryable, tables: Tables, limit: number): Prom
   );
 }
 
+/** A run that does not belong to its node any more. */
+export interface LostRunLease {
+  jobRunId: string;
+  /** How it ended; null where it has not, or where its row is gone. */
+  outcome: OutcomeKind | null;
+}
+
 /**
  * Renews the lease of a node's runs, and says in its row that it does, and what there is to know of its processes. A node that has ended renews nothing, and
  * is told nothing: its pulse finds out. A run that somebody else is about to change is passed over until the next
  * time: waiting for it, with others locked already, is how a deadlock comes about with who ends several at once. One
- * that has a longer lease already (`holdLease`) is left alone.
+ * that has a longer lease already (`extendLease`) is left alone.
  * @returns `lost`: those of the ids that are this node's no more, and why; `stranded`: runs that are this
  *   node's and not among the ids for most of a lease, so that no claim of them can still be under way
  */
@@ -72,12 +81,12 @@ export async function renewRuns(
   runIds: string[],
   { abandoned, processes }: { abandoned: number; processes: unknown[] },
 ): Promise<{
-  lost: { jobRunId: string; reason: string | null }[];
+  lost: LostRunLease[];
   stranded: string[];
 }> {
   const found = await rows<{
     jobRunId: string;
-    reason: string | null;
+    outcome: OutcomeKind | null;
     stranded: boolean;
   }>(
     db,
@@ -95,7 +104,7 @@ export async function renewRuns(
          abandoned = $4, processes = $5
        WHERE id = (SELECT id FROM ${nodes} WHERE id = $1 AND ended_at IS NULL FOR NO KEY UPDATE SKIP LOCKED)
      )
-     SELECT asked.id::text AS "jobRunId", r.reason, false AS stranded
+     SELECT asked.id::text AS "jobRunId", r.outcome, false AS stranded
      FROM unnest($3::bigint[]) AS asked (id) LEFT JOIN ${runs} r ON r.id = asked.id
      WHERE asked.id NOT IN (SELECT id FROM renewed) AND NOT (SELECT ended FROM me)
        AND (r.status = 'RUNNING' AND r.node_id = $1) IS NOT TRUE
@@ -126,23 +135,29 @@ export function runsToStop(
   );
 }
 
-/** Leaves word for the owning node; a cancel stays one, whatever is asked for later. @returns whether the run is RUNNING, and past its timeout */
+/**
+ * Requests that the owning node stops a run. A cancel stays one, whatever is requested later. Waits for no lock.
+ * @returns whether the run is RUNNING; BLOCKED: another transaction has its row locked
+ */
 export async function requestKill(
   db: Queryable,
   { runs }: Tables,
   runId: string,
   kind: 'killed' | 'cancelled',
-): Promise<{ timedOut: boolean } | null> {
-  const [row] = await rows<{ timedOut: boolean }>(
+): Promise<boolean | typeof BLOCKED> {
+  const [row] = await rows<{ requested: boolean; running: boolean }>(
     db,
-    `WITH asked AS (
+    `WITH requested AS (
        UPDATE ${runs} SET updated_at = clock_timestamp(),
          kill_requested = CASE WHEN kill_requested = 'cancelled' THEN kill_requested ELSE $2 END
-       WHERE id = $1 AND status = 'RUNNING' RETURNING timeout_at <= clock_timestamp() AS "timedOut"
-     ) SELECT * FROM asked`,
+       WHERE id = (SELECT id FROM ${runs} WHERE id = $1 AND status = 'RUNNING' FOR NO KEY UPDATE SKIP LOCKED)
+       RETURNING id
+     ) SELECT EXISTS (SELECT FROM requested) AS requested,
+         EXISTS (SELECT FROM ${runs} WHERE id = $1 AND status = 'RUNNING') AS running`,
     [runId, kind],
   );
-  return row ?? null;
+  if (row?.requested) return true;
+  return row?.running ? BLOCKED : false;
 }
 
 /** Those that are there, by id. */

@@ -12,11 +12,11 @@ import type { ProcessRegistry } from './process-registry.js';
 import { ConnectionLostError, isUnknown } from '../../database/connection/connection-errors.js';
 import type { Launched } from './execute-handler.js';
 import { identityOf } from './execution.js';
-import type { FinishDoor } from '../finish/finish.js';
+import type { FinishRuns } from '../finish/finish.js';
 import type { InlineJobs } from './inline.js';
 import type { IsolatedJobs } from './isolated.js';
 import type { WrappedRuns } from './runnable-check.js';
-import { patience } from './retry-delay.js';
+import { waitBeforeRetry } from './retry-delay.js';
 
 /** Claimed runs become processes here, and each process's outcome goes to the finish. */
 export class RunJobs {
@@ -28,7 +28,7 @@ export class RunJobs {
   constructor(
     private readonly handlers: HandlerRegistry<ContextContract>,
     private readonly processes: ProcessRegistry,
-    private readonly door: FinishDoor,
+    private readonly finishRuns: FinishRuns,
     private readonly events: JobEvents,
     private readonly inline: InlineJobs,
     private readonly isolated: IsolatedJobs,
@@ -104,7 +104,7 @@ export class RunJobs {
 
   private async giveBack(run: ClaimedRun, launched?: Launched): Promise<void> {
     try {
-      await this.door.finish(run, { kind: 'interrupted' });
+      await this.finishRuns.finish(run, { kind: 'interrupted' });
     } catch (error) {
       return launched?.(error as Error);
     }
@@ -179,7 +179,7 @@ export class RunJobs {
 
   /** The run is somebody else's, who may carry it out under the same number. */
   private lose({ run }: JobProcess, outcome: Outcome): null {
-    this.door.lose(run, outcome);
+    this.finishRuns.rejectFinish(run, outcome);
     return null;
   }
 
@@ -187,8 +187,8 @@ export class RunJobs {
     try {
       const { run, written } = process;
       return await (written
-        ? this.door.finish(run, outcome, { written })
-        : this.door.finish(run, outcome));
+        ? this.finishRuns.finish(run, outcome, { written })
+        : this.finishRuns.finish(run, outcome));
     } catch (error) {
       return this.recordLater(process, outcome, error);
     }
@@ -200,19 +200,19 @@ export class RunJobs {
     firstError: unknown,
   ): Promise<EntryFate | null> {
     let error = firstError;
-    let again = false;
+    let isRetry = false;
     for (let attempt = 0; ; attempt++) {
-      again ||= isUnknown(error);
+      isRetry ||= isUnknown(error);
       // That the database is away is told elsewhere, once.
       if (attempt === 0 || !(error instanceof ConnectionLostError))
         this.events.emit('engine.error', {
           doing: `recording the end of run ${process.jobRunId}`,
           error,
         });
-      if (!(await patience(attempt, this.giveUp.signal))) return null;
+      if (!(await waitBeforeRetry(attempt, this.giveUp.signal))) return null;
       try {
         const { run, written } = process;
-        return await this.door.finish(run, outcome, { again, written });
+        return await this.finishRuns.finish(run, outcome, { isRetry, written });
       } catch (nextError) {
         error = nextError;
       }

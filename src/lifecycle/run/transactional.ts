@@ -1,13 +1,13 @@
 import type { EntityManager } from 'typeorm';
 import { BildadConfigError, RunNotActiveError } from '../../job/errors.js';
-import type { RunFacts } from '../../job/run-facts.js';
 import type { TransactionalSettings } from '../../options/job-options.js';
 import { storableOutput } from '../../job/storable-output.js';
 import type { JobProcess } from './job-process.js';
 import { within } from '../../database/transactions/current-transaction.js';
-import { endWithin, holdLease } from '../finish/finish-in-transaction.sql.js';
+import { extendLease, finishInTransaction } from '../finish/finish.sql.js';
 import { JobTransaction } from '../../database/transactions/job-transaction.js';
-import type { DeferredRuns } from './late-run-rows.js';
+import type { ExtensionPoints } from '../extension-points.js';
+import type { LateRunRows } from './late-run-rows.js';
 import type { Store } from '../../database/store.js';
 
 /** Beyond a job's timeout, so that the node's own ways to stop it come first. */
@@ -17,16 +17,17 @@ const MARGIN_MS = 5_000;
 export class JobTransactions {
   constructor(
     private readonly store: Store,
-    private readonly deferred: Pick<DeferredRuns, 'write'>,
+    private readonly lateRows: Pick<LateRunRows, 'ensureWritten'>,
     private readonly graceMs: number,
+    private readonly extensionPoints: ExtensionPoints,
     /** The id that this node has now. */
     private readonly nodeId: () => string,
   ) {}
 
   /** The same for runs that were claimed by another one: that of the node whose jobs this process hosts. */
   claimedBy(nodeId: string): JobTransactions {
-    const { store, deferred, graceMs } = this;
-    return new JobTransactions(store, deferred, graceMs, () => nodeId);
+    const { store, lateRows, graceMs, extensionPoints } = this;
+    return new JobTransactions(store, lateRows, graceMs, extensionPoints, () => nodeId);
   }
 
   /**
@@ -44,7 +45,7 @@ export class JobTransactions {
     const nodeId = this.nodeId();
     const { jobRunId, timeoutMs } = process.run;
     const leftMs = timeoutMs - process.ageMs + this.graceMs + MARGIN_MS;
-    await this.surface(process.run);
+    await this.lateRows.ensureWritten([process.run]);
     if (level !== 'READ COMMITTED') await this.hold(process, nodeId, leftMs);
     const transaction = await this.opened(process, {
       jobRunId,
@@ -74,10 +75,11 @@ export class JobTransactions {
         `must be the EntityManager of an open transaction, not ${manager?.queryRunner ? 'one without a transaction' : typeof manager}`,
         { where: 'job.complete()' },
       );
-    await this.surface(process.run);
+    await this.lateRows.ensureWritten([process.run]);
     const end = this.endOf(process, this.nodeId(), output);
     const { tables } = this.store;
-    if (!(await endWithin(manager, tables, end, { marked: false })))
+    const hooks = this.extensionPoints.onFinish.active;
+    if (!(await finishInTransaction(manager, tables, end, { marked: false, hooks })))
       throw new RunNotActiveError(process.jobRunId);
     process.written = { output };
   }
@@ -94,8 +96,9 @@ export class JobTransactions {
     const { manager } = transaction;
     const { db, tables } = this.store;
     const idleMs = db.queryTimeoutMs;
+    const hooks = this.extensionPoints.onFinish.active;
     const fate = await transaction.inTime(idleMs, () =>
-      endWithin(manager, tables, end, { marked: true, idleMs }),
+      finishInTransaction(manager, tables, end, { marked: true, idleMs, hooks }),
     );
     if (!fate) {
       // A failure like any other: were it told as a run that was taken away, it would be tried again for ever.
@@ -118,15 +121,10 @@ export class JobTransactions {
     return { jobRunId, jobQueueEntryId, nodeId, output: text };
   }
 
-  /** Its row is there before it can be locked. */
-  private async surface(run: RunFacts): Promise<void> {
-    if (run.deferred) await this.deferred.write([run]);
-  }
-
   private async hold({ run }: JobProcess, nodeId: string, forMs: number): Promise<void> {
     const { db, tables } = this.store;
     const { jobRunId } = run;
-    if (!(await holdLease(db, tables, { jobRunId, nodeId, forMs })))
+    if (!(await extendLease(db, tables, { jobRunId, nodeId, forMs })))
       throw new RunNotActiveError(jobRunId);
   }
 

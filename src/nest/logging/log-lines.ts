@@ -74,7 +74,7 @@ export function logEvents(
       { ...fieldsOf(end), outcome, entry, errorName },
     ];
   });
-  lines('run.finishLost', ({ outcome, ...run }) => [
+  lines('run.finishRejected', ({ outcome, ...run }) => [
     'warn',
     `${named(run)} ${outcome} too late: its run was closed before, nothing was changed`,
     { ...fieldsOf(run), outcome },

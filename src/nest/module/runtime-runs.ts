@@ -1,7 +1,7 @@
 import type { ClaimJobs } from '../../lifecycle/claim/claim.js';
-import type { DeferredRuns } from '../../lifecycle/run/late-run-rows.js';
+import type { LateRunRows } from '../../lifecycle/run/late-run-rows.js';
 import { identityOf } from '../../lifecycle/run/execution.js';
-import type { FinishDoor } from '../../lifecycle/finish/finish.js';
+import type { FinishRuns } from '../../lifecycle/finish/finish.js';
 import { InlineJobs } from '../../lifecycle/run/inline.js';
 import { IsolatedJobs } from '../../lifecycle/run/isolated.js';
 import type { Keyring } from '../../context/keyring.js';
@@ -25,13 +25,13 @@ import { jobLoggers } from '../logging/job-logger.js';
 interface Parts {
   store: Store;
   claims: ClaimJobs;
-  deferred: DeferredRuns;
+  lateRows: LateRunRows;
   keyring: Keyring;
   contexts: StoredContexts;
   node: NodeState;
   handlers: HandlerRegistry<ContextContract>;
   processes: ProcessRegistry;
-  door: FinishDoor;
+  finishRuns: FinishRuns;
   events: JobEvents;
   settings: Settings;
   extensions: ExtensionPoints;
@@ -41,13 +41,13 @@ interface Parts {
 export function createRuns({
   store,
   claims,
-  deferred,
+  lateRows,
   keyring,
   contexts,
   node,
   handlers,
   processes,
-  door,
+  finishRuns,
   events,
   settings,
   extensions,
@@ -66,8 +66,9 @@ export function createRuns({
   );
   const transactions = new JobTransactions(
     store,
-    deferred,
+    lateRows,
     settings.shutdown.killGracePeriod,
+    extensions,
     nodeId,
   );
   const strays = new Strays(settings.attributeRejections, (process, error) => {
@@ -84,7 +85,7 @@ export function createRuns({
   const runs = new RunJobs(
     handlers,
     processes,
-    door,
+    finishRuns,
     events,
     new InlineJobs({ contexts, events, loggerFor, transactions }, strays, wrapped, extensions),
     isolated,

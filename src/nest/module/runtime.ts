@@ -6,7 +6,7 @@ import { Engine } from '../../node/engine.js';
 import { SingleRunnerGuard } from '../../node/guard.js';
 import { Heartbeat } from '../../membership/heartbeat.js';
 import { Inspection } from '../../control/inspect.js';
-import { Interventions } from '../../control/run-control.js';
+import { RunControl } from '../../control/run-control.js';
 import { NodeJudge } from '../../membership/lost-node-detector.js';
 import { ManyJobs } from '../../control/bulk-operations.js';
 import { Killer } from '../../node/killer.js';
@@ -21,11 +21,10 @@ import { Waits } from '../../control/job-waiter.js';
 import { WakeUps } from '../../notifications/wake-ups.js';
 import { ChangeJobs } from '../../control/change-jobs.js';
 import { ClaimJobs } from '../../lifecycle/claim/claim.js';
-import { DeferredRuns } from '../../lifecycle/run/late-run-rows.js';
+import { LateRunRows } from '../../lifecycle/run/late-run-rows.js';
 import { Enqueue } from '../../lifecycle/enqueue/enqueue.js';
-import { FinishDoor } from '../../lifecycle/finish/finish.js';
+import { FinishRuns } from '../../lifecycle/finish/finish.js';
 import { Keyring } from '../../context/keyring.js';
-import { MissedJobs } from '../../lifecycle/finish/missed-jobs.js';
 import { Quarantine } from '../../lifecycle/claim/quarantine.js';
 import { ExtensionPoints } from '../../lifecycle/extension-points.js';
 import { StoredContexts } from '../../context/stored-contexts.js';
@@ -72,27 +71,28 @@ export function createRuntime(
     current,
   );
   const quarantine = new Quarantine(store, events);
-  const deferred = new DeferredRuns(store, quarantine, node);
+  const lateRows = new LateRunRows(store, quarantine, node);
   const claims = new ClaimJobs(
     store,
     node,
     handlers,
-    deferred,
+    lateRows,
     quarantine,
     settings.role !== 'producer',
     extensions,
   );
-  const door = new FinishDoor(store, events, handlers, deferred, quarantine, settings.backoff);
+  const engineContext = { store, events, node, settings };
+  const finishRuns = new FinishRuns(engineContext, handlers, lateRows, quarantine, extensions);
   const { runs, isolated, strays, transactions } = createRuns({
     store,
     claims,
-    deferred,
+    lateRows,
     keyring,
     contexts,
     node,
     handlers,
     processes,
-    door,
+    finishRuns,
     events,
     settings,
     extensions,
@@ -106,7 +106,7 @@ export function createRuntime(
   const heartbeat = new Heartbeat(
     store,
     claims,
-    deferred,
+    lateRows,
     runs,
     ahead,
     processes,
@@ -119,14 +119,13 @@ export function createRuntime(
     guard,
     heartbeat,
     slots,
-    door,
+    finishRuns,
     new VersionWatch(store, events, node),
-    new Sweep(store, deferred, quarantine, node, settings.name),
+    new Sweep(store, lateRows, quarantine, node, settings.name),
     quarantine,
     new UnrunnableAlarm(store, events, settings.name),
     new NodeJudge(store, events, node),
     suspects,
-    new MissedJobs(store, events, node),
     events,
     node,
     settings.maxCrashes,
@@ -136,13 +135,13 @@ export function createRuntime(
     processes,
     runs,
     ahead,
-    door,
+    finishRuns,
     events,
     node,
     settings.shutdown.killGracePeriod,
   );
-  const interventions = new Interventions(store, processes, door, deferred, runs, killer, contexts);
-  const many = new ManyJobs(store, interventions, wakeUps);
+  const runControl = new RunControl(store, processes, finishRuns, lateRows, runs, killer, contexts);
+  const many = new ManyJobs(store, runControl, wakeUps);
   const changes = new ChangeJobs(
     store,
     templates,
@@ -199,8 +198,8 @@ export function createRuntime(
     current,
     enqueue,
     claims,
-    deferred,
-    door,
+    lateRows,
+    finishRuns,
     runs,
     isolated,
     strays,
@@ -208,7 +207,7 @@ export function createRuntime(
     cycle,
     slots,
     killer,
-    interventions,
+    runControl,
     many,
     changes,
     inspection,

@@ -162,7 +162,7 @@ export class JobEngineService extends ChangedJobs {
     } catch (error) {
       if (!(error instanceof JobNotAvailableError)) throw error;
       // A pass of the engine claimed it first: the job runs, as requested.
-      await this.bildad.deferred.writeOf(entry.id);
+      await this.bildad.lateRows.ensureWrittenOfEntry(entry.id);
       const run = await this.lastRun(entry.jobRunIdentifier);
       if (run) return run;
       throw error;
@@ -213,7 +213,7 @@ export class JobEngineService extends ChangedJobs {
    * @throws RunNotActiveError when it is not RUNNING; nothing changes
    */
   async completeJob(run: Pick<JobRun, 'id'>, output?: unknown): Promise<JobRun> {
-    return this.bildad.interventions.end(idOf(run, 'run'), {
+    return this.bildad.runControl.endRun(idOf(run, 'run'), {
       kind: 'completed',
       output,
     });
@@ -225,7 +225,7 @@ export class JobEngineService extends ChangedJobs {
    * @throws RunNotActiveError when it is not RUNNING; nothing changes
    */
   async failJob(run: Pick<JobRun, 'id'>, error: unknown): Promise<JobRun> {
-    return this.bildad.interventions.end(idOf(run, 'run'), {
+    return this.bildad.runControl.endRun(idOf(run, 'run'), {
       kind: 'failed',
       error,
     });
@@ -237,7 +237,7 @@ export class JobEngineService extends ChangedJobs {
    * @throws RunNotActiveError when it is not RUNNING; nothing changes
    */
   async expireJob(run: Pick<JobRun, 'id'>): Promise<JobRun> {
-    return this.bildad.interventions.end(idOf(run, 'run'), { kind: 'expired' });
+    return this.bildad.runControl.endRun(idOf(run, 'run'), { kind: 'expired' });
   }
 
   /**
@@ -247,7 +247,7 @@ export class JobEngineService extends ChangedJobs {
    * @throws RunNotActiveError when it is not RUNNING; nothing changes
    */
   async killJob(run: Pick<JobRun, 'id'>): Promise<JobRun | null> {
-    return this.bildad.interventions.kill(idOf(run, 'run'));
+    return this.bildad.runControl.killRun(idOf(run, 'run'));
   }
 
   /**
@@ -257,7 +257,7 @@ export class JobEngineService extends ChangedJobs {
    * @throws RunNotActiveError when the run ended meanwhile
    */
   async stopJobInQueue(entry: Pick<JobQueueEntry, 'id'>): Promise<JobRun | null> {
-    return this.bildad.interventions.takeBack(idOf(entry, 'queue entry'));
+    return this.bildad.runControl.stopEntry(idOf(entry, 'queue entry'));
   }
 
   /**
@@ -265,7 +265,7 @@ export class JobEngineService extends ChangedJobs {
    * Upstream: `remove_job_from_queue`.
    */
   async removeJobFromQueue(entry: Pick<JobQueueEntry, 'id'>): Promise<void> {
-    await this.bildad.interventions.remove(idOf(entry, 'queue entry'));
+    await this.bildad.runControl.removeEntry(idOf(entry, 'queue entry'));
   }
 
   /** The retry number of the entry's next run: its current run's + 1, or 0 when none has run. Upstream: `get_retry_count`. */
@@ -304,7 +304,7 @@ export class JobEngineService extends ChangedJobs {
    * @throws RunNotActiveError when the run ended meanwhile
    */
   async cancelJob(entry: Pick<JobQueueEntry, 'id'>): Promise<JobRun | null> {
-    return this.bildad.interventions.cancel(idOf(entry, 'queue entry'));
+    return this.bildad.runControl.cancelEntry(idOf(entry, 'queue entry'));
   }
 
   /**

@@ -3,7 +3,7 @@ import type { MigrationStep } from '../migration-step.js';
 import { claimFunction, pickFunction } from './claim-jobs.js';
 import { enqueueFunction } from './enqueue-jobs.js';
 import { enqueueKeyedFunction } from './enqueue-keyed.js';
-import { endDeferredFunction, endFunction } from './finish-runs.js';
+import { finishFunctions } from './finish-runs.js';
 import { advanceFunction, freeAtFunction, pruneFunction } from './job-keys.js';
 import { tableStatements } from './tables.js';
 
@@ -17,8 +17,7 @@ export const baseline: MigrationStep = {
     dropFunctions(tables),
     pickFunction(tables),
     claimFunction(tables),
-    endFunction(tables),
-    endDeferredFunction(tables),
+    ...finishFunctions(tables),
     enqueueFunction(tables),
     freeAtFunction(tables),
     advanceFunction(tables),

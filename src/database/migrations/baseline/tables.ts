@@ -102,6 +102,7 @@ export const tableStatements = ({
       node_id text NOT NULL,
       status text NOT NULL DEFAULT 'RUNNING' CHECK (status IN ('RUNNING', 'DONE')),
       result text CHECK (result IN ('SUCCEEDED', 'FAILED')),
+      outcome text,
       reason text,
       error jsonb,
       output jsonb,

@@ -1,13 +1,14 @@
 import { afterAll, beforeAll, beforeEach, expect, it, vi } from 'vitest';
 import { claimNext } from '../../src/lifecycle/claim/claim.sql.js';
-import { endDeferred, writeDeferredRuns } from '../../src/lifecycle/run/late-run-rows.sql.js';
+import { finishRuns, type RunEnd } from '../../src/lifecycle/finish/finish.sql.js';
+import { writeLateRows } from '../../src/lifecycle/run/late-run-rows.sql.js';
 import { tablesOf } from '../../src/database/tables.js';
 import { bootApp, type TestApp } from '../support/app.js';
 import { SimpleJob } from '../support/handlers.js';
 import { lockRows, waitingForLock } from '../support/lock.js';
 
-// A node that ends jobs by the thousand writes their runs' rows with their ends. Whoever looks before, or wants
-// to do something to such a run, finds it as any other.
+// A node that ends jobs by the thousand writes their run rows with their ends. Every call that reads or changes such a
+// run finds it like any other.
 
 const tables = tablesOf('bildad');
 let bildad: TestApp;
@@ -29,10 +30,28 @@ async function claimedElsewhere(n: number) {
     { nodeId: 'elsewhere', leaseMs: 60_000 },
     ['SIMPLE'],
     n,
-    { deferred: true },
+    { lateRows: true },
   );
-  return claims.map(({ claimed }) => ({ ...claimed, output: null }));
+  return claims.map(({ claimed }) => claimed);
 }
+const completed = (
+  { jobRunId, jobQueueEntryId }: Pick<RunEnd, 'jobRunId' | 'jobQueueEntryId'>,
+  end: Partial<RunEnd> = {},
+): RunEnd => ({
+  jobRunId,
+  jobQueueEntryId,
+  outcome: 'completed',
+  result: 'SUCCEEDED',
+  reason: null,
+  error: null,
+  output: null,
+  entry: 'remove',
+  delayMs: 0,
+  counts: true,
+  onlyIfExpired: false,
+  hasLateRow: true,
+  ...end,
+});
 const entryOf = ({ jobRunIdentifier }: { jobRunIdentifier: string }) =>
   bildad.jobs.getJobQueueEntryForIdentifier(jobRunIdentifier);
 const runsOf = ({ jobRunIdentifier }: { jobRunIdentifier: string }) =>
@@ -58,7 +77,11 @@ it('a fast node has a whole history, written at the ends', async () => {
   } finally {
     await fast.close();
   }
-  expect(query.mock.calls.some(([sql]) => sql.includes('end_deferred'))).toBe(true);
+  expect(
+    query.mock.calls.some(
+      ([sql, values]) => sql.includes('finish_job_runs') && (values as unknown[])[11] === true,
+    ),
+  ).toBe(true);
   expect(
     await bildad.sql(
       `SELECT status, result, reason, retry, count(*)::int AS runs, count(DISTINCT job_run_identifier)::int AS jobs,
@@ -96,9 +119,9 @@ it('an end writes the row, and only the first one lands', async () => {
     status: 'RUNNING',
     currentJobRunId: one!.jobRunId,
   });
-  const end = (runs: object[]) => endDeferred(bildad.dataSource, tables, runs as never[]);
-  expect(await end([{ ...one, output: '"said"' }])).toEqual([true]);
-  expect(await end([one!, other!])).toEqual([false, true]);
+  const end = (ends: RunEnd[]) => finishRuns(bildad.dataSource, tables, ends);
+  expect(await end([completed(one!, { output: '"said"' })])).toEqual(['removed']);
+  expect(await end([completed(one!), completed(other!)])).toEqual([null, 'removed']);
   expect(await runsOf(one!)).toMatchObject([
     {
       id: one!.jobRunId,
@@ -113,7 +136,7 @@ it('an end writes the row, and only the first one lands', async () => {
 
 it('a row that was written before is ended as any other', async () => {
   const [run] = await claimedElsewhere(1);
-  await writeDeferredRuns(bildad.dataSource, tables, [run!.jobQueueEntryId]);
+  await writeLateRows(bildad.dataSource, tables, [run!.jobQueueEntryId]);
   const [row] = await runsOf(run!);
   expect(row).toMatchObject({
     id: run!.jobRunId,
@@ -121,9 +144,10 @@ it('a row that was written before is ended as any other', async () => {
     nodeId: 'elsewhere',
   });
   expect(row!.timeoutAt.getTime()).toBe(Math.floor(row!.startedAt.getTime() + run!.timeoutMs));
-  expect(await endDeferred(bildad.dataSource, tables, [run!])).toEqual([false]);
-  await bildad.engine.completeJob(row!, 'by hand');
-  expect(await runsOf(run!)).toMatchObject([{ output: 'by hand' }]);
+  expect(
+    await finishRuns(bildad.dataSource, tables, [completed(run!, { output: '"ended"' })]),
+  ).toEqual(['removed']);
+  expect(await runsOf(run!)).toMatchObject([{ output: 'ended', outcome: 'completed' }]);
   expect(await entryOf(run!)).toBeNull();
 });
 
@@ -203,11 +227,11 @@ it('its identifier is not free for the moment in which its entry goes and its ru
     { nodeId: 'elsewhere', leaseMs: 60_000 },
     ['SIMPLE'],
     1,
-    { deferred: true },
+    { lateRows: true },
   );
   const runner = dataSource.createQueryRunner();
   await runner.startTransaction();
-  await endDeferred(runner, tables, [{ ...claims[0]!.claimed, output: null }]);
+  await finishRuns(runner, tables, [completed(claims[0]!.claimed)]);
   const again = Promise.allSettled([
     engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: 'other' }),
     engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: 'mine' }),
@@ -264,11 +288,11 @@ it('a number that is taken is stepped over when the row is written', async () =>
      VALUES (1, 0, $1, 0, '', 'nowhere', 'DONE', 'FAILED', '{}', now(), now(), now(), now())`,
     [run!.jobRunIdentifier],
   );
-  await expect(endDeferred(bildad.dataSource, tables, [run!])).rejects.toMatchObject({
+  await expect(finishRuns(bildad.dataSource, tables, [completed(run!)])).rejects.toMatchObject({
     driverError: { code: '23505' },
   });
   expect(await entryOf(run!)).toMatchObject({ status: 'RUNNING' });
-  await writeDeferredRuns(bildad.dataSource, tables, [run!.jobQueueEntryId]);
+  await writeLateRows(bildad.dataSource, tables, [run!.jobQueueEntryId]);
   expect(await runsOf(run!)).toMatchObject([
     { retry: 0, nodeId: 'nowhere' },
     { retry: 1, id: run!.jobRunId, status: 'RUNNING' },
@@ -284,18 +308,18 @@ it('ends lock entries in the order of their ids, in whatever order they come', a
   expect([low!.jobQueueEntryId, high!.jobQueueEntryId]).toEqual(['999999999', '1000000000']);
   const lock = 'SELECT FROM bildad.job_queue_entries WHERE id = $1';
   const release = await lockRows(bildad, lock, [low!.jobQueueEntryId]);
-  const ended = endDeferred(bildad.dataSource, tables, [
-    { ...high!, output: '"high"' },
-    { ...low!, output: '"low"' },
-    { ...low!, jobRunId: '1' },
+  const ended = finishRuns(bildad.dataSource, tables, [
+    completed(high!, { output: '"high"' }),
+    completed(low!, { output: '"low"' }),
+    completed({ ...low!, jobRunId: '1' }),
   ]);
   try {
-    await waitingForLock(bildad, 'end_deferred');
+    await waitingForLock(bildad, 'finish_job_runs');
     expect(await bildad.sql(`${lock} FOR UPDATE NOWAIT`, [high!.jobQueueEntryId])).toHaveLength(1);
   } finally {
     await release();
   }
-  expect(await ended).toEqual([true, true, false]);
+  expect(await ended).toEqual(['removed', 'removed', null]);
   expect(await runsOf(low!)).toMatchObject([{ output: 'low' }]);
   expect(await runsOf(high!)).toMatchObject([{ output: 'high' }]);
 });
