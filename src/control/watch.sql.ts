@@ -43,7 +43,7 @@ const RUNS_AT_ONCE = 20;
 
 /**
  * What became of jobs since they were looked at, all of them with one statement. By the unique indexes of entries
- * (identifier), runs (identifier, retry) and notes (run, kind, seq): 0.1 ms a job. A run whose row is deferred is known from
+ * (identifier), runs (identifier, retry) and notes (run, kind, seq): 0.1 ms a job. A run with a late row is known from
  * its entry.
  */
 export async function watchedStates(

@@ -122,7 +122,7 @@ export function livingNodes(db: Queryable, { nodes }: Tables): Promise<SeenNode[
  * Ends nodes as lost that are still overdue and have not beaten since they were seen, and charges what may have
  * killed them: of the runs aboard, those of jobs that were aboard a lost node before; where there are none, all
  * that can have been running, which are the oldest as many as the node ran at once. Runs are numbered in the
- * order they start, so the others were claimed ahead. A run whose row was deferred is not among them: its end
+ * order they start, so the others were claimed ahead. A run with a late row is not among them: its end
  * may not have been recorded, or it may not have begun. A lease that was to outlast the node's own (`holdLease`) is cut to
  * one of those.
  */

@@ -22,7 +22,7 @@ export interface Limits {
 }
 
 /**
- * `rescueMs`: a run whose row is deferred is found by a sweep, one per lease, and by the pass after it; two
+ * `rescueMs`: a late run row is found by a sweep, one per lease, and by the pass after it; two
  * ticks, as one may just be over; a second for a busy machine. `fenceMs`: a node hears of it by its heartbeat,
  * five in a lease, and may just have sent one. `connections`: the pool of pg (10), the listener, and what the
  * engine may hold of its own.

@@ -67,7 +67,7 @@ export function notesOfJob(
   kind: 'progress' | 'log',
   jobRunIdentifier: string,
 ): Promise<ReadNote[]> {
-  // The row of a run that is under way may be deferred: its entry says the same.
+  // The row of a RUNNING run may be late: its entry says the same.
   return rows(
     db,
     `SELECT r.id::text AS "jobRunId", r.retry, n.value, n.at FROM (

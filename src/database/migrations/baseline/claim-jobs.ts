@@ -16,7 +16,7 @@ export const LONGEST_MS = 3_155_760_000_000;
  * of 500 behind 100,000 ended jobs from 8.0 ms to 2.9. More urgent entries are looked for in any case;
  * entries of the same priority that came back are seen by a look without `after_*`.
  *
- * With `deferred` a run's row is not written yet: its number and what the row will say stand in the entry.
+ * With `late_rows` a run's row is not written yet: its number and what the row will say stand in the entry.
  *
  * Runs are numbered in the order they start: the update visits `picked` in its order. A large context has a row
  * of its own, for a text ends at 1 GB.
@@ -25,7 +25,7 @@ export const LONGEST_MS = 3_155_760_000_000;
  */
 export const claimFunction = ({ entries, runs, runIds, templates, claim }: Tables) => `
 CREATE FUNCTION ${claim} (
-  node text, lease_ms float8, codes text[], most integer, after_priority integer, after_id bigint, deferred boolean
+  node text, lease_ms float8, codes text[], most integer, after_priority integer, after_id bigint, late_rows boolean
 ) RETURNS TABLE (
   template_id bigint, template_code text, operator_schema jsonb, backoff_data jsonb, retry_number integer,
   urgency integer, retries integer, uncounted integer, allowed_ms float8,
@@ -45,7 +45,7 @@ ${pickInto(entries)}
   moment := clock_timestamp();
   -- Not extract(): it computes in numeric, which took 2 microseconds a row.
   moment_ms := date_part('epoch', moment) * 1000;
-  IF deferred THEN
+  IF late_rows THEN
     RETURN QUERY
     WITH taken AS (
       UPDATE ${entries} e ${taken(runIds)}, claimed_by = node, claimed_at = moment,
