@@ -1,4 +1,4 @@
-import type { Due } from '../lifecycle/enqueue/wake-up-port.js';
+import type { WakeUps } from '../notifications/wake-ups.js';
 import type { Store } from '../database/store.js';
 import { BildadError } from '../job/errors.js';
 import { rescheduleEntries, type DueTime } from './change-entry.sql.js';
@@ -22,7 +22,7 @@ export class ManyJobs {
   constructor(
     private readonly store: Store,
     private readonly runControl: RunControl,
-    private readonly due: Due,
+    private readonly wakeUps: WakeUps,
   ) {}
 
   /** @returns how many that waited were deleted, and how many that ran were told to stop for good */
@@ -51,7 +51,7 @@ export class ManyJobs {
     await this.eachBatch({ ...filter, status: 'AVAILABLE' }, async (ids) => {
       rescheduled += await rescheduleEntries(db, tables, ids, due);
     });
-    if (rescheduled > 0) this.due.now();
+    if (rescheduled > 0) this.wakeUps.wake();
     return rescheduled;
   }
 

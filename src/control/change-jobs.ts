@@ -8,7 +8,7 @@ import { findEntry } from '../lifecycle/run/run.sql.js';
 import type { Queryable } from '../database/tables.js';
 import { findTemplate } from '../lifecycle/templates/template.sql.js';
 import { wrappingNow } from '../lifecycle/enqueue/entry-envelope.js';
-import type { Due } from '../lifecycle/enqueue/wake-up-port.js';
+import type { WakeUps } from '../notifications/wake-ups.js';
 import type { Store } from '../database/store.js';
 import type { StoredContexts } from '../context/stored-contexts.js';
 import type { Templates } from '../lifecycle/templates/templates.js';
@@ -18,7 +18,7 @@ export class ChangeJobs {
   constructor(
     private readonly store: Store,
     private readonly templates: Templates,
-    private readonly due: Due,
+    private readonly wakeUps: WakeUps,
     private readonly contexts: StoredContexts,
     private readonly maxContextBytes: number,
     private readonly current: CurrentTransaction,
@@ -42,8 +42,8 @@ export class ChangeJobs {
     const changed =
       (await changeEntry(db, tables, entryId, encoded)) ?? (await this.refuse(entryId, db));
     if (!changed.scheduled)
-      if (manager) this.due.after(manager);
-      else this.due.now();
+      if (manager) this.wakeUps.wakeAfterCommit(manager);
+      else this.wakeUps.wake();
     return changed;
   }
 

@@ -1,7 +1,7 @@
 import type { LogLevel } from '../job/job-execution.js';
 import type { JsonValue } from '../job/json.js';
 import type { JobUpdate } from '../job/job-update.js';
-import type { WatchedFrom, WatchedRun, WatchedState } from './watch.sql.js';
+import type { WatchedFrom, WatchedRun, WatchedState } from './job-states.sql.js';
 
 /** What stands on a tape: its number, its time, and a line or a chunk; neither where that could not be kept. */
 export interface TapeItem {

@@ -1,24 +1,19 @@
-import { setTimeout as pause } from 'node:timers/promises';
+import { WakeablePause } from '../concurrency/wakeable-pause.js';
 import { WriteBatcher } from '../concurrency/write-batcher.js';
-import type { Store } from '../database/store.js';
+import { ConnectionLostError } from '../database/connection/connection-errors.js';
+import type { EngineContext } from '../database/engine-context.js';
 import { JobNotFoundError } from '../job/errors.js';
 import type { JobUpdate } from '../job/job-update.js';
-import { ConnectionLostError } from '../database/connection/connection-errors.js';
-import { watchedStates, type WatchedFrom, type WatchedState } from './watch.sql.js';
+import type { NotificationBus } from '../notifications/notification-bus.js';
+import { JobSignals } from './job-signals.js';
+import { watchedStates, type WatchedFrom, type WatchedState } from './job-states.sql.js';
 import { JobUpdates, upTo } from './job-updates.js';
 
 const FIRST_POLL_MS = 50;
-/** Nodes that came meanwhile, or could not hear, are told again. */
-const SAY_EVERY_MS = 5_000;
-/** What a run said last may be written as long after its end: a tenth of a second after what was written before, and that takes time. */
-const LAST_WORDS_MS = 300;
-const TOGETHER = 100;
-
-/** Who knows when there is something new. */
-interface Watchers {
-  watch(identifier: string, wake: () => void): () => void;
-  sayWatched(identifier: string): void;
-}
+/** The last output of a run may be written this long after its end: 0.1 s after the write before, and that takes time. */
+const LAST_OUTPUT_MS = 300;
+const BATCH_SIZE = 100;
+const MAX_REMOTE_WATCHES = 10_000;
 
 export interface Watching {
   signal?: AbortSignal | undefined;
@@ -27,35 +22,61 @@ export interface Watching {
 }
 
 /**
- * Watching jobs, whatever node runs them: the database is looked at whenever somebody says that there is something new,
- * and now and then in any case. However many watch, a process looks with one statement at a time.
+ * Watches jobs, whatever node runs them: reads the database at each signal of a change, and now and then in any case.
+ * However many callers watch, a process reads their jobs with one statement at a time.
  */
-export class Watches {
+export class JobWatcher {
   private readonly stopped = new AbortController();
-  private readonly leaving = new Set<() => void>();
-  private readonly looks = new WriteBatcher<WatchedFrom, WatchedState>({
-    maxItems: TOGETHER,
-    bytesOf: ({ identifier }) => identifier.length,
-    write: (watched) => watchedStates(this.store.db, this.store.tables, watched),
-  });
+  private readonly pauses = new Set<WakeablePause>();
+  private readonly wantedListeners: ((identifier: string) => void)[] = [];
+  private readonly signals: JobSignals;
+  private readonly reads: WriteBatcher<WatchedFrom, WatchedState>;
 
   constructor(
-    private readonly store: Store,
-    private readonly watchers: Watchers,
-  ) {}
-
-  /** Ends all watching: the loops end without an `end`. */
-  stop(): void {
-    this.stopped.abort();
-    for (const leave of this.leaving) leave();
+    private readonly engine: EngineContext,
+    bus: NotificationBus,
+  ) {
+    const { store, events } = engine;
+    this.reads = new WriteBatcher({
+      maxItems: BATCH_SIZE,
+      bytesOf: ({ identifier }) => identifier.length,
+      write: (watched) => watchedStates(store.db, store.tables, watched),
+    });
+    const signalRun = ({ jobRunIdentifier }: { jobRunIdentifier: string }) =>
+      this.signalChange(jobRunIdentifier);
+    this.signals = new JobSignals(bus, {
+      topic: 'changed',
+      doing: 'notifying nodes that watch jobs',
+      maxInterest: MAX_REMOTE_WATCHES,
+      subscribe: () => {
+        const offs = [events.on('run.started', signalRun), events.on('run.finished', signalRun)];
+        return () => offs.forEach((off) => off());
+      },
+      wanted: (identifier) => this.wantedListeners.forEach((listener) => listener(identifier)),
+    });
+    bus.onStop(() => this.stop());
   }
 
-  /** Begins when it is asked for its first; what it holds is let go when it ends, or its loop is left. @throws BildadConfigError */
+  /** Whether somebody, here or on another node, watches the job. */
+  isWatched(identifier: string): boolean {
+    return this.signals.isWanted(identifier);
+  }
+
+  /** @param listener is called when somebody begins to watch a job, and now and then while that goes on */
+  onWatched(listener: (identifier: string) => void): void {
+    this.wantedListeners.push(listener);
+  }
+
+  /** There is something new to be read of the job. */
+  signalChange(identifier: string): void {
+    this.signals.signal(identifier);
+  }
+
+  /** Reads nothing before the first `next`; releases what it holds when it ends, or its loop is left. */
   watch(identifier: string, watching: Watching): AsyncGenerator<JobUpdate> {
     const left = new AbortController();
-    const seen = new JobUpdates(identifier, watching.after);
-    const updates = this.follow(identifier, seen, watching, left);
-    // Of a generator, `return` waits for a `next` that is under way.
+    const updates = this.follow(identifier, watching, left.signal);
+    // A generator's own `return` waits for a `next` that is under way.
     const end = updates.return.bind(updates);
     updates.return = (value) => {
       left.abort();
@@ -64,95 +85,104 @@ export class Watches {
     return updates;
   }
 
+  /** Ends all watching: the loops end without an `end`. */
+  private stop(): void {
+    this.stopped.abort();
+    for (const pause of this.pauses) pause.wake();
+  }
+
   private async *follow(
     identifier: string,
-    seen: JobUpdates,
-    { signal, pollMs }: Watching,
-    left: AbortController,
+    { signal, after, pollMs: maxPollMs }: Watching,
+    left: AbortSignal,
   ): AsyncGenerator<JobUpdate> {
     signal?.throwIfAborted();
-    const isOver = () => left.signal.aborted || this.stopped.signal.aborted;
-    let wake = new AbortController();
-    const lastWords = async () => {
-      const until = performance.now() + LAST_WORDS_MS;
-      for (let ms = LAST_WORDS_MS; ms > 0; ms = until - performance.now()) {
-        if (isOver() || signal?.aborted) return;
-        wake = new AbortController();
-        await pause(ms, undefined, { signal: wake.signal }).catch(() => undefined);
-      }
-    };
-    const wakeUp = () => wake.abort();
-    const stopWatching = this.watchers.watch(identifier, wakeUp);
-    signal?.addEventListener('abort', wakeUp);
-    left.signal.addEventListener('abort', wakeUp);
-    this.leaving.add(wakeUp);
-    let sayAt = 0;
-    let poll = FIRST_POLL_MS;
+    const isOver = () => left.aborted || this.stopped.signal.aborted;
+    const seen = new JobUpdates(identifier, after);
+    const pause = new WakeablePause();
+    const release = this.hold(identifier, pause, signal, left);
+    let pollMs = FIRST_POLL_MS;
     try {
       while (!isOver()) {
-        const now = performance.now();
-        if (now >= sayAt) {
-          sayAt = now + SAY_EVERY_MS;
-          this.watchers.sayWatched(identifier);
-        }
-        wake = new AbortController();
-        let state = await this.look(seen.from);
-        const ended = state === 'away' ? null : seen.newlyEnded(state);
+        pause.reset();
+        let state = await this.read(seen.from);
+        const ended = state && seen.newlyEnded(state);
         if (ended !== null) {
-          await lastWords();
-          state = await this.look(seen.from);
-          if (state !== 'away') state = upTo(ended, state);
+          const until = performance.now() + LAST_OUTPUT_MS;
+          while (performance.now() < until && !isOver() && !signal?.aborted) {
+            pause.reset();
+            await pause.sleep(until - performance.now());
+          }
+          state = await this.read(seen.from);
+          if (state) state = upTo(ended, state);
         }
-        if (state !== 'away' && seen.isUnknown(state)) state = await this.known(state, seen.from);
-        if (state !== 'away') {
+        if (state && seen.isUnknown(state)) state = await this.readUnknown(state, seen.from);
+        if (state) {
           for (const update of seen.take(state)) {
             signal?.throwIfAborted();
             if (isOver()) return;
-            poll = FIRST_POLL_MS;
+            pollMs = FIRST_POLL_MS;
             yield update;
           }
           if (seen.over) return;
         }
         signal?.throwIfAborted();
         if (isOver()) return;
-        await pause(this.nextLook(poll, pollMs), undefined, {
-          signal: wake.signal,
-        }).catch(() => undefined);
+        await pause.sleep(nextPollMs(pollMs, maxPollMs));
         signal?.throwIfAborted();
-        poll = Math.min(poll * 2, pollMs);
+        pollMs = Math.min(pollMs * 2, maxPollMs);
       }
     } finally {
-      stopWatching();
-      signal?.removeEventListener('abort', wakeUp);
-      this.leaving.delete(wakeUp);
+      release();
     }
   }
 
-  /** Behind `after` there may be nothing any more of a job that the history has. @throws JobNotFoundError */
-  private async known(
+  /** Wakes the pause at a signal, an abort or a stop. @returns how to end that */
+  private hold(
+    identifier: string,
+    pause: WakeablePause,
+    signal: AbortSignal | undefined,
+    left: AbortSignal,
+  ): () => void {
+    const removeCaller = this.signals.add(identifier, pause.wake);
+    const stopAsking = this.signals.askOthers(identifier);
+    signal?.addEventListener('abort', pause.wake);
+    left.addEventListener('abort', pause.wake);
+    this.pauses.add(pause);
+    return () => {
+      removeCaller();
+      stopAsking();
+      signal?.removeEventListener('abort', pause.wake);
+      this.pauses.delete(pause);
+    };
+  }
+
+  /**
+   * Nothing is left after `after`, or there never was such a job.
+   * @returns the state, null where the job was enqueued meanwhile. @throws JobNotFoundError
+   */
+  private async readUnknown(
     state: WatchedState,
     { identifier, retry }: WatchedFrom,
-  ): Promise<WatchedState | 'away'> {
+  ): Promise<WatchedState | null> {
     if (retry === null) throw new JobNotFoundError(identifier);
-    const whole = await this.look({ identifier, retry: null, seq: 0 });
-    if (whole === 'away') return whole;
-    if (!whole.entry && whole.runs.length === 0) throw new JobNotFoundError(identifier);
-    // It was enqueued in between: the next look has it.
-    return whole.entry ? 'away' : state;
+    const whole = await this.read({ identifier, retry: null, seq: 0 });
+    if (whole && !whole.entry && whole.runs.length === 0) throw new JobNotFoundError(identifier);
+    return whole && !whole.entry ? state : null;
   }
 
-  /** Those who look rarely look at the same time, and with one statement. */
-  private nextLook(poll: number, pollMs: number): number {
-    return poll < pollMs ? poll : pollMs - (performance.now() % pollMs);
-  }
-
-  private async look(from: WatchedFrom): Promise<WatchedState | 'away'> {
+  /** Null while the database is away. */
+  private async read(from: WatchedFrom): Promise<WatchedState | null> {
     try {
-      return await this.looks.add(from);
+      return await this.reads.add(from);
     } catch (error) {
-      if (error instanceof ConnectionLostError && !this.store.db.isClosed) return 'away';
-      if (this.stopped.signal.aborted) return 'away';
+      if (error instanceof ConnectionLostError && !this.engine.store.db.isClosed) return null;
+      if (this.stopped.signal.aborted) return null;
       throw error;
     }
   }
 }
+
+/** Callers that poll rarely poll at the same time, with one statement. */
+const nextPollMs = (pollMs: number, maxPollMs: number) =>
+  pollMs < maxPollMs ? pollMs : maxPollMs - (performance.now() % maxPollMs);

@@ -8,11 +8,10 @@ import type { EngineCycle } from './pass.js';
 import { BEATS_PER_LEASE } from '../membership/heartbeats-per-lease.js';
 import type { Heartbeat } from '../membership/heartbeat.js';
 import type { Killer } from './killer.js';
-import type { Listener } from '../notifications/listener.js';
+import type { NotificationBus } from '../notifications/notification-bus.js';
 import type { Membership } from '../membership/membership.js';
 import type { Slots } from './slots.js';
 import { runAfter, waitAtMost, runEveryShifted, type Ticker } from '../concurrency/timers.js';
-import type { Waits } from '../control/job-waiter.js';
 import type { WakeUps } from '../notifications/wake-ups.js';
 
 const SWEEP_MS = 1_000;
@@ -41,8 +40,7 @@ export class Engine {
     private readonly processes: ProcessRegistry,
     private readonly ticker: Ticker,
     private readonly wakeUps: WakeUps,
-    private readonly listener: Listener,
-    private readonly waits: Waits,
+    private readonly bus: NotificationBus,
     private readonly membership: Membership,
     private readonly hostPools: HostPools,
     private readonly events: JobEvents,
@@ -52,7 +50,7 @@ export class Engine {
 
   /** Never rejects. */
   async start(): Promise<void> {
-    const { role, tickInterval, notify } = this.settings;
+    const { role, tickInterval } = this.settings;
     // The app may be closed before it has started.
     if (this.node.closing) return;
     const startsByItself = role !== 'producer' && tickInterval !== false;
@@ -82,7 +80,7 @@ export class Engine {
       entry === 'reopened' ? this.wake({ anew: true }) : refill(),
     );
     this.events.on('node.joined', () => this.wake({ anew: true }));
-    if (notify) this.listener.start(() => this.wake());
+    this.bus.listen();
     void this.tick();
   }
 
@@ -129,9 +127,7 @@ export class Engine {
     await waitAtMost(
       LEAVE_MS,
       Promise.all([
-        this.wakeUps.stop(),
-        this.waits.stop(),
-        this.listener.stop(),
+        this.bus.stop(),
         this.membership.leave(LEAVE_MS),
         this.hostPools.cutSilent(SILENCE_MS),
       ]),

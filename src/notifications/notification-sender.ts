@@ -1,46 +1,156 @@
-import type { Store } from '../database/store.js';
-import type { JobEvents } from '../job/events.js';
-import type { NodeState } from '../job/node-state.js';
-import { notifyEnds, type EndNotice } from './completion-notice.sql.js';
+import { CoalescedTask } from '../concurrency/coalesced-task.js';
+import { waitAtMost } from '../concurrency/timers.js';
+import type { EngineContext } from '../database/engine-context.js';
+import type { Following } from '../database/connection/piggyback.js';
+import { notifyAll, notifyStatement } from './notify.sql.js';
 
-/** Tells other nodes of jobs, of those of one turn together. Nothing depends on it: who asked looks for himself as well. */
-export class Telling {
-  private identifiers = new Set<string>();
-  private telling: Promise<void> | undefined;
+/** PostgreSQL accepts less than 8,000 bytes per payload. */
+const MAX_PAYLOAD_BYTES = 7_900;
+/** Per statement. */
+const MAX_PAYLOADS = 20;
+/** Dropped items are reported at most this often. */
+const REPORT_DROPPED_MS = 60_000;
+/** What the last statements may take. */
+const CLOSE_MS = 2_000;
 
+export interface SendingOptions {
+  /** For `engine.error`. Default: failures are not reported, for what is sent again anyway. */
+  doing?: string;
+  /** Items that wait for their statement; more are dropped and reported. Default: no limit. */
+  maxPending?: number;
+  /** Between two statements: a NOTIFY holds a lock that all commits of the server with a NOTIFY need. Default 0. */
+  minIntervalMs?: number;
+}
+
+/**
+ * Sends items to other nodes, at most once each: what comes while a NOTIFY is under way leaves with the next one. Equal
+ * strings that wait together are sent once.
+ */
+export class NotificationSender {
+  private readonly pending = new Set<unknown>();
+  private readonly flush = new CoalescedTask(
+    () => this.sendBatch(),
+    (error) => this.report(error),
+  );
+  private sentAt = -Infinity;
+  private dropped = 0;
+  private reportedDroppedAt = -Infinity;
+  private isClosed = false;
+
+  /** @param head the fields of every payload beside the list of items, `list` the name of that list */
   constructor(
-    private readonly store: Store,
-    private readonly events: JobEvents,
-    private readonly node: NodeState,
-    private readonly kind: EndNotice['kind'],
-    /** For who hears that it failed. */
-    private readonly doing: string,
+    private readonly engine: EngineContext,
+    private readonly head: object,
+    private readonly list: string,
+    private readonly options: SendingOptions,
   ) {}
 
-  tell(identifier: string): void {
-    this.identifiers.add(identifier);
-    this.telling ??= this.tellAll().finally(() => {
-      this.telling = undefined;
-    });
-  }
-
-  /** Resolves when nothing is being told any more. */
-  async idle(): Promise<void> {
-    await this.telling;
-  }
-
-  /** Never rejects. */
-  private async tellAll(): Promise<void> {
-    const { db, tables } = this.store;
-    // What was recorded together comes along.
-    await Promise.resolve();
-    while (this.identifiers.size > 0) {
-      const identifiers = [...this.identifiers];
-      this.identifiers.clear();
-      const notice = { kind: this.kind, from: this.node.id, identifiers };
-      await notifyEnds(db, tables, notice).catch((error: unknown) =>
-        this.events.emit('engine.error', { doing: this.doing, error }),
-      );
+  /** @param item is sent as JSON */
+  send(item: unknown): void {
+    if (this.isClosed) return;
+    if (this.pending.size >= (this.options.maxPending ?? Infinity)) {
+      this.dropped++;
+      return;
     }
+    this.pending.add(item);
+    this.flush.request(this.waitMs);
+  }
+
+  /**
+   * The NOTIFY of one item, to be sent right behind another statement. Null if one is under way or the last one was
+   * less than `quietMs` ago: then `send` serves many of them with one statement.
+   */
+  piggyback(item: unknown, quietMs: number): Following | null {
+    const now = performance.now();
+    if (this.flush.isRunning || now - this.sentAt <= quietMs) return null;
+    this.sentAt = now;
+    const { payloads } = pack(this.head, this.list, [item]);
+    return {
+      ...notifyStatement(this.engine.store.tables, payloads),
+      settled: (error) => {
+        if (error !== undefined) this.report(error);
+      },
+    };
+  }
+
+  /** Resolves when no NOTIFY is under way. */
+  idle(): Promise<void> {
+    return this.flush.idle();
+  }
+
+  /** Sends what is pending, as far as the database answers in time; ignores later items. */
+  async close(): Promise<void> {
+    this.isClosed = true;
+    if (this.pending.size > 0) this.flush.request();
+    await waitAtMost(CLOSE_MS, this.flush.idle());
+    this.pending.clear();
+  }
+
+  private async sendBatch(): Promise<void> {
+    const { db, tables } = this.engine.store;
+    const { payloads, taken, dropped } = pack(this.head, this.list, this.pending);
+    for (const item of taken) this.pending.delete(item);
+    this.dropped += dropped;
+    try {
+      if (payloads.length > 0) await notifyAll(db, tables, payloads);
+    } catch (error) {
+      this.report(error);
+    }
+    this.sentAt = performance.now();
+    this.reportDropped();
+    if (this.pending.size > 0) this.flush.request(this.waitMs);
+  }
+
+  private get waitMs(): number {
+    const { minIntervalMs = 0 } = this.options;
+    return this.isClosed ? 0 : Math.max(this.sentAt + minIntervalMs - performance.now(), 0);
+  }
+
+  private reportDropped(): void {
+    if (this.dropped === 0 || this.sentAt < this.reportedDroppedAt + REPORT_DROPPED_MS) return;
+    this.reportedDroppedAt = this.sentAt;
+    this.report(new Error(`${this.dropped} notifications were dropped: too many, or too long`));
+    this.dropped = 0;
+  }
+
+  private report(error: unknown): void {
+    const { doing } = this.options;
+    if (doing !== undefined) this.engine.events.emit('engine.error', { doing, error });
+  }
+}
+
+/** @returns payloads, the items that are done with, and how many of these are not sent because no payload can hold one */
+function pack(head: object, list: string, items: Iterable<unknown>) {
+  const begin = `${JSON.stringify(head).slice(0, -1)},"${list}":[`;
+  const room = MAX_PAYLOAD_BYTES - Buffer.byteLength(begin) - 2;
+  const payloads: string[] = [];
+  const taken: unknown[] = [];
+  let dropped = 0;
+  let part = '';
+  const endPayload = () => {
+    if (part) payloads.push(`${begin}${part}]}`);
+    part = '';
+  };
+  for (const item of items) {
+    const json = toJson(item);
+    const size = Buffer.byteLength(json);
+    if (part && size <= room && Buffer.byteLength(part) + 1 + size > room) {
+      endPayload();
+      if (payloads.length === MAX_PAYLOADS) break;
+    }
+    taken.push(item);
+    if (json === '' || size > room) dropped++;
+    else part = part ? `${part},${json}` : json;
+  }
+  endPayload();
+  return { payloads, taken, dropped };
+}
+
+/** Empty if it has no JSON. */
+function toJson(item: unknown): string {
+  try {
+    return JSON.stringify(item) ?? '';
+  } catch {
+    return '';
   }
 }

@@ -1,92 +1,62 @@
-import type { Due } from '../lifecycle/enqueue/wake-up-port.js';
-import type { Store } from '../database/store.js';
-import type { JobEvents } from '../job/events.js';
-import type { NodeState } from '../job/node-state.js';
-import { outside } from '../database/transactions/current-transaction.js';
-import { CommitWatch } from '../database/transactions/commit-watch.js';
+import type { EntityManager } from 'typeorm';
+import type { EngineContext } from '../database/engine-context.js';
 import type { Following } from '../database/connection/piggyback.js';
-import { dueNotice, notifyDue } from './notify.sql.js';
+import { CommitWatch } from '../database/transactions/commit-watch.js';
+import { outside } from '../database/transactions/current-transaction.js';
+import type { NotificationBus, Topic } from './notification-bus.js';
 
-/** An insert so long after the last telling is one of few, and takes the next telling along. */
+/** An insert that comes so long after the last NOTIFY is one of few, and carries the next one. */
 const ALONE_MS = 20;
 
 /**
- * What is enqueued here is told to this node at once, and to others once for all that came while the last
- * telling was under way. Nothing depends on it: the tick finds what a wake-up missed.
+ * Wakes nodes when jobs are due: this one at once, the others with one NOTIFY for all jobs that came while the last one
+ * was under way. Nothing depends on it: the tick finds what a wake-up missed.
  */
-export class WakeUps implements Due {
+export class WakeUps {
   private readonly commits: CommitWatch;
-  private telling: Promise<void> | undefined;
-  private tellAgain = false;
-  private toldAt = -Infinity;
+  private readonly topic: Topic;
   private wakeHere: () => void = () => undefined;
 
-  constructor(
-    private readonly store: Store,
-    private readonly events: JobEvents,
-    private readonly node: NodeState,
-    private readonly toOthers: boolean,
-  ) {
-    this.commits = new CommitWatch(store.dataSource, () => this.now());
+  constructor({ store }: EngineContext, bus: NotificationBus) {
+    this.commits = new CommitWatch(store.dataSource, () => this.wake());
+    this.topic = bus.createTopic({
+      name: 'due',
+      doing: 'waking other nodes',
+      receive: () => this.wakeHere(),
+    });
+    bus.onConnected(() => this.wakeHere());
+    bus.onStop(() => this.stop());
   }
 
-  /** @param wakeHere starts what is due on this node; not given where it runs no jobs */
+  /** @param wakeHere starts due jobs on this node; omitted where it runs none */
   start(wakeHere?: () => void): void {
     if (wakeHere) this.wakeHere = wakeHere;
     this.commits.start();
   }
 
-  /** Resolves when nothing is being told any more. Safe if never started. */
-  async stop(): Promise<void> {
-    this.commits.stop();
-    this.wakeHere = () => undefined;
-    await this.telling;
-  }
-
-  now({ here = true, others = true } = {}): void {
+  /**
+   * The jobs are committed.
+   * @param here whether this process is to start them
+   * @param others whether others are; not if they were notified along with the insert
+   */
+  wake({ here = true, others = true } = {}): void {
     if (here) outside(this.wakeHere);
-    if (!this.toOthers || !others) return;
-    if (this.telling) this.tellAgain = true;
-    else this.telling = this.tell();
+    if (others) this.topic.send(null);
   }
 
-  along(): Following | null {
-    const { tables } = this.store;
-    const now = performance.now();
-    const alone = now - this.toldAt > ALONE_MS;
-    if (!this.toOthers || this.telling || !alone) return null;
-    this.toldAt = now;
-    return {
-      ...dueNotice(tables, this.node.id),
-      settled: (error) => {
-        if (error !== undefined) this.failed(error);
-      },
-    };
-  }
-
-  after(manager: Parameters<Due['after']>[0]): void {
+  /** Wakes when the transaction of this manager commits. */
+  wakeAfterCommit(manager: EntityManager): void {
     this.commits.after(manager);
   }
 
-  /** Never rejects. */
-  private async tell(): Promise<void> {
-    const { db, tables } = this.store;
-    try {
-      do {
-        // Those whose insert was answered in this very turn come along.
-        await Promise.resolve();
-        this.tellAgain = false;
-        await notifyDue(db, tables, this.node.id);
-      } while (this.tellAgain);
-    } catch (error) {
-      this.failed(error);
-    } finally {
-      this.toldAt = performance.now();
-      this.telling = undefined;
-    }
+  /** The NOTIFY for other nodes, to be sent along with an insert; null if one for many inserts is better. */
+  piggyback(): Following | null {
+    return this.topic.piggyback(null, ALONE_MS);
   }
 
-  private failed(error: unknown): void {
-    this.events.emit('engine.error', { doing: 'waking other nodes', error });
+  private async stop(): Promise<void> {
+    this.commits.stop();
+    this.wakeHere = () => undefined;
+    await this.topic.idle();
   }
 }

@@ -38,8 +38,6 @@ const EXCEPTIONS = new Set<string>([
   'src/membership/membership.ts imports src/node/prefetch.ts',
   'src/membership/membership.ts imports src/node/suspects.ts',
   'src/node/sweep.ts imports src/features/run-log/run-log.sql.ts',
-  'src/notifications/listener.ts imports src/control/job-waiter.ts',
-  'src/notifications/wake-ups.ts imports src/lifecycle/enqueue/wake-up-port.ts',
 ]);
 /** npm packages that a room may use, beside Node's own modules. */
 const PACKAGES: Record<string, readonly string[]> = {

@@ -32,7 +32,7 @@ it("the engine's statements use the engine's own connections", () => {
   // The host's DataSource is used to hear of commits, and to make connections from its settings.
   const MAY = [
     'membership/heartbeat-host',
-    'notifications/listener',
+    'notifications/listening-connection',
     'notifications/notify.sql',
     'notifications/wake-ups',
   ];

@@ -104,7 +104,7 @@ it('a storm is told as far as there is room, once each, and no job waits for it'
     .poll(() => dropped)
     .toEqual([
       expect.stringMatching(
-        /^telling other nodes of events: \d+ events were dropped: too many, or too long$/,
+        /^sending events to other nodes: \d+ notifications were dropped: too many, or too long$/,
       ),
     ]);
   expect(Math.max(...enqueued.values())).toBe(1);
@@ -119,13 +119,13 @@ it('where nobody asks, nothing is told', async () => {
   await client.connect();
   const told: string[] = [];
   client.on('notification', ({ payload }) => told.push(payload ?? ''));
-  await client.query('LISTEN "nestjs_bildad_events:bildad"');
+  await client.query('LISTEN "nestjs_bildad:bildad"');
   const { jobRunIdentifier } = await app.engine.enqueueJob(SimpleJob, {});
   await app.engine.waitForJob(jobRunIdentifier);
-  const own = JSON.stringify({ kind: 'none' });
-  await client.query('SELECT pg_notify($1, $2)', ['nestjs_bildad_events:bildad', own]);
+  const own = JSON.stringify({ topic: 'none' });
+  await client.query('SELECT pg_notify($1, $2)', ['nestjs_bildad:bildad', own]);
   await expect.poll(() => told).toContain(own);
-  expect(told.filter((one) => one.includes('"events"'))).toEqual([]);
+  expect(told.filter((one) => one.includes('events of'))).toEqual([]);
   // What is no message of ours harms nobody.
   const odds = [
     '',
@@ -133,15 +133,22 @@ it('where nobody asks, nothing is told', async () => {
     'null',
     '7',
     '{}',
-    ...[undefined, 7, [7], [[7]], [['run.finished', 7]], [['__proto__', null]]]
-      .flatMap((list) => [
-        { kind: 'want', wants: list },
-        { kind: 'events', events: list },
-      ])
-      .map((odd) => JSON.stringify({ engine: 'default', ...odd })),
+    ...[
+      undefined,
+      7,
+      [7],
+      [[7]],
+      [['run.finished', 7]],
+      [['__proto__', null]],
+      ['run.finished'],
+      ['__proto__ '],
+      [''],
+    ]
+      .flatMap((list) => [{ interest: list }, { items: list }])
+      .map((odd) => JSON.stringify({ topic: 'events of default', from: 'test', ...odd })),
   ];
   for (const odd of odds)
-    await client.query('SELECT pg_notify($1, $2)', ['nestjs_bildad_events:bildad', odd]);
+    await client.query('SELECT pg_notify($1, $2)', ['nestjs_bildad:bildad', odd]);
   const again = await app.engine.enqueueJob(SimpleJob, {});
   await app.engine.waitForJob(again.jobRunIdentifier);
   await client.end();

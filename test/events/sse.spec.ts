@@ -56,7 +56,7 @@ describe.each([
     await app.listen(0, '127.0.0.1');
     const url = await app.getUrl();
     const engine = app.get(JobEngineService);
-    const { waits } = (engine as any).bildad;
+    const { callers } = (engine as any).bildad.watcher.signals;
     const jobRunIdentifier = 'watched';
     await engine.enqueueAndRunJob(GatedJob, {}, { jobRunIdentifier });
     const { job, door } = await GatedJob.arrival();
@@ -73,10 +73,10 @@ describe.each([
       text += Buffer.from((await reader.read()).value ?? []).toString();
     expect(text).toMatch(/event: running\nid: 0\.1\.0\ndata: {"type":"running"/);
     expect(text).toMatch(/event: stream\nid: 0\.1\.1\n/);
-    expect(waits.watched.here.size).toBe(1);
+    expect(callers.size).toBe(1);
     leave.abort();
     await reader.read().catch(() => undefined);
-    await expect.poll(() => waits.watched.here.size).toBe(0);
+    await expect.poll(() => callers.size).toBe(0);
 
     door.open(null);
     await engine.waitForJob(jobRunIdentifier);

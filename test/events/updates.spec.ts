@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
 import { JobUpdates, upTo } from '../../src/control/job-updates.js';
-import type { WatchedRun } from '../../src/control/watch.sql.js';
+import type { WatchedRun } from '../../src/control/job-states.sql.js';
 
 // Whose last words are waited for before ends are told.
 

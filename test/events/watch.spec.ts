@@ -64,11 +64,12 @@ it('tells how a job is, and all that becomes of it', async () => {
   expect(watching()).toBe(0);
 });
 
-/** How many watch on this node: nothing is to be left of those who have left. */
+/** Jobs that are watched on this node: none is left when all watchers have left. */
 function watching(app = bildad): number {
-  const { waits } = (app.engine as any).bildad;
-  expect(waits.waiting.size).toBe(waits.watched.here.size);
-  return waits.watched.here.size;
+  const { watcher } = (app.engine as any).bildad;
+  const { callers, topic } = watcher.signals;
+  expect(topic.local.size).toBe(callers.size);
+  return callers.size;
 }
 
 it('from another node, at once, and one who comes late has the tail', async () => {

@@ -13,9 +13,9 @@ let writer: NotesWriter;
 beforeEach(async () => {
   bildad = await bootApp();
   isWatched = true;
-  const watched = { has: () => isWatched, changed: () => undefined };
+  const watcher = { isWatched: () => isWatched, signalChange: () => undefined };
   const { store, events } = (bildad.engine as any).bildad;
-  writer = new NotesWriter(store, events, watched, { runAfter, waitAtMost });
+  writer = new NotesWriter(store, events, watcher, { runAfter, waitAtMost });
 });
 afterEach(async () => {
   await writer.close();

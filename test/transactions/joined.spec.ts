@@ -326,12 +326,14 @@ const queuedOutside = async () => {
   return row!.n;
 };
 
-/** What the engine tells other nodes. */
-async function listening(heard: (message: unknown) => void) {
+/** Wake-ups of other nodes. */
+async function listening(receive: (message: unknown) => void) {
   const { default: pg } = await import('pg');
   const client = new pg.Client({ connectionString: bildad.database.url });
   await client.connect();
-  client.on('notification', heard);
+  client.on('notification', (message) => {
+    if (message.payload?.includes('"due"')) receive(message);
+  });
   await client.query('LISTEN "nestjs_bildad:bildad"');
   return () => client.end();
 }

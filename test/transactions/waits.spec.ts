@@ -5,11 +5,12 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 
-// waitForJob in a process that runs no jobs: the node that does is told that somebody waits, and tells of the end.
+// waitForJob in a process that runs no jobs: it tells the node that does that somebody waits, and is notified of the end.
 
 interface Notice {
-  kind: string;
-  identifiers: string[];
+  topic: string;
+  items?: string[];
+  interest?: string[];
 }
 
 let worker: TestApp;
@@ -32,7 +33,7 @@ beforeAll(async () => {
   ear = new pg.Client({ connectionString: worker.database.url });
   ear.on('error', () => undefined);
   await ear.connect();
-  await ear.query('LISTEN "nestjs_bildad_ends:bildad"');
+  await ear.query('LISTEN "nestjs_bildad:bildad"');
   ear.on('notification', ({ payload }) => notices.push(JSON.parse(payload!) as Notice));
 });
 beforeEach(() => {
@@ -47,16 +48,16 @@ afterAll(async () => {
   await worker.close();
 });
 
-const said = (kind: string) =>
-  notices.filter((notice) => notice.kind === kind).flatMap(({ identifiers }) => identifiers);
+const sent = (list: 'items' | 'interest') =>
+  notices.filter(({ topic }) => topic === 'completed').flatMap((notice) => notice[list] ?? []);
 
-/** How many listen to ends here: none where nobody waits. */
+/** Listeners to ends of runs: none of a bus where nobody waits. */
 const listeners = ({ app }: TestApp) =>
   app
     .get<unknown, { listeners: Map<string, readonly unknown[]> }>(JobEvents)
     .listeners.get('run.finished')?.length ?? 0;
 
-it('resolves with the final run, told by the node that ran it', async () => {
+it('resolves with the final run, notified by the node that ran it', async () => {
   const before = listeners(worker);
   const { jobRunIdentifier } = await caller.engine.enqueueJob(GatedJob, {});
   const waiting = caller.engine.waitForJob(GatedJob, jobRunIdentifier);
@@ -68,12 +69,12 @@ it('resolves with the final run, told by the node that ran it', async () => {
     result: 'SUCCEEDED',
     output: { said: 'done' },
   });
-  await expect.poll(() => said('over')).toEqual([jobRunIdentifier]);
+  await expect.poll(() => sent('items')).toEqual([jobRunIdentifier]);
   expect(listeners(worker)).toBe(before);
   expect(listeners(caller)).toBe(quiet);
 });
 
-it('is told of the last end only, of a job that is tried again', async () => {
+it('a job that is retried sends a notification for its last run only', async () => {
   const { jobRunIdentifier } = await caller.engine.enqueueJob(
     SimpleJob,
     { fail: 'always' },
@@ -81,14 +82,14 @@ it('is told of the last end only, of a job that is tried again', async () => {
   );
   const run = await caller.engine.waitForJob(jobRunIdentifier);
   expect(run).toMatchObject({ retry: 2, result: 'FAILED', output: null });
-  await expect.poll(() => said('over')).toEqual([jobRunIdentifier]);
+  await expect.poll(() => sent('items')).toEqual([jobRunIdentifier]);
 });
 
-it('where nobody waits, nobody is told', async () => {
+it('a job that nobody waits for sends no notification', async () => {
   const ended = worker.next('run.finished');
   await caller.engine.enqueueJob(SimpleJob, {});
   await ended;
-  // What would have been told has been by the time that this is.
+  // An earlier notification would have arrived before this one.
   const { jobRunIdentifier } = await caller.engine.enqueueJob(
     SimpleJob,
     {},
@@ -97,7 +98,7 @@ it('where nobody waits, nobody is told', async () => {
     },
   );
   await caller.engine.waitForJob(jobRunIdentifier);
-  await expect.poll(() => said('over')).toEqual([jobRunIdentifier]);
+  await expect.poll(() => sent('items')).toEqual([jobRunIdentifier]);
 });
 
 it('a thousand that wait leave nothing behind', async () => {
@@ -111,8 +112,8 @@ it('a thousand that wait leave nothing behind', async () => {
   expect(runs.map(({ output }) => output)).toEqual(entries.map((_entry, index) => index));
   expect(listeners(caller)).toBe(quiet);
   const { bildad } = caller.engine as unknown as { bildad: BildadRuntime };
-  const { waits } = bildad;
-  expect((waits as unknown as { waiting: Map<string, unknown> }).waiting.size).toBe(0);
+  const { signals } = bildad.waiter as unknown as { signals: { callers: Map<string, unknown> } };
+  expect(signals.callers.size).toBe(0);
 });
 
 it('gives up in time, and leaves nothing behind', async () => {
@@ -124,14 +125,14 @@ it('gives up in time, and leaves nothing behind', async () => {
   expect(listeners(caller)).toBe(quiet);
 });
 
-it('says that a job was cancelled while it was waited for', async () => {
+it('the error says that a job was cancelled during the wait', async () => {
   const entry = await caller.engine.enqueueJob(GatedJob, {}, { delay: '1h' });
   const waiting = expect(caller.engine.waitForJob(entry.jobRunIdentifier)).rejects.toMatchObject({
     constructor: JobNotFoundError,
     message: expect.stringMatching(/it was cancelled, or removed from/),
   });
-  // Said when it has seen it queued.
-  await expect.poll(() => said('awaited')).toContain(entry.jobRunIdentifier);
+  // Sent after the first read found it queued.
+  await expect.poll(() => sent('interest')).toContain(entry.jobRunIdentifier);
   await caller.engine.cancelJob(entry);
   await waiting;
 });
@@ -152,7 +153,7 @@ it('goes on where both listening connections are lost meanwhile', async () => {
   expect(await waiting).toMatchObject({ output: 'done' });
 });
 
-it('where nothing is told, it finds out by looking', async () => {
+it('without notifications it finds out by polling', async () => {
   const silent = await bootApp({
     database: worker.database,
     providers: [SimpleJob],
@@ -164,6 +165,6 @@ it('where nothing is told, it finds out by looking', async () => {
   expect(await silent.engine.waitForJob(jobRunIdentifier)).toMatchObject({
     output: 'found',
   });
-  expect(said('awaited')).toEqual([]);
+  expect(sent('interest')).toEqual([]);
   await silent.close();
 });

@@ -25,12 +25,10 @@ interface Parts {
     } | null;
   };
   handlers: { get(code: string): { traits: { encrypt: boolean } } | undefined };
-  waits: {
-    watched: {
-      has(identifier: string): boolean;
-      changed(identifier: string): void;
-      onBegun(listener: (identifier: string) => void): void;
-    };
+  watcher: {
+    isWatched(identifier: string): boolean;
+    signalChange(identifier: string): void;
+    onWatched(listener: (identifier: string) => void): void;
   };
 }
 
@@ -45,12 +43,12 @@ export function notes({
   settings: { logs },
   processes,
   handlers,
-  waits: { watched },
+  watcher,
 }: Parts): () => Promise<void> {
   const runs = new Map<string, RunNotes>();
   /** Runs that somebody closed while their process goes on: until that ends. */
   const closed = new Set<string>();
-  const writer = new NotesWriter(store, events, watched, clock);
+  const writer = new NotesWriter(store, events, watcher, clock);
   const offs: (() => void)[] = [];
   let hearsEnds = false;
 
@@ -99,7 +97,7 @@ export function notes({
       if (run) writer.note(run);
     }),
     events.on('run.log', (told) => {
-      const isWatched = watched.has(told.jobRunIdentifier);
+      const isWatched = watcher.isWatched(told.jobRunIdentifier);
       if (logs.keep === 'never' && !isWatched) return;
       const run = of(told);
       run?.addLine(told.level, told.message, isWatched);
@@ -111,7 +109,7 @@ export function notes({
       if (run) writer.note(run);
     }),
   );
-  watched.onBegun((identifier) => {
+  watcher.onWatched((identifier) => {
     for (const run of runs.values()) if (run.jobRunIdentifier === identifier) writer.note(run);
   });
   return async () => {

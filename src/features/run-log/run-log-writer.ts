@@ -28,9 +28,9 @@ export interface Clock {
   waitAtMost(ms: number, work: Promise<unknown>): Promise<void>;
 }
 
-interface Watched {
-  has(identifier: string): boolean;
-  changed(identifier: string): void;
+interface Watcher {
+  isWatched(identifier: string): boolean;
+  signalChange(identifier: string): void;
 }
 
 /** Writes what runs have said, for all of a node together. Nothing of it keeps a process alive. */
@@ -48,7 +48,7 @@ export class NotesWriter {
   constructor(
     private readonly store: Store,
     private readonly events: JobEvents,
-    private readonly watched: Watched,
+    private readonly watcher: Watcher,
     private readonly clock: Clock,
   ) {}
 
@@ -81,7 +81,7 @@ export class NotesWriter {
   }
 
   private dueAt(run: RunNotes): number {
-    return run.dueAt(this.watched.has(run.jobRunIdentifier));
+    return run.dueAt(this.watcher.isWatched(run.jobRunIdentifier));
   }
 
   private wakeAt(dueAt: number): void {
@@ -117,7 +117,7 @@ export class NotesWriter {
     let bytes = 0;
     let runs: { run: RunNotes; landed: () => void }[] = [];
     for (const [index, run] of due.entries()) {
-      const taken = run.take(this.watched.has(run.jobRunIdentifier));
+      const taken = run.take(this.watcher.isWatched(run.jobRunIdentifier));
       notes.push(...taken.notes);
       runs.push({ run, landed: taken.landed });
       for (const { value } of taken.notes) bytes += value.length;
@@ -162,7 +162,7 @@ export class NotesWriter {
     for (const { run, landed } of runs) {
       landed();
       if (this.dueAt(run) === Infinity) this.dirty.delete(run);
-      this.watched.changed(run.jobRunIdentifier);
+      this.watcher.signalChange(run.jobRunIdentifier);
     }
     return true;
   }

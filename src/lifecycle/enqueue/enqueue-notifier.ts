@@ -1,13 +1,13 @@
 import type { EntityManager } from 'typeorm';
 import type { JobEvents } from '../../job/events.js';
 import type { EntryReference } from './enqueue.sql.js';
-import type { Due } from './wake-up-port.js';
+import type { WakeUps } from '../../notifications/wake-ups.js';
 
 /** Who is to hear of entries that were put in. */
 export class EnqueueNews {
   constructor(
     private readonly events: JobEvents,
-    private readonly due: Due,
+    private readonly wakeUps: WakeUps,
   ) {}
 
   /** They are committed. */
@@ -24,15 +24,15 @@ export class EnqueueNews {
   wake(
     areDue: boolean,
     manager: EntityManager | undefined,
-    whom?: Parameters<Due['now']>[0],
+    whom?: Parameters<WakeUps['wake']>[0],
   ): void {
     if (!areDue) return;
-    if (manager) this.due.after(manager);
-    else this.due.now(whom);
+    if (manager) this.wakeUps.wakeAfterCommit(manager);
+    else this.wakeUps.wake(whom);
   }
 
   /** What tells others, to be sent along with the insert. */
-  along(areDue: boolean): ReturnType<Due['along']> {
-    return areDue ? this.due.along() : null;
+  along(areDue: boolean): ReturnType<WakeUps['piggyback']> {
+    return areDue ? this.wakeUps.piggyback() : null;
   }
 }

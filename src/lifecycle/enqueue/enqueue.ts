@@ -12,7 +12,7 @@ import type { EnqueueOptions } from './enqueue-options.js';
 import { Drafts, type Drafted, type EnqueueCall } from './prepare-entry.js';
 import { DoubtfulInserts } from './insert-recovery.js';
 import { KeyedInserts } from './enqueue-keyed.js';
-import type { Due } from './wake-up-port.js';
+import type { WakeUps } from '../../notifications/wake-ups.js';
 import type { Identity } from './unique-key-options.js';
 import { LeftOut } from './insert-rejection.js';
 import { createLockRetry } from '../../database/lock-retry.js';
@@ -36,7 +36,7 @@ export class Enqueue {
     private readonly store: Store,
     templates: Templates,
     events: JobEvents,
-    due: Due,
+    wakeUps: WakeUps,
     contexts: StoredContexts,
     private readonly extensions: ExtensionPoints,
     maxContextBytes: number,
@@ -47,7 +47,7 @@ export class Enqueue {
     this.leftOut = new LeftOut(templates);
     this.drafts = new Drafts(templates, contexts, extensions, maxContextBytes);
     this.keyed = new KeyedInserts(store, this.doubtful, locks);
-    this.news = new EnqueueNews(events, due);
+    this.news = new EnqueueNews(events, wakeUps);
     this.inserts = new SharedInserts(store, this.doubtful, this.news, locks);
     this.many = new EnqueueMany(
       store,

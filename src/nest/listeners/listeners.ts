@@ -57,7 +57,7 @@ export class JobEventListeners {
   ) {}
 
   /** Those of this engine hear its events from now on. @throws BildadConfigError naming the wrong one */
-  attach({ events, news, settings }: BildadRuntime): void {
+  attach({ events, clusterEvents, settings }: BildadRuntime): void {
     for (const listener of this.find(settings)) {
       const { name, event, code, call } = listener;
       const queue = new ListenerQueue(call, (error) => {
@@ -71,7 +71,7 @@ export class JobEventListeners {
         if (code === null || codeOf(payload) === code) queue.add({ ...payload });
       };
       this.offs.push(events.on(event, hear));
-      if (listener.isOfCluster) news.want(event, code, hear);
+      if (listener.isOfCluster) clusterEvents.subscribe(event, code, hear);
     }
   }
 

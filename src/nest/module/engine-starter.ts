@@ -49,7 +49,7 @@ export class EngineSwitch implements AppEngine {
   }
 
   private async startUp(): Promise<void> {
-    const { engine, node, news, strays, settings } = this.bildad;
+    const { engine, node, clusterEvents, strays, settings } = this.bildad;
     // Hooks of the app's run there as well.
     if (insideHost()) return;
     if (!this.ready)
@@ -61,7 +61,7 @@ export class EngineSwitch implements AppEngine {
     this.closeHosts = await startHosts(this.bildad);
     strays.listen();
     await engine.start();
-    news.start();
+    clusterEvents.start();
     if (settings.role !== 'producer') this.edge.runsJobs();
   }
 

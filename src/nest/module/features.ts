@@ -18,9 +18,9 @@ const FEATURES: readonly Feature[] = [
   propagateContext,
   (bildad) => notes({ ...bildad, clock: { runAfter, waitAtMost } }),
   // Its last events are told when the engine has stopped.
-  ({ news }) =>
+  ({ clusterEvents }) =>
     () =>
-      news.stop(),
+      clusterEvents.stop(),
 ];
 
 export async function attachFeatures(

@@ -1,16 +1,15 @@
 import type { DataSource } from 'typeorm';
-import { News } from '../../notifications/cluster-events.js';
 import type { JobEvents } from '../../job/events.js';
 import type { Settings } from '../../options/settings.js';
 import { EnginePool } from '../../database/connection/engine-pool.js';
 import { HostPools } from '../../database/connection/host-pools.js';
 import { tablesOf } from '../../database/tables.js';
 
-/** An engine's way to its tables, which tells when the database is away, and to the other nodes. */
+/** An engine's access to its tables; it emits events when the database is lost and when it is back. */
 export function createStore(
   dataSource: DataSource,
   schema: string,
-  { name, queryTimeout: queryTimeoutMs, connections, notify }: Settings,
+  { queryTimeout: queryTimeoutMs, connections }: Settings,
   events: JobEvents,
 ) {
   const db = new EnginePool(dataSource, {
@@ -23,6 +22,5 @@ export function createStore(
   return {
     store,
     hostPools: new HostPools(dataSource, db),
-    news: new News(store, events, name, notify && connections === undefined),
   };
 }

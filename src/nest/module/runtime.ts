@@ -14,10 +14,12 @@ import { Membership } from '../../membership/membership.js';
 import { Slots } from '../../node/slots.js';
 import { Suspects } from '../../node/suspects.js';
 import { Sweep } from '../../node/sweep.js';
-import { Listener } from '../../notifications/listener.js';
 import type { Ticker } from '../../concurrency/timers.js';
 import { VersionWatch } from '../../node/version-watch.js';
-import { Waits } from '../../control/job-waiter.js';
+import { JobWaiter } from '../../control/job-waiter.js';
+import { JobWatcher } from '../../control/job-watcher.js';
+import { ClusterEvents } from '../../notifications/cluster-events.js';
+import { NotificationBus } from '../../notifications/notification-bus.js';
 import { WakeUps } from '../../notifications/wake-ups.js';
 import { ChangeJobs } from '../../control/change-jobs.js';
 import { ClaimJobs } from '../../lifecycle/claim/claim.js';
@@ -29,6 +31,7 @@ import { Quarantine } from '../../lifecycle/claim/quarantine.js';
 import { ExtensionPoints } from '../../lifecycle/extension-points.js';
 import { StoredContexts } from '../../context/stored-contexts.js';
 import { Templates } from '../../lifecycle/templates/templates.js';
+import type { EngineContext } from '../../database/engine-context.js';
 import { JobEvents } from '../../job/events.js';
 import { NodeState } from '../../job/node-state.js';
 import type { Settings } from '../../options/settings.js';
@@ -48,9 +51,15 @@ export function createRuntime(
   ticker: Ticker,
 ) {
   const events = new JobEvents();
-  const { store, hostPools, news } = createStore(dataSource, schema, settings, events);
+  const { store, hostPools } = createStore(dataSource, schema, settings, events);
   const entities = bildadEntities(schema);
   const node = new NodeState();
+  const engineContext: EngineContext = { store, events, node, settings };
+  const bus = new NotificationBus(engineContext);
+  const wakeUps = new WakeUps(engineContext, bus);
+  const clusterEvents = new ClusterEvents(engineContext, bus);
+  const waiter = new JobWaiter(engineContext, bus);
+  const watcher = new JobWatcher(engineContext, bus);
   const handlers = new HandlerRegistry<ContextContract>();
   const processes = new ProcessRegistry();
 
@@ -58,7 +67,6 @@ export function createRuntime(
   const contexts = new StoredContexts(keyring);
   const extensions = new ExtensionPoints();
   const templates = new Templates(store, handlers);
-  const wakeUps = new WakeUps(store, events, node, settings.notify);
   const current = new CurrentTransaction(store, settings.currentManager);
   const enqueue = new Enqueue(
     store,
@@ -81,7 +89,6 @@ export function createRuntime(
     settings.role !== 'producer',
     extensions,
   );
-  const engineContext = { store, events, node, settings };
   const finishRuns = new FinishRuns(engineContext, handlers, lateRows, quarantine, extensions);
   const { runs, isolated, strays, transactions } = createRuns({
     store,
@@ -150,7 +157,6 @@ export function createRuntime(
     settings.maxContextBytes,
     current,
   );
-  const waits = new Waits(store, events, node, settings);
   const engine = new Engine(
     cycle,
     slots,
@@ -160,8 +166,7 @@ export function createRuntime(
     processes,
     ticker,
     wakeUps,
-    new Listener(store, events, node, waits, news),
-    waits,
+    bus,
     new Membership(
       store,
       claims,
@@ -184,7 +189,7 @@ export function createRuntime(
   return {
     store,
     hostPools,
-    news,
+    clusterEvents,
     entities,
     settings,
     node,
@@ -212,7 +217,8 @@ export function createRuntime(
     changes,
     inspection,
     wakeUps,
-    waits,
+    waiter,
+    watcher,
     engine,
   };
 }

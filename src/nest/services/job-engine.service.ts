@@ -349,7 +349,7 @@ export class JobEngineService extends ChangedJobs {
     if (typeof first !== 'string') referenceTo(first);
     const { timeout } = readWaitOptions(options, '', 'waitForJob');
     const identifier = readIdentifier(jobRunIdentifier, 'jobRunIdentifier', 'waitForJob');
-    const run = await this.bildad.waits.forRun(identifier, timeout);
+    const run = await this.bildad.waiter.waitForRun(identifier, timeout);
     run.output = this.bildad.contexts.openResult(run.output, identifier);
     return run;
   }

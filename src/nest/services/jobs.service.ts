@@ -239,7 +239,7 @@ export class JobsService {
         got: signal,
         where: 'watch()',
       });
-    return this.bildad.waits.watches.watch(identifier(jobRunIdentifier), {
+    return this.bildad.watcher.watch(identifier(jobRunIdentifier), {
       signal,
       after,
       pollMs: duration({ min: 100 })(pollInterval, 'pollInterval', 'watch()'),

@@ -1,5 +1,33 @@
-import type { JobQueueStatus, JobRunResult, JobRunStatus } from '../job/status.js';
+import { asRun, runColumns } from '../database/columns.js';
+import type { JobRun } from '../database/entities/index.js';
 import { rows, type Queryable, type Tables } from '../database/tables.js';
+import type { JobQueueStatus, JobRunResult, JobRunStatus } from '../job/status.js';
+
+/** `queued`, or the newest run of the job; null: it has neither. */
+export type JobState = 'queued' | JobRun | null;
+
+/** One statement sees a job either queued or over: its entry is deleted by the statement that ends the last run. */
+export async function jobStates(
+  db: Queryable,
+  { entries, runs }: Tables,
+  identifiers: string[],
+): Promise<JobState[]> {
+  const found = await rows<{ ord: number; queued: boolean; id: string | null }>(
+    db,
+    `SELECT i.ord::int, i.queued, r.* FROM (
+       SELECT ord, identifier, EXISTS (SELECT FROM ${entries} e WHERE e.job_run_identifier = identifier) AS queued
+       FROM unnest($1::text[]) WITH ORDINALITY AS asked (identifier, ord)
+     ) i LEFT JOIN LATERAL (
+       SELECT ${runColumns('r')} FROM ${runs} r
+       WHERE r.job_run_identifier = i.identifier AND NOT i.queued ORDER BY r.retry DESC LIMIT 1
+     ) r ON true ORDER BY i.ord`,
+    [identifiers],
+  );
+  return found.map(({ ord: _ord, queued, ...run }) => {
+    if (queued) return 'queued';
+    return run.id === null ? null : asRun(run);
+  });
+}
 
 /** How far somebody has seen a job. */
 export interface WatchedFrom {
