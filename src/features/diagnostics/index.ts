@@ -13,16 +13,16 @@ interface Published {
   store: Pick<Store, 'tables'>;
 }
 
-/** What the channels of `tracing:bildad:run` carry: one object for all of a run. */
+/** The message of the channels `tracing:bildad:run:*`: one object for all events of a run. */
 export interface RunTrace {
-  /** Which engine of the process it is. */
+  /** Name of the engine. */
   engine: string;
   schema: string;
   jobRunId: string;
   jobRunIdentifier: string;
   templateCode: string;
   retry: number;
-  /** From `asyncStart` on: how the run ends. */
+  /** Set from `asyncStart` on. */
   outcome?: OutcomeKind;
 }
 
@@ -37,22 +37,22 @@ function channelOf(event: string): Channel {
 const runs = tracingChannel<unknown, RunTrace>('bildad:run');
 
 /**
- * Each event on the channel `bildad:<event>`, and around the handlers `tracing:bildad:run:*`, for who cannot inject: agents
- * and libraries. Without a subscriber that is a comparison.
+ * Publishes each event on the channel `bildad:<event>` and handler calls on `tracing:bildad:run:*`, for agents and libraries
+ * that cannot inject. Without a subscriber it costs a comparison.
  */
 export function publishEvents({ events, extensions, settings, store }: Published): () => void {
-  const teller = { engine: settings.name, schema: store.tables.schema };
+  const source = { engine: settings.name, schema: store.tables.schema };
   const untap = events.tap((event, payload) => {
     const to = channelOf(event);
-    if (to.hasSubscribers) to.publish({ ...payload, ...teller });
+    if (to.hasSubscribers) to.publish({ ...payload, ...source });
   });
   const unregister = extensions.aroundRun.register('diagnostics', (process, _handler, next) => {
     if (!runs.hasSubscribers) return next();
-    const told: RunTrace = { ...teller, ...identityOf(process.run) };
+    const message: RunTrace = { ...source, ...identityOf(process.run) };
     process.decided.listen(({ kind }) => {
-      told.outcome = kind;
+      message.outcome = kind;
     });
-    return runs.tracePromise(next, told);
+    return runs.tracePromise(next, message);
   });
   return () => {
     untap();

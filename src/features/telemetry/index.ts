@@ -1,22 +1,19 @@
 import type * as Api from '@opentelemetry/api';
 import { BildadConfigError } from '../../job/errors.js';
-import { measure } from './measure.js';
-import type { Measured } from './measured.js';
+import { measure, type MeasuredEngine } from './measure.js';
 import { otelSink } from './otel-metrics.js';
 import { traceJobs } from './otel-traces.js';
 
-export { measure } from './measure.js';
-export type { Measured } from './measured.js';
+export { measure, measuredEngine } from './measure.js';
 
-/** What the option `telemetry` asks for; without it not even the package is loaded. @throws BildadConfigError where that is missing */
-export async function telemetry(bildad: Measured): Promise<(() => void) | void> {
-  const { traces, metrics } = bildad.settings.telemetry;
+/** The module option `telemetry`. Without it the OpenTelemetry package is not loaded. @throws BildadConfigError when it is missing */
+export async function startTelemetry(measured: MeasuredEngine): Promise<(() => void) | void> {
+  const { traces, metrics } = measured.settings.telemetry;
   if (!traces && !metrics) return;
   const api = await loadApi();
-  const stops = [
-    ...(traces ? [traceJobs(bildad, api)] : []),
-    ...(metrics ? [measure(bildad, otelSink(api))] : []),
-  ];
+  const stops: (() => void)[] = [];
+  if (traces) stops.push(traceJobs(measured, api));
+  if (metrics) stops.push(measure(measured, otelSink(api)));
   return () => {
     for (const stop of stops) stop();
   };

@@ -2,7 +2,7 @@ import type * as Api from '@opentelemetry/api';
 import type { MetricAttributes, MetricDefinition, MetricSink } from '../../job/metrics.js';
 import { PACKAGE_VERSION } from '../../job/package-version.js';
 
-/** OpenTelemetry as a sink: the meters of whatever SDK the app has registered by now. */
+/** OpenTelemetry as a sink: the meter of the SDK that the app has registered. */
 export function otelSink({ metrics }: typeof Api): MetricSink {
   const meter = metrics.getMeter('nestjs-bildad', PACKAGE_VERSION);
   const optionsOf = ({ unit, description, buckets }: MetricDefinition) => ({
@@ -16,11 +16,11 @@ export function otelSink({ metrics }: typeof Api): MetricSink {
         const histogram = meter.createHistogram(metric.name, optionsOf(metric));
         return (value, attributes) => histogram.record(value, attributes);
       }
-      // Added up here: an SDK takes up to 3 us for a value that it is told, for the sake of its attributes.
+      // Added up here: an SDK takes up to 3 us to look up the attributes of each value.
       const sums = new Map<MetricAttributes, number>();
       meter
         .createObservableCounter(metric.name, optionsOf(metric))
-        // For good: what was counted to the last is collected after the engine's end.
+        // Never removed: the last counts are collected after the engine stopped.
         .addCallback((result) => {
           for (const [attributes, sum] of sums) result.observe(sum, attributes);
         });

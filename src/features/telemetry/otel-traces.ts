@@ -1,29 +1,22 @@
 import type * as Api from '@opentelemetry/api';
-import type { Enqueued, ExtensionPoints } from '../../lifecycle/extension-points.js';
+import type { Enqueued } from '../../lifecycle/extension-points.js';
 import { envelopeOf, isSecret } from '../../context/envelope.js';
 import type { JobEvents } from '../../job/events.js';
+import type { Outcome } from '../../job/outcome.js';
 import type { ClaimedRun } from '../../job/run-facts.js';
-import type { Settings } from '../../options/settings.js';
 import { PACKAGE_VERSION } from '../../job/package-version.js';
-import { errorType } from './error-type.js';
-import { endRun, failed } from './span-ends.js';
+import { errorType, faultOf } from './attributes.js';
+import type { MeasuredEngine } from './measure.js';
 
-/** Its property in the envelope of a stored context. */
+/** Name of the carrier: the property in the envelope of a stored context. */
 const CARRIER = 'trace';
 
-interface Traced {
-  extensions: ExtensionPoints;
-  events: JobEvents;
-  settings: Settings;
-  engine: string;
-}
-
 /**
- * A span for each call that enqueues, whose context travels with its jobs, and one for each run of a handler. What an SDK,
- * a sampler or a propagator throws is reported once, and harms no job. @returns how to end that
+ * Makes a span for each call that enqueues, whose trace context travels with its jobs, and one for each run of a handler.
+ * Errors of an SDK, sampler or propagator are reported once and disturb no job. @returns stops it
  */
 export function traceJobs(
-  { extensions, events, settings, engine }: Traced,
+  { extensions, events, settings, engine }: MeasuredEngine,
   api: typeof Api,
 ): () => void {
   const { relation, errorMessages } = settings.telemetry;
@@ -37,7 +30,7 @@ export function traceJobs(
     capture: () =>
       quietly(() => {
         const active = context.active();
-        // A link to what nobody has recorded leads nowhere; a part of a trace is not recorded either.
+        // A link to an unsampled span leads nowhere, so nothing travels. A child must know that its trace is not sampled.
         const sampled =
           relation === 'parent' ||
           ((trace.getSpanContext(active)?.traceFlags ?? 0) & TraceFlags.SAMPLED) !== 0;
@@ -75,7 +68,7 @@ export function traceJobs(
       } catch (error) {
         quietly(() => {
           span.setAttribute('error.type', errorType(error));
-          failed(api, span, error, false);
+          recordError(api, span, error, false);
         });
         throw error;
       } finally {
@@ -107,12 +100,12 @@ export function traceJobs(
       return { span, within: trace.setSpan(around, span) };
     });
     if (!begun) return next();
-    // Not when its handler has ended: one that does not stop may never.
+    // At the outcome and not at the handler's end: a handler that ignores its signal may never end.
     if (begun.span.isRecording())
       process.decided.listen((outcome) =>
         quietly(() => {
           const messages = errorMessages && !isSecret(run, handler.traits);
-          endRun(api, begun.span, outcome, messages);
+          endSpan(api, begun.span, outcome, messages);
         }),
       );
     return context.with(begun.within, next);
@@ -127,7 +120,7 @@ export function traceJobs(
 
 const NO_LINKS: Api.Link[] = [];
 
-/** One literal: it is made for each run, sampled or not. */
+/** One literal, because it is made for each run, sampled or not. */
 const ofRun = (run: ClaimedRun, engine: string): Api.Attributes => ({
   'messaging.system': 'bildad',
   'messaging.destination.name': run.templateCode,
@@ -162,4 +155,29 @@ function reportFirstError(events: JobEvents) {
       return undefined;
     }
   };
+}
+
+/** @param messages whether the message of a thrown error may be recorded */
+function endSpan(api: typeof Api, span: Api.Span, outcome: Outcome, messages: boolean): void {
+  const { kind } = outcome;
+  span.setAttribute('bildad.outcome', kind);
+  if (faultOf(kind)) {
+    const hasError = 'error' in outcome;
+    span.setAttribute('error.type', hasError ? errorType(outcome.error) : kind);
+    if (hasError) recordError(api, span, outcome.error, messages);
+    else span.setStatus({ code: api.SpanStatusCode.ERROR, message: kind });
+  }
+  span.end();
+}
+
+function recordError(
+  { SpanStatusCode }: typeof Api,
+  span: Api.Span,
+  error: unknown,
+  messages: boolean,
+): void {
+  const name = errorType(error);
+  const quoted = messages && error instanceof Error;
+  span.recordException(quoted ? error : { name });
+  span.setStatus({ code: SpanStatusCode.ERROR, message: quoted ? error.message : name });
 }

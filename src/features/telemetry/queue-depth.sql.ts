@@ -1,20 +1,17 @@
 import { rows, type Queryable, type Tables } from '../../database/tables.js';
 
-/** What the queue holds of one template. */
+/** The queue entries of one template. */
 export interface QueueDepth {
   code: string;
   due: number;
   scheduled: number;
   running: number;
   quarantined: number;
-  /** For how long its oldest due one waits, in milliseconds; null: none is. */
+  /** How long its oldest due job has been waiting, in milliseconds; null: none is due. */
   oldestMs: number | null;
 }
 
-/**
- * By template; one of which nothing is queued is there with zeros. It reads all entries: half a second with a million of
- * them, so that who asks has to wait for long afterwards.
- */
+/** One row for each template, also without entries. Reads all entries (0.5 s per million), so callers must throttle it. */
 export function queueDepths(db: Queryable, { entries, templates }: Tables): Promise<QueueDepth[]> {
   return rows(
     db,
@@ -39,15 +36,14 @@ export interface QueueHead {
   code: string;
   jobRunIdentifier: string;
   dueAt: Date;
-  /** For how long it has been due, by the database's clock. */
+  /** Milliseconds since it was due, by the database's clock. */
   waitedMs: number;
 }
 
 /**
- * The first in the claims' order that is due and that a living node can run; null: none is. Through the ready index: 0.08 ms
- * with a million that wait. It reads all that stands before it: 0.8 s, and up to 1.6 s on a busy machine, with a million
- * in front that no node can run (EXPLAIN ANALYZE, PostgreSQL 18 as it is installed, two cores), so that who asks has to
- * wait for long afterwards.
+ * The first due job in claim order that a live node can run; null: none is. It uses the ready index: 0.08 ms with a million
+ * waiting jobs. It reads all jobs before it: 0.8 s, and up to 1.6 s on a busy machine, with a million in front that no node
+ * can run (EXPLAIN ANALYZE, PostgreSQL 18 with default settings, two cores), so callers must throttle it.
  */
 export async function queueHead(
   db: Queryable,

@@ -1,38 +1,34 @@
 import { propagateContext } from '../../features/propagation/propagation.js';
 import { publishEvents } from '../../features/diagnostics/index.js';
 import { notes } from '../../features/run-log/index.js';
-import { telemetry } from '../../features/telemetry/index.js';
+import { startTelemetry } from '../../features/telemetry/index.js';
 import { runAfter, waitAtMost } from '../../concurrency/timers.js';
-import { measured } from '../health/measured.js';
 import type { BildadRuntime } from './runtime.js';
 
-/** Ends what a feature holds; the engine has stopped. */
-export type Detach = () => Promise<void> | void;
-/** Plugs a capability into the extension points and events of an engine, before its tables are looked at. */
-export type Feature = (bildad: BildadRuntime) => Promise<Detach | void> | Detach | void;
+/** Stops a feature, after the engine has stopped. */
+export type StopFeature = () => Promise<void> | void;
+/** Registers a feature with the extension points and events of an engine, before its tables are used. */
+export type Feature = (bildad: BildadRuntime) => Promise<StopFeature | void> | StopFeature | void;
 
-/** What every engine has beside the path; also inside hosts of isolated jobs. */
+/** The features of every engine, also in hosts of isolated jobs. */
 const FEATURES: readonly Feature[] = [
   publishEvents,
-  (bildad) => telemetry(measured(bildad)),
+  ({ measured }) => startTelemetry(measured),
   propagateContext,
   (bildad) => notes({ ...bildad, clock: { runAfter, waitAtMost } }),
-  // Its last events are told when the engine has stopped.
+  // Last events are sent after the engine has stopped.
   ({ clusterEvents }) =>
     () =>
       clusterEvents.stop(),
 ];
 
-export async function attachFeatures(
-  bildad: BildadRuntime,
-  features: readonly Feature[] = FEATURES,
-): Promise<Detach> {
-  const detached: Detach[] = [];
-  for (const feature of features) {
-    const detach = await feature(bildad);
-    if (detach) detached.push(detach);
+export async function startFeatures(bildad: BildadRuntime): Promise<StopFeature> {
+  const stops: StopFeature[] = [];
+  for (const feature of FEATURES) {
+    const stop = await feature(bildad);
+    if (stop) stops.push(stop);
   }
   return async () => {
-    for (const detach of detached.toReversed()) await detach();
+    for (const stop of stops.toReversed()) await stop();
   };
 }

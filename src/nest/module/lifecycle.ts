@@ -8,7 +8,7 @@ import { checkVersion, migrate } from '../../database/migrate.js';
 import { declareTemplates } from '../../lifecycle/templates/template.sql.js';
 import { EngineSwitch } from './engine-starter.js';
 import { HandlerExplorer } from '../handlers/explorer.js';
-import { attachFeatures, type Detach } from './features.js';
+import { startFeatures, type StopFeature } from './features.js';
 import { insideHost } from '../isolation-host/inside.js';
 import { checkIsolation } from '../isolation-host/start.js';
 import { JobEventListeners } from '../listeners/listeners.js';
@@ -25,7 +25,7 @@ const CLOSE_MS = 2_000;
  */
 @Injectable()
 export class BildadLifecycle implements OnModuleInit, OnApplicationShutdown {
-  private detach: Detach = () => {};
+  private stopFeatures: StopFeature = () => {};
   private initialized: Promise<void> | undefined;
 
   constructor(
@@ -52,7 +52,7 @@ export class BildadLifecycle implements OnModuleInit, OnApplicationShutdown {
     this.checkKeys();
     this.checkDataSource();
     checkIsolation(this.bildad);
-    this.detach = await attachFeatures(this.bildad);
+    this.stopFeatures = await startFeatures(this.bildad);
     if (insideHost()) {
       // The app has seen to the tables; what is committed here others are to hear of.
       this.bildad.wakeUps.start();
@@ -86,11 +86,11 @@ export class BildadLifecycle implements OnModuleInit, OnApplicationShutdown {
   }
 
   private async leave(withinMs: number): Promise<void> {
-    const { detach } = this;
+    const { stopFeatures } = this;
     // An app may be closed twice.
-    this.detach = () => {};
+    this.stopFeatures = () => {};
     try {
-      await detach();
+      await stopFeatures();
     } finally {
       await this.bildad.store.db.close(withinMs);
     }

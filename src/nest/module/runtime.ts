@@ -40,6 +40,9 @@ import { HandlerRegistry } from '../../lifecycle/handler-registry.js';
 import { ProcessRegistry } from '../../lifecycle/run/process-registry.js';
 import { CurrentTransaction } from '../../database/transactions/current-transaction.js';
 import { bildadEntities } from '../../database/entities/index.js';
+import { measuredEngine } from '../../features/telemetry/index.js';
+import { EngineHealth } from '../health/health.js';
+import { insideHost } from '../isolation-host/inside.js';
 import { createRuns } from './runtime-runs.js';
 import { createStore } from './runtime-store.js';
 
@@ -186,6 +189,9 @@ export function createRuntime(
     settings,
   );
 
+  const health = new EngineHealth(engineContext, processes, runs);
+  const measured = measuredEngine(engineContext, extensions, processes, runs, insideHost());
+
   return {
     store,
     hostPools,
@@ -220,6 +226,8 @@ export function createRuntime(
     waiter,
     watcher,
     engine,
+    health,
+    measured,
   };
 }
 

@@ -6,8 +6,7 @@ import type { MetricSink } from '../../job/metrics.js';
 import type { Stored } from '../../job/stored.js';
 import { jobRunIdentifier as readIdentifier } from '../../options/job-options.js';
 import { duration, group, withDefault, type SchemaOf } from '../../options/reader.js';
-import { healthOf, livenessOf, type BildadHealth, type BildadLiveness } from '../health/health.js';
-import { measured } from '../health/measured.js';
+import type { BildadHealth, BildadLiveness } from '../health/health.js';
 import type { JobEngineResults } from '../../node/pass.js';
 import type { JobOutcome } from '../../node/launch.js';
 import type { EntryReference } from '../../lifecycle/enqueue/enqueue.sql.js';
@@ -356,7 +355,7 @@ export class JobEngineService extends ChangedJobs {
 
   /** The state of this process, without asking the database. Never throws. */
   liveness(): BildadLiveness {
-    return livenessOf(this.bildad);
+    return this.bildad.health.liveness();
   }
 
   /**
@@ -366,7 +365,7 @@ export class JobEngineService extends ChangedJobs {
    * @throws BildadConfigError when `timeout` is not a duration
    */
   async health(options: { timeout?: Duration } = {}): Promise<BildadHealth> {
-    return healthOf(this.bildad, options);
+    return this.bildad.health.read(options);
   }
 
   /**
@@ -375,7 +374,7 @@ export class JobEngineService extends ChangedJobs {
    * @returns stops it
    */
   measure(sink: MetricSink): () => void {
-    return measure(measured(this.bildad), sink);
+    return measure(this.bildad.measured, sink);
   }
 
   /** Enqueues without waking this node: the caller starts the job itself. */
