@@ -1,6 +1,6 @@
 import type { OutcomeKind } from './outcome.js';
 
-/** What a run's end is called among the events, by its outcome. */
+/** The event of an ended run, by its outcome. */
 const ENDS = {
   completed: 'run.succeeded',
   failed: 'run.failed',
@@ -19,24 +19,11 @@ const ENDS = {
 } as const satisfies Record<OutcomeKind, string>;
 
 export type EndEvent = (typeof ENDS)[OutcomeKind];
-/** Told out of another event, to those who listen. */
-export type DerivedEvent = EndEvent | 'engine.cycle';
+/** Derived from `run.finished`, for its listeners only. */
+export type DerivedEvent = EndEvent;
 
-interface Derivation {
-  source: 'run.finished' | 'engine.pass';
-  /** Not there: always. */
-  fits?: (payload: unknown) => boolean;
-}
+const NAMES: ReadonlySet<string> = new Set(Object.values(ENDS));
 
-const DERIVATIONS: ReadonlyMap<string, Derivation> = new Map<string, Derivation>([
-  ['engine.cycle', { source: 'engine.pass' }],
-  ...Object.values(ENDS).map((event): [string, Derivation] => [
-    event,
-    {
-      source: 'run.finished',
-      fits: (payload) => ENDS[(payload as { outcome: OutcomeKind }).outcome] === event,
-    },
-  ]),
-]);
+export const isDerived = (event: string): event is DerivedEvent => NAMES.has(event);
 
-export const derived = (event: string): Derivation | undefined => DERIVATIONS.get(event);
+export const derivedFrom = (outcome: OutcomeKind): DerivedEvent => ENDS[outcome];

@@ -1,20 +1,20 @@
 import type { JobEventMap } from './events.js';
 
 interface Traits {
-  /** It is of a job: it has a `templateCode`. */
+  /** It belongs to a job: it has a `templateCode`. */
   ofJob?: true;
-  /** It is plain data, and may be told to other nodes. */
+  /** It is plain data, and may be sent to other nodes. */
   travels?: true;
 }
 
 const JOB = { ofJob: true, travels: true } as const;
 const JOB_HERE = { ofJob: true } as const;
 
-/** What may be done with each event. */
+/** How each event may be filtered and delivered. */
 export const EVENT_TRAITS: Readonly<Record<keyof JobEventMap, Traits>> = {
   'entry.enqueued': JOB,
   'entry.quarantined': { travels: true },
-  'entry.putBack': JOB_HERE,
+  'entry.released': JOB_HERE,
   'run.started': JOB,
   'run.progress': JOB,
   'run.log': JOB_HERE,
@@ -33,16 +33,15 @@ export const EVENT_TRAITS: Readonly<Record<keyof JobEventMap, Traits>> = {
   'run.finishRejected': JOB,
   'process.abandoned': JOB,
   'process.killed': JOB,
-  'process.stray': JOB_HERE,
+  'process.unhandledRejection': JOB_HERE,
   'process.ended': JOB,
   'engine.pass': { travels: true },
-  'engine.cycle': { travels: true },
   'engine.unrunnable': {},
   'engine.listening': {},
   'engine.outdated': {},
   'engine.error': {},
   'database.lost': {},
-  'database.back': {},
+  'database.restored': {},
   'node.joined': { travels: true },
   'node.fenced': { travels: true },
   'node.lost': { travels: true },

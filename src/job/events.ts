@@ -1,6 +1,6 @@
 import type { JobContextVersionError, JobEncryptionKeyError } from './errors.js';
 import type { SchemaVersionError } from './errors.js';
-import { derived, type DerivedEvent } from './derived-events.js';
+import { derivedFrom, isDerived, type DerivedEvent } from './derived-events.js';
 import type { HostKind } from './isolation-mode.js';
 import type { JsonValue } from './json.js';
 import type { LogLevel } from './job-execution.js';
@@ -30,16 +30,16 @@ interface PassEvent {
   errors: number;
 }
 
-/** What the engine tells. Payloads carry identifiers, never a context's values. */
+/** The events of an engine. Payloads carry identifiers, never values of a context. */
 export interface JobEventMap {
   'entry.enqueued': [{ jobQueueEntryId: string; jobRunIdentifier: string; templateCode: string }];
-  /** Its row cannot be run: it was put aside, until it is released or cancelled. */
+  /** The database refuses its row: it waits until it is released or cancelled. */
   'entry.quarantined': [{ jobQueueEntryId: string; jobRunIdentifier: string; reason: string }];
   /**
-   * Claimed here, and put back as it was, for a process that can carry it out: its context is of a newer version, or
+   * This node claimed it, cannot run it and released it for another process: its context has a newer version, or is
    * encrypted with a key that is missing here.
    */
-  'entry.putBack': [
+  'entry.released': [
     {
       jobQueueEntryId: string;
       jobRunIdentifier: string;
@@ -49,9 +49,9 @@ export interface JobEventMap {
   ];
   'run.started': [RunEvent];
   'run.progress': [RunEvent & { fraction: number; message?: string }];
-  /** What a handler said by `job.logger` or `job.log`: its own words, as they are. */
+  /** A line of `job.logger` or `job.log`, unchanged. */
   'run.log': [RunEvent & { level: LogLevel; message: string }];
-  /** What a handler gave to `job.stream`; undefined where that was not JSON, or too long. */
+  /** A chunk of `job.stream`; undefined when it was not JSON, or too long. */
   'run.stream': [RunEvent & { chunk: JsonValue | undefined }];
   /** The run is DONE in the database. */
   'run.finished': [FinishedEvent];
@@ -59,63 +59,61 @@ export interface JobEventMap {
   'run.succeeded': [FinishedEvent];
   /** Of `run.finished`: the handler threw, its context is invalid, or `failJob` ended the run. */
   'run.failed': [FinishedEvent];
-  /** Of `run.finished`: past its timeout. */
+  /** Of `run.finished`: it exceeded its timeout. */
   'run.timedOut': [FinishedEvent];
   'run.killed': [FinishedEvent];
-  /** Of `run.finished`: nobody renewed its lease. */
+  /** Of `run.finished`: its lease expired. */
   'run.expired': [FinishedEvent];
-  /** Of `run.finished`: its node was lost, or the thread or process that it ran in. */
+  /** Of `run.finished`: its node, thread or process died. */
   'run.crashed': [FinishedEvent];
-  /** Of `run.finished`: given back to the queue, by `stopJobInQueue` or by a node that shuts down. */
+  /** Of `run.finished`: returned to the queue, by `stopJobInQueue` or by a node that shuts down. */
   'run.stopped': [FinishedEvent];
   'run.snoozed': [FinishedEvent];
   /** Of `run.finished`: `cancelJob`, or the handler's `job.cancel`. */
   'run.cancelled': [FinishedEvent];
   /** Of `run.finished`: it was not started before its `startBefore`. */
   'run.missed': [FinishedEvent];
-  /** Somebody else had closed the run before: nothing was changed. */
+  /** The run had ended before: its outcome was rejected and nothing changed. */
   'run.finishRejected': [RunEvent & { outcome: OutcomeKind }];
-  /** The handler did not stop within the grace period and goes on, its run is closed. */
+  /** The handler did not stop within the grace period and still runs; its run has ended. */
   'process.abandoned': [RunEvent & { outcome: OutcomeKind }];
-  /** The handler did not stop within the grace period: its thread or process is ended. */
+  /** The handler did not stop within the grace period: its thread or process was ended. */
   'process.killed': [RunEvent & { isolation: HostKind }];
   /**
-   * A promise of an inline handler was rejected, and nobody handled that: its run fails. `late`: the run
-   * had ended before, and stays as it is.
+   * A promise of an inline handler was rejected without a handler for the rejection: its run fails. `late`: the run had
+   * ended before and does not change.
    */
-  'process.stray': [RunEvent & { error: unknown; late: boolean }];
-  /** The handler of an abandoned process ended at last. */
+  'process.unhandledRejection': [RunEvent & { error: unknown; late: boolean }];
+  /** The handler of an abandoned process ended. */
   'process.ended': [RunEvent];
-  /** A pass held the guard under this fencing number. */
+  /** A pass of the engine ran under this fencing number. */
   'engine.pass': [PassEvent];
-  /** The same as `engine.pass`: what a pass did. */
-  'engine.cycle': [PassEvent];
-  /** A connection of the engine's was lost, or none could be made: once, until the database is back. */
+  /** A connection of the engine was lost, or none could be opened. Emitted once per outage. */
   'database.lost': [{ error: unknown }];
-  /** It answers again, and can be written to. */
-  'database.back': [{ awayMs: number }];
+  /** The database answers again and accepts writes. */
+  'database.restored': [{ outageMs: number }];
   /**
-   * The tables were upgraded while this node ran, beyond what its package can work with: it claims nothing, and what
-   * runs goes on to its end. `null`: they can be worked with again. Told once each time.
+   * The tables were upgraded to a version that this package cannot use: the node claims nothing, and its running jobs
+   * continue. `null`: the tables are usable again. Emitted once per change.
    */
   'engine.outdated': [{ error: SchemaVersionError | null }];
-  /** These jobs are due for a minute or more, and no living node can run them: they wait. Told once a minute for each code. */
+  /** These jobs are due for a minute or more and no live node can run them. Emitted once a minute for each code. */
   'engine.unrunnable': [{ code: string; active: boolean; count: number; oldestDueAt: Date }];
   /**
-   * Whether NOTIFY reaches this node, told when that changes from what it was; from the start it is taken to. While
-   * it does not, jobs that other processes enqueue start at the next tick.
+   * Whether NOTIFY reaches this node. Emitted when that changes; it is assumed at the start. Without NOTIFY, jobs that other
+   * processes enqueue start at the next tick.
    */
   'engine.listening': [{ hears: boolean }];
-  /** This node has an id that no node had before, and says that it is alive. */
+  /** This node registered under a new id and sends heartbeats. */
   'node.joined': [{ node: string }];
   /**
-   * This node stops what it runs, and claims nothing until it has joined anew: it could not tell the database that
-   * it is alive (`silent`), or somebody has ended it (`declared`).
+   * This node stops its jobs and claims nothing until it joins under a new id: its heartbeats did not reach the database
+   * (`silent`), or another node declared it lost (`declared`).
    */
   'node.fenced': [{ node: string; why: 'silent' | 'declared'; running: number }];
-  /** A pass has found a node dead. `charged`: jobs that it may have died of. */
+  /** A pass found a lost node. `charged`: the number of its jobs that may have caused it. */
   'node.lost': [{ node: string; charged: number }];
-  /** Something in the background failed; the engine goes on and tries again. */
+  /** Background work failed; the engine continues and tries again. */
   'engine.error': [{ doing: string; error: unknown }];
 }
 
@@ -161,20 +159,18 @@ export class JobEvents {
         report(error);
       }
     };
-    // What is derived is a look at what it is derived from: nothing is emitted twice.
-    const derivation = derived(event);
-    const source = derivation?.source ?? event;
-    const fits = derivation?.fits;
-    const heard = fits
+    // A derived event is a filter on its source: nothing is emitted twice.
+    const source = isDerived(event) ? 'run.finished' : event;
+    const heard = isDerived(event)
       ? (payload: JobEventMap[E][0]) => {
-          if (fits(payload)) guarded(payload);
+          if (derivedFrom((payload as FinishedEvent).outcome) === event) guarded(payload);
         }
       : guarded;
     this.listeners.set(source, [...this.of(source), heard]);
     return () =>
       void this.listeners.set(
         source,
-        this.of(source).filter((one) => one !== heard),
+        this.of(source).filter((other) => other !== heard),
       );
   }
 

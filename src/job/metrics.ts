@@ -1,11 +1,11 @@
-/** What is told with a value: few values each, so that it stays few series. */
+/** The attributes of a value. Each has few different values, which keeps the number of series small. */
 export type MetricAttributes = Readonly<Record<string, string>>;
 
 export interface MetricDefinition {
-  /** As OpenTelemetry's semantic conventions have it, where they do: `messaging.process.duration`. */
+  /** From OpenTelemetry's semantic conventions where they define one: `messaging.process.duration`. */
   readonly name: string;
   readonly kind: 'counter' | 'histogram' | 'gauge';
-  /** UCUM: `s`, or what is counted in braces: `{run}`. */
+  /** UCUM: `s`, or the counted thing in braces: `{run}`. */
   readonly unit: string;
   readonly description: string;
   /** The names of its attributes. */
@@ -24,13 +24,13 @@ export interface GaugeReading {
   readonly attributes: MetricAttributes;
 }
 
-/** Where an engine's metrics go: OpenTelemetry, Prometheus, or what a test makes of them. */
+/** Receives the metrics of an engine: OpenTelemetry, Prometheus, or your own. */
 export interface MetricSink {
-  /** Called once for each counter and histogram. @returns what takes its values */
+  /** Called once for each counter and histogram. @returns records its values */
   instrument(definition: MetricDefinition): RecordMetric;
   /**
-   * Called once. `read` is to be asked whenever the gauges are collected; it never rejects: what cannot be known now is
-   * left out. @returns how to stop asking
+   * Called once. Call `read` whenever the gauges are collected. It never rejects and leaves out values that are unknown.
+   * @returns stops the collection
    */
   observe(
     gauges: readonly MetricDefinition[],
@@ -47,8 +47,8 @@ const ENTRY = 'bildad.entry';
 const ENGINE = ['bildad.engine'] as const;
 
 /** Seconds: from a job without work to a long one. */
-const RUNS_TAKE = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 1_800, 3_600];
-const STATEMENTS_TAKE = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10];
+const RUN_SECONDS = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 1_800, 3_600];
+const STATEMENT_SECONDS = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10];
 
 function metric(
   kind: MetricDefinition['kind'],
@@ -68,22 +68,22 @@ function metric(
   };
 }
 
-/** All there is to know of an engine in numbers; each sink says it in its own way. */
+/** All metrics of an engine. */
 export const METRICS = {
   sent: metric(
     'counter',
     'messaging.client.sent.messages',
     '{message}',
-    'Jobs that this process has enqueued, also in transactions that were rolled back later; of a call that failed, one.',
+    'Jobs that this process enqueued, including transactions that were rolled back later; a failed call counts as one.',
     [SYSTEM, OPERATION, DESTINATION, ERROR],
   ),
   sendDuration: metric(
     'histogram',
     'messaging.client.operation.duration',
     's',
-    'What calls that enqueue took.',
+    'Duration of calls that enqueue.',
     [SYSTEM, OPERATION, DESTINATION, ERROR],
-    STATEMENTS_TAKE,
+    STATEMENT_SECONDS,
   ),
   consumed: metric(
     'counter',
@@ -96,96 +96,96 @@ export const METRICS = {
     'histogram',
     'messaging.process.duration',
     's',
-    'From the call of the handler until the end of the run was recorded.',
+    'Time from the call of the handler until the end of the run was recorded.',
     [SYSTEM, OPERATION, DESTINATION, OUTCOME, ERROR],
-    RUNS_TAKE,
+    RUN_SECONDS,
   ),
   finished: metric(
     'counter',
     'bildad.runs',
     '{run}',
-    'Runs that this process has ended, its own and those of lost nodes, by outcome and by what became of the entry.',
+    'Runs that this process ended, its own and those of lost nodes, by outcome and by what happened to the entry.',
     [DESTINATION, OUTCOME, ENTRY],
   ),
-  late: metric(
+  rejected: metric(
     'counter',
-    'bildad.runs.late',
+    'bildad.runs.rejected',
     '{run}',
-    'Ends that came when somebody else had ended the run before.',
+    'Outcomes that were rejected because the run had ended before.',
     [DESTINATION],
   ),
   wait: metric(
     'histogram',
     'bildad.wait.duration',
     's',
-    'From when a job was due until it was claimed, by the clock of the database.',
+    'Time from when a job was due until it was claimed, by the clock of the database.',
     [DESTINATION],
-    RUNS_TAKE,
+    RUN_SECONDS,
   ),
   claimDuration: metric(
     'histogram',
     'bildad.claim.duration',
     's',
-    'What claims of what is due took.',
+    'Duration of claims of due jobs.',
     [],
-    STATEMENTS_TAKE,
+    STATEMENT_SECONDS,
   ),
   claimed: metric('counter', 'bildad.claimed', '{run}', 'Jobs claimed.', []),
   abandoned: metric(
     'counter',
     'bildad.processes.abandoned',
     '{process}',
-    'Handlers that did not stop within the grace period and go on.',
+    'Handlers that did not stop within the grace period and still run.',
     [DESTINATION],
   ),
   quarantined: metric(
     'counter',
     'bildad.quarantined',
     '{entry}',
-    'Entries that were put aside because the database refuses them.',
+    'Entries that were quarantined because the database refuses them.',
   ),
   passes: metric(
     'counter',
     'bildad.engine.passes',
     '{pass}',
-    'Passes of the engine that this process made: of all nodes together there should be one a tick.',
+    'Passes of the engine that this process made: all nodes together should make one per tick.',
   ),
   errors: metric(
     'counter',
     'bildad.engine.errors',
     '{error}',
-    'What failed in the background and is tried again.',
+    'Background errors; the failed work is tried again.',
     [ERROR],
   ),
   nodesLost: metric(
     'counter',
     'bildad.nodes.lost',
     '{node}',
-    'Nodes that this one has found dead.',
+    'Lost nodes that this process detected.',
   ),
   fenced: metric(
     'counter',
     'bildad.node.fenced',
     '{fence}',
-    'How often this node had to stop what it ran, because the database did not hear of it.',
+    'How often this node stopped its jobs because its heartbeats did not reach the database.',
   ),
   outages: metric(
     'counter',
     'bildad.database.outages',
     '{outage}',
-    'How often the database was lost.',
+    'How often the connection to the database was lost.',
   ),
-  away: metric(
+  unreachable: metric(
     'gauge',
-    'bildad.database.away',
+    'bildad.database.unreachable',
     '{database}',
-    '1 while the database is lost, else 0.',
+    '1 while the database is unreachable, else 0.',
   ),
-  running: metric('gauge', 'bildad.running', '{run}', 'Runs that hold a slot of this node.', [
+  running: metric('gauge', 'bildad.running', '{run}', 'Runs that use a slot of this node.', [
     DESTINATION,
   ]),
-  slots: metric('gauge', 'bildad.slots', '{slot}', 'Slots that this node has: its concurrency.'),
-  backlog: metric('gauge', 'bildad.backlog', '{run}', 'Ends of runs that wait to be recorded.'),
+  slots: metric('gauge', 'bildad.slots', '{slot}', 'Slots of this node: its concurrency.'),
+  backlog: metric('gauge', 'bildad.backlog', '{run}', 'Ended runs that wait to be recorded.'),
   queued: metric(
     'gauge',
     'bildad.queue.jobs',
@@ -197,7 +197,7 @@ export const METRICS = {
     'gauge',
     'bildad.queue.oldest.age',
     's',
-    'For how long the oldest job has been due that is not running.',
+    'Age of the oldest due job that is not running.',
     [DESTINATION],
   ),
 } as const satisfies Record<string, MetricDefinition>;

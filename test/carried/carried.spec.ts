@@ -303,7 +303,7 @@ describe('what is sealed with a job', () => {
   it('and with a key that is missing here: it goes back to the queue', async () => {
     const entry = await tampered('key', 'k9');
     const putBack = bildad.next(
-      'entry.putBack',
+      'entry.released',
       (event) => event.jobRunIdentifier === entry.jobRunIdentifier,
     );
     await bildad.engine.rescheduleJob(entry, 0);

@@ -50,7 +50,7 @@ class Ends {
     heard.push(`other ${outcome}`);
   }
 
-  @OnJobEvent('engine.cycle')
+  @OnJobEvent('engine.pass')
   cycle({ started }: { started: number }) {
     heard.push(`cycle ${started}`);
   }
@@ -262,7 +262,7 @@ it('what is wrong keeps the app from starting, and says where it stands', async 
     await wrong('run.finished', { kode: 'X' } as object),
     await wrong('run.finished', { from: 'mars' as 'here' }),
     await wrong('engine.error', { from: 'cluster' }),
-    await wrong('engine.cycle', { code: 'SIMPLE' }),
+    await wrong('engine.pass', { code: 'SIMPLE' }),
     await wrong('run.finished', { code: none }),
     await wrong('run.finished', { code: class {} as never }),
     await wrong('run.finished', { engine: '' }),

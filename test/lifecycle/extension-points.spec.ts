@@ -81,11 +81,11 @@ it('any number of taps receive each event, each until it is removed', () => {
   const tap = (event: string) => void received.push(event);
   const removeFirst = events.tap(tap);
   const removeSecond = events.tap(tap);
-  events.emit('database.back', { awayMs: 1 });
+  events.emit('database.restored', { outageMs: 1 });
   removeFirst();
   removeFirst();
   events.emit('engine.listening', { hears: true });
   removeSecond();
-  events.emit('database.back', { awayMs: 1 });
-  expect(received).toEqual(['database.back', 'database.back', 'engine.listening']);
+  events.emit('database.restored', { outageMs: 1 });
+  expect(received).toEqual(['database.restored', 'database.restored', 'engine.listening']);
 });

@@ -46,7 +46,7 @@ async function untilWorkResumes(): Promise<number> {
 it('all connections die without a word, new ones work: the engine is back within the query timeout and two seconds', async () => {
   await untilWorkResumes();
   const lost = bildad.next('database.lost');
-  const back = bildad.next('database.back');
+  const back = bildad.next('database.restored');
   proxy.blackholeOld();
   expect(await untilWorkResumes()).toBeLessThan(TIMEOUT_MS + 2_000);
   expect(await lost).toMatchObject({ error: { code: 'ETIMEDOUT' } });
@@ -66,7 +66,7 @@ it('a database that refuses connections is asked about once a second, told of on
   await untilWorkResumes();
   const told: string[] = [];
   bildad.events.on('database.lost', () => told.push('lost'));
-  bildad.events.on('database.back', () => told.push('back'));
+  bildad.events.on('database.restored', () => told.push('back'));
   const tried: number[] = [];
   const refused = bildad.next('database.lost');
   await proxy.refuse();

@@ -57,11 +57,11 @@ class SecretJob implements JobHandler<PasswordContext> {
 
 const EVENTS: (keyof JobEventMap)[] = [
   'entry.enqueued',
-  'entry.putBack',
+  'entry.released',
   'run.started',
   'run.finished',
   'run.finishRejected',
-  'process.stray',
+  'process.unhandledRejection',
   'engine.error',
   'engine.pass',
 ];
@@ -275,7 +275,7 @@ describe('keys', () => {
     const entry = await rotated.engine.enqueueJob(SecretJob, {
       password: SECRET,
     });
-    const told = bildad.next('entry.putBack');
+    const told = bildad.next('entry.released');
     const { start } = await bildad.engine.runJobEngine();
     expect(start).toMatchObject([{ ok: false, error: { keyId: 'new' } }]);
     expect((await told).error).toBeInstanceOf(JobEncryptionKeyError);

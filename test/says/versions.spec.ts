@@ -140,7 +140,7 @@ it('a newer one than a node knows goes back untouched, is told of, and runs wher
     age: 3,
   });
   for (let times = 0; times < 3; times++) {
-    const told = next('entry.putBack');
+    const told = next('entry.released');
     const { start } = await engine.runJobEngine();
     expect(start).toMatchObject([
       { ok: false, error: { version: 2, known: 0, templateCode: 'EVOLVES' } },
@@ -207,7 +207,7 @@ it('one that was aboard a lost node is put back once, not at every look', async 
     id,
   ]);
   const told: unknown[] = [];
-  const off = events.on('entry.putBack', (event) => told.push(event));
+  const off = events.on('entry.released', (event) => told.push(event));
   // Its node hears by a beat that there are such jobs.
   await expect
     .poll(async () => {

@@ -125,7 +125,7 @@ describe('levels', () => {
         level: 'error',
         context: 'Bildad',
         message:
-          'a test failed with QueryFailedError (23514), caused by TypeError; the engine goes on',
+          'a test failed with QueryFailedError (23514), caused by TypeError; the engine continues',
       },
     ]);
   });
@@ -184,13 +184,13 @@ describe('logFields', () => {
     await app.close();
     expect(written).toHaveLength(1);
     if (form === 'text')
-      expect(written[0]).toMatch(/ERROR \[Bildad\] a test failed with Error; the engine goes on/);
+      expect(written[0]).toMatch(/ERROR \[Bildad\] a test failed with Error; the engine continues/);
     else
       expect(JSON.parse(written[0]!)).toMatchObject({
         level: 'error',
         context: 'Bildad',
         message: {
-          msg: 'a test failed with Error; the engine goes on',
+          msg: 'a test failed with Error; the engine continues',
           event: 'engine.error',
           doing: 'a test',
           errorName: 'Error',

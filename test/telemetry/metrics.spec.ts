@@ -90,7 +90,7 @@ function check(seen: (metric: MetricDefinition) => Value[]): void {
   expect(sum(M.passes)).toBeGreaterThanOrEqual(2);
   expect(of(seen(M.running), { [CODE]: 'GATED' })).toEqual([1]);
   expect(of(seen(M.slots), {})).toEqual([10]);
-  expect(of(seen(M.away), {})).toEqual([0]);
+  expect(of(seen(M.unreachable), {})).toEqual([0]);
   expect(of(seen(M.backlog), {})).toEqual([0]);
   const state = (code: string, name: string) =>
     of(seen(M.queued), { [CODE]: code, 'bildad.state': name });

@@ -14,7 +14,7 @@ const TEXTS = {
     `@OnJobEvent('run.failed', { code: XJob, from: 'cluster' })`,
     `payload: JobEventMap['run.failed'][0]`,
   ),
-  part: listening(`@OnJobEvent('engine.cycle')`, `{ started }: { started: number }`),
+  part: listening(`@OnJobEvent('engine.pass')`, `{ started }: { started: number }`),
   nothing: listening(`@OnJobEvent('node.lost')`, ''),
   two: listening(
     `@OnJobEvent('run.killed') @OnJobEvent('run.expired')`,

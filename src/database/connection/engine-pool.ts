@@ -24,7 +24,7 @@ export interface EnginePoolOptions {
   most?: number | undefined;
   /** The first sign that the database is away. */
   lost?: (error: Error) => void;
-  back?: (awayMs: number) => void;
+  back?: (outageMs: number) => void;
 }
 
 /**
@@ -216,9 +216,9 @@ export class EnginePool implements Queryable {
       throw error instanceof QueryFailedError ? error.driverError : error;
     }
     this.connections.giveBack(client);
-    const awayMs = this.outage?.ms ?? 0;
+    const outageMs = this.outage?.ms ?? 0;
     this.outage = undefined;
-    this.options.back?.(awayMs);
+    this.options.back?.(outageMs);
   }
 }
 

@@ -85,7 +85,7 @@ export function measure(measured: MeasuredEngine, sink: MetricSink): () => void 
     const ofJob = ({ templateCode }: { templateCode: string }) => ofCode(sets, templateCode);
     countRuns(on, records, sets);
     stops.push(countClaims(name, measured, records, sets));
-    on('run.finishRejected', (run) => records.late(1, ofJob(run)));
+    on('run.finishRejected', (run) => records.rejected(1, ofJob(run)));
     on('process.abandoned', (run) => records.abandoned(1, ofJob(run)));
     on('entry.quarantined', () => records.quarantined(1, all));
     on('engine.pass', () => records.passes(1, all));
@@ -242,7 +242,7 @@ function gaugeReader(
 ): () => Promise<GaugeReading[]> {
   let isAway = false;
   on('database.lost', () => (isAway = true));
-  on('database.back', () => (isAway = false));
+  on('database.restored', () => (isAway = false));
   const seen = new Set<string>();
 
   return async () => {
@@ -254,7 +254,7 @@ function gaugeReader(
     }
     const readings = new GaugeReadings();
     for (const [code, count] of running) readings.add(METRICS.running, count, ofCode(sets, code));
-    readings.add(METRICS.away, Number(isAway), sets.base);
+    readings.add(METRICS.unreachable, Number(isAway), sets.base);
     readings.add(METRICS.slots, settings.concurrency, sets.base);
     readings.add(METRICS.backlog, runs.backlog, sets.base);
     for (const depth of isAway ? [] : await readQueueDepths()) {

@@ -42,7 +42,7 @@ export class WrappedRuns {
   async putBack(run: ClaimedRun, error: Unable): Promise<void> {
     await this.claims.putBack(run);
     const { jobQueueEntryId, jobRunIdentifier, templateCode } = run;
-    this.events.emit('entry.putBack', {
+    this.events.emit('entry.released', {
       jobQueueEntryId,
       jobRunIdentifier,
       templateCode,

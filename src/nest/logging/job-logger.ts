@@ -6,7 +6,7 @@ import type { ClaimedRun } from '../../job/run-facts.js';
 import type { ExecutionLogger, LogLevel } from '../../job/job-execution.js';
 import { LogLine } from './log-line.js';
 
-/** What a job says goes to Nest's logger, and to who keeps it. */
+/** The logger of one run: lines go to Nest's logger and to the event `run.log`. */
 class JobLogger implements ExecutionLogger {
   constructor(
     private readonly logger: Logger,
@@ -16,33 +16,33 @@ class JobLogger implements ExecutionLogger {
   ) {}
 
   log(message: unknown, ...more: unknown[]): void {
-    this.say('log', message, more);
+    this.write('log', message, more);
   }
 
   warn(message: unknown, ...more: unknown[]): void {
-    this.say('warn', message, more);
+    this.write('warn', message, more);
   }
 
   error(message: unknown, ...more: unknown[]): void {
-    this.say('error', message, more);
+    this.write('error', message, more);
   }
 
   debug(message: unknown, ...more: unknown[]): void {
-    this.say('debug', message, more);
+    this.write('debug', message, more);
   }
 
   verbose(message: unknown, ...more: unknown[]): void {
-    this.say('verbose', message, more);
+    this.write('verbose', message, more);
   }
 
   fatal(message: unknown, ...more: unknown[]): void {
-    this.say('fatal', message, more);
+    this.write('fatal', message, more);
   }
 
-  private say(level: LogLevel, message: unknown, more: unknown[]): void {
+  private write(level: LogLevel, message: unknown, more: unknown[]): void {
     const run = identityOf(this.run);
     const line = lineOf(message, more);
-    // As one text: pino would take what comes after an object for the text of the line.
+    // As one text: pino would use the argument after an object as the text of the line.
     if (this.fields && typeof message === 'string') this.logger[level](new LogLine(line, run));
     else this.logger[level](message, ...more);
     this.events.emit('run.log', { ...run, level, message: line });
@@ -50,8 +50,8 @@ class JobLogger implements ExecutionLogger {
 }
 
 /**
- * One of Nest's loggers for each template: to make one takes longer than to write to it.
- * @param fields whether each line says as fields which run it is of
+ * One Nest logger per template, because creating one takes longer than writing to it.
+ * @param fields whether each line has the identifiers of its run as fields
  */
 export function jobLoggers(
   events: JobEvents,

@@ -1,12 +1,12 @@
 import { inspect } from 'node:util';
 
-/** What of a fact a log line has as fields: identifiers, names and numbers. */
+/** The fields of a log line: identifiers, names and numbers. */
 export type LogFields = Readonly<Record<string, string | number | boolean | null | undefined>>;
 
 /**
- * A line with its facts as fields, as one object. Whoever prints it gets the text (Nest's console, a template string);
- * whoever writes JSON gets `msg` and the fields: pino and nestjs-pino as their own, Nest's console with `json: true` under
- * `message`. nest-winston takes the text from `message`.
+ * A log line with its fields in one object. Loggers that print text (Nest's console, a template string) get the text. Loggers
+ * that write JSON get `msg` and the fields: pino and nestjs-pino at the top level, Nest's console with `json: true` under
+ * `message`. nest-winston reads the text from `message`.
  */
 export class LogLine {
   readonly msg: string;

@@ -2,9 +2,10 @@ import { Logger } from '@nestjs/common';
 import type { JobEventMap, JobEvents } from '../../job/events.js';
 import type { OutcomeKind } from '../../job/outcome.js';
 import type { Settings } from '../../options/settings.js';
+import { databaseCode } from '../../database/database-error.js';
+import { BildadError } from '../../job/errors.js';
 import { nameOf } from '../../job/storable-output.js';
 import { ConnectionLostError } from '../../database/connection/connection-errors.js';
-import { classOf, errorFields } from './error-facts.js';
 import { LogLine, type LogFields } from './log-line.js';
 
 type Level = 'debug' | 'log' | 'warn' | 'error';
@@ -12,7 +13,7 @@ type Run = JobEventMap['run.started'][0];
 type End = JobEventMap['run.finished'][0];
 
 const logger = new Logger('Bildad');
-/** Two lines for each job: not put together for a log that does not want them. */
+/** The two lines of each job are not built when the log does not show them. */
 const debugging = () => Logger.isLevelEnabled('debug');
 
 const named = ({ templateCode, jobRunIdentifier, jobRunId, retry }: Run) =>
@@ -24,8 +25,8 @@ const fieldsOf = ({ templateCode, jobRunIdentifier, jobRunId, retry }: Run) => (
   retry,
 });
 
-/** What a handler or an operator wanted, and what a deploy does. */
-const CALM: Partial<Record<OutcomeKind, Level>> = {
+/** Outcomes that a handler, an operator or a deploy requested. */
+const REQUESTED: Partial<Record<OutcomeKind, Level>> = {
   completed: 'debug',
   snoozed: 'debug',
   cancelled: 'log',
@@ -35,9 +36,9 @@ const CALM: Partial<Record<OutcomeKind, Level>> = {
   missed: 'warn',
 };
 
-/** An error is what nobody tries again; what is to be tried again may go well. */
+/** A failure without a retry is an error, else a warning. */
 const levelOf = ({ outcome, entry }: End): Level =>
-  CALM[outcome] ?? (entry === 'removed' ? 'error' : 'warn');
+  REQUESTED[outcome] ?? (entry === 'removed' ? 'error' : 'warn');
 
 /**
  * Log lines are subscribers of events, one fact each. They carry identifiers and the class of an
@@ -47,7 +48,7 @@ export function logEvents(
   events: JobEvents,
   { name: engine, logFields }: Pick<Settings, 'name' | 'logFields'>,
 ): void {
-  /** A line for each of the events, but for those of which it makes none. */
+  /** Writes a line for each event for which `line` returns one. */
   const lines = <E extends keyof JobEventMap>(
     event: E,
     line: (
@@ -76,7 +77,7 @@ export function logEvents(
   });
   lines('run.finishRejected', ({ outcome, ...run }) => [
     'warn',
-    `${named(run)} ${outcome} too late: its run was closed before, nothing was changed`,
+    `${named(run)} ${outcome} rejected: its run had ended before, nothing changed`,
     { ...fieldsOf(run), outcome },
   ]);
   lines('entry.quarantined', ({ jobQueueEntryId, jobRunIdentifier, reason }) => [
@@ -84,12 +85,12 @@ export function logEvents(
     `"${jobRunIdentifier}" (entry ${jobQueueEntryId}) is quarantined: ${reason}`,
     { jobQueueEntryId, jobRunIdentifier },
   ]);
-  const putBack = rarely(60_000);
-  lines('entry.putBack', ({ jobRunIdentifier, templateCode, jobQueueEntryId, error }) =>
-    putBack(`${templateCode} ${error.message}`)
+  const isNew = rarely(60_000);
+  lines('entry.released', ({ jobRunIdentifier, templateCode, jobQueueEntryId, error }) =>
+    isNew(`${templateCode} ${error.message}`)
       ? [
           'warn',
-          `${templateCode} "${jobRunIdentifier}" is put back for another process: ${error.message}`,
+          `${templateCode} "${jobRunIdentifier}" released for another process: ${error.message}`,
           {
             templateCode,
             jobRunIdentifier,
@@ -101,47 +102,47 @@ export function logEvents(
   );
   lines('process.abandoned', ({ outcome, ...run }) => [
     'error',
-    `${named(run)} ${outcome}, but its handler did not stop: it goes on and keeps its slot`,
+    `${named(run)} ${outcome}, but its handler did not stop: it still runs and keeps its slot`,
     { ...fieldsOf(run), outcome },
   ]);
   lines('process.killed', ({ isolation, ...run }) => [
     'warn',
-    `${named(run)}: its handler did not stop, and its ${isolation} is ended`,
+    `${named(run)}: its handler did not stop, its ${isolation} was ended`,
     { ...fieldsOf(run), isolation },
   ]);
-  lines('process.stray', ({ error, late, ...run }) => [
+  lines('process.unhandledRejection', ({ error, late, ...run }) => [
     'error',
-    `${named(run)}: a promise of its handler was rejected with ${nameOf(error)}, and nobody handled that: ${late ? 'its run had ended before' : 'its run fails'}`,
+    `${named(run)}: unhandled promise rejection with ${nameOf(error)}: ${late ? 'its run had ended before' : 'its run fails'}`,
     { ...fieldsOf(run), errorName: nameOf(error), late },
   ]);
   lines('process.ended', (run) => [
     'log',
-    `${named(run)}: its abandoned handler has ended`,
+    `${named(run)}: its abandoned handler ended`,
     fieldsOf(run),
   ]);
   lines('database.lost', ({ error }) => [
     'error',
-    `the database was lost: ${classOf(error)}; the engine goes on trying`,
+    `database connection lost: ${classOf(error)}; the engine keeps trying`,
     errorFields(error),
   ]);
-  lines('database.back', ({ awayMs }) => [
+  lines('database.restored', ({ outageMs }) => [
     'log',
-    `the database is back after ${Math.round(awayMs)} ms`,
-    { awayMs: Math.round(awayMs) },
+    `database connection restored after ${Math.round(outageMs)} ms`,
+    { outageMs: Math.round(outageMs) },
   ]);
   lines('engine.outdated', ({ error }) =>
     error
       ? [
           'error',
-          `${error.message}; this node claims nothing until then`,
+          `${error.message}; this node claims no jobs until then`,
           { errorCode: error.code, databaseVersion: error.databaseVersion },
         ]
-      : ['log', 'the tables can be worked with again: this node claims'],
+      : ['log', 'the tables are usable again: this node claims jobs'],
   );
   lines('engine.unrunnable', ({ code, active, count, oldestDueAt }) => [
     'error',
-    `${count} jobs of ${code} wait, the first since ${oldestDueAt.toISOString()}: ` +
-      (active ? 'no living node has a handler for it' : 'its template is inactive'),
+    `${count} jobs of ${code} cannot run, the oldest is due since ${oldestDueAt.toISOString()}: ` +
+      (active ? 'no live node has a handler for it' : 'its template is inactive'),
     {
       templateCode: code,
       active,
@@ -163,34 +164,68 @@ export function logEvents(
   lines('node.fenced', ({ node, why, running }) => [
     'error',
     why === 'silent'
-      ? `node ${node} cannot tell the database that it is alive: it stops its ${running} jobs and claims none until it can`
-      : `node ${node} was declared lost: it stops its ${running} jobs and begins anew`,
+      ? `heartbeats of node ${node} do not reach the database: it stops its ${running} jobs and claims none until they do`
+      : `node ${node} was declared lost: it stops its ${running} jobs and joins under a new id`,
     { node, why, running },
   ]);
   lines('node.lost', ({ node, charged }) => [
     'warn',
-    `node ${node} is lost, its jobs are tried again; ${charged} of them may be the cause`,
+    `node ${node} is lost, its jobs are retried; ${charged} of them may be the cause`,
     { node, charged },
   ]);
   lines('engine.error', ({ doing, error }) =>
-    // Said once, not for each statement.
+    // Logged once per outage as database.lost.
     error instanceof ConnectionLostError
       ? undefined
       : [
           'error',
-          `${doing} failed with ${classOf(error)}; the engine goes on`,
+          `${doing} failed with ${classOf(error)}; the engine continues`,
           { doing, ...errorFields(error) },
         ],
   );
 }
 
-/** The same is put back at each pass. @returns whether to say a thing: once in so many ms */
+/** The same entry is released at each pass. @returns whether to log `what`: once per `ms` */
 function rarely(ms: number): (what: string) => boolean {
-  const saidAt = new Map<string, number>();
+  const loggedAt = new Map<string, number>();
   return (what) => {
     const now = performance.now();
-    if (now < (saidAt.get(what) ?? -Infinity) + ms) return false;
-    saidAt.set(what, now);
+    if (now < (loggedAt.get(what) ?? -Infinity) + ms) return false;
+    loggedAt.set(what, now);
     return true;
+  };
+}
+
+/** `QueryFailedError (23514), caused by TypeError`. */
+function classOf(error: unknown): string {
+  const code = codeOf(error);
+  const cause = causeOf(error);
+  return `${nameOf(error)}${code ? ` (${code})` : ''}${cause ? `, caused by ${cause}` : ''}`;
+}
+
+const errorFields = (error: unknown): LogFields => {
+  const { constraint, table } = driverFields(error);
+  return {
+    errorName: nameOf(error),
+    errorCode: codeOf(error),
+    errorCause: causeOf(error),
+    constraint,
+    table,
+  };
+};
+
+const codeOf = (error: unknown): string | undefined =>
+  error instanceof BildadError ? error.code : databaseCode(error);
+
+const causeOf = (error: unknown): string | undefined =>
+  error instanceof Error && error.cause !== undefined ? nameOf(error.cause) : undefined;
+
+/** The violated constraint and its table. The row itself is in `detail` and is never logged. */
+function driverFields(error: unknown): { constraint?: string; table?: string } {
+  const { driverError } = (error ?? {}) as { driverError?: unknown };
+  const { constraint, table } = (driverError ?? {}) as Record<string, unknown>;
+  return {
+    ...(typeof constraint === 'string' && { constraint }),
+    ...(typeof table === 'string' && { table }),
   };
 }

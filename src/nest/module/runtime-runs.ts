@@ -74,7 +74,7 @@ export function createRuns({
   const strays = new Strays(settings.attributeRejections, (process, error) => {
     const { run } = process;
     const traits = handlers.get(run.templateCode)?.traits;
-    events.emit('process.stray', {
+    events.emit('process.unhandledRejection', {
       ...identityOf(run),
       error: isSecret(run, traits) ? redactedError(error) : error,
       late: process.isDecided,

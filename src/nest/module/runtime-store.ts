@@ -16,7 +16,7 @@ export function createStore(
     queryTimeoutMs,
     most: connections,
     lost: (error) => events.emit('database.lost', { error }),
-    back: (awayMs) => events.emit('database.back', { awayMs }),
+    back: (outageMs) => events.emit('database.restored', { outageMs }),
   });
   const store = { dataSource, db, tables: tablesOf(schema) };
   return {
