@@ -58,9 +58,9 @@ export {
   BildadExecutionContext,
   type BildadContextType,
 } from './nest/pipeline/execution-context.js';
-export { JobForbiddenError } from './nest/pipeline/forbidden.js';
-export type { JobEventRequest } from './nest/listeners/call-listener.js';
-export { JobRequest } from './nest/pipeline/job-request.js';
+export { JobForbiddenError } from './nest/pipeline/execution-context.js';
+export type { JobEventRequest } from './nest/listeners/listeners.js';
+export { JobRequest } from './nest/pipeline/execution-context.js';
 export type { JobNodeEnd } from './database/entities/job-node.entity.js';
 export type { Page } from './nest/services/arguments.js';
 export type { NewTemplate, TemplateFields } from './nest/handlers/template-fields.js';

@@ -3,15 +3,15 @@ import type { JobHost } from './job-host.js';
 
 const FIRST_PAUSE_MS = 1_000;
 const LONGEST_PAUSE_MS = 15_000;
-/** A boot takes a second or two. */
-const SLOW_MS = 10_000;
-/** What is killed has ended by then, if it can be. */
-const KILLED_MS = 2_000;
+/** A boot usually takes one or two seconds. */
+const SLOW_BOOT_MS = 10_000;
+/** Time for a killed host to end. */
+const KILL_WAIT_MS = 2_000;
 
 export interface HostPoolOptions {
-  /** Hosts at once. */
-  most: number;
-  /** A host that is idle for so long is closed, but for the last one. */
+  /** Maximum number of hosts. */
+  max: number;
+  /** A host that is idle for this long is closed, except the last one. */
   idleMs: number;
   /** A host that takes longer to boot is killed. */
   bootMs: number;
@@ -21,7 +21,7 @@ export interface HostPoolOptions {
 
 type Waiter = (host: JobHost) => void;
 
-/** The hosts of one kind: made when needed, kept warm, and replaced when they are lost. */
+/** The hosts of one kind: started on demand, kept warm, and replaced when they end. */
 export class HostPool {
   private readonly all = new Set<JobHost>();
   private readonly idle: JobHost[] = [];
@@ -35,7 +35,7 @@ export class HostPool {
 
   constructor(private readonly options: HostPoolOptions) {}
 
-  /** Has one ready, and keeps it. @returns the templates it has handlers for @throws why it could not be booted */
+  /** Starts the first host. @returns the codes of its handlers @throws the error of its boot */
   async warm(): Promise<string[]> {
     const host = this.make();
     try {
@@ -48,17 +48,17 @@ export class HostPool {
     }
   }
 
-  /** Whether one is free now. */
+  /** Whether a host is free now. */
   get hasIdle(): boolean {
     return this.idle.length > 0;
   }
 
-  /** Only what is waited for is booted from now on. */
+  /** From now on hosts start only for waiting jobs. */
   drain(): void {
     this.draining = true;
   }
 
-  /** A host to run one job, as soon as there is one. @throws the signal's reason */
+  /** Waits for a host to run one job. @throws the signal's reason */
   take(signal: AbortSignal): Promise<JobHost> {
     const host = this.idle.pop();
     if (host) {
@@ -81,13 +81,13 @@ export class HostPool {
     });
   }
 
-  /** It has run its job. */
+  /** Takes a host back after its job. */
   release(host: JobHost): void {
     if (host.worn) void host.kill();
     else this.offer(host);
   }
 
-  /** Those that do not end within `ms` are killed. A thread inside a native call is not waited for. */
+  /** Kills hosts that do not end within `ms`. Does not wait for a thread in a native call. */
   async close(ms: number): Promise<void> {
     this.closed = true;
     clearTimeout(this.retry);
@@ -99,7 +99,7 @@ export class HostPool {
     const ended = Promise.all(hosts.map(({ gone }) => gone));
     await waitAtMost(ms, ended);
     for (const host of this.all) void host.kill();
-    await waitAtMost(KILLED_MS, ended);
+    await waitAtMost(KILL_WAIT_MS, ended);
   }
 
   private offer(host: JobHost): void {
@@ -121,7 +121,7 @@ export class HostPool {
     );
   }
 
-  /** Those that are not about to end. */
+  /** Number of hosts that can run more jobs. */
   private get lasting(): number {
     return [...this.all].filter(({ worn }) => !worn).length;
   }
@@ -129,18 +129,18 @@ export class HostPool {
   private retire(host: JobHost): void {
     this.forget(host);
     host.close();
-    // Its module may never have done with closing.
+    // Its module may never finish closing.
     const late = setTimeout(() => void host.kill(), this.options.bootMs);
     void host.gone.then(() => clearTimeout(late));
   }
 
-  /** As many are made as are waited for. */
+  /** Starts a host for each waiting job, up to the limit. */
   private grow(): void {
     while (
       !this.closed &&
       this.retry === undefined &&
       this.booting < this.waiting.size &&
-      this.all.size < this.options.most
+      this.all.size < this.options.max
     )
       void this.add();
   }
@@ -148,7 +148,7 @@ export class HostPool {
   /** Never rejects. */
   private async add(): Promise<void> {
     try {
-      // A system that is out of memory or descriptors throws here.
+      // Throws when the system is out of memory or descriptors.
       const host = this.make();
       await host.ready;
       this.failures = 0;
@@ -177,14 +177,14 @@ export class HostPool {
       if (counted) this.booting--;
       counted = false;
     };
-    // It may hang. Who waits for it gets another, if there may be one.
+    // It may hang: waiting jobs get another host, up to the limit.
     const slow = setTimeout(() => {
       discount();
       this.options.failed('starting a host for jobs', slowBoot());
       this.grow();
-    }, SLOW_MS);
+    }, SLOW_BOOT_MS);
     const booted = host.ready
-      // What could not be booted need not be asked to end.
+      // A host that did not boot is killed, not asked to close.
       .catch(() => void host.kill())
       .finally(() => {
         clearTimeout(late);
@@ -200,7 +200,7 @@ export class HostPool {
     this.forget(host);
     if (this.closed) return;
     this.grow();
-    // The next job is not to wait for a boot.
+    // The next job should not wait for a boot.
     if (this.all.size === 0 && this.retry === undefined && !this.draining) void this.add();
   }
 
@@ -221,4 +221,4 @@ export class HostPool {
   }
 }
 
-const slowBoot = () => new Error(`it has not booted the module after ${SLOW_MS / 1_000} s`);
+const slowBoot = () => new Error(`it has not booted the module after ${SLOW_BOOT_MS / 1_000} s`);

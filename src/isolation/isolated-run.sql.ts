@@ -1,7 +1,7 @@
 import type { RunFacts } from '../job/run-facts.js';
 import { rows, type Queryable, type Tables } from '../database/tables.js';
 
-/** Counts a crash of the host that this run was in. @returns how many the job is charged with by now */
+/** Counts a crash of the run's host. @returns the crashes of the job so far */
 export async function chargeCrash(
   db: Queryable,
   { entries }: Tables,
@@ -17,7 +17,7 @@ export async function chargeCrash(
   return row?.crashes ?? 0;
 }
 
-/** Cancels what sessions of this name are doing, and nothing else. @returns how many */
+/** Cancels the running statements of sessions with this name. @returns their number */
 export async function cancelSession(db: Queryable, name: string): Promise<number> {
   const [row] = await rows<{ cancelled: number }>(
     db,
@@ -29,7 +29,7 @@ export async function cancelSession(db: Queryable, name: string): Promise<number
   return row?.cancelled ?? 0;
 }
 
-/** Connections that the server has for users who are not superusers. */
+/** Connections that the server allows for users who are not superusers. */
 export async function connectionLimit(db: Queryable): Promise<number> {
   const [row] = await rows<{ most: number }>(
     db,

@@ -2,13 +2,13 @@ import type { HostKind } from '../job/isolation-mode.js';
 import type { ClaimedRun } from '../job/run-facts.js';
 import { revived } from '../job/plain-error.js';
 import { OneTimeEvent } from '../concurrency/one-time-event.js';
-import type { HostLink } from './host-link.js';
-import { TURN_MS, type HostedEnd, type HostNews, type HostOrder } from './host-messages.js';
+import type { HostLink } from './host-protocol.js';
+import { TURN_MS, type HostedEnd, type HostNews, type HostOrder } from './host-protocol.js';
 
-/** How a run in a host ended: its handler did, or the host, and then why. */
+/** The end of a run in a host: of its handler, or of the host with the reason. */
 export type HostEnd = HostedEnd | { kind: 'hostDied'; why: string };
 
-/** What a host says of the job it runs, as it says it. */
+/** A job for a host, and the receiver of its messages. */
 export interface HostedWork {
   run: ClaimedRun;
   nodeId: string;
@@ -24,9 +24,9 @@ interface Job {
 
 /** A thread or process that has booted the app's module, and runs one job at a time. */
 export class JobHost {
-  /** It can run jobs: the templates it has handlers for. Rejects where it could not be booted. */
+  /** Resolves with the codes of its handlers when it can run jobs. Rejects when it could not boot. */
   readonly ready: Promise<string[]>;
-  /** It has ended. */
+  /** Resolves when it has ended. */
   readonly gone: Promise<string>;
   private readonly link: HostLink;
   private readonly booted = new OneTimeEvent<string[] | Error>();
@@ -35,7 +35,7 @@ export class JobHost {
   private turnedAt = 0;
   private heapBytes: number | null = null;
 
-  /** @param strayed something was thrown in it that no job of now has to do with */
+  /** @param strayed receives uncaught errors that the current job did not cause */
   constructor(
     start: (hear: (news: HostNews) => void) => HostLink,
     private readonly strayed: (error: unknown) => void,
@@ -57,7 +57,7 @@ export class JobHost {
     return this.link.kind;
   }
 
-  /** Not to be used again. */
+  /** It must not be used again. */
   get worn(): boolean {
     return this.isWorn;
   }
@@ -69,7 +69,7 @@ export class JobHost {
     this.turnedAt = performance.now();
     const { run, nodeId } = work;
     this.link.send({ order: 'run', run, nodeId });
-    // It died as it was handed out.
+    // It died between the pool and this call.
     if (this.isWorn) void this.gone.then((why) => this.end({ kind: 'hostDied', why }));
     return over.promise;
   }
@@ -96,7 +96,7 @@ export class JobHost {
     return this.link.kill();
   }
 
-  /** Lets it close its module. */
+  /** Asks it to close its module and exit. */
   close(): void {
     this.isWorn = true;
     this.link.send({ order: 'close' });
@@ -120,7 +120,7 @@ export class JobHost {
           return this.end({ kind: 'failed', error: news.error });
         return this.strayed(revived(news.error));
       default:
-        // What a job left behind may go on telling when it is over.
+        // Work that an ended job left behind may still send messages.
         if (news.jobRunId === this.job?.work.run.jobRunId) this.job.work.heard(news);
     }
   }
@@ -132,6 +132,6 @@ export class JobHost {
   }
 }
 
-/** A module may throw anything. */
+/** A module may throw any value. */
 const asError = (thrown: unknown): Error =>
   thrown instanceof Error ? thrown : new Error(String(thrown));

@@ -27,7 +27,7 @@ const EXCEPTIONS = new Set<string>([
   'src/context/stored-contexts.ts imports src/lifecycle/enqueue/enqueue.sql.ts',
   'src/context/stored-contexts.ts imports src/lifecycle/extension-points.ts',
   'src/control/run-control.ts imports src/node/killer.ts',
-  'src/isolation/host-messages.ts imports src/lifecycle/run/job-process.ts',
+  'src/isolation/host-protocol.ts imports src/lifecycle/run/job-process.ts',
   'src/lifecycle/claim/claim.sql.ts imports src/membership/node.sql.ts',
   'src/lifecycle/enqueue/prepare-entry.ts imports src/control/retry-context.ts',
   'src/lifecycle/run/late-run-rows.sql.ts imports src/membership/node.sql.ts',

@@ -5,7 +5,7 @@ import { HostPool } from '../../src/isolation/host-pool.js';
 it('a host that cannot be made is told of and tried again, and who waits can leave', async () => {
   const told: unknown[] = [];
   const pool = new HostPool({
-    most: 1,
+    max: 1,
     idleMs: 1_000,
     bootMs: 1_000,
     make: () => {
@@ -27,7 +27,7 @@ it('a boot that hangs keeps no job from another host', async () => {
     const told: unknown[] = [];
     const boots: ((codes: string[]) => void)[] = [];
     const pool = new HostPool({
-      most: 2,
+      max: 2,
       idleMs: 1_000,
       bootMs: 60_000,
       make: () => new FakeHost(new Promise((resolve) => boots.push(resolve))) as unknown as JobHost,

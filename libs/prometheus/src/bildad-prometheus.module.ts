@@ -13,7 +13,7 @@ import {
 } from '@nestjs/common';
 import { BildadConfigError, JobEngineService, refuseUnknown } from 'nestjs-bildad';
 import { register, Registry } from 'prom-client';
-import { collectBildad } from './collect-bildad.js';
+import { collectBildad } from './registry-sink.js';
 
 const WHERE = 'BildadPrometheusModule.forRoot';
 

@@ -1,4 +1,4 @@
-export { collectBildad } from './collect-bildad.js';
+export { collectBildad } from './registry-sink.js';
 export {
   BildadPrometheusModule,
   type BildadPrometheusOptions,

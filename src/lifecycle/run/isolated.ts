@@ -9,7 +9,7 @@ import type { Outcome } from '../../job/outcome.js';
 import { revived } from '../../job/plain-error.js';
 import { runAfter, unlessAborted } from '../../concurrency/timers.js';
 import type { HostEnd, HostedWork, JobHost } from '../../isolation/job-host.js';
-import { sessionName } from '../../isolation/host-messages.js';
+import { sessionName } from '../../isolation/host-protocol.js';
 import type { HostPool } from '../../isolation/host-pool.js';
 import type { JobProcess } from './job-process.js';
 import { cancelSession, chargeCrash } from '../../isolation/isolated-run.sql.js';

@@ -10,8 +10,8 @@ import type { TemplateDeclaration } from '../../lifecycle/templates/template.sql
 import { jobOptionsOf, type BildadJobOptions } from './bildad-job.decorator.js';
 import { declarationOf } from './declaration.js';
 import { JOB_CONTEXT_TYPE } from '../pipeline/execution-context.js';
-import { isShared, scopedInstance } from '../pipeline/instances.js';
-import { JobRequest } from '../pipeline/job-request.js';
+import { isShared, scopedInstance } from '../pipeline/scoped-instance.js';
+import { JobRequest } from '../pipeline/execution-context.js';
 import { Pipelines } from '../pipeline/pipeline.js';
 
 export interface FoundHandler {

@@ -1,28 +1,131 @@
-import { AsyncLocalStorage } from 'node:async_hooks';
-import { carryOut } from '../../lifecycle/run/execute-handler.js';
-import { linesTo } from '../../lifecycle/run/handler-output.js';
-import { JobHandlerNotFoundError } from '../../job/errors.js';
-import { JobEvents } from '../../job/events.js';
-import type { ExecutionLogger } from '../../job/job-execution.js';
-import type { Outcome } from '../../job/outcome.js';
-import { plainError } from '../../job/error-to-plain.js';
-import { storableOutput } from '../../job/storable-output.js';
+import type { DynamicModule, INestApplicationContext, Type } from '@nestjs/common';
+import { ModulesContainer, NestFactory } from '@nestjs/core';
+import { ScheduleModule } from '@nestjs/schedule';
+import { DataSource } from 'typeorm';
+import { FOR_ROOT } from '../../options/settings.js';
+import { BildadConfigError, JobHandlerNotFoundError } from '../../job/errors.js';
 import {
+  type HostSetup,
   sessionName,
   TURN_MS,
   type HostedEnd,
   type HostNews,
   type HostOrder,
-  type HostSetup,
-} from '../../isolation/host-messages.js';
+} from '../../isolation/host-protocol.js';
+import { BILDAD_RUNTIME, type BildadRuntime } from '../module/runtime.js';
+import type { Outcome } from '../../job/outcome.js';
+import { JobProcess } from '../../lifecycle/run/job-process.js';
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { carryOut } from '../../lifecycle/run/execute-handler.js';
+import { linesTo } from '../../lifecycle/run/handler-output.js';
+import { JobEvents } from '../../job/events.js';
+import type { ExecutionLogger } from '../../job/job-execution.js';
+import { plainError } from '../../job/error-to-plain.js';
+import { storableOutput } from '../../job/storable-output.js';
 import { nameSessions } from '../../database/connection/session-names.js';
-import { bootHost, type BootedHost } from './boot.js';
-import { HostedProcess } from './hosted-process.js';
-import { enterHost } from './inside.js';
+import { enterHost } from './host-environment.js';
 
-/** The way to the node. */
+export interface BootedHost {
+  app: INestApplicationContext;
+  bildad: BildadRuntime;
+  dataSources: DataSource[];
+}
+
+/** Boots the app's module without its schedules. @throws BildadConfigError; the error of the module */
+export async function bootHost(setup: HostSetup): Promise<BootedHost> {
+  stopSchedules();
+  const app = await NestFactory.createApplicationContext(await moduleOf(setup), {
+    logger: ['error', 'warn'],
+    abortOnError: false,
+  });
+  try {
+    const bildad = runtimeOf(app, setup);
+    return { app, bildad, dataSources: instancesOf(app, DataSource) };
+  } catch (error) {
+    await app.close();
+    throw error;
+  }
+}
+
+/** The app's @Cron, @Interval and @Timeout methods run in the app only. */
+function stopSchedules(): void {
+  const forRoot = ScheduleModule.forRoot.bind(ScheduleModule);
+  const none = () => forRoot({ cronJobs: false, intervals: false, timeouts: false });
+  ScheduleModule.forRoot = none;
+  ScheduleModule.forRootAsync = none;
+}
+
+async function moduleOf({ moduleUrl, exportName }: HostSetup): Promise<Type | DynamicModule> {
+  let loaded: Record<string, unknown>;
+  try {
+    loaded = (await import(moduleUrl)) as Record<string, unknown>;
+  } catch (error) {
+    throw new BildadConfigError(
+      'isolation.module',
+      'must be the URL of a module that can be imported',
+      { got: moduleUrl, where: FOR_ROOT, cause: error },
+    );
+  }
+  // Exports of a CommonJS module may be under `default` only.
+  const found =
+    loaded[exportName] ?? (loaded['default'] as Record<string, unknown> | undefined)?.[exportName];
+  if (!isModule(found))
+    throw new BildadConfigError(
+      'isolation.export',
+      `must be the name of a Nest module, a class or a dynamic one, that ${moduleUrl} exports`,
+      { got: exportName, where: FOR_ROOT },
+    );
+  return found;
+}
+
+const isModule = (found: unknown): found is Type | DynamicModule =>
+  typeof found === 'function' || (typeof found === 'object' && found !== null && 'module' in found);
+
+function runtimeOf(
+  app: INestApplicationContext,
+  { schema, engineName, moduleUrl }: HostSetup,
+): BildadRuntime {
+  const found = providersOf(app)
+    .filter(({ token }) => token === BILDAD_RUNTIME)
+    .map(({ instance }) => instance as BildadRuntime)
+    .find(({ store, settings }) => store.tables.schema === schema && settings.name === engineName);
+  if (!found)
+    throw new BildadConfigError(
+      'isolation.module',
+      `must import BildadModule with the engine "${engineName}" in the schema "${schema}"`,
+      { got: moduleUrl, where: FOR_ROOT },
+    );
+  return found;
+}
+
+const providersOf = (app: INestApplicationContext) =>
+  [...app.get(ModulesContainer, { strict: false }).values()].flatMap(({ providers }) => [
+    ...providers.values(),
+  ]);
+
+function instancesOf<T>(
+  app: INestApplicationContext,
+  type: abstract new (...args: any[]) => T,
+): T[] {
+  const found = providersOf(app)
+    .map(({ instance }) => instance)
+    .filter((instance): instance is T => instance instanceof type);
+  return [...new Set(found)];
+}
+
+/** A run in its host. It reports the handler's own outcome; the node decides what it means after a stop. */
+export class HostedProcess extends JobProcess {
+  handlerOutcome: Outcome | undefined;
+
+  override settle(outcome: Outcome): void {
+    this.handlerOutcome = outcome;
+    super.settle(outcome);
+  }
+}
+
+/** The connection to the node. */
 export interface NodeLink {
-  /** Resolves when it is on its way, whatever becomes of this host then. */
+  /** Resolves when the message will arrive, even if this host ends then. */
   send(news: HostNews): Promise<void>;
   hear(listener: (order: HostOrder) => void): void;
   /** Ends the host. */
@@ -31,7 +134,7 @@ export interface NodeLink {
 
 const FAILED = 70;
 
-/** Boots the app's module, then runs one job after the other. */
+/** Boots the app's module, then runs jobs one after the other. */
 export async function serve(setup: HostSetup, link: NodeLink): Promise<void> {
   enterHost(setup);
   const leave = async (news: HostNews) => {
@@ -48,7 +151,7 @@ export async function serve(setup: HostSetup, link: NodeLink): Promise<void> {
       jobRunId,
       error: plainError(thrown),
     } as const;
-    // What an earlier job left behind does not end the one of now.
+    // An error of an earlier job does not end the current one.
     if (current !== null && jobRunId !== current) void link.send(news);
     else void leave(news);
   };
@@ -154,7 +257,7 @@ class HostedJobs {
           around: (...given) => transactions.around(...given),
           complete: async (...given) => {
             await transactions.complete(...given);
-            await this.tellWritten(job);
+            await this.sendWritten(job);
           },
         },
       });
@@ -162,8 +265,8 @@ class HostedJobs {
     await (around ? around(job, handler, work) : work());
   }
 
-  /** Its node is not to take the run for closed by somebody else while the handler goes on. */
-  private tellWritten({ jobRunId, written }: HostedProcess): Promise<void> {
+  /** Else the node would take the run for ended by another one while the handler continues. */
+  private sendWritten({ jobRunId, written }: HostedProcess): Promise<void> {
     return this.link.send({
       news: 'written',
       jobRunId,
@@ -178,8 +281,8 @@ class HostedJobs {
   }
 }
 
-function asEnd({ done, written }: HostedProcess): HostedEnd {
-  const end = outcomeAsEnd(done!);
+function asEnd({ handlerOutcome, written }: HostedProcess): HostedEnd {
+  const end = outcomeAsEnd(handlerOutcome!);
   if (written) end.written = { ...written, output: storableOutput(written.output) };
   return end;
 }

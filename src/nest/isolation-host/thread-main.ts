@@ -1,12 +1,12 @@
 import { parentPort, workerData, type MessagePort } from 'node:worker_threads';
-import { envelope, type HostSetup } from '../../isolation/host-messages.js';
+import { envelope, type HostSetup } from '../../isolation/host-protocol.js';
 import { serve } from './serve.js';
 
-// What a thread that hosts jobs runs.
+// The main script of a host thread.
 
 const port = parentPort as MessagePort;
 await serve(workerData as HostSetup, {
-  // A thread's messages reach the other side also when it ends right after.
+  // Messages of a thread arrive even when it ends right after.
   send: (news) => {
     port.postMessage(envelope(news));
     return Promise.resolve();

@@ -1,8 +1,12 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
+import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
+import type { JobEventMap } from '../../job/events.js';
+import { isShared, scopedInstance } from '../pipeline/scoped-instance.js';
+import { Pipelines } from '../pipeline/pipeline.js';
 import { Injectable } from '@nestjs/common';
 import { DiscoveryService, MetadataScanner } from '@nestjs/core';
 import { BildadConfigError } from '../../job/errors.js';
 import { EVENT_TRAITS } from '../../job/event-delivery.js';
-import type { JobEventMap } from '../../job/events.js';
 import {
   group,
   oneOf,
@@ -14,15 +18,145 @@ import {
 import type { Settings } from '../../options/settings.js';
 import { waitAtMost } from '../../concurrency/timers.js';
 import { jobOptionsOf } from '../handlers/bildad-job.decorator.js';
-import { Pipelines } from '../pipeline/pipeline.js';
 import type { BildadRuntime } from '../module/runtime.js';
-import { listenerCall, type ListenerMethod } from './call-listener.js';
-import { ListenerQueue } from './listener-queue.js';
 import {
   declaredListeners,
   type DeclaredListener,
   type OnJobEventOptions,
 } from './on-job-event.decorator.js';
+
+/** Calls of one listener that are under way at once. */
+const AT_ONCE = 100;
+/** Events that wait for it. What comes on top of that is dropped. */
+const MOST_WAITING = 10_000;
+/** Calls that are begun in one turn of the event loop. */
+const A_TURN = 100;
+
+/** No listener is part of what set it off: neither of a transaction, nor of a request. */
+const outside = AsyncLocalStorage.snapshot();
+
+/**
+ * Calls of one listener: begun a turn after the event or later, in order. One that does not end takes a place and waits
+ * for nobody; no more than memory for 10,000 events is spent on one that cannot keep up.
+ */
+export class ListenerQueue {
+  private waiting: unknown[] = [];
+  private underWay = 0;
+  private turning = false;
+  private overflown = false;
+  private idle: (() => void)[] = [];
+  private over = false;
+
+  /**
+   * @param call the listener; what it throws or rejects with is reported
+   * @param report once for each overflow, and each failure
+   */
+  constructor(
+    private readonly call: (payload: unknown) => unknown,
+    private readonly report: (error: unknown) => void,
+  ) {}
+
+  add(payload: unknown): void {
+    if (this.over) return;
+    if (this.waiting.length >= MOST_WAITING) {
+      if (this.overflown) return;
+      this.overflown = true;
+      this.report(new Error(`events are dropped: ${MOST_WAITING} wait for it already`));
+      return;
+    }
+    this.waiting.push(payload);
+    this.turn();
+  }
+
+  /** Resolves when nothing waits, and no call is under way. */
+  empty(): Promise<void> {
+    return this.isEmpty ? Promise.resolve() : new Promise((resolve) => this.idle.push(resolve));
+  }
+
+  /** Nothing is called any more. */
+  close(): void {
+    this.over = true;
+    this.waiting = [];
+  }
+
+  private get isEmpty(): boolean {
+    return this.waiting.length === 0 && this.underWay === 0;
+  }
+
+  private turn(): void {
+    if (this.turning || this.waiting.length === 0 || this.underWay >= AT_ONCE) return;
+    this.turning = true;
+    outside(() => setImmediate(() => this.begin()));
+  }
+
+  private begin(): void {
+    this.turning = false;
+    const room = Math.min(A_TURN, AT_ONCE - this.underWay);
+    for (const payload of this.waiting.splice(0, room)) void this.one(payload);
+    if (this.waiting.length < MOST_WAITING / 2) this.overflown = false;
+    this.settled();
+    this.turn();
+  }
+
+  /** Never rejects. */
+  private async one(payload: unknown): Promise<void> {
+    this.underWay++;
+    try {
+      await this.call(payload);
+    } catch (error) {
+      this.report(error);
+    }
+    this.underWay--;
+    this.settled();
+    this.turn();
+  }
+
+  private settled(): void {
+    if (!this.isEmpty) return;
+    for (const resolve of this.idle.splice(0)) resolve();
+  }
+}
+
+/** What `getType()` of an ExecutionContext says where it is a listener's; its one argument is the payload. */
+export const EVENT_CONTEXT_TYPE = 'bildad:event';
+
+/** What `@Inject(REQUEST)` gives in a REQUEST-scoped listener, and in what it depends on. */
+export interface JobEventRequest<E extends keyof JobEventMap = keyof JobEventMap> {
+  event: E;
+  payload: JobEventMap[E][0];
+}
+
+export interface ListenerMethod {
+  event: keyof JobEventMap;
+  wrapper: InstanceWrapper;
+  target: new (...args: never[]) => object;
+  methodName: string;
+}
+
+type Call = (payload: unknown) => unknown;
+type Methods = Record<string, Call>;
+
+/** What calls a listener, with all that stands around it; one that is not shared has an instance for each event. */
+export function listenerCall(
+  pipelines: Pipelines,
+  { event, wrapper, target, methodName }: ListenerMethod,
+  globals: boolean,
+): Call {
+  const pipeline = pipelines.around(
+    { wrapper, target, methodName, type: EVENT_CONTEXT_TYPE },
+    globals,
+  );
+  if (!isShared(wrapper))
+    return async (payload) => {
+      const request = { event, payload };
+      const { instance, contextId } = await scopedInstance<object>(wrapper, request);
+      return pipeline
+        ? pipeline.bind(instance, contextId)(payload)
+        : (instance as Methods)[methodName]!(payload);
+    };
+  const instance = wrapper.instance as object;
+  return pipeline?.bind(instance) ?? ((payload) => (instance as Methods)[methodName]!(payload));
+}
 
 const readEvent = oneOf(...Object.keys(EVENT_TRAITS));
 const readOptions = group({

@@ -4,7 +4,7 @@ import { lineOf } from '../../lifecycle/run/handler-output.js';
 import type { JobEvents } from '../../job/events.js';
 import type { ClaimedRun } from '../../job/run-facts.js';
 import type { ExecutionLogger, LogLevel } from '../../job/job-execution.js';
-import { LogLine } from './log-line.js';
+import { LogLine } from './log-lines.js';
 
 /** The logger of one run: lines go to Nest's logger and to the event `run.log`. */
 class JobLogger implements ExecutionLogger {

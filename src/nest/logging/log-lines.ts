@@ -1,3 +1,4 @@
+import { inspect } from 'node:util';
 import { Logger } from '@nestjs/common';
 import type { JobEventMap, JobEvents } from '../../job/events.js';
 import type { OutcomeKind } from '../../job/outcome.js';
@@ -6,7 +7,35 @@ import { databaseCode } from '../../database/database-error.js';
 import { BildadError } from '../../job/errors.js';
 import { nameOf } from '../../job/storable-output.js';
 import { ConnectionLostError } from '../../database/connection/connection-errors.js';
-import { LogLine, type LogFields } from './log-line.js';
+
+/** The fields of a log line: identifiers, names and numbers. */
+export type LogFields = Readonly<Record<string, string | number | boolean | null | undefined>>;
+
+/**
+ * A log line with its fields in one object. Loggers that print text (Nest's console, a template string) get the text. Loggers
+ * that write JSON get `msg` and the fields: pino and nestjs-pino at the top level, Nest's console with `json: true` under
+ * `message`. nest-winston reads the text from `message`.
+ */
+export class LogLine {
+  readonly msg: string;
+
+  constructor(text: string, fields: LogFields) {
+    this.msg = text;
+    Object.assign(this, fields);
+  }
+
+  get message(): string {
+    return this.msg;
+  }
+
+  toString(): string {
+    return this.msg;
+  }
+
+  [inspect.custom](): string {
+    return this.msg;
+  }
+}
 
 type Level = 'debug' | 'log' | 'warn' | 'error';
 type Run = JobEventMap['run.started'][0];

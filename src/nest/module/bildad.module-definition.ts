@@ -7,7 +7,7 @@ import type { BildadModuleExtras, BildadModuleOptions } from '../../options/modu
 import { FOR_ROOT, readExtras, readSettings } from '../../options/settings.js';
 import { bildadEntities } from '../../database/entities/index.js';
 import { BILDAD_EXTENSION, type EngineExtension } from './engine-extension.js';
-import { asInside } from '../isolation-host/inside.js';
+import { settingsInHost } from '../isolation-host/host-environment.js';
 import { BILDAD_RUNTIME, createRuntime } from './runtime.js';
 import { scheduleTicker } from './schedule-timers.js';
 
@@ -59,7 +59,7 @@ function runtimeProvider(schema: string, dataSourceName: string): Provider {
       const shaped = extension?.options
         ? extension.options(options ?? {}, { dataSource, schema })
         : options;
-      const settings = asInside(readSettings(shaped));
+      const settings = settingsInHost(readSettings(shaped));
       const bildad = createRuntime(
         dataSource,
         schema,

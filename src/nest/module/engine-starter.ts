@@ -1,8 +1,8 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { BildadConfigError } from '../../job/errors.js';
 import { AppEdge, type AppEngine } from './hook-order.js';
-import { insideHost } from '../isolation-host/inside.js';
-import { startHosts } from '../isolation-host/start.js';
+import { isInHost } from '../isolation-host/host-environment.js';
+import { startHosts } from '../isolation-host/start-hosts.js';
 import { JobEventListeners } from '../listeners/listeners.js';
 import { BILDAD_RUNTIME, type BildadRuntime } from './runtime.js';
 
@@ -51,7 +51,7 @@ export class EngineSwitch implements AppEngine {
   private async startUp(): Promise<void> {
     const { engine, node, clusterEvents, strays, settings } = this.bildad;
     // Hooks of the app's run there as well.
-    if (insideHost()) return;
+    if (isInHost()) return;
     if (!this.ready)
       throw new BildadConfigError(
         'start()',

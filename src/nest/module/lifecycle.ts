@@ -9,8 +9,8 @@ import { declareTemplates } from '../../lifecycle/templates/template.sql.js';
 import { EngineSwitch } from './engine-starter.js';
 import { HandlerExplorer } from '../handlers/explorer.js';
 import { startFeatures, type StopFeature } from './features.js';
-import { insideHost } from '../isolation-host/inside.js';
-import { checkIsolation } from '../isolation-host/start.js';
+import { isInHost } from '../isolation-host/host-environment.js';
+import { checkIsolation } from '../isolation-host/start-hosts.js';
 import { JobEventListeners } from '../listeners/listeners.js';
 import { logEvents } from '../logging/log-lines.js';
 import { BILDAD_RUNTIME, type BildadRuntime } from './runtime.js';
@@ -43,17 +43,17 @@ export class BildadLifecycle implements OnModuleInit, OnApplicationShutdown {
 
   private async initialize(): Promise<void> {
     const { store, settings } = this.bildad;
-    if (!insideHost()) logEvents(this.bildad.events, settings);
+    if (!isInHost()) logEvents(this.bildad.events, settings);
     // Wrong handlers are found before the database is touched.
     const found = this.explorer.find(settings);
     for (const { handler } of found) this.bildad.handlers.register(handler);
     // In a host nothing of a node happens.
-    if (!insideHost()) this.listeners.attach(this.bildad);
+    if (!isInHost()) this.listeners.attach(this.bildad);
     this.checkKeys();
     this.checkDataSource();
     checkIsolation(this.bildad);
     this.stopFeatures = await startFeatures(this.bildad);
-    if (insideHost()) {
+    if (isInHost()) {
       // The app has seen to the tables; what is committed here others are to hear of.
       this.bildad.wakeUps.start();
       return;

@@ -42,7 +42,7 @@ import { CurrentTransaction } from '../../database/transactions/current-transact
 import { bildadEntities } from '../../database/entities/index.js';
 import { measuredEngine } from '../../features/telemetry/index.js';
 import { EngineHealth } from '../health/health.js';
-import { insideHost } from '../isolation-host/inside.js';
+import { isInHost } from '../isolation-host/host-environment.js';
 import { createRuns } from './runtime-runs.js';
 import { createStore } from './runtime-store.js';
 
@@ -190,7 +190,7 @@ export function createRuntime(
   );
 
   const health = new EngineHealth(engineContext, processes, runs);
-  const measured = measuredEngine(engineContext, extensions, processes, runs, insideHost());
+  const measured = measuredEngine(engineContext, extensions, processes, runs, isInHost());
 
   return {
     store,

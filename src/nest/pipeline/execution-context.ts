@@ -1,4 +1,4 @@
-import type { ArgumentsHost, ContextType } from '@nestjs/common';
+import { type ArgumentsHost, type ContextType, ForbiddenException } from '@nestjs/common';
 import { BildadConfigError } from '../../job/errors.js';
 import type { JobExecution } from '../../job/job-execution.js';
 
@@ -32,5 +32,26 @@ export class BildadExecutionContext {
   /** The run, as its handler is given it. */
   getJob(): JobExecution {
     return this.host.getArgByIndex<JobExecution>(1);
+  }
+}
+
+/** What `@Inject(REQUEST)` gives in a job: the run that REQUEST-scoped providers are made for. */
+export class JobRequest<C = unknown> {
+  constructor(
+    /** The job's context, validated. */
+    readonly context: C,
+    readonly job: JobExecution,
+  ) {}
+}
+
+/**
+ * A guard has refused a job: its `canActivate` was not true, or it threw a ForbiddenException, which is the `cause`. The
+ * run fails as by any error, so the job is tried again while it has retries: what is refused now may be allowed later.
+ */
+export class JobForbiddenError extends ForbiddenException {
+  readonly code: string = 'JOB_FORBIDDEN';
+
+  constructor(refused: ForbiddenException) {
+    super(refused.message, { cause: refused });
   }
 }

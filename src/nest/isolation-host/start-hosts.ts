@@ -4,29 +4,29 @@ import type { HostKind } from '../../job/isolation-mode.js';
 import { FOR_ROOT, MIN_PROCESS_MIB, type IsolationSettings } from '../../options/settings.js';
 import type { HostPools } from '../../lifecycle/run/isolated.js';
 import { JobHost } from '../../isolation/job-host.js';
-import type { StartHost } from '../../isolation/host-link.js';
+import type { StartHost } from '../../isolation/host-protocol.js';
 import { HostPool } from '../../isolation/host-pool.js';
-import { processes } from '../../isolation/process-host.js';
-import { threads } from '../../isolation/thread-host.js';
+import { startProcess } from '../../isolation/start-host.js';
+import { startThread } from '../../isolation/start-host.js';
 import { connectionLimit } from '../../isolation/isolated-run.sql.js';
 import type { BildadRuntime } from '../module/runtime.js';
 
-/** A module that connects to a database which is away tries for 30 s. */
+/** TypeORM tries for 30 s to connect to an unreachable database. */
 const BOOT_MS = 60_000;
-/** What closing the module may take in a host that runs nothing. */
+/** Time for an idle host to close its module. */
 const CLOSE_MS = 2_000;
-/** What the engine holds beside its pool: the listener and the beat. */
+/** Connections of the engine beside its pool: listener and heartbeat. */
 const ENGINE_CONNECTIONS = 2;
 
 const entries: Record<HostKind, StartHost> = {
-  thread: threads(new URL('./thread-main.js', import.meta.url)),
-  process: processes(new URL('./process-main.js', import.meta.url)),
+  thread: startThread(new URL('./thread-main.js', import.meta.url)),
+  process: startProcess(new URL('./process-main.js', import.meta.url)),
 };
 
 const isolatedCodes = ({ handlers }: BildadRuntime, kind: HostKind) =>
   handlers.codes().filter((code) => handlers.get(code)!.isolation === kind);
 
-/** @throws BildadConfigError where a handler is isolated, and the module does not say in what */
+/** @throws BildadConfigError when a handler is isolated and the option `isolation` is missing */
 export function checkIsolation({ handlers, settings }: BildadRuntime): void {
   if (settings.isolation || settings.role === 'producer') return;
   for (const code of handlers.codes()) {
@@ -41,8 +41,8 @@ export function checkIsolation({ handlers, settings }: BildadRuntime): void {
 }
 
 /**
- * Has a host of each kind ready that this node's handlers need: that they cannot be booted, the app says at its start.
- * @returns how to close them @throws BildadConfigError, what the module throws when it is booted
+ * Starts one host of each kind that this node's handlers need, so that a host that cannot boot stops the app's start.
+ * @returns closes the hosts @throws BildadConfigError; the error of the app's module
  */
 export async function startHosts(bildad: BildadRuntime): Promise<() => Promise<void>> {
   const { settings, isolated } = bildad;
@@ -82,7 +82,7 @@ export async function startHosts(bildad: BildadRuntime): Promise<() => Promise<v
 
 function poolOf(
   kind: HostKind,
-  most: number,
+  max: number,
   isolation: IsolationSettings,
   { store, settings, events }: BildadRuntime,
 ): HostPool {
@@ -95,7 +95,7 @@ function poolOf(
     connections: isolation.connections,
   };
   return new HostPool({
-    most,
+    max,
     idleMs: isolation.idleTimeout,
     bootMs: BOOT_MS,
     make: (strayed) =>
@@ -121,7 +121,7 @@ function checkCodes(
     );
 }
 
-/** Warns where one node alone could use up the server's connections. */
+/** Warns when one node alone could use all connections of the server. */
 async function checkBudget(
   { store, settings }: BildadRuntime,
   { threads, processes, connections }: IsolationSettings,
@@ -130,11 +130,11 @@ async function checkBudget(
   const hosts =
     (kinds.includes('thread') ? threads : 0) + (kinds.includes('process') ? processes : 0);
   if (hosts === 0) return;
-  // The DataSource's own, and the engine's on it.
+  // Each host has the pool of its DataSource and the engine's.
   const pools = hosts * 2 * connections + ENGINE_CONNECTIONS;
-  const most = await connectionLimit(store.db);
-  if (pools > most)
+  const limit = await connectionLimit(store.db);
+  if (pools > limit)
     new Logger('Bildad').warn(
-      `engine "${settings.name}": ${hosts} hosts for jobs may open ${pools} connections to the database, and the server has ${most}; lower isolation.threads, isolation.processes or isolation.connections`,
+      `engine "${settings.name}": ${hosts} hosts for jobs may open ${pools} connections to the database, and the server has ${limit}; lower isolation.threads, isolation.processes or isolation.connections`,
     );
 }
