@@ -20,7 +20,7 @@ describe('a point', () => {
     const { onFinish } = new ExtensionPoints();
     const unregister = onFinish.register('limits', { sqlFunction: 'f' });
     expect(() => onFinish.register('limits', { sqlFunction: 'f' })).toThrow(
-      "extension point onFinish: expected a name that is not registered yet, got 'limits'",
+      "extension point onFinish already has a registration of this name, got 'limits'",
     );
     unregister();
     const later = { sqlFunction: 'g' };

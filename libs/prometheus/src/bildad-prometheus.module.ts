@@ -19,11 +19,11 @@ const WHERE = 'BildadPrometheusModule.forRoot';
 
 export interface BildadPrometheusOptions {
   /**
-   * Where Prometheus reads, behind the app's global prefix if there is one; `false`: nowhere, the registry is served by
-   * the app itself. Default `'/metrics'`.
+   * Path of the endpoint, after the app's global prefix. `false`: no endpoint; the app serves the registry itself. Default
+   * `'/metrics'`.
    */
   path?: string | false;
-  /** Default: prom-client's own, which is where other libraries put theirs. */
+  /** Default: prom-client's global registry. */
   registry?: Registry;
 }
 
@@ -42,15 +42,15 @@ class BildadCollector implements OnModuleInit, OnApplicationShutdown {
     this.stop = collectBildad(this.engine, this.registry);
   }
 
-  /** Not before: what ends at shutdown is counted, too. */
+  /** The last hook, so that runs that end at shutdown are counted. */
   onApplicationShutdown(): void {
     this.stop();
   }
 }
 
 /**
- * The engine's metrics as Prometheus reads them, over the app's own HTTP server, be that Express or Fastify. It needs the
- * package `prom-client`, and an engine that is global; of others `collectBildad` takes each.
+ * Serves the engine's metrics for Prometheus through the app's own HTTP server (Express or Fastify). It needs the package
+ * `prom-client` and a global engine; use `collectBildad` for others.
  */
 @Module({})
 export class BildadPrometheusModule {

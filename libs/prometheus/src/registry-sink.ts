@@ -11,10 +11,10 @@ import { type Registry, Counter, Gauge, Histogram } from 'prom-client';
 const sinks = new WeakMap<Registry, RegistrySink>();
 
 /**
- * Has an engine's metrics (`BILDAD_METRICS`) in a registry of prom-client, beside whatever else is in it. Several engines
- * may share one: their series differ by `bildad_engine`.
- * @returns how to end that: the counts stay, the gauges go
- * @throws Error where the registry has another metric of one of the names
+ * Adds an engine's metrics (`BILDAD_METRICS`) to a registry of prom-client. Several engines may share a registry: their series
+ * differ by `bildad_engine`.
+ * @returns stops it: counts stay, gauges end
+ * @throws Error when the registry has another metric of the same name
  */
 export function collectBildad(
   engine: Pick<JobEngineService, 'measure'>,
@@ -27,7 +27,7 @@ export function collectBildad(
 
 type Read = () => Promise<readonly GaugeReading[]>;
 
-/** A registry of prom-client as a sink, for all engines that tell it something. */
+/** A registry of prom-client as a sink, shared by its engines. */
 export class RegistrySink implements MetricSink {
   private readonly recorders = new Map<string, RecordMetric>();
   private readonly gauges = new Map<string, Gauge>();
@@ -37,7 +37,7 @@ export class RegistrySink implements MetricSink {
 
   constructor(private readonly registry: Registry) {}
 
-  /** False after a `registry.clear()`, as is usual between tests. */
+  /** False after `registry.clear()`, which tests often call. */
   get isRegistered(): boolean {
     return this.names.every((name) => this.registry.getSingleMetric(name));
   }
@@ -60,16 +60,16 @@ export class RegistrySink implements MetricSink {
         ...this.configOf(definition),
         ...(definition.buckets && { buckets: [...definition.buckets] }),
       });
-      const seriesOf = once((attributes) => histogram.labels(labelsOf(attributes)));
+      const seriesOf = cached((attributes) => histogram.labels(labelsOf(attributes)));
       return (value, attributes) => seriesOf(attributes).observe(value);
     }
     const counter = new Counter(this.configOf(definition));
-    const seriesOf = once((attributes) => counter.labels(labelsOf(attributes)));
+    const seriesOf = cached((attributes) => counter.labels(labelsOf(attributes)));
     return (value, attributes) => seriesOf(attributes).inc(value);
   }
 
   private addGauge(definition: MetricDefinition): void {
-    // A scrape collects all of them at the same time: one of them asks.
+    // A scrape collects all gauges at once: they share one read.
     const collect = async () => {
       this.reading ??= this.read().finally(() => (this.reading = undefined));
       await this.reading;
@@ -98,7 +98,7 @@ export class RegistrySink implements MetricSink {
 
 const asName = (name: string) => name.replaceAll(/[^a-zA-Z0-9_]/g, '_');
 
-/** As OpenTelemetry's own translation has it, so that a dashboard fits both. */
+/** The name that OpenTelemetry's Prometheus exporter would make, so that dashboards fit both. */
 export function prometheusName({ name, kind, unit }: MetricDefinition): string {
   const seconds = unit === 's' ? '_seconds' : '';
   return `${asName(name)}${seconds}${kind === 'counter' ? '_total' : ''}`;
@@ -107,8 +107,8 @@ export function prometheusName({ name, kind, unit }: MetricDefinition): string {
 const labelsOf = (attributes: MetricAttributes): Record<string, string> =>
   Object.fromEntries(Object.entries(attributes).map(([name, value]) => [asName(name), value]));
 
-/** Sets of attributes are the same objects each time. */
-function once<T>(make: (attributes: MetricAttributes) => T) {
+/** Caches by attribute set: equal sets are the same object. */
+function cached<T>(make: (attributes: MetricAttributes) => T) {
   const made = new WeakMap<MetricAttributes, T>();
   return (attributes: MetricAttributes): T => {
     let one = made.get(attributes);

@@ -25,19 +25,19 @@ import {
   type OnJobEventOptions,
 } from './on-job-event.decorator.js';
 
-/** Calls of one listener that are under way at once. */
-const AT_ONCE = 100;
-/** Events that wait for it. What comes on top of that is dropped. */
-const MOST_WAITING = 10_000;
-/** Calls that are begun in one turn of the event loop. */
-const A_TURN = 100;
+/** Concurrent calls of one listener. */
+const MAX_CONCURRENT_CALLS = 100;
+/** Waiting events of one listener; more are dropped. */
+const MAX_WAITING = 10_000;
+/** Calls started in one turn of the event loop. */
+const CALLS_PER_TURN = 100;
 
-/** No listener is part of what set it off: neither of a transaction, nor of a request. */
+/** Listeners run outside the transaction or request that caused the event. */
 const outside = AsyncLocalStorage.snapshot();
 
 /**
- * Calls of one listener: begun a turn after the event or later, in order. One that does not end takes a place and waits
- * for nobody; no more than memory for 10,000 events is spent on one that cannot keep up.
+ * The calls of one listener. They start in order, at least one event-loop turn after the event. A call that never ends only
+ * uses one of the concurrent calls. A slow listener buffers at most 10,000 events.
  */
 export class ListenerQueue {
   private waiting: unknown[] = [];
@@ -48,8 +48,8 @@ export class ListenerQueue {
   private over = false;
 
   /**
-   * @param call the listener; what it throws or rejects with is reported
-   * @param report once for each overflow, and each failure
+   * @param call the listener; its errors are reported
+   * @param report called once for each overflow and each error
    */
   constructor(
     private readonly call: (payload: unknown) => unknown,
@@ -58,22 +58,22 @@ export class ListenerQueue {
 
   add(payload: unknown): void {
     if (this.over) return;
-    if (this.waiting.length >= MOST_WAITING) {
+    if (this.waiting.length >= MAX_WAITING) {
       if (this.overflown) return;
       this.overflown = true;
-      this.report(new Error(`events are dropped: ${MOST_WAITING} wait for it already`));
+      this.report(new Error(`events are dropped: ${MAX_WAITING} are waiting already`));
       return;
     }
     this.waiting.push(payload);
     this.turn();
   }
 
-  /** Resolves when nothing waits, and no call is under way. */
-  empty(): Promise<void> {
+  /** Resolves when no event waits and no call is running. */
+  waitUntilIdle(): Promise<void> {
     return this.isEmpty ? Promise.resolve() : new Promise((resolve) => this.idle.push(resolve));
   }
 
-  /** Nothing is called any more. */
+  /** Stops all further calls. */
   close(): void {
     this.over = true;
     this.waiting = [];
@@ -84,16 +84,16 @@ export class ListenerQueue {
   }
 
   private turn(): void {
-    if (this.turning || this.waiting.length === 0 || this.underWay >= AT_ONCE) return;
+    if (this.turning || this.waiting.length === 0 || this.underWay >= MAX_CONCURRENT_CALLS) return;
     this.turning = true;
     outside(() => setImmediate(() => this.begin()));
   }
 
   private begin(): void {
     this.turning = false;
-    const room = Math.min(A_TURN, AT_ONCE - this.underWay);
+    const room = Math.min(CALLS_PER_TURN, MAX_CONCURRENT_CALLS - this.underWay);
     for (const payload of this.waiting.splice(0, room)) void this.one(payload);
-    if (this.waiting.length < MOST_WAITING / 2) this.overflown = false;
+    if (this.waiting.length < MAX_WAITING / 2) this.overflown = false;
     this.settled();
     this.turn();
   }
@@ -117,10 +117,10 @@ export class ListenerQueue {
   }
 }
 
-/** What `getType()` of an ExecutionContext says where it is a listener's; its one argument is the payload. */
+/** The value of `getType()` of a listener's ExecutionContext; its one argument is the payload. */
 export const EVENT_CONTEXT_TYPE = 'bildad:event';
 
-/** What `@Inject(REQUEST)` gives in a REQUEST-scoped listener, and in what it depends on. */
+/** The object that `@Inject(REQUEST)` provides in a REQUEST-scoped listener and its dependencies. */
 export interface JobEventRequest<E extends keyof JobEventMap = keyof JobEventMap> {
   event: E;
   payload: JobEventMap[E][0];
@@ -136,8 +136,8 @@ export interface ListenerMethod {
 type Call = (payload: unknown) => unknown;
 type Methods = Record<string, Call>;
 
-/** What calls a listener, with all that stands around it; one that is not shared has an instance for each event. */
-export function listenerCall(
+/** Calls a listener with its enhancers. A scoped listener gets an instance for each event. */
+function listenerCall(
   pipelines: Pipelines,
   { event, wrapper, target, methodName }: ListenerMethod,
   globals: boolean,
@@ -165,11 +165,11 @@ const readOptions = group({
   from: withDefault(oneOf('here', 'cluster'), 'here'),
 } satisfies SchemaOf<OnJobEventOptions>);
 
-/** What calls may take that are left when a shutdown took its time. */
-const LEAST_DRAIN_MS = 1_000;
+/** Remaining calls get this long at a shutdown, however long it has taken. */
+const MIN_DRAIN_MS = 1_000;
 
 interface Listener {
-  /** For people: where it stands. */
+  /** For messages: decorator, class and method. */
   name: string;
   event: keyof JobEventMap;
   code: string | null;
@@ -177,7 +177,7 @@ interface Listener {
   call: (payload: unknown) => unknown;
 }
 
-/** The `@OnJobEvent` methods of the whole app, of providers and controllers, and their calls. */
+/** The `@OnJobEvent` methods of all providers and controllers of the app. */
 @Injectable()
 export class JobEventListeners {
   private readonly scanner = new MetadataScanner();
@@ -190,18 +190,18 @@ export class JobEventListeners {
     private readonly pipelines: Pipelines,
   ) {}
 
-  /** Those of this engine hear its events from now on. @throws BildadConfigError naming the wrong one */
+  /** Subscribes the listeners of this engine. @throws BildadConfigError about a wrong one */
   attach({ events, clusterEvents, settings }: BildadRuntime): void {
     for (const listener of this.find(settings)) {
       const { name, event, code, call } = listener;
       const queue = new ListenerQueue(call, (error) => {
-        // What listens to errors, and fails itself, must not go in circles.
+        // A failing listener of errors must not cause another error event.
         if (event !== 'engine.error')
           events.emit('engine.error', { doing: `${name} of ${event}`, error });
       });
       this.queues.push(queue);
       const hear = (payload: JobEventMap[keyof JobEventMap][0]) => {
-        // Its own: what it does to it is nothing to others.
+        // A copy, because the listener may change it.
         if (code === null || codeOf(payload) === code) queue.add({ ...payload });
       };
       this.offs.push(events.on(event, hear));
@@ -210,15 +210,15 @@ export class JobEventListeners {
   }
 
   /** A shutdown begins. */
-  closing(drainMs: number): void {
+  startDrain(drainMs: number): void {
     this.drainUntil = performance.now() + drainMs;
   }
 
-  /** Gives calls that are left what is left of the time to drain. */
+  /** Waits for remaining calls, for the rest of the drain time. */
   async drain(): Promise<void> {
     for (const off of this.offs.splice(0)) off();
-    const left = Math.max(this.drainUntil - performance.now(), LEAST_DRAIN_MS);
-    await waitAtMost(left, Promise.all(this.queues.map((queue) => queue.empty())));
+    const left = Math.max(this.drainUntil - performance.now(), MIN_DRAIN_MS);
+    await waitAtMost(left, Promise.all(this.queues.map((queue) => queue.waitUntilIdle())));
     for (const queue of this.queues) queue.close();
   }
 
@@ -231,7 +231,7 @@ export class JobEventListeners {
       const made = instance as object | undefined;
       const prototype: unknown = made ? Object.getPrototypeOf(made) : metatype?.prototype;
       if (typeof prototype !== 'object' || prototype === null) continue;
-      // A class that two modules provide listens once, and so does what goes by two names.
+      // A class in two modules listens once, and so does an instance under two tokens.
       const key = wrapper.token === metatype ? metatype : (made ?? wrapper);
       if (seen.has(key) || (made && seen.has(made))) continue;
       for (const method of this.scanner.getAllMethodNames(prototype)) {
@@ -254,7 +254,7 @@ export class JobEventListeners {
     return found;
   }
 
-  /** Undefined where it is another engine's. */
+  /** Undefined for a listener of another engine. */
   private read(
     { event, options }: DeclaredListener,
     where: string,
@@ -286,7 +286,7 @@ export class JobEventListeners {
   }
 }
 
-/** @throws BildadConfigError also for a class that is not there yet, as in a circle of imports */
+/** @throws BildadConfigError also for a class that a circular import leaves undefined */
 function readCode(code: unknown, where: string): string {
   if (typeof code === 'string') return string()(code, 'code', where);
   const options = jobOptionsOf(code);

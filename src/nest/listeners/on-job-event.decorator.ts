@@ -3,13 +3,13 @@ import type { JobEventMap } from '../../job/events.js';
 import type { JobHandlerClass } from '../../job/job-handler.js';
 
 export interface OnJobEventOptions {
-  /** Events of this handler's jobs alone, or of the template with this code; of those that are of a job. Default: of all. */
+  /** Only events of this handler's jobs, or of the template with this code. For events of jobs. Default: all jobs. */
   code?: string | JobHandlerClass;
-  /** The engine (`BildadModule.forRoot({ name })`) whose events they are. Default: every engine of the process. */
+  /** Only events of the engine with this name. Default: all engines of the process. */
   engine?: string;
   /**
-   * `'here'`, the default: what happens in this process. `'cluster'`: also what other nodes of the engine tell, at most once;
-   * for events that are plain data.
+   * `'here'`, the default: events of this process. `'cluster'`: also events of other nodes of the engine, delivered at most
+   * once; for events that are plain data.
    */
   from?: 'here' | 'cluster';
 }
@@ -22,9 +22,9 @@ export interface DeclaredListener {
 const ON_JOB_EVENT = Symbol('nestjs-bildad:on-job-event');
 
 /**
- * Has a method of a provider or controller called for each event of this name, with its payload. It is called soon
- * after the fact, and what it does, throws or rejects with is nothing to the job: see docs/events.md. More than one may stand on a
- * method. Of a subclass that overrides it, the method has to be decorated again.
+ * Calls a method of a provider or controller for each event of this name, with its payload. The call follows soon after the
+ * event, and its result or error does not affect the job: see docs/events.md. A method may have several of these decorators.
+ * A method that a subclass overrides must be decorated again.
  */
 export function OnJobEvent<E extends keyof JobEventMap>(event: E, options: OnJobEventOptions = {}) {
   return <M extends (payload: JobEventMap[E][0]) => unknown>(

@@ -67,7 +67,7 @@ export class EngineSwitch implements AppEngine {
 
   private async shutDown(): Promise<void> {
     const { engine, isolated, settings } = this.bildad;
-    this.listeners.closing(settings.shutdown.drainTimeout);
+    this.listeners.startDrain(settings.shutdown.drainTimeout);
     isolated.drain();
     engine.close();
     await this.starting?.catch(() => undefined);

@@ -2,16 +2,16 @@ import { type ArgumentsHost, type ContextType, ForbiddenException } from '@nestj
 import { BildadConfigError } from '../../job/errors.js';
 import type { JobExecution } from '../../job/job-execution.js';
 
-/** What `getType()` of an ExecutionContext says: `'bildad'` where it is a job's. */
+/** The value of `getType()` of an ExecutionContext: `'bildad'` for a job. */
 export type BildadContextType = ContextType | 'bildad';
 
 export const JOB_CONTEXT_TYPE = 'bildad' satisfies BildadContextType;
 
-/** What a guard, an interceptor or an exception filter is called with, as of a job. */
+/** The execution context of a job, for guards, interceptors and exception filters. */
 export class BildadExecutionContext {
   private constructor(private readonly host: ArgumentsHost) {}
 
-  /** @throws BildadConfigError where it is not a job's: ask `getType()` before, in what serves routes as well */
+  /** @throws BildadConfigError when it is not a job's context: check `getType()` first in enhancers that serve routes, too */
   static create(host: ArgumentsHost): BildadExecutionContext {
     const type = host.getType<BildadContextType>();
     if (type !== JOB_CONTEXT_TYPE)
@@ -29,13 +29,13 @@ export class BildadExecutionContext {
     return this.host.getArgByIndex<T>(0);
   }
 
-  /** The run, as its handler is given it. */
+  /** The execution that the handler receives. */
   getJob(): JobExecution {
     return this.host.getArgByIndex<JobExecution>(1);
   }
 }
 
-/** What `@Inject(REQUEST)` gives in a job: the run that REQUEST-scoped providers are made for. */
+/** The object that `@Inject(REQUEST)` provides in a job. */
 export class JobRequest<C = unknown> {
   constructor(
     /** The job's context, validated. */
@@ -45,8 +45,8 @@ export class JobRequest<C = unknown> {
 }
 
 /**
- * A guard has refused a job: its `canActivate` was not true, or it threw a ForbiddenException, which is the `cause`. The
- * run fails as by any error, so the job is tried again while it has retries: what is refused now may be allowed later.
+ * A guard refused a job: `canActivate` did not return true, or threw a ForbiddenException, which is the `cause`. The run fails
+ * and the job is retried while it has retries.
  */
 export class JobForbiddenError extends ForbiddenException {
   readonly code: string = 'JOB_FORBIDDEN';

@@ -30,18 +30,18 @@ const DECORATORS = {
   [EXCEPTION_FILTERS_METADATA]: '@UseFilters',
 };
 
-/** What stands around a method of a provider. */
-export interface Enhancers {
+/** The enhancers of a method: guards, interceptors, pipes and filters. */
+interface Enhancers {
   any: boolean;
   pipes: boolean;
 }
 
 /**
- * What the decorators of a class and its method name, and what is there for the whole app.
- * @param globals undefined: what is there for the whole app does not count
- * @throws BildadConfigError where Nest has not made an instance of it: left alone, it would not be called
+ * Finds the enhancers of a class, its method and the app.
+ * @param globals undefined: enhancers of the whole app do not apply
+ * @throws BildadConfigError when Nest made no instance of one: it would be skipped silently
  */
-export function enhancersOf(
+function enhancersOf(
   wrapper: InstanceWrapper,
   target: new (...args: never[]) => object,
   methodName: string,
@@ -65,7 +65,7 @@ export function enhancersOf(
   return { any: used.size > 0, pipes: used.has(PIPES_METADATA) };
 }
 
-/** Nest makes those that are scoped for controllers only, unless they are said to belong to a provider. */
+/** Nest instantiates scoped global enhancers for controllers only, so they are registered with the provider here. */
 function globalOnes(config: ApplicationConfig, wrapper: InstanceWrapper): string[] {
   const scoped: [string, InstanceWrapper[]][] = [
     [GUARDS_METADATA, config.getGlobalRequestGuards()],
@@ -84,7 +84,7 @@ function globalOnes(config: ApplicationConfig, wrapper: InstanceWrapper): string
   return [...scoped, ...shared].filter(([, ones]) => ones.length > 0).map(([key]) => key);
 }
 
-/** An instance whose constructor did not run would have none of its dependencies. */
+/** Refuses a TRANSIENT enhancer that Nest did not construct: it would lack its dependencies. */
 function checkTransient(wrapper: InstanceWrapper, className: string): void {
   if (!wrapper.isDependencyTreeStatic() || wrapper.isTransient) return;
   for (const one of wrapper.getEnhancersMetadata() ?? [])
@@ -98,40 +98,40 @@ function checkTransient(wrapper: InstanceWrapper, className: string): void {
       );
 }
 
-/** A method of a provider that guards, interceptors, pipes and exception filters are to stand around. */
+/** A method of a provider that is called with guards, interceptors, pipes and exception filters. */
 export interface PipelineTarget {
   wrapper: InstanceWrapper;
-  /** The class whose decorators count. */
+  /** The class whose decorators apply. */
   target: new (...args: never[]) => object;
   methodName: string;
-  /** What `getType()` of the ExecutionContext says. */
+  /** The value of `getType()` of the ExecutionContext. */
   type: string;
-  /** The class of the first argument, where the method's own decorators do not tell: pipes are told of it. */
+  /** The class of the first argument for pipes, when the method has no type metadata. */
   metatype?: unknown;
 }
 
 export type Method = (...args: unknown[]) => Promise<unknown>;
 
 const METHOD_ARGUMENTS = 'nestjs-bildad:arguments';
-/** As of a body: what is validated of a route is validated here. */
+/** The first argument is treated like a request body, so pipes that validate bodies apply. */
 const PIPED = Number(RouteParamtypes.BODY);
 const WHOLE: ParamsFactory = {
   exchangeKeyForValue: (type, _data, args: unknown[]) => (type === PIPED ? args[0] : args[1]),
 };
-/** The second argument is passed on as it is. */
+/** The second argument goes through no pipe. */
 const ARGUMENTS = {
   [`${PIPED}:0`]: { index: 0, pipes: [] },
   [`${RouteParamtypes.REQUEST}:1`]: { index: 1, pipes: [] },
 };
 
-/** Puts around methods of providers what Nest puts around those of controllers, with Nest's own means. */
+/** Calls methods of providers with the enhancers that Nest applies to controllers, through Nest's own classes. */
 @Injectable()
 export class Pipelines {
   constructor(private readonly moduleRef: ModuleRef) {}
 
   /**
-   * Null where nothing stands around it: then it is to be called as it is.
-   * @param globals whether what is there for the whole app stands around it, too
+   * Null when the method has no enhancers and can be called directly.
+   * @param globals whether the enhancers of the whole app apply, too
    * @throws BildadConfigError
    */
   around(target: PipelineTarget, globals: boolean): Pipeline | null {
@@ -147,7 +147,7 @@ export class Pipelines {
   }
 }
 
-/** What stands around one method. */
+/** One method with its enhancers. */
 export class Pipeline {
   private readonly creator: ExternalContextCreator;
   private readonly filters: ExternalExceptionFilterContext;
@@ -167,8 +167,8 @@ export class Pipeline {
   }
 
   /**
-   * The method with all that stands around it.
-   * @param contextId what the instance was made in, where it serves one call
+   * The method of an instance with its enhancers.
+   * @param contextId the context of a scoped instance
    */
   bind(instance: object, contextId: ContextId = STATIC_CONTEXT): Method {
     const { target, methodName, wrapper, type } = this.of;
@@ -186,7 +186,7 @@ export class Pipeline {
     );
     const filters = this.filters.create(
       instance,
-      // Only its metadata counts.
+      // Only its metadata is used.
       method as (...args: unknown[]) => Promise<void>,
       this.moduleKey,
       contextId,
@@ -196,12 +196,12 @@ export class Pipeline {
       try {
         return await (call(...args) as Promise<unknown>);
       } catch (error) {
-        // What a handler says of its job is no exception.
+        // A snooze or cancel is a decision of the handler, not an exception.
         const { kind } = outcomeOfThrown(error);
         if (kind === 'snoozed' || kind === 'cancelled') throw error;
         const host = new ExecutionContextHost(args, target, method);
         host.setType(type);
-        // What it returns would be a response. A failure stays one.
+        // A filter's result would be a response, so it is ignored and the error stays.
         await filters.invokeCustomFilters(error, host);
         throw error;
       }
@@ -209,20 +209,17 @@ export class Pipeline {
   }
 }
 
-/** The same modules, in an app that has nothing for all of its routes. */
+/** The same modules in an app without global enhancers. */
 const withoutGlobals = (container: NestContainer): NestContainer =>
   Object.create(container, {
     applicationConfig: { value: new ApplicationConfig() },
   }) as NestContainer;
 
-/**
- * Some of its methods are others: only the first argument goes through pipes, a refusal has a name of its own, and the
- * module is told.
- */
+/** Overrides methods of Nest's creator: only the first argument goes through pipes, and a refusal throws JobForbiddenError. */
 function forJobs(creator: ExternalContextCreator, moduleKey: string): ExternalContextCreator {
   const jobs = Object.create(creator) as ExternalContextCreator;
-  // Nest looks for it among providers: of a controller it would find none, and leave out what a decorator names by class.
-  // Nest 11.0 has the second of them only.
+  // Nest searches the module among providers only. For a controller it would find none and skip enhancers named by class.
+  // Nest 11.0 has only the second method.
   jobs['getHostModuleKey'] = () => moduleKey;
   jobs['getContextModuleKey'] = () => moduleKey;
   jobs.getParamValue = (value, metadata, pipes) =>
@@ -245,7 +242,7 @@ function forJobs(creator: ExternalContextCreator, moduleKey: string): ExternalCo
   return jobs;
 }
 
-/** What decorators of parameters say of a route. */
+/** Sets the metadata that parameter decorators set for a route. */
 function describeArguments({ target, methodName, metatype }: PipelineTarget) {
   Reflect.defineMetadata(METHOD_ARGUMENTS, ARGUMENTS, target, methodName);
   const on = [target.prototype as object, methodName] as const;

@@ -3,8 +3,8 @@ import { Observable } from 'rxjs';
 import type { JobUpdate } from '../../job/job-update.js';
 
 /**
- * Updates as Nest's `@Sse()` sends them, of Express and of Fastify: `type` is the event's name, `id` its id, `data` the
- * update. Who is gone watches no more. @param updates `jobs.watch(identifier)`
+ * Converts updates for Nest's `@Sse()`, with Express or Fastify: `type` is the event name, `id` its id, `data` the update. The
+ * loop ends when the client disconnects. @param updates `jobs.watch(identifier)`
  */
 export function sse(updates: AsyncIterable<JobUpdate>): Observable<MessageEvent> {
   return new Observable((subscriber) => {
