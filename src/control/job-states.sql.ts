@@ -29,12 +29,12 @@ export async function jobStates(
   });
 }
 
-/** How far somebody has seen a job. */
+/** How far a watcher has seen a job. */
 export interface WatchedFrom {
   identifier: string;
-  /** Runs with a lower number are done with. Null: the newest is the first that matters. */
+  /** The first run to read. Null: only the newest. */
   retry: number | null;
-  /** And of the run with that number, what is on its tape up to here. */
+  /** The number of the last output item that was seen of that run. */
   seq: number;
 }
 
@@ -49,8 +49,8 @@ export interface WatchedRun {
   /** JSON. */
   progress: string | null;
   progressAt: string | null;
-  /** Pieces of its tape, in order: JSON each. */
-  tape: string[] | null;
+  /** Lists of output items in order, each as JSON. */
+  output: string[] | null;
 }
 
 export interface WatchedState {
@@ -63,16 +63,15 @@ export interface WatchedState {
   } | null;
   /** In order. */
   runs: WatchedRun[];
-  /** There are more runs: the next look has them. */
+  /** There are more runs: the next read has them. */
   more: boolean;
 }
 
 const RUNS_AT_ONCE = 20;
 
 /**
- * What became of jobs since they were looked at, all of them with one statement. By the unique indexes of entries
- * (identifier), runs (identifier, retry) and notes (run, kind, seq): 0.1 ms a job. A run with a late row is known from
- * its entry.
+ * What became of jobs since a watcher saw them, in one statement. By the unique indexes of entries (identifier), runs
+ * (identifier, retry) and notes (run, kind, seq): 0.1 ms a job. The entry has the facts of a run whose row is late.
  */
 export async function watchedStates(
   db: Queryable,
@@ -94,7 +93,7 @@ export async function watchedStates(
      LEFT JOIN LATERAL (
        SELECT json_agg(json_build_object(
          'id', r.id::text, 'retry', r.retry, 'status', r.status, 'result', r.result, 'reason', r.reason,
-         'startedAt', r.started_at, 'endedAt', r.ended_at, 'progress', p.value, 'progressAt', p.at, 'tape', t.pieces
+         'startedAt', r.started_at, 'endedAt', r.ended_at, 'progress', p.value, 'progressAt', p.at, 'output', o.lists
        ) ORDER BY r.retry) AS rows
        FROM (
          (SELECT id, retry, status, result, reason, started_at, ended_at FROM ${runs}
@@ -107,9 +106,9 @@ export async function watchedStates(
        ) r
        LEFT JOIN ${notes} p ON p.job_run_id = r.id AND p.kind = 'progress' AND p.seq = 0
        LEFT JOIN LATERAL (
-         SELECT json_agg(n.value ORDER BY n.seq) AS pieces FROM ${notes} n
-         WHERE n.job_run_id = r.id AND n.kind = 'tape' AND n.seq > CASE WHEN r.retry = a.retry THEN a.seq ELSE 0 END
-       ) t ON true
+         SELECT json_agg(n.value ORDER BY n.seq) AS lists FROM ${notes} n
+         WHERE n.job_run_id = r.id AND n.kind = 'output' AND n.seq > CASE WHEN r.retry = a.retry THEN a.seq ELSE 0 END
+       ) o ON true
      ) r ON true ORDER BY a.ord`,
     [
       watched.map(({ identifier }) => identifier),

@@ -3,8 +3,8 @@ import type { JsonValue } from '../job/json.js';
 import type { JobUpdate } from '../job/job-update.js';
 import type { WatchedFrom, WatchedRun, WatchedState } from './job-states.sql.js';
 
-/** What stands on a tape: its number, its time, and a line or a chunk; neither where that could not be kept. */
-export interface TapeItem {
+/** A line or a chunk of output; neither where that could not be stored. */
+interface OutputItem {
   n: number;
   at: number;
   level?: LogLevel;
@@ -12,21 +12,22 @@ export interface TapeItem {
   chunk?: JsonValue;
 }
 
-/** Of a run: it is waited for, it is under way, it has ended. */
+/** How far a watcher has seen a run. */
 const QUEUED = 0;
-const BEGUN = 1;
+const RUNNING = 1;
 const ENDED = 2;
 
-/** How far one who watches has seen a job, and what is new to him. */
+/** How far a watcher has seen a job, and the updates since then. */
 export class JobUpdates {
-  /** The run that he has come to; null: the newest there is. */
+  /** The run that was seen last; null: none yet, the newest is the first. */
   private retry: number | null = null;
   private phase = QUEUED;
   private seq = 0;
   private progressAt: string | null = null;
   private queued = '';
-  private seen = false;
-  private isOver = false;
+  private isKnown = false;
+  /** The last update was an `end`. */
+  isOver = false;
 
   constructor(
     private readonly identifier: string,
@@ -34,7 +35,7 @@ export class JobUpdates {
   ) {
     if (after === undefined) return;
     const parts = /^(\d{1,9})\.([012])\.(\d{1,9})$/.exec(String(after));
-    // A browser sends back whatever id it had last, of an error of Nest's as well: from the start then.
+    // A browser sends back the last id of any event, an error of Nest's included: then start from the beginning.
     if (!parts) return;
     [this.retry, this.phase, this.seq] = parts.slice(1).map(Number) as [number, number, number];
   }
@@ -44,18 +45,14 @@ export class JobUpdates {
     return { identifier, retry, seq };
   }
 
-  get over(): boolean {
-    return this.isOver;
-  }
-
-  /** There is nothing of it, and never was for all he has seen here. */
+  /** Nothing of the job exists, and the watcher has seen nothing of it. */
   isUnknown({ entry, runs }: WatchedState): boolean {
-    return !entry && runs.length === 0 && !this.seen;
+    return !entry && runs.length === 0 && !this.isKnown;
   }
 
   /**
-   * The last run whose end is to be told now: what it said last may be written only after that. Null: there is none, or he
-   * comes when it is all over.
+   * The last run whose end would be an update now: its last output may be written after its end. Null: no run ended, or
+   * the watcher came when the job was over.
    */
   newlyEnded({ runs }: WatchedState): number | null {
     if (this.retry === null) return null;
@@ -65,11 +62,11 @@ export class JobUpdates {
     return ended.at(-1)?.retry ?? null;
   }
 
-  *take({ entry, runs, more }: WatchedState): Generator<JobUpdate> {
-    this.seen = true;
+  *updates({ entry, runs, more }: WatchedState): Generator<JobUpdate> {
+    this.isKnown = true;
     const isNew = this.retry === null;
     for (const run of isNew ? runs.slice(-1) : runs) {
-      if (this.comeTo(run.retry)) yield* this.ofRun(run, isNew);
+      if (this.advanceTo(run.retry)) yield* this.ofRun(run, isNew);
       if (run.status !== 'DONE') continue;
       const ended = !this.isPast(run.retry, ENDED);
       this.phase = ENDED;
@@ -82,10 +79,10 @@ export class JobUpdates {
     }
     if (more) return;
     if (entry && entry.status !== 'RUNNING') {
-      this.comeTo(entry.retry);
+      this.advanceTo(entry.retry);
       const { status, retry, runAtMs } = entry;
-      const what = `${retry} ${status} ${runAtMs}`;
-      if (what !== this.queued)
+      const queued = `${retry} ${status} ${runAtMs}`;
+      if (queued !== this.queued)
         yield {
           type: 'queued',
           id: `${retry}.${QUEUED}.0`,
@@ -93,7 +90,7 @@ export class JobUpdates {
           retry,
           runAt: new Date(runAtMs),
         };
-      this.queued = what;
+      this.queued = queued;
     } else if (!entry && runs.length === 0) {
       this.isOver = true;
       yield {
@@ -110,9 +107,9 @@ export class JobUpdates {
 
   private *ofRun(run: WatchedRun, isNew: boolean): Generator<JobUpdate> {
     const { id: jobRunId, retry } = run;
-    const begun = !this.isPast(retry, BEGUN);
-    if (begun) this.phase = BEGUN;
-    if (begun && !(isNew && run.status === 'DONE'))
+    const isNewlyRunning = !this.isPast(retry, RUNNING);
+    if (isNewlyRunning) this.phase = RUNNING;
+    if (isNewlyRunning && !(isNew && run.status === 'DONE'))
       yield {
         type: 'running',
         id: this.id,
@@ -127,24 +124,24 @@ export class JobUpdates {
       const { id } = this;
       yield { type: 'progress', id, jobRunId, retry, fraction, message, at };
     }
-    for (const piece of run.tape ?? [])
-      for (const item of JSON.parse(piece) as TapeItem[]) {
+    for (const list of run.output ?? [])
+      for (const item of JSON.parse(list) as OutputItem[]) {
         if (item.n <= this.seq) continue;
-        const unsaid = item.message === undefined && item.chunk === undefined;
-        const missing = item.n - this.seq - (unsaid ? 0 : 1);
+        const isGap = item.message === undefined && item.chunk === undefined;
+        const missing = item.n - this.seq - (isGap ? 0 : 1);
         this.seq = item.n;
-        const said = { id: this.id, jobRunId, retry };
-        if (missing > 0) yield { type: 'gap', ...said, missing };
+        const common = { id: this.id, jobRunId, retry };
+        if (missing > 0) yield { type: 'gap', ...common, missing };
         const at = new Date(item.at);
         const { level, message, chunk } = item;
-        if (chunk !== undefined) yield { type: 'stream', ...said, at, chunk };
+        if (chunk !== undefined) yield { type: 'stream', ...common, at, chunk };
         else if (message !== undefined)
-          yield { type: 'log', ...said, at, level: level ?? 'log', message };
+          yield { type: 'log', ...common, at, level: level ?? 'log', message };
       }
   }
 
-  /** @returns whether it is no run of before */
-  private comeTo(retry: number): boolean {
+  /** @returns false for a run that the watcher is past */
+  private advanceTo(retry: number): boolean {
     if (this.retry !== null && retry <= this.retry) return retry === this.retry;
     this.retry = retry;
     this.phase = QUEUED;
@@ -174,7 +171,7 @@ export class JobUpdates {
   }
 }
 
-/** Without runs that have ended since this one: the next look has them. */
+/** The state without runs that ended after this one: the next read has them. */
 export function upTo(last: number, state: WatchedState): WatchedState {
   const since = state.runs.findIndex(({ retry, status }) => retry > last && status === 'DONE');
   if (since < 0) return state;

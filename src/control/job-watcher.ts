@@ -118,13 +118,13 @@ export class JobWatcher {
         }
         if (state && seen.isUnknown(state)) state = await this.readUnknown(state, seen.from);
         if (state) {
-          for (const update of seen.take(state)) {
+          for (const update of seen.updates(state)) {
             signal?.throwIfAborted();
             if (isOver()) return;
             pollMs = FIRST_POLL_MS;
             yield update;
           }
-          if (seen.over) return;
+          if (seen.isOver) return;
         }
         signal?.throwIfAborted();
         if (isOver()) return;

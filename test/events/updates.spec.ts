@@ -14,7 +14,7 @@ const run = (retry: number, status: 'RUNNING' | 'DONE'): WatchedRun => ({
   endedAt: null,
   progress: null,
   progressAt: null,
-  tape: null,
+  output: null,
 });
 const state = (...runs: WatchedRun[]) => ({ entry: null, runs, more: false });
 

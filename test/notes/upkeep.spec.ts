@@ -126,7 +126,7 @@ it('notes that cannot be written are told of once, and fail no job', async () =>
   await database.sql('DROP TABLE bildad.job_run_notes');
   const { job, door } = await begin('refused');
   job.progress(0.1);
-  await expect.poll(() => errors).toEqual(['writing what jobs said']);
+  await expect.poll(() => errors).toEqual(['writing progress, log lines and output of jobs']);
   job.log('lost');
   door.open(Promise.reject(new Error('as told')));
   await bildad.next('run.finished');
@@ -151,7 +151,7 @@ it('what the database refuses for now is written later', async () => {
   const refused = bildad.next('engine.error');
   job.log('a line');
   await bildad.engine.failJob({ id: job.jobRunId }, new Error('no'));
-  expect((await refused).doing).toBe('writing what jobs said');
+  expect((await refused).doing).toBe('writing progress, log lines and output of jobs');
   await locker.end();
   await expect
     .poll(() => bildad.jobs.logs('locked'), { timeout: 5_000 })
@@ -171,7 +171,7 @@ it('what is refused each time holds nothing else up', async () => {
   const poisoned = await begin('poisoned');
   const refused = bildad.next('engine.error');
   poisoned.job.progress(0.1, 'poison');
-  expect((await refused).doing).toBe('writing what jobs said');
+  expect((await refused).doing).toBe('writing progress, log lines and output of jobs');
   const { job, door } = await begin('other');
   job.progress(0.1);
   await expect.poll(kept, { timeout: 5_000 }).toEqual([job.jobRunId]);

@@ -1,7 +1,7 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { describe, expect, it } from 'vitest';
-import { cutBytes } from '../../src/features/run-log/byte-limit.js';
+import { cutBytes } from '../../src/features/run-log/run-report.js';
 import { lineOf, toldProgress } from '../../src/lifecycle/run/handler-output.js';
 
 // Whatever a handler says has a form that PostgreSQL takes, and is said without a throw.

@@ -1,34 +1,32 @@
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { RunNotes } from '../../src/features/run-log/run-log.js';
-import { NotesWriter } from '../../src/features/run-log/run-log-writer.js';
+import { RunReport } from '../../src/features/run-log/run-report.js';
+import { RunReportWriter } from '../../src/features/run-log/run-report-writer.js';
 import { readLogs } from '../../src/options/settings.js';
-import { runAfter, waitAtMost } from '../../src/concurrency/timers.js';
 import { bootApp, type TestApp } from '../support/app.js';
 
-// What is not written any more is not held either.
+// A report that will not be written is not kept in memory.
 
 let bildad: TestApp;
 let isWatched: boolean;
-let writer: NotesWriter;
+let writer: RunReportWriter;
 beforeEach(async () => {
   bildad = await bootApp();
   isWatched = true;
   const watcher = { isWatched: () => isWatched, signalChange: () => undefined };
-  const { store, events } = (bildad.engine as any).bildad;
-  writer = new NotesWriter(store, events, watcher, { runAfter, waitAtMost });
+  writer = new RunReportWriter((bildad.engine as any).bildad, watcher);
 });
 afterEach(async () => {
   await writer.close();
   await bildad.close();
 });
 
-const held = () => (writer as any).dirty.size as number;
+const held = () => (writer as any).changed.size as number;
 
-it('an ended run whose watcher left before its tape was written is let go', async () => {
-  const run = new RunNotes('7', 'left', false, readLogs({}, 'logs'));
+it('the report of an ended run is released when its watcher left before its output was written', async () => {
+  const run = new RunReport('7', 'left', false, readLogs({}, 'logs'));
   run.addChunk('seen by nobody');
   run.end(true);
-  writer.last(run);
+  writer.addEnded(run);
   expect(held()).toBe(1);
   isWatched = false;
   await expect.poll(held).toBe(0);

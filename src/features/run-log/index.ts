@@ -1,9 +1,7 @@
-import type { Store } from '../../database/store.js';
 import { isSecret } from '../../context/envelope.js';
-import type { JobEvents } from '../../job/events.js';
-import type { LogSettings } from '../../options/settings.js';
-import { RunNotes } from './run-log.js';
-import { NotesWriter, type Clock } from './run-log-writer.js';
+import type { EngineContext } from '../../database/engine-context.js';
+import { RunReport } from './run-report.js';
+import { RunReportWriter, type Watchers } from './run-report-writer.js';
 
 interface Run {
   jobRunId: string;
@@ -11,12 +9,7 @@ interface Run {
   templateCode: string;
 }
 
-/** What it needs of an engine. */
-interface Parts {
-  store: Store;
-  events: JobEvents;
-  clock: Clock;
-  settings: { logs: LogSettings };
+interface Parts extends EngineContext {
   processes: {
     find(jobRunId: string): {
       isDecided: boolean;
@@ -25,64 +18,48 @@ interface Parts {
     } | null;
   };
   handlers: { get(code: string): { traits: { encrypt: boolean } } | undefined };
-  watcher: {
-    isWatched(identifier: string): boolean;
-    signalChange(identifier: string): void;
-    onWatched(listener: (identifier: string) => void): void;
-  };
+  watcher: Watchers & { onWatched(listener: (jobRunIdentifier: string) => void): void };
 }
 
 /**
- * Progress, lines and output of runs, as this node's events tell of them: kept in memory, and written apart from the path
- * of jobs. Of jobs that say nothing it hears nothing, until the first one says something.
+ * Collects progress, log lines and output of this node's runs from its events, and has them written. It listens to the
+ * ends of runs only once a handler has reported something. @returns a function that ends that
  */
-export function notes({
-  store,
-  events,
-  clock,
-  settings: { logs },
-  processes,
-  handlers,
-  watcher,
-}: Parts): () => Promise<void> {
-  const runs = new Map<string, RunNotes>();
-  /** Runs that somebody closed while their process goes on: until that ends. */
+export function collectRunReports(bildad: Parts): () => Promise<void> {
+  const { events, settings, processes, handlers, watcher } = bildad;
+  const reports = new Map<string, RunReport>();
+  /** Runs that were ended from outside while their handler goes on. */
   const closed = new Set<string>();
-  const writer = new NotesWriter(store, events, watcher, clock);
+  const writer = new RunReportWriter(bildad, watcher);
   const offs: (() => void)[] = [];
-  let hearsEnds = false;
+  let listensToEnds = false;
 
-  const of = (run: Run): RunNotes | undefined => {
-    const known = runs.get(run.jobRunId);
+  /** Undefined if the run is over: a late report of its handler is ignored. */
+  const reportOf = (run: Run): RunReport | undefined => {
+    const known = reports.get(run.jobRunId);
     if (known) return known;
     const process = processes.find(run.jobRunId);
-    // What is said when its run is over is nobody's.
     if (!process || process.isDecided || process.fenced) return undefined;
     if (closed.has(run.jobRunId)) return undefined;
-    hearEnds();
-    const { traits } = handlers.get(run.templateCode) ?? {};
-    const made = new RunNotes(
-      run.jobRunId,
-      run.jobRunIdentifier,
-      isSecret(process.run, traits),
-      logs,
-    );
-    runs.set(run.jobRunId, made);
-    return made;
+    listenToEnds();
+    const secret = isSecret(process.run, handlers.get(run.templateCode)?.traits);
+    const report = new RunReport(run.jobRunId, run.jobRunIdentifier, secret, settings.logs);
+    reports.set(run.jobRunId, report);
+    return report;
   };
   const end = (jobRunId: string, succeeded: boolean) => {
     const goesOn = processes.find(jobRunId)?.isDecided === false;
     if (goesOn) closed.add(jobRunId);
     else closed.delete(jobRunId);
-    const run = runs.get(jobRunId);
-    if (!run) return;
-    runs.delete(jobRunId);
-    run.end(succeeded);
-    writer.last(run);
+    const report = reports.get(jobRunId);
+    if (!report) return;
+    reports.delete(jobRunId);
+    report.end(succeeded);
+    writer.addEnded(report);
   };
-  const hearEnds = () => {
-    if (hearsEnds) return;
-    hearsEnds = true;
+  const listenToEnds = () => {
+    if (listensToEnds) return;
+    listensToEnds = true;
     offs.push(
       events.on('run.finished', ({ jobRunId, outcome }) => end(jobRunId, outcome === 'completed')),
       events.on('run.finishRejected', ({ jobRunId }) => end(jobRunId, false)),
@@ -91,26 +68,27 @@ export function notes({
   };
 
   offs.push(
-    events.on('run.progress', (told) => {
-      const run = of(told);
-      run?.setProgress(told.fraction, told.message);
-      if (run) writer.note(run);
+    events.on('run.progress', (progress) => {
+      const report = reportOf(progress);
+      report?.setProgress(progress.fraction, progress.message);
+      if (report) writer.add(report);
     }),
-    events.on('run.log', (told) => {
-      const isWatched = watcher.isWatched(told.jobRunIdentifier);
-      if (logs.keep === 'never' && !isWatched) return;
-      const run = of(told);
-      run?.addLine(told.level, told.message, isWatched);
-      if (run && isWatched) writer.note(run);
+    events.on('run.log', (line) => {
+      const isWatched = watcher.isWatched(line.jobRunIdentifier);
+      if (settings.logs.keep === 'never' && !isWatched) return;
+      const report = reportOf(line);
+      report?.addLine(line.level, line.message, isWatched);
+      if (report && isWatched) writer.add(report);
     }),
-    events.on('run.stream', (told) => {
-      const run = of(told);
-      run?.addChunk(told.chunk);
-      if (run) writer.note(run);
+    events.on('run.stream', (output) => {
+      const report = reportOf(output);
+      report?.addChunk(output.chunk);
+      if (report) writer.add(report);
     }),
   );
-  watcher.onWatched((identifier) => {
-    for (const run of runs.values()) if (run.jobRunIdentifier === identifier) writer.note(run);
+  watcher.onWatched((jobRunIdentifier) => {
+    for (const report of reports.values())
+      if (report.jobRunIdentifier === jobRunIdentifier) writer.add(report);
   });
   return async () => {
     for (const off of offs) off();

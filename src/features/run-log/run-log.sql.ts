@@ -1,38 +1,38 @@
 import { rows, type Queryable, type Tables } from '../../database/tables.js';
 
-/** Something that a handler said of its run. */
+/** A row of what the handler of a run reported. */
 export interface RunNote {
   jobRunId: string;
-  kind: 'progress' | 'log' | 'tape';
-  /** 0, but for a piece of tape: the number of the last thing in it. */
+  kind: 'progress' | 'log' | 'output';
+  /** For output the number of the last item in `value`, else 0. */
   seq: number;
   /** JSON. */
   value: string;
   keepMs: number;
-  /** Pieces of the run's tape with a number below this go. */
-  tapeFrom?: number;
+  /** Rows of the run's output with a lower number are deleted. */
+  outputFrom?: number;
 }
 
 /**
- * Everything that a node has to write down, in one statement. Values travel as texts in one JSON parameter, whatever is in
- * them. A row that is there already keeps its time to go, so that writing progress again is a HOT update. Of two for the same
- * row the last is written.
+ * Writes the rows of many runs with one statement. Values are texts in one JSON parameter, whatever they contain. An
+ * existing row keeps its `keep_until`, so that a new value of progress is a HOT update. Of two notes for one row the
+ * last is written.
  */
 export async function writeNotes(
   db: Queryable,
   { notes }: Tables,
   written: RunNote[],
 ): Promise<void> {
-  // One statement cannot write a row twice: it would be refused as a whole.
+  // PostgreSQL refuses a statement that writes a row twice.
   const byRow = new Map(written.map((note) => [`${note.jobRunId} ${note.kind} ${note.seq}`, note]));
   await rows(
     db,
     `WITH given AS MATERIALIZED (
        SELECT * FROM json_to_recordset($1::json)
          AS n (run bigint, kind text, seq integer, value text, keep float8, "from" integer)
-     ), worn AS (
+     ), outdated AS (
        DELETE FROM ${notes} t USING given
-       WHERE given."from" IS NOT NULL AND t.job_run_id = given.run AND t.kind = 'tape' AND t.seq < given."from"
+       WHERE given."from" IS NOT NULL AND t.job_run_id = given.run AND t.kind = 'output' AND t.seq < given."from"
      ), written AS (
        INSERT INTO ${notes} AS t (job_run_id, kind, seq, value, keep_until)
        SELECT run, kind, seq, value, clock_timestamp() + keep * interval '1 ms' FROM given ORDER BY run, kind, seq
@@ -40,13 +40,13 @@ export async function writeNotes(
      ) SELECT`,
     [
       JSON.stringify(
-        Array.from(byRow.values(), ({ jobRunId, kind, seq, value, keepMs, tapeFrom }) => ({
+        Array.from(byRow.values(), ({ jobRunId, kind, seq, value, keepMs, outputFrom }) => ({
           run: jobRunId,
           kind,
           seq,
           value,
           keep: keepMs,
-          from: tapeFrom,
+          from: outputFrom,
         })),
       ),
     ],
@@ -60,7 +60,7 @@ export interface ReadNote {
   at: Date;
 }
 
-/** The notes of one kind of a job's runs, the first run first. */
+/** The notes of one kind of all runs of a job, the first run first. */
 export function notesOfJob(
   db: Queryable,
   { notes, runs, entries }: Tables,
@@ -79,7 +79,7 @@ export function notesOfJob(
   );
 }
 
-/** Those of one run. */
+/** The notes of one kind of a run. */
 export function notesOfRun(
   db: Queryable,
   { notes, runs }: Tables,
@@ -95,18 +95,18 @@ export function notesOfRun(
 }
 
 /**
- * Takes away what was to be kept until now. The time as a subquery is a condition of the index: with 100,000 to be kept and
- * none to go 0.01 ms, without 14 ms (EXPLAIN ANALYZE). @returns how many rows
+ * Deletes notes past their `keep_until`. The time as a subquery is a condition of the index: with 100,000 notes to keep
+ * and none to delete 0.01 ms, without it 14 ms (EXPLAIN ANALYZE). @returns the number of deleted notes
  */
 export async function pruneNotes(db: Queryable, { notes }: Tables, limit: number): Promise<number> {
   const [row] = await rows<{ pruned: number }>(
     db,
-    `WITH over AS MATERIALIZED (
+    `WITH expired AS MATERIALIZED (
        SELECT job_run_id, kind, seq FROM ${notes} WHERE keep_until <= (SELECT clock_timestamp())
        ORDER BY keep_until LIMIT $1 FOR UPDATE SKIP LOCKED
      ), pruned AS (
-       DELETE FROM ${notes} n USING over
-       WHERE (n.job_run_id, n.kind, n.seq) = (over.job_run_id, over.kind, over.seq) RETURNING 1
+       DELETE FROM ${notes} n USING expired
+       WHERE (n.job_run_id, n.kind, n.seq) = (expired.job_run_id, expired.kind, expired.seq) RETURNING 1
      ) SELECT count(*)::int AS pruned FROM pruned`,
     [limit],
   );
@@ -114,8 +114,8 @@ export async function pruneNotes(db: Queryable, { notes }: Tables, limit: number
 }
 
 /**
- * Looks at the notes of the next runs, by id, and takes away those of runs that are gone: not before an hour, for the row
- * of a run may come late. @returns where to go on, null at the end
+ * Checks notes in the order of their runs and deletes those whose run does not exist, after an hour: the row of a run
+ * may be written late. @returns the run to continue after, null at the end
  */
 export async function pruneOrphanedNotes(
   db: Queryable,
@@ -123,17 +123,17 @@ export async function pruneOrphanedNotes(
   afterRunId: string,
   limit: number,
 ): Promise<string | null> {
-  const [row] = await rows<{ looked: number; last: string | null }>(
+  const [row] = await rows<{ checked: number; last: string | null }>(
     db,
-    `WITH looked AS MATERIALIZED (
+    `WITH checked AS MATERIALIZED (
        SELECT job_run_id, kind, seq, at FROM ${notes} WHERE job_run_id > $1::bigint ORDER BY job_run_id LIMIT $2
      ), pruned AS (
-       DELETE FROM ${notes} n USING looked
-       WHERE n.job_run_id = looked.job_run_id AND n.kind = looked.kind AND n.seq = looked.seq
-         AND looked.at < clock_timestamp() - interval '1 hour'
-         AND NOT EXISTS (SELECT FROM ${runs} r WHERE r.id = looked.job_run_id)
-     ) SELECT count(*)::int AS looked, max(job_run_id)::text AS last FROM looked`,
+       DELETE FROM ${notes} n USING checked
+       WHERE n.job_run_id = checked.job_run_id AND n.kind = checked.kind AND n.seq = checked.seq
+         AND checked.at < clock_timestamp() - interval '1 hour'
+         AND NOT EXISTS (SELECT FROM ${runs} r WHERE r.id = checked.job_run_id)
+     ) SELECT count(*)::int AS checked, max(job_run_id)::text AS last FROM checked`,
     [afterRunId, limit],
   );
-  return row && row.looked === limit ? row.last : null;
+  return row && row.checked === limit ? row.last : null;
 }

@@ -1,8 +1,7 @@
 import { propagateContext } from '../../features/propagation/propagation.js';
 import { publishEvents } from '../../features/diagnostics/index.js';
-import { notes } from '../../features/run-log/index.js';
+import { collectRunReports } from '../../features/run-log/index.js';
 import { startTelemetry } from '../../features/telemetry/index.js';
-import { runAfter, waitAtMost } from '../../concurrency/timers.js';
 import type { BildadRuntime } from './runtime.js';
 
 /** Stops a feature, after the engine has stopped. */
@@ -15,7 +14,7 @@ const FEATURES: readonly Feature[] = [
   publishEvents,
   ({ measured }) => startTelemetry(measured),
   propagateContext,
-  (bildad) => notes({ ...bildad, clock: { runAfter, waitAtMost } }),
+  collectRunReports,
   // Last events are sent after the engine has stopped.
   ({ clusterEvents }) =>
     () =>

@@ -171,11 +171,11 @@ export const tableStatements = ({
   `CREATE INDEX job_keys_next ON ${keys} (job_template_id, kind, key) WHERE next_entry_id IS NOT NULL`,
   // What handlers report while they run. No foreign key: claiming, ending and deleting runs must not wait for it;
   // a pass deletes the rows of runs that are gone. `kind`: `progress`, the last value; `log`, the lines of a
-  // finished run; `tape`, a chunk of output for watchers, with `seq` its last number. `value` is JSON as text:
+  // finished run; `output`, lines and chunks for watchers, with `seq` its last number. `value` is JSON as text:
   // jsonb refuses some strings that a handler may report.
   `CREATE TABLE ${notes} (
       job_run_id bigint NOT NULL,
-      kind text NOT NULL CHECK (kind IN ('progress', 'log', 'tape')),
+      kind text NOT NULL CHECK (kind IN ('progress', 'log', 'output')),
       seq integer NOT NULL DEFAULT 0,
       value text NOT NULL,
       at timestamptz NOT NULL DEFAULT clock_timestamp(),
