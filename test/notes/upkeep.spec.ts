@@ -7,7 +7,7 @@ import { GatedJob } from '../support/handlers.js';
 import { startProxy, type Proxy } from '../support/proxy.js';
 import { brief, until } from '../support/watch.js';
 
-// Notes go when they are old or their runs are gone; an outage delays them; tables of before get a place for them.
+// Notes are deleted when they are old or their runs are gone; an outage delays them.
 
 let database: TestDatabase;
 let proxy: Proxy;
@@ -43,7 +43,7 @@ const kept = async () =>
     )
   ).map(({ run }) => run);
 
-it('the sweep takes away what is old, and what is of runs that are gone', async () => {
+it('the pass deletes old notes, and notes of runs that are gone', async () => {
   const runs = [await begin('a'), await begin('b'), await begin('c')];
   for (const { job } of runs) job.progress(0.5);
   await expect.poll(kept).toHaveLength(3);
@@ -79,7 +79,7 @@ it('the sweep takes away what is old, and what is of runs that are gone', async 
     .toEqual([stays]);
 });
 
-it('what is said while the database is away is written when it is back, and seen by who watches', async () => {
+it('reports during an outage are written after it, and watchers see them', async () => {
   const { job, door } = await begin('outage');
   const seen: string[] = [];
   const watched = until(bildad.jobs.watch('outage'), (update) => {
@@ -102,25 +102,7 @@ it('what is said while the database is away is written when it is back, and seen
   expect(seen.at(-1)).toBe('end 0 SUCCEEDED');
 });
 
-it('tables of 0.5 are upgraded, for the roles that may use them', async () => {
-  await bildad.app.close();
-  await database.sql('DROP TABLE bildad.job_run_notes');
-  await database.sql('DELETE FROM bildad.schema_versions WHERE version >= 10');
-  await database.sql('GRANT SELECT ON bildad.job_runs TO PUBLIC');
-  bildad = await boot();
-  const [row] = await database.sql(
-    `SELECT has_table_privilege('public', 'bildad.job_run_notes', 'SELECT') AS reads,
-       has_table_privilege('public', 'bildad.job_run_notes', 'DELETE') AS deletes`,
-  );
-  expect(row).toEqual({ reads: true, deletes: false });
-  const { job, door } = await begin('upgraded');
-  job.progress(0.5);
-  await expect.poll(kept).toEqual([job.jobRunId]);
-  door.open(null);
-  await bildad.engine.waitForJob('upgraded');
-});
-
-it('notes that cannot be written are told of once, and fail no job', async () => {
+it('notes that cannot be written are reported once, and fail no job', async () => {
   const errors: string[] = [];
   bildad.events.on('engine.error', ({ doing }) => errors.push(doing));
   await database.sql('DROP TABLE bildad.job_run_notes');
@@ -138,7 +120,7 @@ it('notes that cannot be written are told of once, and fail no job', async () =>
   expect(errors).toHaveLength(1);
 });
 
-it('what the database refuses for now is written later', async () => {
+it('notes that the database refuses for now are written later', async () => {
   await bildad.close();
   const [row] = await database.sql<{ name: string }>('SELECT current_database() AS name');
   await database.sql(`ALTER DATABASE ${row!.name} SET lock_timeout = '50ms'`);
@@ -159,7 +141,7 @@ it('what the database refuses for now is written later', async () => {
   door.open(null);
 });
 
-it('what is refused each time holds nothing else up', async () => {
+it('a note that is refused each time does not delay other notes', async () => {
   await database.sql(
     `CREATE FUNCTION bildad.refuse() RETURNS trigger LANGUAGE plpgsql AS
      $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = 'cardinality_violation'; END $$`,

@@ -7,7 +7,7 @@ import type { JsonValue } from '../../job/json.js';
 import type { ExecutionLogger, ExecutionTemplate, JobExecution } from '../../job/job-execution.js';
 import { JobCancelledError, SnoozeError } from '../../job/handler-signals.js';
 import type { JobProcess } from './job-process.js';
-import { streamable, toldProgress } from './handler-output.js';
+import { toChunk, toProgress } from './handler-output.js';
 import type { StoredContexts } from '../../context/stored-contexts.js';
 import type { JobTransactions } from './transactional.js';
 
@@ -83,14 +83,14 @@ export class Execution implements JobExecution {
       this.process,
       this.events,
       // It would stand in tables and events as it is.
-      toldProgress(fraction, this.secrets ? undefined : message),
+      toProgress(fraction, this.secrets ? undefined : message),
     );
 
   readonly log = (message: string): void => this.logger.log(message);
 
   /** A getter: most jobs need no such function. */
   get stream(): (chunk: JsonValue) => void {
-    return (chunk) => streamed(this.run, this.events, streamable(chunk));
+    return (chunk) => streamed(this.run, this.events, toChunk(chunk));
   }
 
   snooze(delay: Duration, why?: string): never {

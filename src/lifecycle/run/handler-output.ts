@@ -7,24 +7,23 @@ const MESSAGE_CHARACTERS = 1_000;
 const CHUNK_CHARACTERS = 16_000;
 const LINE_CHARACTERS = 65_536;
 
-/** What a handler says of how far it is: its arithmetic must not fail its job. */
-export function toldProgress(
+/** Progress as a handler reports it: a wrong fraction must not fail its job. */
+export function toProgress(
   fraction: unknown,
   message: unknown,
 ): { fraction: number; message?: string } {
-  const told = typeof fraction === 'number' ? between(fraction) : 0;
-  if (message === undefined) return { fraction: told };
-  // The heartbeat has it in its statement, with all other jobs of the node.
+  const number = typeof fraction === 'number' ? fraction || 0 : 0;
+  const valid = Math.min(Math.max(number, 0), 1);
+  if (message === undefined) return { fraction: valid };
+  // The heartbeat sends it in its statement, with all other jobs of the node.
   return {
-    fraction: told,
+    fraction: valid,
     message: clean(textOf(message), MESSAGE_CHARACTERS),
   };
 }
 
-const between = (fraction: number) => Math.min(Math.max(fraction || 0, 0), 1);
-
-/** As JSON has it, apart from what the handler goes on with. @returns undefined for what cannot be sent */
-export function streamable(chunk: unknown): JsonValue | undefined {
+/** A copy of the chunk as JSON has it. @returns undefined if it cannot be sent */
+export function toChunk(chunk: unknown): JsonValue | undefined {
   try {
     const json = JSON.stringify(chunk) as string | undefined;
     if (json === undefined || json.length > CHUNK_CHARACTERS) return undefined;
@@ -34,18 +33,18 @@ export function streamable(chunk: unknown): JsonValue | undefined {
   }
 }
 
-/** What was given to a logger, as one line of text. */
-export function lineOf(message: unknown, more: readonly unknown[]): string {
+/** The arguments of a logger as one line of text. */
+export function toLine(message: unknown, more: readonly unknown[]): string {
   const line = more.length === 0 ? textOf(message) : [message, ...more].map(textOf).join(' ');
   return line.slice(0, LINE_CHARACTERS);
 }
 
-/** A logger of a job whose lines go to `say`. */
-export function linesTo(say: (level: LogLevel, line: string) => void): ExecutionLogger {
+/** A logger that hands each line to `write`. */
+export function lineLogger(write: (level: LogLevel, line: string) => void): ExecutionLogger {
   const at =
     (level: LogLevel) =>
     (message: unknown, ...more: unknown[]) =>
-      say(level, lineOf(message, more));
+      write(level, toLine(message, more));
   return {
     log: at('log'),
     warn: at('warn'),
@@ -56,7 +55,7 @@ export function linesTo(say: (level: LogLevel, line: string) => void): Execution
   };
 }
 
-/** Never throws, whatever it is given. */
+/** Never throws. */
 function textOf(value: unknown): string {
   if (typeof value === 'string') return value;
   try {

@@ -5,21 +5,21 @@ import type { HostedWork } from '../../isolation/job-host.js';
 import type { JobProcess } from './job-process.js';
 import { identityOf, progressed, streamed } from './execution.js';
 
-interface Hearing {
+interface HostEventTargets {
   events: JobEvents;
   loggerFor: (run: ClaimedRun) => ExecutionLogger;
-  /** The handler runs. */
+  /** Called when the handler starts. */
   begin: () => void;
 }
 
-/** What a handler returned, as its host has it. */
-export const outputOf = (json: string | null) =>
+/** The return value of a handler, as its host sent it. */
+export const parseOutput = (json: string | null) =>
   json === null ? undefined : (JSON.parse(json) as unknown);
 
-/** Hears what a host tells of a run, and tells it here as if the handler had been here. */
-export function hearing(
+/** @returns a function that repeats the events of a run in a host here, as if its handler ran here */
+export function forwardHostEvents(
   process: JobProcess,
-  { events, loggerFor, begin }: Hearing,
+  { events, loggerFor, begin }: HostEventTargets,
 ): HostedWork['heard'] {
   const { run } = process;
   return (news) => {
@@ -32,7 +32,7 @@ export function hearing(
       case 'stream':
         return streamed(run, events, news.chunk);
       case 'written':
-        process.written = { output: outputOf(news.output) };
+        process.written = { output: parseOutput(news.output) };
         return;
       case 'progress': {
         const { fraction, message } = news;

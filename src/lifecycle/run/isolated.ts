@@ -15,7 +15,7 @@ import type { JobProcess } from './job-process.js';
 import { cancelSession, chargeCrash } from '../../isolation/isolated-run.sql.js';
 import type { Launched } from './execute-handler.js';
 import { identityOf } from './execution.js';
-import { hearing, outputOf } from './host-events.js';
+import { forwardHostEvents, parseOutput } from './host-events.js';
 import { waitBeforeRetry } from './retry-delay.js';
 import type { Store } from '../../database/store.js';
 import type { WrappedRuns } from './runnable-check.js';
@@ -125,7 +125,7 @@ export class IsolatedJobs {
   private workFor(process: JobProcess, begin: Launched): HostedWork {
     const { run } = process;
     const { events, loggerFor } = this;
-    const heard = hearing(process, { events, loggerFor, begin });
+    const heard = forwardHostEvents(process, { events, loggerFor, begin });
     return { run, nodeId: this.nodeId(), heard };
   }
 
@@ -182,11 +182,11 @@ export class IsolatedJobs {
     if ('written' in end && end.written)
       process.written = {
         ...end.written,
-        output: outputOf(end.written.output),
+        output: parseOutput(end.written.output),
       };
     if ('error' in end) return { kind: end.kind, error: revived(end.error) as Error };
     if (end.kind !== 'completed') return end;
-    return { kind: 'completed', output: outputOf(end.output) };
+    return { kind: 'completed', output: parseOutput(end.output) };
   }
 
   /**

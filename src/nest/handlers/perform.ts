@@ -1,7 +1,7 @@
 import type { EntityManager } from 'typeorm';
 import { carryOut } from '../../lifecycle/run/execute-handler.js';
 import { Keyring } from '../../context/keyring.js';
-import { linesTo } from '../../lifecycle/run/handler-output.js';
+import { lineLogger } from '../../lifecycle/run/handler-output.js';
 import { StoredContexts } from '../../context/stored-contexts.js';
 import type { Duration } from '../../job/duration.js';
 import { ENVELOPE } from '../../context/envelope.js';
@@ -123,7 +123,7 @@ export async function performHandler<H extends JobHandler>(
       {
         contexts: new StoredContexts(new Keyring(undefined)),
         events,
-        loggerFor: () => linesTo((level, message) => void told.logs.push({ level, message })),
+        loggerFor: () => lineLogger((level, message) => void told.logs.push({ level, message })),
         transactions: transactionsWith(manager, code),
       },
     );

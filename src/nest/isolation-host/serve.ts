@@ -17,7 +17,7 @@ import type { Outcome } from '../../job/outcome.js';
 import { JobProcess } from '../../lifecycle/run/job-process.js';
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { carryOut } from '../../lifecycle/run/execute-handler.js';
-import { linesTo } from '../../lifecycle/run/handler-output.js';
+import { lineLogger } from '../../lifecycle/run/handler-output.js';
 import { JobEvents } from '../../job/events.js';
 import type { ExecutionLogger } from '../../job/job-execution.js';
 import { plainError } from '../../job/error-to-plain.js';
@@ -275,7 +275,7 @@ class HostedJobs {
   }
 
   private loggerOf(jobRunId: string): ExecutionLogger {
-    return linesTo(
+    return lineLogger(
       (level, message) => void this.link.send({ news: 'log', jobRunId, level, message }),
     );
   }

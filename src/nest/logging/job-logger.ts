@@ -1,6 +1,6 @@
 import { Logger } from '@nestjs/common';
 import { identityOf } from '../../lifecycle/run/execution.js';
-import { lineOf } from '../../lifecycle/run/handler-output.js';
+import { toLine } from '../../lifecycle/run/handler-output.js';
 import type { JobEvents } from '../../job/events.js';
 import type { ClaimedRun } from '../../job/run-facts.js';
 import type { ExecutionLogger, LogLevel } from '../../job/job-execution.js';
@@ -41,7 +41,7 @@ class JobLogger implements ExecutionLogger {
 
   private write(level: LogLevel, message: unknown, more: unknown[]): void {
     const run = identityOf(this.run);
-    const line = lineOf(message, more);
+    const line = toLine(message, more);
     // As one text: pino would use the argument after an object as the text of the line.
     if (this.fields && typeof message === 'string') this.logger[level](new LogLine(line, run));
     else this.logger[level](message, ...more);

@@ -2,7 +2,7 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { describe, expect, it } from 'vitest';
 import { cutBytes } from '../../src/features/run-log/run-report.js';
-import { lineOf, toldProgress } from '../../src/lifecycle/run/handler-output.js';
+import { toLine, toProgress } from '../../src/lifecycle/run/handler-output.js';
 
 // Whatever a handler says has a form that PostgreSQL takes, and is said without a throw.
 
@@ -12,7 +12,7 @@ describe('a message of progress', () => {
     ['NUL', 'a\0b', /^a\uFFFDb$/],
     ['a lone surrogate', 'a\uD800b', /^a\uFFFDb$/],
   ])('%s', (_what, message, told) => {
-    expect(toldProgress(0.5, message).message).toMatch(told);
+    expect(toProgress(0.5, message).message).toMatch(told);
   });
 });
 
@@ -20,8 +20,8 @@ it.each([Symbol('no'), {}, Object.create(null), 7, undefined])(
   'an error whose stack is %o',
   (stack) => {
     const error = Object.assign(new Error('said'), { stack });
-    expect(lineOf(error, [])).toBe('Error: said');
-    expect(toldProgress(1, error).message).toBe('Error: said');
+    expect(toLine(error, [])).toBe('Error: said');
+    expect(toProgress(1, error).message).toBe('Error: said');
   },
 );
 
@@ -31,7 +31,7 @@ it('what is cut off of a line is not held with the rest of it', () => {
   collect();
   const before = process.memoryUsage().heapUsed;
   const kept = Array.from({ length: 500 }, (_one, n) =>
-    cutBytes(lineOf(Buffer.alloc(60_000, 97 + (n % 26)).toString('latin1'), []), 100),
+    cutBytes(toLine(Buffer.alloc(60_000, 97 + (n % 26)).toString('latin1'), []), 100),
   );
   collect();
   expect(process.memoryUsage().heapUsed - before).toBeLessThan(10_000_000);
