@@ -1,33 +1,49 @@
+import { availableParallelism } from 'node:os';
 import { defineConfig } from 'vitest/config';
 
-// What Nest keeps for a process tells in them, or what other files leave in it: they have one each.
+/** What Nest keeps for a process shows in these, or what other files leave in it: they have one each. */
 const ALONE = [
   'test/migrations/{custom-schema,host-tables,two-schemas}.spec.ts',
   'test/identity/races.spec.ts',
 ];
+
+/** Specs that measure time: nothing runs beside them. */
+const QUIET: string[] = [];
+
+/** Installs other versions of Nest and TypeORM, for minutes: `npm run test:compat`. */
+const COMPAT = ['test/compat/*.spec.ts'];
+
+// Most specs wait more than they compute, so even one core has work for two processes.
+const maxWorkers = Math.min(4, Math.max(2, availableParallelism()));
 
 // Specs import the built package by its own name, so what is tested is what ships.
 export default defineConfig({
   test: {
     globalSetup: ['test/support/postgres.setup.ts'],
     setupFiles: ['test/support/leaks.setup.ts'],
-    testTimeout: 20_000,
-    hookTimeout: 30_000,
-    // A busy machine may need longer than the default second.
-    expect: { poll: { timeout: 10_000 } },
+    // Deadlines for a machine that is busy with other work: a green run never waits for them.
+    testTimeout: 60_000,
+    hookTimeout: 90_000,
+    expect: { poll: { timeout: 30_000 } },
     typecheck: { enabled: false },
     projects: [
       {
         extends: true,
-        // A process for all: importing Nest and TypeORM takes a second.
+        // A worker runs many files in one process: importing Nest and TypeORM takes a second.
         test: {
           name: 'together',
           include: ['test/**/*.spec.ts'],
-          exclude: ALONE,
+          exclude: [...ALONE, ...QUIET, ...COMPAT],
           isolate: false,
+          maxWorkers,
+          sequence: { groupOrder: 1 },
         },
       },
-      { extends: true, test: { name: 'alone', include: ALONE } },
+      {
+        extends: true,
+        test: { name: 'alone', include: ALONE, maxWorkers, sequence: { groupOrder: 2 } },
+      },
+      { extends: true, test: { name: 'compat', include: COMPAT, sequence: { groupOrder: 3 } } },
     ],
   },
 });

@@ -11,7 +11,7 @@ import {
   JobEngineService,
 } from 'nestjs-bildad';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { createDatabase, type TestDatabase } from '../support/database.js';
+import { createEmptyDatabase, type TestDatabase } from '../support/database.js';
 import { SimpleJob } from '../support/handlers.js';
 import { bootError, bootHost, type HostOptions } from '../support/host.js';
 
@@ -19,7 +19,7 @@ import { bootError, bootHost, type HostOptions } from '../support/host.js';
 
 let database: TestDatabase;
 beforeAll(async () => {
-  database = await createDatabase();
+  database = await createEmptyDatabase();
 });
 afterAll(() => database.drop());
 
@@ -103,7 +103,7 @@ describe('rights', () => {
   let restricted: TestDatabase;
 
   beforeAll(async () => {
-    restricted = await createDatabase();
+    restricted = await createEmptyDatabase();
     await restricted.sql(`CREATE ROLE ${role} LOGIN PASSWORD 'secret'`);
     const address = new URL(restricted.url);
     address.username = role;

@@ -5,14 +5,14 @@ import {
   type BildadJobOptions,
 } from 'nestjs-bildad';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { createDatabase, type TestDatabase } from '../support/database.js';
+import { createEmptyDatabase, type TestDatabase } from '../support/database.js';
 import { bootError, bootHost } from '../support/host.js';
 
 // A wrong handler class keeps the app from starting, before the database is touched, and the message names the class.
 
 let database: TestDatabase;
 beforeAll(async () => {
-  database = await createDatabase();
+  database = await createEmptyDatabase();
 });
 afterAll(async () => {
   expect(await database.sql("SELECT to_regclass('bildad.job_templates') AS made")).toEqual([
@@ -58,7 +58,7 @@ describe('codes', () => {
     class OthersJob {
       runJob() {}
     }
-    const own = await createDatabase();
+    const own = await createEmptyDatabase();
     const app = await bootHost({
       url: own.url,
       providers: [MineJob, OthersJob],

@@ -7,7 +7,7 @@ import {
   JobsService,
 } from 'nestjs-bildad';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { createDatabase, type TestDatabase } from '../support/database.js';
+import { createEmptyDatabase, type TestDatabase } from '../support/database.js';
 import { SimpleJob } from '../support/handlers.js';
 import { bootError, bootHost, QUIET, type HostOptions } from '../support/host.js';
 
@@ -15,7 +15,7 @@ import { bootError, bootHost, QUIET, type HostOptions } from '../support/host.js
 
 let database: TestDatabase;
 beforeAll(async () => {
-  database = await createDatabase();
+  database = await createEmptyDatabase();
 });
 afterAll(() => database.drop());
 

@@ -1,6 +1,6 @@
 import { BildadConfigError } from 'nestjs-bildad';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { createDatabase, type TestDatabase } from '../support/database.js';
+import { createEmptyDatabase, type TestDatabase } from '../support/database.js';
 import { bootError } from '../support/host.js';
 
 // A wrong option keeps the app from starting. The message names the option, what is expected and the given value. The
@@ -8,7 +8,7 @@ import { bootError } from '../support/host.js';
 
 let database: TestDatabase;
 beforeAll(async () => {
-  database = await createDatabase();
+  database = await createEmptyDatabase();
 });
 afterAll(() => database.drop());
 

@@ -4,7 +4,7 @@ import { FastifyAdapter } from '@nestjs/platform-fastify';
 import { TypeOrmModule } from '@nestjs/typeorm';
 import { BildadJob, BildadModule, JobEngineService } from 'nestjs-bildad';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { createDatabase, type TestDatabase } from '../support/database.js';
+import { createEmptyDatabase, type TestDatabase } from '../support/database.js';
 import { QUIET } from '../support/host.js';
 
 // Two engines of one app on two databases, each by a DataSource of its own and options from a factory.
@@ -12,7 +12,7 @@ import { QUIET } from '../support/host.js';
 let orders: TestDatabase;
 let reports: TestDatabase;
 beforeAll(async () => {
-  [orders, reports] = await Promise.all([createDatabase(), createDatabase()]);
+  [orders, reports] = await Promise.all([createEmptyDatabase(), createEmptyDatabase()]);
 });
 afterAll(() => Promise.all([orders.drop(), reports.drop()]));
 

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { createDatabase } from '../support/database.js';
+import { createEmptyDatabase } from '../support/database.js';
 import { filesOf } from './app.js';
 import { COMBINATIONS, installOf, LOWEST, type Combination } from './combinations.js';
 import { compile, isOffline, Projects, serve, write } from './project.js';
@@ -65,7 +65,7 @@ async function see(project: string, combination: Combination, node: string): Pro
   const wrong = await compile(app, 'tsconfig.json', deep);
   if (combination === COMBINATIONS.at(-1))
     wrong.push(...(await compile(app, 'tsconfig.bundler.json', false)));
-  const database = await createDatabase();
+  const database = await createEmptyDatabase();
   try {
     const served = await serve(node, app, database.url);
     const [story] = await Promise.allSettled([enqueueAll(served.url)]);

@@ -12,7 +12,7 @@ import {
 import { DataSource, Repository } from 'typeorm';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { INestApplicationContext } from '@nestjs/common';
-import { createDatabase, type TestDatabase } from '../support/database.js';
+import { createEmptyDatabase, type TestDatabase } from '../support/database.js';
 import { SimpleJob } from '../support/handlers.js';
 import { bootHost } from '../support/host.js';
 
@@ -26,7 +26,7 @@ class Runs {
 let database: TestDatabase;
 let app: INestApplicationContext;
 beforeAll(async () => {
-  database = await createDatabase();
+  database = await createEmptyDatabase();
   app = await bootHost({
     url: database.url,
     providers: [SimpleJob, Runs],

@@ -1,7 +1,7 @@
 import { BILDAD_MIGRATIONS, BildadConfigError, bildadMigrations } from 'nestjs-bildad';
 import { DataSource } from 'typeorm';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { createDatabase, type TestDatabase } from '../support/database.js';
+import { createEmptyDatabase, type TestDatabase } from '../support/database.js';
 import { SimpleJob } from '../support/handlers.js';
 import { bootHost } from '../support/host.js';
 
@@ -9,7 +9,7 @@ import { bootHost } from '../support/host.js';
 
 let database: TestDatabase;
 beforeEach(async () => {
-  database = await createDatabase();
+  database = await createEmptyDatabase();
 });
 afterEach(() => database.drop());
 

@@ -11,7 +11,7 @@ import {
   Repository,
 } from 'typeorm';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { createDatabase, type TestDatabase } from '../support/database.js';
+import { createEmptyDatabase, type TestDatabase } from '../support/database.js';
 import { SimpleJob } from '../support/handlers.js';
 import { bootHost } from '../support/host.js';
 
@@ -40,7 +40,7 @@ class Invoices {
 
 let database: TestDatabase;
 beforeEach(async () => {
-  database = await createDatabase();
+  database = await createEmptyDatabase();
 });
 afterEach(() => database.drop());
 

@@ -1,7 +1,7 @@
 import type { INestApplicationContext } from '@nestjs/common';
 import pg from 'pg';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { createDatabase, type TestDatabase } from '../support/database.js';
+import { createEmptyDatabase, type TestDatabase } from '../support/database.js';
 import { bootHost } from '../support/host.js';
 
 // A boot gives way to whoever is at the tables, and comes through when they are done.
@@ -9,7 +9,7 @@ import { bootHost } from '../support/host.js';
 let database: TestDatabase;
 let other: pg.Client;
 beforeEach(async () => {
-  database = await createDatabase();
+  database = await createEmptyDatabase();
   other = new pg.Client({ connectionString: database.url });
   await other.connect();
 });

@@ -4,7 +4,7 @@ import { promisify } from 'node:util';
 import { SCHEMA_VERSION } from 'nestjs-bildad';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { bootApp } from '../support/app.js';
-import { createDatabase, type TestDatabase } from '../support/database.js';
+import { createEmptyDatabase, type TestDatabase } from '../support/database.js';
 import { SimpleJob } from '../support/handlers.js';
 
 // A rolling deploy or a scale-up starts many nodes on an empty database at once: all of them boot, the work is done once.
@@ -13,7 +13,7 @@ const BOOT_ONCE = fileURLToPath(new URL('../../dist/test/fixtures/boot-once.js',
 
 let database: TestDatabase;
 beforeEach(async () => {
-  database = await createDatabase();
+  database = await createEmptyDatabase();
 });
 afterEach(() => database.drop());
 

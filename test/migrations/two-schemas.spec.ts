@@ -11,7 +11,7 @@ import {
 } from 'nestjs-bildad';
 import { DataSource, Repository } from 'typeorm';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { createDatabase, type TestDatabase } from '../support/database.js';
+import { createEmptyDatabase, type TestDatabase } from '../support/database.js';
 import { bootHost, QUIET } from '../support/host.js';
 
 // Two engines in one app, each with a schema of its own: neither sees the other's handlers, jobs or tables.
@@ -66,7 +66,7 @@ let app: INestApplicationContext;
 let mail: Mail;
 let billing: Billing;
 beforeAll(async () => {
-  database = await createDatabase();
+  database = await createEmptyDatabase();
   app = await bootHost({
     url: database.url,
     bildad: [],

@@ -3,7 +3,7 @@ import { afterEach, beforeEach, expect, it } from 'vitest';
 import { VersionWatch } from '../../src/node/version-watch.js';
 import type { BildadRuntime } from '../../src/nest/module/runtime.js';
 import { bootApp } from '../support/app.js';
-import { createDatabase, type TestDatabase } from '../support/database.js';
+import { createEmptyDatabase, type TestDatabase } from '../support/database.js';
 import { SimpleJob } from '../support/handlers.js';
 import { bootError, bootHost } from '../support/host.js';
 
@@ -11,7 +11,7 @@ import { bootError, bootHost } from '../support/host.js';
 
 let database: TestDatabase;
 beforeEach(async () => {
-  database = await createDatabase();
+  database = await createEmptyDatabase();
 });
 afterEach(() => database.drop());
 

@@ -6,7 +6,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { createDatabase } from '../support/database.js';
+import { createEmptyDatabase } from '../support/database.js';
 
 // What is published, used as a user uses it: a project with the tarball's files, and nothing else of this repository.
 
@@ -150,7 +150,7 @@ it('compiles into a strict project, and its declarations are sound', async () =>
 }, 120_000);
 
 it('runs a job in an ESM app', async () => {
-  const database = await createDatabase();
+  const database = await createEmptyDatabase();
   const { stdout, stderr } = await run(process.execPath, ['app.js', database.url], {
     cwd: project,
   });

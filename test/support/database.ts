@@ -9,11 +9,20 @@ export interface TestDatabase {
   drop(): Promise<void>;
 }
 
-/** An empty database of its own. */
-export async function createDatabase(): Promise<TestDatabase> {
+/** A database of its own with the tables of the schema `bildad`: a copy of the suite's template. */
+export function createDatabase(): Promise<TestDatabase> {
+  return copyOf(inject('databaseTemplate'));
+}
+
+/** A database of its own without tables: for specs about migrations, schemas and first boots. */
+export function createEmptyDatabase(): Promise<TestDatabase> {
+  return copyOf('template1');
+}
+
+async function copyOf(template: string): Promise<TestDatabase> {
   const name = `t_${randomUUID().replaceAll('-', '')}`;
   const server = inject('databaseUrl');
-  await once(server, `CREATE DATABASE ${name}`);
+  await once(server, `CREATE DATABASE ${name} TEMPLATE ${template}`);
   const address = new URL(server);
   address.pathname = `/${name}`;
   const url = address.href;

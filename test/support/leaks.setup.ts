@@ -20,7 +20,7 @@ beforeAll(() => {
 
 afterAll(async () => {
   // A socket that was ended takes a few turns of the event loop to go, a killed process until the system has buried it.
-  const giveUpAt = performance.now() + 3_000;
+  const giveUpAt = performance.now() + 10_000;
   while (leaked().length > 0 && performance.now() < giveUpAt)
     await new Promise((resolve) => setImmediate(resolve));
   expect(leaked(), 'left behind').toEqual([]);

@@ -4,12 +4,17 @@ import type { TestProject } from 'vitest/node';
 declare module 'vitest' {
   interface ProvidedContext {
     databaseUrl: string;
+    /** Name of the database that has the tables. */
+    databaseTemplate: string;
   }
 }
 
-/** One server for all specs: that of DATABASE_URL, else an embedded one. Each spec has a database of its own. */
+/**
+ * One server for all specs: the server of DATABASE_URL, or an embedded one. Each spec creates databases of its own.
+ */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   const server = await startTestServer();
   project.provide('databaseUrl', server.url);
+  project.provide('databaseTemplate', process.env['BILDAD_TEST_TEMPLATE']!);
   return () => server.stop();
 }

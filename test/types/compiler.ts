@@ -21,10 +21,20 @@ const OPTIONS: ts.CompilerOptions = {
   noEmit: true,
 };
 
+/** Parsed declarations of libraries: every program needs the same hundreds of them. */
+const parsed = new Map<string, ts.SourceFile | undefined>();
+const disk = ts.createCompilerHost(OPTIONS);
+
+function sourceFromDisk(
+  ...[path, ...rest]: Parameters<ts.CompilerHost['getSourceFile']>
+): ts.SourceFile | undefined {
+  if (!parsed.has(path)) parsed.set(path, disk.getSourceFile(path, ...rest));
+  return parsed.get(path);
+}
+
 /** What the compiler says of each text, against the built package's declarations; one line each. */
 export function complaints(texts: Record<string, string>): Record<string, string[]> {
   const files = new Map(Object.entries(texts).map(([name, text]) => [`${HERE}${name}.mts`, text]));
-  const disk = ts.createCompilerHost(OPTIONS);
   const host: ts.CompilerHost = {
     ...disk,
     fileExists: (path) => files.has(path) || disk.fileExists(path),
@@ -32,7 +42,7 @@ export function complaints(texts: Record<string, string>): Record<string, string
     getSourceFile: (path, language, ...rest) => {
       const text = files.get(path);
       return text === undefined
-        ? disk.getSourceFile(path, language, ...rest)
+        ? sourceFromDisk(path, language, ...rest)
         : ts.createSourceFile(path, text, language);
     },
   };

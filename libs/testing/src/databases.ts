@@ -3,7 +3,7 @@ import { NestFactory } from '@nestjs/core';
 import { TypeOrmModule } from '@nestjs/typeorm';
 import { BildadModule } from 'nestjs-bildad';
 import pg from 'pg';
-import { startPostgres, type PostgresServerOptions } from './postgres-server.js';
+import { startPostgresInMemory, type PostgresServerOptions } from './postgres-server.js';
 
 export interface TestServerOptions extends Pick<PostgresServerOptions, 'settings'> {
   /** A server to use instead of starting one, as a superuser or who may create databases. Default: `DATABASE_URL`, where that is set. */
@@ -26,6 +26,9 @@ export interface TestDatabase {
   drop(): Promise<void>;
 }
 
+/** Many connections, and as little to write as possible for each database that is created and dropped. */
+const SETTINGS = { max_connections: '300', wal_level: 'minimal', max_wal_senders: '0' };
+
 /** By way of the environment: those who create databases are the test runner's other processes. */
 const SERVER = 'BILDAD_TEST_SERVER';
 const TEMPLATE = 'BILDAD_TEST_TEMPLATE';
@@ -42,9 +45,7 @@ export async function startTestServer({
 }: TestServerOptions = {}): Promise<TestServer> {
   const server = url
     ? undefined
-    : await startPostgres({
-        settings: { max_connections: '300', ...settings },
-      });
+    : await startPostgresInMemory({ settings: { ...SETTINGS, ...settings } });
   const address = url ?? server!.url;
   const template = nameOf('template');
   const stop = async () => {
