@@ -4,11 +4,11 @@ import { promisify } from 'node:util';
 import { expect, it } from 'vitest';
 import { createDatabase } from '../support/database.js';
 
-// Where nothing listens to SIGTERM, a deploy ends jobs in their midst: said once, and only where it is so.
+// Without a listener for SIGTERM a deploy ends the process while jobs run: a warning says so, once.
 
 const run = promisify(execFile);
 const script = fileURLToPath(new URL('../../dist/test/fixtures/signals.js', import.meta.url));
-const LINE = /nothing listens to SIGTERM, .* call app\.enableShutdownHooks\(\)/;
+const LINE = /no listener for SIGTERM, .* call app\.enableShutdownHooks\(\)/;
 
 it('says so of a process that runs jobs, and of no other', async () => {
   const database = await createDatabase();

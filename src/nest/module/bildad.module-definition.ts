@@ -9,7 +9,7 @@ import { bildadEntities } from '../../database/entities/index.js';
 import { BILDAD_EXTENSION, type EngineExtension } from './engine-extension.js';
 import { settingsInHost } from '../isolation-host/host-environment.js';
 import { BILDAD_RUNTIME, createRuntime } from './runtime.js';
-import { scheduleTicker } from './schedule-timers.js';
+import { MAX_TIMER_MS, type Ticker } from '../../concurrency/timers.js';
 
 const EXTRAS: BildadModuleExtras = {
   isGlobal: undefined,
@@ -74,6 +74,22 @@ function runtimeProvider(schema: string, dataSourceName: string): Provider {
       const { events } = bildad;
       extension?.made?.({ name, schema, dataSource, events, currentManager });
       return bildad;
+    },
+  };
+}
+
+/** Intervals in the registry of `@nestjs/schedule`, named `bildad:<schema>:<engine>:<interval>`, for operators to list. */
+export function scheduleTicker(registry: SchedulerRegistry, prefix: string): Ticker {
+  return {
+    every(interval, ms, work) {
+      const name = `${prefix}:${interval}`;
+      const timer: unknown = setInterval(work, Math.min(ms, MAX_TIMER_MS));
+      registry.addInterval(name, timer);
+      return () => {
+        clearInterval(timer as NodeJS.Timeout);
+        // The host's ScheduleModule may have emptied the registry before us.
+        if (registry.doesExist('interval', name)) registry.deleteInterval(name);
+      };
     },
   };
 }

@@ -1,13 +1,13 @@
 import { Module, type DynamicModule } from '@nestjs/common';
 import { JobEvents } from '../../job/events.js';
 import { refuseUnknown } from '../../options/reader.js';
-import { AppEdgeModule } from './hook-order.js';
+import { OutermostHooksModule } from './outermost-hooks.js';
 import {
   ASYNC_OPTIONS_TYPE,
   ConfigurableModuleClass,
   OPTIONS_TYPE,
 } from './bildad.module-definition.js';
-import { EngineSwitch } from './engine-starter.js';
+import { EngineStarter } from './engine-starter.js';
 import { HandlerExplorer } from '../handlers/explorer.js';
 import { JobEngineService } from '../services/job-engine.service.js';
 import { JobsService } from '../services/jobs.service.js';
@@ -29,7 +29,7 @@ const ASYNC_NAMES: readonly (keyof typeof ASYNC_OPTIONS_TYPE)[] = [
 ];
 
 @Module({
-  imports: [AppEdgeModule],
+  imports: [OutermostHooksModule],
   providers: [
     {
       provide: JobEvents,
@@ -38,7 +38,7 @@ const ASYNC_NAMES: readonly (keyof typeof ASYNC_OPTIONS_TYPE)[] = [
     },
     HandlerExplorer,
     Pipelines,
-    EngineSwitch,
+    EngineStarter,
     JobEventListeners,
     BildadLifecycle,
     JobEngineService,
@@ -47,7 +47,7 @@ const ASYNC_NAMES: readonly (keyof typeof ASYNC_OPTIONS_TYPE)[] = [
   exports: [JobEngineService, JobsService, JobEvents],
 })
 export class BildadModule extends ConfigurableModuleClass {
-  /** One engine on one PostgreSQL schema. Beside the options it takes the extras `isGlobal`, `dataSource` and `schema`. */
+  /** One engine on one PostgreSQL schema. Accepts the options and the extras `isGlobal`, `dataSource` and `schema`. */
   static override forRoot(options: typeof OPTIONS_TYPE = {}): DynamicModule {
     return super.forRoot(options);
   }

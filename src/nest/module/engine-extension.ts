@@ -3,28 +3,28 @@ import type { JobEvents } from '../../job/events.js';
 import type { BildadModuleOptions, CurrentManager } from '../../options/module-options.js';
 
 /**
- * Shapes every engine of an app from outside of the modules that declare them: as `nestjs-bildad/testing` does with an
- * app under test. Provided under `BILDAD_EXTENSION` by a global module; there is one at the most.
+ * Changes every engine of an app from another module, as `nestjs-bildad/testing` does for an app under test. A global module
+ * provides it under `BILDAD_EXTENSION`; an app has at most one.
  */
 export interface EngineExtension {
   /**
-   * Called once for each engine, before it is made, with the options that its module was given.
-   * @returns the options that it is made with, which are checked as any
+   * Called once for each engine before it is created, with the options of its module.
+   * @returns the options to use, which are checked as usual
    */
   options?(
     given: BildadModuleOptions,
     engine: { dataSource: DataSource; schema: string },
   ): BildadModuleOptions;
-  /** Told once of each engine, when it has been made and before it starts. */
+  /** Called once for each engine after it was created and before it starts. */
   made?(engine: {
     name: string;
     schema: string;
     dataSource: DataSource;
-    /** The engine's own, by which it can be told from others. */
+    /** The engine's events; they also identify the engine. */
     events: JobEvents;
     currentManager: CurrentManager | undefined;
   }): void;
-  /** Around all a handler does, also in what it awaits; `next` never rejects, and has to be called once. */
+  /** Wraps the asynchronous work of a handler. Must call `next` once; `next` never rejects. */
   aroundRun?(
     run: { jobRunId: string; jobRunIdentifier: string },
     next: () => Promise<void>,

@@ -1,35 +1,35 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { BildadConfigError } from '../../job/errors.js';
-import { AppEdge, type AppEngine } from './hook-order.js';
+import { OutermostHooks, type HookedEngine } from './outermost-hooks.js';
 import { isInHost } from '../isolation-host/host-environment.js';
 import { startHosts } from '../isolation-host/start-hosts.js';
 import { JobEventListeners } from '../listeners/listeners.js';
 import { BILDAD_RUNTIME, type BildadRuntime } from './runtime.js';
 
-/** Starts the engine, with its app or when it is told to, and stops it. */
+/** Starts the engine with its app or by hand, and stops it. */
 @Injectable()
-export class EngineSwitch implements AppEngine {
-  /** The tables have been looked at, and the handlers are known. */
-  ready = false;
-  /** Ends what the module holds beside the engine. */
-  leave = async (): Promise<void> => {};
+export class EngineStarter implements HookedEngine {
+  /** The tables are ready and the handlers are known. */
+  isReady = false;
+  /** Closes the features and connections of the module. Set by `BildadLifecycle`. */
+  closeModule = async (): Promise<void> => {};
   private starting: Promise<void> | undefined;
   private stopping: Promise<void> | undefined;
   private closeHosts = async (): Promise<void> => {};
 
   constructor(
     @Inject(BILDAD_RUNTIME) private readonly bildad: BildadRuntime,
-    private readonly edge: AppEdge,
+    private readonly hooks: OutermostHooks,
     private readonly listeners: JobEventListeners,
   ) {
-    edge.add(this);
+    hooks.add(this);
   }
 
-  async boot(): Promise<void> {
-    if (this.ready && this.bildad.settings.autoStart) await this.start();
+  async startWithApp(): Promise<void> {
+    if (this.isReady && this.bildad.settings.autoStart) await this.start();
   }
 
-  /** Idempotent, unless it failed. @throws BildadConfigError, what the module throws when a host of jobs is booted */
+  /** Idempotent; may be called again after an error. @throws BildadConfigError; the error of the app's module in a host */
   start(): Promise<void> {
     this.starting ??= this.startUp().catch((error: unknown) => {
       this.starting = undefined;
@@ -43,16 +43,16 @@ export class EngineSwitch implements AppEngine {
     return this.stopping;
   }
 
-  async giveUp(): Promise<void> {
+  async abandonStart(): Promise<void> {
     await this.stop();
-    await this.leave();
+    await this.closeModule();
   }
 
   private async startUp(): Promise<void> {
     const { engine, node, clusterEvents, strays, settings } = this.bildad;
-    // Hooks of the app's run there as well.
+    // The app's hooks run in hosts, too.
     if (isInHost()) return;
-    if (!this.ready)
+    if (!this.isReady)
       throw new BildadConfigError(
         'start()',
         'was called too early: call it when the app is initialized, in onApplicationBootstrap or later',
@@ -62,7 +62,7 @@ export class EngineSwitch implements AppEngine {
     strays.listen();
     await engine.start();
     clusterEvents.start();
-    if (settings.role !== 'producer') this.edge.runsJobs();
+    if (settings.role !== 'producer') this.hooks.warnWithoutSignalHandler();
   }
 
   private async shutDown(): Promise<void> {
@@ -71,7 +71,7 @@ export class EngineSwitch implements AppEngine {
     isolated.drain();
     engine.close();
     await this.starting?.catch(() => undefined);
-    if (this.ready) await engine.stop();
+    if (this.isReady) await engine.stop();
     await this.listeners.drain();
     isolated.leave();
     await this.closeHosts();

@@ -6,7 +6,7 @@ import { explained } from '../../database/database-error.js';
 import { nameExportedEntities } from '../../database/entities/exported.js';
 import { checkVersion, migrate } from '../../database/migrate.js';
 import { declareTemplates } from '../../lifecycle/templates/template.sql.js';
-import { EngineSwitch } from './engine-starter.js';
+import { EngineStarter } from './engine-starter.js';
 import { HandlerExplorer } from '../handlers/explorer.js';
 import { startFeatures, type StopFeature } from './features.js';
 import { isInHost } from '../isolation-host/host-environment.js';
@@ -15,13 +15,13 @@ import { JobEventListeners } from '../listeners/listeners.js';
 import { logEvents } from '../logging/log-lines.js';
 import { BILDAD_RUNTIME, type BildadRuntime } from './runtime.js';
 
-/** What the last statements may take at shutdown. */
+/** Time for the last statements at shutdown. */
 const CLOSE_MS = 2_000;
 
 /**
- * Boot: schema, config row, handlers and their templates, before anything of the app's own bootstrap
- * runs; the engine comes last (`app-edge`). An error in any of it keeps the app from starting. Shutdown: the engine
- * has stopped, and its connections are closed when nothing else of the app is left to enqueue.
+ * Boot, in the module's `onModuleInit`: handlers, schema, configuration row and templates. The engine itself starts last
+ * (`OutermostHooks`). Any error stops the app's start. Shutdown: the connections close in the last hook, because other
+ * modules may enqueue until then.
  */
 @Injectable()
 export class BildadLifecycle implements OnModuleInit, OnApplicationShutdown {
@@ -31,11 +31,11 @@ export class BildadLifecycle implements OnModuleInit, OnApplicationShutdown {
   constructor(
     @Inject(BILDAD_RUNTIME) private readonly bildad: BildadRuntime,
     private readonly explorer: HandlerExplorer,
-    private readonly engineSwitch: EngineSwitch,
+    private readonly engineStarter: EngineStarter,
     private readonly listeners: JobEventListeners,
   ) {}
 
-  /** Once: a hybrid app whose microservices are initialised by themselves calls all hooks twice. */
+  /** Runs once, although a hybrid app may call all hooks twice. */
   onModuleInit(): Promise<void> {
     this.initialized ??= this.initialize();
     return this.initialized;
@@ -44,17 +44,17 @@ export class BildadLifecycle implements OnModuleInit, OnApplicationShutdown {
   private async initialize(): Promise<void> {
     const { store, settings } = this.bildad;
     if (!isInHost()) logEvents(this.bildad.events, settings);
-    // Wrong handlers are found before the database is touched.
+    // Wrong handlers are reported before the database is used.
     const found = this.explorer.find(settings);
     for (const { handler } of found) this.bildad.handlers.register(handler);
-    // In a host nothing of a node happens.
+    // Listeners run in the node, not in its hosts.
     if (!isInHost()) this.listeners.attach(this.bildad);
     this.checkKeys();
     this.checkDataSource();
     checkIsolation(this.bildad);
     this.stopFeatures = await startFeatures(this.bildad);
     if (isInHost()) {
-      // The app has seen to the tables; what is committed here others are to hear of.
+      // The node has migrated already. Commits of a host wake other nodes, too.
       this.bildad.wakeUps.start();
       return;
     }
@@ -70,24 +70,24 @@ export class BildadLifecycle implements OnModuleInit, OnApplicationShutdown {
         found.map(({ declaration }) => declaration),
       );
     } catch (error) {
-      // Nest closes nothing of an app that did not start.
-      await this.leave(0);
+      // Nest closes nothing when an app fails to start.
+      await this.close(0);
       throw explained(error, 'Bildad cannot start', store.tables.schema);
     }
-    // What others enqueue in their hooks, nodes that run are to hear of.
+    // Hooks of other modules may enqueue, which must wake running nodes.
     this.bildad.wakeUps.start();
-    this.engineSwitch.ready = true;
-    this.engineSwitch.leave = () => this.leave(0);
+    this.engineStarter.isReady = true;
+    this.engineStarter.closeModule = () => this.close(0);
   }
 
-  /** Not before: what else is being shut down may enqueue to the last. */
+  /** In the last hook, because other modules may enqueue while they shut down. */
   async onApplicationShutdown(): Promise<void> {
-    await this.leave(CLOSE_MS);
+    await this.close(CLOSE_MS);
   }
 
-  private async leave(withinMs: number): Promise<void> {
+  private async close(withinMs: number): Promise<void> {
     const { stopFeatures } = this;
-    // An app may be closed twice.
+    // close() may be called twice.
     this.stopFeatures = () => {};
     try {
       await stopFeatures();

@@ -26,7 +26,7 @@ import { outside, within } from '../../database/transactions/current-transaction
 import type { JobQueueEntry, JobRun, JobTemplate } from '../../database/entities/index.js';
 import { findEntry, findLastRun, findRuns } from '../../lifecycle/run/run.sql.js';
 import { ChangedJobs } from './changed-jobs.js';
-import { EngineSwitch } from '../module/engine-starter.js';
+import { EngineStarter } from '../module/engine-starter.js';
 import { refuseKeys, refuseLater } from '../handlers/declaration-refusals.js';
 import { idOf } from './arguments.js';
 import { referenceTo } from '../handlers/declaration.js';
@@ -62,7 +62,7 @@ type WithoutManager = Omit<EnqueueOptions, 'manager'>;
 export class JobEngineService extends ChangedJobs {
   constructor(
     @Inject(BILDAD_RUNTIME) protected readonly bildad: BildadRuntime,
-    private readonly engineSwitch: EngineSwitch,
+    private readonly engineStarter: EngineStarter,
   ) {
     super();
   }
@@ -74,7 +74,7 @@ export class JobEngineService extends ChangedJobs {
    *   called again after an error
    */
   start(): Promise<void> {
-    return this.engineSwitch.start();
+    return this.engineStarter.start();
   }
 
   /**
