@@ -80,7 +80,10 @@ export {
   JobTemplate,
   type BildadEntities,
 } from './database/entities/index.js';
-export { ConnectionLostError } from './database/connection/connection-errors.js';
+export {
+  ConnectionLostError,
+  StatementTimeoutError,
+} from './database/connection/connection-errors.js';
 export type { UnrunnableJobs } from './node/unrunnable-jobs.sql.js';
 export {
   BILDAD_MIGRATIONS,

@@ -1,6 +1,6 @@
 import { WakeablePause } from '../concurrency/wakeable-pause.js';
 import { WriteBatcher } from '../concurrency/write-batcher.js';
-import { ConnectionLostError } from '../database/connection/connection-errors.js';
+import { isUnanswered } from '../database/connection/connection-errors.js';
 import type { EngineContext } from '../database/engine-context.js';
 import type { JobRun } from '../database/entities/index.js';
 import { JobNotFoundError, WaitTimeoutError } from '../job/errors.js';
@@ -77,7 +77,7 @@ export class JobWaiter {
       return await this.reads.add(identifier);
     } catch (error) {
       // The connection may be back in time.
-      if (error instanceof ConnectionLostError && !this.engine.store.db.isClosed) return 'unknown';
+      if (isUnanswered(error) && !this.engine.store.db.isClosed) return 'unknown';
       throw error;
     }
   }

@@ -1,6 +1,6 @@
 import { WakeablePause } from '../concurrency/wakeable-pause.js';
 import { WriteBatcher } from '../concurrency/write-batcher.js';
-import { ConnectionLostError } from '../database/connection/connection-errors.js';
+import { isUnanswered } from '../database/connection/connection-errors.js';
 import type { EngineContext } from '../database/engine-context.js';
 import { JobNotFoundError } from '../job/errors.js';
 import type { JobUpdate } from '../job/job-update.js';
@@ -176,7 +176,7 @@ export class JobWatcher {
     try {
       return await this.reads.add(from);
     } catch (error) {
-      if (error instanceof ConnectionLostError && !this.engine.store.db.isClosed) return null;
+      if (isUnanswered(error) && !this.engine.store.db.isClosed) return null;
       if (this.stopped.signal.aborted) return null;
       throw error;
     }

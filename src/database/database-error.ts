@@ -1,24 +1,25 @@
 import { BildadDatabaseError, BildadError } from '../job/errors.js';
-import { databaseCode } from './error-code.js';
 
-export { databaseCode };
+/** The SQLSTATE, or the system's code of a connection error, however deep a driver wrapped it. */
+export function databaseCode(error: unknown): string | undefined {
+  const { code, driverError } = (error ?? {}) as { code?: unknown; driverError?: unknown };
+  if (typeof code === 'string') return code;
+  return driverError === undefined ? undefined : databaseCode(driverError);
+}
 
-/** data_exception, program_limit_exceeded: the values are at fault, trying again would not help. */
+/** data_exception, program_limit_exceeded: the values are at fault, a retry would not help. */
 export const isDataError = (error: unknown) => /^(22|54)/.test(databaseCode(error) ?? '');
 
-/** The same, or integrity_constraint_violation: this row will be refused each time. */
+/** The same, or integrity_constraint_violation: a retry of this row would be refused too. */
 export const isRefusal = (error: unknown) => /^(22|23|54)/.test(databaseCode(error) ?? '');
 
-/** serialization_failure, deadlock_detected: it may go well without, or after, the others. */
+/** serialization_failure, deadlock_detected: a retry may succeed. */
 export const isConflict = (error: unknown) => /^(40001|40P01)$/.test(databaseCode(error) ?? '');
 
-/**
- * cardinality_violation, syntax_error_or_access_rule_violation: it will be refused until somebody has changed the statement, the
- * tables, or a right.
- */
+/** cardinality_violation, syntax_error_or_access_rule_violation: refused until the statement, the tables or a right change. */
 const isForbidden = (error: unknown) => /^(21|42)/.test(databaseCode(error) ?? '');
 
-/** A lock or statement timeout, a full disk, too many connections: the same may go well later. */
+/** A lock or statement timeout, a full disk, too many connections: a retry may succeed later. */
 export const passes = (error: unknown) =>
   /^[0-9A-Z]{5}$/.test(databaseCode(error) ?? '') && !isRefusal(error) && !isForbidden(error);
 
@@ -43,7 +44,7 @@ const HINTS: [pattern: RegExp, hint: (schema: string) => string][] = [
   [/^(28|3D)/, () => 'the database refuses the login: check user, password and database name'],
 ];
 
-/** A database error at boot, in words that say what to do. Our own errors pass as they are. */
+/** A database error at boot, with a hint what to do. The engine's own errors stay as they are. */
 export function explained(error: unknown, doing: string, schema: string): Error {
   if (error instanceof BildadError) return error;
   const code = databaseCode(error);

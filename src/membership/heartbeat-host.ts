@@ -3,8 +3,8 @@ import type { Store } from '../database/store.js';
 import type { NodeFacts } from './node.sql.js';
 import {
   currentPassword,
-  plainOptions,
-  poolClient,
+  transferableOptions,
+  heartbeatConnector,
 } from '../database/connection/dedicated-connection.js';
 import { runAfter, waitAtMost } from '../concurrency/timers.js';
 import type { PulseMemory } from './memory-sample.js';
@@ -30,8 +30,8 @@ export function startPulse(
   tell: (news: PulseNews) => void,
   degraded: Degraded,
 ): PulseHost | null {
-  if (!poolClient(store.dataSource)) return null;
-  const connection = plainOptions(store.dataSource);
+  if (!heartbeatConnector(store.dataSource)) return null;
+  const connection = transferableOptions(store.dataSource);
   if (!connection) {
     degraded(new Error('the DataSource connects in a way of its own'));
     return new MainThreadPulse(store, memory, tell);
@@ -55,7 +55,7 @@ class MainThreadPulse implements PulseHost {
   private readonly pulse: Pulse;
 
   constructor(store: Store, memory: PulseMemory, tell: (news: PulseNews) => void) {
-    const connect = poolClient(store.dataSource)!;
+    const connect = heartbeatConnector(store.dataSource)!;
     this.pulse = new Pulse(store.tables, memory, connect, tell, () => null);
   }
 

@@ -1,9 +1,9 @@
 import { parentPort, workerData, type MessagePort } from 'node:worker_threads';
 import type { NodeFacts } from './node.sql.js';
-import { connectWith } from '../database/connection/with-pg.js';
-import type { PlainOptions } from '../database/connection/dedicated-connection.js';
+import { openHeartbeatConnection } from '../database/connection/dedicated-connection.js';
+import type { TransferableOptions } from '../database/connection/dedicated-connection.js';
 import type { Tables } from '../database/tables.js';
-import { databaseCode } from '../database/error-code.js';
+import { databaseCode } from '../database/database-error.js';
 import { PulseMemory } from './memory-sample.js';
 import { Pulse, type PulseNews } from './node-heartbeat.js';
 import { Watchdog } from './watchdog.js';
@@ -12,7 +12,7 @@ import { Watchdog } from './watchdog.js';
 export interface ThreadData {
   tables: Tables;
   buffer: SharedArrayBuffer;
-  connection: PlainOptions;
+  connection: TransferableOptions;
   maxBlockMs: number | false;
 }
 
@@ -58,8 +58,8 @@ const pulse = new Pulse(
   tables,
   memory,
   async (timeoutMs) =>
-    connectWith(
-      connection.asksForPassword
+    openHeartbeatConnection(
+      connection.needsPassword
         ? { ...connection.options, password: await password(timeoutMs) }
         : connection.options,
       timeoutMs,

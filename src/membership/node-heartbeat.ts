@@ -1,5 +1,5 @@
 import { beatNode, endNode, registerNode, type NodeFacts } from './node.sql.js';
-import type { OwnConnection } from '../database/connection/dedicated-connection.js';
+import type { DedicatedConnection } from '../database/connection/dedicated-connection.js';
 import type { Tables } from '../database/tables.js';
 import { BEATS_PER_LEASE } from './heartbeats-per-lease.js';
 import { monotonicMs, trustedUntil, type PulseMemory } from './memory-sample.js';
@@ -23,7 +23,7 @@ const SHORTEST_TIMEOUT_MS = 250;
  * one beat. Once that time is over no beat revives the incarnation: it is ended instead, and a new one may join.
  */
 export class Pulse {
-  private connection: OwnConnection | undefined;
+  private connection: DedicatedConnection | undefined;
   private facts: NodeFacts | undefined;
   private joined = false;
   private over = false;
@@ -33,7 +33,7 @@ export class Pulse {
   constructor(
     private readonly tables: Tables,
     private readonly memory: PulseMemory,
-    private readonly connect: (timeoutMs: number) => Promise<OwnConnection>,
+    private readonly connect: (timeoutMs: number) => Promise<DedicatedConnection>,
     private readonly tell: (news: PulseNews) => void,
     /** How long the main thread's event loop has not turned; null where it does. */
     private readonly blockedMs: () => number | null,
@@ -98,7 +98,7 @@ export class Pulse {
     this.timer.unref();
   }
 
-  private async send(db: OwnConnection, facts: NodeFacts): Promise<void> {
+  private async send(db: DedicatedConnection, facts: NodeFacts): Promise<void> {
     const { memory, tables } = this;
     const { leaseMs } = memory;
     const sentAt = monotonicMs();
@@ -130,7 +130,7 @@ export class Pulse {
     this.tell({ kind: 'over', id, reason });
   }
 
-  private async open(): Promise<OwnConnection> {
+  private async open(): Promise<DedicatedConnection> {
     const timeout = Math.min(
       Math.max(this.memory.leaseMs / 4, SHORTEST_TIMEOUT_MS),
       LONGEST_TIMEOUT_MS,

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { runAfter, runEvery, waitAtMost } from '../concurrency/timers.js';
-import { asLost } from '../database/connection/connection-errors.js';
-import { cut, type PgClient } from '../database/connection/driver.js';
+import { asConnectionLost } from '../database/connection/connection-errors.js';
+import { destroyConnection, type PgClient } from '../database/connection/driver.js';
 import type { EngineContext } from '../database/engine-context.js';
 import { listen, listeningClient, notifyAll, ping } from './notify.sql.js';
 
@@ -52,7 +52,7 @@ export class ListeningConnection {
     this.isStopped = true;
     this.stopPinging?.();
     this.cancelRetry?.();
-    if (this.opening) cut(this.opening);
+    if (this.opening) destroyConnection(this.opening);
     this.probe.stop();
     await this.connecting;
     await this.checking;
@@ -60,7 +60,7 @@ export class ListeningConnection {
     this.client = undefined;
     if (!client) return;
     await waitAtMost(END_MS, client.end());
-    cut(client);
+    destroyConnection(client);
   }
 
   private connect(): void {
@@ -93,7 +93,7 @@ export class ListeningConnection {
     } catch (error) {
       // Reported once: it is tried until it works.
       if (this.failures === 0) this.report(error);
-      if (client) cut(client);
+      if (client) destroyConnection(client);
       this.retry();
     } finally {
       this.opening = undefined;
@@ -131,7 +131,7 @@ export class ListeningConnection {
   private reconnect(client: PgClient, error?: unknown): void {
     if (this.client !== client) return;
     this.client = undefined;
-    cut(client);
+    destroyConnection(client);
     if (error !== undefined) this.report(error);
     this.retry();
   }
@@ -146,7 +146,7 @@ export class ListeningConnection {
     if (!this.isStopped)
       this.engine.events.emit('engine.error', {
         doing: 'listening for notifications of other nodes',
-        error: asLost('LISTEN', error),
+        error: asConnectionLost('LISTEN', error),
       });
   }
 }

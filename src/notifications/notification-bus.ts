@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { runEvery } from '../concurrency/timers.js';
-import type { Following } from '../database/connection/piggyback.js';
+import type { PiggybackStatement } from '../database/connection/engine-pool.js';
 import type { EngineContext } from '../database/engine-context.js';
 import { outside } from '../database/transactions/current-transaction.js';
 import { ListeningConnection } from './listening-connection.js';
@@ -155,7 +155,7 @@ export class Topic {
   }
 
   /** See `NotificationSender.piggyback`. */
-  piggyback(item: unknown, quietMs: number): Following | null {
+  piggyback(item: unknown, quietMs: number): PiggybackStatement | null {
     return this.bus.isEnabled ? this.items.piggyback(item, quietMs) : null;
   }
 

@@ -1,7 +1,7 @@
 import { CoalescedTask } from '../concurrency/coalesced-task.js';
 import { waitAtMost } from '../concurrency/timers.js';
 import type { EngineContext } from '../database/engine-context.js';
-import type { Following } from '../database/connection/piggyback.js';
+import type { PiggybackStatement } from '../database/connection/engine-pool.js';
 import { notifyAll, notifyStatement } from './notify.sql.js';
 
 /** PostgreSQL accepts less than 8,000 bytes per payload. */
@@ -60,7 +60,7 @@ export class NotificationSender {
    * The NOTIFY of one item, to be sent right behind another statement. Null if one is under way or the last one was
    * less than `quietMs` ago: then `send` serves many of them with one statement.
    */
-  piggyback(item: unknown, quietMs: number): Following | null {
+  piggyback(item: unknown, quietMs: number): PiggybackStatement | null {
     const now = performance.now();
     if (this.flush.isRunning || now - this.sentAt <= quietMs) return null;
     this.sentAt = now;

@@ -2,8 +2,8 @@ import type { DataSource } from 'typeorm';
 import {
   CONNECT_MS,
   driverOf,
-  optionsOver,
-  sturdy,
+  mergeOptions,
+  reliableOptions,
   type PgClient,
 } from '../database/connection/driver.js';
 import { rows, type Queryable, type Tables } from '../database/tables.js';
@@ -30,8 +30,8 @@ export const notifyStatement = (tables: Tables, payloads: string[]) => ({
 export function listeningClient(dataSource: DataSource, queryTimeoutMs: number): PgClient | null {
   const driver = driverOf(dataSource);
   if (!driver) return null;
-  const options = sturdy(driver.options, Math.min(CONNECT_MS, queryTimeoutMs));
-  return new driver.Client(optionsOver(options, { query_timeout: queryTimeoutMs }));
+  const options = reliableOptions(driver.options, Math.min(CONNECT_MS, queryTimeoutMs));
+  return new driver.Client(mergeOptions(options, { query_timeout: queryTimeoutMs }));
 }
 
 export async function listen(client: PgClient, tables: Tables): Promise<void> {

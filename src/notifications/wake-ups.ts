@@ -1,6 +1,6 @@
 import type { EntityManager } from 'typeorm';
 import type { EngineContext } from '../database/engine-context.js';
-import type { Following } from '../database/connection/piggyback.js';
+import type { PiggybackStatement } from '../database/connection/engine-pool.js';
 import { CommitWatch } from '../database/transactions/commit-watch.js';
 import { outside } from '../database/transactions/current-transaction.js';
 import type { NotificationBus, Topic } from './notification-bus.js';
@@ -50,7 +50,7 @@ export class WakeUps {
   }
 
   /** The NOTIFY for other nodes, to be sent along with an insert; null if one for many inserts is better. */
-  piggyback(): Following | null {
+  piggyback(): PiggybackStatement | null {
     return this.topic.piggyback(null, ALONE_MS);
   }
 

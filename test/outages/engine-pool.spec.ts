@@ -1,7 +1,12 @@
 import { randomUUID } from 'node:crypto';
+import { StatementTimeoutError } from 'nestjs-bildad';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
+import * as errors from '../../src/database/connection/connection-errors.js';
+import { EnginePool } from '../../src/database/connection/engine-pool.js';
+import { rows, type Queryable } from '../../src/database/tables.js';
 import { bootApp, type TestApp } from '../support/app.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
+import { gate } from '../support/gate.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 import { startProxy, type Proxy } from '../support/proxy.js';
 
@@ -141,7 +146,9 @@ it('a server that has become read-only is left, and found again when it can be w
   expect(await untilWorkResumes()).toBeLessThan(3_000);
 });
 
-it('a statement that nobody waits for any more is cancelled, and gives its locks back', async () => {
+it('a statement that takes too long is cancelled, releases its locks, and is no outage', async () => {
+  const told: string[] = [];
+  bildad.events.on('database.lost', () => told.push('lost'));
   const entry = await bildad.engine.enqueueJob(
     SimpleJob,
     {},
@@ -151,7 +158,8 @@ it('a statement that nobody waits for any more is cancelled, and gives its locks
   await runner.startTransaction();
   await runner.query('SELECT FROM bildad.job_queue_entries WHERE id = $1 FOR UPDATE', [entry.id]);
   await expect(bildad.engine.cancelJob(entry)).rejects.toMatchObject({
-    code: 'ETIMEDOUT',
+    constructor: StatementTimeoutError,
+    code: '57014',
   });
   await expect
     .poll(() =>
@@ -160,8 +168,62 @@ it('a statement that nobody waits for any more is cancelled, and gives its locks
       ),
     )
     .toEqual([]);
+  expect(told).toEqual([]);
   await runner.rollbackTransaction();
   await runner.release();
+});
+
+it('a slow statement neither ends others nor counts as an outage', async () => {
+  const told: string[] = [];
+  bildad.events.on('database.lost', () => told.push('lost'));
+  const db = new EnginePool(bildad.dataSource, {
+    queryTimeoutMs: TIMEOUT_MS,
+    lost: () => told.push('lost'),
+  });
+  const slow = db.query('SELECT pg_sleep(60)').then(
+    () => expect.unreachable(),
+    (error: unknown) => error,
+  );
+  const pid = (connection: Queryable) =>
+    rows<{ pid: number }>(connection, 'SELECT pg_backend_pid() AS pid');
+  const [beside] = await pid(db);
+  expect(await slow).toBeInstanceOf(errors.StatementTimeoutError);
+  // The other connection is still used.
+  expect(await pid(db)).toEqual([beside]);
+  // So are transactions, whose timeout is the server's own.
+  await expect(db.transaction((within) => within.query('SELECT pg_sleep(60)'))).rejects.toThrow(
+    errors.StatementTimeoutError,
+  );
+  expect(told).toEqual([]);
+  await db.close(0);
+});
+
+it('transactions that wait for code of the host delay no others, and no transaction waits for ever', async () => {
+  const db = new EnginePool(bildad.dataSource, { queryTimeoutMs: 100 });
+  const ready = Array.from({ length: 5 }, () => gate());
+  const open = gate();
+  const hold = (isHostPaced: boolean, n: number) =>
+    db.transaction(
+      async () => {
+        ready[n]!.open();
+        await open.opened;
+      },
+      { isHostPaced },
+    );
+  const held = [hold(true, 0), hold(true, 1)];
+  await Promise.all([ready[0]!.opened, ready[1]!.opened]);
+  expect(await db.transaction((within) => within.query('SELECT 1 AS one'))).toEqual([{ one: 1 }]);
+  held.push(hold(false, 2), hold(false, 3));
+  await Promise.all([ready[2]!.opened, ready[3]!.opened]);
+  await expect(hold(false, 4)).rejects.toMatchObject({
+    constructor: errors.ConnectionLostError,
+    mayBeDone: false,
+    message: 'no turn for a transaction of the engine became free within 300 ms',
+  });
+  expect(await db.query('SELECT 1 AS one')).toEqual([{ one: 1 }]);
+  open.open();
+  await Promise.all(held);
+  await db.close(0);
 });
 
 it('connections are as many as the budget says', async () => {

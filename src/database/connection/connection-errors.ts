@@ -1,64 +1,84 @@
 import { QueryFailedError } from 'typeorm';
 import { databaseCode } from '../database-error.js';
 
-/** A SQLSTATE, which no system's error code looks like: none of them begins with E. */
+/** A SQLSTATE. No error code of a system looks like one: those begin with E. */
 const SQLSTATE = /^[0-9A-DF-Z][0-9A-Z]{4}$/;
 /**
- * connection_exception, statement_completion_unknown; admin_shutdown, crash_shutdown, cannot_connect_now,
- * database_dropped, idle_session_timeout; read_only_sql_transaction: a primary that has become a standby goes on answering.
+ * connection_exception, statement_completion_unknown; admin_shutdown, crash_shutdown,
+ * cannot_connect_now, database_dropped, idle_session_timeout; read_only_sql_transaction: a primary
+ * that has become a standby goes on answering.
  */
 const LOST_STATE = /^(08|40003|57P0[1-5]|25006)/;
+const QUERY_CANCELED = '57014';
 
 /**
- * The connection to the database was lost, or none could be made. To who catches TypeORM's QueryFailedError it is
- * one, with the driver's error in `driverError` and its code in `code`.
+ * The connection to the database was lost, or none could be made. It is a `QueryFailedError` of
+ * TypeORM, with the driver's error in `driverError` and its code in `code`.
  */
 export class ConnectionLostError extends QueryFailedError {
   constructor(
     sql: string,
     parameters: unknown[] | undefined,
     error: Error,
-    /** Whether the statement may have been carried out all the same: it was sent, and its answer never came. */
+    /** Whether the statement may have been carried out: it was sent, and its answer never came. */
     readonly mayBeDone: boolean,
   ) {
     super(sql, parameters, error);
   }
 
-  /** The same of a transaction that was never committed. */
+  /** The same error for a transaction that was not committed. */
   undone(): ConnectionLostError {
+    const { query, parameters, driverError } = this;
     return this.mayBeDone
-      ? new ConnectionLostError(
-          this.query,
-          this.parameters as unknown[] | undefined,
-          this.driverError,
-          false,
-        )
+      ? new ConnectionLostError(query, parameters as unknown[] | undefined, driverError, false)
       : this;
   }
 }
 
-/** An error of the driver's as what it is: a lost connection, or else itself. */
-export const asLost = (sql: string, error: unknown) =>
+/**
+ * A statement took longer than `queryTimeout`, and the server has cancelled it: it has done nothing.
+ * `code` is `57014`. The connection was fine, so this is no outage.
+ */
+export class StatementTimeoutError extends QueryFailedError {
+  constructor(sql: string, parameters: unknown[] | undefined, ms: number) {
+    const message = `the statement was cancelled: it did not end within ${ms} ms`;
+    super(sql, parameters, Object.assign(new Error(message), { code: QUERY_CANCELED }));
+  }
+}
+
+export const isCancelled = (error: unknown) => databaseCode(error) === QUERY_CANCELED;
+
+/** An error of the driver as a `ConnectionLostError` if it is one, else itself. */
+export const asConnectionLost = (sql: string, error: unknown) =>
   error instanceof Error && isBroken(error)
     ? new ConnectionLostError(sql, undefined, error, false)
     : error;
 
-/** Nobody knows whether what was asked for was done. */
+/** Whether the same statement may succeed later: the connection was lost, or the statement took too long. */
+export const isUnanswered = (error: unknown) =>
+  error instanceof ConnectionLostError || error instanceof StatementTimeoutError;
+
+/** Whether the statement may or may not have been carried out. */
 export const isUnknown = (error: unknown) =>
   error instanceof ConnectionLostError && error.mayBeDone;
 
-/** What the driver says of a connection that is of no use any more: everything but a plain answer of the server's. */
+/** Whether an error of the driver means that the connection is unusable: any error that is no plain answer of the server. */
 export function isBroken(error: unknown): boolean {
   const { code } = (error ?? {}) as { code?: unknown };
-  if (typeof code === 'string' && SQLSTATE.test(code)) return LOST_STATE.test(code);
-  // A value that the driver cannot write is no fault of the connection's.
+  if (isAnswer(error)) return LOST_STATE.test(code as string);
+  // The driver cannot write a value: the connection is fine.
   return !(error instanceof TypeError || error instanceof RangeError);
 }
 
-/** The server has no connection left for us. */
+/** Whether an error came from a server. */
+export function isAnswer(error: unknown): boolean {
+  const { code } = (error ?? {}) as { code?: unknown };
+  return typeof code === 'string' && SQLSTATE.test(code);
+}
+
+/** Whether the server has no connection left for the engine. */
 export const isCrowded = (error: unknown) => databaseCode(error)?.startsWith('53') ?? false;
 
-/** No answer in time. */
 export class NoAnswerError extends Error {
   readonly code = 'ETIMEDOUT';
 
@@ -67,16 +87,16 @@ export class NoAnswerError extends Error {
   }
 }
 
-/** `pg` says in words alone that a connection was not there in time. */
+/** `pg` reports in its message only that a connection was not made in time. */
 export function withCode(error: Error): Error {
   const late = /timeout expired|due to connection timeout/.test(error.message);
   return late && !('code' in error) ? Object.assign(error, { code: 'ETIMEDOUT' }) : error;
 }
 
-/** All connections are in use, and none became free in time: no fault of the database's. */
+/** The engine's own statements use all its connections. The database is not at fault. */
 export class BusyError extends Error {
-  constructor(ms: number) {
-    super(`no connection of the engine became free within ${ms} ms`);
+  constructor(ms: number, what = 'connection') {
+    super(`no ${what} of the engine became free within ${ms} ms`);
   }
 }
 

@@ -1,9 +1,9 @@
-import { setTimeout as pause } from 'node:timers/promises';
+import { waitAtMost } from '../../concurrency/timers.js';
 import {
   CONNECT_MS,
-  cut,
-  optionsOver,
-  sturdy,
+  destroyConnection,
+  mergeOptions,
+  reliableOptions,
   type Driver,
   type PgClient,
   type PgOptions,
@@ -12,59 +12,66 @@ import {
 } from './driver.js';
 import { BusyError, isCrowded, withCode } from './connection-errors.js';
 
-/** About as many statements of one engine are under way at once on a busy node. */
-export const POOL_SIZE = 4;
-/** A connection whose functions are planned is worth keeping: planning them anew takes longer than a claim. */
-const IDLE_MS = 300_000;
-/** After the server refused one connection too many, so long without trying for more. */
+/** After the server has refused a connection for want of room, the pool does not grow for so long. */
 const CROWDED_MS = 30_000;
+/** The operating system needs no longer to destroy a socket. */
+const DESTROY_MS = 1_000;
 
-/** A pool of `pg`, of which every connection is known from its birth to its end. */
+export interface ConnectionsOptions {
+  max: number;
+  /** Connections that stay, even if they are idle. */
+  min: number;
+  idleMs: number;
+  /** How long to wait for a free connection. */
+  waitMs: number;
+}
+
+/** A pool of `pg` that knows each of its connections from beginning to end. */
 export class Connections {
   private readonly pool: PgPool;
   private readonly alive = new Set<PgClient>();
   private readonly idle = new Set<PgClient>();
-  /** Cut, and perhaps still handed out by the pool, which has not heard of it. */
+  /** Destroyed. The pool may not know yet, and still hand them out. */
   private readonly dead = new WeakSet<PgClient>();
   private crowdedUntil = 0;
-  private allGone: (() => void) | undefined;
+  private onEmpty: (() => void) | undefined;
 
   constructor(
     { Pool, Client, options }: Driver,
-    private readonly waitMs: number,
-    private readonly most: number,
+    private readonly limits: ConnectionsOptions,
   ) {
+    const { max, min, idleMs, waitMs } = limits;
     const connectMs = Math.min(CONNECT_MS, waitMs);
-    const born = (client: PgClient) => this.born(client);
+    const add = (client: PgClient) => this.add(client);
     class EngineClient extends Client {
       constructor(given: PgOptions) {
-        // The pool's own limit is that of waiting for a connection that is free.
-        super(sturdy(optionsOver(options, given), connectMs));
-        born(this);
+        // The pool's timeout is that for a free connection, not for making one.
+        super(reliableOptions(mergeOptions(options, given), connectMs));
+        add(this);
       }
     }
     this.pool = new Pool(
-      optionsOver(options, {
+      mergeOptions(options, {
         Client: EngineClient,
-        max: this.most,
-        min: 1,
-        idleTimeoutMillis: IDLE_MS,
-        // Nobody closes what an app has made that did not start: the process is to end all the same.
+        max,
+        min,
+        idleTimeoutMillis: idleMs,
+        // Nothing closes the pool of an app that failed to start. The process must end all the same.
         allowExitOnIdle: true,
         connectionTimeoutMillis: waitMs,
-        // The engine has a clock of its own for it.
+        // The engine measures the time itself.
         query_timeout: 0,
-        // What is asked behind another statement is sent without waiting for its answer.
+        // A second statement is sent without waiting for the answer to the first.
         pipeline: true,
       }),
     );
     this.pool.on('error', () => undefined);
   }
 
-  async take(): Promise<PooledClient> {
+  async acquire(): Promise<PooledClient> {
     if (this.crowdedUntil && performance.now() > this.crowdedUntil) {
       this.crowdedUntil = 0;
-      this.pool.options.max = this.most;
+      this.pool.options.max = this.limits.max;
     }
     for (;;) {
       const client = await this.connect();
@@ -74,7 +81,7 @@ export class Connections {
     }
   }
 
-  giveBack(client: PooledClient): void {
+  release(client: PooledClient): void {
     this.idle.add(client);
     client.release();
   }
@@ -84,60 +91,53 @@ export class Connections {
     client.release(true);
   }
 
-  /** Where one connection was lost, those that nobody uses are not trusted either. */
+  /** Where one connection was lost, the idle ones are not trusted either. */
   destroyIdle(): void {
     for (const client of this.idle) this.kill(client);
     this.idle.clear();
   }
 
-  /** Lets what is under way end, and cuts off what is left after `ms`. */
+  /** Lets statements end, and destroys the connections that are left after `ms`. Never takes much longer. */
   async close(ms: number): Promise<void> {
-    if (this.alive.size === 0) {
-      await this.pool.end();
-      return;
-    }
-    const gone = new Promise<void>((resolve) => {
-      this.allGone = resolve;
+    if (this.alive.size === 0) return this.pool.end();
+    const empty = new Promise<void>((resolve) => {
+      this.onEmpty = resolve;
     });
     // It waits for connections that are in use.
     this.pool.end().catch(() => undefined);
-    const inTime = new AbortController();
-    const late = pause(ms, undefined, { signal: inTime.signal }).then(
-      () => this.alive.forEach((client) => this.kill(client)),
-      () => undefined,
-    );
-    await gone;
-    inTime.abort();
-    await late;
+    await waitAtMost(ms, empty);
+    for (const client of this.alive) this.kill(client);
+    await waitAtMost(DESTROY_MS, empty);
   }
 
   private async connect(): Promise<PooledClient> {
     try {
       return await this.pool.connect();
     } catch (error) {
-      // What pg-pool says of its own queue, and of nothing else.
-      if (/timeout exceeded when trying/.test(String(error))) throw new BusyError(this.waitMs);
+      // The pool's message about its own queue.
+      if (/timeout exceeded when trying/.test(String(error)))
+        throw new BusyError(this.limits.waitMs);
       if (!isCrowded(error) || this.pool.totalCount === 0) throw withCode(error as Error);
-      // What there is will do.
+      // The connections that exist will do.
       this.pool.options.max = this.pool.totalCount;
       this.crowdedUntil = performance.now() + CROWDED_MS;
       return this.pool.connect();
     }
   }
 
-  private born(client: PgClient): void {
+  private add(client: PgClient): void {
     this.alive.add(client);
-    // An 'error' that nobody hears ends the process.
+    // Without a listener an 'error' ends the process.
     client.on('error', () => undefined);
     client.on('end', () => {
       this.alive.delete(client);
       this.idle.delete(client);
-      if (this.alive.size === 0) this.allGone?.();
+      if (this.alive.size === 0) this.onEmpty?.();
     });
   }
 
   private kill(client: PgClient): void {
     this.dead.add(client);
-    cut(client);
+    destroyConnection(client);
   }
 }

@@ -1,37 +1,51 @@
 import type { DataSource } from 'typeorm';
 import type { Queryable } from '../tables.js';
-import { cut, driverOf, optionsOver, sturdy, type ClientClass, type PgOptions } from './driver.js';
+import {
+  destroyConnection,
+  driverOf,
+  mergeOptions,
+  reliableOptions,
+  type ClientClass,
+  type PgClient,
+  type PgOptions,
+} from './driver.js';
 
-/** A connection that belongs to one user, outside of any pool. */
-export interface OwnConnection extends Queryable {
-  /** At once, whatever it is doing. */
+/** A connection with one user, outside of any pool. */
+export interface DedicatedConnection extends Queryable {
+  /** The backend that the server named at login. */
+  readonly processID: number | null;
+  /** Ends it at once, whatever it is doing. */
   destroy(): void;
   end(): Promise<void>;
 }
 
-/** How to connect, as far as it can be handed to another thread. */
-export interface PlainOptions {
+/** Connection options that another thread can be given. */
+export interface TransferableOptions {
   options: Record<string, unknown>;
-  /** The password is made anew for each connection, on the main thread. */
-  asksForPassword: boolean;
+  /** A function of the host makes the password of each connection, on the main thread. */
+  needsPassword: boolean;
 }
 
-/** @throws when the server does not answer in time; no statement takes longer either */
+/**
+ * @param suffix of its name in `pg_stat_activity`
+ * @throws if the server does not answer within `timeoutMs`; so does each statement
+ */
 export async function openConnection(
   Client: ClientClass,
   options: PgOptions,
   timeoutMs: number,
-): Promise<OwnConnection> {
-  const made = sturdy(options, timeoutMs);
-  const client = new Client(
-    optionsOver(made, {
+  suffix: string,
+): Promise<DedicatedConnection> {
+  const reliable = reliableOptions(options, timeoutMs);
+  const client: PgClient = new Client(
+    mergeOptions(reliable, {
       query_timeout: timeoutMs,
-      application_name: `${String(made['application_name'])} beat`,
+      application_name: `${String(reliable['application_name'])} ${suffix}`,
     }),
   );
-  // Without a listener an 'error' would end the process; the next statement finds out.
+  // Without a listener an 'error' ends the process. The next statement reports it.
   client.on('error', () => undefined);
-  const destroy = () => cut(client);
+  const destroy = () => destroyConnection(client);
   try {
     await client.connect();
   } catch (error) {
@@ -39,6 +53,7 @@ export async function openConnection(
     throw error;
   }
   return {
+    processID: client.processID ?? null,
     query: async (sql: string, parameters?: unknown[]) => {
       const answer = await client.query(sql, parameters);
       return Array.isArray(answer) ? [] : answer.rows;
@@ -48,16 +63,27 @@ export async function openConnection(
   };
 }
 
-/** The same with the client and the options of the DataSource's pool, on this thread. Null where there is no such pool. */
-export function poolClient(
+/** How to open a heartbeat's connection as the DataSource's pool does. Null if it has no pool of `pg`. */
+export function heartbeatConnector(
   dataSource: DataSource,
-): ((timeoutMs: number) => Promise<OwnConnection>) | null {
+): ((timeoutMs: number) => Promise<DedicatedConnection>) | null {
   const driver = driverOf(dataSource);
-  return driver && ((timeoutMs) => openConnection(driver.Client, driver.options, timeoutMs));
+  return (
+    driver && ((timeoutMs) => openConnection(driver.Client, driver.options, timeoutMs, 'beat'))
+  );
 }
 
-/** What reaches the server and the login. Not what shapes a pool. */
-const CROSSING = [
+/** A heartbeat's connection in another thread, which has no DataSource. */
+export async function openHeartbeatConnection(
+  options: PgOptions,
+  timeoutMs: number,
+): Promise<DedicatedConnection> {
+  const { default: pg } = await import('pg');
+  return openConnection(pg.Client as unknown as ClientClass, options, timeoutMs, 'beat');
+}
+
+/** Options for server and login. Those that shape a pool are left out. */
+const TRANSFERRED = [
   'connectionString',
   'host',
   'port',
@@ -71,27 +97,27 @@ const CROSSING = [
   'enableChannelBinding',
   'sslnegotiation',
 ];
-/** What makes its own way to the server, or is code. */
-const STAYING = ['stream', 'Client', 'types'];
+/** Options that are code, or change the way to the server: another thread cannot connect like this. */
+const NOT_TRANSFERABLE = ['stream', 'Client', 'types'];
 
-/** Null where the DataSource connects in a way that another thread cannot. */
-export function plainOptions(dataSource: DataSource): PlainOptions | null {
-  const own = (dataSource.options as { driver?: unknown }).driver;
+/** Null if another thread cannot connect as the DataSource does. */
+export function transferableOptions(dataSource: DataSource): TransferableOptions | null {
+  const customDriver = (dataSource.options as { driver?: unknown }).driver;
   const given = driverOf(dataSource)?.options;
-  if (!given || own !== undefined) return null;
-  if (STAYING.some((name) => given[name] !== undefined)) return null;
-  const asksForPassword = typeof given['password'] === 'function';
+  if (!given || customDriver !== undefined) return null;
+  if (NOT_TRANSFERABLE.some((name) => given[name] !== undefined)) return null;
+  const needsPassword = typeof given['password'] === 'function';
   const options: Record<string, unknown> = { ssl: sslOf(given) };
-  for (const name of CROSSING) if (given[name] !== undefined) options[name] = given[name];
-  if (asksForPassword) delete options['password'];
+  for (const name of TRANSFERRED) if (given[name] !== undefined) options[name] = given[name];
+  if (needsPassword) delete options['password'];
   try {
-    return { options: structuredClone(options), asksForPassword };
+    return { options: structuredClone(options), needsPassword };
   } catch {
     return null;
   }
 }
 
-/** The password that a DataSource's function says now. */
+/** Calls the DataSource's password function. */
 export async function currentPassword(dataSource: DataSource): Promise<string | undefined> {
   const password = driverOf(dataSource)?.options['password'];
   return typeof password === 'function'
@@ -99,7 +125,7 @@ export async function currentPassword(dataSource: DataSource): Promise<string | 
     : (password as string | undefined);
 }
 
-/** The pool hides the key from being enumerated, and so from being copied. */
+/** The pool makes the key non-enumerable, so a copy would not have it. */
 function sslOf({ ssl }: Record<string, unknown>): unknown {
   return typeof ssl === 'object' && ssl !== null && 'key' in ssl ? { ...ssl, key: ssl.key } : ssl;
 }

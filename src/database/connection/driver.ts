@@ -1,7 +1,8 @@
 import { connect as connectSocket } from 'node:net';
-import type { DataSource } from 'typeorm';
+import type { DataSource, QueryRunner } from 'typeorm';
+import type { Queryable } from '../tables.js';
 
-/** As much of a `pg` client as the engine takes. */
+/** The part of a `pg` client that the engine uses. */
 export interface PgClient {
   connect(): Promise<unknown>;
   query(sql: string, parameters?: unknown[]): Promise<{ rows: unknown[] } | { rows: unknown[] }[]>;
@@ -12,7 +13,10 @@ export interface PgClient {
   port?: number;
   processID?: number | null;
   secretKey?: unknown;
-  /** Not there in the native client. */
+  /** The statement under way: `activeQuery` before version 8.16. */
+  _activeQuery?: unknown;
+  activeQuery?: unknown;
+  /** Missing in the native client. */
   connection?: { stream?: { destroy(): void } };
 }
 
@@ -28,9 +32,9 @@ export interface PgPool {
   on(event: 'release', heard: (error: unknown, client: PgClient) => void): void;
   readonly totalCount: number;
   readonly idleCount: number;
-  /** Those who have asked for a connection, also in this very turn, when it is idle still. */
+  /** Requests without a connection yet. Includes those of this very turn, for which one is idle. */
   readonly waitingCount: number;
-  /** All there are, those included that are being made. Not documented, and there since the first versions. */
+  /** All connections, also those that are being made. Undocumented, and there since the first versions. */
   readonly _clients?: PgClient[];
   readonly options: PgOptions;
 }
@@ -49,30 +53,27 @@ export interface Driver {
   options: PgOptions;
 }
 
-/** A new connection is there within this time, or is given up. */
+/** How long making a connection may take. */
 export const CONNECT_MS = 5_000;
-/** From then on an idle connection is asked by the system whether it lives. */
+/** After this idle time the operating system checks whether the peer of a connection is alive. */
 const KEEP_ALIVE_AFTER_MS = 10_000;
 
 /**
- * What the DataSource's own connections to the primary are made with, so that TLS, password functions, sockets and
- * `extra` are the same. Null where the DataSource has no pool of `pg` (a driver that stands in for it).
+ * What the DataSource makes its connections to the primary with, so that TLS, password functions,
+ * sockets and `extra` are the same. Null if the DataSource has no pool of `pg`.
  */
 export function driverOf(dataSource: DataSource): Driver | null {
-  const [master] = poolsOf(dataSource);
-  if (!master) return null;
-  return {
-    Pool: master.constructor as PoolClass,
-    Client: master.Client,
-    options: master.options,
-  };
+  const [primary] = poolsOf(dataSource);
+  if (!primary) return null;
+  const { Client, options } = primary;
+  return { Pool: primary.constructor as PoolClass, Client, options };
 }
 
-interface HostPool extends PgPool {
+export interface HostPool extends PgPool {
   readonly Client: ClientClass;
 }
 
-/** The DataSource's own pools: the primary's, and those of its replicas. None where they are not of `pg`. */
+/** The DataSource's pools of `pg`: the primary's, and those of its replicas. */
 export function poolsOf(dataSource: DataSource): HostPool[] {
   const { master, slaves } = dataSource.driver as {
     master?: Partial<HostPool>;
@@ -81,12 +82,12 @@ export function poolsOf(dataSource: DataSource): HostPool[] {
   return [master, ...(slaves ?? [])].filter((pool): pool is HostPool => pool?.Client !== undefined);
 }
 
-/** The same options with others over them. `pg` hides the password from spreading and printing; so it stays. */
-export function optionsOver(given: PgOptions, over: PgOptions): PgOptions {
-  const options = { ...given, ...over };
-  if ('password' in given)
+/** Merges options. `pg` makes the password non-enumerable, so that it is not printed; it stays so. */
+export function mergeOptions(base: PgOptions, changes: PgOptions): PgOptions {
+  const options = { ...base, ...changes };
+  if ('password' in base)
     Object.defineProperty(options, 'password', {
-      value: given['password'],
+      value: base['password'],
       enumerable: false,
       configurable: true,
       writable: true,
@@ -94,10 +95,10 @@ export function optionsOver(given: PgOptions, over: PgOptions): PgOptions {
   return options;
 }
 
-/** Options of a connection that neither hangs for ever while it is made nor dies unnoticed; named for who looks into `pg_stat_activity`. */
-export function sturdy(given: PgOptions, connectMs: number): PgOptions {
-  const name = given['application_name'];
-  return optionsOver(given, {
+/** Options of a connection that is made within a time limit, checked while idle, and named in `pg_stat_activity`. */
+export function reliableOptions(base: PgOptions, connectMs: number): PgOptions {
+  const name = base['application_name'];
+  return mergeOptions(base, {
     connectionTimeoutMillis: connectMs,
     keepAlive: true,
     keepAliveInitialDelayMillis: KEEP_ALIVE_AFTER_MS,
@@ -105,41 +106,47 @@ export function sturdy(given: PgOptions, connectMs: number): PgOptions {
   });
 }
 
-/** Cuts a connection without a word: a goodbye would wait for the answer of a peer that may be gone. */
-export function cut(client: PgClient): void {
+/** Ends a connection without the protocol's goodbye, which would wait for a peer that may be gone. */
+export function destroyConnection(client: PgClient): void {
   const stream = client.connection?.stream;
   if (stream) stream.destroy();
   else client.end().catch(() => undefined);
 }
 
+/** Whether `cancelStatement` can reach the server for this client. */
+export const canCancel = ({ connection, host, processID, secretKey }: PgClient): boolean =>
+  Boolean(connection && host && processID) && typeof secretKey === 'number';
+
 /**
- * Asks the server to stop what it does for this client: a statement that nobody waits for any more would go on
- * holding locks, and waiting for them. Resolves when it has been asked, or after `ms`; never rejects. It goes unencrypted,
- * as the protocol has it (16 bytes, a key that is good for this one connection).
+ * Asks the server to cancel the client's statement, which would go on holding locks, or waiting for
+ * them. Resolves when the server has the request, or after `ms`; never rejects. The request is not
+ * encrypted, as the protocol defines it (16 bytes, with a key that is valid for this connection only).
  */
-export function cancelStatement(
-  { host, port, processID, secretKey, connection }: PgClient,
-  ms: number,
-): Promise<void> {
-  if (!connection || !host || !processID || typeof secretKey !== 'number') return Promise.resolve();
+export function cancelStatement(client: PgClient, ms: number): Promise<void> {
+  const { host, port, processID, secretKey } = client;
+  if (!canCancel(client)) return Promise.resolve();
   return new Promise((resolve) => {
-    const socket = host.startsWith('/')
+    const socket = host!.startsWith('/')
       ? connectSocket(`${host}/.s.PGSQL.${port}`)
       : connectSocket(port ?? 5432, host);
-    const over = setTimeout(() => socket.destroy(), ms);
+    const timeout = setTimeout(() => socket.destroy(), ms);
     socket.on('error', () => undefined);
     socket.on('close', () => {
-      clearTimeout(over);
+      clearTimeout(timeout);
       resolve();
     });
     const request = Buffer.alloc(16);
     request.writeInt32BE(16, 0);
     request.writeInt32BE(CANCEL_REQUEST, 4);
-    request.writeInt32BE(processID, 8);
-    request.writeInt32BE(secretKey, 12);
-    // The server answers by closing.
+    request.writeInt32BE(processID!, 8);
+    request.writeInt32BE(secretKey as number, 12);
+    // The server answers by closing the connection.
     socket.resume().end(request);
   });
 }
 
 const CANCEL_REQUEST = 80877102;
+
+/** The part of a QueryRunner that `DataSource.query` uses. */
+export const asQueryRunner = (query: Queryable['query']) =>
+  ({ isReleased: false, query }) as unknown as QueryRunner;

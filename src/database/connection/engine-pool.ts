@@ -1,47 +1,75 @@
 import { QueryFailedError, type DataSource } from 'typeorm';
+import { Semaphore, SemaphoreTimeoutError } from '../../concurrency/semaphore.js';
 import type { Queryable } from '../tables.js';
-import { Connections, POOL_SIZE } from './connections.js';
-import { cancelStatement, driverOf, type Driver, type PooledClient } from './driver.js';
+import { Connections } from './connections.js';
+import { openConnection } from './dedicated-connection.js';
 import {
-  BusyError,
-  ConnectionLostError,
-  NoAnswerError,
-  ReadOnlyError,
-} from './connection-errors.js';
-import { asRunner, type Following } from './piggyback.js';
+  asQueryRunner,
+  canCancel,
+  cancelStatement,
+  driverOf,
+  type Driver,
+  type PgClient,
+  type PooledClient,
+} from './driver.js';
+import { BusyError, ConnectionLostError, isAnswer, ReadOnlyError } from './connection-errors.js';
 import { Outage } from './outage.js';
-import { begin, untilSerial } from './serialization-retry.js';
 import { Statements } from './statements.js';
-import { Semaphore } from '../../concurrency/semaphore.js';
 
-/** Leave connections for the rest. */
-const LONG_TRANSACTIONS = 2;
+/** A busy node has about as many statements under way. */
+const POOL_SIZE = 4;
+/** A connection that has planned the engine's functions is worth keeping: planning takes longer than a claim. */
+const IDLE_MS = 300_000;
+/** Transactions at a time. They leave connections for other statements. */
+const TRANSACTIONS = 2;
+/** How many query timeouts a transaction waits for its turn. */
+const QUERY_TIMEOUTS_IN_LINE = 3;
+/** Transactions that wait for code of the host, which may be slow. They have connections of their own. */
+const HOST_PACED = { max: 2, min: 0, idleMs: 1_000 };
 const CANCEL_MS = 1_000;
+
 export interface EnginePoolOptions {
   /** No statement waits longer for its answer. */
   queryTimeoutMs: number;
-  /** Connections at once. */
-  most?: number | undefined;
-  /** The first sign that the database is away. */
+  /** Most connections. Default: 4. */
+  max?: number | undefined;
+  /** The database has stopped answering. */
   lost?: (error: Error) => void;
   back?: (outageMs: number) => void;
 }
 
+/** A statement that is sent right after another one, on the same connection, without waiting for its answer. */
+export interface PiggybackStatement {
+  sql: string;
+  parameters: unknown[];
+  /** It was answered, or will not be. */
+  settled: (error?: unknown) => void;
+}
+
+export interface TransactionOptions {
+  /** The transaction waits for code of the host. It does not take a connection from other statements. */
+  isHostPaced?: boolean;
+}
+
 /**
- * The engine's own connections. The host's pool goes on handing out connections that died without a word, and the
- * host's handlers may be using all of them. Here a connection is kept after a plain answer of the server's, and only then.
+ * The engine's own connections. The host's pool hands out connections that have died silently, and
+ * the host's handlers may use all of them. Here a connection is kept only after a plain answer.
  *
- * Statements pass through `DataSource.query`, so that who watches the host's statements sees these as well.
+ * Statements pass through `DataSource.query`, so that instrumentation of the host sees them.
  *
- * No server-side timeout goes with a single statement: PgBouncer refuses it as a startup parameter, `SET` stays behind
- * in a session that others use, `SET LOCAL` costs two round trips. What is not answered in time is cancelled instead.
+ * No single statement has a server-side timeout: PgBouncer refuses it as a startup parameter, `SET`
+ * would stay in a session that others use, `SET LOCAL` costs two round trips. A statement that takes
+ * too long is cancelled instead.
  */
 export class EnginePool implements Queryable {
   private driver: Driver | null | undefined;
-  private made: Connections | undefined;
+  private main: Connections | undefined;
+  private hostPaced: Connections | undefined;
   private readonly statements: Statements;
   private outage: Outage | undefined;
-  private readonly longOnes = new Semaphore(LONG_TRANSACTIONS);
+  private readonly transactions = new Semaphore(TRANSACTIONS);
+  /** A cancel request that arrives late could hit the next statement: these are not used again. */
+  private readonly cancelled = new WeakMap<PgClient, Promise<unknown>>();
   private readonly closing = new AbortController();
   private closed: Promise<void> | undefined;
 
@@ -49,7 +77,11 @@ export class EnginePool implements Queryable {
     private readonly dataSource: DataSource,
     private readonly options: EnginePoolOptions,
   ) {
-    this.statements = new Statements(options.queryTimeoutMs, (error) => void this.lose(error));
+    this.statements = new Statements({
+      timeoutMs: options.queryTimeoutMs,
+      cancel: (client) => this.cancel(client),
+      lost: (error) => void this.lose(error),
+    });
   }
 
   get queryTimeoutMs(): number {
@@ -60,58 +92,72 @@ export class EnginePool implements Queryable {
     return this.closed !== undefined;
   }
 
-  /** @throws ConnectionLostError, QueryFailedError */
+  /** @throws ConnectionLostError, StatementTimeoutError, QueryFailedError */
   query(sql: string, parameters?: unknown[]): Promise<any> {
-    return this.dataSource.query(sql, parameters, this.isOurs ? this.runner : undefined);
+    return this.dataSource.query(sql, parameters, this.hasDriver ? this.runner : undefined);
   }
 
   /**
-   * For one statement, behind which another one is sent on the same connection: two commits, one after the other,
-   * without the way to this process and back between them.
+   * Runs one statement, and sends another one right after it on the same connection: two commits, one
+   * after the other, without a round trip between them.
    */
-  followedBy(next: Following): Queryable {
-    const query = (sql: string, parameters?: unknown[]) => this.both(sql, parameters, next);
-    return this.isOurs
-      ? {
-          query: (sql, parameters) => this.dataSource.query(sql, parameters, asRunner(query)),
-        }
+  followedBy(next: PiggybackStatement): Queryable {
+    const query = (sql: string, parameters?: unknown[]) => this.runBoth(sql, parameters, next);
+    return this.hasDriver
+      ? { query: (sql, parameters) => this.dataSource.query(sql, parameters, asQueryRunner(query)) }
       : this.dataSource;
   }
 
   /**
-   * Statements of one transaction; a few transactions at a time.
-   * @throws ConnectionLostError, of something that may be done only if the answer to COMMIT was lost; what `work` throws
+   * Runs a transaction; a few at a time.
+   * @throws what `work` throws; ConnectionLostError, with `mayBeDone` only if the answer to COMMIT was
+   *   lost; ConnectionLostError with a BusyError if no turn or no connection becomes free in time
    */
-  async transaction<T>(work: (db: Queryable) => Promise<T>): Promise<T> {
-    // Who comes while the database is away does not wait in line for each other's attempts.
-    if (this.outage) this.connections.giveBack(await this.connect('BEGIN', undefined));
-    return this.longOnes.run(() =>
-      this.isOurs ? this.begin(work) : this.dataSource.transaction(work),
-    );
+  async transaction<T>(
+    work: (db: Queryable) => Promise<T>,
+    { isHostPaced = false }: TransactionOptions = {},
+  ): Promise<T> {
+    // While the database is away, transactions share one attempt instead of waiting in line.
+    if (this.outage) this.connections.release(await this.connect('BEGIN', undefined));
+    if (isHostPaced) return this.runTransaction(work, isHostPaced);
+    const waitMs = QUERY_TIMEOUTS_IN_LINE * this.queryTimeoutMs;
+    try {
+      return await this.transactions.run(() => this.runTransaction(work, isHostPaced), waitMs);
+    } catch (error) {
+      if (!(error instanceof SemaphoreTimeoutError)) throw error;
+      const busy = new BusyError(waitMs, 'turn for a transaction');
+      throw new ConnectionLostError('BEGIN', undefined, busy, false);
+    }
   }
 
-  /** Lets what is under way end, and cuts off what is left after `ms`. Idempotent; safe if never used. */
+  /** Lets statements end, and destroys connections that are left after `ms`. Idempotent; safe if never used. */
   close(ms: number): Promise<void> {
     this.closing.abort();
-    this.closed ??= this.made?.close(ms) ?? Promise.resolve();
+    this.closed ??= Promise.all([this.main?.close(ms), this.hostPaced?.close(ms)]).then(
+      () => undefined,
+    );
     return this.closed;
   }
 
-  private readonly runner = asRunner((sql, parameters) =>
-    this.on(sql, parameters, (client) =>
-      untilSerial(() => this.statements.ask(client, sql, parameters)),
+  private readonly runner = asQueryRunner((sql, parameters) =>
+    this.withConnection(sql, parameters, (client) =>
+      this.statements.runSerializable(client, sql, parameters),
     ),
   );
 
-  private both(sql: string, parameters: unknown[] | undefined, next: Following): Promise<unknown> {
+  private runBoth(
+    sql: string,
+    parameters: unknown[] | undefined,
+    next: PiggybackStatement,
+  ): Promise<unknown> {
     return new Promise((resolve, reject) => {
-      const sent = this.on(sql, parameters, async (client) => {
-        const first = untilSerial(() => this.statements.ask(client, sql, parameters));
+      const sent = this.withConnection(sql, parameters, async (client) => {
+        const first = this.statements.runSerializable(client, sql, parameters);
         first.then(resolve, reject);
         const second = this.dataSource.query(
           next.sql,
           next.parameters,
-          asRunner((text, values) => this.statements.ask(client, text, values)),
+          asQueryRunner((text, values) => this.statements.run(client, text, values)),
         );
         for (const end of await Promise.allSettled([first, second]))
           if (end.status === 'rejected') throw end.reason;
@@ -126,96 +172,127 @@ export class EnginePool implements Queryable {
     });
   }
 
-  /** Not where something else than `pg` stands behind the DataSource. */
-  private get isOurs(): boolean {
+  /** False if something else than `pg` is behind the DataSource. */
+  private get hasDriver(): boolean {
     this.driver ??= driverOf(this.dataSource);
     return this.driver !== null;
   }
 
   private get connections(): Connections {
-    const { queryTimeoutMs, most = POOL_SIZE } = this.options;
-    return (this.made ??= new Connections(this.driver!, queryTimeoutMs, most));
+    const { queryTimeoutMs: waitMs, max = POOL_SIZE } = this.options;
+    return (this.main ??= new Connections(this.driver!, { max, min: 1, idleMs: IDLE_MS, waitMs }));
   }
 
-  private begin<T>(work: (db: Queryable) => Promise<T>): Promise<T> {
-    return this.on('BEGIN', undefined, async (client) => {
-      const ask = (sql: string, parameters?: unknown[]) =>
-        this.statements.ask(client, sql, parameters);
+  private get hostPacedConnections(): Connections {
+    const waitMs = QUERY_TIMEOUTS_IN_LINE * this.queryTimeoutMs;
+    return (this.hostPaced ??= new Connections(this.driver!, { ...HOST_PACED, waitMs }));
+  }
+
+  private runTransaction<T>(work: (db: Queryable) => Promise<T>, isHostPaced: boolean): Promise<T> {
+    if (!this.hasDriver) return this.dataSource.transaction(work);
+    const connections = isHostPaced ? this.hostPacedConnections : this.connections;
+    const run = async (client: PgClient) => {
+      const query = (sql: string, parameters?: unknown[]) =>
+        this.statements.run(client, sql, parameters);
       let result: T;
       try {
-        await ask(begin(this.queryTimeoutMs));
-        result = await work({ query: ask });
+        await query(this.statements.begin);
+        result = await work({ query });
       } catch (error) {
-        // What was not committed was not done.
+        // Without a COMMIT nothing was done.
         if (error instanceof ConnectionLostError) throw error.undone();
-        await ask('ROLLBACK').catch((lost: ConnectionLostError) => {
-          throw lost.undone();
+        await query('ROLLBACK').catch((failure: unknown) => {
+          if (failure instanceof ConnectionLostError) throw failure.undone();
+          throw failure;
         });
         throw error;
       }
-      await ask('COMMIT');
+      await query('COMMIT');
       return result;
-    });
+    };
+    return this.withConnection('BEGIN', undefined, run, connections);
   }
 
-  /** A connection for this work: kept if the database answered everything that was asked on it. */
-  private async on<T>(
+  /** Keeps the connection if the database answered every statement on it in time. */
+  private async withConnection<T>(
     sql: string,
     parameters: unknown[] | undefined,
-    work: (client: PooledClient) => Promise<T>,
+    work: (client: PgClient) => Promise<T>,
+    connections = this.connections,
   ): Promise<T> {
-    const client = await this.connect(sql, parameters);
+    const client = await this.connect(sql, parameters, connections);
+    let isLost = false;
     try {
-      const result = await work(client);
-      this.connections.giveBack(client);
-      return result;
+      return await work(client);
     } catch (error) {
-      if (error instanceof ConnectionLostError) this.drop(client, error);
-      else this.connections.giveBack(client);
+      isLost = error instanceof ConnectionLostError;
       throw error;
+    } finally {
+      const cancelled = this.cancelled.get(client);
+      if (cancelled) void cancelled.then(() => connections.destroy(client));
+      else if (isLost) connections.destroy(client);
+      else connections.release(client);
     }
   }
 
   /** @throws ConnectionLostError: nothing was sent */
-  private async connect(sql: string, parameters: unknown[] | undefined): Promise<PooledClient> {
+  private async connect(
+    sql: string,
+    parameters: unknown[] | undefined,
+    connections = this.connections,
+  ): Promise<PooledClient> {
     try {
       if (this.closed) throw new Error('the engine has closed its connections');
       if (this.outage) await this.outage.over();
-      return await this.connections.take();
+      return await connections.acquire();
     } catch (error) {
-      if (!(error instanceof BusyError)) this.lose(error as Error).asked();
+      if (!(error instanceof BusyError)) this.lose(error as Error).postpone();
       throw new ConnectionLostError(sql, parameters, error as Error, false);
     }
   }
 
-  private drop(client: PooledClient, { driverError }: QueryFailedError): void {
-    const destroy = () => this.connections.destroy(client);
-    // Nobody waits for it any more; it would go on holding locks, and waiting for them.
-    if (driverError instanceof NoAnswerError && !this.driver?.options['stream'])
-      void cancelStatement(client, CANCEL_MS).then(destroy);
-    else destroy();
+  /**
+   * A connection through the host's own stream, or of the native client, has no address for a cancel
+   * request. Then a new connection shows whether the server answers.
+   * @returns whether the server answers; false where the statement itself will show it
+   */
+  private cancel(client: PgClient): Promise<boolean> {
+    const { Client, options } = this.driver!;
+    if (!options['stream'] && canCancel(client)) {
+      const cancelled = cancelStatement(client, CANCEL_MS).then(() => false);
+      this.cancelled.set(client, cancelled);
+      return cancelled;
+    }
+    return openConnection(Client, options, CANCEL_MS, 'probe').then(
+      (connection) => {
+        connection.destroy();
+        return true;
+      },
+      (error: unknown) => isAnswer(error),
+    );
   }
 
   private lose(error: Error): Outage {
-    this.made?.destroyIdle();
+    this.main?.destroyIdle();
+    this.hostPaced?.destroyIdle();
     if (!this.outage) {
-      this.outage = new Outage(() => this.lookForIt(), this.closing.signal);
+      this.outage = new Outage(() => this.checkDatabase(), this.closing.signal);
       if (!this.closed) this.options.lost?.(error);
     }
     return this.outage;
   }
 
-  /** Rejects if the database is still away. */
-  private async lookForIt(): Promise<void> {
-    const client = await this.connections.take();
+  /** Ends the outage. Rejects if the database is still away. */
+  private async checkDatabase(): Promise<void> {
+    const client = await this.connections.acquire();
     try {
-      const [row] = await this.statements.ask(client, READ_ONLY);
+      const [row] = await this.statements.run(client, READ_ONLY);
       if ((row as { readOnly: boolean }).readOnly) throw new ReadOnlyError();
     } catch (error) {
       this.connections.destroy(client);
       throw error instanceof QueryFailedError ? error.driverError : error;
     }
-    this.connections.giveBack(client);
+    this.connections.release(client);
     const outageMs = this.outage?.ms ?? 0;
     this.outage = undefined;
     this.options.back?.(outageMs);

@@ -1,82 +1,118 @@
-import { setTimeout as pause } from 'node:timers/promises';
-import { QueryFailedError, type DataSource } from 'typeorm';
-import type { Queryable } from '../tables.js';
-import { databaseCode } from '../error-code.js';
-import { cut, poolsOf, type PgClient, type PgPool } from './driver.js';
+import { setImmediate as nextTurn, setTimeout as pause } from 'node:timers/promises';
+import type { DataSource } from 'typeorm';
+import { isAnswer } from './connection-errors.js';
+import { openConnection, type DedicatedConnection } from './dedicated-connection.js';
+import { destroyConnection, poolsOf, type HostPool, type PgClient, type PgPool } from './driver.js';
+
+/** Connections of a pool that are in use. Engines on one DataSource share it. */
+const usedOf = new WeakMap<PgPool, Set<PgClient>>();
 
 /**
- * The DataSource's own connections, which nobody gives up on: where one has died without a word, `destroy` waits for
- * ever for statements that wait for ever, and a goodbye that nobody takes keeps the process from ending.
+ * The connections of the host's DataSource. Nothing gives up on those that have died silently: their
+ * statements wait for ever, `DataSource.destroy` waits for the statements, and the process for both.
  */
 export class HostPools {
-  private readonly used = new Set<PgClient>();
-  private readonly heard = new WeakSet<PgClient>();
+  constructor(private readonly dataSource: DataSource) {}
 
-  constructor(
-    private readonly dataSource: DataSource,
-    private readonly db: Queryable,
-  ) {}
-
-  /** From when the DataSource is initialized. */
+  /** Watches the pools of an initialized DataSource. Idempotent. */
   watch(): void {
-    for (const pool of poolsOf(this.dataSource)) {
-      pool.on('acquire', (client) => this.take(client));
-      pool.on('release', (_error, client) => this.used.delete(client));
-      pool.on('remove', (client) => this.used.delete(client));
-    }
+    for (const pool of poolsOf(this.dataSource)) if (!usedOf.has(pool)) watchUsed(pool);
   }
 
   /**
-   * Cuts the idle connections that say nothing within `ms`; and those in use, or being made, if the database says nothing
-   * at all, not even an error. Who waits for an answer on one gets an error. Never rejects.
+   * Ends the connections that are dead. A connection that runs a statement is ended only if its server
+   * does not answer on a new connection, or does not run that statement. Never rejects.
    */
   async cutSilent(ms: number): Promise<void> {
-    const pools = poolsOf(this.dataSource);
-    const idle = Promise.allSettled(
-      pools.flatMap((pool) =>
-        // One more than there are, and the pool would make one.
-        Array.from({ length: Math.max(pool.idleCount - pool.waitingCount, 0) }, () =>
-          cutIdle(pool, ms),
-        ),
-      ),
-    );
-    if (await isSilent(this.db, ms)) {
-      this.used.forEach(cut);
-      for (const { _clients } of pools) _clients?.forEach(cut);
-    }
-    await idle;
-  }
-
-  private take(client: PgClient): void {
-    this.used.add(client);
-    if (this.heard.has(client)) return;
-    this.heard.add(client);
-    // Between the pool and who takes it nobody hears a connection's 'error', which then ends the process.
-    client.on('error', () => undefined);
+    await Promise.allSettled(poolsOf(this.dataSource).map((pool) => cutSilentOf(pool, ms)));
   }
 }
 
-/** One of the idle connections; each call takes another. */
+function watchUsed(pool: PgPool): void {
+  const used = new Set<PgClient>();
+  const heard = new WeakSet<PgClient>();
+  usedOf.set(pool, used);
+  pool.on('acquire', (client) => {
+    used.add(client);
+    if (heard.has(client)) return;
+    heard.add(client);
+    // A connection that its user has not yet taken has no listener: its 'error' would end the process.
+    client.on('error', () => undefined);
+  });
+  pool.on('release', (_error, client) => used.delete(client));
+  pool.on('remove', (client) => used.delete(client));
+}
+
+async function cutSilentOf(pool: HostPool, ms: number): Promise<void> {
+  // The pool would make a new connection for more requests than it has idle ones.
+  const idle = Array.from({ length: Math.max(pool.idleCount - pool.waitingCount, 0) }, () =>
+    cutIdle(pool, ms),
+  );
+  const all = [...(pool._clients ?? [])];
+  const opening = all.filter((client) => client.connection && !client.processID);
+  const busy = all.map((client) => ({ client, statement: statementOf(client) }));
+  const late = opening.length > 0 ? pause(ms) : undefined;
+  const running = await runningStatements(pool, ms);
+  // Answers that have arrived by now are read first.
+  await nextTurn();
+  if (!running) {
+    usedOf.get(pool)?.forEach(destroyConnection);
+    pool._clients?.forEach(destroyConnection);
+  } else
+    for (const { client, statement } of busy)
+      if (statement && statementOf(client) === statement && !running.has(client.processID!))
+        destroyConnection(client);
+  await Promise.allSettled(idle);
+  await late;
+  for (const client of opening) if (!client.processID) destroyConnection(client);
+}
+
+const statementOf = (client: PgClient): unknown =>
+  '_activeQuery' in client ? client._activeQuery : client.activeQuery;
+
+/**
+ * Asks the server on a new connection: others may wait for locks.
+ * @returns whether a backend runs a statement; null if the server does not answer
+ */
+async function runningStatements(
+  { Client, options }: HostPool,
+  ms: number,
+): Promise<{ has(processID: number): boolean } | null> {
+  let connection: DedicatedConnection;
+  try {
+    connection = await openConnection(Client, options, ms, 'probe');
+  } catch (error) {
+    return isAnswer(error) ? EVERYTHING : null;
+  }
+  try {
+    const rows = (await connection.query(RUNNING)) as { pid: number; own: boolean }[];
+    const isDirect = rows.some(({ pid, own }) => own && pid === connection.processID);
+    // Behind PgBouncer the number of a connection is not that of its backend.
+    return isDirect ? new Set(rows.map(({ pid }) => pid)) : EVERYTHING;
+  } catch {
+    return EVERYTHING;
+  } finally {
+    connection.destroy();
+  }
+}
+
+const EVERYTHING = { has: () => true };
+/** Another role's statements are hidden: they count as running. */
+const RUNNING = `SELECT pid, pid = pg_backend_pid() AS own FROM pg_stat_activity
+  WHERE datname = current_database() AND coalesce(state, 'active') = 'active'`;
+
+/** Takes one of the idle connections; each call takes another one. */
 async function cutIdle(pool: PgPool, ms: number): Promise<void> {
   const client = await pool.connect();
-  const silent = await isSilent(client, ms);
-  if (silent) cut(client);
-  client.release(silent);
-}
-
-async function isSilent(
-  db: { query(sql: string): Promise<unknown> },
-  ms: number,
-): Promise<boolean> {
   const inTime = new AbortController();
-  const late = pause(ms, true, { signal: inTime.signal }).catch(() => true);
-  const answer = db.query('SELECT 1').then(
-    () => false,
-    (error: unknown) =>
-      // That there was no answer in time is none.
-      !(error instanceof QueryFailedError) || databaseCode(error) === 'ETIMEDOUT',
-  );
-  const silent = await Promise.race([answer, late]);
+  const isDead = await Promise.race([
+    client.query('SELECT 1').then(
+      () => false,
+      () => true,
+    ),
+    pause(ms, true, { signal: inTime.signal }).catch(() => true),
+  ]);
   inTime.abort();
-  return silent;
+  if (isDead) destroyConnection(client);
+  client.release(isDead);
 }

@@ -1,6 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
 
-/** The database is asked about once a second while it is away, by all statements together. */
+/** While the database is away, all statements together ask it about once a second. */
 const PAUSE_MS = 1_000;
 
 /** The time from a lost connection to the next good one. */
@@ -20,27 +20,27 @@ export class Outage {
     return performance.now() - this.since;
   }
 
-  /** Resolves when the database is back; rejects with what the attempt under way, or the next one, ends in. */
+  /** Shares the attempt under way, or the next one. Rejects if the database is still away after it. */
   over(): Promise<void> {
-    this.attempting ??= this.again().finally(() => {
+    this.attempting ??= this.tryAgain().finally(() => {
       this.attempting = undefined;
     });
     return this.attempting;
   }
 
-  private async again(): Promise<void> {
-    const wait = this.nextAt - performance.now();
-    if (wait > 0) await pause(wait, undefined, { signal: this.closed });
+  private async tryAgain(): Promise<void> {
+    const waitMs = this.nextAt - performance.now();
+    if (waitMs > 0) await pause(waitMs, undefined, { signal: this.closed });
     try {
       await this.attempt();
     } catch (error) {
-      this.asked();
+      this.postpone();
       throw error;
     }
   }
 
-  /** An attempt has failed. Nodes that lost the database together do not come back together. */
-  asked(): void {
+  /** An attempt has failed. The pause is random: nodes that lost the database together do not return at the same time. */
+  postpone(): void {
     this.nextAt = performance.now() + PAUSE_MS * (1 + Math.random() / 2);
   }
 }

@@ -12,17 +12,18 @@ interface Pool {
 const RENAME = `SELECT set_config('application_name', $1, false)`;
 
 /**
- * The connections of a DataSource carry the name of the run that uses them, so that its statements, and only they, can
- * be cancelled on the server when its host was killed. A connection is told once for each run that takes it.
+ * Names the connections of a DataSource after the run that uses them, so that its statements, and only
+ * they, can be cancelled on the server when its host was killed. A connection is renamed once for each
+ * run that takes it.
  */
 export function nameSessions(
   dataSource: DataSource,
-  { most, name }: { most: number; name: () => string },
+  { max, name }: { max: number; name: () => string },
 ): void {
   const pool = poolOf(dataSource);
-  // Another driver than `pg`.
+  // The driver is not `pg`.
   if (!pool) return;
-  pool.options.max = Math.min(pool.options.max, most);
+  pool.options.max = Math.min(pool.options.max, max);
   const connect = pool.connect.bind(pool);
   const names = new WeakMap<Client, string>();
   const rename = async (client: Client) => {
@@ -41,7 +42,7 @@ export function nameSessions(
       if (error || !client) return done(error, client, release);
       rename(client).then(
         () => done(undefined, client, release),
-        // What is wrong with the connection, its first statement says.
+        // The first statement will report what is wrong with the connection.
         () => done(undefined, client, release),
       );
     });

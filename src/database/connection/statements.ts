@@ -1,51 +1,138 @@
+import { setTimeout as pause } from 'node:timers/promises';
 import { QueryFailedError } from 'typeorm';
+import { databaseCode } from '../database-error.js';
 import type { PgClient } from './driver.js';
-import { ConnectionLostError, isBroken, NoAnswerError } from './connection-errors.js';
+import {
+  ConnectionLostError,
+  isBroken,
+  isCancelled,
+  NoAnswerError,
+  StatementTimeoutError,
+} from './connection-errors.js';
 
-/** Where one connection has died silently, what is under way on others has so long left to be answered. */
-const SUSPECT_MS = 1_000;
+/** Where one connection has died silently, statements on the others are cancelled after this time. */
+const SUSPECT_MS = 750;
+/** The end of the timeout, in which a cancelled statement is to answer: a tenth of it, within these bounds. */
+const SHORTEST_CANCEL_MS = 250;
+const LONGEST_CANCEL_MS = 1_000;
 
-/** Statements under way, none of them for longer than the timeout. */
+const SERIALIZATION_FAILURE = '40001';
+const MAX_TRIES = 20;
+const MAX_PAUSE_MS = 10;
+
+/** A process that stops in the middle of a transaction must not hold its locks for ever. */
+const IDLE_IN_TRANSACTION_MS = 300_000;
+
+export interface StatementsOptions {
+  timeoutMs: number;
+  /** Has the server cancel what the client does. @returns whether the server answers, if it cannot be cancelled */
+  cancel: (client: PgClient) => Promise<boolean>;
+  /** A connection was lost. */
+  lost: (error: Error) => void;
+}
+
+/**
+ * Statements under way. A statement that takes too long is cancelled shortly before the timeout. Its
+ * answer tells a slow statement from a dead connection: only silence counts as a lost connection.
+ */
 export class Statements {
-  /** How to hurry each of them. */
+  /** Per statement: shortens its time. */
   private readonly underWay = new Set<() => void>();
+  private readonly cancelMs: number;
 
-  constructor(
-    private readonly timeoutMs: number,
-    private readonly lost: (error: Error) => void,
-  ) {}
+  constructor(private readonly options: StatementsOptions) {
+    const { timeoutMs } = options;
+    const tenth = Math.min(Math.max(timeoutMs / 10, SHORTEST_CANCEL_MS), LONGEST_CANCEL_MS);
+    this.cancelMs = Math.min(tenth, timeoutMs / 2);
+  }
 
-  /** @throws ConnectionLostError, after which the connection is of no use any more; QueryFailedError */
-  ask(client: PgClient, sql: string, parameters?: unknown[]): Promise<unknown[]> {
+  /** After this time a statement is cancelled. */
+  private get cancelAfterMs(): number {
+    return this.options.timeoutMs - this.cancelMs;
+  }
+
+  /** In transactions the server cancels by itself, a little earlier. */
+  private get serverTimeoutMs(): number {
+    return Math.ceil(this.cancelAfterMs * 0.9);
+  }
+
+  /**
+   * The beginning of a transaction. The engine's statements are made for READ COMMITTED, whatever
+   * the database's default is.
+   */
+  get begin(): string {
+    return `BEGIN; SET LOCAL transaction_isolation = 'read committed';
+      SET LOCAL statement_timeout = ${this.serverTimeoutMs};
+      SET LOCAL idle_in_transaction_session_timeout = ${IDLE_IN_TRANSACTION_MS}`;
+  }
+
+  /**
+   * @throws StatementTimeoutError, QueryFailedError; ConnectionLostError: the connection cannot be
+   *   used any more
+   */
+  run(client: PgClient, sql: string, parameters?: unknown[]): Promise<unknown[]> {
     return new Promise((resolve, reject) => {
-      const { timeoutMs } = this;
-      const giveUpAt = performance.now() + timeoutMs;
-      // True for the first time.
-      const over = () => {
+      const { timeoutMs, cancel, lost } = this.options;
+      const sentAt = performance.now();
+      let serverAnswers = false;
+      /** True the first time. */
+      const end = () => {
         clearTimeout(timer);
         return this.underWay.delete(hurry);
       };
-      const failed = (error: Error) => {
-        if (!over()) return;
+      const fail = (error: Error) => {
+        if (!end()) return;
+        const elapsedMs = performance.now() - sentAt;
+        if (isCancelled(error) && (isCancelling || elapsedMs >= this.serverTimeoutMs))
+          return reject(new StatementTimeoutError(sql, parameters, Math.round(elapsedMs)));
         if (!isBroken(error)) return reject(new QueryFailedError(sql, parameters, error));
-        this.lost(error);
+        if (!serverAnswers) lost(error);
         reject(new ConnectionLostError(sql, parameters, error, true));
       };
-      const noAnswer = () => failed(new NoAnswerError(timeoutMs));
-      let timer = setTimeout(() => {
-        noAnswer();
-        for (const hurryOther of this.underWay) hurryOther();
-      }, timeoutMs);
-      const hurry = () => {
-        clearTimeout(timer);
-        const left = giveUpAt - performance.now();
-        timer = setTimeout(noAnswer, Math.min(left, SUSPECT_MS));
+      let isCancelling = false;
+      const cancelIt = (isSuspect: boolean) => {
+        isCancelling = true;
+        void cancel(client).then((answers) => (serverAnswers = answers));
+        timer = setTimeout(
+          // An answer that has arrived while the event loop was blocked is read first.
+          () => setImmediate(() => giveUp(isSuspect)),
+          this.cancelMs,
+        );
       };
+      const giveUp = (isSuspect: boolean) => {
+        if (!this.underWay.has(hurry)) return;
+        fail(new NoAnswerError(timeoutMs));
+        if (!isSuspect && !serverAnswers) for (const hurryOther of this.underWay) hurryOther();
+      };
+      const hurry = () => {
+        if (isCancelling) return;
+        clearTimeout(timer);
+        const leftMs = sentAt + this.cancelAfterMs - performance.now();
+        timer = setTimeout(() => cancelIt(true), Math.min(leftMs, SUSPECT_MS));
+      };
+      let timer = setTimeout(() => cancelIt(false), this.cancelAfterMs);
       this.underWay.add(hurry);
       client.query(sql, parameters).then((answer) => {
-        over();
+        end();
         resolve(Array.isArray(answer) ? [] : answer.rows);
-      }, failed);
+      }, fail);
     });
+  }
+
+  /**
+   * A statement that is a transaction of its own, repeated while it conflicts with others: with a
+   * stricter `default_transaction_isolation`, claims and ends of two nodes conflict all the time. A
+   * statement that fails so has done nothing. `SET` would stay in a session of PgBouncer, and `BEGIN`
+   * costs round trips.
+   */
+  async runSerializable(client: PgClient, sql: string, parameters?: unknown[]): Promise<unknown[]> {
+    for (let tries = 1; ; tries++) {
+      try {
+        return await this.run(client, sql, parameters);
+      } catch (error) {
+        if (databaseCode(error) !== SERIALIZATION_FAILURE || tries === MAX_TRIES) throw error;
+        await pause(Math.random() * MAX_PAUSE_MS);
+      }
+    }
   }
 }

@@ -1,6 +1,6 @@
 import type { DataSource, EntityManager, QueryRunner } from 'typeorm';
 import type { JobIsolationLevel } from '../../options/job-options.js';
-import { cancelStatement, cut, type PgClient } from '../connection/driver.js';
+import { cancelStatement, destroyConnection, type PgClient } from '../connection/driver.js';
 import { rows } from '../tables.js';
 
 const CANCEL_MS = 1_000;
@@ -103,7 +103,7 @@ export class JobTransaction {
     this.closed = true;
     // On its end the runner gives it back to the pool as broken.
     this.client.on('end', () => void this.runner.release());
-    void cancelStatement(this.client, CANCEL_MS).then(() => cut(this.client));
+    void cancelStatement(this.client, CANCEL_MS).then(() => destroyConnection(this.client));
   }
 
   /** The connection counts as dead where `work` is not done in time. */

@@ -79,7 +79,9 @@ export class EnqueueMany {
             check();
             await manager.transaction(insert);
           })
-        : this.doubtful.committed(insert, () => inserts.first!));
+        : this.doubtful.committed(insert, () => inserts.first!, {
+            isHostPaced: !Array.isArray(contexts),
+          }));
     } finally {
       await batches.close();
     }

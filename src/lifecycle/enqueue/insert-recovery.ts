@@ -7,6 +7,7 @@ import {
 import { isDataError } from '../../database/database-error.js';
 import { findInserted, insertEntries, type NewEntry } from './enqueue.sql.js';
 import type { JobQueueEntry } from '../../database/entities/index.js';
+import type { TransactionOptions } from '../../database/connection/engine-pool.js';
 import type { Queryable } from '../../database/tables.js';
 import { WriteBatcher } from '../../concurrency/write-batcher.js';
 import type { LockRetry } from '../../concurrency/lock-retry.js';
@@ -61,10 +62,14 @@ export class DoubtfulInserts {
    * @param first of them, once they are put in
    * @throws EnqueueOutcomeUnknownError when the database cannot be asked in time
    */
-  async committed(insert: (db: Queryable) => Promise<void>, first: () => NewEntry): Promise<void> {
+  async committed(
+    insert: (db: Queryable) => Promise<void>,
+    first: () => NewEntry,
+    options?: TransactionOptions,
+  ): Promise<void> {
     const sentAt = performance.now();
     try {
-      await this.store.db.transaction(insert);
+      await this.store.db.transaction(insert, options);
     } catch (error) {
       if (!isUnknown(error)) throw error;
       // Sent was the COMMIT.

@@ -167,7 +167,7 @@ export async function serve(setup: HostSetup, link: NodeLink): Promise<void> {
   jobs = hosted;
   for (const dataSource of host.dataSources)
     nameSessions(dataSource, {
-      most: setup.connections,
+      max: setup.connections,
       name: () => hosted.sessionName,
     });
   link.hear((order) => void hosted.take(order));

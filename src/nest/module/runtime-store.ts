@@ -14,13 +14,13 @@ export function createStore(
 ) {
   const db = new EnginePool(dataSource, {
     queryTimeoutMs,
-    most: connections,
+    max: connections,
     lost: (error) => events.emit('database.lost', { error }),
     back: (outageMs) => events.emit('database.restored', { outageMs }),
   });
   const store = { dataSource, db, tables: tablesOf(schema) };
   return {
     store,
-    hostPools: new HostPools(dataSource, db),
+    hostPools: new HostPools(dataSource),
   };
 }

@@ -1,0 +1,94 @@
+import type pg from 'pg';
+import { DataSource } from 'typeorm';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
+import { HostPools } from '../../src/database/connection/host-pools.js';
+import { createDatabase, type TestDatabase } from '../support/database.js';
+import { startProxy, type Proxy } from '../support/proxy.js';
+
+// At shutdown, dead connections of the host's DataSource are ended, and no others.
+
+const MS = 1_000;
+
+let database: TestDatabase;
+beforeAll(async () => {
+  database = await createDatabase();
+});
+afterAll(() => database.drop());
+
+let proxy: Proxy;
+let dataSource: DataSource;
+let pools: HostPools;
+beforeEach(async () => {
+  proxy = await startProxy(database.url);
+  dataSource = await new DataSource({ type: 'postgres', url: proxy.url }).initialize();
+  pools = new HostPools(dataSource);
+  pools.watch();
+});
+afterEach(async () => {
+  await dataSource.destroy();
+  await proxy.close();
+});
+
+const pool = () => (dataSource.driver as unknown as { master: pg.Pool }).master;
+/** A statement that the server runs until the test releases it. */
+async function hold(): Promise<{ ended: Promise<unknown>; release: () => Promise<unknown> }> {
+  const runner = dataSource.createQueryRunner();
+  const [{ pid }] = (await runner.query('SELECT pg_backend_pid() AS pid')) as [{ pid: number }];
+  const ended = runner
+    .query('SELECT pg_sleep(600)')
+    .catch((error: { code?: string }) => error.code)
+    .finally(() => runner.release());
+  await expect
+    .poll(() =>
+      database.sql(`SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'PgSleep'`, [pid]),
+    )
+    .toHaveLength(1);
+  return { ended, release: () => database.sql('SELECT pg_cancel_backend($1)', [pid]) };
+}
+
+it('a statement that runs is left alone while the server answers', async () => {
+  const { ended, release } = await hold();
+  await pools.cutSilent(MS);
+  await release();
+  expect(await ended).toBe('57014');
+});
+
+it('of two statements the one on a dead connection is ended, the one that runs is not', async () => {
+  await dataSource.query('SELECT 1');
+  proxy.blackholeOld();
+  const dead = expect(dataSource.query('SELECT 1')).rejects.toThrow('Connection terminated');
+  const { ended, release } = await hold();
+  await pools.cutSilent(MS);
+  await dead;
+  await release();
+  expect(await ended).toBe('57014');
+});
+
+it('idle connections that are dead are ended, the others stay', async () => {
+  await dataSource.query('SELECT 1');
+  proxy.blackholeOld();
+  await pools.cutSilent(MS);
+  expect(pool().totalCount).toBe(0);
+  await dataSource.query('SELECT 1');
+  await pools.cutSilent(MS);
+  expect(pool().totalCount).toBe(1);
+});
+
+it('if the server does not answer on a new connection, all are ended', async () => {
+  const { ended } = await hold();
+  proxy.blackhole();
+  const opening = expect(dataSource.query('SELECT 1')).rejects.toThrow('Connection terminated');
+  await pools.cutSilent(MS);
+  await opening;
+  expect(await ended).not.toBe('57014');
+  await database.sql(
+    `SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'`,
+  );
+});
+
+it('engines on one DataSource share its listeners', () => {
+  const listeners = () => pool().listenerCount('acquire') + pool().listenerCount('release');
+  const before = listeners();
+  for (let engine = 0; engine < 12; engine++) new HostPools(dataSource).watch();
+  expect(listeners()).toBe(before);
+});
