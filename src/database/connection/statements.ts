@@ -38,6 +38,8 @@ export interface StatementsOptions {
 export class Statements {
   /** Per statement: shortens its time. */
   private readonly underWay = new Set<() => void>();
+  /** A cancel request may reach another statement of the same connection than was meant. */
+  private readonly cancelled = new WeakSet<PgClient>();
   private readonly cancelMs: number;
 
   constructor(private readonly options: StatementsOptions) {
@@ -83,7 +85,7 @@ export class Statements {
       const fail = (error: Error) => {
         if (!end()) return;
         const elapsedMs = performance.now() - sentAt;
-        if (isCancelled(error) && (isCancelling || elapsedMs >= this.serverTimeoutMs))
+        if (isCancelled(error) && (this.cancelled.has(client) || elapsedMs >= this.serverTimeoutMs))
           return reject(new StatementTimeoutError(sql, parameters, Math.round(elapsedMs)));
         if (!isBroken(error)) return reject(new QueryFailedError(sql, parameters, error));
         if (!serverAnswers) lost(error);
@@ -92,6 +94,7 @@ export class Statements {
       let isCancelling = false;
       const cancelIt = (isSuspect: boolean) => {
         isCancelling = true;
+        this.cancelled.add(client);
         void cancel(client).then((answers) => (serverAnswers = answers));
         timer = setTimeout(
           // An answer that has arrived while the event loop was blocked is read first.
