@@ -5,7 +5,7 @@ export type { JobChanges } from './control/change-options.js';
 export type { BulkOptions, EnqueueOptions } from './lifecycle/enqueue/enqueue-options.js';
 export type { Backoff, BackoffData, BackoffFunction } from './job/backoff.js';
 export * from './job/errors.js';
-export type { Upcast } from './context/context-traits.js';
+export type { Upcast, ContextClass } from './context/context-contract.js';
 export { toMilliseconds, type Duration } from './job/duration.js';
 export { refuseUnknown } from './options/reader.js';
 export { EncryptedValue } from './context/envelope.js';
@@ -17,11 +17,18 @@ export type {
 } from './job/unique-options.js';
 export type { JobIsolationLevel, TransactionalOptions } from './options/job-options.js';
 export { JobEvents, type EntryFate, type JobEventMap } from './job/events.js';
-export type { ExecutionLogger, JobExecution, LogLevel } from './job/job-execution.js';
-export type { ContextOf, JobHandler, JobHandlerClass, ResultOf } from './job/job-handler.js';
-export type { HostKind, Isolation } from './job/isolation-mode.js';
-export type { JsonSchema, JsonValue } from './job/json.js';
-export type { Stored } from './job/stored.js';
+export type {
+  ExecutionLogger,
+  JobExecution,
+  LogLevel,
+  ContextOf,
+  JobHandler,
+  JobHandlerClass,
+  ResultOf,
+  HostKind,
+  Isolation,
+} from './job/job-handler.js';
+export type { JsonSchema, JsonValue, Stored } from './job/json.js';
 export type { OutcomeKind } from './job/outcome.js';
 export type { JobProcessFacts, JobProgress } from './job/process-facts.js';
 export type {
@@ -66,7 +73,6 @@ export type { Page } from './nest/services/arguments.js';
 export type { NewTemplate, TemplateFields } from './nest/handlers/template-fields.js';
 export { OnJobEvent, type OnJobEventOptions } from './nest/listeners/on-job-event.decorator.js';
 export { sse } from './nest/services/sse.js';
-export type { ContextClass } from './context/context-contract.js';
 export { RULES as OUTCOME_RULES } from './job/verdict.js';
 export type { JobProcess } from './lifecycle/run/job-process.js';
 export type { ConfigChanges } from './database/job-config.sql.js';

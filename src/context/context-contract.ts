@@ -1,47 +1,59 @@
-import { plainToInstance } from 'class-transformer';
-import { validate, type ValidationError } from 'class-validator';
-import { InvalidJobContextError, type ContextViolation } from '../job/errors.js';
+import { InvalidJobContextError } from '../job/errors.js';
 import type { JsonSchema, JsonValue } from '../job/json.js';
+import { fastInstance, validInstance, type ContextClass } from './class-instance.js';
 import { schemaOfClass } from './class-schema.js';
 import { schemaCheck } from './json-schema.js';
-import { lostKeys } from './dropped-keys.js';
 import { toPlainJson, type PlainJson } from './plain-json.js';
-import { quickInstance } from './quick-instance.js';
 
-/** A class with class-validator decorators. */
-export type ContextClass = new (...args: any[]) => object;
+export type { ContextClass } from './class-instance.js';
 
-const MAX_VIOLATIONS = 100;
-
-/** What a template demands of its contexts: made once from a class or a JSON Schema, used for every job. */
+/** How the contexts of a template are checked and decoded. Made once from a class or a JSON Schema. */
 export interface ContextContract {
   /** As stored in the template. */
   schema: JsonSchema;
-  /** A context as stored, turned into what the handler gets, or a promise of that. @throws InvalidJobContextError, or rejects with it */
+  /** Turns a stored context into what the handler gets. It throws InvalidJobContextError, or returns a promise. */
   decode: (stored: JsonValue) => unknown;
-  /** Whether it decides by itself. A validator of the user's own may ask the database. */
+  /** Whether `decode` is synchronous and pure. A custom validator may query the database. */
   selfContained: boolean;
 }
 
-/** For templates that name no context: anything JSON can carry. */
+/**
+ * Turns a context of an older deploy into the class's `version`. The result is validated like any context.
+ * @param from the version of the context; 0 if the class that enqueued it declared none
+ */
+export type Upcast = (context: any, from: number) => unknown;
+
+/** What a class declares about its contexts beside their contract. */
+export interface ContextTraits {
+  /** 0 if none is declared. */
+  version: number;
+  upcast: Upcast | undefined;
+  encrypt: boolean;
+}
+
+export const NO_TRAITS: ContextTraits = { version: 0, upcast: undefined, encrypt: false };
+
+/** For templates without a context class or schema: any JSON. */
 export const ANY_CONTEXT: ContextContract = {
   schema: {},
   decode: (stored) => stored,
   selfContained: true,
 };
 
-/** @throws InvalidJobSchemaError when the class or the schema is unusable */
+/** @throws InvalidJobSchemaError */
 export function contextContract(
   context: ContextClass | JsonSchema | undefined,
   owner?: string,
 ): ContextContract {
   if (context === undefined) return ANY_CONTEXT;
-  return typeof context === 'function' ? ofClass(context, owner) : ofSchema(context, owner);
+  return typeof context === 'function'
+    ? classContract(context, owner)
+    : schemaContract(context, owner);
 }
 
 /**
- * A contract that demands what an operator's schema demands as well. What a class declared itself is not
- * checked again: a newer deploy's schema must not refuse the contexts that this deploy's class accepts.
+ * Adds an operator's schema to a contract. The schema that a class declared itself is not checked again: the schema of a
+ * newer deploy must not refuse contexts that this deploy's class accepts.
  */
 export function narrowed(
   contract: ContextContract,
@@ -49,7 +61,7 @@ export function narrowed(
   owner: string,
 ): ContextContract {
   if (!operatorSchema) return contract;
-  const { schema, decode } = ofSchema(operatorSchema, owner);
+  const { schema, decode } = schemaContract(operatorSchema, owner);
   return {
     schema,
     decode: (stored) => {
@@ -61,8 +73,8 @@ export function narrowed(
 }
 
 /**
- * A context fit to be stored: checked against its contract, and certain to reach the handler as it
- * was given. @throws InvalidJobContextError
+ * Checks a context and turns it into JSON that decodes into the same context.
+ * @throws InvalidJobContextError
  */
 export async function encodeContext(
   contract: ContextContract,
@@ -72,11 +84,11 @@ export async function encodeContext(
   const plain = toPlainJson(context, maxBytes);
   if (contract === ANY_CONTEXT && plain.dates.length === 0) return plain;
   const decoded = await contract.decode(plain.value);
-  refuseLostDates(plain, decoded);
+  checkDates(plain, decoded);
   return plain;
 }
 
-function ofSchema(schema: JsonSchema, owner?: string): ContextContract {
+function schemaContract(schema: JsonSchema, owner?: string): ContextContract {
   const check = schemaCheck(schema, owner);
   return {
     schema,
@@ -89,18 +101,18 @@ function ofSchema(schema: JsonSchema, owner?: string): ContextContract {
   };
 }
 
-function ofClass(target: ContextClass, owner?: string): ContextContract {
-  const schema = usable(schemaOfClass(target, owner));
-  const quick = quickInstance(target);
+function classContract(target: ContextClass, owner?: string): ContextContract {
+  const schema = compilable(schemaOfClass(target, owner));
+  const fast = fastInstance(target);
   return {
     schema,
-    decode: (stored) => quick?.(stored) ?? decodeInstance(target, stored),
-    selfContained: quick !== null,
+    decode: (stored) => fast?.(stored) ?? validInstance(target, stored),
+    selfContained: fast !== null,
   };
 }
 
-/** The class decides where it is known: a description that nobody can use must not keep the app from booting. */
-function usable(schema: JsonSchema): JsonSchema {
+/** The class validates; its schema is a description. One that does not compile must not keep the app from booting. */
+function compilable(schema: JsonSchema): JsonSchema {
   try {
     schemaCheck(schema);
     return schema;
@@ -109,63 +121,21 @@ function usable(schema: JsonSchema): JsonSchema {
   }
 }
 
-async function decodeInstance(target: ContextClass, stored: JsonValue): Promise<object> {
-  if (typeof stored !== 'object' || stored === null || Array.isArray(stored))
-    throw new InvalidJobContextError([{ path: '', message: 'must be an object' }]);
-  const lost = lostKeys(stored, target);
-  if (lost.length > 0) throw new InvalidJobContextError(lost.slice(0, MAX_VIOLATIONS));
-  let instance: object;
-  let errors: ValidationError[];
-  try {
-    instance = plainToInstance(target, stored);
-    errors = await validate(instance, { forbidUnknownValues: true });
-  } catch (error) {
-    // A @Transform or a custom validator that throws on hostile input has refused it.
-    throw new InvalidJobContextError([
-      {
-        path: '',
-        message: `cannot be checked: ${error instanceof Error ? error.name : 'it throws'}`,
-      },
-    ]);
-  }
-  if (errors.length > 0)
-    throw new InvalidJobContextError(
-      errors.flatMap((error) => violationsOf(error, '')).slice(0, MAX_VIOLATIONS),
-    );
-  return instance;
-}
-
-function violationsOf(error: ValidationError, above: string): ContextViolation[] {
-  const { property } = error;
-  const path = /^\d+$/.test(property)
-    ? `${above}[${property}]`
-    : above
-      ? `${above}.${property}`
-      : property;
-  return [
-    ...Object.values(error.constraints ?? {}).map((message) => ({
-      path,
-      message,
-    })),
-    ...(error.children ?? []).flatMap((child) => violationsOf(child, path)),
-  ];
-}
-
-/** A Date is faithful only where the class turns the stored text into the same Date again. */
-function refuseLostDates({ dates }: PlainJson, decoded: unknown): void {
-  const lost = dates.filter(({ path, time }) => {
-    const back = path
+/** A Date is stored as text. Refuses it unless the class turns the text into the same Date again. */
+function checkDates({ dates }: PlainJson, decoded: unknown): void {
+  const changed = dates.filter(({ path, time }) => {
+    const value = path
       .split(/[.[\]]+/)
       .filter(Boolean)
       .reduce<unknown>((at, key) => (at as Record<string, unknown> | null)?.[key], decoded);
-    return !(back instanceof Date && back.getTime() === time);
+    return !(value instanceof Date && value.getTime() === time);
   });
-  if (lost.length > 0)
+  if (changed.length > 0)
     throw new InvalidJobContextError(
-      lost.map(({ path }) => ({
+      changed.map(({ path }) => ({
         path,
         message:
-          'is a Date, which the handler would get as text: give an ISO string, or declare it with @Type(() => Date)',
+          'is a Date, which the handler would get as text: pass an ISO string, or declare it with @Type(() => Date)',
       })),
     );
 }

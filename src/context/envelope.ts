@@ -1,53 +1,61 @@
 import { inspect } from 'node:util';
 import type { JsonValue } from '../job/json.js';
 
-/** Reserved at the top of a context. */
+/** Reserved as a top-level key of contexts. */
 export const ENVELOPE = '$bildad';
 
 /**
- * What the engine has to know of a stored context, or result, before anybody reads it. It stands in the value itself, so
- * that what claims and ends jobs need not look at more columns for the few that have one.
+ * Metadata of a stored context or result. Few jobs have any, so it is stored in the value itself instead of in more
+ * columns for all jobs.
  */
 export interface Envelope {
-  /** Of the handler's class by whose contract it was written; left out: 0. */
+  /** The version of the class that wrote it. Default 0. */
   version?: number;
-  /** Its entry has a `startBefore`. */
+  /** The entry has a `startBefore`. */
   startBefore?: true;
-  /** What it was enqueued in, by the name of what captured it. */
+  /** Captured values, by the name of their carrier. */
   carried?: Record<string, JsonValue>;
-  /** The same of an encrypted context, as far as it is nobody else's. */
+  /** Captured values that are encrypted with the context. */
   sealedCarried?: { key: string; sealed: string };
-  /** The id of the key it is encrypted with: then `sealed` is nonce, tag and text, in base64. */
+  /** The id of the key that encrypted the value. `sealed` is nonce, tag and text in base64. */
   key?: string;
   sealed?: string;
 }
 
-/** A stored value in an envelope; `value` unless it is encrypted. */
+/** The values that the carriers captured for one call, by the name of their carrier. */
+export interface Captured {
+  /** Readable beside an encrypted context. */
+  ofCall?: Record<string, JsonValue>;
+  /** Encrypted with the context. */
+  ofJob?: Record<string, JsonValue>;
+}
+
+/** A stored value with its envelope. `value` is missing if it is encrypted. */
 export interface Enveloped {
   [ENVELOPE]: Envelope;
   value?: JsonValue;
 }
 
-/** Undefined for what is stored as it was given, which is nearly everything. */
+/** Undefined for values without an envelope, which most are. */
 export function envelopeOf(stored: unknown): Envelope | undefined {
   if (typeof stored !== 'object' || stored === null || !(ENVELOPE in stored)) return undefined;
   const envelope: unknown = stored[ENVELOPE];
   return typeof envelope === 'object' && envelope !== null ? envelope : undefined;
 }
 
-/** Stands in entities for an encrypted context or result: prints as redacted, and carries what is stored along. */
+/** Represents an encrypted context or result in entities. It prints as redacted, and saving it keeps the stored value. */
 export class EncryptedValue {
   readonly #stored: Enveloped;
 
   constructor(
     stored: Enveloped,
-    /** The id of the key it is encrypted with. */
+    /** The id of the key that encrypted it. */
     readonly keyId: string,
   ) {
     this.#stored = stored;
   }
 
-  /** What the database has. */
+  /** The value in the database. */
   static storedIn(value: EncryptedValue): Enveloped {
     return value.#stored;
   }
@@ -65,7 +73,7 @@ export class EncryptedValue {
   }
 }
 
-/** A stored value as entities show it: without its envelope, or redacted. */
+/** A stored context as entities show it: without its envelope, or redacted. */
 export function shown(stored: unknown): unknown {
   const envelope = envelopeOf(stored);
   if (!envelope) return stored;
@@ -74,13 +82,13 @@ export function shown(stored: unknown): unknown {
     : (stored as Enveloped).value;
 }
 
-/** The same of a result, which may have a property of that name: only what is encrypted has an envelope. */
+/** A stored result as entities show it. Results may have a property with the envelope's name; only encrypted ones have one. */
 export const shownResult = (stored: unknown): unknown =>
   typeof envelopeOf(stored)?.sealed === 'string' ? shown(stored) : stored;
 
 /**
- * Whether its job's context, and so its result and what it throws, is not to be seen.
- * @param traits of its handler: the context may have been queued before that was to encrypt
+ * Whether the run's context, result and errors must not be shown.
+ * @param traits of its handler, which may encrypt although the context was enqueued before it did
  */
 export const isSecret = (run: { jobContext: unknown }, traits?: { encrypt: boolean }): boolean =>
   traits?.encrypt === true || envelopeOf(run.jobContext)?.key !== undefined;

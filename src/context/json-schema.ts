@@ -6,7 +6,7 @@ import { InvalidJobSchemaError, type ContextViolation } from '../job/errors.js';
 import type { JsonSchema } from '../job/json.js';
 
 const MAX_VIOLATIONS = 100;
-const MAX_KEPT = 1_000;
+const MAX_COMPILED = 1_000;
 
 const options = {
   allErrors: true,
@@ -18,14 +18,14 @@ const draft07 = withFormats(new Ajv(options));
 const draft2019 = withFormats(new Ajv2019(options));
 const draft2020 = withFormats(new Ajv2020(options));
 
-/** Compiling takes milliseconds, validating microseconds. */
+/** A cache: compiling takes milliseconds, validating microseconds. */
 const compiled = new Map<string, ValidateFunction>();
 
 export type SchemaCheck = (value: unknown) => ContextViolation[];
 
 /**
- * A check against a JSON Schema: draft 7 unless its `$schema` names 2019-09 or 2020-12.
- * @throws InvalidJobSchemaError when the schema is unusable
+ * Compiles a JSON Schema: draft 7 unless its `$schema` names 2019-09 or 2020-12.
+ * @throws InvalidJobSchemaError when the schema is invalid
  */
 export function schemaCheck(schema: unknown, owner?: string): SchemaCheck {
   const validate = compile(schema, owner);
@@ -40,10 +40,10 @@ function compile(schema: unknown, owner?: string): ValidateFunction {
     const text = JSON.stringify(schema);
     let validate = compiled.get(text);
     if (!validate) {
-      // A copy: Ajv knows schemas by object, and the caller may change his.
+      // A copy: Ajv identifies schemas by object, and the caller may change the original.
       validate = ajvFor(schema as JsonSchema).compile(JSON.parse(text) as JsonSchema);
       if ('$async' in validate) throw new Error('$async is not supported');
-      if (compiled.size >= MAX_KEPT) compiled.clear();
+      if (compiled.size >= MAX_COMPILED) compiled.clear();
       compiled.set(text, validate);
     }
     return validate;

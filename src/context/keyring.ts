@@ -8,20 +8,17 @@ const ALGORITHM = 'aes-256-gcm';
 const NONCE_BYTES = 12;
 const TAG_BYTES = 16;
 
-/** What an encrypted text belongs to: moved to another job, or taken for another of the three, it does not open. */
-export interface Belonging {
+/** Bound to the encrypted text: it cannot be opened for another job, or as another kind of value. */
+export interface SealedFor {
   what: 'context' | 'carried context' | 'result';
   jobRunIdentifier: string;
 }
 
-/**
- * The keys of this process. A nonce is random: a key is good for four billion texts (NIST SP 800-38D), so rotate it
- * before.
- */
+/** Encrypts with this process's keys. Nonces are random, so rotate a key before four billion texts (NIST SP 800-38D). */
 export class Keyring {
   constructor(private readonly settings: EncryptionSettings | undefined) {}
 
-  /** @throws JobEncryptionKeyError when it has no key to encrypt with */
+  /** @throws JobEncryptionKeyError when there is no key */
   check(why: string): void {
     if (!this.settings)
       throw new JobEncryptionKeyError(
@@ -33,25 +30,25 @@ export class Keyring {
     return this.settings?.keys.has(keyId) === true;
   }
 
-  /** @throws JobEncryptionKeyError when it has no key to encrypt with */
-  seal(json: string, belonging: Belonging): Required<Pick<Envelope, 'key' | 'sealed'>> {
-    this.check(`encrypting a ${belonging.what}`);
+  /** @throws JobEncryptionKeyError when there is no key */
+  seal(json: string, owner: SealedFor): Required<Pick<Envelope, 'key' | 'sealed'>> {
+    this.check(`encrypting a ${owner.what}`);
     const { keys, current } = this.settings!;
     const nonce = randomBytes(NONCE_BYTES);
     const cipher = createCipheriv(ALGORITHM, keys.get(current)!, nonce, {
       authTagLength: TAG_BYTES,
-    }).setAAD(bound(belonging));
+    }).setAAD(ownerData(owner));
     const text = [cipher.update(json, 'utf8'), cipher.final()];
     const sealed = Buffer.concat([nonce, cipher.getAuthTag(), ...text]);
     return { key: current, sealed: sealed.toString('base64') };
   }
 
-  /** @throws JobEncryptionKeyError when the key is missing, or it is not what was encrypted with it for this job */
-  open({ key, sealed }: Envelope, belonging: Belonging): JsonValue {
+  /** @throws JobEncryptionKeyError when the key is missing, or the text was not encrypted with it for this owner */
+  open({ key, sealed }: Envelope, owner: SealedFor): JsonValue {
     const secret = this.settings?.keys.get(key ?? '');
     if (!secret)
       throw new JobEncryptionKeyError(
-        `this process has no key "${key}" for a ${belonging.what}: add it to the module's encryption.keys`,
+        `this process has no key "${key}" for a ${owner.what}: add it to the module's encryption.keys`,
         key,
       );
     try {
@@ -59,20 +56,20 @@ export class Keyring {
       const cipher = createDecipheriv(ALGORITHM, secret, bytes.subarray(0, NONCE_BYTES), {
         authTagLength: TAG_BYTES,
       })
-        .setAAD(bound(belonging))
+        .setAAD(ownerData(owner))
         .setAuthTag(bytes.subarray(NONCE_BYTES, NONCE_BYTES + TAG_BYTES));
       const text = bytes.subarray(NONCE_BYTES + TAG_BYTES);
       const json = Buffer.concat([cipher.update(text), cipher.final()]);
       return JSON.parse(json.toString('utf8')) as JsonValue;
     } catch {
-      // What was said may quote what was opened.
+      // The original error may quote the plain text.
       throw new JobEncryptionKeyError(
-        `key "${key}" does not open a ${belonging.what}: another key has its id here, or what is stored was changed`,
+        `key "${key}" does not open a ${owner.what}: this process has another key under that id, or the stored value was changed`,
         key,
       );
     }
   }
 }
 
-const bound = ({ what, jobRunIdentifier }: Belonging) =>
+const ownerData = ({ what, jobRunIdentifier }: SealedFor) =>
   Buffer.from(JSON.stringify([what, jobRunIdentifier]));

@@ -10,15 +10,14 @@ export interface PlainJson {
   /** The context as plain JSON values, sharing nothing with what came in. */
   value: JsonValue;
   json: string;
-  /** Where Dates became ISO strings; whoever decodes the context must give them back. */
+  /** Where Dates became ISO strings. Decoding must turn them into the same Dates. */
   dates: { path: string; time: number }[];
 }
 
 /**
- * A context as plain JSON, or a refusal: what JSON or jsonb would change silently (NaN, BigInt, Map,
- * NUL, lone surrogates, holes, ...) is a violation, never a surprise in the handler. Only properties
- * that are `undefined` are left out, as they read the same afterwards.
- * @param limit what sets `maxBytes`, for people
+ * Copies a context as plain JSON. Values that JSON or jsonb would change silently (NaN, BigInt, Map, NUL, lone
+ * surrogates, holes, ...) are violations. Only `undefined` properties are left out: they read the same afterwards.
+ * @param limit the option that sets `maxBytes`, for the error
  * @throws InvalidJobContextError
  */
 export function toPlainJson(
@@ -34,7 +33,7 @@ export function toPlainJson(
     throw new InvalidJobContextError([
       {
         path: '',
-        message: `is larger than the ${maxBytes} bytes of JSON that are allowed (${limit})`,
+        message: `is larger than ${maxBytes} bytes of JSON (${limit})`,
       },
     ]);
   return { value, json, dates: walk.dates };
@@ -44,12 +43,12 @@ class Walk {
   readonly violations: ContextViolation[] = [];
   readonly dates: PlainJson['dates'] = [];
   private readonly above = new Set<object>();
-  /** What the JSON has at the least, so far; the outermost value has no comma. */
+  /** A lower bound of the JSON's size so far. The outermost value has no comma. */
   private bytes = -1;
 
   constructor(private readonly maxBytes: number) {}
 
-  /** References that are shared at each of forty levels would be copied 2^40 times. */
+  /** Checked while copying: references that are shared at each of forty levels would be copied 2^40 times. */
   get tooLarge(): boolean {
     return this.bytes > this.maxBytes;
   }
@@ -75,7 +74,7 @@ class Walk {
 
   private number(value: number, path: string): JsonValue {
     return Number.isFinite(value)
-      ? // Turns -0, which JSON has no word for, into the 0 it equals.
+      ? // Turns -0, which JSON cannot represent, into 0.
         value + 0
       : this.refuse(path, `is ${value}, which JSON cannot carry`);
   }
@@ -153,7 +152,7 @@ class Walk {
   }
 }
 
-/** The name of an object that is more than its own properties (Map, Buffer, a Decimal, ...), else null. */
+/** The type of an object that is more than its own properties (Map, Buffer, a Decimal, ...), else null. */
 function foreignKind(value: object): string | null {
   const tag = Object.prototype.toString.call(value).slice(8, -1);
   if (tag !== 'Object') return tag;

@@ -7,19 +7,19 @@ import {
 import type { Outcome } from '../job/outcome.js';
 import { attempt, nameOf } from '../job/storable-output.js';
 
-const WHY = 'redacted, for the job is encrypted';
+const REDACTED = 'redacted, because the job is encrypted';
 
-/** What may be told of an error that may quote a secret: its class, its code, and where a context is invalid. */
+/** Keeps an error's class, its code, and the paths of an invalid context. Its message may quote a secret. */
 export function redactedError(error: unknown): Error {
   if (attempt(() => error instanceof InvalidJobContextError) === true)
     return new InvalidJobContextError(
       (error as InvalidJobContextError).violations.map(({ path }) => ({
         path,
-        message: WHY,
+        message: REDACTED,
       })),
     );
   const name = nameOf(error);
-  const redacted = new Error(`${name}: ${WHY}`);
+  const redacted = new Error(`${name}: ${REDACTED}`);
   const code = attempt(() => (error as { code?: unknown }).code);
   const hidden = { configurable: true, writable: true };
   Object.defineProperty(redacted, 'name', { value: name, ...hidden });
@@ -31,14 +31,14 @@ export function redactedError(error: unknown): Error {
   return redacted;
 }
 
-/** An outcome without what may quote a secret. What a handler says in so many words, of why it snoozes or gives up, stays. */
+/** Redacts the error of an outcome. The reasons that a handler gives for a snooze or a cancellation stay. */
 export const redacted = (outcome: Outcome): Outcome =>
-  'error' in outcome && !isOwn(outcome.error)
+  'error' in outcome && !isFromEngine(outcome.error)
     ? { ...outcome, error: redactedError(outcome.error) }
     : outcome;
 
-/** These are the engine's, and quote nothing. */
-const isOwn = (error: unknown) =>
+/** The engine's own errors quote nothing. */
+const isFromEngine = (error: unknown) =>
   attempt(
     () =>
       error instanceof JobHostDiedError ||

@@ -1,79 +1,72 @@
 import { JobContextVersionError } from '../job/errors.js';
-import type { ContextTraits } from './context-traits.js';
-import { ENVELOPE, EncryptedValue, envelopeOf, type Enveloped } from './envelope.js';
-import type { ClaimedRun } from '../job/run-facts.js';
 import type { JsonValue } from '../job/json.js';
-import { toPlainJson } from './plain-json.js';
+import type { ClaimedRun } from '../job/run-facts.js';
 import { storableOutput } from '../job/storable-output.js';
-import type { NewEntry } from '../lifecycle/enqueue/enqueue.sql.js';
+import type { ContextTraits } from './context-contract.js';
+import { ENVELOPE, EncryptedValue, envelopeOf, type Captured, type Enveloped } from './envelope.js';
 import type { Keyring } from './keyring.js';
-import type { Captured } from '../lifecycle/extension-points.js';
+import { toPlainJson } from './plain-json.js';
 
-/** What is to be put around a context. */
+/** How a context is stored. */
 export interface Wrapping {
   version: number;
   encrypt: boolean;
   startBefore: boolean;
   carried?: Captured | undefined;
-  /** What stands before a context that is not encrypted: the same for many. */
+  /** Cache: the text before an unencrypted context, the same for all jobs of a bulk call. */
   head?: string;
 }
 
-/** A context as it was given, and the version that it is of. */
+/** A context without its envelope, and the version of the class that wrote it. */
 export interface OpenContext {
   context: JsonValue;
   version: number;
 }
 
-/** Puts contexts that carry more than themselves into envelopes, and takes them out again. */
+/** Puts contexts and results into envelopes, encrypted if needed, and opens them. */
 export class StoredContexts {
   constructor(readonly keyring: Keyring) {}
 
-  /** The draft with its context as it is to be stored. @throws JobEncryptionKeyError */
-  wrap(draft: NewEntry, wrapping: Wrapping): NewEntry {
-    const { jobRunIdentifier, jobContext } = draft;
-    if (!wrapping.encrypt) return { ...draft, jobContext: enveloped(jobContext, wrapping) };
-    const stored = this.sealed(jobContext, wrapping, jobRunIdentifier);
-    // As entities show it.
+  /** Returns the new entry with its context in an envelope. @throws JobEncryptionKeyError */
+  wrap<Entry extends { jobRunIdentifier: string; jobContext: string; context: JsonValue }>(
+    entry: Entry,
+    wrapping: Wrapping,
+  ): Entry {
+    const { jobRunIdentifier, jobContext } = entry;
+    if (!wrapping.encrypt) return { ...entry, jobContext: envelopedText(jobContext, wrapping) };
+    const stored = this.seal(jobContext, wrapping, jobRunIdentifier);
+    // The returned entity shows the context as one that was read from the database does.
     const shown: unknown = new EncryptedValue(stored, stored[ENVELOPE].key!);
-    return {
-      ...draft,
-      jobContext: JSON.stringify(stored),
-      context: shown as JsonValue,
-    };
+    return { ...entry, jobContext: JSON.stringify(stored), context: shown as JsonValue };
   }
 
-  /** A context as it is to be stored. @param json its own. @throws JobEncryptionKeyError */
-  wrapped(json: string, wrapping: Wrapping, jobRunIdentifier: string): string {
+  /** Puts a context, given as JSON text, into an envelope. @throws JobEncryptionKeyError */
+  wrapJson(json: string, wrapping: Wrapping, jobRunIdentifier: string): string {
     return wrapping.encrypt
-      ? JSON.stringify(this.sealed(json, wrapping, jobRunIdentifier))
-      : enveloped(json, wrapping);
+      ? JSON.stringify(this.seal(json, wrapping, jobRunIdentifier))
+      : envelopedText(json, wrapping);
   }
 
-  private sealed(json: string, wrapping: Wrapping, jobRunIdentifier: string): Enveloped {
-    const seal = (text: string, what: 'context' | 'carried context') =>
+  private seal(json: string, wrapping: Wrapping, jobRunIdentifier: string): Enveloped {
+    const encrypt = (text: string, what: 'context' | 'carried context') =>
       this.keyring.seal(text, { what, jobRunIdentifier });
     const { ofCall, ofJob } = wrapping.carried ?? {};
     return {
       [ENVELOPE]: {
-        ...said(wrapping),
+        ...metadata(wrapping),
         ...(ofCall && { carried: ofCall }),
-        ...(ofJob && {
-          sealedCarried: seal(JSON.stringify(ofJob), 'carried context'),
-        }),
-        ...seal(json, 'context'),
+        ...(ofJob && { sealedCarried: encrypt(JSON.stringify(ofJob), 'carried context') }),
+        ...encrypt(json, 'context'),
       },
     };
   }
 
-  /** What a stored context was enqueued in; undefined: nothing is known. @throws JobEncryptionKeyError */
-  carriedIn(stored: JsonValue, jobRunIdentifier: string): Record<string, JsonValue> | undefined {
+  /** The values that a job carries, by the name of their carrier; undefined: none. @throws JobEncryptionKeyError */
+  readCarried(stored: JsonValue, jobRunIdentifier: string): Record<string, JsonValue> | undefined {
     const envelope = envelopeOf(stored);
     if (!envelope?.sealedCarried) return envelope?.carried;
-    const opened = this.keyring.open(envelope.sealedCarried, {
-      what: 'carried context',
-      jobRunIdentifier,
-    });
+    const owner = { what: 'carried context', jobRunIdentifier } as const;
+    const opened = this.keyring.open(envelope.sealedCarried, owner);
     return { ...envelope.carried, ...(opened as Record<string, JsonValue>) };
   }
 
@@ -84,65 +77,65 @@ export class StoredContexts {
     const { version = 0 } = envelope;
     if (envelope.key === undefined)
       return { context: (stored as unknown as Enveloped).value!, version };
-    const belonging = { what: 'context', jobRunIdentifier } as const;
-    return { context: this.keyring.open(envelope, belonging), version };
+    const owner = { what: 'context', jobRunIdentifier } as const;
+    return { context: this.keyring.open(envelope, owner), version };
   }
 
-  /** A run's context as its handler's class knows it, not validated yet. @throws JobEncryptionKeyError, JobContextVersionError, what `upcast` throws */
-  async forHandler(
+  /**
+   * A run's context in the version of its handler's class, not validated yet.
+   * @throws JobEncryptionKeyError, JobContextVersionError, and what `upcast` throws
+   */
+  async openForHandler(
     { jobContext, jobRunIdentifier, templateCode }: ClaimedRun,
     traits: ContextTraits,
   ): Promise<JsonValue> {
     const open = this.open(jobContext, jobRunIdentifier);
     if (open.version > traits.version)
       throw new JobContextVersionError(templateCode, open.version, traits.version);
-    return (await upToDate(open, traits)).context;
+    return (await upcastContext(open, traits)).context;
   }
 
-  /** A handler's result as it is to be stored. @throws JobEncryptionKeyError */
-  sealedResult(output: unknown, jobRunIdentifier: string): unknown {
+  /** Encrypts a handler's result. @throws JobEncryptionKeyError */
+  sealResult(output: unknown, jobRunIdentifier: string): unknown {
     const json = storableOutput(output);
     if (json === null) return undefined;
-    const belonging = { what: 'result', jobRunIdentifier } as const;
-    return { [ENVELOPE]: this.keyring.seal(json, belonging) };
+    return { [ENVELOPE]: this.keyring.seal(json, { what: 'result', jobRunIdentifier }) };
   }
 
   /** A result as its handler returned it. @throws JobEncryptionKeyError */
-  openResult(shown: unknown, jobRunIdentifier: string): unknown {
-    if (!(shown instanceof EncryptedValue)) return shown;
-    return this.keyring.open(EncryptedValue.storedIn(shown)[ENVELOPE], {
-      what: 'result',
-      jobRunIdentifier,
-    });
+  openResult(result: unknown, jobRunIdentifier: string): unknown {
+    if (!(result instanceof EncryptedValue)) return result;
+    const envelope = EncryptedValue.storedIn(result)[ENVELOPE];
+    return this.keyring.open(envelope, { what: 'result', jobRunIdentifier });
   }
 }
 
-/** A context in the form of these traits, if they lead from its own to theirs. */
-export async function upToDate(
+/** Raises an older context to the class's version. A context of that version, or a newer one, is returned unchanged. */
+export async function upcastContext(
   { context, version }: OpenContext,
-  { version: known, upcast }: ContextTraits,
+  { version: current, upcast }: ContextTraits,
 ): Promise<OpenContext> {
-  if (version >= known || !upcast) return { context, version };
+  if (version >= current || !upcast) return { context, version };
   const raised: unknown = await upcast(context, version);
-  // Its size was limited when it was enqueued.
-  return { context: toPlainJson(raised, Infinity).value, version: known };
+  // The size limit applied when the job was enqueued.
+  return { context: toPlainJson(raised, Infinity).value, version: current };
 }
 
-const said = ({ version, startBefore }: Wrapping) => ({
+const metadata = ({ version, startBefore }: Wrapping) => ({
   ...(version > 0 && { version }),
   ...(startBefore && { startBefore }),
 });
 
-/** Put together as text: a context of a megabyte is not parsed for what stands around it. */
-function enveloped(json: string, wrapping: Wrapping): string {
-  wrapping.head ??= headOf(wrapping);
+/** Works on text, so that a context of a megabyte need not be parsed. */
+function envelopedText(json: string, wrapping: Wrapping): string {
+  wrapping.head ??= envelopeHead(wrapping);
   return `${wrapping.head}${json}}`;
 }
 
-function headOf(wrapping: Wrapping): string {
+function envelopeHead(wrapping: Wrapping): string {
   const { carried } = wrapping;
   const envelope = {
-    ...said(wrapping),
+    ...metadata(wrapping),
     ...(carried && { carried: { ...carried.ofCall, ...carried.ofJob } }),
   };
   return `{"${ENVELOPE}":${JSON.stringify(envelope)},"value":`;

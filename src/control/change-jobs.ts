@@ -58,7 +58,7 @@ export class ChangeJobs {
     const open = await this.templates.resolve({ code }, db);
     const { json } = await encodeContext(open.contract, context, this.maxContextBytes);
     const wrapping = wrappingNow(open, startBefore !== null);
-    return wrapping ? this.contexts.wrapped(json, wrapping, jobRunIdentifier) : json;
+    return wrapping ? this.contexts.wrapJson(json, wrapping, jobRunIdentifier) : json;
   }
 
   private async available(entryId: string, db: Queryable): Promise<JobQueueEntry> {

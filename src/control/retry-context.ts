@@ -2,7 +2,7 @@ import { InvalidJobContextError } from '../job/errors.js';
 import type { JsonValue } from '../job/json.js';
 import { ANY_CONTEXT, type ContextContract } from '../context/context-contract.js';
 import { nameOf } from '../job/storable-output.js';
-import { upToDate, type StoredContexts } from '../context/stored-contexts.js';
+import { upcastContext, type StoredContexts } from '../context/stored-contexts.js';
 import type { OpenTemplate } from '../lifecycle/templates/templates.js';
 
 /** As the database has it. */
@@ -22,7 +22,7 @@ export async function asOfNow(
   contexts: StoredContexts,
 ): Promise<{ context: unknown; contract: ContextContract; version: number }> {
   const open = contexts.open(jobContext, jobRunIdentifier);
-  const { context, version } = await upToDate(open, traits).catch((error: unknown) => {
+  const { context, version } = await upcastContext(open, traits).catch((error: unknown) => {
     if (error instanceof InvalidJobContextError) throw error;
     const message = `cannot be brought to version ${traits.version}: ${nameOf(error)}`;
     throw new InvalidJobContextError([{ path: '', message }]);

@@ -60,7 +60,7 @@ export class RunControl {
     const run = await storedContext(db, tables, runId);
     if (!run || !isSecret(run)) return outcome;
     if (outcome.kind !== 'completed') return redacted(outcome);
-    const output = this.contexts.sealedResult(result, run.jobRunIdentifier);
+    const output = this.contexts.sealResult(result, run.jobRunIdentifier);
     return { kind: 'completed', output };
   }
 

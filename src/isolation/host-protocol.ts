@@ -1,11 +1,10 @@
 import type { ClaimedRun } from '../job/run-facts.js';
 import type { EntryFate } from '../job/events.js';
-import type { LogLevel } from '../job/job-execution.js';
+import type { LogLevel, HostKind } from '../job/job-handler.js';
 import type { JsonValue } from '../job/json.js';
 import type { Outcome } from '../job/outcome.js';
 import type { PlainError } from '../job/plain-error.js';
 import type { StopReason } from '../lifecycle/run/job-process.js';
-import type { HostKind } from '../job/isolation-mode.js';
 
 /** The settings of a host. */
 export interface HostSetup {

@@ -1,6 +1,6 @@
-import type { HostKind } from '../job/isolation-mode.js';
+import type { HostKind } from '../job/job-handler.js';
 import type { ClaimedRun } from '../job/run-facts.js';
-import { revived } from '../job/plain-error.js';
+import { errorFromPlain } from '../job/plain-error.js';
 import { OneTimeEvent } from '../concurrency/one-time-event.js';
 import type { HostLink } from './host-protocol.js';
 import { TURN_MS, type HostedEnd, type HostNews, type HostOrder } from './host-protocol.js';
@@ -107,7 +107,7 @@ export class JobHost {
       case 'ready':
         return this.booted.fire(news.codes);
       case 'notReady':
-        return this.booted.fire(asError(revived(news.error)));
+        return this.booted.fire(asError(errorFromPlain(news.error)));
       case 'turn':
         this.turnedAt = performance.now();
         this.heapBytes = news.heapBytes;
@@ -118,7 +118,7 @@ export class JobHost {
         this.isWorn = true;
         if (this.job && news.jobRunId === this.job.work.run.jobRunId)
           return this.end({ kind: 'failed', error: news.error });
-        return this.strayed(revived(news.error));
+        return this.strayed(errorFromPlain(news.error));
       default:
         // Work that an ended job left behind may still send messages.
         if (news.jobRunId === this.job?.work.run.jobRunId) this.job.work.heard(news);

@@ -1,9 +1,11 @@
-import type { JobContextVersionError, JobEncryptionKeyError } from './errors.js';
-import type { SchemaVersionError } from './errors.js';
+import type {
+  JobContextVersionError,
+  JobEncryptionKeyError,
+  SchemaVersionError,
+} from './errors.js';
 import { derivedFrom, isDerived, type DerivedEvent } from './derived-events.js';
-import type { HostKind } from './isolation-mode.js';
+import type { HostKind, LogLevel } from './job-handler.js';
 import type { JsonValue } from './json.js';
-import type { LogLevel } from './job-execution.js';
 import type { OutcomeKind } from './outcome.js';
 
 interface RunEvent {

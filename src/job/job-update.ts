@@ -1,5 +1,5 @@
 import type { Duration } from './duration.js';
-import type { LogLevel } from './job-execution.js';
+import type { LogLevel } from './job-handler.js';
 import type { JsonValue } from './json.js';
 import type { JobQueueStatus, JobRunResult } from './status.js';
 

@@ -1,4 +1,4 @@
-import type { Isolation } from './isolation-mode.js';
+import type { Isolation } from './job-handler.js';
 
 /** How far a handler says it is. */
 export interface JobProgress {

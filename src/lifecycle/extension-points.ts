@@ -1,5 +1,6 @@
 import { BildadConfigError } from '../job/errors.js';
 import type { JsonValue } from '../job/json.js';
+import type { Captured } from '../context/envelope.js';
 import type { ContextContract } from '../context/context-contract.js';
 import type { Store } from '../database/store.js';
 import type { Claim } from './claim/claim-rows.js';
@@ -61,12 +62,6 @@ export interface Carrier {
    * again. Default: the value is encrypted with the context, and a retry keeps it.
    */
   readonly ofCall?: boolean;
-}
-
-/** The captured values of one call, by the name of their carrier. */
-export interface Captured {
-  ofCall?: Record<string, JsonValue>;
-  ofJob?: Record<string, JsonValue>;
 }
 
 /** A call that enqueues. */

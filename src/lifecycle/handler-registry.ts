@@ -1,9 +1,7 @@
 import type { BackoffFunction } from '../job/backoff.js';
-import type { ContextTraits } from '../context/context-traits.js';
+import type { ContextTraits } from '../context/context-contract.js';
 import { BildadConfigError } from '../job/errors.js';
-import type { Isolation } from '../job/isolation-mode.js';
-import type { JobExecution } from '../job/job-execution.js';
-import type { JobHandler } from '../job/job-handler.js';
+import type { Isolation, JobExecution, JobHandler } from '../job/job-handler.js';
 import type { TransactionalSettings } from '../options/job-options.js';
 
 /** A handler class as this process knows it. */

@@ -1,7 +1,7 @@
 import type { EntityManager } from 'typeorm';
 import type { Backoff } from '../job/backoff.js';
 import type { Duration } from '../job/duration.js';
-import type { HostKind } from '../job/isolation-mode.js';
+import type { HostKind } from '../job/job-handler.js';
 
 /** Returns the `EntityManager` of the transaction that the caller is in, if any. */
 export type CurrentManager = () => EntityManager | null | undefined;

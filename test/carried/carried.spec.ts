@@ -355,7 +355,7 @@ describe('a capture', () => {
     ['NUL', 'a\0b', 'cannot travel'],
     ['a cycle', cyclic, 'cannot travel'],
     ['a class', () => new Map(), 'cannot travel'],
-    ['large', 'x'.repeat(8_191), 'larger than the 8192 bytes of JSON that are allowed (carry)'],
+    ['large', 'x'.repeat(8_191), 'larger than 8192 bytes of JSON (carry)'],
   ])('of %s refuses the call', async (_name, tenant, message) => {
     const error = await refused(tenant);
     expect(error.message).toContain(message);

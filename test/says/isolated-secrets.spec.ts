@@ -28,7 +28,7 @@ it.each(['THREAD', 'PROCESS'])('%s', async (code) => {
 
   const failed = await bildad.act(code, 'fail');
   expect(failed).toMatchObject({
-    reason: 'PaymentRefused: redacted, for the job is encrypted',
+    reason: 'PaymentRefused: redacted, because the job is encrypted',
     error: { name: 'PaymentRefused', code: 'E_REFUSED' },
   });
   expect(inspect(failed, { depth: 9 })).not.toMatch(/no money|amount/);

@@ -175,7 +175,7 @@ it('neither errors nor reasons nor the log quote it', async () => {
     });
   };
   expect((await run()).ended).toMatchObject({
-    reason: 'RangeError: redacted, for the job is encrypted',
+    reason: 'RangeError: redacted, because the job is encrypted',
     error: { name: 'RangeError', code: 'E_USER' },
   });
   does = ({ password }, { signal }) => {
@@ -239,7 +239,7 @@ it('completeJob by hand encrypts as well, and failJob quotes nothing', async () 
     password: SECRET,
   });
   expect(await engine.failJob(another, new TypeError(SECRET))).toMatchObject({
-    reason: 'TypeError: redacted, for the job is encrypted',
+    reason: 'TypeError: redacted, because the job is encrypted',
   });
   does = ({ password }) => ({ echo: password });
   await noSecret();

@@ -1,4 +1,4 @@
-import type { LogLevel } from '../../job/job-execution.js';
+import type { LogLevel } from '../../job/job-handler.js';
 import type { JsonValue } from '../../job/json.js';
 import type { KeptLine } from '../../job/job-update.js';
 import type { LogSettings } from '../../options/settings.js';

@@ -3,7 +3,7 @@ import type { JobQueueEntry } from '../../database/entities/index.js';
 import { markStartBefore, type StartBy } from './start-before.sql.js';
 import type { Queryable, Tables } from '../../database/tables.js';
 import { readStartBy, type EnqueueOptions } from './enqueue-options.js';
-import type { Captured } from '../extension-points.js';
+import type { Captured } from '../../context/envelope.js';
 import type { StoredContexts, Wrapping } from '../../context/stored-contexts.js';
 import type { OpenTemplate } from '../templates/templates.js';
 

@@ -51,7 +51,7 @@ export class Drafts {
     const before = retryOf?.stored;
     const captured = before
       ? this.extensions.recaptureCarried(
-          this.contexts.carriedIn(before.jobContext, before.jobRunIdentifier),
+          this.contexts.readCarried(before.jobContext, before.jobRunIdentifier),
         )
       : this.extensions.captureCarried();
     const open = await this.templates.resolve(job, manager);

@@ -2,8 +2,7 @@ import { envelopeOf, isSecret } from '../../context/envelope.js';
 import { InvalidJobContextError } from '../../job/errors.js';
 import type { JobEvents } from '../../job/events.js';
 import type { ClaimedRun } from '../../job/run-facts.js';
-import type { ExecutionLogger, JobExecution } from '../../job/job-execution.js';
-import type { JobHandler } from '../../job/job-handler.js';
+import type { ExecutionLogger, JobExecution, JobHandler } from '../../job/job-handler.js';
 import type { Outcome } from '../../job/outcome.js';
 import { narrowed, type ContextContract } from '../../context/context-contract.js';
 import { redactedError } from '../../context/redaction.js';
@@ -57,7 +56,7 @@ export async function carryOut(
     const { traits } = handler;
     const stored =
       traits.version > 0 || envelopeOf(jobContext)
-        ? await contexts.forHandler(process.run, traits)
+        ? await contexts.openForHandler(process.run, traits)
         : jobContext;
     let context: unknown = contract.decode(stored);
     if (context instanceof Promise) context = await context;
@@ -78,7 +77,7 @@ export async function carryOut(
       ? transactions.around(process, transactional, async (manager) => {
           execution.transaction = manager;
           const output = await call(process, instance, context, execution);
-          return secrets ? secrets.sealedResult(output, process.jobRunIdentifier) : output;
+          return secrets ? secrets.sealResult(output, process.jobRunIdentifier) : output;
         })
       : call(process, instance, context, execution);
     // Waits in any case: a job that ended in this very call would begin the next one inside of itself.
@@ -86,7 +85,7 @@ export async function carryOut(
     const awaited = await (promised ? returned : undefined);
     const result = promised ? awaited : returned;
     const output =
-      secrets && !transactional ? secrets.sealedResult(result, process.jobRunIdentifier) : result;
+      secrets && !transactional ? secrets.sealResult(result, process.jobRunIdentifier) : result;
     outcome = { kind: 'completed', output };
   } catch (error) {
     if (!checked)

@@ -4,7 +4,7 @@ import { BildadConfigError } from '../../job/errors.js';
 import type { JobEvents } from '../../job/events.js';
 import type { ClaimedRun } from '../../job/run-facts.js';
 import type { JsonValue } from '../../job/json.js';
-import type { ExecutionLogger, ExecutionTemplate, JobExecution } from '../../job/job-execution.js';
+import type { ExecutionLogger, ExecutionTemplate, JobExecution } from '../../job/job-handler.js';
 import { JobCancelledError, SnoozeError } from '../../job/handler-signals.js';
 import type { JobProcess } from './job-process.js';
 import { toChunk, toProgress } from './handler-output.js';
@@ -73,7 +73,7 @@ export class Execution implements JobExecution {
         'cannot be called in a transactional job: return the result instead',
       );
     const { secrets, transactions } = this;
-    const stored = secrets ? secrets.sealedResult(output, this.jobRunIdentifier) : output;
+    const stored = secrets ? secrets.sealResult(output, this.jobRunIdentifier) : output;
     await transactions.complete(this.process, manager, stored);
   }
 

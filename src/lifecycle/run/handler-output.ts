@@ -1,5 +1,5 @@
 import { inspect } from 'node:util';
-import type { ExecutionLogger, LogLevel } from '../../job/job-execution.js';
+import type { ExecutionLogger, LogLevel } from '../../job/job-handler.js';
 import type { JsonValue } from '../../job/json.js';
 import { clean } from '../../job/storable-output.js';
 

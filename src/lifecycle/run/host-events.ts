@@ -1,6 +1,6 @@
 import type { JobEvents } from '../../job/events.js';
 import type { ClaimedRun } from '../../job/run-facts.js';
-import type { ExecutionLogger } from '../../job/job-execution.js';
+import type { ExecutionLogger } from '../../job/job-handler.js';
 import type { HostedWork } from '../../isolation/job-host.js';
 import type { JobProcess } from './job-process.js';
 import { identityOf, progressed, streamed } from './execution.js';

@@ -3,10 +3,9 @@ import { envelopeOf } from '../../context/envelope.js';
 import { JobHostDiedError } from '../../job/errors.js';
 import type { JobEvents } from '../../job/events.js';
 import type { ClaimedRun } from '../../job/run-facts.js';
-import type { HostKind } from '../../job/isolation-mode.js';
-import type { ExecutionLogger } from '../../job/job-execution.js';
+import type { HostKind, ExecutionLogger } from '../../job/job-handler.js';
 import type { Outcome } from '../../job/outcome.js';
-import { revived } from '../../job/plain-error.js';
+import { errorFromPlain } from '../../job/plain-error.js';
 import { runAfter, unlessAborted } from '../../concurrency/timers.js';
 import type { HostEnd, HostedWork, JobHost } from '../../isolation/job-host.js';
 import { sessionName } from '../../isolation/host-protocol.js';
@@ -184,7 +183,7 @@ export class IsolatedJobs {
         ...end.written,
         output: parseOutput(end.written.output),
       };
-    if ('error' in end) return { kind: end.kind, error: revived(end.error) as Error };
+    if ('error' in end) return { kind: end.kind, error: errorFromPlain(end.error) as Error };
     if (end.kind !== 'completed') return end;
     return { kind: 'completed', output: parseOutput(end.output) };
   }

@@ -1,7 +1,7 @@
 import { JobKilledError, JobTimeoutError } from '../../job/errors.js';
 import type { EntryFate } from '../../job/events.js';
 import { processName, type ClaimedRun } from '../../job/run-facts.js';
-import type { Isolation } from '../../job/isolation-mode.js';
+import type { Isolation } from '../../job/job-handler.js';
 import type { Outcome } from '../../job/outcome.js';
 import type { JobProgress } from '../../job/process-facts.js';
 import { OneTimeEvent } from '../../concurrency/one-time-event.js';

@@ -45,7 +45,7 @@ export function restoring(
     let carried: Record<string, JsonValue> | undefined;
     try {
       const { jobContext, jobRunIdentifier } = process.run;
-      carried = contexts.carriedIn(jobContext, jobRunIdentifier);
+      carried = contexts.readCarried(jobContext, jobRunIdentifier);
     } catch (error) {
       return process.settle(outcomeOfThrown(error));
     }

@@ -1,5 +1,5 @@
 import { JobContextVersionError, JobEncryptionKeyError } from '../../job/errors.js';
-import type { ContextTraits } from '../../context/context-traits.js';
+import type { ContextTraits } from '../../context/context-contract.js';
 import { envelopeOf, type Envelope } from '../../context/envelope.js';
 import type { JobEvents } from '../../job/events.js';
 import type { ClaimedRun } from '../../job/run-facts.js';

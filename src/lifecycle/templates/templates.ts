@@ -1,6 +1,11 @@
-import { NO_TRAITS, type ContextTraits } from '../../context/context-traits.js';
+import {
+  NO_TRAITS,
+  type ContextTraits,
+  contextContract,
+  narrowed,
+  type ContextContract,
+} from '../../context/context-contract.js';
 import { JobTemplateInactiveError, JobTemplateNotFoundError } from '../../job/errors.js';
-import { contextContract, narrowed, type ContextContract } from '../../context/context-contract.js';
 import type { HandlerRegistry } from '../handler-registry.js';
 import type { JobTemplate } from '../../database/entities/index.js';
 import { findKnownTemplate, type KnownTemplate } from './template.sql.js';

@@ -1,11 +1,10 @@
 import { SetMetadata } from '@nestjs/common';
 import type { Backoff } from '../../job/backoff.js';
-import type { Upcast } from '../../context/context-traits.js';
+import type { Upcast, ContextClass } from '../../context/context-contract.js';
 import type { Duration } from '../../job/duration.js';
-import type { Isolation } from '../../job/isolation-mode.js';
+import type { Isolation } from '../../job/job-handler.js';
 import type { JsonSchema } from '../../job/json.js';
 import type { TransactionalOptions } from '../../options/job-options.js';
-import type { ContextClass } from '../../context/context-contract.js';
 
 export interface BildadJobOptions {
   /** Names the template; unique. */

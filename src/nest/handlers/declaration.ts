@@ -2,13 +2,14 @@ import {
   contextContract,
   type ContextClass,
   type ContextContract,
+  NO_TRAITS,
+  type ContextTraits,
+  type Upcast,
 } from '../../context/context-contract.js';
-import { NO_TRAITS, type ContextTraits, type Upcast } from '../../context/context-traits.js';
 import type { JobTemplate } from '../../database/entities/index.js';
 import type { BackoffFunction } from '../../job/backoff.js';
 import { BildadConfigError } from '../../job/errors.js';
-import { ISOLATIONS, type Isolation } from '../../job/isolation-mode.js';
-import type { JobHandlerClass } from '../../job/job-handler.js';
+import { ISOLATIONS, type Isolation, type JobHandlerClass } from '../../job/job-handler.js';
 import type { JsonSchema } from '../../job/json.js';
 import {
   TEMPLATE_DEFAULTS,

@@ -19,8 +19,8 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import { carryOut } from '../../lifecycle/run/execute-handler.js';
 import { lineLogger } from '../../lifecycle/run/handler-output.js';
 import { JobEvents } from '../../job/events.js';
-import type { ExecutionLogger } from '../../job/job-execution.js';
-import { plainError } from '../../job/error-to-plain.js';
+import type { ExecutionLogger } from '../../job/job-handler.js';
+import { errorToPlain } from '../../job/plain-error.js';
 import { storableOutput } from '../../job/storable-output.js';
 import { nameSessions } from '../../database/connection/session-names.js';
 import { enterHost } from './host-environment.js';
@@ -149,7 +149,7 @@ export async function serve(setup: HostSetup, link: NodeLink): Promise<void> {
     const news = {
       news: 'stray',
       jobRunId,
-      error: plainError(thrown),
+      error: errorToPlain(thrown),
     } as const;
     // An error of an earlier job does not end the current one.
     if (current !== null && jobRunId !== current) void link.send(news);
@@ -161,7 +161,7 @@ export async function serve(setup: HostSetup, link: NodeLink): Promise<void> {
   try {
     host = await bootHost(setup);
   } catch (error) {
-    return leave({ news: 'notReady', error: plainError(error) });
+    return leave({ news: 'notReady', error: errorToPlain(error) });
   }
   const hosted = new HostedJobs(host, setup.schema, link, running);
   jobs = hosted;
@@ -297,7 +297,7 @@ function outcomeAsEnd(outcome: Outcome): HostedEnd {
     case 'failed':
     case 'failedForGood':
     case 'invalidContext':
-      return { kind: outcome.kind, error: plainError(outcome.error) };
+      return { kind: outcome.kind, error: errorToPlain(outcome.error) };
     default:
       throw new Error(`a handler cannot end as ${outcome.kind}`);
   }

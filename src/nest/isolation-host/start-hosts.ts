@@ -1,6 +1,6 @@
 import { Logger } from '@nestjs/common';
 import { BildadConfigError } from '../../job/errors.js';
-import type { HostKind } from '../../job/isolation-mode.js';
+import type { HostKind } from '../../job/job-handler.js';
 import { FOR_ROOT, MIN_PROCESS_MIB, type IsolationSettings } from '../../options/settings.js';
 import type { HostPools } from '../../lifecycle/run/isolated.js';
 import { JobHost } from '../../isolation/job-host.js';

@@ -3,7 +3,7 @@ import { identityOf } from '../../lifecycle/run/execution.js';
 import { toLine } from '../../lifecycle/run/handler-output.js';
 import type { JobEvents } from '../../job/events.js';
 import type { ClaimedRun } from '../../job/run-facts.js';
-import type { ExecutionLogger, LogLevel } from '../../job/job-execution.js';
+import type { ExecutionLogger, LogLevel } from '../../job/job-handler.js';
 import { LogLine } from './log-lines.js';
 
 /** The logger of one run: lines go to Nest's logger and to the event `run.log`. */

@@ -1,6 +1,6 @@
 import { type ArgumentsHost, type ContextType, ForbiddenException } from '@nestjs/common';
 import { BildadConfigError } from '../../job/errors.js';
-import type { JobExecution } from '../../job/job-execution.js';
+import type { JobExecution } from '../../job/job-handler.js';
 
 /** The value of `getType()` of an ExecutionContext: `'bildad'` for a job. */
 export type BildadContextType = ContextType | 'bildad';

@@ -3,7 +3,7 @@ import type { EntityManager } from 'typeorm';
 import { measure } from '../../features/telemetry/index.js';
 import type { Duration } from '../../job/duration.js';
 import type { MetricSink } from '../../job/metrics.js';
-import type { Stored } from '../../job/stored.js';
+import type { Stored, JsonSchema } from '../../job/json.js';
 import { jobRunIdentifier as readIdentifier } from '../../options/job-options.js';
 import { duration, group, withDefault, type SchemaOf } from '../../options/reader.js';
 import type { BildadHealth, BildadLiveness } from '../health/health.js';
@@ -14,7 +14,6 @@ import type { ContextSource } from '../../lifecycle/enqueue/context-source.js';
 import type { BulkOptions, EnqueueOptions } from '../../lifecycle/enqueue/enqueue-options.js';
 import { BildadConfigError, JobNotAvailableError, RunNotActiveError } from '../../job/errors.js';
 import type { ContextOf, JobHandler, JobHandlerClass, ResultOf } from '../../job/job-handler.js';
-import type { JsonSchema } from '../../job/json.js';
 import {
   contextContract,
   encodeContext,
