@@ -1,22 +1,23 @@
 import { toMilliseconds, type Duration } from './duration.js';
 import { BildadError } from './errors.js';
 
-// What a handler may say by throwing it. `code` tells them apart where there are two copies of this package.
+// Errors that a handler throws to decide how its run ends. They are recognized by `code` too, because a process may load
+// two copies of this package.
 
-/** The run fails as by any error, and the job is not tried again, whatever `maxRetries` says. */
+/** Fails the run, and the job is not retried, whatever `maxRetries` is. */
 export class NonRetryableError extends BildadError {
   readonly code: string = 'NON_RETRYABLE';
 }
 
-/** The job is not for now: it is AVAILABLE again after a delay, and no retry is spent. */
+/** Snoozes the job: it is AVAILABLE again after a delay, and uses up no retry. */
 export class SnoozeError extends BildadError {
   readonly code: string = 'JOB_SNOOZED';
   readonly delayMs: number;
 
   /**
-   * @param delay from the run's end on, by the database's clock
-   * @param why kept with the run, as "Snoozed: why"
-   * @throws BildadConfigError when `delay` is no duration
+   * @param delay from the end of the run, by the database's clock
+   * @param why stored as the run's reason, "Snoozed: why"
+   * @throws BildadConfigError when `delay` is not a duration
    */
   constructor(
     delay: Duration,
@@ -27,12 +28,12 @@ export class SnoozeError extends BildadError {
   }
 }
 
-/** The job is not to be done any more: its run ends as cancelled, and it is not tried again. */
+/** Cancels the job: its run ends as cancelled, and the job is not retried. */
 export class JobCancelledError extends BildadError {
   readonly code: string = 'JOB_CANCELLED';
 
   constructor(
-    /** Kept with the run, as "Cancelled: why". */
+    /** Stored as the run's reason, "Cancelled: why". */
     readonly why: string,
   ) {
     super(`cancelled: ${why}`);

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 
-/** This package's version; 'unknown' where it was bundled into something else. */
+/** This package's version; 'unknown' if it was bundled into another package. */
 export const PACKAGE_VERSION: string = (() => {
   try {
     const file = new URL('../../../package.json', import.meta.url);

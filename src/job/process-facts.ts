@@ -1,6 +1,6 @@
 import type { Isolation } from './job-handler.js';
 
-/** How far a handler says it is. */
+/** Progress that a handler reported. */
 export interface JobProgress {
   /** From 0 to 1. */
   fraction: number;
@@ -8,27 +8,27 @@ export interface JobProgress {
   at: Date;
 }
 
-/** What is known of a process at work. What nobody has measured yet is null. */
+/** Measurements of a running job's process. Null: not measured yet. */
 export interface JobProcessFacts {
   jobRunId: string;
   nodeId: string;
   isolation: Isolation;
-  /** Null while it waits for a host. */
+  /** Null while the job waits for a thread or process. */
   pid: number | null;
-  /** Of a thread; 0 is a process's main thread. */
+  /** 0 is the main thread. */
   threadId: number | null;
-  /** Inline and for processes all memory of the process, for threads the JavaScript heap, in bytes. */
+  /** In bytes: the memory of the whole process for inline and process, the JavaScript heap for thread. */
   memoryBytes: number | null;
-  /** CPU time of the process, for threads the time that its event loop was not idle, in milliseconds, since its start. */
+  /** In milliseconds since its start: CPU time of the process; for a thread, the time its event loop was busy. */
   cpuMs: number | null;
-  /** For how long its event loop has been late, in milliseconds. */
+  /** How late its event loop is, in milliseconds. */
   eventLoopLagMs: number | null;
   startedAt: Date;
   progress: JobProgress | null;
-  /** It was told to stop. */
+  /** Its signal was aborted. */
   stopping: boolean;
-  /** Its run is closed, and its handler goes on. */
+  /** Its run has ended, but the handler continues. */
   abandoned: boolean;
-  /** When the facts were gathered: for a run on another node, at that node's last heartbeat. */
+  /** When this was measured; on another node, at that node's last heartbeat. */
   seenAt: Date;
 }

@@ -1,6 +1,6 @@
 /**
- * What a queue entry does now (upstream's words), or that it was put aside, because its row cannot be run (ours). DONE is
- * no row: so an `enqueueJob` is told that holds back its job for the sake of one that has left the queue.
+ * Status of a queue entry. QUARANTINED: its row is malformed and cannot run. DONE is never stored: `enqueueJob` returns it
+ * for a deduplicated job that has left the queue.
  */
 export const JobQueueStatus = {
   AVAILABLE: 'AVAILABLE',
@@ -10,11 +10,11 @@ export const JobQueueStatus = {
 } as const;
 export type JobQueueStatus = (typeof JobQueueStatus)[keyof typeof JobQueueStatus];
 
-/** What a run does now (upstream's words). */
+/** Status of a run. */
 export const JobRunStatus = { RUNNING: 'RUNNING', DONE: 'DONE' } as const;
 export type JobRunStatus = (typeof JobRunStatus)[keyof typeof JobRunStatus];
 
-/** How a run that is DONE ended (upstream's words). */
+/** Result of a run that is DONE. */
 export const JobRunResult = {
   SUCCEEDED: 'SUCCEEDED',
   FAILED: 'FAILED',

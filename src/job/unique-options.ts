@@ -1,42 +1,42 @@
 import type { Duration } from './duration.js';
 
-/** What is done with a job whose key another one holds. */
+/** What happens to a job if another one holds its key. */
 export type UniqueConflict = 'ignore' | 'replace' | 'reschedule' | 'keepLatest' | 'throw';
 
-/** One job of its kind at a time under a key. */
+/** At most one job of a template holds a key at a time. */
 export interface UniqueOptions {
-  /** At most 500 characters. Keys of one template are of no concern to another. */
+  /** Up to 500 characters. Each template has its own keys. */
   key: string;
   /**
-   * How long the job holds the key: `'started'` until its first run begins, `'finished'` until it has left the queue for
-   * good, whatever its retries. Default `'finished'`.
+   * How long the job holds the key: until its first run starts (`'started'`), or until it leaves the queue after its last
+   * run (`'finished'`). Default `'finished'`.
    */
   until?: 'started' | 'finished';
-  /** For so long after that the key is still taken. Default: not at all. */
+  /** The key stays taken for this time after that. Default: 0. */
   within?: Duration;
   /**
-   * Where the key is taken. Default `'ignore'`: nothing is changed. `'replace'`: a job that waits gets this one's context,
-   * options and time. `'reschedule'`: its time alone. `'keepLatest'`: a job that waits gets this one's context and options,
-   * and keeps its time; if the job is under way, this one is kept until that has ended, the latest if there are more.
-   * `'throw'`: a DuplicateJobError.
+   * What happens if the key is taken. Default `'ignore'`: nothing. `'replace'`: a waiting job gets the context, options and
+   * time of this one. `'reschedule'`: only the time. `'keepLatest'`: a waiting job gets the context and options, and keeps
+   * its time; if the job is running, the latest such call is enqueued when it has finished. `'throw'`: the call fails
+   * with a DuplicateJobError.
    */
   onConflict?: UniqueConflict;
 }
 
-/** A job for many calls, with the context of the last of them. */
+/** Combines many calls into one job, which gets the context of the last call. */
 export interface DebounceOptions {
-  /** At most 500 characters. Keys of one template are of no concern to another. */
+  /** Up to 500 characters. Each template has its own keys. */
   key: string;
-  /** The job is due when there was no call for so long. */
+  /** The job is due when there was no call for this time. */
   wait: Duration;
-  /** But no later than this after the first call. Default: however long the calls go on. */
+  /** The job is due at the latest this time after the first call. Default: no limit. */
   maxWait?: Duration;
 }
 
-/** The first of many calls, and no other for a while. */
+/** Enqueues the first of many calls, and ignores further calls for a while. */
 export interface ThrottleOptions {
-  /** At most 500 characters. Keys of one template are of no concern to another. */
+  /** Up to 500 characters. Each template has its own keys. */
   key: string;
-  /** For so long after a job was added no other one is. */
+  /** How long further calls are ignored after a job was enqueued. */
   every: Duration;
 }

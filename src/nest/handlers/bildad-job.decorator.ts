@@ -6,56 +6,58 @@ import type { Isolation } from '../../job/job-handler.js';
 import type { JsonSchema } from '../../job/json.js';
 import type { TransactionalOptions } from '../../options/job-options.js';
 
+/** Options of `@BildadJob`. A wrong option keeps the app from starting. */
 export interface BildadJobOptions {
-  /** Names the template; unique. */
+  /** The template's unique code, 1 to 200 characters. */
   code: string;
-  /** For people. Default: the code. */
+  /** A name for people. Default: the code. */
   name?: string;
+  /** Position in lists for people, from -1,000,000 to 1,000,000. Default 0. */
   displayOrder?: number;
-  /** What the context must be: a class with class-validator decorators, or a JSON Schema. Default: any JSON. */
+  /** The context's type: a class with class-validator decorators, or a JSON Schema. Default: any JSON. */
   context?: ContextClass | JsonSchema;
   /**
-   * A whole number from 1, to be raised when contexts change their form. It is stored with each entry; one from a newer
-   * deploy than this goes back to the queue. Default: none, which is before 1.
+   * Version of the context's form, an integer from 1. Increase it when the form changes. It is stored with each entry. A
+   * process that does not know a job's version returns the job to the queue. Default: none, which is older than 1.
    */
   version?: number;
-  /** Makes a context of an older deploy into one of `version`, before it is validated. May be async. Demanded from version 2 on. */
+  /** Turns an older context into one of `version`, before it is validated. May be async. Required from version 2 on. */
   upcast?: Upcast;
-  /** Store contexts and results encrypted, with the keys of the module's option `encryption`. Default false. */
+  /** Encrypt contexts and results with the keys of the module option `encryption`. Default `false`. */
   encrypt?: boolean;
-  /** How long a run may take. Default 60 minutes. */
+  /** How long a run may take, from 1 ms. Default 60 minutes. */
   timeout?: Duration;
-  /** Retries after the first run: 3, the default, means at most 4 runs. */
+  /** Retries after the first run, from 0. Default 3: up to 4 runs. */
   maxRetries?: number;
-  /** Lower runs first. Default 5. */
+  /** Jobs with a lower number run first, from -1,000,000 to 1,000,000. Default 5. */
   priority?: number;
-  /** Default: the module's. */
+  /** The delay before a retry. Default: the module's. */
   backoff?: Backoff;
   /**
-   * Where it runs. `'inline'`, the default: in the app's process, where it can be told to stop and no more. `'thread'`
-   * and `'process'`: in a worker thread or a process of its own, which has the app's module with its providers, and
-   * which is ended where the handler does not stop. They need the module's option `isolation`.
+   * Where the handler runs. `'inline'`: in the app's process; its signal can be aborted, but it cannot be killed.
+   * `'thread'` and `'process'`: in a worker thread or a separate process with the app's module and providers, which is
+   * killed if the handler does not stop; they need the module option `isolation`. Default `'inline'`.
    */
   isolation?: Isolation;
   /**
-   * It runs in a transaction, `job.manager`, that its end is part of: what it writes there, the jobs it enqueues, its
-   * run's end and its entry's removal are committed together when it returns, or not at all. It holds a connection of the
-   * app's DataSource meanwhile. Default `false`; `true`: READ COMMITTED. See docs/transactions.md.
+   * Run the handler in a transaction, `job.manager`. What it writes with it, the jobs that it enqueues, the run's end and
+   * the removal of the entry are committed together when it returns. A run holds a connection of the app's DataSource.
+   * Default `false`; `true`: READ COMMITTED. See docs/transactions.md.
    */
   transactional?: boolean | TransactionalOptions;
-  /** The engine (`BildadModule.forRoot({ name })`) that serves it. Default: every engine of the process. */
+  /** Name of the engine (`BildadModule.forRoot({ name })`) that runs it. Default: every engine of the process. */
   engine?: string;
 }
 
 export const BILDAD_JOB = Symbol('nestjs-bildad:job');
 
-/** Makes a provider the handler of a job template. Its class has `runJob(context, job)`. */
+/** Makes a provider the handler of a job template. Its class must have a method `runJob(context, job)`. */
 export function BildadJob(options: BildadJobOptions): ClassDecorator {
-  // Not @Injectable() as well: it would reset the scope of one below it.
+  // Does not apply @Injectable() too: it would reset the scope of an @Injectable() below.
   return SetMetadata(BILDAD_JOB, options);
 }
 
-/** The options a class itself was decorated with; subclasses do not inherit them. */
+/** The options of the class itself. Subclasses do not inherit them. */
 export function jobOptionsOf(target: unknown): BildadJobOptions | undefined {
   return typeof target === 'function'
     ? (Reflect.getOwnMetadata(BILDAD_JOB, target) as BildadJobOptions | undefined)
