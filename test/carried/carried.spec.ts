@@ -346,15 +346,15 @@ describe('a capture', () => {
       throw cause;
     });
     expect(error).toMatchObject({ carrier: 'tenant', cause });
-    expect(error.message).toMatch(/^carry\.tenant: capture\(\) has thrown/);
+    expect(error.message).toMatch(/^carry\.tenant: capture\(\) threw an error/);
   });
 
   it.each<[string, unknown, string]>([
-    ['a promise', () => Promise.resolve('acme'), 'cannot travel'],
-    ['a bigint', 1n, 'cannot travel'],
-    ['NUL', 'a\0b', 'cannot travel'],
-    ['a cycle', cyclic, 'cannot travel'],
-    ['a class', () => new Map(), 'cannot travel'],
+    ['a promise', () => Promise.resolve('acme'), 'cannot be stored'],
+    ['a bigint', 1n, 'cannot be stored'],
+    ['NUL', 'a\0b', 'cannot be stored'],
+    ['a cycle', cyclic, 'cannot be stored'],
+    ['a class', () => new Map(), 'cannot be stored'],
     ['large', 'x'.repeat(8_191), 'larger than 8192 bytes of JSON (carry)'],
   ])('of %s refuses the call', async (_name, tenant, message) => {
     const error = await refused(tenant);

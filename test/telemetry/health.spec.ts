@@ -308,7 +308,7 @@ describe('nestjs-bildad/terminus', () => {
     await expect.poll(async () => (await ask('strict')).status).toBe(200);
   });
 
-  it('while nobody knows how long the next job waits: down where that is a limit', async () => {
+  it('is down while the wait of the next job is unknown, if it has a limit', async () => {
     const known = await http.app.get(JobEngineService).health();
     const blind = new BildadHealthIndicator(new HealthIndicatorService(), {
       health: async () => ({ ...known, head: null, headKnown: false }),
@@ -321,7 +321,7 @@ describe('nestjs-bildad/terminus', () => {
         status: 'down',
         database: 'up',
         waitedMs: null,
-        why: ['nobody knows for how long the next job waits'],
+        why: ['the wait of the next job is unknown'],
       },
     });
   });

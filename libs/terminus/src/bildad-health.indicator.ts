@@ -70,7 +70,7 @@ export class BildadHealthIndicator {
       database.reachable &&
         !headKnown &&
         maxWaitMs < Infinity &&
-        'nobody knows for how long the next job waits',
+        'the wait of the next job is unknown',
       (heartbeatAgeMs ?? 0) > maxAgeMs &&
         `the last heartbeat was ${Math.round(heartbeatAgeMs!)} ms ago`,
       failOnUnrunnable &&
