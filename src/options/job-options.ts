@@ -1,6 +1,7 @@
 import type { Backoff, BackoffData } from '../job/backoff.js';
 import { BildadConfigError } from '../job/errors.js';
 import {
+  check,
   duration,
   group,
   integer,
@@ -18,11 +19,10 @@ export const priority = integer(-1_000_000, 1_000_000);
 export const maxRetries = integer(0, 1_000_000);
 export const timeout = duration({ min: 1 });
 
-const jitter: Check<number> = (value, field, where) => {
-  if (typeof value !== 'number' || !(value >= 0 && value <= 1))
-    throw new BildadConfigError(field, 'must be a number from 0 to 1', { got: value, where });
-  return value;
-};
+const jitter = check<number>(
+  (value) => typeof value === 'number' && value >= 0 && value <= 1,
+  'must be a number from 0 to 1',
+);
 
 const checkFixed = group({ type: oneOf('fixed'), delay: duration() });
 const checkExponential = group({
@@ -81,14 +81,14 @@ const readTransactional = group({
   ),
 });
 
+const isObject = check<object>(
+  (value) => typeof value === 'object' && value !== null,
+  'must be true, false or { isolation: ... }',
+);
+
 /** Read into undefined for a handler without a transaction. */
 export const transactional: Check<TransactionalSettings | undefined> = (value, field, where) => {
   if (value === undefined || value === false) return undefined;
   if (value === true) return readTransactional({}, field, where);
-  if (typeof value !== 'object' || value === null)
-    throw new BildadConfigError(field, 'must be true, false or { isolation: ... }', {
-      got: value,
-      where,
-    });
-  return readTransactional(value, field, where);
+  return readTransactional(isObject(value, field, where), field, where);
 };

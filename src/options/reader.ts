@@ -44,52 +44,45 @@ export const or =
     }
   };
 
-export const integer =
-  (min: number, max: number): Check<number> =>
+/** @param problem what a value must be: `must be true or false` */
+export const check =
+  <T>(isValid: (value: unknown) => boolean, problem: string): Check<T> =>
   (value, field, where) => {
-    if (!Number.isInteger(value) || Number(value) < min || Number(value) > max)
-      throw new BildadConfigError(field, `must be an integer from ${min} to ${max}`, {
-        got: value,
-        where,
-      });
-    return Number(value);
+    if (isValid(value)) return value as T;
+    throw new BildadConfigError(field, problem, { got: value, where });
   };
 
-export const string =
-  (maxLength = 200): Check<string> =>
-  (value, field, where) => {
-    if (
-      typeof value !== 'string' ||
-      value.length === 0 ||
-      value.length > maxLength ||
-      value.includes('\0') ||
-      !value.isWellFormed()
-    )
-      throw new BildadConfigError(
-        field,
-        `must be a string of 1 to ${maxLength} characters without NUL`,
-        { got: value, where },
-      );
-    return value;
-  };
+export const boolean = check<boolean>(
+  (value) => typeof value === 'boolean',
+  'must be true or false',
+);
 
-export const boolean: Check<boolean> = (value, field, where) => {
-  if (typeof value !== 'boolean')
-    throw new BildadConfigError(field, 'must be true or false', { got: value, where });
-  return value;
-};
+export const integer = (min: number, max: number) =>
+  check<number>(
+    (value) => Number.isInteger(value) && Number(value) >= min && Number(value) <= max,
+    `must be an integer from ${min} to ${max}`,
+  );
 
-export const oneOf =
-  <T extends string>(...values: readonly T[]): Check<T> =>
-  (value, field, where) => {
-    if (!values.includes(value as T))
-      throw new BildadConfigError(
-        field,
-        `must be one of ${values.map((one) => `'${one}'`).join(', ')}`,
-        { got: value, where },
-      );
-    return value as T;
-  };
+export const string = (maxLength = 200) =>
+  check<string>(
+    (value) =>
+      typeof value === 'string' &&
+      value.length > 0 &&
+      value.length <= maxLength &&
+      !value.includes('\0') &&
+      value.isWellFormed(),
+    `must be a string of 1 to ${maxLength} characters without NUL`,
+  );
+
+export const oneOf = <T extends string>(...values: readonly T[]) =>
+  check<T>(
+    (value) => values.includes(value as T),
+    `must be one of ${values.map((one) => `'${one}'`).join(', ')}`,
+  );
+
+/** @param task what the function does, after "a function that" */
+export const callback = <F extends (...args: any[]) => unknown>(task: string) =>
+  check<F>((value) => typeof value === 'function', `must be a function that ${task}`);
 
 /** Read into milliseconds. */
 export const duration =
@@ -97,24 +90,16 @@ export const duration =
   (value, field, where) =>
     toMilliseconds(value, field, { ...limits, where });
 
-/** @param task what the function does, after "a function that" */
-export const callback =
-  <F extends (...args: any[]) => unknown>(task: string): Check<F> =>
-  (value, field, where) => {
-    if (typeof value !== 'function')
-      throw new BildadConfigError(field, `must be a function that ${task}`, { got: value, where });
-    return value as F;
-  };
-
 /** The last millisecond of the year 9999: PostgreSQL does not read the ISO form of later dates. */
 const LAST_MOMENT = 253_402_300_799_999;
+const checkDate = check<Date>(
+  (value) => value instanceof Date && value.getTime() >= 0 && value.getTime() <= LAST_MOMENT,
+  'must be a Date from 1970 to 9999',
+);
 
 /** Read into ISO text. */
-export const date: Check<string> = (value, field, where) => {
-  if (!(value instanceof Date) || !(value.getTime() >= 0 && value.getTime() <= LAST_MOMENT))
-    throw new BildadConfigError(field, 'must be a Date from 1970 to 9999', { got: value, where });
-  return value.toISOString();
-};
+export const date: Check<string> = (value, field, where) =>
+  checkDate(value, field, where).toISOString();
 
 /** Reads every option of the schema. Unknown options are refused. */
 export function group<S extends Schema>(schema: S): Check<Read<S>> {

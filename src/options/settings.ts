@@ -16,6 +16,7 @@ import type {
 import {
   boolean,
   callback,
+  check,
   duration,
   group,
   integer,
@@ -50,19 +51,10 @@ export const DEFAULT_SCHEMA = 'bildad';
 export const FOR_ROOT = 'BildadModule.forRoot';
 
 /** Lower case, so that the name needs no quotes; short, so that index names fit into PostgreSQL's 63 bytes. */
-const schemaName: Check<string> = (value, field, where) => {
-  if (
-    typeof value !== 'string' ||
-    !/^[a-z_][a-z0-9_]{0,40}$/.test(value) ||
-    value.startsWith('pg_')
-  )
-    throw new BildadConfigError(
-      field,
-      'must be a PostgreSQL schema name of at most 41 lower case letters, digits and underscores, not starting with pg_',
-      { got: value, where },
-    );
-  return value;
-};
+const schemaName = check<string>(
+  (value) => typeof value === 'string' && /^(?!pg_)[a-z_][a-z0-9_]{0,40}$/.test(value),
+  'must be a PostgreSQL schema name of at most 41 lower case letters, digits and underscores, not starting with pg_',
+);
 
 /** @throws BildadConfigError */
 export const readSchemaName = (value: unknown): string => schemaName(value, 'schema', FOR_ROOT);
@@ -74,15 +66,11 @@ export const readExtras = group({
   schema: withDefault(schemaName, DEFAULT_SCHEMA),
 } satisfies SchemaOf<BildadModuleExtras>);
 
-const moduleUrl: Check<string> = (value, field, where) => {
-  if (!URL.canParse(String(value)))
-    throw new BildadConfigError(
-      field,
-      "must be the URL of a module, such as new URL('./app.module.js', import.meta.url)",
-      { got: value, where },
-    );
-  return String(value);
-};
+const checkUrl = check<URL | string>(
+  (value) => URL.canParse(String(value)),
+  "must be the URL of a module, such as new URL('./app.module.js', import.meta.url)",
+);
+const moduleUrl: Check<string> = (...args) => String(checkUrl(...args));
 
 const readMemoryLimits = group({
   thread: optional(integer(64, MAX_MIB)),
@@ -173,6 +161,8 @@ export interface NamedCarrier extends JobCarrier<JsonValue> {
   name: string;
 }
 
+const checkMethod = check((value) => typeof value === 'function', 'must be a function');
+
 /** The first carrier is the outermost one. */
 const carriers: Check<readonly NamedCarrier[]> = (value, field, where) =>
   entriesOf(value, 'carriers by name', field, where).map(([name, given]) => {
@@ -184,11 +174,11 @@ const carriers: Check<readonly NamedCarrier[]> = (value, field, where) =>
     // It may be an instance of a class, so its methods are called on it.
     const carrier = given as JobCarrier<JsonValue>;
     for (const method of ['capture', 'restore'] as const)
-      if (typeof (carrier as Partial<JobCarrier> | null)?.[method] !== 'function')
-        throw new BildadConfigError(`${field}.${name}.${method}`, 'must be a function', {
-          got: (carrier as Partial<JobCarrier> | null)?.[method],
-          where,
-        });
+      checkMethod(
+        (given as Partial<JobCarrier> | null)?.[method],
+        `${field}.${name}.${method}`,
+        where,
+      );
     return {
       name,
       capture: () => carrier.capture(),

@@ -27,22 +27,21 @@ import {
 import {
   boolean,
   callback,
+  check,
   group,
   integer,
   oneOf,
   optional,
   string,
   withDefault,
-  type Check,
   type SchemaOf,
 } from '../../options/reader.js';
 import { jobOptionsOf, type BildadJobOptions } from './bildad-job.decorator.js';
 
-const context: Check<ContextClass | JsonSchema> = (value, field, where) => {
-  if (typeof value !== 'function' && typeof value !== 'object')
-    throw new BildadConfigError(field, 'must be a class or a JSON Schema', { got: value, where });
-  return value as ContextClass | JsonSchema;
-};
+const context = check<ContextClass | JsonSchema>(
+  (value) => typeof value === 'function' || typeof value === 'object',
+  'must be a class or a JSON Schema',
+);
 
 const readOptions = group({
   code: string(),

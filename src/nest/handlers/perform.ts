@@ -22,30 +22,30 @@ import { jobOptionsOf } from './bildad-job.decorator.js';
 import { declarationOf } from './declaration.js';
 
 export interface PerformOptions {
-  /** 0, the default, for a first run. */
+  /** 0 for the first run. Default 0. */
   retry?: number;
   /** Default `'performed'`. */
   jobRunIdentifier?: string;
-  /** Default: the class's. A run that takes longer is told to stop, and ends as `timedOut` when its handler has. */
+  /** A run that takes longer is aborted, and ends as `timedOut` when its handler has stopped. Default: the class's. */
   timeout?: Duration;
-  /** Stops the run when it aborts, as `killJob` does. */
+  /** Aborts the run, as `killJob` does. */
   signal?: AbortSignal;
-  /** The `job.manager` of a handler that is transactional, which needs one; nothing is committed or rolled back here. */
+  /** The `job.manager` of a transactional handler, which requires one. It is neither committed nor rolled back. */
   manager?: EntityManager;
-  /** The version that the context is of, where it is one of an older deploy. Default: the class's own. */
+  /** The version of the context, if it is one of an older deploy. Default: the class's version. */
   version?: number;
 }
 
-/** What became of one run. */
+/** How one run ended. */
 export interface Performed<Result = unknown> {
   outcome: OutcomeKind;
-  /** What the handler returned, as it returned it; undefined where it did not. */
+  /** What the handler returned; undefined if it did not. */
   result: Awaited<Result> | undefined;
-  /** What it threw, or the InvalidJobContextError of its context. */
+  /** What the handler threw, or the InvalidJobContextError of its context. */
   error: unknown;
-  /** Why it did not complete, in words; null where it did. */
+  /** Why the run did not complete; null if it did. */
   reason: string | null;
-  /** Of a snooze, in ms. */
+  /** The delay of a snooze, in ms. */
   delayMs: number | undefined;
   progress: { fraction: number; message?: string }[];
   logs: { level: LogLevel; message: string }[];
@@ -61,9 +61,9 @@ const readOptions = group({
 } satisfies SchemaOf<PerformOptions>);
 
 /**
- * One run of a handler here and now, with no database and no queue: its context is checked and upcast as if it had been
- * enqueued, `job` is what a run has. Nothing is tried again, and nothing is kept. `isolation` and `encrypt` are not heeded.
- * @throws InvalidJobContextError where `enqueueJob` would; BildadConfigError. What the handler throws is in the answer
+ * Runs a handler once, without a database or a queue. The context is validated and upcast as if it had been enqueued.
+ * Nothing is retried or stored. `isolation` and `encrypt` are ignored.
+ * @throws InvalidJobContextError as `enqueueJob` does; BildadConfigError. An error of the handler is in the result
  */
 export async function performHandler<H extends JobHandler>(
   handler: H,
@@ -99,10 +99,10 @@ export async function performHandler<H extends JobHandler>(
       ? (await encodeContext(contract, context, Infinity)).value
       : toPlainJson(context, Infinity).value;
   const process = new JobProcess(runOf(read, code, { stored, version }, timeoutMs));
-  const told = { progress: [], logs: [] } as Pick<Performed, 'progress' | 'logs'>;
+  const reported = { progress: [], logs: [] } as Pick<Performed, 'progress' | 'logs'>;
   const events = new JobEvents();
   events.on('run.progress', ({ fraction, message }) => {
-    told.progress.push({ fraction, ...(message !== undefined && { message }) });
+    reported.progress.push({ fraction, ...(message !== undefined && { message }) });
   });
   const kill = () => process.stop({ kind: 'killed' });
   if (signal?.aborted) kill();
@@ -122,7 +122,11 @@ export async function performHandler<H extends JobHandler>(
       {
         contexts: new StoredContexts(new Keyring(undefined)),
         events,
+<<<<<<< HEAD
         loggerFor: () => lineLogger((level, message) => void told.logs.push({ level, message })),
+=======
+        loggerFor: () => linesTo((level, message) => void reported.logs.push({ level, message })),
+>>>>>>> f1aef5f (Build the checks of options from one helper)
         transactions: transactionsWith(manager, code),
       },
     );
@@ -130,11 +134,11 @@ export async function performHandler<H extends JobHandler>(
     inTime();
     signal?.removeEventListener('abort', kill);
   }
-  // What its own transaction has written is its end, whatever it did then.
+  // A run that completed in its own transaction has ended, whatever the handler did after that.
   const outcome: Outcome = process.written
     ? { kind: 'completed', output: process.written.output }
     : await process.outcome;
-  return { ...ended(outcome), ...told } as Performed<ResultOf<H>>;
+  return { ...ended(outcome), ...reported } as Performed<ResultOf<H>>;
 }
 
 const runOf = (
