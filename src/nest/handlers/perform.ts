@@ -122,11 +122,7 @@ export async function performHandler<H extends JobHandler>(
       {
         contexts: new StoredContexts(new Keyring(undefined)),
         events,
-<<<<<<< HEAD
-        loggerFor: () => lineLogger((level, message) => void told.logs.push({ level, message })),
-=======
-        loggerFor: () => linesTo((level, message) => void reported.logs.push({ level, message })),
->>>>>>> f1aef5f (Build the checks of options from one helper)
+        loggerFor: () => lineLogger((level, message) => void reported.logs.push({ level, message })),
         transactions: transactionsWith(manager, code),
       },
     );
