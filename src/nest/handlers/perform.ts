@@ -122,7 +122,8 @@ export async function performHandler<H extends JobHandler>(
       {
         contexts: new StoredContexts(new Keyring(undefined)),
         events,
-        loggerFor: () => lineLogger((level, message) => void reported.logs.push({ level, message })),
+        loggerFor: () =>
+          lineLogger((level, message) => void reported.logs.push({ level, message })),
         transactions: transactionsWith(manager, code),
       },
     );
