@@ -15,11 +15,11 @@ import { drainAll, readDrainOptions, runOne, type DrainOptions } from './drain.j
 import { enqueuedJobs, type EnqueuedJob } from './enqueued.js';
 import { bySchema, TABLES_OF_JOBS, testEngines, type TestEngine } from './engines.js';
 import { JobRunFailedError, TestLeakError } from './errors.js';
-import { withKnown, type Known } from './expected.js';
-import { TestExtension } from './extension.js';
+import { withKnown, type Known } from './matchers.js';
+import { TestExtension } from './bildad-testing.module.js';
 import { runInline, TransactionCalls } from './inline.js';
-import { leaksOf, stopRunning } from './leaks.js';
-import type { FinishedRun } from './runs.js';
+import { leaksOf, stopRunning } from './engines.js';
+import type { FinishedRun } from './drain.js';
 
 /** What a test does with the engines of the app under test: all of them, one after the other. */
 @Injectable()

@@ -10,9 +10,9 @@ export type { DrainOptions } from './drain.js';
 export type { EnqueuedJob } from './enqueued.js';
 export { DrainLimitError, JobRunFailedError, TestLeakError } from './errors.js';
 export { bildadMatchers, type EnqueuedLike } from './matchers.js';
-export type { BildadTestingOptions, TestingMode } from './options.js';
+export type { BildadTestingOptions, TestingMode } from './bildad-testing.module.js';
 export { performJob, type PerformJobOptions } from './perform.js';
-export type { FinishedRun } from './runs.js';
+export type { FinishedRun } from './drain.js';
 export {
   createTestDatabase,
   startTestServer,

@@ -1,7 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import { isChange, nothing } from './answers.js';
+import { isChange, nothing } from './session.js';
 import { Session, type AnyClient } from './session.js';
-import { savepointVerb, type ReadStatement } from './statement.js';
+import { savepointVerb, type ReadStatement } from './session.js';
 
 /** A transaction that waits for another one to end takes it for one that waits for itself when the connection has been quiet for so long. */
 const QUIET_MS = 50;
