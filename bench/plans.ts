@@ -10,7 +10,7 @@ import { claimEntries, claimNext } from '../src/lifecycle/claim/claim.sql.js';
 import { insertEntries, promoteScheduled } from '../src/lifecycle/enqueue/enqueue.sql.js';
 import { writeLateRowsOfLostNodes } from '../src/lifecycle/run/late-run-rows.sql.js';
 import { finishRuns, reopenOrphans } from '../src/lifecycle/finish/finish.sql.js';
-import { acquireGuard } from '../src/node/guard.sql.js';
+import { acquireGuard } from '../src/node/pass.sql.js';
 import { migrate } from '../src/database/migrate.js';
 import { quarantineMalformed } from '../src/lifecycle/claim/quarantine.sql.js';
 import {
@@ -184,6 +184,7 @@ async function explainAll(): Promise<string[]> {
         renewRuns(db, tables, 'me', 15_000, running.slice(0, 100), {
           abandoned: 0,
           processes: [],
+          facts: null,
         }),
     ],
     ["the killer's sweep", (db) => runsToStop(db, tables, 'me')],

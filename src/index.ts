@@ -1,5 +1,5 @@
 export type { JobEngineResults } from './node/pass.js';
-export type { JobOutcome } from './node/launch.js';
+export type { JobOutcome } from './node/slots.js';
 export type { EntryReference } from './lifecycle/enqueue/enqueue.sql.js';
 export type { JobChanges } from './control/change-options.js';
 export type { BulkOptions, EnqueueOptions } from './lifecycle/enqueue/enqueue-options.js';

@@ -4,12 +4,12 @@ import type { NodeState } from '../job/node-state.js';
 import type { JobProcessFacts } from '../job/process-facts.js';
 import type { JobProcess } from '../lifecycle/run/job-process.js';
 import type { ProcessRegistry } from '../lifecycle/run/process-registry.js';
-import { factsElsewhere } from '../membership/node.sql.js';
+import { findProcessFacts } from '../membership/node.sql.js';
 
-/** Jobs that are over sooner are not told of: who asks would come too late. */
+/** Shorter jobs are not reported: they are over before somebody can ask. */
 const SHORT_MS = 1_000;
-/** One heartbeat tells of no more. */
-const MOST_TOLD = 1_000;
+/** In one report. */
+const MAX_REPORTED = 1_000;
 
 /** What is known of processes at work, on this node and on others. */
 export class Inspection {
@@ -25,17 +25,17 @@ export class Inspection {
     const process = this.processes.find(jobRunId);
     if (process) return this.factsOf(process);
     const { db, tables } = this.store;
-    return factsElsewhere(db, tables, jobRunId);
+    return findProcessFacts(db, tables, jobRunId);
   }
 
-  /** What this node tells others with its heartbeat: of processes that have been there for a second, the oldest first. */
-  told(): { abandoned: number; processes: JobProcessFacts[] } {
+  /** For the node's row: processes that are at least a second old, the oldest first. */
+  report(): { abandoned: number; processes: JobProcessFacts[] } {
     const all = this.processes.all();
     return {
       abandoned: all.filter(isAbandoned).length,
       processes: all
         .filter(({ ageMs }) => ageMs >= SHORT_MS)
-        .slice(0, MOST_TOLD)
+        .slice(0, MAX_REPORTED)
         .map((one) => this.factsOf(one)),
     };
   }

@@ -19,7 +19,7 @@ import {
   runningFacts,
   storedContext,
 } from '../lifecycle/run/run.sql.js';
-import type { Killer } from '../node/killer.js';
+import type { Killer } from '../lifecycle/run/killer.js';
 
 const MAX_CANCEL_ATTEMPTS = 20;
 const WAITING = { onlyWaiting: true };
@@ -91,7 +91,7 @@ export class RunControl {
       if (!(await this.requestKill(runId, 'cancelled'))) continue;
       const process = this.processes.find(runId);
       if (!process) return null;
-      await this.killer.stop(process, { kind: 'cancelled' });
+      await this.killer.stopProcess(process, { kind: 'cancelled' });
       await this.runs.endOf(runId);
       const [run] = await findRuns(db, tables, [runId]);
       return run ?? null;
@@ -131,7 +131,7 @@ export class RunControl {
     const wasDecided = process.isDecided;
     const end = this.runs.endOf(process.jobRunId);
     const timedOut = process.ageMs >= process.run.timeoutMs;
-    await this.killer.stop(process, {
+    await this.killer.stopProcess(process, {
       kind: timedOut ? 'timedOut' : 'killed',
     });
     const fate = await end;

@@ -16,7 +16,6 @@ export interface Tables extends Record<keyof typeof FUNCTIONS, string> {
 }
 
 export const FUNCTIONS = {
-  pick: 'pick_job_queue_entries',
   claim: 'claim_jobs',
   writeLateRows: 'write_late_run_rows',
   finishRuns: 'finish_job_runs',

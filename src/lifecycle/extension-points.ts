@@ -3,7 +3,7 @@ import type { JsonValue } from '../job/json.js';
 import type { Captured } from '../context/envelope.js';
 import type { ContextContract } from '../context/context-contract.js';
 import type { Store } from '../database/store.js';
-import type { Claim } from './claim/claim-rows.js';
+import type { Claim, ClaimPart } from './claim/claim.sql.js';
 import type { EntryReference, NewEntry } from './enqueue/enqueue.sql.js';
 import type { RegisteredHandler } from './handler-registry.js';
 import type { JobProcess } from './run/job-process.js';
@@ -100,18 +100,6 @@ export type BeforeEnqueue = (prepared: PreparedEntry) => void;
  * called for entries of other processes, and not where the process ends first. A throw is reported.
  */
 export type AfterEnqueueCommit = (templateCode: string, entries: readonly EntryReference[]) => void;
-
-/**
- * What a feature adds to one claim, as data. Aliases: `e` is the queue entry. Parameters are numbered from `$1` in
- * each fragment.
- */
-export interface ClaimPart {
-  /** A condition on the entries that may be claimed. */
-  readonly where?: string;
-  /** Values of each claimed entry, by name, for `Claim.columns`. */
-  readonly columns?: Readonly<Record<string, string>>;
-  readonly parameters?: readonly unknown[];
-}
 
 /** Called once per claim, not per job. @returns undefined to leave this claim as it is */
 export type ClaimContribution = () => ClaimPart | undefined;

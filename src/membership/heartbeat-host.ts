@@ -1,154 +1,155 @@
 import { Worker } from 'node:worker_threads';
 import type { Store } from '../database/store.js';
-import type { NodeFacts } from './node.sql.js';
+import type { NodeIdentity } from './node.sql.js';
 import {
   currentPassword,
   transferableOptions,
   heartbeatConnector,
 } from '../database/connection/dedicated-connection.js';
 import { runAfter, waitAtMost } from '../concurrency/timers.js';
-import type { PulseMemory } from './memory-sample.js';
-import { Pulse, type PulseNews } from './node-heartbeat.js';
-import type { ThreadData, ThreadNews, ThreadOrder } from './heartbeat-thread.js';
+import type { HeartbeatMemory } from './heartbeat-memory.js';
+import { NodeHeartbeat, type HeartbeatReport } from './node-heartbeat.js';
+import type { ThreadData, ThreadOrder, ThreadReport } from './heartbeat-thread.js';
 
-/** A node's side of its pulse, in a thread of its own where that is possible. */
-export interface PulseHost {
-  join(facts: NodeFacts): void;
+/** The node heartbeat as the main thread sees it. It runs in its own thread where that is possible. */
+export interface HeartbeatHost {
+  join(node: NodeIdentity): void;
   fence(id: string): void;
-  /** Ends the incarnation and the pulse, within the time. Never rejects. */
+  /** Ends the incarnation and the heartbeat, within the time. Never rejects. */
   leave(withinMs: number): Promise<void>;
 }
 
-/** Told once, when the pulse beats on the main thread: a blocked event loop looks like death then. */
-type Degraded = (why: unknown) => void;
+interface HeartbeatParts {
+  store: Store;
+  memory: HeartbeatMemory;
+  maxBlockMs: number | false;
+  report: (report: HeartbeatReport) => void;
+  /** Called once, when the heartbeat runs on the main thread: a blocked event loop then looks like a dead node. */
+  degraded: (cause: unknown) => void;
+}
 
-/** Null where the DataSource has no pool that a connection could be made like. */
-export function startPulse(
-  store: Store,
-  memory: PulseMemory,
-  maxBlockMs: number | false,
-  tell: (news: PulseNews) => void,
-  degraded: Degraded,
-): PulseHost | null {
-  if (!heartbeatConnector(store.dataSource)) return null;
-  const connection = transferableOptions(store.dataSource);
+/** Null where the DataSource has no pool whose settings a connection could be made from. */
+export function startHeartbeat(parts: HeartbeatParts): HeartbeatHost | null {
+  const { dataSource } = parts.store;
+  if (!heartbeatConnector(dataSource)) return null;
+  const connection = transferableOptions(dataSource);
   if (!connection) {
-    degraded(new Error('the DataSource connects in a way of its own'));
-    return new MainThreadPulse(store, memory, tell);
+    parts.degraded(new Error('the connection options of the DataSource cannot be cloned'));
+    return new MainThreadHeartbeat(parts);
   }
-  const data: ThreadData = {
-    tables: store.tables,
-    buffer: memory.buffer,
-    connection,
-    maxBlockMs,
-  };
   try {
-    return new ThreadPulse(store, memory, data, tell, degraded);
+    return new ThreadHeartbeat(parts, connection);
   } catch (error) {
-    // Where threads are forbidden.
-    degraded(error);
-    return new MainThreadPulse(store, memory, tell);
+    // Threads are forbidden.
+    parts.degraded(error);
+    return new MainThreadHeartbeat(parts);
   }
 }
 
-class MainThreadPulse implements PulseHost {
-  private readonly pulse: Pulse;
+class MainThreadHeartbeat implements HeartbeatHost {
+  private readonly heartbeat: NodeHeartbeat;
 
-  constructor(store: Store, memory: PulseMemory, tell: (news: PulseNews) => void) {
+  constructor({ store, memory, report }: HeartbeatParts) {
     const connect = heartbeatConnector(store.dataSource)!;
-    this.pulse = new Pulse(store.tables, memory, connect, tell, () => null);
+    this.heartbeat = new NodeHeartbeat(store.tables, memory, connect, report, () => null);
   }
 
-  join(facts: NodeFacts): void {
-    this.pulse.join(facts);
+  join(node: NodeIdentity): void {
+    this.heartbeat.join(node);
   }
 
   fence(id: string): void {
-    this.pulse.fence(id);
+    this.heartbeat.fence(id);
   }
 
   leave(withinMs: number): Promise<void> {
-    return waitAtMost(withinMs, this.pulse.leave());
+    return waitAtMost(withinMs, this.heartbeat.leave());
   }
 }
 
-class ThreadPulse implements PulseHost {
+class ThreadHeartbeat implements HeartbeatHost {
   private readonly worker: Worker;
-  private instead: PulseHost | undefined;
-  private facts: NodeFacts | undefined;
+  /** Takes over when the thread has failed. */
+  private fallback: HeartbeatHost | undefined;
+  private node: NodeIdentity | undefined;
   private leaving = false;
 
   constructor(
-    private readonly store: Store,
-    private readonly memory: PulseMemory,
-    data: ThreadData,
-    private readonly tell: (news: PulseNews) => void,
-    private readonly degraded: Degraded,
+    private readonly parts: HeartbeatParts,
+    connection: ThreadData['connection'],
   ) {
+    const { store, memory, maxBlockMs } = parts;
+    const workerData: ThreadData = {
+      tables: store.tables,
+      buffer: memory.buffer,
+      connection,
+      maxBlockMs,
+    };
     this.worker = new Worker(new URL('./heartbeat-thread.js', import.meta.url), {
-      workerData: data,
-      // Not the debugger's port, nor the host's loaders.
+      workerData,
+      // Neither the debugger's port nor the host app's loaders.
       execArgv: [],
-      name: 'nestjs-bildad pulse',
+      name: 'nestjs-bildad heartbeat',
     });
-    // Neither the thread nor what it says keeps the process alive.
+    // The thread must not keep the process alive.
     this.worker.unref();
-    this.worker.on('message', (news: ThreadNews) => this.heard(news));
-    this.worker.on('error', (error) => this.broken(error));
-    this.worker.on('exit', () => this.broken(new Error('the thread has ended')));
+    this.worker.on('message', (report: ThreadReport) => this.receive(report));
+    this.worker.on('error', (error) => this.fallBack(error));
+    this.worker.on('exit', () => this.fallBack(new Error('the heartbeat thread has exited')));
   }
 
-  join(facts: NodeFacts): void {
-    this.facts = facts;
-    if (this.instead) this.instead.join(facts);
-    else this.order({ order: 'join', facts });
+  join(node: NodeIdentity): void {
+    this.node = node;
+    if (this.fallback) this.fallback.join(node);
+    else this.send({ order: 'join', node });
   }
 
   fence(id: string): void {
-    if (this.instead) this.instead.fence(id);
-    else this.order({ order: 'fence', id });
+    if (this.fallback) this.fallback.fence(id);
+    else this.send({ order: 'fence', id });
   }
 
   async leave(withinMs: number): Promise<void> {
-    if (this.instead) return this.instead.leave(withinMs);
+    if (this.fallback) return this.fallback.leave(withinMs);
     this.leaving = true;
     const exited = new Promise<void>((resolve) => {
       this.worker.once('exit', () => resolve());
     });
-    // Without this the process might end before the row has.
+    // Without this the process might end before the node's row says so.
     this.worker.ref();
-    this.order({ order: 'leave' });
+    this.send({ order: 'leave' });
     const cancel = runAfter(withinMs, () => void this.worker.terminate());
     await exited;
     cancel();
   }
 
-  private order(order: ThreadOrder): void {
+  private send(order: ThreadOrder): void {
     this.worker.postMessage(order, []);
   }
 
-  private heard(news: ThreadNews): void {
-    if (news.kind === 'password') void this.sayPassword();
-    else if (news.kind === 'failed') this.tell({ kind: 'failed', error: new ThreadError(news) });
-    else this.tell(news);
+  private receive(report: ThreadReport): void {
+    if (report.kind === 'password') void this.sendPassword();
+    else if (report.kind === 'failed')
+      this.parts.report({ kind: 'failed', error: new HeartbeatThreadError(report) });
+    else this.parts.report(report);
   }
 
-  private async sayPassword(): Promise<void> {
-    const password = await currentPassword(this.store.dataSource).catch(() => undefined);
-    this.order({ order: 'password', password });
+  private async sendPassword(): Promise<void> {
+    const { dataSource } = this.parts.store;
+    const password = await currentPassword(dataSource).catch(() => undefined);
+    this.send({ order: 'password', password });
   }
 
-  /** The thread has ended by an error: this one takes its place. */
-  private broken(error: unknown): void {
-    if (this.instead || this.leaving) return;
-    this.degraded(error);
-    this.instead = new MainThreadPulse(this.store, this.memory, this.tell);
-    if (this.facts) this.instead.join(this.facts);
+  private fallBack(cause: unknown): void {
+    if (this.fallback || this.leaving) return;
+    this.parts.degraded(cause);
+    this.fallback = new MainThreadHeartbeat(this.parts);
+    if (this.node) this.fallback.join(this.node);
   }
 }
 
-/** An error of the other thread, by its class and code: its message may quote what it should not. */
-class ThreadError extends Error {
+/** An error of the thread, by class and code: its message may quote secrets. */
+class HeartbeatThreadError extends Error {
   readonly code: string | undefined;
 
   constructor({ name, code }: { name: string; code: string | undefined }) {

@@ -1,14 +1,15 @@
+import { writeSync } from 'node:fs';
 import { parentPort, workerData, type MessagePort } from 'node:worker_threads';
-import type { NodeFacts } from './node.sql.js';
+import type { NodeIdentity } from './node.sql.js';
 import { openHeartbeatConnection } from '../database/connection/dedicated-connection.js';
 import type { TransferableOptions } from '../database/connection/dedicated-connection.js';
 import type { Tables } from '../database/tables.js';
 import { databaseCode } from '../database/database-error.js';
-import { PulseMemory } from './memory-sample.js';
-import { Pulse, type PulseNews } from './node-heartbeat.js';
-import { Watchdog } from './watchdog.js';
+import { HeartbeatMemory, monotonicMs } from './heartbeat-memory.js';
+import { NodeHeartbeat, type HeartbeatReport } from './node-heartbeat.js';
 
-/** What this thread is given at its start. */
+// The entry point of the heartbeat thread. It beats while the main thread's event loop is blocked, and watches it.
+
 export interface ThreadData {
   tables: Tables;
   buffer: SharedArrayBuffer;
@@ -16,76 +17,123 @@ export interface ThreadData {
   maxBlockMs: number | false;
 }
 
-/** What it is told. */
+/** Messages to the thread. */
 export type ThreadOrder =
-  | { order: 'join'; facts: NodeFacts }
+  | { order: 'join'; node: NodeIdentity }
   | { order: 'fence'; id: string }
   | { order: 'leave' }
   | { order: 'password'; password: string | undefined };
 
-/** What it says: the pulse's news, with errors as what can cross, and what it asks for. */
-export type ThreadNews =
-  | Exclude<PulseNews, { kind: 'failed' }>
+/** Messages from the thread: the heartbeat's reports, with errors that can be cloned, and a request for the password. */
+export type ThreadReport =
+  | Exclude<HeartbeatReport, { kind: 'failed' }>
   | { kind: 'failed'; name: string; code: string | undefined }
   | { kind: 'password' };
 
+const CHECK_MS = 250;
+/** Shorter blocks count as event loop lag. */
+const BLOCKED_FROM_MS = 1_000;
+
+/**
+ * Watches the main thread's event loop. Time in which this thread could not run either, because the whole process was
+ * frozen, does not count.
+ */
+class Watchdog {
+  private turnedAt: number;
+  private checkedAt = monotonicMs();
+  private stuckMs = 0;
+  private readonly timer: NodeJS.Timeout;
+
+  /** @param limitMs after which the process is killed; false for never */
+  constructor(
+    private readonly memory: HeartbeatMemory,
+    private readonly limitMs: number | false,
+  ) {
+    this.turnedAt = memory.turnedAt;
+    this.timer = setInterval(() => this.check(), CHECK_MS);
+    this.timer.unref();
+  }
+
+  /** Null while the event loop turns. */
+  get blockedMs(): number | null {
+    const least = Math.min(BLOCKED_FROM_MS, this.memory.leaseMs / 5);
+    return this.stuckMs >= least ? Math.round(this.stuckMs) : null;
+  }
+
+  stop(): void {
+    clearInterval(this.timer);
+  }
+
+  private check(): void {
+    const now = monotonicMs();
+    const passed = Math.min(now - this.checkedAt, 2 * CHECK_MS);
+    this.checkedAt = now;
+    const { turnedAt } = this.memory;
+    this.stuckMs = turnedAt === this.turnedAt ? this.stuckMs + passed : 0;
+    this.turnedAt = turnedAt;
+    if (this.limitMs === false || this.stuckMs < this.limitMs || this.memory.isDebugged) return;
+    try {
+      // Not process.stderr: the blocked main thread writes that.
+      writeSync(
+        2,
+        `nestjs-bildad: the event loop was blocked for ${Math.round(this.stuckMs)} ms ` +
+          `(limit: maxEventLoopBlock, ${this.limitMs} ms). Process ${process.pid} is killed; ` +
+          `its jobs run on other nodes\n`,
+      );
+    } catch {
+      // Stderr is closed.
+    }
+    process.kill(process.pid, 'SIGKILL');
+  }
+}
+
 const port = parentPort as MessagePort;
 const { tables, buffer, connection, maxBlockMs } = workerData as ThreadData;
-const memory = new PulseMemory(buffer);
-const say = (news: ThreadNews) => port.postMessage(news);
+const memory = new HeartbeatMemory(buffer);
+const watchdog = new Watchdog(memory, maxBlockMs);
+const post = (report: ThreadReport) => port.postMessage(report);
 
-/** Those who wait for the main thread to say the password. */
-let waiting: ((password: string | undefined) => void)[] = [];
+/** Connection attempts that wait for the main thread to send the password. */
+let passwordWaiters: ((password: string | undefined) => void)[] = [];
 
-function password(timeoutMs: number): Promise<string | undefined> {
+function requestPassword(timeoutMs: number): Promise<string | undefined> {
   return new Promise((resolve, reject) => {
-    const take = (given: string | undefined) => {
-      clearTimeout(late);
-      resolve(given);
+    const take = (password: string | undefined) => {
+      clearTimeout(timeout);
+      resolve(password);
     };
-    const late = setTimeout(() => {
-      // Whoever asks next has it asked for again: this call may never be answered.
-      waiting = waiting.filter((one) => one !== take);
-      reject(new Error('no password in time'));
+    const timeout = setTimeout(() => {
+      // The next attempt asks again: this request may never be answered.
+      passwordWaiters = passwordWaiters.filter((waiter) => waiter !== take);
+      reject(new Error(`the main thread sent no password within ${timeoutMs} ms`));
     }, timeoutMs);
-    waiting.push(take);
-    if (waiting.length === 1) say({ kind: 'password' });
+    passwordWaiters.push(take);
+    if (passwordWaiters.length === 1) post({ kind: 'password' });
   });
 }
 
-const watchdog = new Watchdog(memory, maxBlockMs);
-const pulse = new Pulse(
-  tables,
-  memory,
-  async (timeoutMs) =>
-    openHeartbeatConnection(
-      connection.needsPassword
-        ? { ...connection.options, password: await password(timeoutMs) }
-        : connection.options,
-      timeoutMs,
-    ),
-  (news) =>
-    say(
-      news.kind === 'failed'
-        ? {
-            kind: 'failed',
-            name: news.error instanceof Error ? news.error.name : 'Error',
-            code: databaseCode(news.error),
-          }
-        : news,
-    ),
-  () => watchdog.blockedMs,
-);
+const connect = async (timeoutMs: number) => {
+  const { options, needsPassword } = connection;
+  return openHeartbeatConnection(
+    needsPassword ? { ...options, password: await requestPassword(timeoutMs) } : options,
+    timeoutMs,
+  );
+};
+const postReport = (report: HeartbeatReport) => {
+  if (report.kind !== 'failed') return post(report);
+  const { error } = report;
+  const name = error instanceof Error ? error.name : 'Error';
+  post({ kind: 'failed', name, code: databaseCode(error) });
+};
+const heartbeat = new NodeHeartbeat(tables, memory, connect, postReport, () => watchdog.blockedMs);
 
 port.on('message', (message: ThreadOrder) => {
-  if (message.order === 'join') pulse.join(message.facts);
-  else if (message.order === 'fence') pulse.fence(message.id);
+  if (message.order === 'join') heartbeat.join(message.node);
+  else if (message.order === 'fence') heartbeat.fence(message.id);
   else if (message.order === 'password') {
-    const asked = waiting;
-    waiting = [];
-    for (const take of asked) take(message.password);
+    for (const take of passwordWaiters.splice(0)) take(message.password);
   } else {
-    void pulse.leave().then(() => {
+    void heartbeat.leave().then(() => {
       watchdog.stop();
       port.close();
     });

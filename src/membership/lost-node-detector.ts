@@ -1,30 +1,26 @@
-import type { Store } from '../database/store.js';
-import type { JobEvents } from '../job/events.js';
-import type { NodeState } from '../job/node-state.js';
+import type { EngineContext } from '../database/engine-context.js';
+import type { Outcome } from '../job/outcome.js';
+import type { LostRun } from '../lifecycle/run/run.sql.js';
+import { BEATS_PER_LEASE } from './heartbeat-memory.js';
 import { declareLost, livingNodes } from './node.sql.js';
-import { BEATS_PER_LEASE } from './heartbeats-per-lease.js';
 
-/** A living node beats within this many beats, whatever has become of the database's clock meanwhile. */
+/** A living node beats within this many beats, however the database's clock has moved meanwhile. */
 const SILENT_BEATS = 2;
 
 /**
- * Tells which nodes are lost. That a lease is over says the database's clock, which may have jumped; so the judge
- * must itself have seen the node's beat unchanged for the time of two beats, by its own monotonic clock. After a
- * jump every node has beaten by then, and nobody's jobs are taken away.
+ * Declares nodes lost. The database's clock says whether a node's lease is over, and that clock may have jumped. So
+ * this node must also have seen the other's beat unchanged for two beats by its own monotonic clock: after a jump
+ * every living node has beaten by then.
  */
-export class NodeJudge {
+export class LostNodeDetector {
   private seen = new Map<string, { beat: string; since: number }>();
 
-  constructor(
-    private readonly store: Store,
-    private readonly events: JobEvents,
-    private readonly node: NodeState,
-  ) {}
+  constructor(private readonly engine: EngineContext) {}
 
   /** @returns how many nodes were declared lost */
-  async judge(): Promise<number> {
-    const { db, tables } = this.store;
-    const living = await livingNodes(db, tables);
+  async detect(): Promise<number> {
+    const { store, node, events } = this.engine;
+    const living = await livingNodes(store.db, store.tables);
     const now = performance.now();
     const before = this.seen;
     this.seen = new Map(
@@ -33,19 +29,33 @@ export class NodeJudge {
         return [id, known?.beat === beat ? known : { beat, since: now }];
       }),
     );
-    const silence = (SILENT_BEATS * this.node.leaseMs) / BEATS_PER_LEASE;
-    const dead = living.filter(
-      ({ id, overdue }) =>
-        overdue && id !== this.node.id && now - this.seen.get(id)!.since >= silence,
+    const silence = (SILENT_BEATS * node.leaseMs) / BEATS_PER_LEASE;
+    const silent = living.filter(
+      ({ id, overdue }) => overdue && id !== node.id && now - this.seen.get(id)!.since >= silence,
     );
-    if (dead.length === 0) return 0;
-    const lost = await declareLost(db, tables, dead);
-    for (const { id, charged } of lost) this.events.emit('node.lost', { node: id, charged });
+    if (silent.length === 0) return 0;
+    const lost = await declareLost(store.db, store.tables, silent);
+    for (const { id, charged } of lost) events.emit('node.lost', { node: id, charged });
     return lost.length;
   }
 
-  /** What was seen before the database was away says nothing. */
+  /** After an outage: beats that were seen before it prove nothing. */
   forget(): void {
     this.seen.clear();
   }
+}
+
+/**
+ * How a run ends whose lease is over:
+ * - its node was lost: crashed, which costs no retry. If the run's row was written only after the loss, it may not
+ *   have begun, or may even have ended: expired.
+ * - its node stopped by itself (shutdown, or without the database): interrupted.
+ */
+export function outcomeOfLostRun(
+  { nodeEnd, late, crashes }: LostRun,
+  maxCrashes: number,
+): Extract<Outcome, { kind: 'expired' | 'crashed' | 'interrupted' }> {
+  if (nodeEnd === 'fenced' || nodeEnd === 'shutdown') return { kind: 'interrupted' };
+  if (nodeEnd === 'lost' && !late) return { kind: 'crashed', crashes, maxCrashes };
+  return { kind: 'expired' };
 }

@@ -1,140 +1,136 @@
-import { beatNode, endNode, registerNode, type NodeFacts } from './node.sql.js';
+import { CoalescedTask } from '../concurrency/coalesced-task.js';
+import { endNode, heartbeatNode, registerNode, type NodeIdentity } from './node.sql.js';
 import type { DedicatedConnection } from '../database/connection/dedicated-connection.js';
 import type { Tables } from '../database/tables.js';
-import { BEATS_PER_LEASE } from './heartbeats-per-lease.js';
-import { monotonicMs, trustedUntil, type PulseMemory } from './memory-sample.js';
+import {
+  BEATS_PER_LEASE,
+  monotonicMs,
+  trustedUntil,
+  type HeartbeatMemory,
+} from './heartbeat-memory.js';
 
-/** What a pulse tells the node it beats for. `id` is the incarnation it speaks of. */
-export type PulseNews =
-  | { kind: 'joined' | 'beat'; id: string; suspects: boolean }
-  /** The incarnation has ended in the database: `lost` by somebody else's word, or `fenced`. */
-  | { kind: 'over'; id: string; reason: 'lost' | 'fenced' }
+/** What the heartbeat reports to its node. `id` is the incarnation that it is about. */
+export type HeartbeatReport =
+  | { kind: 'joined' | 'beat'; id: string; hasSuspects: boolean }
+  /** The incarnation has ended in the database: declared `lost` by another node, or `fenced` by this one. */
+  | { kind: 'ended'; id: string; reason: 'lost' | 'fenced' }
   | { kind: 'failed'; error: unknown }
   | { kind: 'left' };
 
-/** After a beat that failed, sooner than the next one would be. */
+/** A failed beat is retried after this fraction of the time between beats. */
 const RETRIES_PER_BEAT = 4;
-const LONGEST_TIMEOUT_MS = 5_000;
-const SHORTEST_TIMEOUT_MS = 250;
+const MAX_CONNECT_MS = 5_000;
+const MIN_CONNECT_MS = 250;
 
 /**
- * Beats for one incarnation of a node after another, on a connection of its own that is made again whenever
- * anything fails. Each good beat lets the node be trusted for a lease from the moment it was sent, less a margin of
- * one beat. Once that time is over no beat revives the incarnation: it is ended instead, and a new one may join.
+ * The node heartbeat: it renews the lease of the node itself, on its own connection, which is reopened after any
+ * failure. (The leases of the node's runs are renewed on the main thread: `run-leases.ts`.)
+ *
+ * Each answered beat lets the node be trusted for a lease from the moment it was sent, less a margin of one beat.
+ * After that no beat revives the incarnation: the heartbeat ends it, and the node joins as a new one.
  */
-export class Pulse {
+export class NodeHeartbeat {
   private connection: DedicatedConnection | undefined;
-  private facts: NodeFacts | undefined;
+  private node: NodeIdentity | undefined;
   private joined = false;
-  private over = false;
-  private timer: NodeJS.Timeout | undefined;
-  private beating: Promise<void> | undefined;
+  /** The incarnation is to be ended in the database. */
+  private ending = false;
+  /** A request for a beat while one is under way is never lost. */
+  private readonly beats = new CoalescedTask(
+    () => this.beat(),
+    (error) => this.report({ kind: 'failed', error }),
+  );
 
   constructor(
     private readonly tables: Tables,
-    private readonly memory: PulseMemory,
+    private readonly memory: HeartbeatMemory,
     private readonly connect: (timeoutMs: number) => Promise<DedicatedConnection>,
-    private readonly tell: (news: PulseNews) => void,
-    /** How long the main thread's event loop has not turned; null where it does. */
+    private readonly report: (report: HeartbeatReport) => void,
+    /** For how long the main thread's event loop has been blocked; null when it is not. */
     private readonly blockedMs: () => number | null,
   ) {}
 
-  join(facts: NodeFacts): void {
-    this.facts = facts;
+  join(node: NodeIdentity): void {
+    this.node = node;
     this.joined = false;
-    this.soon();
+    this.beats.request();
   }
 
-  /** The node has stopped its work: this incarnation is to end as soon as the database can be told. */
+  /** The node has stopped its work: ends this incarnation as soon as the database answers. */
   fence(id: string): void {
-    if (this.facts?.id !== id) return;
-    this.over = true;
-    this.soon();
+    if (this.node?.id !== id) return;
+    this.ending = true;
+    this.beats.request();
   }
 
   /** Ends the incarnation as shut down, if the database answers. Never rejects. */
   async leave(): Promise<void> {
-    clearTimeout(this.timer);
-    const facts = this.facts;
-    const reason = this.over ? 'fenced' : 'shutdown';
-    await this.beating;
-    this.facts = undefined;
-    clearTimeout(this.timer);
+    const node = this.node;
+    const reason = this.ending ? 'fenced' : 'shutdown';
+    await this.beats.stop();
+    this.node = undefined;
     try {
-      if (facts) await endNode(await this.open(), this.tables, facts.id, reason);
+      if (node) await endNode(await this.open(), this.tables, node.id, reason);
       await this.connection?.end();
     } catch {
       this.connection?.destroy();
     }
-    this.tell({ kind: 'left' });
-  }
-
-  private soon(): void {
-    clearTimeout(this.timer);
-    if (this.beating) return;
-    this.beating = this.beat().finally(() => {
-      this.beating = undefined;
-    });
+    this.report({ kind: 'left' });
   }
 
   /** Never rejects. */
   private async beat(): Promise<void> {
-    const facts = this.facts;
-    if (!facts) return;
-    const interval = this.memory.leaseMs / BEATS_PER_LEASE;
-    let pause = interval;
+    const { node } = this;
+    if (!node) return;
+    let pauseMs = this.memory.leaseMs / BEATS_PER_LEASE;
     try {
-      await this.send(await this.open(), facts);
-      // Another incarnation has joined, or this one was told to end, meanwhile.
-      if (this.facts !== facts || this.over) pause = 0;
+      await this.send(await this.open(), node);
     } catch (error) {
       this.connection?.destroy();
       this.connection = undefined;
-      this.tell({ kind: 'failed', error });
-      pause = interval / RETRIES_PER_BEAT;
+      this.report({ kind: 'failed', error });
+      pauseMs /= RETRIES_PER_BEAT;
     }
-    if (!this.facts) return;
-    this.timer = setTimeout(() => this.soon(), pause);
-    this.timer.unref();
+    if (this.node) this.beats.request(pauseMs);
   }
 
-  private async send(db: DedicatedConnection, facts: NodeFacts): Promise<void> {
+  private async send(db: DedicatedConnection, node: NodeIdentity): Promise<void> {
     const { memory, tables } = this;
     const { leaseMs } = memory;
     const sentAt = monotonicMs();
-    if (this.joined && sentAt >= memory.trustedUntil) this.over = true;
-    if (this.over) {
-      const reason = await endNode(db, tables, facts.id, 'fenced');
-      return this.end(facts, reason === 'lost' ? 'lost' : 'fenced');
+    if (this.joined && sentAt >= memory.trustedUntil) this.ending = true;
+    if (this.ending) {
+      const reason = await endNode(db, tables, node.id, 'fenced');
+      if (this.node !== node) return;
+      return this.reportEnd(node, reason === 'lost' ? 'lost' : 'fenced');
     }
     const answer = this.joined
-      ? await beatNode(db, tables, facts.id, {
+      ? await heartbeatNode(db, tables, node.id, {
           leaseMs,
           running: memory.running,
           eventLoopLagMs: Math.max(memory.takeLag(), this.blockedMs() ?? 0),
           blockedMs: this.blockedMs(),
           rssBytes: process.memoryUsage.rss(),
         })
-      : await registerNode(db, tables, facts, leaseMs);
-    if (!answer) return this.end(facts, 'lost');
+      : await registerNode(db, tables, node, leaseMs);
+    // A new incarnation has joined meanwhile: this answer is about the former one.
+    if (this.node !== node) return;
+    if (!answer) return this.reportEnd(node, 'lost');
     memory.trustUntil(trustedUntil(sentAt, leaseMs));
     const kind = this.joined ? 'beat' : 'joined';
     this.joined = true;
-    this.tell({ kind, id: facts.id, suspects: answer.suspects });
+    this.report({ kind, id: node.id, hasSuspects: answer.hasSuspects });
   }
 
-  private end({ id }: NodeFacts, reason: 'lost' | 'fenced'): void {
-    this.facts = undefined;
+  private reportEnd({ id }: NodeIdentity, reason: 'lost' | 'fenced'): void {
+    this.node = undefined;
     this.joined = false;
-    this.over = false;
-    this.tell({ kind: 'over', id, reason });
+    this.ending = false;
+    this.report({ kind: 'ended', id, reason });
   }
 
   private async open(): Promise<DedicatedConnection> {
-    const timeout = Math.min(
-      Math.max(this.memory.leaseMs / 4, SHORTEST_TIMEOUT_MS),
-      LONGEST_TIMEOUT_MS,
-    );
+    const timeout = Math.min(Math.max(this.memory.leaseMs / 4, MIN_CONNECT_MS), MAX_CONNECT_MS);
     this.connection ??= await this.connect(timeout);
     return this.connection;
   }

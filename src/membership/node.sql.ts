@@ -2,8 +2,8 @@ import type { JobProcessFacts } from '../job/process-facts.js';
 import type { JobNodeEnd } from '../database/entities/job-node.entity.js';
 import { rows, type Queryable, type Tables } from '../database/tables.js';
 
-/** What a node says of itself once. */
-export interface NodeFacts {
+/** What a node registers itself with. */
+export interface NodeIdentity {
   id: string;
   engineName: string;
   host: string;
@@ -13,34 +13,33 @@ export interface NodeFacts {
   concurrency: number;
 }
 
-/** What it says with each beat. */
+/** What a node reports with each beat. */
 export interface NodeVitals {
-  /** Milliseconds until it counts as lost if no other beat comes. */
+  /** Milliseconds until the node counts as lost unless another beat comes. */
   leaseMs: number;
   running: number;
   eventLoopLagMs: number;
-  /** How long its event loop has not turned; null when it does. */
+  /** For how long its event loop has been blocked; null when it is not. */
   blockedMs: number | null;
   rssBytes: number;
 }
 
-/** What a beat is told. */
-export interface BeatAnswer {
-  /** Jobs that may have killed a node wait to be tried again. */
-  suspects: boolean;
+export interface HeartbeatAnswer {
+  /** Jobs that may have killed a node wait to run again. */
+  hasSuspects: boolean;
 }
 
-const suspects = ({ entries }: Tables) =>
-  `EXISTS (SELECT FROM ${entries} WHERE crashes > 0 AND status = 'AVAILABLE') AS suspects`;
+const hasSuspects = ({ entries }: Tables) =>
+  `EXISTS (SELECT FROM ${entries} WHERE crashes > 0 AND status = 'AVAILABLE') AS "hasSuspects"`;
 
-/** @returns null when the id is that of a node that has ended */
+/** @returns null when the node with this id has ended */
 export async function registerNode(
   db: Queryable,
   tables: Tables,
-  facts: NodeFacts,
+  node: NodeIdentity,
   leaseMs: number,
-): Promise<BeatAnswer | null> {
-  const [answer] = await rows<BeatAnswer>(
+): Promise<HeartbeatAnswer | null> {
+  const [answer] = await rows<HeartbeatAnswer>(
     db,
     `WITH joined AS (
        INSERT INTO ${tables.nodes} AS n (id, engine_name, host, pid, version, template_codes, concurrency, expires_at, renewed_until)
@@ -49,42 +48,42 @@ export async function registerNode(
        ON CONFLICT (id) DO UPDATE SET beat = n.beat + 1, beat_at = clock_timestamp(), expires_at = excluded.expires_at
          WHERE n.ended_at IS NULL
        RETURNING id
-     ) SELECT ${suspects(tables)} FROM joined`,
+     ) SELECT ${hasSuspects(tables)} FROM joined`,
     [
-      facts.id,
-      facts.engineName,
-      facts.host,
-      facts.pid,
-      facts.version,
-      facts.templateCodes,
-      facts.concurrency,
+      node.id,
+      node.engineName,
+      node.host,
+      node.pid,
+      node.version,
+      node.templateCodes,
+      node.concurrency,
       leaseMs,
     ],
   );
   return answer ?? null;
 }
 
-/** @returns null when the node has ended: somebody declared it lost, or deleted its row */
-export async function beatNode(
+/** Renews the node's lease. @returns null when the node has ended: another node declared it lost, or its row was deleted */
+export async function heartbeatNode(
   db: Queryable,
   tables: Tables,
   id: string,
   { leaseMs, running, eventLoopLagMs, blockedMs, rssBytes }: NodeVitals,
-): Promise<BeatAnswer | null> {
-  const [answer] = await rows<BeatAnswer>(
+): Promise<HeartbeatAnswer | null> {
+  const [answer] = await rows<HeartbeatAnswer>(
     db,
     `WITH beaten AS (
        UPDATE ${tables.nodes} SET beat = beat + 1, beat_at = clock_timestamp(),
          expires_at = clock_timestamp() + $2::float8 * interval '1 ms', running = $3, event_loop_lag_ms = $4,
          blocked_since = clock_timestamp() - $5::float8 * interval '1 ms', rss_bytes = $6
        WHERE id = $1 AND ended_at IS NULL RETURNING id
-     ) SELECT ${suspects(tables)} FROM beaten`,
+     ) SELECT ${hasSuspects(tables)} FROM beaten`,
     [id, leaseMs, running, Math.round(eventLoopLagMs), blockedMs, rssBytes],
   );
   return answer ?? null;
 }
 
-/** Ends a node that has not ended. @returns why it has ended, then or before; null when its row is gone */
+/** Ends a node that has not ended. @returns why it has ended, now or before; null when its row is gone */
 export async function endNode(
   db: Queryable,
   { nodes }: Tables,
@@ -110,7 +109,7 @@ export interface SeenNode {
   overdue: boolean;
 }
 
-/** The nodes that have not ended: as many rows as there are processes. */
+/** The nodes that have not ended: one row per process. */
 export function livingNodes(db: Queryable, { nodes }: Tables): Promise<SeenNode[]> {
   return rows<SeenNode>(
     db,
@@ -119,12 +118,14 @@ export function livingNodes(db: Queryable, { nodes }: Tables): Promise<SeenNode[
 }
 
 /**
- * Ends nodes as lost that are still overdue and have not beaten since they were seen, and charges what may have
- * killed them: of the runs aboard, those of jobs that were aboard a lost node before; where there are none, all
- * that can have been running, which are the oldest as many as the node ran at once. Runs are numbered in the
- * order they start, so the others were claimed ahead. A run with a late row is not among them: its end
- * may not have been recorded, or it may not have begun. A lease that was to outlast the node's own (`holdLease`) is cut to
- * one of those.
+ * Ends the nodes as lost that are still overdue and have not beaten since they were seen, and charges the jobs that
+ * may have killed them (`crashes`):
+ * - the jobs of its runs that were charged before; or, if there are none,
+ * - all jobs that can have been running: the oldest runs, as many as the node runs at once. Runs are numbered in the
+ *   order they start, so the others were prefetched.
+ *
+ * A run whose row was not written yet is not charged: it may not have begun. A run lease that would outlast the node's
+ * lease (`extendLease`) is cut to the node's.
  */
 export function declareLost(
   db: Queryable,
@@ -138,28 +139,28 @@ export function declareLost(
        FROM unnest($1::text[], $2::bigint[]) AS seen (id, beat)
        WHERE n.id = seen.id AND n.beat = seen.beat AND n.ended_at IS NULL AND n.expires_at <= clock_timestamp()
        RETURNING n.id, n.concurrency, n.expires_at - n.beat_at AS lease
-     ), aboard AS (
+     ), held AS (
        SELECT lost.id AS node_id, r.id AS run_id, e.id AS entry_id,
          CASE WHEN bool_or(e.crashes > 0) OVER (PARTITION BY lost.id) THEN e.crashes > 0
          ELSE row_number() OVER (PARTITION BY lost.id ORDER BY r.id) <= lost.concurrency END AS charge
        FROM lost JOIN ${runs} r ON r.node_id = lost.id AND r.status = 'RUNNING'
          JOIN ${entries} e ON e.id = r.job_queue_entry_id AND e.current_job_run_id = r.id
      ), charged AS (
-       UPDATE ${entries} e SET crashes = e.crashes + 1 FROM aboard
-       WHERE aboard.charge AND e.id = aboard.entry_id AND e.current_job_run_id = aboard.run_id
-       RETURNING aboard.node_id
+       UPDATE ${entries} e SET crashes = e.crashes + 1 FROM held
+       WHERE held.charge AND e.id = held.entry_id AND e.current_job_run_id = held.run_id
+       RETURNING held.node_id
      ), shortened AS (
-       UPDATE ${runs} r SET expires_at = clock_timestamp() + lease FROM (
-         SELECT held.id, lost.lease FROM lost JOIN ${runs} held ON held.node_id = lost.id AND held.status = 'RUNNING'
-         WHERE held.expires_at > clock_timestamp() + lost.lease FOR NO KEY UPDATE OF held SKIP LOCKED
-       ) long WHERE r.id = long.id
+       UPDATE ${runs} r SET expires_at = clock_timestamp() + cut.lease FROM (
+         SELECT longer.id, lost.lease FROM lost JOIN ${runs} longer ON longer.node_id = lost.id AND longer.status = 'RUNNING'
+         WHERE longer.expires_at > clock_timestamp() + lost.lease FOR NO KEY UPDATE OF longer SKIP LOCKED
+       ) cut WHERE r.id = cut.id
      ) SELECT id, (SELECT count(*)::int FROM charged WHERE node_id = lost.id) AS charged FROM lost`,
     [seen.map(({ id }) => id), seen.map(({ beat }) => beat)],
   );
 }
 
-/** What the node of a RUNNING run told of its process with its last heartbeat. */
-export async function factsElsewhere(
+/** What another node last reported of the process of a RUNNING run. */
+export async function findProcessFacts(
   db: Queryable,
   { nodes, runs }: Tables,
   jobRunId: string,
@@ -181,7 +182,7 @@ export async function factsElsewhere(
   };
 }
 
-/** Takes away the rows of nodes that ended a day ago. @returns how many */
+/** Deletes the rows of nodes that ended a day ago. @returns how many */
 export async function pruneNodes(db: Queryable, { nodes }: Tables): Promise<number> {
   const [row] = await rows<{ pruned: number }>(
     db,
@@ -191,12 +192,3 @@ export async function pruneNodes(db: Queryable, { nodes }: Tables): Promise<numb
   );
   return row?.pruned ?? 0;
 }
-
-/**
- * Whether a run of this node is spared although its lease is over. The node beats, or nobody has found out yet
- * that it does not, and its event loop has renewed no leases for as long as one lasts: it is stuck, or cannot get
- * through. A run that such a loop has passed over within the last lease is nobody's.
- */
-export const spared = ({ nodes }: Tables, nodeId: string) =>
-  `EXISTS (SELECT FROM ${nodes} spared WHERE spared.id = ${nodeId} AND spared.ended_at IS NULL
-     AND spared.renewed_until <= clock_timestamp())`;

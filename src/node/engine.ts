@@ -1,103 +1,88 @@
-import type { RunJobs } from '../lifecycle/run/run.js';
-import type { JobEvents } from '../job/events.js';
-import type { NodeState } from '../job/node-state.js';
-import type { Settings } from '../options/settings.js';
+import type { Background } from '../concurrency/background.js';
+import { runEveryShifted, type Ticker } from '../concurrency/timers.js';
+import { waitAtMost } from '../concurrency/timers.js';
+import type { EngineContext } from '../database/engine-context.js';
+import type { Killer } from '../lifecycle/run/killer.js';
 import type { ProcessRegistry } from '../lifecycle/run/process-registry.js';
-import type { HostPools } from '../database/connection/host-pools.js';
-import type { EngineCycle } from './pass.js';
-import { BEATS_PER_LEASE } from '../membership/heartbeats-per-lease.js';
-import type { Heartbeat } from '../membership/heartbeat.js';
-import type { Killer } from './killer.js';
-import type { NotificationBus } from '../notifications/notification-bus.js';
+import type { RunJobs } from '../lifecycle/run/run.js';
 import type { Membership } from '../membership/membership.js';
-import type { Slots } from './slots.js';
-import { runAfter, waitAtMost, runEveryShifted, type Ticker } from '../concurrency/timers.js';
+import type { RunLeases } from '../membership/run-leases.js';
+import type { NotificationBus } from '../notifications/notification-bus.js';
 import type { WakeUps } from '../notifications/wake-ups.js';
+import type { EnginePass } from './pass.js';
+import type { Slots } from './slots.js';
 
-const SWEEP_MS = 1_000;
-/** What recording the last outcomes may take at shutdown. */
+const RELEASE_EVERY_MS = 1_000;
+/** For recording the last outcomes at shutdown. */
 const RECORD_MS = 5_000;
-/** And taking leave of the database and of other nodes. */
+/** For leaving the database and the other nodes. */
 const LEAVE_MS = 4_000;
-/** A database that says nothing for so long will not take the host's goodbye either. */
-const SILENCE_MS = 2_000;
 
-/** Says when: ticks, sweeps and beats while it runs, and an end that leaves nothing behind. */
+interface BackgroundParts {
+  membership: Membership;
+  wakeUps: WakeUps;
+  bus: NotificationBus;
+  hostConnections: Background;
+}
+
+/** Starts and stops what a node does by itself: passes, claims, leases, notifications. */
 export class Engine {
-  private readonly running: (() => void)[] = [];
-  private nextBeat: (() => void) | undefined;
-  /** The lease that the next beat was set for. */
-  private beatLeaseMs = Infinity;
-  private over = false;
+  private readonly stopTimers: (() => void)[] = [];
   private stopped: Promise<void> | undefined;
 
   constructor(
-    private readonly cycle: EngineCycle,
+    private readonly context: EngineContext,
+    private readonly pass: EnginePass,
     private readonly slots: Slots,
     private readonly killer: Killer,
-    private readonly heartbeat: Heartbeat,
+    private readonly leases: RunLeases,
     private readonly runs: RunJobs,
     private readonly processes: ProcessRegistry,
     private readonly ticker: Ticker,
-    private readonly wakeUps: WakeUps,
-    private readonly bus: NotificationBus,
-    private readonly membership: Membership,
-    private readonly hostPools: HostPools,
-    private readonly events: JobEvents,
-    private readonly node: NodeState,
-    private readonly settings: Settings,
+    private readonly background: BackgroundParts,
   ) {}
 
   /** Never rejects. */
   async start(): Promise<void> {
-    const { role, tickInterval } = this.settings;
+    const { node, settings, events } = this.context;
+    const { membership, wakeUps, bus } = this.background;
+    const { role, tickInterval } = settings;
     // The app may be closed before it has started.
-    if (this.node.closing) return;
+    if (node.closing) return;
     const startsByItself = role !== 'producer' && tickInterval !== false;
-    this.wakeUps.start(startsByItself ? () => this.wake() : undefined);
+    wakeUps.start(startsByItself ? () => this.startDueJobs() : undefined);
     if (role === 'producer') return;
-    await this.membership.join();
-    if (this.node.closing) return;
-    this.node.started = true;
-    this.running.push(
-      runEveryShifted(SWEEP_MS, () => {
-        void this.killer.sweep();
-        void this.guarded('giving back claims', () => this.slots.releaseOld());
-      }),
+    await membership.join();
+    if (node.closing) return;
+    node.started = true;
+    this.killer.start();
+    this.leases.start();
+    this.stopTimers.push(
+      runEveryShifted(RELEASE_EVERY_MS, () =>
+        this.inBackground('releasing claims', this.slots.releaseOldPrefetched()),
+      ),
     );
-    this.beatLater();
-    this.processes.watch({ added: () => this.beatInTime() });
     if (tickInterval === false) return;
-    this.running.push(this.ticker.every('tick', tickInterval, () => void this.tick()));
-    // Called for each job: a promise only where there is something to wait for.
-    const refill = () => {
-      const refilling = this.slots.refill();
-      if (refilling) void this.guarded('refilling free slots', () => refilling);
-    };
+    this.stopTimers.push(this.ticker.every('tick', tickInterval, () => this.tick()));
+    const refill = () => this.inBackground('filling free slots', this.slots.refillSlots());
     this.processes.watch({ removed: refill });
-    // Outcomes that waited to be recorded may have held up the slots.
-    this.events.on('run.finished', ({ entry }) =>
-      entry === 'reopened' ? this.wake({ anew: true }) : refill(),
+    // Outcomes that waited to be recorded may have blocked the slots.
+    events.on('run.finished', ({ entry }) =>
+      entry === 'reopened' ? this.startDueJobs({ fromHead: true }) : refill(),
     );
-    this.events.on('node.joined', () => this.wake({ anew: true }));
-    this.bus.listen();
-    void this.tick();
+    events.on('node.joined', () => this.startDueJobs({ fromHead: true }));
+    bus.listen();
+    this.tick();
   }
 
-  /** Something is due: this node's slots need not wait for the tick. */
-  wake({ anew = false } = {}): void {
-    const starting = this.slots.wake({ anew });
-    if (starting) void this.guarded('starting what is due', () => starting);
-  }
-
-  /** Claims nothing from now on; what runs goes on. */
+  /** From now on the node claims nothing. Running jobs go on. */
   close(): void {
-    this.node.closing = true;
+    this.context.node.closing = true;
   }
 
   /**
-   * Stops claiming, lets what runs finish, aborts what is left and gives it back to the queue without
-   * costing a retry. Idempotent; safe if never started.
+   * Stops claiming, lets running jobs finish, aborts the rest and returns it to the queue without costing a retry.
+   * Idempotent; safe if never started. Never rejects.
    */
   stop(): Promise<void> {
     this.stopped ??= this.shutDown();
@@ -106,57 +91,45 @@ export class Engine {
 
   private async shutDown(): Promise<void> {
     this.close();
-    const released = this.guarded('giving back claims', async () => {
-      await this.cycle.idle();
-      await this.slots.idle();
-      await this.slots.release();
+    const released = this.guarded('releasing claims', async () => {
+      await this.pass.waitUntilIdle();
+      await this.slots.waitUntilIdle();
+      await this.slots.releasePrefetched();
     });
     await waitAtMost(
-      this.settings.shutdown.drainTimeout,
+      this.context.settings.shutdown.drainTimeout,
       released.then(() => this.processes.empty()),
     );
     await Promise.all(
-      this.processes.all().map((process) => this.killer.stop(process, { kind: 'interrupted' })),
+      this.processes
+        .all()
+        .map((process) => this.killer.stopProcess(process, { kind: 'interrupted' })),
     );
     await waitAtMost(RECORD_MS, Promise.all([released, this.runs.recorded()]));
     this.runs.stopRecording();
-    this.killer.close();
-    this.nextBeat?.();
-    for (const stop of this.running.splice(0)) stop();
-    this.over = true;
-    await waitAtMost(
-      LEAVE_MS,
-      Promise.all([
-        this.bus.stop(),
-        this.membership.leave(LEAVE_MS),
-        this.hostPools.cutSilent(SILENCE_MS),
-      ]),
-    );
+    for (const stop of this.stopTimers.splice(0)) stop();
+    const { membership, bus, hostConnections } = this.background;
+    const all = [this.killer, this.leases, membership, bus, hostConnections];
+    await waitAtMost(LEAVE_MS, Promise.all(all.map((part) => part.stop())));
   }
 
-  /** Each beat sets the next: an operator may change the lease meanwhile. */
-  private beatLater(): void {
-    this.beatLeaseMs = this.node.leaseMs;
-    this.nextBeat = runAfter(this.beatLeaseMs / BEATS_PER_LEASE, () => {
-      void this.heartbeat.beat();
-      if (!this.over) this.beatLater();
-    });
+  private tick(): void {
+    if (this.context.node.closing) return;
+    const work = async () => {
+      const { alreadyRunning } = await this.pass.run({ insist: false });
+      if (alreadyRunning) await this.slots.fillSlots();
+      else await this.slots.refillSlots();
+    };
+    this.inBackground('a pass of the engine', work());
   }
 
-  /** A run with a lease that was made shorter cannot wait for a beat that was set before. */
-  private beatInTime(): void {
-    if (this.over || this.node.leaseMs >= this.beatLeaseMs) return;
-    this.nextBeat?.();
-    this.beatLater();
+  private startDueJobs({ fromHead = false } = {}): void {
+    this.inBackground('starting due jobs', this.slots.startDueJobs({ fromHead }));
   }
 
-  private async tick(): Promise<void> {
-    if (this.node.closing) return;
-    await this.guarded('a pass of the engine', async () => {
-      const { alreadyRunning } = await this.cycle.run({ insist: false });
-      if (alreadyRunning) await this.slots.startAll();
-      else await this.slots.refill();
-    });
+  /** Called for each job: no promise is made unless there is something to wait for. */
+  private inBackground(doing: string, work: Promise<void> | undefined): void {
+    if (work) void this.guarded(doing, () => work);
   }
 
   /** Nothing in the background may become an unhandled rejection. */
@@ -164,8 +137,8 @@ export class Engine {
     try {
       await work();
     } catch (error) {
-      this.heartbeat.failed();
-      this.events.emit('engine.error', { doing, error });
+      this.leases.recordFailure();
+      this.context.events.emit('engine.error', { doing, error });
     }
   }
 }

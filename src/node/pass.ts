@@ -1,85 +1,80 @@
-import type { FinishRuns } from '../lifecycle/finish/finish.js';
-import type { Quarantine } from '../lifecycle/claim/quarantine.js';
-import type { Store } from '../database/store.js';
-import type { JobEvents } from '../job/events.js';
-import type { NodeState } from '../job/node-state.js';
+import { waitAtMost } from '../concurrency/timers.js';
+import { ConnectionLostError } from '../database/connection/connection-errors.js';
+import type { EngineContext } from '../database/engine-context.js';
 import { countOutcomes } from '../job/outcome-counts.js';
-import { promoteScheduled } from '../lifecycle/enqueue/enqueue.sql.js';
-import { advanceKeys } from '../lifecycle/enqueue/unique-keys.sql.js';
-import { expiredFacts, findRuns, type LostRun } from '../lifecycle/run/run.sql.js';
-import type { UnrunnableAlarm } from './unrunnable-jobs.js';
-import type { SingleRunnerGuard } from './guard.js';
-import type { Heartbeat } from '../membership/heartbeat.js';
-import type { NodeJudge } from '../membership/lost-node-detector.js';
-import { endOfLost } from '../membership/lost-run-outcome.js';
-import type { JobOutcome } from './launch.js';
-import type { Slots } from './slots.js';
-import type { Suspects } from './suspects.js';
-import type { Sweep } from './sweep.js';
-import type { VersionWatch } from './version-watch.js';
-
-const PROMOTED_AT_ONCE = 5_000;
+import type { ExtensionPoints, PassStep } from '../lifecycle/extension-points.js';
+import type { RunLeases } from '../membership/run-leases.js';
+import type { ExpireRuns } from './pass-steps.js';
+import { guardLeaseMs, PassGuard, StepTimes } from './pass.sql.js';
+import type { SchemaVersionCheck } from './schema-version-check.js';
+import type { JobOutcome, Slots } from './slots.js';
 
 export interface JobEngineResults {
   start: JobOutcome[];
   expire: JobOutcome[];
-  /** A pass was under way, here or on another node; it was told to look once more. */
+  /** A pass was under way, here or on another node. It was asked for one more round. */
   alreadyRunning: boolean;
 }
 
+const DOING = 'a pass of the engine';
+
 /**
- * The engine's pass: expire what is expired, make due what is scheduled, start what is available by
- * priority and age. A constant number of statements, whatever it finds. Between passes, and while
- * another node's pass is under way, a node fills its own slots.
+ * The engine's pass, one node at a time: it runs the pass steps (`ExtensionPoints.passSteps`: expire runs, make scheduled jobs
+ * due, prune, ...), then starts what is available by priority and age. It takes a constant number of statements,
+ * whatever it finds. Between passes, and while another node has one, a node fills its own slots.
+ *
+ * A step that throws is reported and does not stop the others. A step has a deadline, half the lease of the guard, and
+ * is not waited for when it exceeds the lease: then it goes on beside the next passes, which leave it out.
  */
-export class EngineCycle {
+export class EnginePass {
+  private readonly guard: PassGuard;
+  private readonly times: StepTimes;
+  /** Steps under way; those of earlier passes have overrun. */
+  private readonly stepsUnderWay = new Set<PassStep>();
   private pass: Promise<JobEngineResults> | undefined;
-  private lookAgain = false;
+  private anotherRound = false;
 
   constructor(
-    private readonly store: Store,
-    private readonly guard: SingleRunnerGuard,
-    private readonly heartbeat: Heartbeat,
+    private readonly engine: EngineContext,
+    private readonly extensions: ExtensionPoints,
+    private readonly expireRuns: ExpireRuns,
+    private readonly versions: SchemaVersionCheck,
+    private readonly leases: RunLeases,
     private readonly slots: Slots,
-    private readonly finishRuns: FinishRuns,
-    private readonly versions: VersionWatch,
-    private readonly sweep: Sweep,
-    private readonly quarantine: Quarantine,
-    private readonly alarm: UnrunnableAlarm,
-    private readonly judge: NodeJudge,
-    private readonly suspects: Suspects,
-    private readonly events: JobEvents,
-    private readonly node: NodeState,
-    private readonly maxCrashes: number,
-  ) {}
+  ) {
+    this.guard = new PassGuard(engine);
+    this.times = new StepTimes(engine);
+  }
 
-  /** @param insist if a pass is under way, here or on another node, make it look once more */
+  /** @param insist if a pass is under way, here or on another node, ask it for one more round */
   run({ insist = true } = {}): Promise<JobEngineResults> {
-    // It would keep the guard from others for a lease: the connection may be gone before it is let go.
-    if (this.node.closing) return Promise.resolve({ ...nothingDone(), alreadyRunning: false });
+    // A closing node would keep the guard for a lease: its connections may be gone before it is released.
+    if (this.engine.node.closing)
+      return Promise.resolve({ ...emptyResults(), alreadyRunning: false });
     if (this.pass) {
-      this.lookAgain ||= insist;
-      return Promise.resolve(nothingDone());
+      this.anotherRound ||= insist;
+      return Promise.resolve(emptyResults());
     }
-    this.pass = this.passes(insist);
+    this.pass = this.runPasses(insist);
     return this.pass;
   }
 
   /** Resolves when no pass is under way. */
-  async idle(): Promise<void> {
+  async waitUntilIdle(): Promise<void> {
     while (this.pass) await this.pass.catch(() => undefined);
   }
 
   /**
-   * A pass, and one more for who asked while its guard was being let go. Who asks after that has a pass
-   * of his own in the background: a caller is not kept for as long as others ask. Nothing is awaited
-   * between the last look at `lookAgain` and the end of the pass, so nobody is forgotten.
+   * A pass, and one more for requests that came while its guard was released. Later requests get a pass in the
+   * background: a caller does not wait for as long as others ask. Nothing is awaited between the last check of
+   * `anotherRound` and the end of the pass, so no request is lost.
    */
-  private async passes(insist: boolean): Promise<JobEngineResults> {
+  private async runPasses(insist: boolean): Promise<JobEngineResults> {
+    const { node, events } = this.engine;
     try {
-      const results = await this.guarded(insist);
-      if (this.lookAgain && !this.node.closing) {
-        const more = await this.guarded(true);
+      const results = await this.runGuarded(insist);
+      if (this.anotherRound && !node.closing) {
+        const more = await this.runGuarded(true);
         results.start.push(...more.start);
         results.expire.push(...more.expire);
         results.alreadyRunning &&= more.alreadyRunning;
@@ -87,106 +82,100 @@ export class EngineCycle {
       return results;
     } finally {
       this.pass = undefined;
-      if (this.lookAgain && !this.node.closing) this.inBackground();
+      if (this.anotherRound && !node.closing) {
+        this.anotherRound = false;
+        this.run().catch((error: unknown) => events.emit('engine.error', { doing: DOING, error }));
+      }
     }
   }
 
-  private inBackground(): void {
-    this.lookAgain = false;
-    this.run().catch((error: unknown) =>
-      this.events.emit('engine.error', {
-        doing: 'a pass of the engine',
-        error,
-      }),
-    );
-  }
-
-  private async guarded(insist: boolean): Promise<JobEngineResults> {
-    this.lookAgain = false;
-    const results = nothingDone();
-    if (!(await this.versions.usable())) return { ...results, alreadyRunning: false };
+  private async runGuarded(insist: boolean): Promise<JobEngineResults> {
+    this.anotherRound = false;
+    const results = emptyResults();
+    // Not a step: nodes that get no guard have to notice an upgrade too.
+    if (!(await this.versions.isUsable())) return { ...results, alreadyRunning: false };
     const term = await this.guard.acquire(insist);
     if (term === null) return results;
     results.alreadyRunning = false;
     try {
-      await this.look(results, insist);
-      if (this.lookAgain || (await this.guard.release(term))) {
-        this.lookAgain = false;
-        await this.look(results, insist);
-        // Asked once more by another node: a pass of its own.
+      await this.runRound(results, term, insist);
+      if (this.anotherRound || (await this.guard.release(term))) {
+        this.anotherRound = false;
+        await this.runRound(results, term, insist);
+        // Another node has asked once more: that gets a pass of its own.
         if (await this.guard.release(term)) {
-          this.lookAgain = true;
+          this.anotherRound = true;
           await this.guard.drop(term);
         }
       }
     } catch (error) {
-      this.heartbeat.failed();
+      this.leases.recordFailure();
       await this.guard.drop(term).catch(() => undefined);
       throw error;
     }
-    this.tell(term, results);
-    return results;
-  }
-
-  private async look(results: JobEngineResults, insist: boolean): Promise<void> {
-    results.expire.push(...(await this.expire()));
-    results.start.push(...(await this.slots.start(insist ? 'whole' : 'affordable')));
-  }
-
-  private tell(term: string, { start, expire }: JobEngineResults): void {
-    this.events.emit('engine.pass', {
-      node: this.node.id,
+    const { start, expire } = results;
+    this.engine.events.emit('engine.pass', {
+      node: this.engine.node.id,
       term,
       started: countOutcomes(start).okCount,
       expired: countOutcomes(expire).okCount,
       errors: countOutcomes([...start, ...expire]).errorCount,
     });
+    return results;
   }
 
-  private async expire(): Promise<JobOutcome[]> {
-    const { db, tables } = this.store;
-    const limit = this.node.batchSize;
-    let lost: LostRun[] = [];
-    if (await this.heartbeat.canJudge()) {
-      const lostNodes = await this.judge.judge();
-      await this.sweep.run(lostNodes > 0);
-      lost = await expiredFacts(db, tables, limit);
-      if (lost.some(({ crashes }) => crashes > 0)) this.suspects.made();
-    } else this.judge.forget();
-    const ended: string[] = [];
-    const outcomes: JobOutcome[] = [];
-    const end = async (run: LostRun) => {
+  private async runRound(results: JobEngineResults, term: string, insist: boolean): Promise<void> {
+    await this.runSteps(term);
+    results.expire.push(...this.expireRuns.takeOutcomes());
+    results.start.push(...(await this.slots.claimForPass(insist ? 'head' : 'headIfCheap')));
+  }
+
+  private async runSteps(term: string): Promise<void> {
+    const leaseMs = guardLeaseMs(this.engine.node.leaseMs);
+    let guardedUntil = performance.now() + leaseMs;
+    const { active = [] } = this.extensions.passSteps;
+    const steps = active.filter((step) => !this.stepsUnderWay.has(step));
+    for (const step of await this.times.takeDue(steps)) {
+      const now = performance.now();
+      if (guardedUntil - now < leaseMs / 2) {
+        // Another node has taken over: its pass runs the other steps.
+        if (!(await this.guard.renew(term))) return;
+        guardedUntil = now + leaseMs;
+      }
+      await this.runStep(step, term, now + leaseMs / 2, guardedUntil);
+    }
+  }
+
+  /** @throws ConnectionLostError: the other steps would fail too */
+  private async runStep(
+    step: PassStep,
+    term: string,
+    deadline: number,
+    guardedUntil: number,
+  ): Promise<void> {
+    const { store, events } = this.engine;
+    const doing = `${DOING} (${step.name})`;
+    let lost: ConnectionLostError | undefined;
+    const run = async () => {
       try {
-        const landed = await this.finishRuns.finish(run, endOfLost(run, this.maxCrashes), {
-          onlyIfExpired: true,
-        });
-        if (landed) ended.push(run.jobRunId);
+        const more = await step.run({ db: store.db, term, deadline });
+        this.times.recordRun(step, more === 'more');
       } catch (error) {
-        outcomes.push({ ok: false, error });
+        if (error instanceof ConnectionLostError) lost = error;
+        else events.emit('engine.error', { doing, error });
+      } finally {
+        this.stepsUnderWay.delete(step);
       }
     };
-    await Promise.all(lost.map(end));
-    if (ended.length > 0)
-      for (const jobRun of await findRuns(db, tables, ended)) outcomes.push({ ok: true, jobRun });
-    await this.quarantine.around(() => this.finishRuns.finishMissedEntries());
-    await this.makeDue();
-    await this.alarm.run();
-    return outcomes;
-  }
-
-  /** All that is due by now, so that priority decides among them. */
-  private async makeDue(): Promise<void> {
-    const { db, tables } = this.store;
-    while ((await advanceKeys(db, tables, PROMOTED_AT_ONCE)) === PROMOTED_AT_ONCE);
-    let promoted: number;
-    do
-      promoted = await this.quarantine.around(() => promoteScheduled(db, tables, PROMOTED_AT_ONCE));
-    while (promoted === PROMOTED_AT_ONCE && !this.node.closing);
+    const begin = performance.now();
+    this.stepsUnderWay.add(step);
+    await waitAtMost(guardedUntil - begin, run());
+    if (lost) throw lost;
+    if (!this.stepsUnderWay.has(step)) return;
+    const ms = Math.round(performance.now() - begin);
+    const error = new Error(`the step is not over after ${ms} ms; the pass goes on without it`);
+    events.emit('engine.error', { doing, error });
   }
 }
 
-const nothingDone = (): JobEngineResults => ({
-  start: [],
-  expire: [],
-  alreadyRunning: true,
-});
+const emptyResults = (): JobEngineResults => ({ start: [], expire: [], alreadyRunning: true });

@@ -1,94 +1,112 @@
-import type { Look } from '../lifecycle/claim/claim-resume-point.js';
-import type { ClaimJobs } from '../lifecycle/claim/claim.js';
-import type { RunJobs } from '../lifecycle/run/run.js';
-import type { NodeState } from '../job/node-state.js';
-import type { Settings } from '../options/settings.js';
-import type { ProcessRegistry } from '../lifecycle/run/process-registry.js';
-import type { Claim } from '../lifecycle/claim/claim-rows.js';
-import type { JobRun } from '../database/entities/index.js';
-import type { ClaimsAhead } from './prefetch.js';
-import { checkMine, outcomeOf, type JobOutcome, type Launch } from './launch.js';
-import type { Suspects } from './suspects.js';
 import { waitAtMost } from '../concurrency/timers.js';
+import type { EngineContext } from '../database/engine-context.js';
+import type { JobRun } from '../database/entities/index.js';
+import { JobNotAvailableError } from '../job/errors.js';
+import type { ClaimFrom } from '../lifecycle/claim/claim-resume-point.js';
+import type { ClaimJobs } from '../lifecycle/claim/claim.js';
+import type { Claim } from '../lifecycle/claim/claim.sql.js';
+import type { Prefetch } from '../lifecycle/claim/prefetch.js';
+import type { Suspects } from '../lifecycle/claim/suspects.js';
+import type { ProcessRegistry } from '../lifecycle/run/process-registry.js';
+import type { RunJobs } from '../lifecycle/run/run.js';
 
 /** More outcomes than this waiting to be recorded hold up new work: the database, not the memory, sets the pace. */
-const MOST_UNRECORDED = 2_000;
+const MAX_UNRECORDED = 2_000;
 
 /** A pass waits so long for the jobs it starts to be checked: one that hangs does not stop the others. */
 const LAUNCH_MS = 1_000;
 
-/** Launches in one turn of the event loop: a thousand jobs of microseconds kept the next claim from being sent for 10 ms of each 40. */
-const TURN = 100;
+/** Launches in one event-loop turn: a thousand jobs of microseconds delayed the next claim by 10 ms of each 40. */
+const LAUNCHES_PER_TURN = 100;
+
+/** What became of one job in a pass. */
+export type JobOutcome = { ok: true; jobRun: JobRun } | { ok: false; error: unknown };
+
+interface Launch {
+  claim: Claim;
+  /** Why its handler was not started. */
+  refused?: { error: unknown };
+}
 
 /**
- * This node's slots, and what fills them: claims, some of them made ahead of a free slot. That needs no
- * guard, for a claim is compare-and-set.
+ * This node's slots. A slot holds one process; claims fill the free slots, and some claims are prefetched beyond them.
+ * No guard is needed: a claim is compare-and-set.
+ *
+ * There is one claim at a time, because two would count the same slots as free. It is asked for in three ways:
+ * - `claimForPass`: one claim, whose launches are the result of a pass. It waits for a claim that is under way.
+ * - `fillSlots`: the claim loop. It claims until the slots or the queue are used up. There is one loop at a time.
+ * - `refillSlots`: a slot became free. Prefetched claims start at once. Then the loop begins, unless a claim is under
+ *   way (it is enough to remember the request) or another claim is not worth its statement (`isClaimWorthwhile`).
+ *
+ * `queue` is what the node knows about the ready entries, and decides whether another claim is worthwhile:
+ *
+ *     mayHaveMore --claim is sent--> asked --full answer, error or wake-up--> mayHaveMore
+ *                                    asked --answer with less than asked for--> empty
+ *     empty --wake-up--> mayHaveMore
+ *
+ * So a wake-up that arrives while a claim is under way is never lost.
  */
 export class Slots {
-  private filling: Promise<Launch[]> | undefined;
-  private fillingUp: Promise<void> | undefined;
-  private moreWaiting = false;
-  private askedMeanwhile = false;
-  /** Something became due since the last claim was sent. */
-  private woken = false;
-  private lookAnew = false;
+  private queue: 'mayHaveMore' | 'asked' | 'empty' = 'empty';
+  private claiming: Promise<Launch[]> | undefined;
+  private loop: Promise<void> | undefined;
+  /** Somebody asked for a refill while a claim was under way. */
+  private refillRequested = false;
+  /** Where the next claim of the loop begins. */
+  private nextFrom: ClaimFrom = 'resumePoint';
   private readonly launching = new Set<Promise<JobRun>>();
-  /** Launched from ahead in this turn. */
-  private begun = 0;
+  /** Prefetched claims that were launched in this event-loop turn. */
+  private launchedThisTurn = 0;
 
   constructor(
+    private readonly engine: EngineContext,
     private readonly claims: ClaimJobs,
     private readonly runs: RunJobs,
-    private readonly ahead: ClaimsAhead,
+    private readonly prefetch: Prefetch,
     private readonly suspects: Suspects,
     private readonly processes: ProcessRegistry,
-    private readonly node: NodeState,
-    private readonly settings: Settings,
   ) {
-    processes.watch({ removed: () => ahead.ended() });
+    processes.watch({ removed: () => prefetch.countEnd() });
   }
 
   get free(): number {
-    if (this.settings.role === 'producer') return 0;
-    if (this.runs.backlog >= MOST_UNRECORDED) return 0;
-    return Math.max(0, this.settings.concurrency - this.processes.size);
+    const { role, concurrency } = this.engine.settings;
+    if (role === 'producer' || this.runs.backlog >= MAX_UNRECORDED) return 0;
+    return Math.max(0, concurrency - this.processes.size);
   }
 
-  /** Claims what fits and starts it. */
-  async start(look: Look): Promise<JobOutcome[]> {
-    const launches = await this.fill(look);
-    return launches.map(outcomeOf);
+  async claimForPass(from: ClaimFrom): Promise<JobOutcome[]> {
+    const launches = await this.claimOnce(from);
+    return launches.map(({ claim, refused }) =>
+      refused ? { ok: false, error: refused.error } : { ok: true, jobRun: claim.jobRun() },
+    );
   }
 
-  /** Starts what fits, until the slots or the queue are used up. One at a time. */
-  async startAll(look: Look = 'affordable'): Promise<void> {
-    this.fillingUp ??= this.fillUp(look);
-    await this.fillingUp;
+  async fillSlots(from: ClaimFrom = 'headIfCheap'): Promise<void> {
+    this.loop ??= this.claimInLoop(from);
+    await this.loop;
   }
 
-  /**
-   * A slot may be free: what was claimed ahead goes first, then a claim if the last one left anything
-   * behind. While one is under way it is enough to remember that somebody asked.
-   */
-  refill(): Promise<void> | undefined {
-    this.launchAhead();
-    this.askedMeanwhile = this.filling !== undefined;
-    return !this.askedMeanwhile && this.worthAClaim ? this.startAll('behind') : undefined;
+  /** Called for each job that ends. @returns a promise only if there is something to wait for */
+  refillSlots(): Promise<void> | undefined {
+    this.launchPrefetched();
+    this.refillRequested = this.claiming !== undefined;
+    const claimsNow = !this.refillRequested && this.isClaimWorthwhile;
+    return claimsNow ? this.fillSlots('resumePoint') : undefined;
   }
 
-  /** Something is due. @param anew it may lie before what was claimed last */
-  wake({ anew = false } = {}): Promise<void> | undefined {
-    this.lookAnew ||= anew;
-    this.woken = true;
-    this.moreWaiting = true;
-    return this.refill();
+  /** A wake-up: a job became due. @param fromHead it may lie before the resume point of the claims */
+  startDueJobs({ fromHead = false } = {}): Promise<void> | undefined {
+    if (fromHead) this.nextFrom = 'headIfCheap';
+    this.queue = 'mayHaveMore';
+    return this.refillSlots();
   }
 
-  /** Claims and launches one job, whether a slot is free or not. */
-  async launch(claiming: Promise<Claim>): Promise<JobRun> {
-    const claimant = this.node.id;
+  /** Launches one claimed job, whether a slot is free or not. */
+  async launchClaim(claiming: Promise<Claim>): Promise<JobRun> {
+    const claimant = this.engine.node.id;
     const launching = claiming.then(async (claim) => {
-      await checkMine(claim, claimant, this.node, this.claims);
+      await this.checkStillOurs(claim, claimant);
       await this.runs.launch(claim.claimed);
       return claim.jobRun();
     });
@@ -101,123 +119,138 @@ export class Slots {
   }
 
   /** Resolves when nothing is being claimed or launched. */
-  async idle(): Promise<void> {
-    await Promise.allSettled([this.filling, ...this.launching]);
+  async waitUntilIdle(): Promise<void> {
+    await Promise.allSettled([this.claiming, ...this.launching]);
   }
 
-  /** Gives back what was claimed ahead: the node stops. */
-  async release(): Promise<void> {
-    await this.claims.release(this.ahead.clear());
+  /** The node stops: other nodes may have the prefetched claims. */
+  async releasePrefetched(): Promise<void> {
+    await this.claims.release(this.prefetch.clear());
   }
 
-  /** The same of what has waited for long, while jobs that take longer than those before hold the slots. */
-  async releaseOld(): Promise<void> {
-    const old = this.ahead.takeOld();
+  /** Jobs that take longer than those before hold the slots: other nodes may start what has waited for them. */
+  async releaseOldPrefetched(): Promise<void> {
+    const old = this.prefetch.takeOld();
     if (old.length > 0) await this.claims.release(old);
   }
 
-  /** One claim at a time: two would count the same slots as free. */
-  private async fill(look: Look): Promise<Launch[]> {
-    while (this.filling) await this.filling.catch(() => undefined);
-    this.filling = this.claimAndLaunch(look === 'behind' && this.lookAnew ? 'affordable' : look);
+  private async claimOnce(from: ClaimFrom): Promise<Launch[]> {
+    while (this.claiming) await this.claiming.catch(() => undefined);
+    this.claiming = this.claimAndLaunch(from === 'resumePoint' ? this.nextFrom : from);
     try {
-      return await this.filling;
+      return await this.claiming;
     } finally {
-      this.filling = undefined;
-      // Should it fail, the next tick says so.
-      if (this.askedMeanwhile && !this.fillingUp) void this.refill()?.catch(() => undefined);
+      this.claiming = undefined;
+      // If it fails, the next tick reports it.
+      if (this.refillRequested && !this.loop) void this.refillSlots()?.catch(() => undefined);
     }
   }
 
-  private async fillUp(look: Look): Promise<void> {
+  private async claimInLoop(from: ClaimFrom): Promise<void> {
     try {
       do {
-        this.askedMeanwhile = false;
-        await this.fill(look);
-      } while (this.worthAClaim);
+        this.refillRequested = false;
+        await this.claimOnce(from);
+      } while (this.isClaimWorthwhile);
     } finally {
-      // In the same turn as the last look: who asks after it would be told that one is under way.
-      this.fillingUp = undefined;
+      // In the same event-loop turn as the check: a request after it must begin a loop of its own.
+      this.loop = undefined;
     }
   }
 
-  private get worthAClaim(): boolean {
+  private get isClaimWorthwhile(): boolean {
     return (
-      (this.moreWaiting || this.suspects.worthALook) &&
-      this.ahead.low &&
+      (this.queue !== 'empty' || this.suspects.isWorthClaiming) &&
+      this.prefetch.isLow &&
       this.free > 0 &&
-      this.node.accepting
+      this.engine.node.accepting
     );
   }
 
-  private async claimAndLaunch(look: Look): Promise<Launch[]> {
-    this.launchAhead();
-    this.moreWaiting = true;
+  private async claimAndLaunch(from: ClaimFrom): Promise<Launch[]> {
+    this.launchPrefetched();
+    const { node, settings } = this.engine;
     const slots = this.free;
     const limit = Math.min(
-      slots + (this.claimsAhead ? this.ahead.room() : 0),
-      this.node.batchSize,
-      this.settings.batchSize ?? Infinity,
+      slots + (this.prefetches ? this.prefetch.measureRoom() : 0),
+      node.batchSize,
+      settings.batchSize ?? Infinity,
     );
-    if (limit === 0) return [];
-    this.woken = false;
-    this.lookAnew = false;
-    const claimant = this.node.id;
-    const suspects = slots > 0 ? await this.suspects.claim(look !== 'behind') : [];
-    const claimed = await this.claimBeside(suspects, limit, look);
-    // An answer for an incarnation that is over: what it claimed is not this node's to run.
-    if (this.node.id !== claimant || this.node.fenced) {
+    if (limit === 0) {
+      this.queue = 'mayHaveMore';
+      return [];
+    }
+    this.queue = 'asked';
+    this.nextFrom = 'resumePoint';
+    const claimant = node.id;
+    const claimed = await this.claimJobs(slots, limit, from);
+    // Answered to an incarnation that has ended: the claims are not this node's to run.
+    if (node.id !== claimant || node.fenced) {
       await this.claims.release(
-        claimed.map((claim) => claim.claimed),
+        claimed.jobs.map((claim) => claim.claimed),
         claimant,
       );
       return [];
     }
-    // Jobs that were claimed ahead may have begun meanwhile, and those that still wait go first.
-    const most = this.ahead.length > 0 ? suspects.length : slots;
-    const startable = this.node.accepting ? Math.min(most, this.free) : 0;
-    this.ahead.put(claimed.slice(startable));
-    const launches = claimed.slice(0, startable).map((claim) => ({ claim }));
-    // One whose context is not checked by then has its process, its slot and its timeout: it is started.
-    await waitAtMost(LAUNCH_MS, Promise.all(launches.map(this.launchOne)));
-    this.launchAhead();
+    // Prefetched claims may have started meanwhile, and those that still wait go first.
+    const most = this.prefetch.length > 0 ? claimed.suspects : slots;
+    const startable = node.accepting ? Math.min(most, this.free) : 0;
+    this.prefetch.add(claimed.jobs.slice(startable));
+    const launches = claimed.jobs.slice(0, startable).map((claim) => ({ claim }));
+    // A job whose context is still being checked then has its process, slot and timeout: it counts as started.
+    await waitAtMost(LAUNCH_MS, Promise.all(launches.map(this.launch)));
+    this.launchPrefetched();
     return launches;
   }
 
-  /** @returns the suspects as well */
-  private async claimBeside(suspects: Claim[], limit: number, look: Look): Promise<Claim[]> {
-    const wanted = limit - suspects.length;
-    if (wanted <= 0) return suspects;
-    const lateRows = this.claimsAhead && this.ahead.isFast;
+  /** @returns the jobs, the suspects among them first */
+  private async claimJobs(
+    slots: number,
+    limit: number,
+    from: ClaimFrom,
+  ): Promise<{ jobs: Claim[]; suspects: number }> {
+    let suspects: Claim[] = [];
+    let isFull = true;
     try {
-      const next = await this.claims.next(wanted, { look, lateRows });
-      this.moreWaiting = next.length === wanted || this.woken;
-      return suspects.length > 0 ? [...suspects, ...next] : next;
+      if (slots > 0) suspects = await this.suspects.claim(from !== 'resumePoint');
+      const wanted = limit - suspects.length;
+      if (wanted <= 0) return { jobs: suspects, suspects: suspects.length };
+      const lateRows = this.prefetches && this.prefetch.prefersLateRows;
+      const ready = await this.claims.claimNext(wanted, { from, lateRows });
+      isFull = ready.length === wanted;
+      return {
+        jobs: suspects.length > 0 ? [...suspects, ...ready] : ready,
+        suspects: suspects.length,
+      };
     } catch (error) {
-      // What is claimed is started. Whoever claims next hears it, if it is not over.
-      if (suspects.length > 0) return suspects;
-      throw error;
+      // Claimed suspects are started. A lasting error fails the next claim too.
+      if (suspects.length === 0) throw error;
+      return { jobs: suspects, suspects: suspects.length };
+    } finally {
+      // A wake-up since the claim was sent has changed it already.
+      if (this.queue === 'asked') this.queue = isFull ? 'mayHaveMore' : 'empty';
     }
   }
 
-  private launchAhead(): void {
-    while (this.free > 0 && this.node.accepting && this.begun < TURN) {
-      const claim = this.ahead.next();
+  private launchPrefetched(): void {
+    while (this.launchedThisTurn < LAUNCHES_PER_TURN && this.free > 0) {
+      if (!this.engine.node.accepting) return;
+      const claim = this.prefetch.takeNext();
       if (!claim) return;
-      if (this.begun++ === 0) setImmediate(this.nextTurn);
+      if (this.launchedThisTurn++ === 0) setImmediate(this.beginTurn);
       this.runs.begin(claim.claimed);
     }
   }
 
-  private readonly nextTurn = (): void => {
-    const paused = this.begun >= TURN;
-    this.begun = 0;
-    // Should a claim fail, the next tick says so.
-    if (paused) void this.refill()?.catch(() => undefined);
+  private readonly beginTurn = (): void => {
+    const paused = this.launchedThisTurn >= LAUNCHES_PER_TURN;
+    this.launchedThisTurn = 0;
+    // If a claim fails, the next tick reports it.
+    if (paused) void this.refillSlots()?.catch(() => undefined);
   };
 
   /** Holds a slot from the call on. Never rejects. */
-  private readonly launchOne = async (launch: Launch): Promise<void> => {
+  private readonly launch = async (launch: Launch): Promise<void> => {
     try {
       await this.runs.launch(launch.claim.claimed);
     } catch (error) {
@@ -225,8 +258,20 @@ export class Slots {
     }
   };
 
-  /** Only where the engine goes on by itself: who calls for each pass gets what he asked for. */
-  private get claimsAhead(): boolean {
-    return this.settings.tickInterval !== false && this.settings.batchSize === undefined;
+  /** The answer to a claim may come when the node has been lost or stopped. @throws JobNotAvailableError */
+  private async checkStillOurs({ claimed }: Claim, claimant: string): Promise<void> {
+    const { node } = this.engine;
+    if (node.id === claimant && node.accepting) return;
+    await this.claims.release([claimed], claimant);
+    throw new JobNotAvailableError(
+      claimed.jobRunIdentifier,
+      'this node was stopped, or lost, while it was claimed',
+    );
+  }
+
+  /** Only while the engine ticks by itself: a caller that calls for each pass gets what it asked for. */
+  private get prefetches(): boolean {
+    const { tickInterval, batchSize } = this.engine.settings;
+    return tickInterval !== false && batchSize === undefined;
   }
 }

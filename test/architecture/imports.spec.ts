@@ -30,11 +30,11 @@ const EXCEPTIONS = new Set<string>([
   'src/lifecycle/enqueue/prepare-entry.ts imports src/control/retry-context.ts',
   'src/lifecycle/run/late-run-rows.sql.ts imports src/membership/node.sql.ts',
   'src/lifecycle/run/run.sql.ts imports src/membership/node.sql.ts',
-  'src/membership/heartbeat.ts imports src/control/inspect.ts',
-  'src/membership/heartbeat.ts imports src/node/prefetch.ts',
-  'src/membership/membership.ts imports src/node/killer.ts',
-  'src/membership/membership.ts imports src/node/prefetch.ts',
-  'src/membership/membership.ts imports src/node/suspects.ts',
+  'src/membership/run-leases.ts imports src/control/inspect.ts',
+  'src/membership/run-leases.ts imports src/lifecycle/claim/prefetch.ts',
+  'src/membership/membership.ts imports src/lifecycle/run/killer.ts',
+  'src/membership/membership.ts imports src/lifecycle/claim/prefetch.ts',
+  'src/membership/membership.ts imports src/lifecycle/claim/suspects.ts',
   'src/node/sweep.ts imports src/features/run-log/run-log.sql.ts',
 ]);
 /** npm packages that a room may use, beside Node's own modules. */

@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { Sweep } from '../../src/node/sweep.js';
-import { tablesOf } from '../../src/database/tables.js';
+import type { BildadRuntime } from '../../src/nest/module/runtime.js';
+import { StepTimes } from '../../src/node/pass.sql.js';
 import { bootApp, type TestApp } from '../support/app.js';
 
-// What is to go is taken away by and by, for the guard is not to be held for long: the next passes go on with it.
+// Pruning is done in pieces, because the guard is not to be held for long: the next passes continue.
 
 let bildad: TestApp;
 beforeAll(async () => {
@@ -11,7 +11,7 @@ beforeAll(async () => {
 });
 afterAll(() => bildad.close());
 
-it('passes go on with keys and notes that a sweep has not come to, whatever the lease', async () => {
+it('the next passes continue with the keys and notes that a pass did not come to', async () => {
   await bildad.sql(
     `INSERT INTO bildad.job_run_notes (job_run_id, kind, seq, value, keep_until)
      SELECT n, 'log', 0, '"said"', now() FROM generate_series(1, 41000) n`,
@@ -20,22 +20,22 @@ it('passes go on with keys and notes that a sweep has not come to, whatever the 
     `INSERT INTO bildad.job_keys (job_template_id, kind, key, look_at)
      SELECT 1, 'unique', n, now() FROM generate_series(1, 21000) n`,
   );
-  await bildad.sql(`UPDATE bildad.job_configs SET swept_at = '-infinity'`);
-  const node = { leaseMs: 0, batchSize: 1 };
-  const none = { writeLost: async () => 0, sweep: async () => undefined };
-  const sweep = new Sweep(
-    ...([
-      { db: bildad.dataSource, tables: tablesOf('bildad') },
-      none,
-      none,
-      node,
-      'default',
-    ] as unknown as ConstructorParameters<typeof Sweep>),
+  const { store, events, node, settings, extensions } = (
+    bildad.engine as unknown as { bildad: BildadRuntime }
+  ).bildad;
+  const steps = extensions.passSteps.active!.filter(({ name }) =>
+    /^prune (keys|run log)$/.test(name),
   );
+  let now = 0;
+  const times = new StepTimes({ store, events, node, settings }, () => now);
   const left: object[] = [];
+  // One lease after the boot the steps are due, and not again.
+  now = node.leaseMs;
   for (let pass = 0; pass < 4; pass++) {
-    await sweep.run(false);
-    node.leaseMs = 3_600_000;
+    for (const step of await times.takeDue(steps)) {
+      const more = await step.run({ db: store.db, term: '1', deadline: Infinity });
+      times.recordRun(step, more === 'more');
+    }
     left.push(
       ...(await bildad.sql(
         `SELECT (SELECT count(*)::int FROM bildad.job_run_notes) AS notes,
@@ -43,7 +43,7 @@ it('passes go on with keys and notes that a sweep has not come to, whatever the 
       )),
     );
     if (pass < 2) continue;
-    // All of them are gone: a pass looks no more.
+    // All of them are gone: the next pass does not look.
     await bildad.sql(
       `INSERT INTO bildad.job_run_notes (job_run_id, kind, seq, value, keep_until) VALUES ($1, 'log', 0, '"late"', now())`,
       [pass],

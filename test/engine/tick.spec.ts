@@ -59,7 +59,9 @@ it('a tick that fails is told, and the next one works', async () => {
   try {
     const failed = bildad.next('engine.error');
     await bildad.sql('ALTER TABLE bildad.job_runs RENAME TO gone');
-    expect(await failed).toMatchObject({ doing: 'a pass of the engine' });
+    expect(await failed).toMatchObject({
+      doing: expect.stringContaining('a pass of the engine') as string,
+    });
     await bildad.sql('ALTER TABLE bildad.gone RENAME TO job_runs');
     const entry = await bildad.engine.enqueueJob(SimpleJob, { say: 'well' });
     expect(await bildad.engine.waitForJob(entry.jobRunIdentifier)).toMatchObject({

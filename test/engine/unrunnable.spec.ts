@@ -1,6 +1,6 @@
 import { BildadJob, type JobHandler } from 'nestjs-bildad';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { UnrunnableAlarm } from '../../src/node/unrunnable-jobs.js';
+import { StepTimes } from '../../src/node/pass.sql.js';
 import type { BildadRuntime } from '../../src/nest/module/runtime.js';
 import { bootApp, type TestApp } from '../support/app.js';
 import { SimpleJob } from '../support/handlers.js';
@@ -67,28 +67,33 @@ it('jobs without a living node, or with an inactive template, are listed by code
   });
 });
 
-it('is told once a minute by one node of all', async () => {
-  const { store, events } = (bildad.engine as unknown as { bildad: BildadRuntime }).bildad;
-  const told: unknown[] = [];
-  bildad.events.on('engine.unrunnable', (jobs) => told.push(jobs));
+it('are reported once a minute by one node of all', async () => {
+  const { store, events, node, settings, extensions } = (
+    bildad.engine as unknown as { bildad: BildadRuntime }
+  ).bildad;
+  const reported: unknown[] = [];
+  bildad.events.on('engine.unrunnable', (jobs) => reported.push(jobs));
+  const step = extensions.passSteps.active!.find(({ name }) => name === 'report unrunnable jobs')!;
   let now = 0;
-  const alarms = [1, 2].map(() => new UnrunnableAlarm(store, events, 'default', () => now));
-  const run = async () => {
-    for (const alarm of alarms) await alarm.run();
+  const nodes = [1, 2].map(() => new StepTimes({ store, events, node, settings }, () => now));
+  const passOfEach = async () => {
+    for (const times of nodes)
+      for (const due of await times.takeDue([step]))
+        await due.run({ db: store.db, term: '1', deadline: Infinity });
   };
-  await run();
-  expect(told).toEqual([]);
+  await passOfEach();
+  expect(reported).toEqual([]);
   now = 60_000;
-  await run();
-  expect(told).toMatchObject([{ code: 'NEWER', active: true, count: 3 }]);
+  await passOfEach();
+  expect(reported).toMatchObject([{ code: 'NEWER', active: true, count: 3 }]);
   now = 120_000;
   // A minute has passed here; not by the database's clock, which decides.
-  await run();
-  expect(told).toHaveLength(1);
-  await bildad.sql(`UPDATE bildad.job_configs SET alarmed_at = alarmed_at - interval '1 min'`);
+  await passOfEach();
+  expect(reported).toHaveLength(1);
+  await bildad.sql("UPDATE bildad.job_configs SET step_times = '{}'");
   now = 180_000;
-  await run();
-  expect(told).toHaveLength(2);
+  await passOfEach();
+  expect(reported).toHaveLength(2);
 });
 
 it('they run as soon as a node can', async () => {

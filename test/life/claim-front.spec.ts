@@ -1,55 +1,55 @@
 import { expect, it } from 'vitest';
-import { ClaimFront } from '../../src/lifecycle/claim/claim-resume-point.js';
+import { ClaimResumePoint } from '../../src/lifecycle/claim/claim-resume-point.js';
 
 const last = { id: '7', priority: 5 };
 
-it('looks at the whole queue for each pass, and behind the last claim between them', () => {
-  const front = new ClaimFront();
-  expect(front.from('behind')).toBeNull();
-  front.reached(last, null, 3, 1);
-  expect(front.from('behind')).toBe(last);
-  expect(front.from('affordable')).toBeNull();
+it('begins at the head for each pass, and behind the last claim between passes', () => {
+  const point = new ClaimResumePoint();
+  expect(point.startFrom('resumePoint')).toBeNull();
+  point.record(last, null, 3, 1);
+  expect(point.startFrom('resumePoint')).toBe(last);
+  expect(point.startFrom('headIfCheap')).toBeNull();
 });
 
-it('looks at the whole queue less often where that takes long, but at once for who asks', () => {
-  const front = new ClaimFront();
-  front.reached(last, null, 60_000, 1);
-  expect(front.from('affordable')).toBe(last);
-  front.reached({ id: '9', priority: 5 }, last, 3, 1);
-  expect(front.from('affordable')).toEqual({ id: '9', priority: 5 });
-  expect(front.from('whole')).toBeNull();
-  front.reached(last, null, 3, 1);
-  expect(front.from('affordable')).toBeNull();
+it('begins at the head less often when that is expensive, but at once when it is requested', () => {
+  const point = new ClaimResumePoint();
+  point.record(last, null, 60_000, 1);
+  expect(point.startFrom('headIfCheap')).toBe(last);
+  point.record({ id: '9', priority: 5 }, last, 3, 1);
+  expect(point.startFrom('headIfCheap')).toEqual({ id: '9', priority: 5 });
+  expect(point.startFrom('head')).toBeNull();
+  point.record(last, null, 3, 1);
+  expect(point.startFrom('headIfCheap')).toBeNull();
 });
 
 it('never moves back', () => {
-  const front = new ClaimFront();
-  front.reached({ id: '10', priority: 5 }, null, 3, 1);
-  front.reached({ id: '9', priority: 5 }, null, 3, 1);
-  front.reached({ id: '99', priority: 1 }, null, 3, 1);
-  front.reached(null, null, 3, 1);
-  expect(front.from('behind')).toEqual({ id: '10', priority: 5 });
+  const point = new ClaimResumePoint();
+  point.record({ id: '10', priority: 5 }, null, 3, 1);
+  point.record({ id: '9', priority: 5 }, null, 3, 1);
+  point.record({ id: '99', priority: 1 }, null, 3, 1);
+  point.record(null, null, 3, 1);
+  expect(point.startFrom('resumePoint')).toEqual({ id: '10', priority: 5 });
 });
 
-it('takes what claiming many takes for no reason to look less often', () => {
-  const front = new ClaimFront();
-  front.reached(last, null, 500, 1_000);
-  expect(front.from('affordable')).toBeNull();
+it('does not count the time of claiming many entries as an expensive scan', () => {
+  const point = new ClaimResumePoint();
+  point.record(last, null, 500, 1_000);
+  expect(point.startFrom('headIfCheap')).toBeNull();
 });
 
-it('looks at the whole queue once entries came back to it', () => {
-  const front = new ClaimFront();
-  front.reached(last, null, 60_000, 0);
-  front.lookBack();
-  expect(front.from('affordable')).toBeNull();
+it('begins at the head once entries were released', () => {
+  const point = new ClaimResumePoint();
+  point.record(last, null, 60_000, 0);
+  point.requireHead();
+  expect(point.startFrom('headIfCheap')).toBeNull();
 });
 
-it('looks for what came back while a dear look was under way', () => {
-  const front = new ClaimFront();
-  const from = front.from('affordable');
-  front.lookBack();
-  front.reached(last, from, 60_000, 0);
-  expect(front.from('affordable')).toBeNull();
-  front.reached(last, null, 60_000, 0);
-  expect(front.from('affordable')).toBe(last);
+it('begins at the head for entries that were released during an expensive scan', () => {
+  const point = new ClaimResumePoint();
+  const startedBehind = point.startFrom('headIfCheap');
+  point.requireHead();
+  point.record(last, startedBehind, 60_000, 0);
+  expect(point.startFrom('headIfCheap')).toBeNull();
+  point.record(last, null, 60_000, 0);
+  expect(point.startFrom('headIfCheap')).toBe(last);
 });

@@ -1,6 +1,6 @@
 import { SCHEMA_VERSION, SchemaVersionError } from 'nestjs-bildad';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { VersionWatch } from '../../src/node/version-watch.js';
+import { SchemaVersionCheck } from '../../src/node/schema-version-check.js';
 import type { BildadRuntime } from '../../src/nest/module/runtime.js';
 import { bootApp } from '../support/app.js';
 import { createEmptyDatabase, type TestDatabase } from '../support/database.js';
@@ -108,13 +108,18 @@ it('a step that came later does not let older ones in again', async () => {
 
 it('a running node claims no more once its package is too old, says so once, and goes on when it can', async () => {
   const app = await bootApp({ providers: [SimpleJob], database });
-  const { store, node, events, cycle } = (app.engine as unknown as { bildad: BildadRuntime })
-    .bildad;
+  const {
+    store,
+    node,
+    events,
+    settings,
+    pass: enginePass,
+  } = (app.engine as unknown as { bildad: BildadRuntime }).bildad;
   const told: unknown[] = [];
   events.on('engine.outdated', ({ error }) => told.push(error));
   let now = 0;
-  const watch = new VersionWatch(store, events, node, () => now);
-  Object.assign(cycle, { versions: watch });
+  const versions = new SchemaVersionCheck({ store, events, node, settings }, () => now);
+  Object.assign(enginePass, { versions });
   const pass = (afterMs: number) => {
     now += afterMs;
     return app.engine.runJobEngine();

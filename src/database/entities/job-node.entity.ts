@@ -1,4 +1,5 @@
 import { Column, Entity, PrimaryColumn } from 'typeorm';
+import type { JsonValue } from '../../job/json.js';
 import type { JobProcessFacts } from '../../job/process-facts.js';
 import { BIGINT, DB_TIME, MILLISECONDS } from './column-types.js';
 
@@ -44,9 +45,13 @@ export class JobNode {
   @Column({ type: 'integer', default: 0 })
   abandoned!: number;
 
-  /** Its processes that had been there for a second, at its last heartbeat; at most 1,000. Times are ISO 8601. */
+  /** Its processes that were at least a second old when it last renewed the leases of its runs; at most 1,000. Times are ISO 8601. */
   @Column({ type: 'jsonb', default: [] })
   processes!: StoredJson<JobProcessFacts>[];
+
+  /** What features report of it, by their names. */
+  @Column({ type: 'jsonb', default: {} })
+  facts!: Record<string, JsonValue>;
 
   /** The longest time its event loop was late between the last two beats, in milliseconds. */
   @Column({ name: 'event_loop_lag_ms', type: 'integer', default: 0 })

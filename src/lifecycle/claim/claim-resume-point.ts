@@ -1,53 +1,54 @@
 import type { ClaimedEntry } from './claim.sql.js';
 
-/** Where a claim looks: at the whole queue; at it unless that is dear just now; or behind the last claim. */
-export type Look = 'whole' | 'affordable' | 'behind';
+/** Where a claim begins: at the head of the queue; at the head unless that is expensive just now; or behind the last claim. */
+export type ClaimFrom = 'head' | 'headIfCheap' | 'resumePoint';
 
-const DEAR_MS = 50;
-/** Ten times what claiming an entry takes, so that a busy machine does not pass for a long way to the first. */
+const EXPENSIVE_MS = 50;
+/** Ten times what claiming an entry takes, so that a busy machine does not look like a slow full scan. */
 const CLAIM_MS = 0.5;
-/** What dear looks take beyond their claims is a twentieth of the time at the most. */
-const SPARED = 20;
+/** What expensive full scans take beyond their claims is at most a twentieth of the time. */
+const BACKOFF_FACTOR = 20;
 
 /**
- * Where this node's next claim begins to look. Entries that were claimed stay in the queue's index until
- * vacuum takes them away; a claim that begins behind the last one need not step over them. More urgent
- * entries are looked for from the head in any case. An entry of the same priority that came back to the
- * queue, or was committed late, lies before the front: whole looks, one for each pass, find it.
+ * Where this node's next claim begins. Claimed entries stay in the queue's index until vacuum removes them; a claim
+ * that begins behind the last one does not step over them. It looks for more urgent entries from the head in any
+ * case. Entries of the same priority that were released, or committed late, lie before the resume point: full scans,
+ * one for each pass, find them.
  *
- * While a long transaction keeps vacuum from its work, whole looks become dear (775 ms with a million dead rows): then
- * they are made less often, unless somebody asked for the pass.
+ * While a long transaction keeps vacuum from its work, full scans become expensive (775 ms with a million dead rows).
+ * Then they are rarer, unless somebody called for the pass.
  */
-export class ClaimFront {
+export class ClaimResumePoint {
   private at: ClaimedEntry | null = null;
-  private affordableFrom = -Infinity;
-  private cameBack = false;
+  private cheapFrom = -Infinity;
+  private headRequired = false;
 
-  /** The entry to begin behind; null for the whole queue. */
-  from(look: Look): ClaimedEntry | null {
-    const affordable = performance.now() >= this.affordableFrom;
-    if (look === 'whole' || (look === 'affordable' && (affordable || this.cameBack))) {
+  /** @returns the entry to begin behind; null for the head */
+  startFrom(from: ClaimFrom): ClaimedEntry | null {
+    const isCheap = performance.now() >= this.cheapFrom;
+    if (from === 'head' || (from === 'headIfCheap' && (isCheap || this.headRequired))) {
       this.at = null;
-      this.cameBack = false;
+      this.headRequired = false;
     }
     return this.at;
   }
 
-  /** Entries came back to the queue: the next pass looks for them, whatever a look that is under way takes, which may have missed them. */
-  lookBack(): void {
-    this.cameBack = true;
+  /** Entries were released: the next pass begins at the head, whatever it costs. A scan that is under way may have missed them. */
+  requireHead(): void {
+    this.headRequired = true;
   }
 
-  /** @param from what this claim began behind */
-  reached(
+  /** @param startedBehind what this claim began behind */
+  record(
     last: ClaimedEntry | null,
-    from: ClaimedEntry | null,
+    startedBehind: ClaimedEntry | null,
     tookMs: number,
     claimed: number,
   ): void {
-    const lookedMs = tookMs - claimed * CLAIM_MS;
-    if (!from)
-      this.affordableFrom = lookedMs > DEAR_MS ? performance.now() + SPARED * lookedMs : -Infinity;
+    const scanMs = tookMs - claimed * CLAIM_MS;
+    if (!startedBehind)
+      this.cheapFrom =
+        scanMs > EXPENSIVE_MS ? performance.now() + BACKOFF_FACTOR * scanMs : -Infinity;
     if (last && (!this.at || isBehind(last, this.at))) this.at = last;
   }
 }

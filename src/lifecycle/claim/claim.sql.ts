@@ -1,23 +1,37 @@
-import {
-  asClaim,
-  claimsOf,
-  type Claim,
-  type Claimer,
-  type ClaimRow,
-  type ClaimedGroup,
-} from './claim-rows.js';
-import { operatorSchema, runColumns } from '../../database/columns.js';
+import { asRun, operatorSchema, runColumns } from '../../database/columns.js';
 import { isTaken } from '../../database/database-error.js';
-import { dueAgainAt, outOfReady } from './reopen-rules.js';
+import type { JobRun } from '../../database/entities/index.js';
 import { LONGEST_MS } from '../../database/migrations/baseline/claim-jobs.js';
-import { spared } from '../../membership/node.sql.js';
+import { KEPT_BACK } from '../../database/migrations/baseline/job-keys.js';
 import { rows, type Queryable, type Tables } from '../../database/tables.js';
+import type { JsonValue } from '../../job/json.js';
+import { processName, type ClaimedRun } from '../../job/run-facts.js';
+import { JobRunStatus } from '../../job/status.js';
+import { hasProtectedLease } from '../run/run.sql.js';
 
-export interface NextOptions {
-  /** Begin to look behind this entry, not at the head of the queue. */
-  after?: ClaimedEntry | null;
-  /** The run rows are written late (`run/late-run-rows`). */
-  lateRows?: boolean;
+// All claims. Two statements make an AVAILABLE entry RUNNING and create its run:
+//
+// - the function claim_jobs: many due entries, as fast as possible. Every ordinary claim.
+// - CLAIM_STATEMENT, for the rest: the entries of a given selection, with features' conditions and columns.
+//
+// A selection is a SELECT that locks entries, in the order in which they are to start: `readyEntries`, `suspectEntries`
+// or `theseEntries`.
+
+export interface Claimer {
+  nodeId: string;
+  /** Milliseconds until the run counts as lost unless it is renewed. */
+  leaseMs: number;
+}
+
+/** A claimed run, as facts for the engine and as an entity for the user. */
+export interface Claim {
+  claimed: ClaimedRun;
+  /** Values that features asked for (`ClaimPart.columns`). */
+  columns?: Record<string, unknown>;
+  /** Created when it is called: the engine itself needs no entity. */
+  jobRun(): JobRun;
+  /** Since the job was due, by the database's clock. */
+  waitedMs(): number;
 }
 
 export interface ClaimedEntry {
@@ -26,8 +40,29 @@ export interface ClaimedEntry {
 }
 
 /**
- * Claims up to `limit` due entries of the templates with these codes by priority, then age, in one
- * statement whatever the number (`migrations/003-claims-by-kind`).
+ * What a feature adds to one claim, as data. Aliases: `e` is the queue entry. Parameters are numbered from `$1` in
+ * each fragment.
+ */
+export interface ClaimPart {
+  /** A condition on the entries that may be claimed. */
+  readonly where?: string;
+  /** Values of each claimed entry, by name, for `Claim.columns`. */
+  readonly columns?: Readonly<Record<string, string>>;
+  readonly parameters?: readonly unknown[];
+}
+
+export interface NextOptions {
+  /** Begin behind this entry, not at the head of the queue. */
+  after?: ClaimedEntry | null;
+  /** The run rows are written late (`run/late-run-rows`). */
+  lateRows?: boolean;
+  /** What features contribute to this claim. Such claims begin at the head and write the rows of their runs at once. */
+  parts?: readonly ClaimPart[];
+}
+
+/**
+ * Claims up to `limit` due entries of the templates with these codes by priority, then age, in one statement whatever
+ * the number.
  */
 export async function claimNext(
   db: Queryable,
@@ -35,8 +70,13 @@ export async function claimNext(
   claimer: Claimer,
   codes: string[],
   limit: number,
-  { after = null, lateRows = false }: NextOptions = {},
+  { after = null, lateRows = false, parts = [] }: NextOptions = {},
 ): Promise<{ claims: Claim[]; last: ClaimedEntry | null }> {
+  const claimSelected = async () => {
+    const selection = readyEntries(tables, codes, limit, parts);
+    return { claims: await claim(db, tables, claimer, selection, parts), last: null };
+  };
+  if (parts.length > 0) return claimSelected();
   try {
     const groups = await rows<ClaimedGroup>(
       db,
@@ -63,91 +103,123 @@ export async function claimNext(
       last: last ? { id: last.claimed.jobQueueEntryId, priority: last.priority } : null,
     };
   } catch (error) {
-    if (!isTaken(error)) throw error;
-    const claims = await claim(
-      db,
-      tables,
-      claimer,
-      `SELECT id FROM ${tables.pick} (
-         ARRAY(SELECT id FROM ${tables.templates} WHERE code = ANY ($3::text[]) AND active), $4) AS id`,
-      [codes, limit],
-    );
-    return { claims, last: null };
+    // A run number is taken already: the other statement steps over it.
+    if (isTaken(error)) return claimSelected();
+    throw error;
   }
 }
 
-/** Locks the entries that a claim would take, in its order. To be called inside a transaction. */
-export async function pickEntries(
-  transaction: Queryable,
-  { pick, templates }: Tables,
-  codes: string[],
-  limit: number,
-): Promise<string[]> {
-  const picked = await rows<{ id: string }>(
-    transaction,
-    `SELECT id::text FROM ${pick} (
-       ARRAY(SELECT id FROM ${templates} WHERE code = ANY ($1::text[]) AND active), $2) AS id`,
-    [codes, limit],
-  );
-  return picked.map(({ id }) => id);
-}
-
-/** Claims these very entries if they are AVAILABLE, due or not: of ten concurrent callers one gets an entry. */
+/** Claims these entries if they are AVAILABLE, due or not. Of ten concurrent callers one gets an entry. */
 export function claimEntries(
   db: Queryable,
   tables: Tables,
   claimer: Claimer,
   entryIds: string[],
 ): Promise<Claim[]> {
-  return claim(
-    db,
-    tables,
-    claimer,
-    `SELECT id FROM ${tables.entries} WHERE id = ANY ($3::bigint[]) AND status = 'AVAILABLE'
-     ORDER BY id FOR UPDATE`,
-    [entryIds],
-  );
+  return claim(db, tables, claimer, theseEntries(tables, entryIds));
 }
 
-/**
- * Claims one job that was aboard a node when that was lost, if any is due, of the templates with these codes by
- * priority, then age. Those are not in the ready index.
- */
+/** Claims the next suspect that is due, of the templates with these codes. */
 export async function claimSuspect(
   db: Queryable,
   tables: Tables,
   claimer: Claimer,
   codes: string[],
 ): Promise<Claim | null> {
-  const { entries, templates } = tables;
-  const [one] = await claim(
-    db,
-    tables,
-    claimer,
-    `SELECT id FROM ${entries} WHERE crashes > 0 AND status = 'AVAILABLE' AND run_at <= clock_timestamp()
-       AND job_template_id IN (SELECT id FROM ${templates} WHERE code = ANY ($3::text[]) AND active)
-     ORDER BY priority, id LIMIT 1 FOR UPDATE SKIP LOCKED`,
-    [codes],
-  );
-  return one ?? null;
+  const [suspect] = await claim(db, tables, claimer, suspectEntries(tables, codes));
+  return suspect ?? null;
 }
 
+/** Locks the entries that `claimNext` would claim, in its order. Call it inside a transaction. */
+export async function lockNext(
+  transaction: Queryable,
+  tables: Tables,
+  codes: string[],
+  limit: number,
+): Promise<string[]> {
+  const { sql, parameters } = readyEntries(tables, codes, limit, [], 1);
+  const locked = await rows<{ id: string }>(transaction, `SELECT id::text FROM (${sql}) e`, [
+    ...parameters,
+  ]);
+  return locked.map(({ id }) => id);
+}
+
+/** A SELECT of entry ids. Its parameters follow the statement's own two. */
+interface Selection {
+  sql: string;
+  parameters: readonly unknown[];
+}
+
+const openTemplates = ({ templates }: Tables, codes: string) =>
+  `(SELECT id FROM ${templates} WHERE code = ANY (${codes}::text[]) AND active)`;
+
+function readyEntries(
+  tables: Tables,
+  codes: string[],
+  limit: number,
+  parts: readonly ClaimPart[],
+  first = 3,
+): Selection {
+  const parameters: unknown[] = [codes, limit];
+  const conditions = parts
+    .filter(({ where }) => where)
+    .map(({ where, parameters: own = [] }) => {
+      const condition = renumbered(where!, first + parameters.length);
+      parameters.push(...own);
+      return `AND (${condition})`;
+    });
+  return {
+    sql: `SELECT e.id FROM ${tables.entries} e
+     WHERE NOT e.scheduled AND e.status = 'AVAILABLE' AND e.job_template_id IN ${openTemplates(tables, `$${first}`)}
+       ${conditions.join(' ')}
+     ORDER BY e.priority, e.id LIMIT $${first + 1} FOR UPDATE OF e SKIP LOCKED`,
+    parameters,
+  };
+}
+
+/** Suspects are not in the index of ready entries. */
+const suspectEntries = (tables: Tables, codes: string[]): Selection => ({
+  sql: `SELECT id FROM ${tables.entries} WHERE crashes > 0 AND status = 'AVAILABLE' AND run_at <= clock_timestamp()
+       AND job_template_id IN ${openTemplates(tables, '$3')}
+     ORDER BY priority, id LIMIT 1 FOR UPDATE SKIP LOCKED`,
+  parameters: [codes],
+});
+
+const theseEntries = ({ entries }: Tables, entryIds: string[]): Selection => ({
+  sql: `SELECT id FROM ${entries} WHERE id = ANY ($3::bigint[]) AND status = 'AVAILABLE' ORDER BY id FOR UPDATE`,
+  parameters: [entryIds],
+});
+
+/** `$1` of a fragment becomes `$first` of the statement, and so on. */
+const renumbered = (fragment: string, first: number) =>
+  fragment.replace(/\$(\d+)/g, (_, number: string) => `$${first + Number(number) - 1}`);
+
 /**
- * The retry number is the entry's; unique (identifier, retry) on the runs is the second defence. Where
- * it strikes (a row written by hand, an identifier used twice), the entry is not claimed but gets the
- * next free number, so that it neither stays for ever nor holds up the queue. Locked once more for its newest version:
- * the pick may have waited for somebody who changed the context.
+ * The retry number is the entry's; unique (identifier, retry) on the runs is the second defence. Where it strikes (a
+ * row written by hand, an identifier used twice), the entry is not claimed but gets the next free number, so that it
+ * neither waits for ever nor blocks the queue. The entries are locked once more for their newest version: the selection
+ * may have waited for somebody who changed the context.
  */
 async function claim(
   db: Queryable,
   { entries, runs, templates }: Tables,
   { nodeId, leaseMs }: Claimer,
-  pick: string,
-  parameters: unknown[],
+  selection: Selection,
+  parts: readonly ClaimPart[] = [],
 ): Promise<Claim[]> {
+  const parameters = [nodeId, leaseMs, ...selection.parameters];
+  const columns: string[] = [];
+  for (const part of parts) {
+    if (!part.columns) continue;
+    const first = parameters.length + 1;
+    for (const [name, sql] of Object.entries(part.columns))
+      columns.push(`'${name.replaceAll("'", "''")}', ${renumbered(sql, first)}`);
+    parameters.push(...(part.parameters ?? []));
+  }
+  const extra = columns.length > 0;
   const claimed = await rows<ClaimRow>(
     db,
-    `WITH picked AS MATERIALIZED (${pick}),
+    `WITH picked AS MATERIALIZED (${selection.sql}),
      born AS (
        INSERT INTO ${runs} (job_template_id, job_queue_entry_id, job_run_identifier, retry, job_process_name,
                             node_id, job_context, available_at, started_at, timeout_at, expires_at)
@@ -165,18 +237,20 @@ async function claim(
          retry = CASE WHEN born.id IS NOT NULL THEN e.retry + 1
                  ELSE (SELECT max(r.retry) + 1 FROM ${runs} r WHERE r.job_run_identifier = e.job_run_identifier) END,
          current_job_run_id = coalesce(born.id, e.current_job_run_id),
-         scheduled = e.crashes > 0,
+         scheduled = CASE WHEN born.id IS NULL THEN ${isNotReady('e')} ELSE e.crashes > 0 END,
          updated_at = clock_timestamp()
        FROM picked LEFT JOIN born ON born.job_queue_entry_id = picked.id
        WHERE e.id = picked.id
-       RETURNING e.id, e.priority, e.max_retries, e.uncounted_runs, e.timeout_ms, e.backoff, born.id AS run_id
+       RETURNING e.id, e.priority, e.max_retries, e.uncounted_runs, e.timeout_ms, e.backoff, born.id AS run_id${
+         extra ? `, jsonb_build_object(${columns.join(', ')}) AS extra` : ''
+       }
      )
      SELECT ${runColumns('born')}, t.code AS "templateCode", taken.max_retries AS "maxRetries",
             taken.uncounted_runs AS "uncountedRuns", coalesce(taken.backoff, t.default_backoff) AS backoff,
-            taken.timeout_ms::float8 AS "timeoutMs", ${operatorSchema('t')}, ${timeoutAtMs('born')}
+            taken.timeout_ms::float8 AS "timeoutMs", ${operatorSchema('t')}, ${timeoutAtMs('born')}${extra ? ', extra' : ''}
      FROM born JOIN taken ON taken.run_id = born.id LEFT JOIN ${templates} t ON t.id = born.job_template_id
      ORDER BY taken.priority, taken.id`,
-    [nodeId, leaseMs, ...parameters],
+    parameters,
   );
   return claimed.map(asClaim);
 }
@@ -197,7 +271,8 @@ export async function adoptRun(
     `WITH adopted AS (
        UPDATE ${runs} SET node_id = $1, expires_at = clock_timestamp() + $2::float8 * interval '1 ms',
          updated_at = clock_timestamp()
-       WHERE id = $3 AND status = 'RUNNING' AND (node_id = $1 OR (expires_at <= clock_timestamp() AND NOT ${spared(tables, `${runs}.node_id`)}))
+       WHERE id = $3 AND status = 'RUNNING' AND (node_id = $1 OR
+         (expires_at <= clock_timestamp() AND NOT ${hasProtectedLease(tables, `${runs}.node_id`)}))
        RETURNING *
      )
      SELECT ${runColumns('r')}, coalesce(t.code, '') AS "templateCode", coalesce(e.max_retries, 0) AS "maxRetries",
@@ -212,9 +287,11 @@ export async function adoptRun(
 }
 
 /**
- * Gives back claims that were never launched, as if they had not been made: no runs, the same retry number and time. One
- * that somebody asked to kill or cancel is left to end as asked, or by its lease. @param untilPass they are claimed after the
- * next pass at the earliest; one that was aboard a lost node, whose claims wait for no pass, after a second @returns how many
+ * Releases claims that were never launched, as if they had not been made: no runs, the same retry number and time. One
+ * that somebody asked to kill or cancel is left to end as asked, or by its lease.
+ * @param untilPass they are claimed after the next pass at the earliest; a suspect, whose claims wait for no pass,
+ *   after a second
+ * @returns how many
  */
 export async function releaseClaims(
   db: Queryable,
@@ -230,19 +307,193 @@ export async function releaseClaims(
        DELETE FROM ${runs} WHERE id = ANY ($2::bigint[]) AND status = 'RUNNING' AND node_id = $1
          AND kill_requested IS NULL
        RETURNING id, job_queue_entry_id, job_run_identifier, retry
-     ), back AS (
+     ), released AS (
        UPDATE ${entries} e SET status = 'AVAILABLE', retry = gone.retry, updated_at = clock_timestamp(),
-         scheduled = e.scheduled OR $3 OR ${outOfReady('e')},
-         run_at = CASE WHEN $3 AND e.crashes > 0 THEN clock_timestamp() + interval '1 s' ELSE ${dueAgainAt(tables, 'e')} END,
+         scheduled = e.scheduled OR $3 OR ${isNotReady('e')},
+         run_at = CASE WHEN $3 AND e.crashes > 0 THEN clock_timestamp() + interval '1 s' ELSE ${reopenedRunAt(tables, 'e')} END,
          current_job_run_id = (SELECT r.id FROM ${runs} r
                                WHERE r.job_run_identifier = gone.job_run_identifier AND r.retry = gone.retry - 1)
        FROM gone WHERE e.id = gone.job_queue_entry_id AND e.status = 'RUNNING' AND e.current_job_run_id = gone.id
        RETURNING e.id
-     ) SELECT count(*)::int AS released FROM back`,
+     ) SELECT count(*)::int AS released FROM released`,
     [nodeId, runIds, untilPass],
   );
   return row?.released ?? 0;
 }
 
+/** Whether an entry that becomes AVAILABLE is not for ordinary claims: it is not due yet, or it is a suspect. */
+export const isNotReady = (entry: string) =>
+  `(${entry}.crashes > 0 OR ${entry}.run_at > clock_timestamp())`;
+
+/**
+ * When an entry is due that becomes AVAILABLE again. An entry that waited for its unique key and was started by hand
+ * has no time of its own: if no key waits for it any more, it is due now. The key is locked, so that it cannot make
+ * the entry due meanwhile.
+ */
+export const reopenedRunAt = ({ keys }: Tables, entry: string) =>
+  `CASE WHEN ${entry}.run_at = '${KEPT_BACK}' AND NOT EXISTS (
+             SELECT FROM ${keys} k WHERE k.job_template_id = ${entry}.job_template_id AND k.next_entry_id = ${entry}.id FOR UPDATE)
+           THEN clock_timestamp() ELSE ${entry}.run_at END`;
+
 const timeoutAtMs = (run: string) =>
   `(extract(epoch FROM ${run}.timeout_at) * 1000)::float8 AS "timeoutAtMs"`;
+
+type ClaimRow = JobRun &
+  Pick<
+    ClaimedRun,
+    | 'templateCode'
+    | 'maxRetries'
+    | 'uncountedRuns'
+    | 'backoff'
+    | 'timeoutMs'
+    | 'timeoutAtMs'
+    | 'jobContext'
+    | 'operatorSchema'
+  > & { extra?: Record<string, unknown> };
+
+function asClaim(row: ClaimRow): Claim {
+  const {
+    templateCode,
+    maxRetries,
+    uncountedRuns,
+    backoff,
+    timeoutMs,
+    operatorSchema,
+    timeoutAtMs,
+    extra,
+    ...run
+  } = row;
+  const { id, jobRunIdentifier, jobTemplateId, jobQueueEntryId, retry, jobContext } = run;
+  return {
+    jobRun: () => asRun(run),
+    waitedMs: () => Number(run.startedAt) - Number(run.availableAt),
+    ...(extra && { columns: extra }),
+    claimed: {
+      jobRunId: id,
+      jobQueueEntryId,
+      jobRunIdentifier,
+      jobTemplateId,
+      templateCode,
+      retry,
+      maxRetries,
+      uncountedRuns,
+      backoff,
+      timeoutMs,
+      timeoutAtMs,
+      jobContext,
+      operatorSchema,
+    },
+  };
+}
+
+/** Entries that `claim_jobs` claimed together and that differ only in these texts. The n-th value is the n-th entry's. */
+interface ClaimedGroup extends Pick<
+  ClaimedRun,
+  | 'jobTemplateId'
+  | 'templateCode'
+  | 'operatorSchema'
+  | 'backoff'
+  | 'retry'
+  | 'maxRetries'
+  | 'uncountedRuns'
+  | 'timeoutMs'
+> {
+  priority: number;
+  /** Numbers, separated by commas. */
+  runIds: string;
+  entryIds: string;
+  /** JSON lists. */
+  identifiers: string;
+  contexts: string;
+  /** When they became due: milliseconds since 1970, separated by commas. */
+  duesMs: string;
+  nowMs: number;
+  /** `duesMs`, split when it is first needed. */
+  dues?: string[];
+}
+
+/** In the order of their runs. */
+function claimsOf(groups: ClaimedGroup[], claimer: Claimer): GroupedClaim[] {
+  const claims = groups.flatMap((group) => {
+    const runIds = group.runIds.split(',');
+    const entryIds = group.entryIds.split(',');
+    const identifiers = JSON.parse(group.identifiers) as string[];
+    const contexts = JSON.parse(group.contexts) as JsonValue[];
+    const timeoutAtMs = group.nowMs + Math.min(group.timeoutMs, LONGEST_MS);
+    return runIds.map(
+      (jobRunId, index) =>
+        new GroupedClaim(group, index, claimer, {
+          jobRunId,
+          jobQueueEntryId: entryIds[index]!,
+          jobRunIdentifier: identifiers[index]!,
+          jobTemplateId: group.jobTemplateId,
+          templateCode: group.templateCode,
+          retry: group.retry,
+          maxRetries: group.maxRetries,
+          uncountedRuns: group.uncountedRuns,
+          backoff: group.backoff,
+          jobContext: contexts[index]!,
+          operatorSchema: group.operatorSchema,
+          timeoutMs: group.timeoutMs,
+          timeoutAtMs,
+        }),
+    );
+  });
+  // Ids are bigints as text: of two positive ones the longer is the larger.
+  return claims.toSorted((one, other) => {
+    const a = one.claimed.jobRunId;
+    const b = other.claimed.jobRunId;
+    return a.length - b.length || (a < b ? -1 : 1);
+  });
+}
+
+class GroupedClaim implements Claim {
+  constructor(
+    private readonly group: ClaimedGroup,
+    private readonly index: number,
+    private readonly claimer: Claimer,
+    readonly claimed: ClaimedRun,
+  ) {}
+
+  get priority(): number {
+    return this.group.priority;
+  }
+
+  waitedMs(): number {
+    return this.group.nowMs - this.dueMs;
+  }
+
+  private get dueMs(): number {
+    const dues = (this.group.dues ??= this.group.duesMs.split(','));
+    return Number(dues[this.index]);
+  }
+
+  jobRun(): JobRun {
+    const { claimed, claimer, group } = this;
+    const startedAt = new Date(group.nowMs);
+    return asRun({
+      id: claimed.jobRunId,
+      jobTemplateId: claimed.jobTemplateId,
+      jobQueueEntryId: claimed.jobQueueEntryId,
+      jobRunIdentifier: claimed.jobRunIdentifier,
+      retry: claimed.retry,
+      jobProcessName: processName(claimed),
+      nodeId: claimer.nodeId,
+      status: JobRunStatus.RUNNING,
+      result: null,
+      outcome: null,
+      reason: null,
+      error: null,
+      output: null,
+      jobContext: claimed.jobContext,
+      killRequested: null,
+      availableAt: new Date(this.dueMs),
+      startedAt,
+      timeoutAt: new Date(claimed.timeoutAtMs),
+      expiresAt: new Date(group.nowMs + claimer.leaseMs),
+      endedAt: null,
+      insertedAt: startedAt,
+      updatedAt: startedAt,
+    });
+  }
+}

@@ -4,97 +4,137 @@ import {
   JobTemplateInactiveError,
   RunNotActiveError,
 } from '../../job/errors.js';
+import { isRefusal } from '../../database/database-error.js';
+import type { EngineContext } from '../../database/engine-context.js';
+import type { JobQueueEntry } from '../../database/entities/index.js';
+import type { Queryable } from '../../database/tables.js';
+import { inSavepoint } from '../../database/transactions/savepoint.js';
 import type { ClaimedRun, RunFacts } from '../../job/run-facts.js';
-import type { NodeState } from '../../job/node-state.js';
 import type { ExtensionPoints } from '../extension-points.js';
 import type { HandlerRegistry } from '../handler-registry.js';
-import { isRefusal } from '../../database/database-error.js';
-import { adoptRun, claimEntries, claimNext, claimSuspect, releaseClaims } from './claim.sql.js';
-import type { Claim } from './claim-rows.js';
-import type { JobQueueEntry } from '../../database/entities/index.js';
+import type { LateRunRows } from '../run/late-run-rows.js';
 import { findEntry, findRuns } from '../run/run.sql.js';
 import { findTemplate } from '../templates/template.sql.js';
-import { Answers } from './in-flight-claims.js';
-import { ClaimFront, type Look } from './claim-resume-point.js';
-import { claimSingly } from './claim-one-by-one.js';
-import type { LateRunRows } from '../run/late-run-rows.js';
-import type { Quarantine } from './quarantine.js';
-import type { Store } from '../../database/store.js';
-
-export interface NextLook {
-  look?: Look;
-  /** The run rows are written late (`run/late-run-rows`). */
-  lateRows?: boolean;
-}
+import { ClaimResumePoint, type ClaimFrom } from './claim-resume-point.js';
+import {
+  adoptRun,
+  claimEntries,
+  claimNext,
+  claimSuspect,
+  lockNext,
+  releaseClaims,
+  type Claim,
+  type ClaimPart,
+} from './claim.sql.js';
+import type { Quarantine, Refused } from './quarantine.js';
+import type { QuarantinedEntry } from './quarantine.sql.js';
 
 /** AVAILABLE entries become RUNNING here, and only here: each for one caller. */
 export class ClaimJobs {
-  private readonly front = new ClaimFront();
-  private readonly answers = new Answers();
+  private readonly resumePoint = new ClaimResumePoint();
+  /** When the claims were sent that are not answered yet, by `performance.now()`. The oldest first. */
+  private readonly inFlight = new Set<{ sentAt: number }>();
 
   constructor(
-    private readonly store: Store,
-    private readonly node: NodeState,
+    private readonly engine: EngineContext,
     private readonly handlers: HandlerRegistry,
     private readonly lateRows: LateRunRows,
     private readonly quarantine: Quarantine,
-    private readonly runsJobs: boolean,
     private readonly extensions: ExtensionPoints,
   ) {}
 
   /**
-   * What is due and this node has handlers for, by priority, then age.
-   * @param look behind what this node claimed last, or at the whole queue
+   * Claims due entries that this node has handlers for, by priority, then age.
+   * @param lateRows the run rows are written late (`run/late-run-rows`)
    */
-  async next(limit: number, { look = 'whole', lateRows = false }: NextLook = {}): Promise<Claim[]> {
+  async claimNext(
+    limit: number,
+    { from = 'head', lateRows = false }: { from?: ClaimFrom; lateRows?: boolean } = {},
+  ): Promise<Claim[]> {
     const codes = this.handlers.codes();
-    if (limit < 1 || codes.length === 0 || !this.open) return [];
-    const { db, tables } = this.store;
-    const after = this.front.from(look);
+    if (limit < 1 || codes.length === 0 || !this.isOpen) return [];
+    const { db, tables } = this.engine.store;
+    const parts = this.contributedParts();
+    const after = parts ? null : this.resumePoint.startFrom(from);
     const begin = performance.now();
     try {
-      const { claims, last } = await this.answers.to(
-        claimNext(db, tables, this.claimer, codes, limit, { after, lateRows }),
+      const { claims, last } = await this.track(
+        claimNext(db, tables, this.claimer, codes, limit, parts ? { parts } : { after, lateRows }),
       );
       const tookMs = performance.now() - begin;
-      if (lateRows) this.lateRows.track(claims.map(({ claimed }) => claimed));
-      this.front.reached(last, after, tookMs, claims.length);
+      if (lateRows && !parts) this.lateRows.track(claims.map(({ claimed }) => claimed));
+      this.resumePoint.record(last, after, tookMs, claims.length);
       const { active: afterClaim } = this.extensions.afterClaim;
       if (afterClaim) for (const hook of afterClaim) hook(claims, tookMs);
       return claims;
     } catch (error) {
-      if (isRefusal(error)) return this.singly(codes, limit);
+      if (isRefusal(error)) return this.track(this.claimOneByOne(codes, limit));
       this.lateRows.claimAnswerLost();
       throw error;
     }
   }
 
-  private singly(codes: string[], limit: number): Promise<Claim[]> {
-    const { store, claimer, quarantine } = this;
-    return this.answers.to(claimSingly(store, claimer, quarantine, codes, limit));
+  /** Undefined: no feature restricts this claim. */
+  private contributedParts(): ClaimPart[] | undefined {
+    const { active } = this.extensions.claimContributions;
+    if (!active) return undefined;
+    const parts = active.flatMap((contribution) => contribution() ?? []);
+    return parts.length > 0 ? parts : undefined;
   }
 
-  /** A job that was aboard a node when that was lost, if one is due. */
-  async suspect(): Promise<Claim | null> {
+  /**
+   * Claims entries one after another, for when the database refuses to claim several, and quarantines those that it
+   * refuses. Three statements per entry, and rare.
+   */
+  private async claimOneByOne(codes: string[], limit: number): Promise<Claim[]> {
+    const { db, tables } = this.engine.store;
+    const { quarantine, claimer } = this;
+    const claims: Claim[] = [];
+    let quarantined: QuarantinedEntry[];
+    const claimLocked = async (transaction: Queryable): Promise<Claim[]> => {
+      // Locked first, so that the entries that are refused are the ones that are quarantined.
+      const ids = await lockNext(transaction, tables, codes, limit - claims.length);
+      const claimed: Claim[] = [];
+      const refused: Refused[] = [];
+      for (const id of ids)
+        try {
+          const claimOne = () => claimEntries(transaction, tables, claimer, [id]);
+          claimed.push(...(await inSavepoint(transaction, claimOne)));
+        } catch (error) {
+          if (!isRefusal(error)) throw error;
+          refused.push({ id, error });
+        }
+      quarantined = await quarantine.quarantineRefused(refused, claimed.length > 0, transaction);
+      return claimed;
+    };
+    do {
+      claims.push(...(await db.transaction(claimLocked)));
+      quarantine.emit(quarantined!);
+    } while (quarantined!.length > 0 && claims.length < limit);
+    return claims;
+  }
+
+  /** Claims the next suspect, if one is due. */
+  async claimSuspect(): Promise<Claim | null> {
     const codes = this.handlers.codes();
-    if (codes.length === 0 || !this.open) return null;
-    const { db, tables } = this.store;
-    return this.quarantine.around(() =>
-      this.answers.to(claimSuspect(db, tables, this.claimer, codes)),
+    if (codes.length === 0 || !this.isOpen) return null;
+    const { db, tables } = this.engine.store;
+    return this.quarantine.retryWithoutMalformed(() =>
+      this.track(claimSuspect(db, tables, this.claimer, codes)),
     );
   }
 
-  /** @throws JobHandlerNotFoundError when this node could not run such a job */
+  /** @throws JobHandlerNotFoundError when this node cannot run such a job */
   checkHandler(code: string): void {
     if (!this.runsJobs || !this.handlers.get(code)) throw new JobHandlerNotFoundError(code);
   }
 
   /** @throws JobNotAvailableError, JobTemplateInactiveError, JobHandlerNotFoundError: nothing was claimed */
-  async entry({
+  async claimEntry({
     id,
     jobRunIdentifier,
   }: Pick<JobQueueEntry, 'id' | 'jobRunIdentifier'>): Promise<Claim> {
-    const { db, tables } = this.store;
+    const { db, tables } = this.engine.store;
     const entry = await findEntry(db, tables, { id });
     if (!entry) throw new JobNotAvailableError(jobRunIdentifier, 'it is not in the queue');
     if (entry.status === 'QUARANTINED')
@@ -103,22 +143,22 @@ export class ClaimJobs {
         `it is quarantined: ${entry.quarantineReason}`,
       );
     await this.checkRunnable(entry);
-    const [claim] = await this.claimOf(entry);
+    const [claim] = await this.claimOrQuarantine(entry);
     if (!claim)
       throw new JobNotAvailableError(
         jobRunIdentifier,
-        'it is running, or was claimed by somebody else just now',
+        'it is running, or another caller has just claimed it',
       );
     return claim;
   }
 
-  private async claimOf(entry: JobQueueEntry): Promise<Claim[]> {
-    const { db, tables } = this.store;
+  private async claimOrQuarantine(entry: JobQueueEntry): Promise<Claim[]> {
+    const { db, tables } = this.engine.store;
     try {
-      return await this.answers.to(claimEntries(db, tables, this.claimer, [entry.id]));
+      return await this.track(claimEntries(db, tables, this.claimer, [entry.id]));
     } catch (error) {
       if (!isRefusal(error)) throw error;
-      await this.quarantine.put({ id: entry.id, error });
+      await this.quarantine.quarantine({ id: entry.id, error });
       throw new JobNotAvailableError(
         entry.jobRunIdentifier,
         'the database refuses to claim it: it is quarantined now',
@@ -127,9 +167,9 @@ export class ClaimJobs {
     }
   }
 
-  /** A RUNNING run without a process that is this node's, or whose node is gone. @throws RunNotActiveError, JobNotAvailableError */
-  async run(runId: string): Promise<Claim> {
-    const { db, tables } = this.store;
+  /** Claims a RUNNING run without a process that is this node's, or whose node is gone. @throws RunNotActiveError, JobNotAvailableError */
+  async claimRun(runId: string): Promise<Claim> {
+    const { db, tables } = this.engine.store;
     const [run] = await findRuns(db, tables, [runId]);
     if (run?.status !== 'RUNNING') throw new RunNotActiveError(runId);
     await this.checkRunnable(run);
@@ -140,43 +180,38 @@ export class ClaimJobs {
   }
 
   /** Before anything is claimed, so that a refusal leaves no run behind. */
-  private async checkRunnable(job: {
+  private async checkRunnable({
+    jobTemplateId,
+    jobRunIdentifier,
+  }: {
     jobTemplateId: string;
     jobRunIdentifier: string;
   }): Promise<void> {
-    if (this.node.closing)
-      throw new JobNotAvailableError(job.jobRunIdentifier, 'this node is shutting down');
-    this.checkStarted(job.jobRunIdentifier);
-    if (this.node.outdated)
-      throw new JobNotAvailableError(
-        job.jobRunIdentifier,
-        "this node's package is older than the tables",
-      );
-    if (this.runsJobs && !this.node.accepting)
-      throw new JobNotAvailableError(
-        job.jobRunIdentifier,
-        'this node has lost touch with the database',
-      );
-    const { db, tables } = this.store;
-    const template = await findTemplate(db, tables, {
-      id: job.jobTemplateId,
-    });
-    if (!template || !this.open || !this.handlers.get(template.code))
-      throw new JobHandlerNotFoundError(template?.code ?? `template ${job.jobTemplateId}`);
+    const { store, node } = this.engine;
+    const refuse = (why: string) => {
+      throw new JobNotAvailableError(jobRunIdentifier, why);
+    };
+    if (node.closing) refuse('this node is shutting down');
+    this.checkStarted(jobRunIdentifier);
+    if (node.outdated) refuse("this node's package is older than the tables");
+    if (this.runsJobs && !node.accepting) refuse('this node has lost touch with the database');
+    const template = await findTemplate(store.db, store.tables, { id: jobTemplateId });
+    if (!template || !this.isOpen || !this.handlers.get(template.code))
+      throw new JobHandlerNotFoundError(template?.code ?? `template ${jobTemplateId}`);
     if (!template.active) throw new JobTemplateInactiveError(template.code);
   }
 
   /** @throws JobNotAvailableError before the engine has started: nothing would renew the run's lease */
   checkStarted(jobRunIdentifier: string): void {
-    if (this.runsJobs && !this.node.started)
+    if (this.runsJobs && !this.engine.node.started)
       throw new JobNotAvailableError(
         jobRunIdentifier,
         'the engine of this node has not started yet',
       );
   }
 
-  /** Claims that will not be launched. @param nodeId under which they were made */
-  async release(runs: ClaimedRun[], nodeId = this.node.id): Promise<void> {
+  /** Releases claims that will not be launched. @param nodeId under which they were made */
+  async release(runs: ClaimedRun[], nodeId = this.engine.node.id): Promise<void> {
     await this.lateRows.ensureWritten(runs);
     await this.releaseRuns(
       runs.map(({ jobRunId }) => jobRunId),
@@ -184,36 +219,52 @@ export class ClaimJobs {
     );
   }
 
-  /** A claim that this node cannot carry out, and another may: it is claimed again after the next pass at the earliest. */
+  /** Releases a claim that this node cannot run and another may: it is claimed again after the next pass at the earliest. */
   async putBack(run: ClaimedRun): Promise<void> {
     await this.lateRows.ensureWritten([run]);
-    const { db, tables } = this.store;
-    await releaseClaims(db, tables, this.node.id, [run.jobRunId], true);
+    const { store, node } = this.engine;
+    await releaseClaims(store.db, store.tables, node.id, [run.jobRunId], true);
   }
 
-  /** The same of runs whose rows are written. */
-  async releaseRuns(runIds: string[], nodeId = this.node.id): Promise<void> {
+  /** Releases claims whose rows are written. */
+  async releaseRuns(runIds: string[], nodeId = this.engine.node.id): Promise<void> {
     if (runIds.length === 0) return;
-    const { db, tables } = this.store;
+    const { db, tables } = this.engine.store;
     await releaseClaims(db, tables, nodeId, runIds);
-    this.front.lookBack();
+    this.resumePoint.requireHead();
   }
 
-  /** What this node claimed without hearing of it. For its heartbeat, after it has written what is held. */
-  async releaseUnheard(held: RunFacts[]): Promise<void> {
-    if (await this.lateRows.releaseUnacknowledged(held)) this.front.lookBack();
+  /** Releases claims of this node whose answer was lost. For the renewal of the run leases, after it has written the held runs. */
+  async releaseUnacknowledged(held: RunFacts[]): Promise<void> {
+    if (await this.lateRows.releaseUnacknowledged(held)) this.resumePoint.requireHead();
   }
 
   /** For how long the oldest claim has been waiting for its answer, in ms. */
   get waitingMs(): number {
-    return this.answers.waitingMs;
+    for (const { sentAt } of this.inFlight) return performance.now() - sentAt;
+    return 0;
   }
 
-  private get open(): boolean {
-    return this.runsJobs && this.node.accepting;
+  private async track<T>(statement: Promise<T>): Promise<T> {
+    const sent = { sentAt: performance.now() };
+    this.inFlight.add(sent);
+    try {
+      return await statement;
+    } finally {
+      this.inFlight.delete(sent);
+    }
+  }
+
+  private get runsJobs(): boolean {
+    return this.engine.settings.role !== 'producer';
+  }
+
+  private get isOpen(): boolean {
+    return this.runsJobs && this.engine.node.accepting;
   }
 
   private get claimer() {
-    return { nodeId: this.node.id, leaseMs: this.node.leaseMs };
+    const { id, leaseMs } = this.engine.node;
+    return { nodeId: id, leaseMs };
   }
 }

@@ -6,20 +6,20 @@ import { PROBLEM, WELL_FORMED } from '../../database/migrations/baseline/well-fo
 export interface QuarantinedEntry {
   jobQueueEntryId: string;
   jobRunIdentifier: string;
-  /** Words, and an SQLSTATE at the most: no value of the row. */
+  /** Text with at most an SQLSTATE, and no value of the row. */
   reason: string;
 }
 
 /**
- * Out of the ready index as well, so that no claim steps over it. A run of it that is under way ends in the
- * history, and does not bring it back.
+ * Removes it from the ready index too, so that no claim steps over it. A run of it that is under way ends in the
+ * history and does not reopen the entry.
  */
-const ASIDE = `status = 'QUARANTINED', quarantined_at = clock_timestamp(), scheduled = true,
+const QUARANTINED = `status = 'QUARANTINED', quarantined_at = clock_timestamp(), scheduled = true,
   claimed_by = NULL, claimed_at = NULL, claim_expires_at = NULL, updated_at = clock_timestamp(),
   current_job_run_id = CASE WHEN e.status = 'AVAILABLE' THEN e.current_job_run_id END`;
-const PUT_ASIDE = `e.id::text AS "jobQueueEntryId", e.job_run_identifier AS "jobRunIdentifier", e.quarantine_reason AS reason`;
+const ANSWER = `e.id::text AS "jobQueueEntryId", e.job_run_identifier AS "jobRunIdentifier", e.quarantine_reason AS reason`;
 
-/** Puts entries aside. @param reason where none of ours is known; null: only where one is @returns those that were not aside before */
+/** @param reason for entries that break no known rule; null: leave those alone @returns those that were not quarantined before */
 export function quarantineEntries(
   db: Queryable,
   { entries }: Tables,
@@ -28,18 +28,18 @@ export function quarantineEntries(
 ): Promise<QuarantinedEntry[]> {
   return rows(
     db,
-    `WITH aside AS (
-       UPDATE ${entries} e SET ${ASIDE}, quarantine_reason = coalesce(${PROBLEM}, $2)
+    `WITH quarantined AS (
+       UPDATE ${entries} e SET ${QUARANTINED}, quarantine_reason = coalesce(${PROBLEM}, $2)
        WHERE e.id = ANY ($1::bigint[]) AND e.status IS DISTINCT FROM 'QUARANTINED'
          AND ($2::text IS NOT NULL OR ${PROBLEM} IS NOT NULL)
        RETURNING *
-     ) SELECT ${PUT_ASIDE} FROM aside e`,
+     ) SELECT ${ANSWER} FROM quarantined e`,
     [entryIds, reason],
   );
 }
 
 /**
- * Puts aside what waits and cannot run, and what nobody will ever end: a rule is broken, the status is none, or the
+ * Quarantines entries that cannot run, or whose run would never end: a rule is broken, the status is unknown, or the
  * template is gone. Reads all entries: 0.42 s with a million (docs/plans.md).
  */
 export function quarantineMalformed(
@@ -59,17 +59,17 @@ export function quarantineMalformed(
            WHEN 'RUNNING' THEN claimed_by IS NOT NULL AND NOT (${WELL_FORMED}) OR num_nulls(claimed_by, claimed_at, claim_expires_at) NOT IN (0, 3)
            ELSE true END)
        ORDER BY e.id LIMIT $1 FOR UPDATE OF e SKIP LOCKED
-     ), aside AS (
-       UPDATE ${entries} e SET ${ASIDE}, quarantine_reason = found.reason
+     ), quarantined AS (
+       UPDATE ${entries} e SET ${QUARANTINED}, quarantine_reason = found.reason
        FROM found WHERE e.id = found.id RETURNING e.*
-     ) SELECT ${PUT_ASIDE} FROM aside e`,
+     ) SELECT ${ANSWER} FROM quarantined e`,
     [limit],
   );
 }
 
 /**
- * Gives an entry back to the queue. @returns null when it is not aside, or its template is gone
- * @throws a check_violation when it is malformed as it was
+ * Releases an entry to the queue. @returns null when it is not quarantined, or its template is gone
+ * @throws a check_violation when it is still malformed
  */
 export async function releaseEntry(
   db: Queryable,
@@ -78,13 +78,13 @@ export async function releaseEntry(
 ): Promise<JobQueueEntry | null> {
   const [row] = await rows(
     db,
-    `WITH back AS (
+    `WITH released AS (
        UPDATE ${entries} e SET status = 'AVAILABLE', scheduled = e.run_at > clock_timestamp() OR e.crashes > 0, quarantined_at = NULL,
          quarantine_reason = NULL, updated_at = clock_timestamp()
        WHERE e.id = $1 AND e.status = 'QUARANTINED'
          AND EXISTS (SELECT FROM ${templates} t WHERE t.id = e.job_template_id)
        RETURNING e.*
-     ) SELECT ${entryColumns('back')} FROM back`,
+     ) SELECT ${entryColumns('released')} FROM released`,
     [entryId],
   );
   return row ? asEntry(row) : null;

@@ -1,11 +1,11 @@
-import type { JobEvents } from '../../job/events.js';
 import { databaseCode, isRefusal } from '../../database/database-error.js';
-import { quarantineEntries, quarantineMalformed, type QuarantinedEntry } from './quarantine.sql.js';
-import type { Queryable } from '../../database/tables.js';
 import type { Store } from '../../database/store.js';
+import type { Queryable } from '../../database/tables.js';
+import type { JobEvents } from '../../job/events.js';
+import { quarantineEntries, quarantineMalformed, type QuarantinedEntry } from './quarantine.sql.js';
 
-/** At once: a hand that spoils more leaves the rest for the next look. */
-const MOST = 1_000;
+/** Per sweep: the next one continues. */
+const MAX_PER_SWEEP = 1_000;
 
 /** An entry that the database refused to write. */
 export interface Refused {
@@ -14,42 +14,39 @@ export interface Refused {
 }
 
 /**
- * Where entries go whose rows cannot be run, as only a hand in the database leaves them: aside, so that they hold up
- * neither the queue nor a pass, and to be seen. They are released or cancelled by somebody.
+ * Sets aside entries whose rows cannot run, as only a change by hand in the database leaves them. They hold up neither
+ * the queue nor a pass, can be listed, and wait until somebody releases or cancels them.
  */
 export class Quarantine {
-  constructor(
-    private readonly store: Store,
-    private readonly events: JobEvents,
-  ) {}
+  constructor(private readonly engine: { store: Store; events: JobEvents }) {}
 
-  /** Puts an entry aside that the database refused to write. @throws what it said, when the row is not to blame for all we know */
-  async put(refused: Refused): Promise<void> {
-    this.tell(await this.judge([refused], false));
+  /** Quarantines an entry that the database refused to write. @throws the refusal, when nothing is known to be wrong with the row */
+  async quarantine(refused: Refused): Promise<void> {
+    this.emit(await this.quarantineRefused([refused], false));
   }
 
   /**
-   * Puts aside what the database refused: all of it where others were written meanwhile, otherwise what is known to be
-   * malformed. A cause that is not in the row, such as a trigger of the host's, must not empty the queue. To be told of.
-   * @throws what the database said, when nothing is to be put aside
+   * Quarantines refused entries: all of them if others were written meanwhile, otherwise those known to be malformed.
+   * A cause outside the row, such as a trigger of the host app, must not empty the queue. The caller emits the result.
+   * @throws the first refusal, when nothing is to be quarantined
    */
-  async judge(
+  async quarantineRefused(
     refused: Refused[],
     othersWritten: boolean,
-    db: Queryable = this.store.db,
+    db: Queryable = this.engine.store.db,
   ): Promise<QuarantinedEntry[]> {
-    const aside: QuarantinedEntry[] = [];
+    const { tables } = this.engine.store;
+    const quarantined: QuarantinedEntry[] = [];
     for (const { id, error } of refused) {
       const reason = othersWritten ? `the database refuses it (${databaseCode(error)})` : null;
-      const { tables } = this.store;
-      aside.push(...(await quarantineEntries(db, tables, [id], reason)));
+      quarantined.push(...(await quarantineEntries(db, tables, [id], reason)));
     }
-    if (refused.length > 0 && aside.length === 0) throw refused[0]!.error;
-    return aside;
+    if (refused.length > 0 && quarantined.length === 0) throw refused[0]!.error;
+    return quarantined;
   }
 
-  /** Does work on many entries; if the database refuses to, does it again without those that are malformed. */
-  async around<T>(work: () => Promise<T>): Promise<T> {
+  /** Does work on many entries. If the database refuses, quarantines the malformed ones and does the work again. */
+  async retryWithoutMalformed<T>(work: () => Promise<T>): Promise<T> {
     try {
       return await work();
     } catch (error) {
@@ -58,14 +55,15 @@ export class Quarantine {
     }
   }
 
-  /** Puts aside what is malformed. Reads all entries. @returns how many */
+  /** Quarantines malformed entries. Reads all entries. @returns how many */
   async sweep(): Promise<number> {
-    const { db, tables } = this.store;
-    return this.tell(await quarantineMalformed(db, tables, MOST));
+    const { db, tables } = this.engine.store;
+    return this.emit(await quarantineMalformed(db, tables, MAX_PER_SWEEP));
   }
 
-  tell(aside: QuarantinedEntry[]): number {
-    for (const entry of aside) this.events.emit('entry.quarantined', entry);
-    return aside.length;
+  /** @returns how many */
+  emit(quarantined: QuarantinedEntry[]): number {
+    for (const entry of quarantined) this.engine.events.emit('entry.quarantined', entry);
+    return quarantined.length;
   }
 }

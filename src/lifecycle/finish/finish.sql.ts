@@ -1,7 +1,7 @@
 import type { EntryFate } from '../../job/events.js';
 import type { OutcomeKind } from '../../job/outcome.js';
 import type { JobRunResult } from '../../job/status.js';
-import { dueAgainAt, outOfReady } from '../claim/reopen-rules.js';
+import { isNotReady, reopenedRunAt } from '../claim/claim.sql.js';
 import { BLOCKED } from '../../concurrency/lock-retry.js';
 import { MARK } from '../../database/transactions/job-transaction.js';
 import {
@@ -288,8 +288,8 @@ export async function reopenOrphans(db: Queryable, tables: Tables, limit: number
          AND NOT EXISTS (SELECT FROM ${runs} r WHERE r.id = e.current_job_run_id AND r.status = 'RUNNING')
        ORDER BY e.id LIMIT $1 FOR UPDATE SKIP LOCKED
      ), reopened AS (
-       UPDATE ${entries} e SET status = 'AVAILABLE', scheduled = ${outOfReady('e')},
-         run_at = ${dueAgainAt(tables, 'e')}, updated_at = clock_timestamp()
+       UPDATE ${entries} e SET status = 'AVAILABLE', scheduled = ${isNotReady('e')},
+         run_at = ${reopenedRunAt(tables, 'e')}, updated_at = clock_timestamp()
        FROM orphans WHERE e.id = orphans.id AND e.status = 'RUNNING' RETURNING e.id
      ) SELECT count(*)::int AS reopened FROM reopened`,
     [limit],

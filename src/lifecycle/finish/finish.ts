@@ -181,7 +181,7 @@ export class FinishRuns {
     } catch (error) {
       if (!isRefusal(error)) throw error;
       // The first refusal names the cause best.
-      await this.quarantine.put({ id: end.jobQueueEntryId, error: refusal });
+      await this.quarantine.quarantine({ id: end.jobQueueEntryId, error: refusal });
       return this.writes.add(stripped);
     }
   }

@@ -1,4 +1,4 @@
-import { spared } from '../../membership/node.sql.js';
+import { hasProtectedLease } from './run.sql.js';
 import { plainArray, rows, type Queryable, type Tables } from '../../database/tables.js';
 
 export interface WrittenRows {
@@ -21,7 +21,7 @@ export function writeLateRows(
 
 const lost = (tables: Tables) => `SELECT id FROM ${tables.entries}
   WHERE status = 'RUNNING' AND claimed_by IS NOT NULL AND claim_expires_at <= clock_timestamp()
-    AND NOT ${spared(tables, `${tables.entries}.claimed_by`)} LIMIT $1`;
+    AND NOT ${hasProtectedLease(tables, `${tables.entries}.claimed_by`)} LIMIT $1`;
 
 /** The same for entries whose node has not written them within its lease: that node is lost. Reads all entries. */
 export function writeLateRowsOfLostNodes(

@@ -143,7 +143,7 @@ export class LateRunRows {
         if (!isRefusal(error)) throw error;
         refused.push({ id, error });
       }
-    this.quarantine.tell(await this.quarantine.judge(refused, written > 0));
+    this.quarantine.emit(await this.quarantine.quarantineRefused(refused, written > 0));
     return written;
   }
 }

@@ -5,8 +5,16 @@ import type { JsonValue } from '../../job/json.js';
 import { asEntry, asRun, entryColumns, runColumns } from '../../database/columns.js';
 import type { JobQueueEntry, JobRun } from '../../database/entities/index.js';
 import type { JobNodeEnd } from '../../database/entities/job-node.entity.js';
-import { spared } from '../../membership/node.sql.js';
 import { rows, type Queryable, type Tables } from '../../database/tables.js';
+
+/** What a node says in its row when it renews the leases of its runs. */
+export interface NodeReport {
+  /** Handlers that go on although their runs have ended. */
+  abandoned: number;
+  processes: unknown[];
+  /** From features; null: none is registered. */
+  facts: Record<string, JsonValue> | null;
+}
 
 const facts = ({ entries, templates }: Tables) => ({
   columns: `r.id::text AS "jobRunId", r.job_queue_entry_id::text AS "jobQueueEntryId", r.job_run_identifier AS "jobRunIdentifier", r.retry,
@@ -52,7 +60,7 @@ export function expiredFacts(db: Queryable, tables: Tables, limit: number): Prom
     `SELECT ${columns}, coalesce(e.crashes, 0) AS crashes, n.end_reason AS "nodeEnd",
        coalesce(r.updated_at >= n.ended_at, false) AS late
      FROM ${tables.runs} r ${joins} LEFT JOIN ${tables.nodes} n ON n.id = r.node_id
-     WHERE r.status = 'RUNNING' AND r.expires_at <= clock_timestamp() AND NOT ${spared(tables, 'r.node_id')}
+     WHERE r.status = 'RUNNING' AND r.expires_at <= clock_timestamp() AND NOT ${hasProtectedLease(tables, 'r.node_id')}
      ORDER BY r.id LIMIT $1`,
     [limit],
   );
@@ -66,12 +74,11 @@ export interface LostRunLease {
 }
 
 /**
- * Renews the lease of a node's runs, and says in its row that it does, and what there is to know of its processes. A node that has ended renews nothing, and
- * is told nothing: its pulse finds out. A run that somebody else is about to change is passed over until the next
- * time: waiting for it, with others locked already, is how a deadlock comes about with who ends several at once. One
- * that has a longer lease already (`extendLease`) is left alone.
- * @returns `lost`: those of the ids that are this node's no more, and why; `stranded`: runs that are this
- *   node's and not among the ids for most of a lease, so that no claim of them can still be under way
+ * Renews the leases of a node's runs, and writes its report to its row. A node that has ended renews nothing: its
+ * heartbeat finds out. A run that is locked is left for the next time: waiting for it while holding other locks could
+ * deadlock with a statement that ends several runs. A run that has a longer lease already (`extendLease`) is left alone.
+ * @returns `lost`: those of the ids that are this node's no more, and why; `stranded`: runs that are this node's and
+ *   have not been among the ids for most of a lease, so that no claim of them can still be under way
  */
 export async function renewRuns(
   db: Queryable,
@@ -79,7 +86,7 @@ export async function renewRuns(
   nodeId: string,
   leaseMs: number,
   runIds: string[],
-  { abandoned, processes }: { abandoned: number; processes: unknown[] },
+  { abandoned, processes, facts: nodeFacts }: NodeReport,
 ): Promise<{
   lost: LostRunLease[];
   stranded: string[];
@@ -101,7 +108,7 @@ export async function renewRuns(
        RETURNING id
      ), told AS (
        UPDATE ${nodes} SET renewed_until = clock_timestamp() + $2::float8 * interval '1 ms',
-         abandoned = $4, processes = $5
+         abandoned = $4, processes = $5, facts = coalesce($6, '{}')
        WHERE id = (SELECT id FROM ${nodes} WHERE id = $1 AND ended_at IS NULL FOR NO KEY UPDATE SKIP LOCKED)
      )
      SELECT asked.id::text AS "jobRunId", r.outcome, false AS stranded
@@ -112,7 +119,14 @@ export async function renewRuns(
      SELECT id::text, NULL, true FROM ${runs}
      WHERE status = 'RUNNING' AND node_id = $1 AND id <> ALL ($3::bigint[])
        AND expires_at < clock_timestamp() + $2::float8 * interval '0.4 ms' AND NOT (SELECT ended FROM me)`,
-    [nodeId, leaseMs, runIds, abandoned, JSON.stringify(processes)],
+    [
+      nodeId,
+      leaseMs,
+      runIds,
+      abandoned,
+      JSON.stringify(processes),
+      nodeFacts && JSON.stringify(nodeFacts),
+    ],
   );
   return {
     lost: found.filter(({ stranded }) => !stranded),
@@ -247,3 +261,12 @@ export async function markRetried(db: Queryable, { runs }: Tables, runId: string
     [runId],
   );
 }
+
+/**
+ * Whether a run of this node is protected although its lease is over: the node has not ended, and it has renewed no run
+ * lease for as long as one lasts. Then its event loop is blocked, or it cannot reach the database, and the node's own
+ * lease decides. A run that a renewing node has left out for a lease is not protected.
+ */
+export const hasProtectedLease = ({ nodes }: Tables, nodeId: string) =>
+  `EXISTS (SELECT FROM ${nodes} owner WHERE owner.id = ${nodeId} AND owner.ended_at IS NULL
+     AND owner.renewed_until <= clock_timestamp())`;

@@ -6,8 +6,11 @@ import { waitAtMost } from '../../concurrency/timers.js';
 import { answer } from '../../database/ping.sql.js';
 import { databaseCode } from '../../database/database-error.js';
 import { queueHead, type QueueHead } from '../../features/telemetry/queue-depth.sql.js';
-import { unrunnableJobs, type UnrunnableJobs } from '../../node/unrunnable-jobs.sql.js';
-import { UNRUNNABLE_AFTER_MS } from '../../node/unrunnable-jobs.js';
+import {
+  UNRUNNABLE_AFTER_MS,
+  unrunnableJobs,
+  type UnrunnableJobs,
+} from '../../node/unrunnable-jobs.sql.js';
 import { ThrottledProbe } from '../../concurrency/throttled-probe.js';
 import type { EngineContext } from '../../database/engine-context.js';
 import type { ProcessRegistry } from '../../lifecycle/run/process-registry.js';

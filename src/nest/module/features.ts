@@ -2,6 +2,7 @@ import { propagateContext } from '../../features/propagation/propagation.js';
 import { publishEvents } from '../../features/diagnostics/index.js';
 import { collectRunReports } from '../../features/run-log/index.js';
 import { startTelemetry } from '../../features/telemetry/index.js';
+import { pruneRunLog } from '../../features/run-log/prune-run-log.js';
 import type { BildadRuntime } from './runtime.js';
 
 /** Stops a feature, after the engine has stopped. */
@@ -15,6 +16,10 @@ const FEATURES: readonly Feature[] = [
   ({ measured }) => startTelemetry(measured),
   propagateContext,
   collectRunReports,
+  (bildad) => {
+    const step = pruneRunLog(bildad);
+    return bildad.extensions.passSteps.register(step.name, step);
+  },
   // Last events are sent after the engine has stopped.
   ({ clusterEvents }) =>
     () =>

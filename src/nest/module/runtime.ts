@@ -1,21 +1,18 @@
 import type { DataSource } from 'typeorm';
-import { UnrunnableAlarm } from '../../node/unrunnable-jobs.js';
-import { ClaimsAhead } from '../../node/prefetch.js';
-import { EngineCycle } from '../../node/pass.js';
+import { Prefetch } from '../../lifecycle/claim/prefetch.js';
+import { EnginePass } from '../../node/pass.js';
+import { engineSteps, ExpireRuns } from '../../node/pass-steps.js';
 import { Engine } from '../../node/engine.js';
-import { SingleRunnerGuard } from '../../node/guard.js';
-import { Heartbeat } from '../../membership/heartbeat.js';
+import { RunLeases } from '../../membership/run-leases.js';
 import { Inspection } from '../../control/inspect.js';
 import { RunControl } from '../../control/run-control.js';
-import { NodeJudge } from '../../membership/lost-node-detector.js';
 import { ManyJobs } from '../../control/bulk-operations.js';
-import { Killer } from '../../node/killer.js';
+import { Killer } from '../../lifecycle/run/killer.js';
 import { Membership } from '../../membership/membership.js';
 import { Slots } from '../../node/slots.js';
-import { Suspects } from '../../node/suspects.js';
-import { Sweep } from '../../node/sweep.js';
+import { Suspects } from '../../lifecycle/claim/suspects.js';
 import type { Ticker } from '../../concurrency/timers.js';
-import { VersionWatch } from '../../node/version-watch.js';
+import { SchemaVersionCheck } from '../../node/schema-version-check.js';
 import { JobWaiter } from '../../control/job-waiter.js';
 import { JobWatcher } from '../../control/job-watcher.js';
 import { ClusterEvents } from '../../notifications/cluster-events.js';
@@ -45,6 +42,9 @@ import { EngineHealth } from '../health/health.js';
 import { isInHost } from '../isolation-host/host-environment.js';
 import { createRuns } from './runtime-runs.js';
 import { createStore } from './runtime-store.js';
+
+/** A database that does not answer for so long gets no goodbye on the host app's connections either. */
+const SILENCE_MS = 2_000;
 
 /** One engine, put together: the only place that knows every part. */
 export function createRuntime(
@@ -81,17 +81,9 @@ export function createRuntime(
     settings.maxContextBytes,
     current,
   );
-  const quarantine = new Quarantine(store, events);
+  const quarantine = new Quarantine(engineContext);
   const lateRows = new LateRunRows(store, quarantine, node);
-  const claims = new ClaimJobs(
-    store,
-    node,
-    handlers,
-    lateRows,
-    quarantine,
-    settings.role !== 'producer',
-    extensions,
-  );
+  const claims = new ClaimJobs(engineContext, handlers, lateRows, quarantine, extensions);
   const finishRuns = new FinishRuns(engineContext, handlers, lateRows, quarantine, extensions);
   const { runs, isolated, strays, transactions } = createRuns({
     store,
@@ -108,48 +100,26 @@ export function createRuntime(
     extensions,
   });
 
-  const guard = new SingleRunnerGuard(store, settings.name, node);
-  const ahead = new ClaimsAhead();
+  const prefetch = new Prefetch();
   const suspects = new Suspects(claims, processes);
-  const slots = new Slots(claims, runs, ahead, suspects, processes, node, settings);
+  const slots = new Slots(engineContext, claims, runs, prefetch, suspects, processes);
   const inspection = new Inspection(store, processes, isolated, node);
-  const heartbeat = new Heartbeat(
-    store,
+  const nodeReport = () => ({ ...inspection.report(), facts: extensions.readNodeFacts() });
+  const leases = new RunLeases(
+    engineContext,
     claims,
     lateRows,
     runs,
-    ahead,
+    prefetch,
     processes,
-    events,
-    node,
-    inspection,
+    nodeReport,
   );
-  const cycle = new EngineCycle(
-    store,
-    guard,
-    heartbeat,
-    slots,
-    finishRuns,
-    new VersionWatch(store, events, node),
-    new Sweep(store, lateRows, quarantine, node, settings.name),
-    quarantine,
-    new UnrunnableAlarm(store, events, settings.name),
-    new NodeJudge(store, events, node),
-    suspects,
-    events,
-    node,
-    settings.maxCrashes,
-  );
-  const killer = new Killer(
-    store,
-    processes,
-    runs,
-    ahead,
-    finishRuns,
-    events,
-    node,
-    settings.shutdown.killGracePeriod,
-  );
+  const expireRuns = new ExpireRuns(engineContext, leases, lateRows, finishRuns, suspects);
+  const steps = { engine: engineContext, expireRuns, leases, lateRows, quarantine, finishRuns };
+  for (const step of engineSteps(steps)) extensions.passSteps.register(step.name, step);
+  const versions = new SchemaVersionCheck(engineContext);
+  const pass = new EnginePass(engineContext, extensions, expireRuns, versions, leases, slots);
+  const killer = new Killer(engineContext, processes, runs, prefetch, finishRuns);
   const runControl = new RunControl(store, processes, finishRuns, lateRows, runs, killer, contexts);
   const many = new ManyJobs(store, runControl, wakeUps);
   const changes = new ChangeJobs(
@@ -160,34 +130,23 @@ export function createRuntime(
     settings.maxContextBytes,
     current,
   );
-  const engine = new Engine(
-    cycle,
-    slots,
-    killer,
-    heartbeat,
-    runs,
+  const membership = new Membership(
+    engineContext,
+    claims,
+    handlers,
     processes,
-    ticker,
+    prefetch,
+    leases,
+    killer,
+    suspects,
+  );
+  const hostConnections = { stop: () => hostPools.cutSilent(SILENCE_MS) };
+  const engine = new Engine(engineContext, pass, slots, killer, leases, runs, processes, ticker, {
+    membership,
     wakeUps,
     bus,
-    new Membership(
-      store,
-      claims,
-      handlers,
-      processes,
-      ahead,
-      heartbeat,
-      killer,
-      suspects,
-      events,
-      node,
-      settings,
-    ),
-    hostPools,
-    events,
-    node,
-    settings,
-  );
+    hostConnections,
+  });
 
   const health = new EngineHealth(engineContext, processes, runs);
   const measured = measuredEngine(engineContext, extensions, processes, runs, isInHost());
@@ -215,7 +174,7 @@ export function createRuntime(
     isolated,
     strays,
     transactions,
-    cycle,
+    pass,
     slots,
     killer,
     runControl,

@@ -8,7 +8,7 @@ import { jobRunIdentifier as readIdentifier } from '../../options/job-options.js
 import { duration, group, withDefault, type SchemaOf } from '../../options/reader.js';
 import type { BildadHealth, BildadLiveness } from '../health/health.js';
 import type { JobEngineResults } from '../../node/pass.js';
-import type { JobOutcome } from '../../node/launch.js';
+import type { JobOutcome } from '../../node/slots.js';
 import type { EntryReference } from '../../lifecycle/enqueue/enqueue.sql.js';
 import type { ContextSource } from '../../lifecycle/enqueue/context-source.js';
 import type { BulkOptions, EnqueueOptions } from '../../lifecycle/enqueue/enqueue-options.js';
@@ -172,7 +172,7 @@ export class JobEngineService extends ChangedJobs {
    * the others. Upstream: `run_job_engine`. A lease lets one node at a time run a pass. Must not be called inside a transaction.
    */
   runJobEngine(): Promise<JobEngineResults> {
-    return outside(() => this.bildad.cycle.run());
+    return outside(() => this.bildad.pass.run());
   }
 
   /** Counts the successful and the failed outcomes of a pass. Upstream: `get_counts`. */
@@ -191,7 +191,7 @@ export class JobEngineService extends ChangedJobs {
    */
   async runJob(entry: Pick<JobQueueEntry, 'id' | 'jobRunIdentifier'>): Promise<JobRun> {
     const { slots, claims } = this.bildad;
-    return slots.launch(claims.entry({ ...entry, id: idOf(entry, 'queue entry') }));
+    return slots.launchClaim(claims.claimEntry({ ...entry, id: idOf(entry, 'queue entry') }));
   }
 
   /**
@@ -202,7 +202,7 @@ export class JobEngineService extends ChangedJobs {
   async launchJobProcess(run: Pick<JobRun, 'id'>): Promise<JobRun> {
     const { slots, claims } = this.bildad;
     const id = idOf(run, 'run');
-    return this.findJobProcess(run) ? this.runningRun(id) : slots.launch(claims.run(id));
+    return this.findJobProcess(run) ? this.runningRun(id) : slots.launchClaim(claims.claimRun(id));
   }
 
   /**
@@ -293,7 +293,7 @@ export class JobEngineService extends ChangedJobs {
    * @returns whether the handler ended. If not, its run is ended all the same, and the handler continues
    */
   tryToKillProcess(process: JobProcess): Promise<boolean> {
-    return this.bildad.killer.stop(process, { kind: 'killed' });
+    return this.bildad.killer.stopProcess(process, { kind: 'killed' });
   }
 
   /**

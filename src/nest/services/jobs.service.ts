@@ -35,8 +35,7 @@ import type {
   JobRun,
   JobTemplate,
 } from '../../database/entities/index.js';
-import { spared } from '../../membership/node.sql.js';
-import { findEntry, queuePosition } from '../../lifecycle/run/run.sql.js';
+import { findEntry, hasProtectedLease, queuePosition } from '../../lifecycle/run/run.sql.js';
 import {
   changeTemplate,
   deleteTemplate,
@@ -141,14 +140,14 @@ export class JobsService {
     });
   }
 
-  /** RUNNING runs with an expired lease whose node sends no heartbeats either: the next pass ends them. */
+  /** RUNNING runs with an expired lease whose node is not merely blocked: the next pass ends them. */
   listExpiredJobs(page: Page = {}): Promise<JobRun[]> {
-    const unspared = Raw((nodeId) => `NOT ${spared(this.tables, nodeId)}`);
+    const unprotected = Raw((nodeId) => `NOT ${hasProtectedLease(this.tables, nodeId)}`);
     return this.list(this.runs, page, {
       where: {
         status: JobRunStatus.RUNNING,
         expiresAt: PAST,
-        nodeId: unspared,
+        nodeId: unprotected,
       },
       order: OLDEST_FIRST,
     });

@@ -14,12 +14,12 @@ export const LONGEST_MS = 3_155_760_000_000;
  * `after_*` is the last entry of this node's last claim. What it and others claimed before stays in the
  * ready index until vacuum takes it away; starting behind it instead of stepping over it takes a claim
  * of 500 behind 100,000 ended jobs from 8.0 ms to 2.9. More urgent entries are looked for in any case;
- * entries of the same priority that came back are seen by a look without `after_*`.
+ * entries of the same priority that were released are found by a claim without `after_*`.
  *
  * With `late_rows` a run's row is not written yet: its number and what the row will say stand in the entry.
  *
  * Runs are numbered in the order they start: the update visits `picked` in its order. A large context has a row
- * of its own, for a text ends at 1 GB.
+ * of its own, because a text is limited to 1 GB.
  *
  * unique_violation when a run of an identifier and retry number is there already: nothing is claimed.
  */
@@ -41,7 +41,7 @@ DECLARE
 BEGIN
 ${pickInto(entries)}
   IF cardinality(picked) = 0 THEN RETURN; END IF;
-  -- Not before: what was picked may have come back since the look began.
+  -- Not before: a picked entry may have been reopened since the selection began.
   moment := clock_timestamp();
   -- Not extract(): it computes in numeric, which took 2 microseconds a row.
   moment_ms := date_part('epoch', moment) * 1000;
@@ -50,13 +50,13 @@ ${pickInto(entries)}
     WITH taken AS (
       UPDATE ${entries} e ${taken(runIds)}, claimed_by = node, claimed_at = moment,
         claim_expires_at = moment + lease_ms * interval '1 ms'
-      FROM unnest(picked) AS p (id) WHERE e.id = p.id RETURNING ${TOLD}
+      FROM unnest(picked) AS p (id) WHERE e.id = p.id RETURNING ${RETURNED}
     ), ${grouped(templates)};
     RETURN;
   END IF;
   RETURN QUERY
   WITH taken AS (
-    UPDATE ${entries} e ${taken(runIds)} FROM unnest(picked) AS p (id) WHERE e.id = p.id RETURNING ${TOLD}
+    UPDATE ${entries} e ${taken(runIds)} FROM unnest(picked) AS p (id) WHERE e.id = p.id RETURNING ${RETURNED}
   ), born AS (
     INSERT INTO ${runs} (id, job_template_id, job_queue_entry_id, job_run_identifier, retry, job_process_name,
                          node_id, job_context, available_at, started_at, timeout_at, expires_at, inserted_at, updated_at)
@@ -70,7 +70,7 @@ END $claim$`;
 const taken = (runIds: string) =>
   `SET status = 'RUNNING', retry = e.retry + 1, current_job_run_id = nextval('${runIds}'), updated_at = moment`;
 
-const TOLD = `e.id, e.job_template_id, e.job_run_identifier, e.retry, e.current_job_run_id, e.job_context, e.priority,
+const RETURNED = `e.id, e.job_template_id, e.job_run_identifier, e.retry, e.current_job_run_id, e.job_context, e.priority,
         e.max_retries, e.uncounted_runs, e.timeout_ms, e.backoff, e.run_at`;
 
 const grouped = (templates: string) => `kinds AS MATERIALIZED (
@@ -110,18 +110,3 @@ const pickInto = (entries: string) => `  IF after_id IS NULL THEN
         ORDER BY e.priority, e.id LIMIT most - cardinality(picked) FOR UPDATE SKIP LOCKED);
     END IF;
   END IF;`;
-
-/**
- * Locks and returns the entries that a claim would take. The planner is held to the ready index: left to
- * itself it sorts all waiting entries as soon as the table's statistics are old or missing (a claim of
- * 100 of 60,000 entries took 37 ms).
- */
-export const pickFunction = ({ entries, pick }: Tables) => `
-CREATE FUNCTION ${pick} (templates bigint[], most integer) RETURNS SETOF bigint
-LANGUAGE plpgsql ROWS 100
-  SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
-AS $pick$ BEGIN RETURN QUERY
-  SELECT e.id FROM ${entries} e
-  WHERE e.status = 'AVAILABLE' AND NOT e.scheduled AND e.job_template_id = ANY (templates)
-  ORDER BY e.priority, e.id LIMIT most FOR UPDATE SKIP LOCKED;
-END $pick$`;

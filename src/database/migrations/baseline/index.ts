@@ -1,6 +1,6 @@
 import { FUNCTIONS, type Tables } from '../../tables.js';
 import type { MigrationStep } from '../migration-step.js';
-import { claimFunction, pickFunction } from './claim-jobs.js';
+import { claimFunction } from './claim-jobs.js';
 import { enqueueFunction } from './enqueue-jobs.js';
 import { enqueueKeyedFunction } from './enqueue-keyed.js';
 import { finishFunctions } from './finish-runs.js';
@@ -15,7 +15,6 @@ export const baseline: MigrationStep = {
   statements: (tables) => [
     ...tableStatements(tables),
     dropFunctions(tables),
-    pickFunction(tables),
     claimFunction(tables),
     ...finishFunctions(tables),
     enqueueFunction(tables),

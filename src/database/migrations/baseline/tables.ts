@@ -34,8 +34,7 @@ export const tableStatements = ({
       guard_term bigint NOT NULL DEFAULT 0,
       guard_expires_at timestamptz,
       guard_look_again boolean NOT NULL DEFAULT false,
-      swept_at timestamptz NOT NULL DEFAULT '-infinity',
-      alarmed_at timestamptz NOT NULL DEFAULT '-infinity',
+      step_times jsonb NOT NULL DEFAULT '{}',
       inserted_at timestamptz NOT NULL DEFAULT clock_timestamp(),
       updated_at timestamptz NOT NULL DEFAULT clock_timestamp()
     ) WITH (fillfactor = 10)`,
@@ -146,6 +145,7 @@ export const tableStatements = ({
       end_reason text CHECK (end_reason IN ('shutdown', 'fenced', 'lost')),
       abandoned integer NOT NULL DEFAULT 0,
       processes jsonb NOT NULL DEFAULT '[]',
+      facts jsonb NOT NULL DEFAULT '{}',
       CHECK ((ended_at IS NULL) = (end_reason IS NULL))
     ) WITH (fillfactor = 20)`,
   // One row for each unique, debounce or throttle key: concurrent callers of a key lock it, so one of them adds

@@ -1,14 +1,15 @@
-import { BEATS_PER_LEASE } from './heartbeats-per-lease.js';
+/** Beats in one lease: four may be lost before a living node, or its run, counts as lost. */
+export const BEATS_PER_LEASE = 5;
 
-/** Milliseconds by a clock that all threads of a process share and nobody sets. */
+/** Milliseconds by a clock that all threads of a process share and that nobody can set. */
 export function monotonicMs(): number {
   const [seconds, nanoseconds] = process.hrtime();
   return seconds * 1_000 + nanoseconds / 1e6;
 }
 
 /**
- * Until when a beat that the database has answered lets the node be trusted: the lease counts from a later moment by
- * the database's clock, and the margin of one beat is for stopping what runs.
+ * Until when a beat that the database answered proves that the node is alive. The database counts the lease from a
+ * later moment. The margin of one beat is for stopping the running jobs.
  */
 export const trustedUntil = (sentAt: number, leaseMs: number) =>
   sentAt + leaseMs - leaseMs / BEATS_PER_LEASE;
@@ -24,10 +25,10 @@ enum Cell {
 }
 
 /**
- * What the main thread and the pulse's thread tell one another without a turn of either's event loop. Whole
- * microseconds, milliseconds and counts.
+ * Memory that the main thread and the heartbeat thread share, so that each can read the other's values while its
+ * event loop is blocked. Whole microseconds, milliseconds and counts.
  */
-export class PulseMemory {
+export class HeartbeatMemory {
   private readonly cells: BigInt64Array;
 
   constructor(
@@ -36,20 +37,20 @@ export class PulseMemory {
     this.cells = new BigInt64Array(buffer);
   }
 
-  /** When the main thread's event loop turned last. Another number each time. */
+  /** When the main thread's event loop last turned: a different number each time. */
   get turnedAt(): number {
     return this.get(Cell.Turned) / 1_000;
   }
-  turned(now: number): void {
+  set turnedAt(now: number) {
     this.set(Cell.Turned, now * 1_000);
   }
 
-  /** Until when the database is sure to hold the node for alive; Infinity before it has ever heard of it. */
+  /** Until when the database certainly holds the node for alive; Infinity before its first beat. */
   get trustedUntil(): number {
     const until = this.get(Cell.TrustedUntil);
     return until === 0 ? Infinity : until / 1_000;
   }
-  /** Answers may come out of turn: none takes trust away. */
+  /** Answers may arrive out of order: a later one never shortens the trust. */
   trustUntil(time: number): void {
     if (time * 1_000 > this.get(Cell.TrustedUntil)) this.set(Cell.TrustedUntil, time * 1_000);
   }
@@ -68,19 +69,19 @@ export class PulseMemory {
     this.set(Cell.Running, count);
   }
 
-  /** The longest lag since it was taken last, in milliseconds. */
+  /** @returns the longest event loop lag since the last call, in milliseconds */
   takeLag(): number {
     return Number(Atomics.exchange(this.cells, Cell.Lag, 0n)) / 1_000;
   }
-  lagged(ms: number): void {
+  recordLag(ms: number): void {
     if (ms * 1_000 > this.get(Cell.Lag)) this.set(Cell.Lag, ms * 1_000);
   }
 
   /** A debugger may hold the main thread at a breakpoint. */
-  get debugged(): boolean {
+  get isDebugged(): boolean {
     return this.get(Cell.Debugged) === 1;
   }
-  set debugged(is: boolean) {
+  set isDebugged(is: boolean) {
     this.set(Cell.Debugged, is ? 1 : 0);
   }
 

@@ -1,0 +1,53 @@
+import type { ProcessRegistry } from '../run/process-registry.js';
+import type { Claim } from './claim.sql.js';
+import type { ClaimJobs } from './claim.js';
+
+/** Longer than the time between two beats. */
+const EXPECT_FOR_MS = 5_000;
+
+/**
+ * A suspect is a job that ran on a node when that was lost: it may have killed the node. A node runs one suspect at a
+ * time, so that the next loss tells which job it was. Suspects are claimed only while there are any.
+ */
+export class Suspects {
+  private expected = false;
+  private lastClaimWasEmpty = false;
+  private runningId: string | undefined;
+  private madeAt = -Infinity;
+
+  constructor(
+    private readonly claims: ClaimJobs,
+    private readonly processes: ProcessRegistry,
+  ) {}
+
+  /** What the node's heartbeat found. It may have looked before this node's pass made some. */
+  expect(areWaiting: boolean): void {
+    this.expected = areWaiting || performance.now() - this.madeAt < EXPECT_FOR_MS;
+  }
+
+  /** A pass of this node has made some. */
+  expectNow(): void {
+    this.expected = true;
+    this.madeAt = performance.now();
+  }
+
+  /** A claim may find one to start. */
+  get isWorthClaiming(): boolean {
+    return this.expected && !this.lastClaimWasEmpty && !this.isRunning;
+  }
+
+  /** @param retryEmpty claim although the last claim found none that is due */
+  async claim(retryEmpty: boolean): Promise<Claim[]> {
+    if (retryEmpty) this.lastClaimWasEmpty = false;
+    if (!this.isWorthClaiming) return [];
+    const claim = await this.claims.claimSuspect();
+    this.lastClaimWasEmpty = claim === null;
+    if (!claim) return [];
+    this.runningId = claim.claimed.jobRunId;
+    return [claim];
+  }
+
+  private get isRunning(): boolean {
+    return this.runningId !== undefined && this.processes.find(this.runningId) !== null;
+  }
+}

@@ -1,0 +1,149 @@
+import type { ClaimJobs } from '../lifecycle/claim/claim.js';
+import type { Prefetch } from '../lifecycle/claim/prefetch.js';
+import type { LateRunRows } from '../lifecycle/run/late-run-rows.js';
+import type { RunJobs } from '../lifecycle/run/run.js';
+import type { Background } from '../concurrency/background.js';
+import { runAfter } from '../concurrency/timers.js';
+import type { EngineContext } from '../database/engine-context.js';
+import type { ClaimedRun } from '../job/run-facts.js';
+import type { ProcessRegistry } from '../lifecycle/run/process-registry.js';
+import { renewRuns, type LostRunLease, type NodeReport } from '../lifecycle/run/run.sql.js';
+import { BEATS_PER_LEASE } from './heartbeat-memory.js';
+
+/**
+ * Renews the leases of the runs that this node holds, five times per lease, from the main thread: a node whose event
+ * loop is blocked keeps its own lease (`node-heartbeat.ts`), and its runs are protected by that.
+ *
+ * With the same statement it finds the runs that somebody else has closed, and releases the runs that are this node's
+ * by the database and not held here, because the answer to a claim was lost.
+ */
+export class RunLeases implements Background {
+  private renewing: Promise<void> | undefined;
+  private answeredAt = performance.now();
+  private failedAt = -Infinity;
+  /** Runs of a former incarnation: their ends are still recorded, their leases are not renewed. */
+  private former = new Set<string>();
+  private cancelNext: (() => void) | undefined;
+  /** The lease that the next renewal was scheduled for. */
+  private scheduledLeaseMs = Infinity;
+  private stopped = false;
+
+  constructor(
+    private readonly engine: EngineContext,
+    private readonly claims: ClaimJobs,
+    private readonly lateRows: LateRunRows,
+    private readonly runs: RunJobs,
+    private readonly prefetch: Prefetch,
+    private readonly processes: ProcessRegistry,
+    private readonly nodeReport: () => NodeReport,
+  ) {}
+
+  start(): void {
+    this.scheduleNext();
+    // A run whose lease was shortened cannot wait for a renewal that was scheduled before.
+    this.processes.watch({
+      added: () => {
+        if (this.stopped || this.engine.node.leaseMs >= this.scheduledLeaseMs) return;
+        this.cancelNext?.();
+        this.scheduleNext();
+      },
+    });
+  }
+
+  async stop(): Promise<void> {
+    this.stopped = true;
+    this.cancelNext?.();
+  }
+
+  /** One renewal at a time. Never rejects. */
+  async renewNow(): Promise<void> {
+    this.renewing ??= this.renew().finally(() => {
+      this.renewing = undefined;
+    });
+    await this.renewing;
+  }
+
+  /**
+   * Whether an expired lease proves that its node is gone. Not within two beats of an outage: living nodes could not
+   * renew their leases either.
+   */
+  async areReliable(): Promise<boolean> {
+    const twoBeats = (2 * this.engine.node.leaseMs) / BEATS_PER_LEASE;
+    if (performance.now() - this.answeredAt > twoBeats) await this.renewNow();
+    return performance.now() - this.failedAt > twoBeats;
+  }
+
+  /** A statement of the engine has failed: for two beats, expired leases prove nothing. */
+  recordFailure(): void {
+    this.failedAt = performance.now();
+  }
+
+  /** Stops renewing the runs that are held now: this incarnation is over. */
+  disown(): void {
+    for (const { jobRunId } of this.runs.held()) this.former.add(jobRunId);
+  }
+
+  /** Each renewal schedules the next: an operator may change the lease meanwhile. */
+  private scheduleNext(): void {
+    this.scheduledLeaseMs = this.engine.node.leaseMs;
+    this.cancelNext = runAfter(this.scheduledLeaseMs / BEATS_PER_LEASE, () => {
+      void this.renewNow();
+      if (!this.stopped) this.scheduleNext();
+    });
+  }
+
+  private async renew(): Promise<void> {
+    const { store, node, events } = this.engine;
+    if (node.fenced) return;
+    try {
+      const renewable = [...this.ownRuns(), ...this.prefetch.held()];
+      const written = await this.lateRows.writeHeld(renewable);
+      if (!this.expectsLateClaim) await this.claims.releaseUnacknowledged(this.holds());
+      const { lost, stranded } = await renewRuns(
+        store.db,
+        store.tables,
+        node.id,
+        node.leaseMs,
+        written.map(({ jobRunId }) => jobRunId),
+        this.nodeReport(),
+      );
+      for (const run of lost) this.loseRun(run);
+      if (!this.expectsLateClaim) {
+        const held = new Set(this.holds().map(({ jobRunId }) => jobRunId));
+        await this.claims.releaseRuns(stranded.filter((id) => !held.has(id)));
+      }
+      this.answeredAt = performance.now();
+      node.renewedAt = this.answeredAt;
+    } catch (error) {
+      this.recordFailure();
+      events.emit('engine.error', { doing: 'renewing the leases of runs', error });
+    }
+  }
+
+  /** The answer to a claim may still arrive: its runs look stranded, and are about to start. */
+  private get expectsLateClaim(): boolean {
+    return this.claims.waitingMs > this.engine.node.leaseMs / 2;
+  }
+
+  private holds(): ClaimedRun[] {
+    return [...this.runs.held(), ...this.prefetch.held()];
+  }
+
+  /** The held runs without those of a former incarnation. */
+  private ownRuns(): ClaimedRun[] {
+    const held = this.runs.held();
+    if (this.former.size === 0) return held;
+    const former = held.filter(({ jobRunId }) => this.former.has(jobRunId));
+    this.former = new Set(former.map(({ jobRunId }) => jobRunId));
+    return held.filter(({ jobRunId }) => !this.former.has(jobRunId));
+  }
+
+  private loseRun({ jobRunId, outcome }: LostRunLease): void {
+    this.prefetch.drop(jobRunId);
+    const process = this.processes.find(jobRunId);
+    // Its handler has committed its success in its own transaction, and goes on.
+    if (process?.written && (outcome === null || outcome === 'completed')) return;
+    // Stopping a job in the queue leaves its process alone, as upstream does.
+    if (outcome !== 'stopped') process?.fence('its run was closed by somebody else');
+  }
+}
