@@ -17,8 +17,7 @@ const saying =
   ({ texts }: SourceFile) =>
     texts.some((text) => pattern.test(text) && !HINTS.test(text));
 
-const isSqlFile = (path: string) =>
-  path.startsWith('src/database/') || path.endsWith('.sql.ts') || path.endsWith('/reopen-rules.ts');
+const isSqlFile = (path: string) => path.startsWith('src/database/') || path.endsWith('.sql.ts');
 const mayChangeJobs = (path: string) =>
   /^src\/(lifecycle\/.*\.sql\.ts|database\/migrations\/.*)$/.test(path);
 
