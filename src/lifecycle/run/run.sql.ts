@@ -108,7 +108,7 @@ export async function renewRuns(
        RETURNING id
      ), told AS (
        UPDATE ${nodes} SET renewed_until = clock_timestamp() + $2::float8 * interval '1 ms',
-         abandoned = $4, processes = $5, facts = coalesce($6, '{}')
+         abandoned = $4, processes = $5, facts = coalesce($6::jsonb, '{}')
        WHERE id = (SELECT id FROM ${nodes} WHERE id = $1 AND ended_at IS NULL FOR NO KEY UPDATE SKIP LOCKED)
      )
      SELECT asked.id::text AS "jobRunId", r.outcome, false AS stranded
