@@ -74,7 +74,7 @@ export async function claimNext(
 ): Promise<{ claims: Claim[]; last: ClaimedEntry | null }> {
   const claimSelected = async () => {
     const selection = readyEntries(tables, codes, limit, parts);
-    return { claims: await claim(db, tables, claimer, selection, parts), last: null };
+    return { claims: await claim(db, tables, claimer, selection), last: null };
   };
   if (parts.length > 0) return claimSelected();
   try {
@@ -148,6 +148,8 @@ export async function lockNext(
 interface Selection {
   sql: string;
   parameters: readonly unknown[];
+  /** An object of the columns that features asked for. */
+  columns?: string;
 }
 
 const openTemplates = ({ templates }: Tables, codes: string) =>
@@ -161,19 +163,22 @@ function readyEntries(
   first = 3,
 ): Selection {
   const parameters: unknown[] = [codes, limit];
-  const conditions = parts
-    .filter(({ where }) => where)
-    .map(({ where, parameters: own = [] }) => {
-      const condition = renumbered(where!, first + parameters.length);
-      parameters.push(...own);
-      return `AND (${condition})`;
-    });
+  const conditions: string[] = [];
+  const columns: string[] = [];
+  for (const part of parts) {
+    const firstOwn = first + parameters.length;
+    if (part.where) conditions.push(`AND (${renumbered(part.where, firstOwn)})`);
+    for (const [name, sql] of Object.entries(part.columns ?? {}))
+      columns.push(`'${name.replaceAll("'", "''")}', ${renumbered(sql, firstOwn)}`);
+    parameters.push(...(part.parameters ?? []));
+  }
   return {
     sql: `SELECT e.id FROM ${tables.entries} e
      WHERE NOT e.scheduled AND e.status = 'AVAILABLE' AND e.job_template_id IN ${openTemplates(tables, `$${first}`)}
        ${conditions.join(' ')}
      ORDER BY e.priority, e.id LIMIT $${first + 1} FOR UPDATE OF e SKIP LOCKED`,
     parameters,
+    ...(columns.length > 0 && { columns: `jsonb_build_object(${columns.join(', ')})` }),
   };
 }
 
@@ -205,18 +210,8 @@ async function claim(
   { entries, runs, templates }: Tables,
   { nodeId, leaseMs }: Claimer,
   selection: Selection,
-  parts: readonly ClaimPart[] = [],
 ): Promise<Claim[]> {
-  const parameters = [nodeId, leaseMs, ...selection.parameters];
-  const columns: string[] = [];
-  for (const part of parts) {
-    if (!part.columns) continue;
-    const first = parameters.length + 1;
-    for (const [name, sql] of Object.entries(part.columns))
-      columns.push(`'${name.replaceAll("'", "''")}', ${renumbered(sql, first)}`);
-    parameters.push(...(part.parameters ?? []));
-  }
-  const extra = columns.length > 0;
+  const { columns } = selection;
   const claimed = await rows<ClaimRow>(
     db,
     `WITH picked AS MATERIALIZED (${selection.sql}),
@@ -241,16 +236,14 @@ async function claim(
          updated_at = clock_timestamp()
        FROM picked LEFT JOIN born ON born.job_queue_entry_id = picked.id
        WHERE e.id = picked.id
-       RETURNING e.id, e.priority, e.max_retries, e.uncounted_runs, e.timeout_ms, e.backoff, born.id AS run_id${
-         extra ? `, jsonb_build_object(${columns.join(', ')}) AS extra` : ''
-       }
+       RETURNING e.id, e.priority, e.max_retries, e.uncounted_runs, e.timeout_ms, e.backoff, born.id AS run_id${columns ? `, ${columns} AS extra` : ''}
      )
      SELECT ${runColumns('born')}, t.code AS "templateCode", taken.max_retries AS "maxRetries",
             taken.uncounted_runs AS "uncountedRuns", coalesce(taken.backoff, t.default_backoff) AS backoff,
-            taken.timeout_ms::float8 AS "timeoutMs", ${operatorSchema('t')}, ${timeoutAtMs('born')}${extra ? ', extra' : ''}
+            taken.timeout_ms::float8 AS "timeoutMs", ${operatorSchema('t')}, ${timeoutAtMs('born')}${columns ? ', extra' : ''}
      FROM born JOIN taken ON taken.run_id = born.id LEFT JOIN ${templates} t ON t.id = born.job_template_id
      ORDER BY taken.priority, taken.id`,
-    parameters,
+    [nodeId, leaseMs, ...selection.parameters],
   );
   return claimed.map(asClaim);
 }
