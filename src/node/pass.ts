@@ -17,6 +17,8 @@ export interface JobEngineResults {
 }
 
 const DOING = 'a pass of the engine';
+/** With a short lease, a busy machine must not look like a step that hangs. */
+const MIN_STEP_MS = 5_000;
 
 /**
  * The engine's pass, one node at a time: it runs the pass steps (`ExtensionPoints.passSteps`: expire runs, make scheduled jobs
@@ -24,7 +26,7 @@ const DOING = 'a pass of the engine';
  * whatever it finds. Between passes, and while another node has one, a node fills its own slots.
  *
  * A step that throws is reported and does not stop the others. A step has a deadline, half the lease of the guard, and
- * is not waited for when it exceeds the lease: then it goes on beside the next passes, which leave it out.
+ * is not waited for when it exceeds the lease (at least 5 s): then it goes on beside the next passes, which leave it out.
  */
 export class EnginePass {
   private readonly guard: PassGuard;
@@ -169,7 +171,7 @@ export class EnginePass {
     };
     const begin = performance.now();
     this.stepsUnderWay.add(step);
-    await waitAtMost(guardedUntil - begin, run());
+    await waitAtMost(Math.max(guardedUntil - begin, MIN_STEP_MS), run());
     if (lost) throw lost;
     if (!this.stepsUnderWay.has(step)) return;
     const ms = Math.round(performance.now() - begin);
