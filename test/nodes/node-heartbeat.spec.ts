@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { poolClient } from '../../src/database/connection/dedicated-connection.js';
+import { heartbeatConnector } from '../../src/database/connection/dedicated-connection.js';
 import { tablesOf } from '../../src/database/tables.js';
 import { HeartbeatMemory } from '../../src/membership/heartbeat-memory.js';
 import { NodeHeartbeat, type HeartbeatReport } from '../../src/membership/node-heartbeat.js';
@@ -29,7 +29,7 @@ it('a node that is fenced in any moment of a beat ends at once, not with the nex
     const heartbeat = new NodeHeartbeat(
       tablesOf('bildad'),
       memory,
-      poolClient(bildad.dataSource)!,
+      heartbeatConnector(bildad.dataSource)!,
       report,
       () => null,
     );
