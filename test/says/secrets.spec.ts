@@ -342,7 +342,7 @@ describe('keys', () => {
   const hidden = 'c2VjcmV0IGtleSBvZiBtaW5lIHdpdGggMzMgYnl0ZXMhIQ==';
   it.each<[string, unknown, string]>([
     ['no object', hidden, 'encryption'],
-    ['no keys', { current: 'a' }, 'encryption'],
+    ['no keys', { current: 'a' }, 'encryption.keys'],
     ['a wrong name', { ...OLD, secret: hidden }, 'encryption.secret'],
     ['a short key', { keys: { a: hidden }, current: 'a' }, 'encryption.keys.a'],
     ['no base64', { keys: { a: '!' + hidden }, current: 'a' }, 'encryption.keys.a'],
