@@ -129,7 +129,9 @@ const nested = (field: string, name: string) => (field === '' ? name : `${field}
 
 /** @throws BildadConfigError when more than one of these options is given */
 export function refuseTogether(options: object, where: string, ...names: string[]): void {
-  const given = names.filter((name) => (options as Record<string, unknown>)[name] !== undefined);
+  const given = names.filter(
+    (name) => (Object(options) as Record<string, unknown>)[name] !== undefined,
+  );
   if (given.length > 1)
     throw new BildadConfigError(given[0]!, `cannot be combined with ${given.slice(1).join(', ')}`, {
       where,
