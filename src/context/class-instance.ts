@@ -100,11 +100,7 @@ function isDropped(prototype: object, property: string): boolean {
 /** The validators of one property. */
 interface PropertyRules {
   optional: boolean;
-  checks: {
-    each: boolean;
-    constraint: ValidatorConstraintInterface;
-    constraints: unknown[];
-  }[];
+  checks: { each: boolean; constraint: ValidatorConstraintInterface; constraints: unknown[] }[];
 }
 
 /** The values of `IS_INT` and so on. class-validator's own validators are synchronous and pure, so they can run twice. */

@@ -195,10 +195,7 @@ const OTHER_TEXT =
   'isDateString isIso8601 isUrl isIp isFqdn isNumberString isBooleanString isAlpha isAlphanumeric ' +
   'isHexColor isHexadecimal isMongoId isSurrogatePair isAscii isFullWidth isHalfWidth isMultibyte isVariableWidth';
 /** The types that class-transformer can turn into a Date. */
-const DATE: JsonSchema = {
-  description: 'a date',
-  type: ['string', 'number', 'boolean'],
-};
+const DATE: JsonSchema = { description: 'a date', type: ['string', 'number', 'boolean'] };
 const LIST: JsonSchema = { type: 'array', items: {} };
 
 /**
@@ -223,14 +220,8 @@ const CONVERTERS: Record<string, Converter> = {
   // A hint for forms. Ajv's `email` is stricter than class-validator's.
   isEmail: { type: 'string', format: 'idn-email', pattern: '@' },
   isDivisibleBy: ({ constraints }) => divisibleBy(constraints?.[0]),
-  contains: ({ constraints }) => ({
-    ...TEXT,
-    pattern: escaped(constraints?.[0]),
-  }),
-  notContains: ({ constraints }) => ({
-    ...TEXT,
-    not: { pattern: escaped(constraints?.[0]) },
-  }),
+  contains: ({ constraints }) => ({ ...TEXT, pattern: escaped(constraints?.[0]) }),
+  notContains: ({ constraints }) => ({ ...TEXT, not: { pattern: escaped(constraints?.[0]) } }),
   matches: ({ constraints }) => matching(constraints as [RegExp | string, string?]),
   // It compares objects by identity, `uniqueItems` by content.
   arrayUnique: LIST,

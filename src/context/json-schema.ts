@@ -8,12 +8,7 @@ import type { JsonSchema } from '../job/json.js';
 const MAX_VIOLATIONS = 100;
 const MAX_COMPILED = 1_000;
 
-const options = {
-  allErrors: true,
-  strict: false,
-  logger: false,
-  addUsedSchema: false,
-} as const;
+const options = { allErrors: true, strict: false, logger: false, addUsedSchema: false } as const;
 const draft07 = withFormats(new Ajv(options));
 const draft2019 = withFormats(new Ajv2019(options));
 const draft2020 = withFormats(new Ajv2020(options));
@@ -48,9 +43,7 @@ function compile(schema: unknown, owner?: string): ValidateFunction {
     }
     return validate;
   } catch (error) {
-    throw new InvalidJobSchemaError((error as Error).message, owner, {
-      cause: error,
-    });
+    throw new InvalidJobSchemaError((error as Error).message, owner, { cause: error });
   }
 }
 

@@ -31,10 +31,7 @@ export function toPlainJson(
   const json = walk.tooLarge ? '' : JSON.stringify(value);
   if (walk.tooLarge || Buffer.byteLength(json) > maxBytes)
     throw new InvalidJobContextError([
-      {
-        path: '',
-        message: `is larger than ${maxBytes} bytes of JSON (${limit})`,
-      },
+      { path: '', message: `is larger than ${maxBytes} bytes of JSON (${limit})` },
     ]);
   return { value, json, dates: walk.dates };
 }

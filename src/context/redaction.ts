@@ -13,20 +13,14 @@ const REDACTED = 'redacted, because the job is encrypted';
 export function redactedError(error: unknown): Error {
   if (attempt(() => error instanceof InvalidJobContextError) === true)
     return new InvalidJobContextError(
-      (error as InvalidJobContextError).violations.map(({ path }) => ({
-        path,
-        message: REDACTED,
-      })),
+      (error as InvalidJobContextError).violations.map(({ path }) => ({ path, message: REDACTED })),
     );
   const name = nameOf(error);
   const redacted = new Error(`${name}: ${REDACTED}`);
   const code = attempt(() => (error as { code?: unknown }).code);
   const hidden = { configurable: true, writable: true };
   Object.defineProperty(redacted, 'name', { value: name, ...hidden });
-  Object.defineProperty(redacted, 'stack', {
-    value: redacted.message,
-    ...hidden,
-  });
+  Object.defineProperty(redacted, 'stack', { value: redacted.message, ...hidden });
   if (typeof code === 'string' && /^\w{1,60}$/.test(code)) Object.assign(redacted, { code });
   return redacted;
 }

@@ -14,16 +14,10 @@ export interface JobHandler<Context = any, Result = unknown> {
 export type JobHandlerClass<H extends JobHandler = JobHandler> = new (...args: any[]) => H;
 
 /** The type that a handler returns, or resolves to. */
-export type ResultOf<H> = H extends {
-  runJob(...args: never[]): infer R;
-}
-  ? Awaited<R>
-  : unknown;
+export type ResultOf<H> = H extends { runJob(...args: never[]): infer R } ? Awaited<R> : unknown;
 
 /** The context type that a handler class takes. */
-export type ContextOf<H> = H extends {
-  runJob(context: infer C, ...rest: any[]): unknown;
-}
+export type ContextOf<H> = H extends { runJob(context: infer C, ...rest: any[]): unknown }
   ? C
   : never;
 

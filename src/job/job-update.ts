@@ -25,12 +25,7 @@ export type JobUpdate =
       runAt: Date;
     })
   | (RunUpdate & { type: 'running'; startedAt: Date | null })
-  | (RunUpdate & {
-      type: 'progress';
-      fraction: number;
-      message: string | null;
-      at: Date;
-    })
+  | (RunUpdate & { type: 'progress'; fraction: number; message: string | null; at: Date })
   /** A line of `job.log` or `job.logger`. */
   | (RunUpdate & { type: 'log'; at: Date; level: LogLevel; message: string })
   | (RunUpdate & { type: 'stream'; at: Date; chunk: JsonValue })

@@ -24,12 +24,7 @@ export function errorFromPlain(plain: PlainError): unknown {
   const { name, message, stack, fields, cause } = plain;
   const error = cause ? new Error(message, { cause: errorFromPlain(cause) }) : new Error(message);
   const put = (key: string, value: unknown, enumerable: boolean) =>
-    Object.defineProperty(error, key, {
-      value,
-      enumerable,
-      configurable: true,
-      writable: true,
-    });
+    Object.defineProperty(error, key, { value, enumerable, configurable: true, writable: true });
   put('name', name, false);
   put('stack', stack ?? `${name}: ${message}`, false);
   for (const [key, value] of Object.entries(JSON.parse(fields) as Record<string, unknown>))

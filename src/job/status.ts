@@ -15,8 +15,5 @@ export const JobRunStatus = { RUNNING: 'RUNNING', DONE: 'DONE' } as const;
 export type JobRunStatus = (typeof JobRunStatus)[keyof typeof JobRunStatus];
 
 /** Result of a run that is DONE. */
-export const JobRunResult = {
-  SUCCEEDED: 'SUCCEEDED',
-  FAILED: 'FAILED',
-} as const;
+export const JobRunResult = { SUCCEEDED: 'SUCCEEDED', FAILED: 'FAILED' } as const;
 export type JobRunResult = (typeof JobRunResult)[keyof typeof JobRunResult];

@@ -120,9 +120,7 @@ function lostObject(value: object): unknown {
 
 const LOST = [Map, Set, WeakMap, WeakSet, WeakRef, Promise, RegExp];
 
-const lost = (what: string) => ({
-  $unserializable: `${what} has no JSON form`,
-});
+const lost = (what: string) => ({ $unserializable: `${what} has no JSON form` });
 
 const marker = (why: string) => JSON.stringify({ $unserializable: clean(why, 500) });
 

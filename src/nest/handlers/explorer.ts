@@ -78,13 +78,7 @@ export class HandlerExplorer {
     globalEnhancers: boolean,
   ): RegisteredHandler['resolve'] {
     const pipeline = this.pipelines.around(
-      {
-        wrapper,
-        target,
-        methodName: 'runJob',
-        type: JOB_CONTEXT_TYPE,
-        metatype: context,
-      },
+      { wrapper, target, methodName: 'runJob', type: JOB_CONTEXT_TYPE, metatype: context },
       globalEnhancers,
     );
     if (isShared(wrapper)) {

@@ -89,10 +89,7 @@ export async function performHandler<H extends JobHandler>(
     throw new BildadConfigError(
       'version',
       `must be at most the version of the class, ${traits.version}`,
-      {
-        got: version,
-        where: 'performHandler',
-      },
+      { got: version, where: 'performHandler' },
     );
   const stored =
     version === traits.version
