@@ -16,7 +16,10 @@ export class ThrottledProbe<T> {
     private readonly everyMs: number,
   ) {}
 
-  /** The latest result; undefined when the query failed, or takes longer than `maxWaitMs`. Never rejects. */
+  /**
+   * The latest result; undefined when the query failed, or takes longer than `maxWaitMs`. Never
+   * rejects.
+   */
   async latest(maxWaitMs: number): Promise<T | undefined> {
     if (!this.running && performance.now() >= this.nextAt) this.running = this.probe();
     if (this.running) await waitAtMost(maxWaitMs, this.running);

@@ -59,7 +59,9 @@ export type HostNews =
   | { news: 'ended'; end: HostedEnd }
   /** The event loop is alive: sent once a second while a job runs. */
   | { news: 'turn'; heapBytes: number }
-  /** An uncaught error that this run caused; null: unknown cause. The host must not be used again. */
+  /**
+   * An uncaught error that this run caused; null: unknown cause. The host must not be used again.
+   */
   | { news: 'stray'; jobRunId: string | null; error: PlainError };
 
 const OURS = 'nestjs-bildad';
@@ -88,7 +90,9 @@ export interface HostLink {
   send(order: HostOrder): void;
   /** Works while the host is blocked, too. Null: not known yet. */
   usage(): { cpuMs: number; memoryBytes: number | null } | null;
-  /** Ends it by force. Resolves when it has ended: a thread in a native call ends after the call. */
+  /**
+   * Ends it by force. Resolves when it has ended: a thread in a native call ends after the call.
+   */
   kill(): Promise<void>;
 }
 

@@ -24,7 +24,9 @@ interface Job {
 
 /** A thread or process that has booted the app's module, and runs one job at a time. */
 export class JobHost {
-  /** Resolves with the codes of its handlers when it can run jobs. Rejects when it could not boot. */
+  /**
+   * Resolves with the codes of its handlers when it can run jobs. Rejects when it could not boot.
+   */
   readonly ready: Promise<string[]>;
   /** Resolves when it has ended. */
   readonly gone: Promise<string>;

@@ -4,7 +4,10 @@ import type { Readable } from 'node:stream';
 import { unwrap, type HostLink, type StartHost, type HostLimits } from './host-protocol.js';
 import { Worker } from 'node:worker_threads';
 
-/** File descriptor on which a process's guardian writes its usage and the reason of a kill, one JSON text per line. */
+/**
+ * File descriptor on which a process's guardian writes its usage and the reason of a kill, one JSON
+ * text per line.
+ */
 export const GUARDIAN_FD = 4;
 
 export interface ProcessUsage {
@@ -85,7 +88,8 @@ export const startProcess =
         resolve(
           killReason || (signal ? `it was ended by ${signal}` : `it ended with exit code ${code}`),
         );
-      // A delay, because the last report may still be on its way; 'close' may never come when a child keeps the pipe open.
+      // A delay, because the last report may still be on its way; 'close' may never come when a
+      // child keeps the pipe open.
       child.once('close', end);
       child.once('exit', (code, signal) => {
         killGroup(child.pid!);

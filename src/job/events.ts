@@ -38,8 +38,8 @@ export interface JobEventMap {
   /** The database refuses its row: it waits until it is released or cancelled. */
   'entry.quarantined': [{ jobQueueEntryId: string; jobRunIdentifier: string; reason: string }];
   /**
-   * This node claimed it, cannot run it and released it for another process: its context has a newer version, or is
-   * encrypted with a key that is missing here.
+   * This node claimed it, cannot run it and released it for another process: its context has a
+   * newer version, or is encrypted with a key that is missing here.
    */
   'entry.released': [
     {
@@ -82,8 +82,8 @@ export interface JobEventMap {
   /** The handler did not stop within the grace period: its thread or process was ended. */
   'process.killed': [RunEvent & { isolation: HostKind }];
   /**
-   * A promise of an inline handler was rejected without a handler for the rejection: its run fails. `late`: the run had
-   * ended before and does not change.
+   * A promise of an inline handler was rejected without a handler for the rejection: its run fails.
+   * `late`: the run had ended before and does not change.
    */
   'process.unhandledRejection': [RunEvent & { error: unknown; late: boolean }];
   /** The handler of an abandoned process ended. */
@@ -95,22 +95,25 @@ export interface JobEventMap {
   /** The database answers again and accepts writes. */
   'database.restored': [{ outageMs: number }];
   /**
-   * The tables were upgraded to a version that this package cannot use: the node claims nothing, and its running jobs
-   * continue. `null`: the tables are usable again. Emitted once per change.
+   * The tables were upgraded to a version that this package cannot use: the node claims nothing,
+   * and its running jobs continue. `null`: the tables are usable again. Emitted once per change.
    */
   'engine.outdated': [{ error: SchemaVersionError | null }];
-  /** These jobs are due for a minute or more and no live node can run them. Emitted once a minute for each code. */
+  /**
+   * These jobs are due for a minute or more and no live node can run them. Emitted once a minute
+   * for each code.
+   */
   'engine.unrunnable': [{ code: string; active: boolean; count: number; oldestDueAt: Date }];
   /**
-   * Whether NOTIFY reaches this node. Emitted when that changes; it is assumed at the start. Without NOTIFY, jobs that other
-   * processes enqueue start at the next tick.
+   * Whether NOTIFY reaches this node. Emitted when that changes; it is assumed at the start.
+   * Without NOTIFY, jobs that other processes enqueue start at the next tick.
    */
   'engine.listening': [{ hears: boolean }];
   /** This node registered under a new id and sends heartbeats. */
   'node.joined': [{ node: string }];
   /**
-   * This node stops its jobs and claims nothing until it joins under a new id: its heartbeats did not reach the database
-   * (`silent`), or another node declared it lost (`declared`).
+   * This node stops its jobs and claims nothing until it joins under a new id: its heartbeats did
+   * not reach the database (`silent`), or another node declared it lost (`declared`).
    */
   'node.fenced': [{ node: string; why: 'silent' | 'declared'; running: number }];
   /** A pass found a lost node. `charged`: the number of its jobs that may have caused it. */
@@ -125,8 +128,9 @@ type Listener = (payload: never) => void;
 type Tap = (event: keyof JobEventMap, payload: object) => void;
 
 /**
- * Typed events of one engine. A listener that throws is reported, and harms nobody else. The lists are never
- * changed, only replaced: an emitter that copies its list for each event took 0.3 µs a job.
+ * Typed events of one engine. A listener that throws is reported, and harms nobody else. The lists
+ * are never changed, only replaced: an emitter that copies its list for each event took 0.3 µs a
+ * job.
  */
 export class JobEvents {
   private readonly listeners = new Map<keyof JobEventMap, readonly Listener[]>();

@@ -1,8 +1,12 @@
-/** The attributes of a value. Each has few different values, which keeps the number of series small. */
+/**
+ * The attributes of a value. Each has few different values, which keeps the number of series small.
+ */
 export type MetricAttributes = Readonly<Record<string, string>>;
 
 export interface MetricDefinition {
-  /** From OpenTelemetry's semantic conventions where they define one: `messaging.process.duration`. */
+  /**
+   * From OpenTelemetry's semantic conventions where they define one: `messaging.process.duration`.
+   */
   readonly name: string;
   readonly kind: 'counter' | 'histogram' | 'gauge';
   /** UCUM: `s`, or the counted thing in braces: `{run}`. */
@@ -29,7 +33,8 @@ export interface MetricSink {
   /** Called once for each counter and histogram. @returns records its values */
   instrument(definition: MetricDefinition): RecordMetric;
   /**
-   * Called once. Call `read` whenever the gauges are collected. It never rejects and leaves out values that are unknown.
+   * Called once. Call `read` whenever the gauges are collected. It never rejects and leaves out
+   * values that are unknown.
    * @returns stops the collection
    */
   observe(

@@ -19,8 +19,8 @@ const WHERE = 'BildadPrometheusModule.forRoot';
 
 export interface BildadPrometheusOptions {
   /**
-   * Path of the endpoint, after the app's global prefix. `false`: no endpoint; the app serves the registry itself. Default
-   * `'/metrics'`.
+   * Path of the endpoint, after the app's global prefix. `false`: no endpoint; the app serves the
+   * registry itself. Default `'/metrics'`.
    */
   path?: string | false;
   /** Default: prom-client's global registry. */
@@ -49,8 +49,8 @@ class BildadCollector implements OnModuleInit, OnApplicationShutdown {
 }
 
 /**
- * Serves the engine's metrics for Prometheus through the app's own HTTP server (Express or Fastify). It needs the package
- * `prom-client` and a global engine; use `collectBildad` for others.
+ * Serves the engine's metrics for Prometheus through the app's own HTTP server (Express or
+ * Fastify). It needs the package `prom-client` and a global engine; use `collectBildad` for others.
  */
 @Module({})
 export class BildadPrometheusModule {

@@ -11,8 +11,8 @@ import { type Registry, Counter, Gauge, Histogram } from 'prom-client';
 const sinks = new WeakMap<Registry, RegistrySink>();
 
 /**
- * Adds an engine's metrics (`BILDAD_METRICS`) to a registry of prom-client. Several engines may share a registry: their series
- * differ by `bildad_engine`.
+ * Adds an engine's metrics (`BILDAD_METRICS`) to a registry of prom-client. Several engines may
+ * share a registry: their series differ by `bildad_engine`.
  * @returns stops it: counts stay, gauges end
  * @throws Error when the registry has another metric of the same name
  */

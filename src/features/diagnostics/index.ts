@@ -37,8 +37,8 @@ function channelOf(event: string): Channel {
 const runs = tracingChannel<unknown, RunTrace>('bildad:run');
 
 /**
- * Publishes each event on the channel `bildad:<event>` and handler calls on `tracing:bildad:run:*`, for agents and libraries
- * that cannot inject. Without a subscriber it costs a comparison.
+ * Publishes each event on the channel `bildad:<event>` and handler calls on `tracing:bildad:run:*`,
+ * for agents and libraries that cannot inject. Without a subscriber it costs a comparison.
  */
 export function publishEvents({ events, extensions, settings, store }: Published): () => void {
   const source = { engine: settings.name, schema: store.tables.schema };

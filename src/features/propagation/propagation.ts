@@ -17,7 +17,10 @@ interface Parts {
 
 const MAX_BYTES = 8_192;
 
-/** The module option `carry`: values captured at enqueue travel with each job and are restored around its run. */
+/**
+ * The module option `carry`: values captured at enqueue travel with each job and are restored
+ * around its run.
+ */
 export function propagateContext({ settings, extensions, contexts, events }: Parts): void {
   const carriers = settings.carry;
   if (carriers.length === 0) return;
@@ -54,7 +57,10 @@ function problemOf(error: unknown): string {
   return `capture() returned a value that cannot be stored: ${path ? `${path} ${message}` : message}`;
 }
 
-/** @param reportLate called with an error of a carrier after its run has ended, which no longer changes the run */
+/**
+ * @param reportLate called with an error of a carrier after its run has ended, which no longer
+ *   changes the run
+ */
 function restoring(
   carriers: readonly NamedCarrier[],
   contexts: StoredContexts,
@@ -89,7 +95,8 @@ async function restoreOne(
   let running: Promise<void> | undefined;
   let hasFailed = false;
   try {
-    // A second call of next() returns the same run. After restore() has failed, next() runs nothing.
+    // A second call of next() returns the same run. After restore() has failed, next() runs
+    // nothing.
     await restore(value, () => (running ??= hasFailed ? Promise.resolve() : runInside()));
     if (!running) throw new CarriedContextError(name, 'restore() did not call next()');
     await running;

@@ -6,7 +6,10 @@ import { traceJobs } from './otel-traces.js';
 
 export { measure, measuredEngine } from './measure.js';
 
-/** The module option `telemetry`. Without it the OpenTelemetry package is not loaded. @throws BildadConfigError when it is missing */
+/**
+ * The module option `telemetry`. Without it the OpenTelemetry package is not loaded.
+ * @throws BildadConfigError when it is missing
+ */
 export async function startTelemetry(measured: MeasuredEngine): Promise<(() => void) | void> {
   const { traces, metrics } = measured.settings.telemetry;
   if (!traces && !metrics) return;

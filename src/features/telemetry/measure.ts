@@ -33,7 +33,10 @@ export interface MeasuredEngine extends EngineContext {
   extensions: ExtensionPoints;
   processes: ProcessRegistry;
   runs: RunJobs;
-  /** Unique among the engines of a process. One attribute, because each attribute adds to the cost of a value. */
+  /**
+   * Unique among the engines of a process. One attribute, because each attribute adds to the cost
+   * of a value.
+   */
   engine: string;
   /** In a host of isolated jobs only enqueues are counted; the node counts the runs. */
   isHost: boolean;
@@ -234,7 +237,9 @@ function countClaims(
   });
 }
 
-/** Reads the gauges. A template that once had a value keeps one, so that its series does not end. */
+/**
+ * Reads the gauges. A template that once had a value keeps one, so that its series does not end.
+ */
 function gaugeReader(
   { processes, runs, settings, readQueueDepths }: MeasuredEngine,
   on: MeasuredEngine['events']['on'],
@@ -271,7 +276,10 @@ function gaugeReader(
   };
 }
 
-/** Templates beyond the bound share one set of attributes: their counts are added, of their ages the greatest counts. */
+/**
+ * Templates beyond the bound share one set of attributes: their counts are added, of their ages the
+ * greatest counts.
+ */
 class GaugeReadings {
   private readonly byGauge = new Map<MetricDefinition, Map<MetricAttributes, GaugeReading>>();
 

@@ -12,8 +12,9 @@ import type { MeasuredEngine } from './measure.js';
 const CARRIER = 'trace';
 
 /**
- * Makes a span for each call that enqueues, whose trace context travels with its jobs, and one for each run of a handler.
- * Errors of an SDK, sampler or propagator are reported once and disturb no job. @returns stops it
+ * Makes a span for each call that enqueues, whose trace context travels with its jobs, and one for
+ * each run of a handler. Errors of an SDK, sampler or propagator are reported once and disturb no
+ * job. @returns stops it
  */
 export function traceJobs(
   { extensions, events, settings, engine }: MeasuredEngine,
@@ -30,7 +31,8 @@ export function traceJobs(
     capture: () =>
       quietly(() => {
         const active = context.active();
-        // A link to an unsampled span leads nowhere, so nothing travels. A child must know that its trace is not sampled.
+        // A link to an unsampled span leads nowhere, so nothing travels. A child must know that its
+        // trace is not sampled.
         const sampled =
           relation === 'parent' ||
           ((trace.getSpanContext(active)?.traceFlags ?? 0) & TraceFlags.SAMPLED) !== 0;

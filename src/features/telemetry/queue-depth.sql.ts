@@ -11,7 +11,10 @@ export interface QueueDepth {
   oldestMs: number | null;
 }
 
-/** One row for each template, also without entries. Reads all entries (0.5 s per million), so callers must throttle it. */
+/**
+ * One row for each template, also without entries. Reads all entries (0.5 s per million), so
+ * callers must throttle it.
+ */
 export function queueDepths(db: Queryable, { entries, templates }: Tables): Promise<QueueDepth[]> {
   return rows(
     db,
@@ -41,9 +44,10 @@ export interface QueueHead {
 }
 
 /**
- * The first due job in claim order that a live node can run; null: none is. It uses the ready index: 0.08 ms with a million
- * waiting jobs. It reads all jobs before it: 0.8 s, and up to 1.6 s on a busy machine, with a million in front that no node
- * can run (EXPLAIN ANALYZE, PostgreSQL 18 with default settings, two cores), so callers must throttle it.
+ * The first due job in claim order that a live node can run; null: none is. It uses the ready
+ * index: 0.08 ms with a million waiting jobs. It reads all jobs before it: 0.8 s, and up to 1.6 s
+ * on a busy machine, with a million in front that no node can run (EXPLAIN ANALYZE, PostgreSQL 18
+ * with default settings, two cores), so callers must throttle it.
  */
 export async function queueHead(
   db: Queryable,

@@ -48,14 +48,20 @@ export interface BildadHealth extends BildadLiveness {
     /** `error`: class of the error; `timeout` when there was no answer in time. */
     | { reachable: false; error: string; code?: string };
   /**
-   * The job that would be claimed next, of those that a live node can run; null: none is due, or it is unknown. The query
-   * takes at most a fiftieth of the time, so the answer is up to fifty times as old as it takes: milliseconds, or longer
-   * when many due jobs cannot run on any node.
+   * The job that would be claimed next, of those that a live node can run; null: none is due, or it
+   * is unknown. The query takes at most a fiftieth of the time, so the answer is up to fifty times
+   * as old as it takes: milliseconds, or longer when many due jobs cannot run on any node.
    */
   head: QueueHead | null;
-  /** Whether `head` is known: false when the query failed, or when the first one takes longer than `timeout`. */
+  /**
+   * Whether `head` is known: false when the query failed, or when the first one takes longer than
+   * `timeout`.
+   */
   headKnown: boolean;
-  /** Jobs that are due for a minute or more and that no live node can run, at least ten seconds old; empty when unknown. */
+  /**
+   * Jobs that are due for a minute or more and that no live node can run, at least ten seconds old;
+   * empty when unknown.
+   */
   unrunnable: UnrunnableJobs[];
 }
 
@@ -125,7 +131,8 @@ export class EngineHealth {
 
   private async readQueue({ reachable }: Database, maxWaitMs: number) {
     if (!reachable) {
-      // A query that failed in an outage took long and would not be repeated for fifty times as long.
+      // A query that failed in an outage took long and would not be repeated for fifty times as
+      // long.
       this.head.forget();
       this.unrunnable.forget();
       return {};

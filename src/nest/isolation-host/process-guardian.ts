@@ -2,7 +2,8 @@ import { writeSync } from 'node:fs';
 import { workerData } from 'node:worker_threads';
 import { GUARDIAN_FD, killGroup, type GuardianReport } from '../../isolation/start-host.js';
 
-// A thread beside the main thread of a host process: it works while a handler blocks the main thread.
+// A thread beside the main thread of a host process: it works while a handler blocks the main
+// thread.
 
 export interface GuardianData {
   /** Pid of the node. */

@@ -11,7 +11,8 @@ const { setup, limits } = JSON.parse(process.argv[2]!) as {
   setup: HostSetup;
   limits: HostLimits;
 };
-// The node decides when its hosts end: a service manager may signal all processes, but running jobs are drained first.
+// The node decides when its hosts end: a service manager may signal all processes, but running jobs
+// are drained first.
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => undefined);
 process.on('disconnect', () => killGroup(process.pid));
 const guardian: GuardianData = {

@@ -31,7 +31,10 @@ export interface BootedHost {
   dataSources: DataSource[];
 }
 
-/** Boots the app's module without its schedules. @throws BildadConfigError; the error of the module */
+/**
+ * Boots the app's module without its schedules.
+ * @throws BildadConfigError; the error of the module
+ */
 export async function bootHost(setup: HostSetup): Promise<BootedHost> {
   stopSchedules();
   const app = await NestFactory.createApplicationContext(await moduleOf(setup), {
@@ -113,7 +116,10 @@ function instancesOf<T>(
   return [...new Set(found)];
 }
 
-/** A run in its host. It reports the handler's own outcome; the node decides what it means after a stop. */
+/**
+ * A run in its host. It reports the handler's own outcome; the node decides what it means after a
+ * stop.
+ */
 export class HostedProcess extends JobProcess {
   handlerOutcome: Outcome | undefined;
 

@@ -41,7 +41,8 @@ export function checkIsolation({ handlers, settings }: BildadRuntime): void {
 }
 
 /**
- * Starts one host of each kind that this node's handlers need, so that a host that cannot boot stops the app's start.
+ * Starts one host of each kind that this node's handlers need, so that a host that cannot boot
+ * stops the app's start.
  * @returns closes the hosts @throws BildadConfigError; the error of the app's module
  */
 export async function startHosts(bildad: BildadRuntime): Promise<() => Promise<void>> {

@@ -36,8 +36,9 @@ const CALLS_PER_TURN = 100;
 const outside = AsyncLocalStorage.snapshot();
 
 /**
- * The calls of one listener. They start in order, at least one event-loop turn after the event. A call that never ends only
- * uses one of the concurrent calls. A slow listener buffers at most 10,000 events.
+ * The calls of one listener. They start in order, at least one event-loop turn after the event. A
+ * call that never ends only uses one of the concurrent calls. A slow listener buffers at most
+ * 10,000 events.
  */
 export class ListenerQueue {
   private waiting: unknown[] = [];
@@ -120,7 +121,9 @@ export class ListenerQueue {
 /** The value of `getType()` of a listener's ExecutionContext; its one argument is the payload. */
 export const EVENT_CONTEXT_TYPE = 'bildad:event';
 
-/** The object that `@Inject(REQUEST)` provides in a REQUEST-scoped listener and its dependencies. */
+/**
+ * The object that `@Inject(REQUEST)` provides in a REQUEST-scoped listener and its dependencies.
+ */
 export interface JobEventRequest<E extends keyof JobEventMap = keyof JobEventMap> {
   event: E;
   payload: JobEventMap[E][0];

@@ -3,13 +3,16 @@ import type { JobEventMap } from '../../job/events.js';
 import type { JobHandlerClass } from '../../job/job-handler.js';
 
 export interface OnJobEventOptions {
-  /** Only events of this handler's jobs, or of the template with this code. For events of jobs. Default: all jobs. */
+  /**
+   * Only events of this handler's jobs, or of the template with this code. For events of jobs.
+   * Default: all jobs.
+   */
   code?: string | JobHandlerClass;
   /** Only events of the engine with this name. Default: all engines of the process. */
   engine?: string;
   /**
-   * `'here'`, the default: events of this process. `'cluster'`: also events of other nodes of the engine, delivered at most
-   * once; for events that are plain data.
+   * `'here'`, the default: events of this process. `'cluster'`: also events of other nodes of the
+   * engine, delivered at most once; for events that are plain data.
    */
   from?: 'here' | 'cluster';
 }
@@ -22,9 +25,10 @@ export interface DeclaredListener {
 const ON_JOB_EVENT = Symbol('nestjs-bildad:on-job-event');
 
 /**
- * Calls a method of a provider or controller for each event of this name, with its payload. The call follows soon after the
- * event, and its result or error does not affect the job: see docs/events.md. A method may have several of these decorators.
- * A method that a subclass overrides must be decorated again.
+ * Calls a method of a provider or controller for each event of this name, with its payload. The
+ * call follows soon after the event, and its result or error does not affect the job: see
+ * docs/events.md. A method may have several of these decorators. A method that a subclass overrides
+ * must be decorated again.
  */
 export function OnJobEvent<E extends keyof JobEventMap>(event: E, options: OnJobEventOptions = {}) {
   return <M extends (payload: JobEventMap[E][0]) => unknown>(

@@ -12,9 +12,10 @@ import { ConnectionLostError } from '../../database/connection/connection-errors
 export type LogFields = Readonly<Record<string, string | number | boolean | null | undefined>>;
 
 /**
- * A log line with its fields in one object. Loggers that print text (Nest's console, a template string) get the text. Loggers
- * that write JSON get `msg` and the fields: pino and nestjs-pino at the top level, Nest's console with `json: true` under
- * `message`. nest-winston reads the text from `message`.
+ * A log line with its fields in one object. Loggers that print text (Nest's console, a template
+ * string) get the text. Loggers that write JSON get `msg` and the fields: pino and nestjs-pino at
+ * the top level, Nest's console with `json: true` under `message`. nest-winston reads the text from
+ * `message`.
  */
 export class LogLine {
   readonly msg: string;

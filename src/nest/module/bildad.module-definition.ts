@@ -78,7 +78,10 @@ function runtimeProvider(schema: string, dataSourceName: string): Provider {
   };
 }
 
-/** Intervals in the registry of `@nestjs/schedule`, named `bildad:<schema>:<engine>:<interval>`, for operators to list. */
+/**
+ * Intervals in the registry of `@nestjs/schedule`, named `bildad:<schema>:<engine>:<interval>`, for
+ * operators to list.
+ */
 export function scheduleTicker(registry: SchedulerRegistry, prefix: string): Ticker {
   return {
     every(interval, ms, work) {

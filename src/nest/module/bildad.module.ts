@@ -47,7 +47,10 @@ const ASYNC_NAMES: readonly (keyof typeof ASYNC_OPTIONS_TYPE)[] = [
   exports: [JobEngineService, JobsService, JobEvents],
 })
 export class BildadModule extends ConfigurableModuleClass {
-  /** One engine on one PostgreSQL schema. Accepts the options and the extras `isGlobal`, `dataSource` and `schema`. */
+  /**
+   * One engine on one PostgreSQL schema. Accepts the options and the extras `isGlobal`,
+   * `dataSource` and `schema`.
+   */
   static override forRoot(options: typeof OPTIONS_TYPE = {}): DynamicModule {
     return super.forRoot(options);
   }

@@ -3,8 +3,8 @@ import type { JobEvents } from '../../job/events.js';
 import type { BildadModuleOptions, CurrentManager } from '../../options/module-options.js';
 
 /**
- * Changes every engine of an app from another module, as `nestjs-bildad/testing` does for an app under test. A global module
- * provides it under `BILDAD_EXTENSION`; an app has at most one.
+ * Changes every engine of an app from another module, as `nestjs-bildad/testing` does for an app
+ * under test. A global module provides it under `BILDAD_EXTENSION`; an app has at most one.
  */
 export interface EngineExtension {
   /**

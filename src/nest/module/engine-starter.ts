@@ -29,7 +29,10 @@ export class EngineStarter implements HookedEngine {
     if (this.isReady && this.bildad.settings.autoStart) await this.start();
   }
 
-  /** Idempotent; may be called again after an error. @throws BildadConfigError; the error of the app's module in a host */
+  /**
+   * Idempotent; may be called again after an error.
+   * @throws BildadConfigError; the error of the app's module in a host
+   */
   start(): Promise<void> {
     this.starting ??= this.startUp().catch((error: unknown) => {
       this.starting = undefined;

@@ -9,7 +9,10 @@ import { ModulesContainer } from '@nestjs/core';
 import { isMainThread } from 'node:worker_threads';
 import { runAfter } from '../../concurrency/timers.js';
 
-/** Less than the distance of any other module: the root's is 1, that of global modules the highest number. */
+/**
+ * Less than the distance of any other module: the root's is 1, that of global modules the highest
+ * number.
+ */
 const OUTERMOST = -1;
 /** An app may call enableShutdownHooks() some time after it is ready. */
 const SIGNAL_CHECK_DELAY_MS = 5_000;
@@ -25,11 +28,13 @@ export interface HookedEngine {
 }
 
 /**
- * Hooks that run last when the app starts and first when it closes: no job is claimed before all other modules are ready,
- * and the services that jobs use stay until the last job ended. All engines of an app share it.
+ * Hooks that run last when the app starts and first when it closes: no job is claimed before all
+ * other modules are ready, and the services that jobs use stay until the last job ended. All
+ * engines of an app share it.
  *
- * Nest orders hooks by the distance of their module from the root. A global module, as BildadModule is, has the highest
- * distance, so its hooks would run in the opposite order. Nest offers no option for that order, so the distance is set.
+ * Nest orders hooks by the distance of their module from the root. A global module, as BildadModule
+ * is, has the highest distance, so its hooks would run in the opposite order. Nest offers no option
+ * for that order, so the distance is set.
  */
 @Injectable()
 export class OutermostHooks implements OnApplicationBootstrap, OnModuleDestroy {

@@ -5,7 +5,9 @@ import { EnginePool } from '../../database/connection/engine-pool.js';
 import { HostPools } from '../../database/connection/host-pools.js';
 import { tablesOf } from '../../database/tables.js';
 
-/** An engine's access to its tables; it emits events when the database is lost and when it is back. */
+/**
+ * An engine's access to its tables; it emits events when the database is lost and when it is back.
+ */
 export function createStore(
   dataSource: DataSource,
   schema: string,

@@ -11,7 +11,10 @@ export const JOB_CONTEXT_TYPE = 'bildad' satisfies BildadContextType;
 export class BildadExecutionContext {
   private constructor(private readonly host: ArgumentsHost) {}
 
-  /** @throws BildadConfigError when it is not a job's context: check `getType()` first in enhancers that serve routes, too */
+  /**
+   * @throws BildadConfigError when it is not a job's context: check `getType()` first in enhancers
+   *   that serve routes, too
+   */
   static create(host: ArgumentsHost): BildadExecutionContext {
     const type = host.getType<BildadContextType>();
     if (type !== JOB_CONTEXT_TYPE)
@@ -45,8 +48,8 @@ export class JobRequest<C = unknown> {
 }
 
 /**
- * A guard refused a job: `canActivate` did not return true, or threw a ForbiddenException, which is the `cause`. The run fails
- * and the job is retried while it has retries.
+ * A guard refused a job: `canActivate` did not return true, or threw a ForbiddenException, which is
+ * the `cause`. The run fails and the job is retried while it has retries.
  */
 export class JobForbiddenError extends ForbiddenException {
   readonly code: string = 'JOB_FORBIDDEN';

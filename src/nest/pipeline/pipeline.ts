@@ -65,7 +65,10 @@ function enhancersOf(
   return { any: used.size > 0, pipes: used.has(PIPES_METADATA) };
 }
 
-/** Nest instantiates scoped global enhancers for controllers only, so they are registered with the provider here. */
+/**
+ * Nest instantiates scoped global enhancers for controllers only, so they are registered with the
+ * provider here.
+ */
 function globalOnes(config: ApplicationConfig, wrapper: InstanceWrapper): string[] {
   const scoped: [string, InstanceWrapper[]][] = [
     [GUARDS_METADATA, config.getGlobalRequestGuards()],
@@ -124,7 +127,10 @@ const ARGUMENTS = {
   [`${RouteParamtypes.REQUEST}:1`]: { index: 1, pipes: [] },
 };
 
-/** Calls methods of providers with the enhancers that Nest applies to controllers, through Nest's own classes. */
+/**
+ * Calls methods of providers with the enhancers that Nest applies to controllers, through Nest's
+ * own classes.
+ */
 @Injectable()
 export class Pipelines {
   constructor(private readonly moduleRef: ModuleRef) {}
@@ -215,11 +221,14 @@ const withoutGlobals = (container: NestContainer): NestContainer =>
     applicationConfig: { value: new ApplicationConfig() },
   }) as NestContainer;
 
-/** Overrides methods of Nest's creator: only the first argument goes through pipes, and a refusal throws JobForbiddenError. */
+/**
+ * Overrides methods of Nest's creator: only the first argument goes through pipes, and a refusal
+ * throws JobForbiddenError.
+ */
 function forJobs(creator: ExternalContextCreator, moduleKey: string): ExternalContextCreator {
   const jobs = Object.create(creator) as ExternalContextCreator;
-  // Nest searches the module among providers only. For a controller it would find none and skip enhancers named by class.
-  // Nest 11.0 has only the second method.
+  // Nest searches the module among providers only. For a controller it would find none and skip
+  // enhancers named by class. Nest 11.0 has only the second method.
   jobs['getHostModuleKey'] = () => moduleKey;
   jobs['getContextModuleKey'] = () => moduleKey;
   jobs.getParamValue = (value, metadata, pipes) =>

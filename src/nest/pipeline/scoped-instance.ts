@@ -8,14 +8,18 @@ export interface ScopedInstance<T> {
   contextId: ContextId;
 }
 
-/** Whether one instance serves all calls: neither it nor a dependency is REQUEST-scoped, and it is not TRANSIENT. */
+/**
+ * Whether one instance serves all calls: neither it nor a dependency is REQUEST-scoped, and it is
+ * not TRANSIENT.
+ */
 export const isShared = (wrapper: InstanceWrapper): boolean =>
   wrapper.isDependencyTreeStatic() && !wrapper.isTransient;
 
 /**
  * Creates an instance of a scoped provider for one call, with its dependencies.
- * @param request the object that `@Inject(REQUEST)` provides and a ContextIdStrategy receives. In a durable tree, which
- *   outlives the call, `@Inject(REQUEST)` provides the strategy's payload instead, as in a route
+ * @param request the object that `@Inject(REQUEST)` provides and a ContextIdStrategy receives. In a
+ *   durable tree, which outlives the call, `@Inject(REQUEST)` provides the strategy's payload
+ *   instead, as in a route
  * @throws the error of a constructor
  */
 export async function scopedInstance<T>(

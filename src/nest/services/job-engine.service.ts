@@ -42,7 +42,9 @@ export interface WaitOptions {
   timeout?: Duration;
 }
 
-/** An ended run. `output` is the handler's result as JSON; null when it failed or returned nothing. */
+/**
+ * An ended run. `output` is the handler's result as JSON; null when it failed or returned nothing.
+ */
 export type FinalRun<H> = Omit<JobRun, 'output'> & {
   output: Stored<ResultOf<H>> | null;
 };
@@ -67,10 +69,11 @@ export class JobEngineService extends ChangedJobs {
   }
 
   /**
-   * Starts this node's engine, for modules with `autoStart: false`. It has no effect when the engine runs already; a producer
-   * never runs jobs. Resolves when the hosts of isolated jobs are ready.
-   * @throws BildadConfigError before the app is initialized; the error of the app's module when a host cannot boot. It may be
-   *   called again after an error
+   * Starts this node's engine, for modules with `autoStart: false`. It has no effect when the
+   * engine runs already; a producer never runs jobs. Resolves when the hosts of isolated jobs are
+   * ready.
+   * @throws BildadConfigError before the app is initialized; the error of the app's module when a
+   *   host cannot boot. It may be called again after an error
    */
   start(): Promise<void> {
     return this.engineStarter.start();
@@ -79,9 +82,11 @@ export class JobEngineService extends ChangedJobs {
   /**
    * Adds a job to the queue. The engine starts jobs by priority (lower first), then age.
    * Upstream: `enqueue_job`; the context is validated here too, not only when it runs.
-   * @returns the entry. When another job holds the unique key of the options: that job's entry, with `deduplicated`
-   * @throws InvalidJobContextError with the violations, DuplicateJobError, JobTemplateNotFoundError,
-   *   JobTemplateInactiveError, BildadConfigError for a wrong option; nothing is enqueued then
+   * @returns the entry. When another job holds the unique key of the options: that job's entry,
+   *   with `deduplicated`
+   * @throws InvalidJobContextError with the violations, DuplicateJobError,
+   *   JobTemplateNotFoundError, JobTemplateInactiveError, BildadConfigError for a wrong option;
+   *   nothing is enqueued then
    */
   async enqueueJob<J extends Job>(
     job: J,
@@ -92,8 +97,9 @@ export class JobEngineService extends ChangedJobs {
   }
 
   /**
-   * Adds many jobs of one template, all or none, in the order of their contexts. An iterable is read while it is inserted,
-   * some 2,000 contexts at a time, in one transaction that stays open meanwhile; it returns only ids and identifiers.
+   * Adds many jobs of one template, all or none, in the order of their contexts. An iterable is
+   * read while it is inserted, some 2,000 contexts at a time, in one transaction that stays open
+   * meanwhile; it returns only ids and identifiers.
    * @throws as `enqueueJob`; the paths of violations begin with the context's index
    */
   enqueueJobs<J extends Job>(
@@ -120,8 +126,8 @@ export class JobEngineService extends ChangedJobs {
 
   /**
    * Adds a job and runs the engine now; jobs of higher priority ahead of it go first.
-   * Upstream: `enqueue_job_and_trigger_engine`, preferred over `enqueueAndRunJob`. If a pass is running, the engine runs
-   * another one after it, and `jobEngineResults.alreadyRunning` is true.
+   * Upstream: `enqueue_job_and_trigger_engine`, preferred over `enqueueAndRunJob`. If a pass is
+   * running, the engine runs another one after it, and `jobEngineResults.alreadyRunning` is true.
    */
   async enqueueJobAndTriggerEngine<J extends Job>(
     job: J,
@@ -137,11 +143,11 @@ export class JobEngineService extends ChangedJobs {
   }
 
   /**
-   * Adds a job and runs it at once on this node, bypassing priority and free slots: use it sparingly.
-   * Upstream: `enqueue_and_run_job`.
+   * Adds a job and runs it at once on this node, bypassing priority and free slots: use it
+   * sparingly. Upstream: `enqueue_and_run_job`.
    * @returns its run, launched
-   * @throws JobHandlerNotFoundError when this node cannot run it, JobNotAvailableError when its engine has not started
-   *   yet: nothing is enqueued then; and as `enqueueJob`
+   * @throws JobHandlerNotFoundError when this node cannot run it, JobNotAvailableError when its
+   *   engine has not started yet: nothing is enqueued then; and as `enqueueJob`
    */
   async enqueueAndRunJob<J extends Job>(
     job: J,
@@ -168,8 +174,9 @@ export class JobEngineService extends ChangedJobs {
   }
 
   /**
-   * Runs one pass of the engine: ends expired runs, then starts available jobs up to the free slots. One bad job never stops
-   * the others. Upstream: `run_job_engine`. A lease lets one node at a time run a pass. Must not be called inside a transaction.
+   * Runs one pass of the engine: ends expired runs, then starts available jobs up to the free
+   * slots. One bad job never stops the others. Upstream: `run_job_engine`. A lease lets one node at
+   * a time run a pass. Must not be called inside a transaction.
    */
   runJobEngine(): Promise<JobEngineResults> {
     return outside(() => this.bildad.pass.run());
@@ -184,10 +191,11 @@ export class JobEngineService extends ChangedJobs {
   }
 
   /**
-   * Claims this entry, creates its run and launches it; resolves when launched. Exactly one of several concurrent callers
-   * runs it. Ignores a `runAt` in the future. Upstream: `run_a_job`.
-   * @throws JobNotAvailableError when it is running or gone, JobHandlerNotFoundError when this node has no handler for it,
-   *   JobTemplateInactiveError; InvalidJobContextError after it left the queue with one FAILED run
+   * Claims this entry, creates its run and launches it; resolves when launched. Exactly one of
+   * several concurrent callers runs it. Ignores a `runAt` in the future. Upstream: `run_a_job`.
+   * @throws JobNotAvailableError when it is running or gone, JobHandlerNotFoundError when this node
+   *   has no handler for it, JobTemplateInactiveError; InvalidJobContextError after it left the
+   *   queue with one FAILED run
    */
   async runJob(entry: Pick<JobQueueEntry, 'id' | 'jobRunIdentifier'>): Promise<JobRun> {
     const { slots, claims } = this.bildad;
@@ -195,9 +203,10 @@ export class JobEngineService extends ChangedJobs {
   }
 
   /**
-   * Starts a claimed run of this node that has no process yet. The process is registered before its handler starts. A run
-   * that has a process here is not changed. Upstream: `launch_job_process`.
-   * @throws RunNotActiveError when it is not RUNNING, JobNotAvailableError when another node runs it
+   * Starts a claimed run of this node that has no process yet. The process is registered before its
+   * handler starts. A run that has a process here is not changed. Upstream: `launch_job_process`.
+   * @throws RunNotActiveError when it is not RUNNING, JobNotAvailableError when another node runs
+   *   it
    */
   async launchJobProcess(run: Pick<JobRun, 'id'>): Promise<JobRun> {
     const { slots, claims } = this.bildad;
@@ -230,8 +239,8 @@ export class JobEngineService extends ChangedJobs {
   }
 
   /**
-   * Ends a run that no node owns any more as FAILED "Expired"; its job is retried or leaves the queue. The engine does this
-   * when a lease expires. Upstream: `expire_a_job`.
+   * Ends a run that no node owns any more as FAILED "Expired"; its job is retried or leaves the
+   * queue. The engine does this when a lease expires. Upstream: `expire_a_job`.
    * @throws RunNotActiveError when it is not RUNNING; nothing changes
    */
   async expireJob(run: Pick<JobRun, 'id'>): Promise<JobRun> {
@@ -239,9 +248,10 @@ export class JobEngineService extends ChangedJobs {
   }
 
   /**
-   * Stops the process of a run on this node and ends the run as FAILED: "Timeout" when it is past its timeout, else "Killed".
-   * Its job is retried or leaves the queue. For a run on another node it stores the request and returns null; that node stops
-   * the run at its next heartbeat. Upstream: `kill_a_job`.
+   * Stops the process of a run on this node and ends the run as FAILED: "Timeout" when it is past
+   * its timeout, else "Killed". Its job is retried or leaves the queue. For a run on another node
+   * it stores the request and returns null; that node stops the run at its next heartbeat.
+   * Upstream: `kill_a_job`.
    * @throws RunNotActiveError when it is not RUNNING; nothing changes
    */
   async killJob(run: Pick<JobRun, 'id'>): Promise<JobRun | null> {
@@ -249,8 +259,9 @@ export class JobEngineService extends ChangedJobs {
   }
 
   /**
-   * Returns a running job to the queue: its run is FAILED "Stopped", its entry AVAILABLE. This changes the database only: the
-   * process continues, but cannot change the run any more. Upstream: `stop_job_in_queue`.
+   * Returns a running job to the queue: its run is FAILED "Stopped", its entry AVAILABLE. This
+   * changes the database only: the process continues, but cannot change the run any more. Upstream:
+   * `stop_job_in_queue`.
    * @returns the run, or null when the entry is not running
    * @throws RunNotActiveError when the run ended meanwhile
    */
@@ -266,7 +277,10 @@ export class JobEngineService extends ChangedJobs {
     await this.bildad.runControl.removeEntry(idOf(entry, 'queue entry'));
   }
 
-  /** The retry number of the entry's next run: its current run's + 1, or 0 when none has run. Upstream: `get_retry_count`. */
+  /**
+   * The retry number of the entry's next run: its current run's + 1, or 0 when none has run.
+   * Upstream: `get_retry_count`.
+   */
   async getRetryCount(entry: Pick<JobQueueEntry, 'id'>): Promise<number> {
     const { db, tables } = this.bildad.store;
     return (await findEntry(db, tables, { id: idOf(entry, 'queue entry') }))?.retry ?? 0;
@@ -275,7 +289,8 @@ export class JobEngineService extends ChangedJobs {
   /**
    * Checks a context against a JSON Schema, or a class with class-validator decorators.
    * Upstream: `validate_job_context`.
-   * @throws InvalidJobContextError with the violations, InvalidJobSchemaError when the schema is unusable
+   * @throws InvalidJobContextError with the violations, InvalidJobSchemaError when the schema is
+   *   unusable
    */
   async validateJobContext(schema: JsonSchema | ContextClass, context: unknown): Promise<void> {
     // Undefined would mean "any context".
@@ -290,15 +305,16 @@ export class JobEngineService extends ChangedJobs {
 
   /**
    * Aborts the process's signal and waits for the grace period. Upstream: `try_to_kill_process`.
-   * @returns whether the handler ended. If not, its run is ended all the same, and the handler continues
+   * @returns whether the handler ended. If not, its run is ended all the same, and the handler
+   *   continues
    */
   tryToKillProcess(process: JobProcess): Promise<boolean> {
     return this.bildad.killer.stopProcess(process, { kind: 'killed' });
   }
 
   /**
-   * Ends a job without a retry: a waiting entry is deleted (returns null), a running one is stopped as by `killJob`. A run on
-   * another node stops when that node reads the request.
+   * Ends a job without a retry: a waiting entry is deleted (returns null), a running one is stopped
+   * as by `killJob`. A run on another node stops when that node reads the request.
    * @throws RunNotActiveError when the run ended meanwhile
    */
   async cancelJob(entry: Pick<JobQueueEntry, 'id'>): Promise<JobRun | null> {
@@ -306,10 +322,12 @@ export class JobEngineService extends ChangedJobs {
   }
 
   /**
-   * Runs `work` in a transaction of the engine's DataSource. Every job enqueued inside it without `manager`, at any call
-   * depth, is part of it; wake-ups follow the commit. Inside another such transaction it is a savepoint.
+   * Runs `work` in a transaction of the engine's DataSource. Every job enqueued inside it without
+   * `manager`, at any call depth, is part of it; wake-ups follow the commit. Inside another such
+   * transaction it is a savepoint.
    * @returns the result of `work`, committed
-   * @throws the error of `work` after a rollback. An enqueue inside it after it ended throws TransactionOverError
+   * @throws the error of `work` after a rollback. An enqueue inside it after it ended throws
+   *   TransactionOverError
    */
   async transaction<T>(work: (manager: EntityManager) => Promise<T>): Promise<T> {
     const { store, current } = this.bildad;
@@ -323,11 +341,12 @@ export class JobEngineService extends ChangedJobs {
   }
 
   /**
-   * Waits for the final run of a job, FAILED or not, on whatever node it runs. Pass the handler class to type `output`. The
-   * end arrives as a notification (module option `notify`); the database is checked at least once a second.
+   * Waits for the final run of a job, FAILED or not, on whatever node it runs. Pass the handler
+   * class to type `output`. The end arrives as a notification (module option `notify`); the
+   * database is checked at least once a second.
    * @param timeout default `'1m'`
-   * @throws JobNotFoundError; WaitTimeoutError while the job continues; JobEncryptionKeyError when the result is encrypted and
-   *   this process lacks the key; BildadConfigError
+   * @throws JobNotFoundError; WaitTimeoutError while the job continues; JobEncryptionKeyError when
+   *   the result is encrypted and this process lacks the key; BildadConfigError
    */
   waitForJob<H extends JobHandler = JobHandler>(
     jobRunIdentifier: string,
@@ -358,8 +377,9 @@ export class JobEngineService extends ChangedJobs {
   }
 
   /**
-   * The state of the engine for operators and readiness probes: facts without a verdict. An unreachable database is one of
-   * these facts and does not reject. It costs one indexed statement, and every ten seconds one that counts unrunnable jobs.
+   * The state of the engine for operators and readiness probes: facts without a verdict. An
+   * unreachable database is one of these facts and does not reject. It costs one indexed statement,
+   * and every ten seconds one that counts unrunnable jobs.
    * @param options.timeout how long the database may take to answer. Default `'2s'`
    * @throws BildadConfigError when `timeout` is not a duration
    */
@@ -368,8 +388,8 @@ export class JobEngineService extends ChangedJobs {
   }
 
   /**
-   * Sends all metrics of the engine (`BILDAD_METRICS`) to your own sink from now on, as `telemetry` does for OpenTelemetry and
-   * `nestjs-bildad/prometheus` for a registry.
+   * Sends all metrics of the engine (`BILDAD_METRICS`) to your own sink from now on, as `telemetry`
+   * does for OpenTelemetry and `nestjs-bildad/prometheus` for a registry.
    * @returns stops it
    */
   measure(sink: MetricSink): () => void {

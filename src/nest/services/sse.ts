@@ -3,8 +3,9 @@ import { Observable } from 'rxjs';
 import type { JobUpdate } from '../../job/job-update.js';
 
 /**
- * Converts updates for Nest's `@Sse()`, with Express or Fastify: `type` is the event name, `id` its id, `data` the update. The
- * loop ends when the client disconnects. @param updates `jobs.watch(identifier)`
+ * Converts updates for Nest's `@Sse()`, with Express or Fastify: `type` is the event name, `id` its
+ * id, `data` the update. The loop ends when the client disconnects. @param updates
+ * `jobs.watch(identifier)`
  */
 export function sse(updates: AsyncIterable<JobUpdate>): Observable<MessageEvent> {
   return new Observable((subscriber) => {
