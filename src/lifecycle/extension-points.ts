@@ -12,8 +12,9 @@ import type { JobProcess } from './run/job-process.js';
 export type Unsubscribe = () => void;
 
 /**
- * A named list of registrations. `active` is what the engine calls or reads: it is undefined while nothing is registered, so an unused
- * point costs one comparison. It is rebuilt at each registration and never changed in place.
+ * A named list of registrations. `active` is what the engine calls or reads: it is undefined while
+ * nothing is registered, so an unused point costs one comparison. It is rebuilt at each
+ * registration and never changed in place.
  */
 export class ExtensionPoint<T, Active = readonly T[]> {
   private readonly byName = new Map<string, T>();
@@ -51,15 +52,22 @@ export class ExtensionPoint<T, Active = readonly T[]> {
   }
 }
 
-/** Captures a part of the environment of an enqueue call. It travels with the job, in the envelope of its context. */
+/**
+ * Captures a part of the environment of an enqueue call. It travels with the job, in the envelope
+ * of its context.
+ */
 export interface Carrier {
   /** Its property in `Envelope.carried`; the name it is registered under. */
   readonly name: string;
-  /** Called once for each call that enqueues. @returns the captured value; undefined: nothing travels */
+  /**
+   * Called once for each call that enqueues.
+   * @returns the captured value; undefined: nothing travels
+   */
   readonly capture: () => JsonValue | undefined;
   /**
-   * The value describes the call and not the job: it is readable beside an encrypted context, and a retry by hand captures it
-   * again. Default: the value is encrypted with the context, and a retry keeps it.
+   * The value describes the call and not the job: it is readable beside an encrypted context, and a
+   * retry by hand captures it again. Default: the value is encrypted with the context, and a retry
+   * keeps it.
    */
   readonly ofCall?: boolean;
 }
@@ -71,12 +79,16 @@ export interface EnqueueCallFacts {
   bulk: boolean;
 }
 
-/** The result of a call that enqueues: an entry, or one for each context. `deduplicated`: the job existed already. */
+/**
+ * The result of a call that enqueues: an entry, or one for each context. `deduplicated`: the job
+ * existed already.
+ */
 export type Enqueued = { jobRunIdentifier: string; deduplicated?: boolean };
 
 /**
- * Wraps a call that enqueues, from the lookup of its template to its result; in a caller's transaction the result precedes the
- * commit. Must call `next` once; `next` rejects when nothing was enqueued.
+ * Wraps a call that enqueues, from the lookup of its template to its result; in a caller's
+ * transaction the result precedes the commit. Must call `next` once; `next` rejects when nothing
+ * was enqueued.
  */
 export type AroundEnqueue = <T extends Enqueued | readonly Enqueued[]>(
   call: EnqueueCallFacts,
@@ -96,8 +108,9 @@ export interface PreparedEntry {
 export type BeforeEnqueue = (prepared: PreparedEntry) => void;
 
 /**
- * Called with new entries of one template once they are committed: at once, or after the caller's transaction. Not
- * called for entries of other processes, and not where the process ends first. A throw is reported.
+ * Called with new entries of one template once they are committed: at once, or after the caller's
+ * transaction. Not called for entries of other processes, and not where the process ends first. A
+ * throw is reported.
  */
 export type AfterEnqueueCommit = (templateCode: string, entries: readonly EntryReference[]) => void;
 
@@ -108,8 +121,9 @@ export type ClaimContribution = () => ClaimPart | undefined;
 export type AfterClaim = (claims: readonly Claim[], tookMs: number) => void;
 
 /**
- * Wraps the work of a handler in the process that runs it: decoding the context, resolving the instance, calling the method.
- * `process.run` is the run; after `next` the process holds the outcome. Must call `next` once; `next` never rejects.
+ * Wraps the work of a handler in the process that runs it: decoding the context, resolving the
+ * instance, calling the method. `process.run` is the run; after `next` the process holds the
+ * outcome. Must call `next` once; `next` never rejects.
  */
 export type AroundRun = (
   process: JobProcess,
@@ -119,21 +133,29 @@ export type AroundRun = (
 
 export interface OnFinish {
   /**
-   * A SQL function that is called with the runs that end, in the statement that ends them, whatever the way:
-   * `f(run_ids bigint[], entry_ids bigint[], outcomes text[], fates text[])`. A fate is what happened to the entry: removed,
-   * reopened or kept. Its name has the schema, quoted as in SQL, and is not overloaded. The function runs with planner
-   * settings that avoid sequential scans. If it fails, the runs do not end, and the end is tried again.
+   * A SQL function that is called with the runs that end, in the statement that ends them, whatever
+   * the way: `f(run_ids bigint[], entry_ids bigint[], outcomes text[], fates text[])`. A fate is
+   * what happened to the entry: removed, reopened or kept. Its name has the schema, quoted as in
+   * SQL, and is not overloaded. The function runs with planner settings that avoid sequential
+   * scans. If it fails, the runs do not end, and the end is tried again.
    */
   readonly sqlFunction: string;
 }
 
-/** Background work that one node of an engine does at a time, under the guard of the engine's pass. */
+/**
+ * Background work that one node of an engine does at a time, under the guard of the engine's pass.
+ */
 export interface PassStep {
   /** Unique: also the key of its times in the engine's row, and its name in `engine.error`. */
   readonly name: string;
-  /** Milliseconds from one run to the next on any node, by the database's clock. 0: in each pass. */
+  /**
+   * Milliseconds from one run to the next on any node, by the database's clock. 0: in each pass.
+   */
   readonly every: number;
-  /** A step that throws is reported and does not stop the others. @returns 'more' to run in the next pass too */
+  /**
+   * A step that throws is reported and does not stop the others.
+   * @returns 'more' to run in the next pass too
+   */
   run(pass: Pass): Promise<'more' | void>;
 }
 
@@ -145,7 +167,10 @@ export interface Pass {
   readonly deadline: number;
 }
 
-/** Called once per renewal of the run leases. @returns the fact that the node's row stores under this name */
+/**
+ * Called once per renewal of the run leases.
+ * @returns the fact that the node's row stores under this name
+ */
 export type NodeFactsSource = () => JsonValue | undefined;
 
 const list = <T>(registered: readonly T[]): readonly T[] => registered;
@@ -196,7 +221,8 @@ export class ExtensionPoints {
   }
 
   /**
-   * The values that travel with a job enqueued now; undefined: none. Must be called before the caller awaits anything.
+   * The values that travel with a job enqueued now; undefined: none. Must be called before the
+   * caller awaits anything.
    * @throws what a carrier throws
    */
   captureCarried(): Captured | undefined {

@@ -60,7 +60,10 @@ const QUEUE_ORDER = { priority: 'ASC', id: 'ASC' } as const;
 const NEWEST_FIRST = { id: 'DESC' } as const;
 const OLDEST_FIRST = { id: 'ASC' } as const;
 
-/** Reads jobs, and manages templates and the configuration (upstream's `Jobs`). Lists are pages; times compare with the database's clock. */
+/**
+ * Reads jobs, and manages templates and the configuration (upstream's `Jobs`). Lists are pages;
+ * times compare with the database's clock.
+ */
 @Injectable()
 export class JobsService {
   constructor(@Inject(BILDAD_RUNTIME) private readonly bildad: BildadRuntime) {}
@@ -77,7 +80,10 @@ export class JobsService {
     });
   }
 
-  /** Creates a template by hand; its jobs wait until a node has a handler for its code. @throws BildadConfigError, InvalidJobSchemaError */
+  /**
+   * Creates a template by hand; its jobs wait until a node has a handler for its code.
+   * @throws BildadConfigError, InvalidJobSchemaError
+   */
   async createJobTemplate(template: NewTemplate): Promise<JobTemplate> {
     const read = readNewTemplate(template);
     const created = await insertTemplate(this.db, this.tables, read);
@@ -89,7 +95,10 @@ export class JobsService {
     return created;
   }
 
-  /** Changes survive deploys, until the class declares a new value for the field. @throws JobTemplateNotFoundError, BildadConfigError, InvalidJobSchemaError */
+  /**
+   * Changes survive deploys, until the class declares a new value for the field.
+   * @throws JobTemplateNotFoundError, BildadConfigError, InvalidJobSchemaError
+   */
   async updateJobTemplate(
     template: Pick<JobTemplate, 'id'>,
     changes: TemplateFields,
@@ -109,7 +118,9 @@ export class JobsService {
     return changed;
   }
 
-  /** @throws JobTemplateInUseError while an entry or a run refers to it, JobTemplateNotFoundError */
+  /**
+   * @throws JobTemplateInUseError while an entry or a run refers to it, JobTemplateNotFoundError
+   */
   async deleteJobTemplate(template: Pick<JobTemplate, 'id'>): Promise<void> {
     const id = idOf(template, 'template');
     const known = await this.templates.findOneBy({ id });
@@ -140,7 +151,9 @@ export class JobsService {
     });
   }
 
-  /** RUNNING runs with an expired lease whose node is not merely blocked: the next pass ends them. */
+  /**
+   * RUNNING runs with an expired lease whose node is not merely blocked: the next pass ends them.
+   */
   listExpiredJobs(page: Page = {}): Promise<JobRun[]> {
     const unprotected = Raw((nodeId) => `NOT ${hasProtectedLease(this.tables, nodeId)}`);
     return this.list(this.runs, page, {
@@ -225,9 +238,10 @@ export class JobsService {
   // Running and waiting jobs
 
   /**
-   * Follows a job on whatever node it runs: its current state first, then each change, its progress, log lines and output,
-   * until it ends. States come from the database and none is missed; docs/events.md describes the rest. Leaving the loop frees
-   * everything. The loop ends without an `end` update when this engine stops.
+   * Follows a job on whatever node it runs: its current state first, then each change, its
+   * progress, log lines and output, until it ends. States come from the database and none is
+   * missed; docs/events.md describes the rest. Leaving the loop frees everything. The loop ends
+   * without an `end` update when this engine stops.
    * @throws BildadConfigError at once; in the loop JobNotFoundError and the signal's reason
    */
   watch(jobRunIdentifier: string, options: WatchOptions = {}): AsyncIterableIterator<JobUpdate> {
@@ -246,8 +260,8 @@ export class JobsService {
   }
 
   /**
-   * The stored log lines (module option `logs`) of a run, or of all runs of a job, oldest first. Runs without stored lines are
-   * left out.
+   * The stored log lines (module option `logs`) of a run, or of all runs of a job, oldest first.
+   * Runs without stored lines are left out.
    * @param of a run, or a job's identifier
    */
   async logs(of: string | Pick<JobRun, 'id'>): Promise<RunLog[]> {
@@ -261,7 +275,10 @@ export class JobsService {
     });
   }
 
-  /** The latest progress of a job, at most half a second old, from its newest run that reported any; null: none did. */
+  /**
+   * The latest progress of a job, at most half a second old, from its newest run that reported any;
+   * null: none did.
+   */
   async progressOf(
     jobRunIdentifier: string,
   ): Promise<(JobProgress & Pick<RunLog, 'jobRunId' | 'retry'>) | null> {
@@ -275,16 +292,18 @@ export class JobsService {
   }
 
   /**
-   * The state of a run's process. For a run on another node it is as of that node's last heartbeat (five per lease). Null when
-   * the run is not RUNNING, or started on another node less than a second ago.
+   * The state of a run's process. For a run on another node it is as of that node's last heartbeat
+   * (five per lease). Null when the run is not RUNNING, or started on another node less than a
+   * second ago.
    */
   async inspectJobProcess(run: Pick<JobRun, 'id'>): Promise<JobProcessFacts | null> {
     return this.bildad.inspection.of(idOf(run, 'run'));
   }
 
   /**
-   * Counts jobs by template that are due for longer than `olderThan` (default `'1m'`) and cannot run: the template is inactive,
-   * or no live node has a handler for it. Reads all entries when there are such templates.
+   * Counts jobs by template that are due for longer than `olderThan` (default `'1m'`) and cannot
+   * run: the template is inactive, or no live node has a handler for it. Reads all entries when
+   * there are such templates.
    * @throws BildadConfigError
    */
   async listUnrunnableJobs({ olderThan = '1m' }: { olderThan?: Duration } = {}): Promise<
@@ -294,7 +313,10 @@ export class JobsService {
     return unrunnableJobs(this.db, this.tables, ms);
   }
 
-  /** Entries that the database refuses to run: `quarantineReason` says why. They wait for `releaseQuarantined` or `cancelJob`. */
+  /**
+   * Entries that the database refuses to run: `quarantineReason` says why. They wait for
+   * `releaseQuarantined` or `cancelJob`.
+   */
   listQuarantinedJobs(page: Page = {}): Promise<JobQueueEntry[]> {
     return this.list(this.entries, page, {
       where: { quarantinedAt: Not(IsNull()) },
@@ -303,8 +325,10 @@ export class JobsService {
   }
 
   /**
-   * Returns a quarantined entry to the queue after its row was repaired; it starts at the next tick.
-   * @throws JobNotAvailableError when the row is still malformed, its template is gone, or it is not quarantined; nothing changes
+   * Returns a quarantined entry to the queue after its row was repaired; it starts at the next
+   * tick.
+   * @throws JobNotAvailableError when the row is still malformed, its template is gone, or it is
+   *   not quarantined; nothing changes
    */
   async releaseQuarantined(
     entry: Pick<JobQueueEntry, 'id' | 'jobRunIdentifier'>,
@@ -325,7 +349,10 @@ export class JobsService {
 
   // Nodes
 
-  /** The processes that run jobs, newest first, then those that ended within about a day, the latest end first. */
+  /**
+   * The processes that run jobs, newest first, then those that ended within about a day, the latest
+   * end first.
+   */
   listNodes(page: Page = {}): Promise<JobNode[]> {
     return this.list(this.repository(this.bildad.entities.JobNode), page, {
       order: {
