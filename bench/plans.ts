@@ -114,6 +114,8 @@ async function explainAll(): Promise<string[]> {
     runAt: null,
     delayMs: 0,
     retryOfJobRunId: null,
+    startBefore: null,
+    retryOnce: false,
   });
   const end = (jobRunId: string, n: number) => ({
     jobRunId,

@@ -24,6 +24,8 @@ export interface WriteBatcherOptions<Item, Result> {
    * timeout is an error like any other, and `write` must not return `BLOCKED`.
    */
   lockRetry?: LockRetry;
+  /** What may be locked of an item: a name for the error message, and a key of the lock for `LockRetry.run`. */
+  lockOf?: (item: Item) => { what: string; key: string };
   /** Writes a single item whose row was locked. Default: `write` with that item. */
   writeBlocked?: (item: Item) => Promise<Result | typeof BLOCKED>;
 }
@@ -102,10 +104,11 @@ export class WriteBatcher<Item, Result> {
   }
 
   private retryBlocked(one: Waiting<Item, Result>): void {
-    const { write, writeBlocked, lockRetry } = this.options;
+    const { write, writeBlocked, lockRetry, lockOf } = this.options;
+    const lock = lockOf?.(one.item);
     const attempt = async () =>
       writeBlocked ? writeBlocked(one.item) : (await write([one.item]))[0]!;
-    lockRetry!.run('a row of the job', attempt).then(
+    lockRetry!.run(lock?.what ?? 'a row of the job', attempt, lock?.key).then(
       (result) => this.settle(one, result),
       (error: unknown) => this.fail(one, error),
     );

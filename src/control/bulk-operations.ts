@@ -1,9 +1,10 @@
-import type { WakeUps } from '../notifications/wake-ups.js';
 import type { Store } from '../database/store.js';
+import type { WakeUps } from '../notifications/wake-ups.js';
 import { BildadError } from '../job/errors.js';
 import { rescheduleEntries, type DueTime } from './change-entry.sql.js';
 import { deleteWaiting } from '../lifecycle/enqueue/enqueue.sql.js';
-import type { JobRun } from '../database/entities/index.js';
+import { DuplicateJobError } from '../job/errors.js';
+import type { Enqueue } from '../lifecycle/enqueue/enqueue.js';
 import {
   failedRuns,
   matchingEntries,
@@ -23,6 +24,7 @@ export class ManyJobs {
     private readonly store: Store,
     private readonly runControl: RunControl,
     private readonly wakeUps: WakeUps,
+    private readonly enqueue: Enqueue,
   ) {}
 
   /** @returns how many that waited were deleted, and how many that ran were told to stop for good */
@@ -56,23 +58,23 @@ export class ManyJobs {
   }
 
   /**
-   * @param again does one of them again
+   * Retries each run once, whoever else retries it.
    * @returns how many were enqueued, and how many were refused: their context or template is not valid now
    */
-  async retry(
-    filter: RunFilter,
-    again: (run: JobRun) => Promise<unknown>,
-  ): Promise<{ retried: number; refused: number }> {
+  async retry(filter: RunFilter): Promise<{ retried: number; refused: number }> {
     const { db, tables } = this.store;
     const counts = { retried: 0, refused: 0 };
     const lastId = await newestRunId(db, tables);
     let after = '0';
     for (;;) {
       const runs = await failedRuns(db, tables, filter, after, lastId, RUNS_AT_ONCE);
-      for (const done of await Promise.allSettled(runs.map(again)))
-        if (done.status === 'fulfilled') counts.retried++;
-        else if (done.reason instanceof BildadError) counts.refused++;
-        else throw done.reason;
+      const retries = runs.map((run) => this.enqueue.retryRun(run, undefined, {}, true));
+      for (const retry of await Promise.allSettled(retries))
+        if (retry.status === 'fulfilled') counts.retried++;
+        // Another call retried the run since.
+        else if (retry.reason instanceof DuplicateJobError) continue;
+        else if (retry.reason instanceof BildadError) counts.refused++;
+        else throw retry.reason;
       if (runs.length < RUNS_AT_ONCE) return counts;
       after = runs.at(-1)!.id;
     }

@@ -7,7 +7,7 @@ import { KEPT_BACK } from '../database/migrations/baseline/job-keys.js';
 import { findEntry } from '../lifecycle/run/run.sql.js';
 import type { Queryable } from '../database/tables.js';
 import { findTemplate } from '../lifecycle/templates/template.sql.js';
-import { wrappingNow } from '../lifecycle/enqueue/entry-envelope.js';
+import { wrappingOf } from '../lifecycle/enqueue/prepare-entry.js';
 import type { WakeUps } from '../notifications/wake-ups.js';
 import type { Store } from '../database/store.js';
 import type { StoredContexts } from '../context/stored-contexts.js';
@@ -57,7 +57,7 @@ export class ChangeJobs {
     const code = template?.code ?? `template ${jobTemplateId}`;
     const open = await this.templates.resolve({ code }, db);
     const { json } = await encodeContext(open.contract, context, this.maxContextBytes);
-    const wrapping = wrappingNow(open, startBefore !== null);
+    const wrapping = wrappingOf(open, startBefore !== null);
     return wrapping ? this.contexts.wrapJson(json, wrapping, jobRunIdentifier) : json;
   }
 

@@ -2,7 +2,7 @@ import type { EngineContext } from '../database/engine-context.js';
 import type { Quarantine } from '../lifecycle/claim/quarantine.js';
 import type { Suspects } from '../lifecycle/claim/suspects.js';
 import { promoteScheduled } from '../lifecycle/enqueue/enqueue.sql.js';
-import { advanceKeys, pruneKeys } from '../lifecycle/enqueue/unique-keys.sql.js';
+import { advanceKeys, pruneKeys } from '../lifecycle/enqueue/enqueue.sql.js';
 import type { Pass, PassStep } from '../lifecycle/extension-points.js';
 import type { FinishRuns } from '../lifecycle/finish/finish.js';
 import { reopenOrphans } from '../lifecycle/finish/finish.sql.js';

@@ -1,7 +1,6 @@
 import type { EntityManager } from 'typeorm';
-import type { EngineContext } from '../database/engine-context.js';
 import type { PiggybackStatement } from '../database/connection/engine-pool.js';
-import { CommitWatch } from '../database/transactions/commit-watch.js';
+import type { CommitWatch } from '../database/transactions/commit-watch.js';
 import { outside } from '../database/transactions/current-transaction.js';
 import type { NotificationBus, Topic } from './notification-bus.js';
 
@@ -13,12 +12,13 @@ const ALONE_MS = 20;
  * was under way. Nothing depends on it: the tick finds what a wake-up missed.
  */
 export class WakeUps {
-  private readonly commits: CommitWatch;
   private readonly topic: Topic;
   private wakeHere: () => void = () => undefined;
 
-  constructor({ store }: EngineContext, bus: NotificationBus) {
-    this.commits = new CommitWatch(store.dataSource, () => this.wake());
+  constructor(
+    bus: NotificationBus,
+    private readonly commits: CommitWatch,
+  ) {
     this.topic = bus.createTopic({
       name: 'due',
       doing: 'waking other nodes',
@@ -46,8 +46,10 @@ export class WakeUps {
 
   /** Wakes when the transaction of this manager commits. */
   wakeAfterCommit(manager: EntityManager): void {
-    this.commits.after(manager);
+    this.commits.afterCommit(manager, this.wakeCommitted);
   }
+
+  private readonly wakeCommitted = () => this.wake();
 
   /** The NOTIFY for other nodes, to be sent along with an insert; null if one for many inserts is better. */
   piggyback(): PiggybackStatement | null {

@@ -2,6 +2,7 @@ import { afterEach, beforeEach, expect, it } from 'vitest';
 import type { EngineContext } from '../../src/database/engine-context.js';
 import { ListeningConnection, ListenProbe } from '../../src/notifications/listening-connection.js';
 import { NotificationBus } from '../../src/notifications/notification-bus.js';
+import { CommitWatch } from '../../src/database/transactions/commit-watch.js';
 import { WakeUps } from '../../src/notifications/wake-ups.js';
 import type { BildadRuntime } from '../../src/nest/module/runtime.js';
 import type { PgClient } from '../../src/database/connection/driver.js';
@@ -78,7 +79,7 @@ it('a probe of one node wakes no other, and a wake-up does', async () => {
   const bus = new NotificationBus(engine);
   const wakes: string[] = [];
   const woken = gate();
-  new WakeUps(engine, bus).start(() => {
+  new WakeUps(bus, new CommitWatch(bildad.dataSource)).start(() => {
     wakes.push('woken');
     if (wakes.length > 1) woken.open();
   });

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { BildadRuntime } from '../../src/nest/module/runtime.js';
-import { pruneKeys } from '../../src/lifecycle/enqueue/unique-keys.sql.js';
+import { pruneKeys } from '../../src/lifecycle/enqueue/enqueue.sql.js';
 import { bootApp, type TestApp } from '../support/app.js';
 import { SimpleJob } from '../support/handlers.js';
 

@@ -1,13 +1,12 @@
 import type { DataSource, EntityManager, QueryRunner } from 'typeorm';
+import { depthOf } from './transaction-end.js';
 
-/** Tells when a transaction that somebody asked about has been committed; one that is rolled back is forgotten. */
+/** Calls back after the commit of a transaction, and never after its rollback. */
 export class CommitWatch {
-  private readonly watched = new WeakSet<QueryRunner>();
+  /** By callback: how many savepoints deep it was registered; a rollback of one of them drops it. */
+  private readonly pending = new WeakMap<QueryRunner, Map<() => void, number>>();
 
-  constructor(
-    private readonly dataSource: DataSource,
-    private readonly committed: () => void,
-  ) {}
+  constructor(private readonly dataSource: DataSource) {}
 
   /** Idempotent. */
   start(): void {
@@ -22,17 +21,33 @@ export class CommitWatch {
     if (at >= 0) subscribers.splice(at, 1);
   }
 
-  /** At once where the manager has no transaction. */
-  after({ queryRunner }: EntityManager): void {
-    if (queryRunner?.isTransactionActive) this.watched.add(queryRunner);
-    else this.committed();
+  /** At once where the manager has no transaction. A callback that is registered twice is called once. It must not throw. */
+  afterCommit({ queryRunner }: EntityManager, callback: () => void): void {
+    if (!queryRunner?.isTransactionActive) return callback();
+    let callbacks = this.pending.get(queryRunner);
+    if (!callbacks) this.pending.set(queryRunner, (callbacks = new Map()));
+    const depth = depthOf(queryRunner);
+    callbacks.set(callback, Math.min(callbacks.get(callback) ?? depth, depth));
   }
 
+  /** TypeORM reports savepoints as transactions too. */
   private readonly subscriber = {
     afterTransactionCommit: ({ queryRunner }: { queryRunner: QueryRunner }) => {
-      // TypeORM tells of a savepoint's release as well.
-      if (queryRunner.isTransactionActive) return;
-      if (this.watched.delete(queryRunner)) this.committed();
+      const callbacks = this.pending.get(queryRunner);
+      if (!callbacks) return;
+      if (queryRunner.isTransactionActive) {
+        const around = depthOf(queryRunner);
+        for (const [callback, depth] of callbacks) callbacks.set(callback, Math.min(depth, around));
+        return;
+      }
+      this.pending.delete(queryRunner);
+      for (const callback of callbacks.keys()) callback();
+    },
+    afterTransactionRollback: ({ queryRunner }: { queryRunner: QueryRunner }) => {
+      const around = queryRunner.isTransactionActive ? depthOf(queryRunner) : 0;
+      const callbacks = this.pending.get(queryRunner);
+      for (const [callback, depth] of callbacks ?? [])
+        if (depth > around) callbacks!.delete(callback);
     },
   };
 }

@@ -1,8 +1,8 @@
 import type { DataSource, EntityManager, QueryRunner } from 'typeorm';
 import { TransactionOverError } from '../../job/errors.js';
 
-/** TypeORM counts the savepoints of a transaction, and keeps the count to itself. */
-const depthOf = (runner: QueryRunner) =>
+/** How many savepoints deep the transaction is, plus one: TypeORM counts them, and does not publish the count. */
+export const depthOf = (runner: QueryRunner) =>
   (runner as unknown as { transactionDepth?: number }).transactionDepth ?? 1;
 
 /**

@@ -1,68 +1,63 @@
 import type { EntityManager } from 'typeorm';
-import type { JobEvents } from '../../job/events.js';
-import type { CurrentTransaction } from '../../database/transactions/current-transaction.js';
-import { insertEntries, type NewEntry } from './enqueue.sql.js';
-import type { JobQueueEntry } from '../../database/entities/index.js';
-import type { Queryable } from '../../database/tables.js';
-import { inTurn } from '../../database/transactions/transaction-mutex.js';
-import type { Carried } from './entry-envelope.js';
-import { EnqueueMany } from './enqueue-bulk.js';
-import { EnqueueNews } from './enqueue-notifier.js';
-import type { EnqueueOptions } from './enqueue-options.js';
-import { Drafts, type Drafted, type EnqueueCall } from './prepare-entry.js';
-import { DoubtfulInserts } from './insert-recovery.js';
-import { KeyedInserts } from './enqueue-keyed.js';
-import type { WakeUps } from '../../notifications/wake-ups.js';
-import type { Identity } from './unique-key-options.js';
-import { LeftOut } from './insert-rejection.js';
-import { createLockRetry } from '../../database/lock-retry.js';
-import { SharedInserts } from './insert-batcher.js';
-import type { ExtensionPoints } from '../extension-points.js';
-import type { Store } from '../../database/store.js';
+import { BLOCKED } from '../../concurrency/lock-retry.js';
 import type { StoredContexts } from '../../context/stored-contexts.js';
+import type { EngineContext } from '../../database/engine-context.js';
+import type { JobQueueEntry, JobRun } from '../../database/entities/index.js';
+import type { Queryable } from '../../database/tables.js';
+import type { CommitWatch } from '../../database/transactions/commit-watch.js';
+import type { CurrentTransaction } from '../../database/transactions/current-transaction.js';
+import { inTurn, outOfTurn } from '../../database/transactions/transaction-mutex.js';
+import { DuplicateJobError } from '../../job/errors.js';
+import { JobTemplateNotFoundError } from '../../job/errors.js';
+import type { WakeUps } from '../../notifications/wake-ups.js';
+import type { ExtensionPoints } from '../extension-points.js';
 import type { JobReference, Templates } from '../templates/templates.js';
+import { BulkInsert, checkSource, type ContextSource } from './enqueue-bulk.js';
+import type { BulkOptions, EnqueueOptions } from './enqueue-options.js';
+import {
+  findRunToRetry,
+  insertEntries,
+  type EntryReference,
+  type NewEntry,
+} from './enqueue.sql.js';
+import { InsertEntries, TemplateLockedError, type Inserted } from './insert-entries.js';
+import {
+  PrepareEntry,
+  type PreparedBulk,
+  type PreparedJob,
+  type RetriedRun,
+} from './prepare-entry.js';
 
-/** The one door in: what comes through it is AVAILABLE, and its context is valid. */
+/** What the engine adds to the options of a call. */
+export interface EnqueueCall {
+  retryOf?: RetriedRun;
+  /** Whether this node starts the entry. Default true; false where the caller is about to. */
+  wakeHere?: boolean;
+}
+
+/**
+ * Adds jobs to the queue. Every entry passes three stages: prepare (template, options, context), insert (one
+ * statement), announce (events, wake-ups). Entries are inserted AVAILABLE, with a valid context.
+ */
 export class Enqueue {
-  private readonly doubtful: DoubtfulInserts;
-  private readonly inserts: SharedInserts;
-  private readonly keyed: KeyedInserts;
-  private readonly leftOut: LeftOut;
-  private readonly drafts: Drafts;
-  private readonly news: EnqueueNews;
-  readonly many: EnqueueMany;
+  private readonly preparation: PrepareEntry;
+  private readonly inserts: InsertEntries;
 
   constructor(
-    private readonly store: Store,
-    templates: Templates,
-    events: JobEvents,
-    wakeUps: WakeUps,
+    private readonly engine: Pick<EngineContext, 'store' | 'events' | 'settings'>,
+    private readonly templates: Templates,
     contexts: StoredContexts,
     private readonly extensions: ExtensionPoints,
-    maxContextBytes: number,
+    private readonly wakeUps: WakeUps,
     private readonly current: CurrentTransaction,
+    private readonly commits: CommitWatch,
   ) {
-    const locks = createLockRetry(store.db);
-    this.doubtful = new DoubtfulInserts(store, locks);
-    this.leftOut = new LeftOut(templates);
-    this.drafts = new Drafts(templates, contexts, extensions, maxContextBytes);
-    this.keyed = new KeyedInserts(store, this.doubtful, locks);
-    this.news = new EnqueueNews(events, wakeUps);
-    this.inserts = new SharedInserts(store, this.doubtful, this.news, locks);
-    this.many = new EnqueueMany(
-      store,
-      templates,
-      contexts,
-      extensions,
-      maxContextBytes,
-      current,
-      this.doubtful,
-      this.leftOut,
-      this.news,
-    );
+    const { maxContextBytes } = engine.settings;
+    this.preparation = new PrepareEntry(templates, contexts, extensions, maxContextBytes);
+    this.inserts = new InsertEntries(engine, wakeUps);
   }
 
-  one(
+  enqueueJob(
     job: JobReference,
     context: unknown,
     options: EnqueueOptions = {},
@@ -70,131 +65,214 @@ export class Enqueue {
   ): Promise<JobQueueEntry> {
     const { active: around } = this.extensions.aroundEnqueue;
     return around
-      ? around({ templateCode: job.code, bulk: false }, () => this.put(job, context, options, call))
-      : this.put(job, context, options, call);
+      ? around({ templateCode: job.code, bulk: false }, () =>
+          this.enqueueOne(job, context, options, call),
+        )
+      : this.enqueueOne(job, context, options, call);
   }
 
-  private async put(
+  /** All or none, in the order of the contexts. An iterable is read as its entries are inserted. */
+  enqueueJobs<Result extends EntryReference>(
+    job: JobReference,
+    contexts: ContextSource,
+    options: BulkOptions,
+    toResult: (entry: JobQueueEntry) => Result,
+  ): Promise<Result[]> {
+    const { active: around } = this.extensions.aroundEnqueue;
+    return around
+      ? around({ templateCode: job.code, bulk: true }, () =>
+          this.enqueueMany(job, contexts, options, toResult),
+        )
+      : this.enqueueMany(job, contexts, options, toResult);
+  }
+
+  /**
+   * Enqueues the job of a run again, with its stored context unless another one is given. The insert marks the run.
+   * @param once refuse if the run was retried before, with DuplicateJobError
+   * @throws JobTemplateNotFoundError, and as `enqueueJob`
+   */
+  async retryRun(
+    run: Pick<JobRun, 'id' | 'jobTemplateId' | 'jobContext'>,
+    context?: unknown,
+    options: EnqueueOptions = {},
+    once = false,
+  ): Promise<JobQueueEntry> {
+    const { db, tables } = this.engine.store;
+    const found = await findRunToRetry(db, tables, run);
+    if (!found) throw new JobTemplateNotFoundError(`template ${run.jobTemplateId}`);
+    const { templateCode, stored } = found;
+    const sameContext = context === undefined;
+    return this.enqueueJob({ code: templateCode }, context ?? run.jobContext, options, {
+      retryOf: { jobRunId: run.id, stored, sameContext, once },
+    });
+  }
+
+  private async enqueueOne(
     job: JobReference,
     context: unknown,
     options: EnqueueOptions,
     call: EnqueueCall,
   ): Promise<JobQueueEntry> {
     const manager = this.current.of(options?.manager);
-    if (manager) return this.joining(manager, job, context, options, call);
-    const drafted = await this.drafts.make(job, context, options, call);
-    const { draft, identity, carried } = drafted;
-    if (identity || carried?.startBy) return this.special(job.code, drafted, undefined, call);
-    const { entry: inserted, told } = await this.inserts.add(draft);
-    const entry = inserted ?? (await this.again(job.code, draft));
-    this.news.tell(job.code, [entry]);
-    const others = !inserted || !told;
-    const { wakeHere: here = true } = call;
-    this.news.wake(!entry.scheduled, undefined, { here, others });
-    return entry;
+    if (manager) return this.enqueueInTransaction(manager, job, context, options, call);
+    const prepared = await this.preparation.prepareJob(job, context, options, call.retryOf);
+    const inserted =
+      (await this.inserts.insert(prepared)) ??
+      (await this.insertAgain(prepared, () => this.inserts.insert(prepared)));
+    this.announce(prepared.templateCode, inserted, call.wakeHere);
+    return inserted.entry;
   }
 
-  /** A caller's own transaction is never mixed with others; what comes after its end is no part of it, and refused. */
-  private async joining(
+  /** A caller's transaction shares no statement with other calls. After its end, an enqueue in it is refused. */
+  private async enqueueInTransaction(
     manager: EntityManager,
     job: JobReference,
     context: unknown,
     options: EnqueueOptions,
     call: EnqueueCall,
   ): Promise<JobQueueEntry> {
-    const check = this.current.guard(manager);
-    let drafted: Drafted;
-    try {
-      drafted = await this.drafts.make(job, context, options, call, manager);
-    } catch (error) {
-      check();
-      throw error;
-    }
+    const checkOpen = this.current.guard(manager);
+    const prepared = await this.preparation
+      .prepareJob(job, context, options, call.retryOf, manager)
+      .catch((error) => {
+        checkOpen();
+        throw error;
+      });
     return inTurn(manager, async () => {
-      check();
-      if (drafted.identity || drafted.carried?.startBy)
-        return this.special(job.code, drafted, manager, call);
-      const entry = await this.own(manager, job.code, drafted.draft);
-      this.news.wake(!entry.scheduled, manager);
+      checkOpen();
+      const insert = () => this.inserts.insertInTransaction(manager, prepared);
+      const inserted = (await insert()) ?? (await this.insertAgain(prepared, insert, manager));
+      const { entry, isNew, isWritten } = inserted;
+      if (isWritten && !entry.scheduled) this.wakeUps.wakeAfterCommit(manager);
+      if (isNew) this.notifyAfterCommit(manager, prepared.templateCode, [entry]);
       return entry;
     });
   }
 
-  private special(
-    code: string,
-    { draft, identity, carried }: Drafted,
-    manager: EntityManager | undefined,
-    { wakeHere = true }: EnqueueCall,
-  ): Promise<JobQueueEntry> {
-    return identity
-      ? this.underKey(code, draft, identity, manager, wakeHere)
-      : this.startingBy(carried!, code, draft, manager, wakeHere);
+  private async enqueueMany<Result extends EntryReference>(
+    job: JobReference,
+    contexts: ContextSource,
+    options: BulkOptions,
+    toResult: (entry: JobQueueEntry) => Result,
+  ): Promise<Result[]> {
+    const manager = this.current.of(options?.manager);
+    const checkOpen = manager ? this.current.guard(manager) : () => {};
+    checkSource(contexts);
+    const bulk = await this.preparation.prepareBulk(job, options, manager).catch((error) => {
+      checkOpen();
+      throw error;
+    });
+    const isArray = Array.isArray(contexts);
+    if (isArray && contexts.length === 0) return [];
+    const { maxContextBytes } = this.engine.settings;
+    const insert = await BulkInsert.begin(bulk, contexts, maxContextBytes, toResult);
+    const insertAll = (db: Queryable, lockWaitMs?: number) =>
+      insert.insertAll(db, (db, entries) => {
+        checkOpen();
+        return this.insertBatch(db, bulk, entries, lockWaitMs);
+      });
+    try {
+      if (manager)
+        // A source that is read meanwhile may enqueue in the same transaction.
+        await (isArray ? inTurn : outOfTurn)(manager, async () => {
+          checkOpen();
+          await manager.transaction((savepoint) => insertAll(savepoint));
+        });
+      else await this.inserts.insertBulk(insertAll, job.code, !isArray, () => insert.first!);
+    } finally {
+      await insert.close();
+    }
+    const { results, hasDue } = insert;
+    if (manager) {
+      if (hasDue) this.wakeUps.wakeAfterCommit(manager);
+      this.notifyAfterCommit(manager, job.code, results);
+    } else {
+      this.emitEnqueued(job.code, results);
+      if (hasDue) this.wakeUps.wake();
+    }
+    return results;
   }
 
-  /** Two statements, in a transaction of their own where there is none. */
-  private async startingBy(
-    carried: Carried,
-    code: string,
-    draft: NewEntry,
-    manager: EntityManager | undefined,
-    wakeHere: boolean,
-  ): Promise<JobQueueEntry> {
-    let made: JobQueueEntry | undefined;
-    const insert = async (db: Queryable, lockWaitMs?: number) => {
-      made = await this.own(db, code, draft, lockWaitMs);
-      await carried.mark(db, this.store.tables, [made]);
-    };
-    const committed = (lockWaitMs?: number) =>
-      this.doubtful.committed(
-        (db) => insert(db, lockWaitMs),
-        () => draft,
-      );
-    if (manager) await insert(manager);
-    else await (draft.named ? this.inserts.patiently(committed) : committed());
-    const entry = made!;
-    if (!manager) this.news.tell(code, [entry]);
-    this.news.wake(!entry.scheduled, manager, { here: wakeHere });
-    return entry;
-  }
-
-  private async underKey(
-    code: string,
-    draft: NewEntry,
-    identity: Identity,
-    manager: EntityManager | undefined,
-    wakeHere: boolean,
-  ): Promise<JobQueueEntry> {
-    const keyed = await this.keyed.insert(
-      draft,
-      identity,
-      (draft) => this.leftOut.anew(code, draft, manager),
-      manager,
-    );
-    if (!keyed) return this.leftOut.refuse(manager ?? this.store.db, code, draft);
-    const { entry, added, written } = keyed;
-    if (added && !manager) this.news.tell(code, [entry]);
-    const due = written && !entry.scheduled;
-    this.news.wake(due, manager, { here: wakeHere, others: true });
-    return entry;
-  }
-
-  private async own(
+  private async insertBatch(
     db: Queryable,
-    code: string,
-    draft: NewEntry,
-    lockWaitMs?: number,
-  ): Promise<JobQueueEntry> {
-    const { tables } = this.store;
-    const [entry] = await insertEntries(db, tables, [draft], lockWaitMs);
-    return entry ?? this.leftOut.refuse(db, code, draft);
+    bulk: PreparedBulk,
+    entries: NewEntry[],
+    lockWaitMs: number | undefined,
+  ): Promise<JobQueueEntry[]> {
+    const { tables } = this.engine.store;
+    const inserted = await insertEntries(db, tables, entries, lockWaitMs);
+    if (inserted.includes(null)) {
+      const { template } = await this.templates.reload(bulk.templateCode, db);
+      bulk.jobTemplateId = template.id;
+      const refused = entries.filter((_entry, index) => inserted[index] === null);
+      for (const entry of refused) entry.jobTemplateId = template.id;
+      const again = await insertEntries(db, tables, refused, lockWaitMs);
+      for (const [index, result] of inserted.entries())
+        if (result === null) inserted[index] = again.shift()!;
+    }
+    return Promise.all(
+      inserted.map(async (result, index) => {
+        if (result === BLOCKED) throw new TemplateLockedError();
+        return result ?? this.refuse(bulk.templateCode, entries[index]!, db);
+      }),
+    );
   }
 
-  /** A generated identifier is nobody else's: then the template was made anew since it was read. */
-  private async again(code: string, draft: NewEntry): Promise<JobQueueEntry> {
-    const { db } = this.store;
-    if (draft.named) return this.leftOut.refuse(db, code, draft);
-    const anew = await this.leftOut.anew(code, draft);
-    const { entry } = await this.inserts.add(anew);
-    return entry ?? this.leftOut.refuse(db, code, anew);
+  /**
+   * Inserts a refused entry again if its template was deleted and created again since it was cached.
+   * @throws JobTemplateNotFoundError, JobTemplateInactiveError; else DuplicateJobError
+   */
+  private async insertAgain(
+    { templateCode, entry }: PreparedJob,
+    insert: () => Promise<Inserted | null>,
+    db?: Queryable,
+  ): Promise<Inserted> {
+    const { template } = await this.templates.reload(templateCode, db);
+    // A generated identifier is taken by no other job: then the template was inactive for a moment.
+    if (template.id !== entry.jobTemplateId || !(entry.named || entry.retryOnce)) {
+      entry.jobTemplateId = template.id;
+      const inserted = await insert();
+      if (inserted) return inserted;
+    }
+    return this.refuse(templateCode, entry, db);
+  }
+
+  private async refuse(templateCode: string, entry: NewEntry, db?: Queryable): Promise<never> {
+    await this.templates.reload(templateCode, db);
+    throw new DuplicateJobError(entry.jobRunIdentifier);
+  }
+
+  private announce(templateCode: string, inserted: Inserted, wakeHere = true): void {
+    const { entry, isNew, isWritten, isNotified } = inserted;
+    if (isNew) this.emitEnqueued(templateCode, [entry]);
+    if (isWritten && !entry.scheduled) this.wakeUps.wake({ here: wakeHere, others: !isNotified });
+  }
+
+  private emitEnqueued(templateCode: string, entries: readonly EntryReference[]): void {
+    for (const { id, jobRunIdentifier } of entries)
+      this.engine.events.emit('entry.enqueued', {
+        jobQueueEntryId: id,
+        jobRunIdentifier,
+        templateCode,
+      });
+    if (this.extensions.afterEnqueueCommit.active) this.notifyCommitted(templateCode, entries);
+  }
+
+  private notifyAfterCommit(
+    manager: EntityManager,
+    templateCode: string,
+    entries: readonly EntryReference[],
+  ): void {
+    if (!this.extensions.afterEnqueueCommit.active) return;
+    this.commits.afterCommit(manager, () => this.notifyCommitted(templateCode, entries));
+  }
+
+  private notifyCommitted(templateCode: string, entries: readonly EntryReference[]): void {
+    for (const hook of this.extensions.afterEnqueueCommit.active ?? [])
+      try {
+        hook(templateCode, entries);
+      } catch (error) {
+        this.engine.events.emit('engine.error', { doing: 'announcing enqueued jobs', error });
+      }
   }
 }

@@ -1,157 +1,159 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import { EnqueueOutcomeUnknownError } from '../../job/errors.js';
-import {
-  isUnknown,
-  type ConnectionLostError,
-} from '../../database/connection/connection-errors.js';
-import { isDataError } from '../../database/database-error.js';
-import { findInserted, insertEntries, type NewEntry } from './enqueue.sql.js';
-import type { JobQueueEntry } from '../../database/entities/index.js';
-import type { TransactionOptions } from '../../database/connection/engine-pool.js';
-import type { Queryable } from '../../database/tables.js';
+import { BLOCKED, type LockRetry } from '../../concurrency/lock-retry.js';
 import { WriteBatcher } from '../../concurrency/write-batcher.js';
-import type { LockRetry } from '../../concurrency/lock-retry.js';
-import type { Store } from '../../database/store.js';
+import { ConnectionLostError, isUnknown } from '../../database/connection/connection-errors.js';
+import { isDataError, passes } from '../../database/database-error.js';
+import type { TransactionOptions } from '../../database/connection/engine-pool.js';
+import type { EngineContext } from '../../database/engine-context.js';
+import type { JobQueueEntry } from '../../database/entities/index.js';
+import type { Queryable } from '../../database/tables.js';
+import { EnqueueOutcomeUnknownError } from '../../job/errors.js';
+import { findInserted, insertEntries, type NewEntry } from './enqueue.sql.js';
 
 const ROWS_PER_STATEMENT = 500;
-/** So many query timeouts long it is tried to find out. */
-const PATIENCE = 2;
+const QUERY_TIMEOUTS_UNKNOWN = 2;
 const FIRST_PAUSE_MS = 20;
-const LONGEST_PAUSE_MS = 1_000;
+const MAX_PAUSE_MS = 1_000;
 
-interface Doubtful {
-  draft: NewEntry;
-  /** By `performance.now()`, the first time, or before. */
+interface UnknownInsert {
+  entry: NewEntry;
+  /** When it was sent first, or before, by `performance.now()`. */
   sentAt: number;
 }
 
 /**
- * Inserts whose answer was lost with the connection: they may have been made. The identifiers were given before, so
- * what is missing can be put in again, and what is there is recognised, however often the connection is lost meanwhile.
+ * Inserts whose answer was lost with the connection: they may have been committed. Missing entries are inserted again,
+ * and existing ones are recognized by their identifier, however often the connection is lost meanwhile.
  */
-export class DoubtfulInserts {
-  private readonly repeats = new WriteBatcher<Doubtful, JobQueueEntry | null>({
-    maxItems: ROWS_PER_STATEMENT,
-    bytesOf: ({ draft }) => draft.jobContext.length,
-    write: (items) => this.repeat(items),
-    isItemFault: isDataError,
-  });
+export class InsertRecovery {
+  private readonly inserts: WriteBatcher<UnknownInsert, JobQueueEntry | null>;
 
   constructor(
-    private readonly store: Store,
+    private readonly engine: Pick<EngineContext, 'store'>,
     private readonly locks: LockRetry,
-  ) {}
-
-  /**
-   * What was asked for, done once.
-   * @returns null where it was left out, as by `insertEntries`
-   * @throws EnqueueOutcomeUnknownError when the database cannot be asked in time
-   */
-  settle(draft: NewEntry, sentAt: number): Promise<JobQueueEntry | null> {
-    const item = { draft, sentAt };
-    return this.insist(draft, async () => {
-      if (!draft.named) return this.repeats.add(item);
-      // Somebody's open transaction may hold the name: that concerns no other job.
-      const [entry] = await this.locks.attempt(() => this.repeat([item]));
-      return entry ?? null;
+  ) {
+    this.inserts = new WriteBatcher({
+      maxItems: ROWS_PER_STATEMENT,
+      bytesOf: ({ entry }) => entry.jobContext.length,
+      write: (items) => this.insertMissing(items),
+      isItemFault: isDataError,
+      lockRetry: locks,
     });
   }
 
   /**
-   * Puts entries in with a transaction of its own, done once.
-   * @param first of them, once they are put in
-   * @throws EnqueueOutcomeUnknownError when the database cannot be asked in time
+   * @returns the entry of both attempts; null if it is refused, as by `insertEntries`
+   * @throws EnqueueOutcomeUnknownError when the database does not answer in time
    */
-  async committed(
+  insertAgain(entry: NewEntry, sentAt: number): Promise<JobQueueEntry | null> {
+    const item = { entry, sentAt };
+    return this.repeat(entry.jobRunIdentifier, async () => {
+      if (!entry.named) return this.inserts.add(item);
+      // Another transaction may hold a chosen identifier: other jobs do not wait for it.
+      const [result] = await this.locks.attempt(() => this.insertMissing([item]));
+      if (result === BLOCKED) throw new StillLockedError();
+      return result ?? null;
+    });
+  }
+
+  /**
+   * Commits a transaction of the engine, once.
+   * @param first an entry of the transaction
+   * @throws EnqueueOutcomeUnknownError when the database does not answer in time
+   */
+  async commit(
     insert: (db: Queryable) => Promise<void>,
     first: () => NewEntry,
     options?: TransactionOptions,
   ): Promise<void> {
     const sentAt = performance.now();
     try {
-      await this.store.db.transaction(insert, options);
+      await this.engine.store.db.transaction(insert, options);
     } catch (error) {
-      if (!isUnknown(error)) throw error;
-      // Sent was the COMMIT.
-      if (!(await this.wasCommitted(first(), sentAt)))
-        throw (error as ConnectionLostError).undone();
+      if (!(error instanceof ConnectionLostError && isUnknown(error))) throw error;
+      // The answer to COMMIT was lost.
+      if (!(await this.wasCommitted({ entry: first(), sentAt }))) throw error.undone();
     }
   }
 
   /**
-   * Whether a transaction was committed, told by one of the entries that it put in.
-   * @throws EnqueueOutcomeUnknownError when the database cannot be asked in time
+   * Repeats an attempt until the database answers it.
+   * @throws EnqueueOutcomeUnknownError when it does not in time
    */
-  private wasCommitted(draft: NewEntry, sentAt: number): Promise<boolean> {
-    return this.insist(draft, async () => {
-      const looked = new Looked();
+  async repeat<T>(jobRunIdentifier: string, attempt: () => Promise<T>): Promise<T> {
+    const { db } = this.engine.store;
+    const giveUpAt = performance.now() + QUERY_TIMEOUTS_UNKNOWN * db.queryTimeoutMs;
+    for (let maxPause = FIRST_PAUSE_MS; ; maxPause *= 2) {
       try {
-        return await this.store.db.transaction(async (db) => {
-          // Not only a look: it waits for a transaction that is still about to put in the same.
-          const [again] = await this.insert(db, [{ draft, sentAt }]);
-          const [there] = again ? [] : await this.find(db, [{ draft, sentAt }]);
-          looked.found = Boolean(there);
-          throw looked;
+        return await attempt();
+      } catch (error) {
+        const mayPass =
+          error instanceof ConnectionLostError ||
+          error instanceof StillLockedError ||
+          passes(error);
+        if (!mayPass || db.isClosed || performance.now() >= giveUpAt)
+          throw new EnqueueOutcomeUnknownError(jobRunIdentifier, { cause: error });
+      }
+      await pause(Math.min(maxPause, MAX_PAUSE_MS) * (0.5 + Math.random() / 2));
+    }
+  }
+
+  /** Asks by one of the transaction's entries. */
+  private wasCommitted(item: UnknownInsert): Promise<boolean> {
+    return this.repeat(item.entry.jobRunIdentifier, async () => {
+      const probe = new ProbeRollback();
+      try {
+        return await this.engine.store.db.transaction(async (db) => {
+          // An INSERT waits for a transaction that still inserts the same; a SELECT would not.
+          const [result] = await this.insertNamed(db, [item]);
+          if (result === BLOCKED) throw new StillLockedError();
+          probe.found = !result && Boolean((await this.find(db, [item]))[0]);
+          throw probe;
         });
       } catch (error) {
-        if (error === looked) return looked.found;
+        if (error === probe) return probe.found;
         throw error;
       }
     });
   }
 
-  private async repeat(items: Doubtful[]): Promise<(JobQueueEntry | null)[]> {
-    const { db } = this.store;
-    const inserted = await this.insert(db, items);
-    const missing = items.filter((_item, index) => !inserted[index]);
-    if (missing.length === 0) return inserted;
+  private async insertMissing(
+    items: UnknownInsert[],
+  ): Promise<(JobQueueEntry | typeof BLOCKED | null)[]> {
+    const { db } = this.engine.store;
+    const results = await this.insertNamed(db, items);
+    const missing = items.filter((_item, index) => !results[index]);
+    if (missing.length === 0) return results;
     const found = await this.find(db, missing);
-    return inserted.map((entry) => entry ?? found.shift() ?? null);
+    return results.map((result) => result ?? found.shift() ?? null);
   }
 
-  /** A generated identifier is taken as well, if the first time was no failure. */
-  private insert(db: Queryable, items: Doubtful[]) {
+  /** A generated identifier is taken too, if the first attempt was committed. */
+  private insertNamed(db: Queryable, items: UnknownInsert[]) {
     return insertEntries(
       db,
-      this.store.tables,
-      items.map(({ draft }) => ({ ...draft, named: true })),
-      items.some(({ draft }) => draft.named) ? this.locks.lockWaitMs : undefined,
+      this.engine.store.tables,
+      items.map(({ entry }) => ({ ...entry, named: true })),
+      this.locks.lockWaitMs,
     );
   }
 
-  /** Since a little before they were first sent: this may wait for a connection as well. */
-  private find(db: Queryable, items: Doubtful[]) {
+  /** Since a little before the first attempt: this statement may wait for a connection as well. */
+  private find(db: Queryable, items: UnknownInsert[]) {
+    const { store } = this.engine;
     const first = Math.min(...items.map(({ sentAt }) => sentAt));
     return findInserted(
       db,
-      this.store.tables,
-      items.map(({ draft }) => draft),
-      performance.now() - first + 2 * this.store.db.queryTimeoutMs,
+      store.tables,
+      items.map(({ entry }) => entry),
+      performance.now() - first + 2 * store.db.queryTimeoutMs,
     );
-  }
-
-  /** Attempts until one is answered. @throws EnqueueOutcomeUnknownError when the database cannot be asked in time */
-  async insist<T>(
-    { jobRunIdentifier }: Pick<NewEntry, 'jobRunIdentifier'>,
-    attempt: () => Promise<T>,
-  ): Promise<T> {
-    const { db } = this.store;
-    const giveUpAt = performance.now() + PATIENCE * db.queryTimeoutMs;
-    for (let longest = FIRST_PAUSE_MS; ; longest *= 2) {
-      try {
-        return await attempt();
-      } catch (error) {
-        if (db.isClosed || performance.now() >= giveUpAt)
-          throw new EnqueueOutcomeUnknownError(jobRunIdentifier, {
-            cause: error,
-          });
-      }
-      await pause(Math.min(longest, LONGEST_PAUSE_MS) * (0.5 + Math.random() / 2));
-    }
   }
 }
 
-/** Rolls back what was put in to find out. */
-class Looked extends Error {
+class StillLockedError extends Error {}
+
+/** Rolls back an insert that only finds out whether an entry exists. */
+class ProbeRollback extends Error {
   found = false;
 }

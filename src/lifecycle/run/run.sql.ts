@@ -251,15 +251,21 @@ export async function queuePosition(
   return row?.position ?? null;
 }
 
-/** Its job was done again, as a job of its own. */
-export async function markRetried(db: Queryable, { runs }: Tables, runId: string): Promise<void> {
-  await rows(
+/** Whether this is the first run of its entry, and its `startBefore` has passed. */
+export async function comesTooLate(
+  db: Queryable,
+  { entries, runs }: Tables,
+  { jobRunId, jobQueueEntryId }: { jobRunId: string; jobQueueEntryId: string },
+): Promise<boolean> {
+  const [row] = await rows<{ late: boolean | null }>(
     db,
-    `WITH marked AS (
-       UPDATE ${runs} SET retried_at = clock_timestamp() WHERE id = $1 RETURNING id
-     ) SELECT id FROM marked`,
-    [runId],
+    `SELECT e.start_before <= clock_timestamp() AND NOT EXISTS (
+       SELECT FROM ${runs} r WHERE r.job_run_identifier = e.job_run_identifier AND r.job_queue_entry_id = e.id AND r.id <> $2
+     ) AS late
+     FROM ${entries} e WHERE e.id = $1 AND e.current_job_run_id = $2`,
+    [jobQueueEntryId, jobRunId],
   );
+  return row?.late === true;
 }
 
 /**

@@ -3,7 +3,7 @@ import type { ContextTraits } from '../../context/context-contract.js';
 import { envelopeOf, type Envelope } from '../../context/envelope.js';
 import type { JobEvents } from '../../job/events.js';
 import type { ClaimedRun } from '../../job/run-facts.js';
-import { comesTooLate } from '../enqueue/start-before.sql.js';
+import { comesTooLate } from './run.sql.js';
 import type { ClaimJobs } from '../claim/claim.js';
 import type { Keyring } from '../../context/keyring.js';
 import type { Store } from '../../database/store.js';

@@ -5,18 +5,24 @@ import {
   narrowed,
   type ContextContract,
 } from '../../context/context-contract.js';
-import { JobTemplateInactiveError, JobTemplateNotFoundError } from '../../job/errors.js';
+import {
+  BildadDatabaseError,
+  JobTemplateInactiveError,
+  JobTemplateNotFoundError,
+} from '../../job/errors.js';
 import type { HandlerRegistry } from '../handler-registry.js';
 import type { JobTemplate } from '../../database/entities/index.js';
 import { findKnownTemplate, type KnownTemplate } from './template.sql.js';
-import type { Queryable } from '../../database/tables.js';
+import { databaseCode } from '../../database/database-error.js';
+import type { Queryable, Tables } from '../../database/tables.js';
 import type { Store } from '../../database/store.js';
 
-/** From this age on a template is read anew; an operator's change goes unnoticed by `enqueueJob` for no longer than `STALE_MS`. Activity is checked by the insert itself. */
+/** From this age on, a template is read again in the background. */
 const FRESH_MS = 2_500;
+/** From this age on, calls wait for that. The insert itself checks whether the template is active. */
 const STALE_MS = 5_000;
 
-/** A job as the caller names it: by code, with the contract of its class where there is one. */
+/** The job of a call: its code, and the contract of its class where there is one. */
 export interface JobReference {
   code: string;
   contract?: ContextContract;
@@ -29,7 +35,7 @@ export interface OpenTemplate {
   traits: ContextTraits;
 }
 
-/** Templates by code, as the enqueueing side needs them. */
+/** A cache of templates by code, for calls that enqueue. */
 export class Templates {
   private readonly byCode = new Map<string, KnownTemplate & { readAt: number }>();
   private readonly reading = new Map<string, Promise<KnownTemplate>>();
@@ -40,8 +46,7 @@ export class Templates {
   ) {}
 
   /**
-   * @param db the caller's transaction, if there is one: it holds a connection already, and waiting
-   *   for a second one could be for ever
+   * @param db the caller's transaction, if there is one: it holds a connection, and must not wait for a second one
    * @throws JobTemplateNotFoundError, JobTemplateInactiveError, InvalidJobSchemaError
    */
   async resolve(
@@ -60,9 +65,15 @@ export class Templates {
     };
   }
 
+  /** The template as it is now: it may have been deleted and created again since it was cached. @throws as `resolve` */
+  reload(code: string, db?: Queryable): Promise<OpenTemplate> {
+    this.forget(code);
+    return this.resolve({ code }, db);
+  }
+
   forget(code: string): void {
     this.byCode.delete(code);
-    // A look under way may have seen what is to be forgotten: it is not kept.
+    // A read under way may have seen the old row: its result is not cached.
     this.reading.delete(code);
   }
 
@@ -71,29 +82,30 @@ export class Templates {
     if (known) {
       const age = performance.now() - known.readAt;
       if (age < FRESH_MS) return known;
-      // Nobody waits for the news as long as it is nearly fresh.
       if (age < STALE_MS) {
-        this.readAnew(code).catch(() => undefined);
+        this.readShared(code).catch(() => undefined);
         return known;
       }
     }
-    // What a transaction sees may never be committed, and it has its connection already.
-    if (db === this.store.db) return this.readAnew(code);
-    const seen = await findKnownTemplate(db, this.store.tables, code);
-    // For those that come after: a process may enqueue in transactions only.
-    this.readAnew(code).catch(() => undefined);
+    if (db === this.store.db) return this.readShared(code);
+    const { tables } = this.store;
+    // The transaction may see a template that is never committed: it is not cached.
+    const seen = await findKnownTemplate(db, tables, code).catch(tablesMissing(tables));
+    // For later calls: a process may enqueue in transactions only.
+    this.readShared(code).catch(() => undefined);
     return found(seen, code);
   }
 
-  /** Callers in flight together share a look. */
-  private readAnew(code: string): Promise<KnownTemplate> {
+  /** Callers in flight together share a read. */
+  private readShared(code: string): Promise<KnownTemplate> {
     const underWay = this.reading.get(code);
     if (underWay) return underWay;
     const { db, tables } = this.store;
     const reading = findKnownTemplate(db, tables, code)
+      .catch(tablesMissing(tables))
       .then((template) => {
         const known = found(template, code);
-        // Not what was to be forgotten meanwhile.
+        // Unless it was forgotten meanwhile.
         if (this.reading.get(code) === reading)
           this.byCode.set(code, { ...known, readAt: performance.now() });
         return known;
@@ -112,6 +124,20 @@ function found(template: KnownTemplate | null, code: string): KnownTemplate {
   return template;
 }
 
-/** Where the class is not known here: its last deploy said so. */
+/** undefined_table, invalid_schema_name. @throws BildadDatabaseError with what to do, or the error itself */
+const tablesMissing =
+  ({ schema }: Tables) =>
+  (error: unknown): never => {
+    const code = databaseCode(error);
+    if (code !== '42P01' && code !== '3F000') throw error;
+    throw new BildadDatabaseError(
+      `the tables of the job engine are not in schema "${schema}" yet: enqueue after the app's init() or listen(), ` +
+        `which run the migrations, or let BILDAD_MIGRATIONS run before`,
+      code,
+      { cause: error },
+    );
+  };
+
+/** Where the class is not known here: as its last deploy declared them. */
 const traitsOf = ({ contextVersion, encrypt }: JobTemplate): ContextTraits =>
   contextVersion === 0 ? NO_TRAITS : { version: contextVersion, upcast: undefined, encrypt };

@@ -35,6 +35,7 @@ import type { Settings } from '../../options/settings.js';
 import type { ContextContract } from '../../context/context-contract.js';
 import { HandlerRegistry } from '../../lifecycle/handler-registry.js';
 import { ProcessRegistry } from '../../lifecycle/run/process-registry.js';
+import { CommitWatch } from '../../database/transactions/commit-watch.js';
 import { CurrentTransaction } from '../../database/transactions/current-transaction.js';
 import { bildadEntities } from '../../database/entities/index.js';
 import { measuredEngine } from '../../features/telemetry/index.js';
@@ -59,7 +60,8 @@ export function createRuntime(
   const node = new NodeState();
   const engineContext: EngineContext = { store, events, node, settings };
   const bus = new NotificationBus(engineContext);
-  const wakeUps = new WakeUps(engineContext, bus);
+  const commits = new CommitWatch(dataSource);
+  const wakeUps = new WakeUps(bus, commits);
   const clusterEvents = new ClusterEvents(engineContext, bus);
   const waiter = new JobWaiter(engineContext, bus);
   const watcher = new JobWatcher(engineContext, bus);
@@ -72,14 +74,13 @@ export function createRuntime(
   const templates = new Templates(store, handlers);
   const current = new CurrentTransaction(store, settings.currentManager);
   const enqueue = new Enqueue(
-    store,
+    engineContext,
     templates,
-    events,
-    wakeUps,
     contexts,
     extensions,
-    settings.maxContextBytes,
+    wakeUps,
     current,
+    commits,
   );
   const quarantine = new Quarantine(engineContext);
   const lateRows = new LateRunRows(store, quarantine, node);
@@ -121,7 +122,7 @@ export function createRuntime(
   const pass = new EnginePass(engineContext, extensions, expireRuns, versions, leases, slots);
   const killer = new Killer(engineContext, processes, runs, prefetch, finishRuns);
   const runControl = new RunControl(store, processes, finishRuns, lateRows, runs, killer, contexts);
-  const many = new ManyJobs(store, runControl, wakeUps);
+  const many = new ManyJobs(store, runControl, wakeUps, enqueue);
   const changes = new ChangeJobs(
     store,
     templates,

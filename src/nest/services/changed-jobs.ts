@@ -1,10 +1,7 @@
 import { dueTime, entryChanges, type JobChanges } from '../../control/change-options.js';
 import type { EnqueueOptions } from '../../lifecycle/enqueue/enqueue-options.js';
 import type { Duration } from '../../job/duration.js';
-import { JobTemplateNotFoundError } from '../../job/errors.js';
 import type { JobQueueEntry, JobRun } from '../../database/entities/index.js';
-import { markRetried, storedContext } from '../../lifecycle/run/run.sql.js';
-import { findTemplate } from '../../lifecycle/templates/template.sql.js';
 import { idOf } from './arguments.js';
 import {
   readFailedFilter,
@@ -52,31 +49,9 @@ export abstract class ChangedJobs {
     run: Pick<JobRun, 'id' | 'jobTemplateId' | 'jobContext'>,
     { context, ...options }: EnqueueOptions & { context?: object } = {},
   ): Promise<JobQueueEntry> {
-    const { db, tables } = this.bildad.store;
-    const template = await findTemplate(db, tables, {
-      id: run.jobTemplateId,
-    });
-    if (!template) throw new JobTemplateNotFoundError(`template ${run.jobTemplateId}`);
-    const jobRunId = idOf(run, 'run');
-    const stored = await storedContext(db, tables, jobRunId);
-    const manager = this.bildad.current.of(options.manager);
-    const entry = await this.bildad.enqueue.one(
-      { code: template.code },
-      context ?? run.jobContext,
-      options,
-      { retryOf: { jobRunId, stored, sameContext: context === undefined } },
-    );
-    const marked = markRetried(manager ?? db, tables, jobRunId);
-    if (manager) await marked;
-    // It is in the queue: who is told of an error would enqueue it again.
-    else
-      await marked.catch((error: unknown) =>
-        this.bildad.events.emit('engine.error', {
-          doing: `marking run ${jobRunId} as done again`,
-          error,
-        }),
-      );
-    return entry;
+    const { jobTemplateId, jobContext } = run;
+    const retried = { id: idOf(run, 'run'), jobTemplateId, jobContext };
+    return this.bildad.enqueue.retryRun(retried, context, options);
   }
 
   /**
@@ -102,6 +77,6 @@ export abstract class ChangedJobs {
    * @throws BildadConfigError
    */
   async retryJobs(filter: FailedJobFilter): Promise<{ retried: number; refused: number }> {
-    return this.bildad.many.retry(readFailedFilter(filter), (run) => this.retryJob(run));
+    return this.bildad.many.retry(readFailedFilter(filter));
   }
 }

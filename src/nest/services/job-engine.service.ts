@@ -10,7 +10,7 @@ import type { BildadHealth, BildadLiveness } from '../health/health.js';
 import type { JobEngineResults } from '../../node/pass.js';
 import type { JobOutcome } from '../../node/slots.js';
 import type { EntryReference } from '../../lifecycle/enqueue/enqueue.sql.js';
-import type { ContextSource } from '../../lifecycle/enqueue/context-source.js';
+import type { ContextSource } from '../../lifecycle/enqueue/enqueue-bulk.js';
 import type { BulkOptions, EnqueueOptions } from '../../lifecycle/enqueue/enqueue-options.js';
 import { BildadConfigError, JobNotAvailableError, RunNotActiveError } from '../../job/errors.js';
 import type { ContextOf, JobHandler, JobHandlerClass, ResultOf } from '../../job/job-handler.js';
@@ -93,7 +93,7 @@ export class JobEngineService extends ChangedJobs {
     context: JobContext<J>,
     options: EnqueueOptions = {},
   ): Promise<JobQueueEntry> {
-    return this.bildad.enqueue.one(referenceTo(job), context, options);
+    return this.bildad.enqueue.enqueueJob(referenceTo(job), context, options);
   }
 
   /**
@@ -120,8 +120,8 @@ export class JobEngineService extends ChangedJobs {
     refuseKeys(options);
     const { enqueue } = this.bildad;
     return Array.isArray(contexts)
-      ? enqueue.many.add(referenceTo(job), contexts, options, (entry) => entry)
-      : enqueue.many.add(referenceTo(job), contexts, options, nameOf);
+      ? enqueue.enqueueJobs(referenceTo(job), contexts, options, (entry) => entry)
+      : enqueue.enqueueJobs(referenceTo(job), contexts, options, nameOf);
   }
 
   /**
@@ -402,7 +402,7 @@ export class JobEngineService extends ChangedJobs {
     context: JobContext<J>,
     options: WithoutManager,
   ): Promise<JobQueueEntry> {
-    return this.bildad.enqueue.one(referenceTo(job), context, options, {
+    return this.bildad.enqueue.enqueueJob(referenceTo(job), context, options, {
       wakeHere: false,
     });
   }

@@ -2,16 +2,16 @@ import type { Tables } from '../../tables.js';
 import { advanceOne, KEPT_BACK, PLANNED } from './job-keys.js';
 
 /**
- * Adds a job under a key, or does what was asked for where the key is taken. The key's row is locked first, so that of many
- * callers one is at it at a time; so is the entry that holds the key if it waits: nobody starts it before this transaction
- * has ended.
+ * Inserts a job under a key, or applies the key's terms if another job holds it. The key's row is locked first, so that
+ * one of many callers works on it at a time. A waiting entry that holds the key is locked too: it does not start
+ * before this transaction has ended.
  *
- * `outcome`: 'added', with the new entry; 'changed' and 'taken', with the entry that holds the key, as it is now; 'refused'
- * where the template is inactive or gone or the identifier taken, without an entry. Of a job that has left the queue the
- * entry is put together of its last run, with the status DONE, which no row has.
+ * `outcome`: 'added', with the new entry; 'changed' and 'taken', with the entry that holds the key, as it is now; 'refused',
+ * without an entry, as in `enqueue_jobs`. The entry of a job that has left the queue is assembled from its last run,
+ * with the status DONE, which no row has.
  *
- * @param lock_wait_ms how long to wait for a lock; NULL in a transaction of the caller's, who decides that
- * @param doubt_ms an attempt of so long ago at the most may have added the job already
+ * @param lock_wait_ms the lock_timeout of this call; NULL in a caller's transaction, which has its own
+ * @param doubt_ms an attempt of the last `doubt_ms`, whose answer was lost, may have inserted the job
  */
 export const enqueueKeyedFunction = (tables: Tables) => {
   const { entries, runs, keys, keyFreeAt, enqueueKeyed } = tables;
@@ -19,8 +19,8 @@ export const enqueueKeyedFunction = (tables: Tables) => {
 CREATE FUNCTION ${enqueueKeyed} (
   asked_kind text, asked_key text, asked_template bigint, asked_identifier text, asked_named boolean,
   asked_priority integer, asked_timeout_ms bigint, asked_retries integer, asked_context jsonb, asked_backoff jsonb,
-  asked_run_at timestamptz, asked_delay_ms float8, asked_retry_of bigint,
-  asked_until_started boolean, asked_within_ms float8, on_conflict text, most_wait_ms float8,
+  asked_run_at timestamptz, asked_delay_ms float8, asked_retry_of bigint, asked_retry_once boolean,
+  asked_until_started boolean, asked_within_ms float8, on_conflict text, max_wait_ms float8,
   lock_wait_ms integer, doubt_ms float8
 ) RETURNS TABLE (outcome text, entry ${entries})
 LANGUAGE plpgsql ROWS 1 ${PLANNED}
@@ -49,7 +49,7 @@ ${found(tables)}
     waiting := FOUND;
     IF NOT waiting THEN
       SELECT * INTO holder FROM ${entries} e WHERE e.id = held.job_queue_entry_id;
-      -- It came back in between.
+      -- It was reopened in between.
       CONTINUE WHEN holder.status = 'AVAILABLE';
       IF holder.id IS NULL AND held.next_entry_id IS NOT NULL THEN
 ${advanceOne(tables)}
@@ -74,7 +74,7 @@ ${advanceOne(tables)}
       RETURN NEXT; RETURN;
     ELSIF waiting AND free_at = 'infinity' AND on_conflict IN ('replace', 'keepLatest', 'debounce') THEN
       due := CASE WHEN on_conflict = 'keepLatest' THEN holder.run_at
-                  WHEN on_conflict = 'debounce' THEN least(due, held.first_at + most_wait_ms * interval '1 ms')
+                  WHEN on_conflict = 'debounce' THEN least(due, held.first_at + max_wait_ms * interval '1 ms')
                   WHEN holder.retry > 0 THEN greatest(holder.run_at, due) ELSE due END;
       UPDATE ${entries} e SET ${REPLACED}, run_at = due, scheduled = e.crashes > 0 OR due > moment, updated_at = moment
       WHERE e.id = holder.id RETURNING e.* INTO entry;
@@ -101,7 +101,8 @@ ${DONE}
   SELECT ids INTO added FROM ${tables.enqueue} (
     ARRAY[asked_identifier], ARRAY[asked_template], ARRAY[asked_named], ARRAY[asked_priority], ARRAY[asked_timeout_ms],
     ARRAY[asked_retries], jsonb_build_array(asked_context), CASE WHEN asked_backoff IS NOT NULL THEN jsonb_build_array(asked_backoff) END,
-    ARRAY[CASE WHEN behind THEN '${KEPT_BACK}' WHEN asked_run_at IS NOT NULL OR due > moment THEN due END], ARRAY[0], ARRAY[asked_retry_of]) AS e;
+    ARRAY[CASE WHEN behind THEN '${KEPT_BACK}' WHEN asked_run_at IS NOT NULL OR due > moment THEN due END], ARRAY[0], NULL, NULL,
+    CASE WHEN asked_retry_of IS NOT NULL THEN ARRAY[asked_retry_of] END, ARRAY[asked_retry_once], NULL) AS e;
   IF coalesce(added, '') = '' THEN
     DELETE FROM ${keys} k WHERE ${THIS_KEY} AND k.job_queue_entry_id IS NULL;
     outcome := 'refused';
@@ -125,7 +126,7 @@ const THIS_KEY = `(k.job_template_id, k.kind, k.key) = (asked_template, asked_ki
 const REPLACED = `job_context = asked_context, priority = asked_priority, timeout_ms = asked_timeout_ms,
         max_retries = asked_retries, backoff = asked_backoff`;
 
-/** What is no more known of an entry is as this call asks for. */
+/** Unknown columns have the values of this call. */
 const DONE = `      holder.id := held.job_queue_entry_id;
       holder.job_template_id := held.job_template_id;
       holder.job_run_identifier := held.job_run_identifier;
@@ -144,7 +145,7 @@ const DONE = `      holder.id := held.job_queue_entry_id;
       holder.inserted_at := held.first_at;
       holder.updated_at := last.updated_at;`;
 
-/** An attempt whose answer was lost has added it: it is told as it was, queued or gone through already. */
+/** The entry of an attempt whose answer was lost, queued or run since. */
 const found = ({ entries, runs, keys }: Tables) => `
   IF doubt_ms IS NOT NULL THEN
     SELECT e.* INTO holder FROM ${entries} e

@@ -1,18 +1,18 @@
 import type { Tables } from '../../tables.js';
 
-/** Later than anything is due: an entry kept for later has it until its turn comes, which keeps nodes of before from starting it. */
+/** The `run_at` of an entry that waits until the holder of its key has left the queue: later than any due time. */
 export const KEPT_BACK = '9999-12-31T23:59:59.999Z';
 
-/** Plans are held to the indexes whatever the statistics say. */
+/** Plans use the indexes whatever the statistics say. */
 export const PLANNED = `SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off`;
 
-/** The runs of the job that holds a key. An identifier may be used again once its runs are deleted. */
+/** The runs of the job that holds a key. An identifier is free again once its runs are deleted. */
 const runsOf = (runs: string) =>
   `FROM ${runs} r WHERE r.job_run_identifier = held.job_run_identifier AND r.job_queue_entry_id = held.job_queue_entry_id`;
 
 /**
- * Until when a key is taken: infinity for as long as its job waits, or is in the queue; -infinity where nothing is known
- * of the job any more, because it was removed before it ran, or its runs were deleted.
+ * When a key is free: infinity while its job waits, or is in the queue; -infinity if the job was removed before it ran,
+ * or its runs were deleted.
  */
 export const freeAtFunction = ({ entries, runs, keys, keyFreeAt }: Tables) => `
 CREATE FUNCTION ${keyFreeAt} (held ${keys}) RETURNS timestamptz
@@ -37,8 +37,8 @@ BEGIN
   RETURN coalesce(since + held.within_ms * interval '1 ms', '-infinity');
 END $free$`;
 
-/** Passes a key whose job has left the queue on to the one that was kept for then, and lets that one start. The key's row is locked. */
-const advance = ({ entries, keys, keyFreeAt }: Tables) => `
+/** Gives a key whose job has left the queue to the entry that waits for it, and makes that entry due. The key's row is locked. */
+export const advanceOne = ({ entries, keys, keyFreeAt }: Tables) => `
   UPDATE ${entries} e SET run_at = turn.at, scheduled = e.crashes > 0 OR turn.at > clock_timestamp(), updated_at = clock_timestamp()
   FROM (SELECT greatest(held.next_at, ${keyFreeAt} (held)) AS at) turn
   WHERE e.id = held.next_entry_id AND e.status = 'AVAILABLE' AND e.run_at = '${KEPT_BACK}';
@@ -60,18 +60,17 @@ BEGIN
     WHERE k.next_entry_id IS NOT NULL AND NOT EXISTS (SELECT FROM ${tables.entries} e WHERE e.id = k.job_queue_entry_id)
     LIMIT most FOR UPDATE SKIP LOCKED
   LOOP
-    -- It may have been given another holder since the look began.
-    IF NOT EXISTS (SELECT FROM ${tables.entries} e WHERE e.id = held.job_queue_entry_id) THEN
-${advance(tables)}
-      advanced := advanced + 1;
-    END IF;
+    -- The key may have another holder since the SELECT began.
+    CONTINUE WHEN EXISTS (SELECT FROM ${tables.entries} e WHERE e.id = held.job_queue_entry_id);
+    -- Another transaction may have locked the waiting entry: a later pass starts it.
+    PERFORM FROM ${tables.entries} e WHERE e.id = held.next_entry_id FOR NO KEY UPDATE SKIP LOCKED;
+    CONTINUE WHEN NOT FOUND AND EXISTS (SELECT FROM ${tables.entries} e WHERE e.id = held.next_entry_id);
+${advanceOne(tables)}
+    advanced := advanced + 1;
   END LOOP;
 END $advance$`;
 
-/** The same of one key, inside of another function: into `held`. */
-export const advanceOne = advance;
-
-/** Deletes rows that say nothing any more. @returns how many it looked at */
+/** Deletes the rows of keys that no job holds. @returns how many rows it examined */
 export const pruneFunction = ({ entries, keys, keyFreeAt, pruneKeys }: Tables) => `
 CREATE FUNCTION ${pruneKeys} (most integer, OUT looked integer)
 LANGUAGE plpgsql ${PLANNED}
@@ -79,10 +78,12 @@ AS $prune$
 DECLARE
   held ${keys};
   free_at timestamptz;
+  -- With the volatile function itself, each call would read the whole index.
+  moment timestamptz := clock_timestamp();
 BEGIN
   looked := 0;
   FOR held IN
-    SELECT * FROM ${keys} k WHERE k.look_at <= clock_timestamp() ORDER BY k.look_at LIMIT most FOR UPDATE SKIP LOCKED
+    SELECT * FROM ${keys} k WHERE k.look_at <= moment ORDER BY k.look_at LIMIT most FOR UPDATE SKIP LOCKED
   LOOP
     looked := looked + 1;
     free_at := ${keyFreeAt} (held);
