@@ -1,8 +1,9 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { BildadRuntime } from '../../src/nest/module/runtime.js';
-import { pruneKeys } from '../../src/lifecycle/enqueue/enqueue.sql.js';
+import { advanceKeys, pruneKeys } from '../../src/lifecycle/enqueue/enqueue.sql.js';
 import { bootApp, type TestApp } from '../support/app.js';
 import { SimpleJob } from '../support/handlers.js';
+import { lockRows } from '../support/lock.js';
 
 // Rows of keys that nobody holds any more are forgotten.
 
@@ -59,4 +60,62 @@ it('the engine does that by itself', async () => {
       return held();
     })
     .toEqual([]);
+});
+
+it('a pass skips a waiting entry that another transaction has locked', async () => {
+  const { engine } = bildad;
+  await bildad.sql('DELETE FROM bildad.job_queue_entries');
+  await bildad.sql('DELETE FROM bildad.job_keys');
+  const keys = ['locked', 'free'];
+  const keepLatest = (key: string) =>
+    engine.enqueueJob(SimpleJob, {}, { unique: { key, onConflict: 'keepLatest' } });
+  for (const key of keys) await keepLatest(key);
+  await bildad.sql(`UPDATE bildad.job_queue_entries SET status = 'RUNNING'`);
+  const [locked, free] = [await keepLatest('locked'), await keepLatest('free')];
+  await bildad.sql(`DELETE FROM bildad.job_queue_entries WHERE status = 'RUNNING'`);
+  const unlock = await lockRows(bildad, 'SELECT FROM bildad.job_queue_entries WHERE id = $1', [
+    locked.id,
+  ]);
+  const advance = () => {
+    const { db, tables } = (bildad.engine as unknown as { bildad: BildadRuntime }).bildad.store;
+    return advanceKeys(db, tables, 1_000);
+  };
+  expect(await advance()).toBe(1);
+  expect(await bildad.jobs.listJobsToRunInTheQueue()).toMatchObject([{ id: free.id }]);
+  await unlock();
+  expect(await advance()).toBe(1);
+  const due = (await bildad.jobs.listJobsToRunInTheQueue()).map(({ id }) => id);
+  expect(new Set(due)).toEqual(new Set([free.id, locked.id]));
+});
+
+it('keys that are not to be examined yet are not read', async () => {
+  await bildad.sql('DELETE FROM bildad.job_keys');
+  await bildad.sql(
+    `INSERT INTO bildad.job_keys (job_template_id, kind, key) SELECT 1, 'unique', n::text FROM generate_series(1, 20000) n`,
+  );
+  const explain = `EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT * FROM bildad.prune_job_keys (1000)`;
+  // The first call also reads the catalog.
+  await bildad.sql(explain);
+  const [{ 'QUERY PLAN': plan }] = await bildad.sql(explain);
+  const { 'Shared Hit Blocks': hit, 'Shared Read Blocks': read } = plan[0].Plan;
+  expect(hit + read).toBeLessThan(50);
+});
+
+it('an entry of a later day is not due because its run number is taken', async () => {
+  const { engine } = bildad;
+  await bildad.sql('DELETE FROM bildad.job_queue_entries');
+  const entry = await engine.enqueueJob(SimpleJob, {}, { delay: '1d' });
+  await bildad.sql(
+    `INSERT INTO bildad.job_runs (job_template_id, job_queue_entry_id, job_run_identifier, retry, job_process_name, node_id,
+       status, job_context, available_at, timeout_at, expires_at)
+     SELECT job_template_id, id, job_run_identifier, 0, 'by hand', 'elsewhere', 'DONE', '{}', now(), now(), now()
+     FROM bildad.job_queue_entries WHERE id = $1`,
+    [entry.id],
+  );
+  await expect(engine.runJob(entry)).rejects.toMatchObject({ code: 'JOB_NOT_AVAILABLE' });
+  expect(await bildad.jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier)).toMatchObject({
+    scheduled: true,
+    retry: 1,
+  });
+  expect((await engine.runJobEngine()).start).toEqual([]);
 });

@@ -101,11 +101,10 @@ export class PrepareEntry {
       this.maxContextBytes,
     );
     const entry = { ...fields, jobRunIdentifier: identifier, jobContext: json, context: value };
-    if (key) {
-      checkKeyedEntry(key, entry.startBefore, encrypts(open));
-      if (key.delayMs !== null) entry.delayMs = key.delayMs;
-    }
-    return { templateCode: job.code, entry: this.wrap(entry, open, captured, given.version), key };
+    if (key && key.delayMs !== null) entry.delayMs = key.delayMs;
+    const wrapped = this.wrap(entry, open, captured, given.version);
+    if (key) checkKeyedEntry(key, entry.startBefore, encrypts(open));
+    return { templateCode: job.code, entry: wrapped, key };
   }
 
   /** @throws as `prepareJob`, without the contexts' errors */
