@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import { runAfter, runEvery, waitAtMost } from '../concurrency/timers.js';
+import { runAfter, waitAtMost } from '../concurrency/timers.js';
+import { WakeablePause } from '../concurrency/wakeable-pause.js';
 import { asConnectionLost } from '../database/connection/connection-errors.js';
 import { destroyConnection, type PgClient } from '../database/connection/driver.js';
 import type { EngineContext } from '../database/engine-context.js';
@@ -24,13 +25,10 @@ interface Receiver {
 /** Receives notifications on a dedicated connection, which is made again whenever it is lost. */
 export class ListeningConnection {
   private client: PgClient | undefined;
-  private opening: PgClient | undefined;
-  private connecting: Promise<void> | undefined;
-  private cancelRetry: (() => void) | undefined;
-  private stopPinging: (() => void) | undefined;
-  private checking: Promise<void> | undefined;
-  private failures = 0;
-  private isStarted = false;
+  private isListening = false;
+  private running: Promise<void> | undefined;
+  /** Between two attempts to connect, or two pings; ends when the connection is lost. */
+  private readonly pause = new WakeablePause();
   private isStopped = false;
 
   constructor(
@@ -41,105 +39,78 @@ export class ListeningConnection {
 
   /** Idempotent. */
   start(): void {
-    if (this.isStarted || this.isStopped) return;
-    this.isStarted = true;
-    this.stopPinging = runEvery(PING_EVERY_MS, () => void this.ping());
-    this.connect();
+    if (!this.isStopped) this.running ??= this.run();
   }
 
   /** Idempotent; safe if never started. */
   async stop(): Promise<void> {
     this.isStopped = true;
-    this.stopPinging?.();
-    this.cancelRetry?.();
-    if (this.opening) destroyConnection(this.opening);
     this.probe.stop();
-    await this.connecting;
-    await this.checking;
-    const client = this.client;
-    this.client = undefined;
-    if (!client) return;
-    await waitAtMost(END_MS, client.end());
-    destroyConnection(client);
-  }
-
-  private connect(): void {
-    this.connecting = this.open().finally(() => {
-      this.connecting = undefined;
-    });
+    this.pause.wake();
+    const { client } = this;
+    if (client && this.isListening) await waitAtMost(END_MS, client.end());
+    if (client) destroyConnection(client);
+    await this.running;
   }
 
   /** Never rejects. */
-  private async open(): Promise<void> {
-    const { dataSource, db, tables } = this.engine.store;
-    let client: PgClient | null = null;
-    try {
-      client = listeningClient(dataSource, db.queryTimeoutMs);
-      if (!client) return;
-      const opened = client;
-      this.opening = opened;
-      // Without a listener an 'error' would end the process.
-      opened.on('error', (error) => this.reconnect(opened, error));
-      opened.on('end', () => this.reconnect(opened));
-      opened.on('notification', ({ payload }) => {
-        if (payload !== undefined && !this.probe.receive(payload)) this.receiver.receive(payload);
-      });
-      await opened.connect();
-      await listen(opened, tables);
-      this.client = opened;
-      this.failures = 0;
-      this.receiver.connected();
-      this.check(opened);
-    } catch (error) {
-      // Reported once: it is tried until it works.
-      if (this.failures === 0) this.report(error);
-      if (client) destroyConnection(client);
-      this.retry();
-    } finally {
-      this.opening = undefined;
+  private async run(): Promise<void> {
+    const { dataSource, db } = this.engine.store;
+    for (let failures = 0; !this.isStopped; failures++) {
+      try {
+        this.client = listeningClient(dataSource, db.queryTimeoutMs) ?? undefined;
+        if (!this.client) return;
+        await this.listenUntilLost(this.client, () => {
+          failures = 0;
+        });
+      } catch (error) {
+        // Reported once: it is tried until it works.
+        if (failures === 0) this.report(error);
+      }
+      this.isListening = false;
+      if (this.client) destroyConnection(this.client);
+      if (this.isStopped) return;
+      this.pause.reset();
+      const maxMs = Math.min(FIRST_RETRY_MS * 2 ** failures, MAX_RETRY_MS);
+      await this.pause.sleep(maxMs * (0.5 + Math.random() / 2));
     }
   }
 
-  private async ping(): Promise<void> {
-    const client = this.client;
-    if (!client) return;
-    let answered = false;
-    const pinging = ping(client).then(() => {
-      answered = true;
+  /** Rejects when the connection is lost, or cannot be made. */
+  private async listenUntilLost(client: PgClient, listening: () => void): Promise<void> {
+    const lost = new Promise<never>((_resolve, reject) => {
+      const lose = (error: unknown) => {
+        reject(error);
+        this.pause.wake();
+        this.probe.cancel();
+      };
+      // Without a listener an 'error' would end the process.
+      client.on('error', lose);
+      client.on('end', () => lose(new Error('the connection was closed')));
     });
-    await waitAtMost(PING_MS, pinging);
-    if (answered) this.check(client);
-    else this.reconnect(client, new Error(`no answer to a ping within ${PING_MS} ms`));
+    client.on('notification', ({ payload }) => {
+      if (payload !== undefined && !this.probe.receive(payload)) this.receiver.receive(payload);
+    });
+    await Promise.race([lost, client.connect()]);
+    await Promise.race([lost, listen(client, this.engine.store.tables)]);
+    listening();
+    this.isListening = true;
+    this.receiver.connected();
+    for (;;) {
+      this.pause.reset();
+      await Promise.race([lost, this.check(client)]);
+      await this.pause.sleep(PING_EVERY_MS);
+      await Promise.race([lost, pingWithin(client)]);
+    }
   }
 
-  /** In the background; never rejects. */
-  private check(client: PgClient): void {
-    if (this.isStopped || this.client !== client) return;
-    this.checking ??= this.probe
-      .check(client)
-      .then(
-        () => undefined,
-        (error: unknown) => {
-          if (this.client === client) this.report(error);
-        },
-      )
-      .finally(() => {
-        this.checking = undefined;
-      });
-  }
-
-  private reconnect(client: PgClient, error?: unknown): void {
-    if (this.client !== client) return;
-    this.client = undefined;
-    destroyConnection(client);
-    if (error !== undefined) this.report(error);
-    this.retry();
-  }
-
-  private retry(): void {
-    if (this.isStopped) return;
-    const maxMs = Math.min(FIRST_RETRY_MS * 2 ** this.failures++, MAX_RETRY_MS);
-    this.cancelRetry = runAfter(maxMs * (0.5 + Math.random() / 2), () => this.connect());
+  /** A probe that cannot be sent is reported, and the connection kept. */
+  private async check(client: PgClient): Promise<void> {
+    try {
+      await this.probe.check(client);
+    } catch (error) {
+      if (this.isListening && this.client === client) this.report(error);
+    }
   }
 
   private report(error: unknown): void {
@@ -149,6 +120,15 @@ export class ListeningConnection {
         error: asConnectionLost('LISTEN', error),
       });
   }
+}
+
+async function pingWithin(client: PgClient): Promise<void> {
+  let isAnswered = false;
+  const pinging = ping(client).then(() => {
+    isAnswered = true;
+  });
+  await waitAtMost(PING_MS, pinging);
+  if (!isAnswered) throw new Error(`no answer to a ping within ${PING_MS} ms`);
 }
 
 /**
@@ -186,10 +166,14 @@ export class ListenProbe {
     return hears;
   }
 
-  /** Ends a check that waits. */
+  /** Ends a check that waits: its connection is lost. */
+  cancel(): void {
+    this.waiting?.received(false);
+  }
+
   stop(): void {
     this.isStopped = true;
-    this.waiting?.received(false);
+    this.cancel();
   }
 
   private async send(): Promise<boolean> {
