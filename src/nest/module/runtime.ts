@@ -41,13 +41,24 @@ import { bildadEntities } from '../../database/entities/index.js';
 import { measuredEngine } from '../../features/telemetry/index.js';
 import { EngineHealth } from '../health/health.js';
 import { isInHost } from '../isolation-host/host-environment.js';
-import { createRuns } from './runtime-runs.js';
-import { createStore } from './runtime-store.js';
+import { identityOf } from '../../lifecycle/run/execution.js';
+import { InlineJobs } from '../../lifecycle/run/inline.js';
+import { IsolatedJobs } from '../../lifecycle/run/isolated.js';
+import { RunJobs } from '../../lifecycle/run/run.js';
+import { JobTransactions } from '../../lifecycle/run/transactional.js';
+import { WrappedRuns } from '../../lifecycle/run/runnable-check.js';
+import { isSecret } from '../../context/envelope.js';
+import { redactedError } from '../../context/redaction.js';
+import { Strays } from '../../lifecycle/run/unhandled-rejections.js';
+import { jobLoggers } from '../logging/job-logger.js';
+import { EnginePool } from '../../database/connection/engine-pool.js';
+import { HostPools } from '../../database/connection/host-pools.js';
+import { tablesOf } from '../../database/tables.js';
 
 /** A database that does not answer for so long gets no goodbye on the host app's connections either. */
 const SILENCE_MS = 2_000;
 
-/** One engine, put together: the only place that knows every part. */
+/** Builds one engine: the only place that knows every part. */
 export function createRuntime(
   dataSource: DataSource,
   schema: string,
@@ -55,7 +66,14 @@ export function createRuntime(
   ticker: Ticker,
 ) {
   const events = new JobEvents();
-  const { store, hostPools } = createStore(dataSource, schema, settings, events);
+  const db = new EnginePool(dataSource, {
+    queryTimeoutMs: settings.queryTimeout,
+    max: settings.connections,
+    lost: (error) => events.emit('database.lost', { error }),
+    back: (outageMs) => events.emit('database.restored', { outageMs }),
+  });
+  const store = { dataSource, db, tables: tablesOf(schema) };
+  const hostPools = new HostPools(dataSource);
   const entities = bildadEntities(schema);
   const node = new NodeState();
   const engineContext: EngineContext = { store, events, node, settings };
@@ -86,20 +104,40 @@ export function createRuntime(
   const lateRows = new LateRunRows(store, quarantine, node);
   const claims = new ClaimJobs(engineContext, handlers, lateRows, quarantine, extensions);
   const finishRuns = new FinishRuns(engineContext, handlers, lateRows, quarantine, extensions);
-  const { runs, isolated, strays, transactions } = createRuns({
+  const killGraceMs = settings.shutdown.killGracePeriod;
+  const loggerFor = jobLoggers(events, settings.logFields);
+  const nodeId = () => node.id;
+  const wrapped = new WrappedRuns(store, claims, keyring, events);
+  const isolated = new IsolatedJobs(
     store,
-    claims,
-    lateRows,
-    keyring,
-    contexts,
-    node,
+    events,
+    loggerFor,
+    killGraceMs,
+    settings.maxCrashes,
+    wrapped,
+    nodeId,
+  );
+  const transactions = new JobTransactions(store, lateRows, killGraceMs, extensions, nodeId);
+  const strays = new Strays(settings.attributeRejections, (process, error) => {
+    const { run } = process;
+    const traits = handlers.get(run.templateCode)?.traits;
+    events.emit('process.unhandledRejection', {
+      ...identityOf(run),
+      error: isSecret(run, traits) ? redactedError(error) : error,
+      late: process.isDecided,
+    });
+    // No grace period: the handler may work on, and would run beside its own retry.
+    process.stop({ kind: 'failed', error });
+  });
+  const runs = new RunJobs(
     handlers,
     processes,
     finishRuns,
     events,
-    settings,
-    extensions,
-  });
+    new InlineJobs({ contexts, events, loggerFor, transactions }, strays, wrapped, extensions),
+    isolated,
+    wrapped,
+  );
 
   const prefetch = new Prefetch();
   const suspects = new Suspects(claims, processes);
@@ -191,6 +229,6 @@ export function createRuntime(
   };
 }
 
-/** What the facades and the lifecycle share. */
+/** The parts of an engine, for the facades and the lifecycle. */
 export type BildadRuntime = ReturnType<typeof createRuntime>;
 export const BILDAD_RUNTIME = Symbol('nestjs-bildad:runtime');
