@@ -1,4 +1,5 @@
 import { Inject, Injectable } from '@nestjs/common';
+import { dueTime, entryChanges, type JobChanges } from '../../control/change-options.js';
 import type { EntityManager } from 'typeorm';
 import { measure } from '../../features/telemetry/index.js';
 import type { Duration } from '../../job/duration.js';
@@ -24,7 +25,12 @@ import { JobProcess } from '../../lifecycle/run/job-process.js';
 import { outside, within } from '../../database/transactions/current-transaction.js';
 import type { JobQueueEntry, JobRun, JobTemplate } from '../../database/entities/index.js';
 import { findEntry, findLastRun, findRuns } from '../../lifecycle/run/run.sql.js';
-import { ChangedJobs } from './changed-jobs.js';
+import {
+  readFailedFilter,
+  readJobFilter,
+  type FailedJobFilter,
+  type JobFilter,
+} from './job-filter.js';
 import { EngineStarter } from '../module/engine-starter.js';
 import { refuseKeys, refuseLater } from '../handlers/declaration-refusals.js';
 import { idOf } from './arguments.js';
@@ -60,13 +66,11 @@ type WithoutManager = Omit<EnqueueOptions, 'manager'>;
  * Runs and entries may be given as entities or as anything with their `id`.
  */
 @Injectable()
-export class JobEngineService extends ChangedJobs {
+export class JobEngineService {
   constructor(
-    @Inject(BILDAD_RUNTIME) protected readonly bildad: BildadRuntime,
+    @Inject(BILDAD_RUNTIME) private readonly bildad: BildadRuntime,
     private readonly engineStarter: EngineStarter,
-  ) {
-    super();
-  }
+  ) {}
 
   /**
    * Starts this node's engine, for modules with `autoStart: false`. It has no effect when the
@@ -319,6 +323,75 @@ export class JobEngineService extends ChangedJobs {
    */
   async cancelJob(entry: Pick<JobQueueEntry, 'id'>): Promise<JobRun | null> {
     return this.bildad.runControl.cancelEntry(idOf(entry, 'queue entry'));
+  }
+
+  /**
+   * Changes the time at which a waiting job is due.
+   * @param when a Date, or a duration from now; 0 is now
+   * @throws JobNotAvailableError when it is not AVAILABLE, BildadConfigError; nothing changes
+   */
+  async rescheduleJob(
+    entry: Pick<JobQueueEntry, 'id'>,
+    when: Date | Duration,
+  ): Promise<JobQueueEntry> {
+    const due = dueTime(when, 'when');
+    return this.bildad.changes.entry(idOf(entry, 'queue entry'), { due });
+  }
+
+  /**
+   * Changes a waiting job; omitted fields stay. The context is validated as by `enqueueJob`.
+   * @throws JobNotAvailableError when it is not AVAILABLE, InvalidJobContextError, BildadConfigError; nothing changes
+   */
+  async updateJob(
+    entry: Pick<JobQueueEntry, 'id'>,
+    { context, ...options }: JobChanges,
+  ): Promise<JobQueueEntry> {
+    return this.bildad.changes.entry(idOf(entry, 'queue entry'), entryChanges(options), context);
+  }
+
+  /**
+   * Enqueues the job of a run again as a new job, with the same context or another one. The history
+   * does not change, and the new entry's `retryOfJobRunId` names the run. The new job keeps the
+   * carried data (module option `carry`) of the first one.
+   * @throws as `enqueueJob`; JobEncryptionKeyError when its context is encrypted and this process
+   *   lacks the key
+   */
+  async retryJob(
+    run: Pick<JobRun, 'id' | 'jobTemplateId' | 'jobContext'>,
+    { context, ...options }: EnqueueOptions & { context?: object } = {},
+  ): Promise<JobQueueEntry> {
+    const { jobTemplateId, jobContext } = run;
+    const retried = { id: idOf(run, 'run'), jobTemplateId, jobContext };
+    return this.bildad.enqueue.retryRun(retried, context, options);
+  }
+
+  /**
+   * Cancels all jobs in the queue that match, as by `cancelJob`, in batches. Jobs enqueued meanwhile
+   * may be included.
+   * @returns the number of deleted waiting jobs, and of running jobs that were asked to stop
+   * @throws BildadConfigError
+   */
+  async cancelJobs(filter: JobFilter): Promise<{ removed: number; stopped: number }> {
+    return this.bildad.many.cancel(readJobFilter(filter));
+  }
+
+  /** Changes the due time of all AVAILABLE jobs that match, in batches. @throws BildadConfigError */
+  async rescheduleJobs(filter: JobFilter, when: Date | Duration): Promise<{ rescheduled: number }> {
+    const due = dueTime(when, 'when');
+    const read = readJobFilter(filter);
+    if (read.status !== undefined && read.status !== 'AVAILABLE') return { rescheduled: 0 };
+    return { rescheduled: await this.bildad.many.reschedule(read, due) };
+  }
+
+  /**
+   * Retries all failed jobs that match, as by `retryJob`, in batches, except jobs whose retry is in
+   * the queue.
+   * @returns the number of retried jobs, and of refused ones: their context is invalid by now, or
+   *   their template is inactive
+   * @throws BildadConfigError
+   */
+  async retryJobs(filter: FailedJobFilter): Promise<{ retried: number; refused: number }> {
+    return this.bildad.many.retry(readFailedFilter(filter));
   }
 
   /**
