@@ -4,7 +4,7 @@ import type { JsonValue } from './json.js';
 import type { JobQueueStatus, JobRunResult } from './status.js';
 
 interface Update {
-  /** Where it stands in the job's life: for `WatchOptions.after`. */
+  /** Its position in the job's history, for `WatchOptions.after`. */
   id: string;
 }
 
@@ -14,13 +14,13 @@ interface RunUpdate extends Update {
   retry: number;
 }
 
-/** Something that became of a job, to one who watches it. Plain data, without context and result. */
+/** A change of a watched job. Plain data, without context and result. */
 export type JobUpdate =
-  /** It waits for its first run, or for the next one. */
+  /** The job waits for its first or next run. */
   | (Update & {
       type: 'queued';
       status: JobQueueStatus;
-      /** Of the run that it waits for. */
+      /** The number of the run that it waits for. */
       retry: number;
       runAt: Date;
     })
@@ -29,16 +29,16 @@ export type JobUpdate =
   /** A line of `job.log` or `job.logger`. */
   | (RunUpdate & { type: 'log'; at: Date; level: LogLevel; message: string })
   | (RunUpdate & { type: 'stream'; at: Date; chunk: JsonValue })
-  /** So many lines and chunks of the run are not to be had any more. */
+  /** This many lines and chunks of the run are no longer available. */
   | (RunUpdate & { type: 'gap'; missing: number })
-  /** The run ended, and the job is tried again. */
+  /** The run ended, and the job is retried. */
   | (RunUpdate & {
       type: 'retry';
       result: JobRunResult | null;
       reason: string | null;
       endedAt: Date | null;
     })
-  /** The job is over: the last. `jobRunId` is null where it left the queue and has no run. */
+  /** The job has ended: the last update. `jobRunId` is null if the job left the queue without a run. */
   | (Update & {
       type: 'end';
       jobRunId: string | null;
@@ -49,28 +49,28 @@ export type JobUpdate =
     });
 
 export interface WatchOptions {
-  /** Ends the watching: the loop throws its reason. */
+  /** Stops watching: the loop throws its reason. */
   signal?: AbortSignal;
-  /** Begin behind this update, by its `id`: what a browser sends as `Last-Event-ID`. Default, and where
-   * it is no such id: at what is now. */
+  /** Start after the update with this `id`, such as a browser's `Last-Event-ID`. Default, and if there is no such update:
+   * start with the current state. */
   after?: string;
-  /** Look at the database as often at the least; from `'100ms'`. Default `'1s'`. */
+  /** How often the database is read if no notification comes; from `'100ms'`. Default `'1s'`. */
   pollInterval?: Duration;
 }
 
-/** A line that was kept. */
+/** A stored log line. */
 export interface KeptLine {
   at: Date;
   level: LogLevel;
   message: string;
 }
 
-/** What is kept of the lines of a run. */
+/** The stored log lines of a run. */
 export interface RunLog {
   jobRunId: string;
   /** 0 for the first run. */
   retry: number;
-  /** Lines of before that there was no room for. */
+  /** How many earlier lines were dropped. */
   dropped: number;
   lines: KeptLine[];
 }

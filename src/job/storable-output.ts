@@ -1,6 +1,6 @@
 /**
- * What handlers throw and return, made fit for text and jsonb columns. PostgreSQL refuses NUL
- * (22P05) and lone surrogates (22P02), so a failure that mentions one could never be recorded.
+ * Makes errors and results of handlers storable in text and jsonb columns. PostgreSQL refuses NUL (22P05) and lone
+ * surrogates (22P02), so an error that contains one could not be recorded.
  */
 const REASON_LENGTH = 8_000;
 const STACK_LENGTH = 16_000;
