@@ -1,62 +1,67 @@
 import type { BackoffData } from '../job/backoff.js';
-import { toMilliseconds, type Duration } from '../job/duration.js';
+import type { Duration } from '../job/duration.js';
+import { maxRetries, priority, storedBackoff, timeout } from '../options/job-options.js';
 import {
-  maxRetries as readMaxRetries,
-  priority as readPriority,
-  storedBackoff,
-} from '../options/job-options.js';
-import { date, refuseTogether, refuseUnknown } from '../options/reader.js';
+  date,
+  duration,
+  or,
+  partial,
+  refuseTogether,
+  type Check,
+  type SchemaOf,
+} from '../options/reader.js';
 import type { DueTime, EntryChanges } from './change-entry.sql.js';
 
-/** What may be changed of a job that waits. */
+/** Changes of a waiting job. Omitted fields stay. */
 export interface JobChanges {
-  /** Validated as when it was enqueued. */
+  /** Validated as by `enqueueJob`. */
   context?: object;
-  /** Lower runs first. */
+  /** Jobs with a lower number run first, from -1,000,000 to 1,000,000. */
   priority?: number;
-  /** Not before this moment. */
+  /** The earliest time of the next run. */
   runAt?: Date;
-  /** Not before this much time has passed, from now on. */
+  /** The earliest time of the next run, from now. Cannot be combined with `runAt`. */
   delay?: Duration;
-  /** How long a run may take. */
+  /** How long a run may take, from 1 ms. */
   timeout?: Duration;
-  /** Retries after the first run, those included that were spent already. */
+  /** Retries after the first run, including those that are used up. */
   maxRetries?: number;
   /** `null`: the template's, else the module's. */
   backoff?: BackoffData | null;
 }
 
 const WHERE = 'changes of a job';
-const CHANGES = ['priority', 'runAt', 'delay', 'timeout', 'maxRetries', 'backoff'] as const;
+const runAt: Check<DueTime> = (...args) => ({ runAt: date(...args) });
+const delay: Check<DueTime> = (value, field, where) => ({
+  delayMs: duration()(value, field, where),
+});
+const readChanges = partial({
+  // Validated by its contract.
+  context: (value) => value,
+  priority,
+  runAt,
+  delay,
+  timeout,
+  maxRetries,
+  backoff: or(storedBackoff, null),
+} satisfies SchemaOf<JobChanges>);
 
-/** @throws BildadConfigError naming the wrong option */
+/** @throws BildadConfigError */
 export function entryChanges(changes: Omit<JobChanges, 'context'>): EntryChanges {
-  refuseUnknown(changes, [...CHANGES, 'context'], '', WHERE);
   refuseTogether(changes, WHERE, 'runAt', 'delay');
-  const { priority, runAt, delay, timeout, maxRetries, backoff } = changes;
+  const { priority, runAt, delay, timeout, maxRetries, backoff } = readChanges(changes, '', WHERE);
+  const due = runAt ?? delay;
   return {
-    ...(priority !== undefined && {
-      priority: readPriority(priority, 'priority', WHERE),
-    }),
-    ...(timeout !== undefined && {
-      timeoutMs: toMilliseconds(timeout, 'timeout', { min: 1, where: WHERE }),
-    }),
-    ...(maxRetries !== undefined && {
-      maxRetries: readMaxRetries(maxRetries, 'maxRetries', WHERE),
-    }),
+    ...(priority !== undefined && { priority }),
+    ...(timeout !== undefined && { timeoutMs: timeout }),
+    ...(maxRetries !== undefined && { maxRetries }),
     ...(backoff !== undefined && {
-      backoff: backoff === null ? null : JSON.stringify(storedBackoff(backoff, 'backoff', WHERE)),
+      backoff: backoff === null ? null : JSON.stringify(backoff),
     }),
-    ...(runAt !== undefined && { due: { runAt: date(runAt, 'runAt', WHERE) } }),
-    ...(delay !== undefined && {
-      due: { delayMs: toMilliseconds(delay, 'delay', { where: WHERE }) },
-    }),
+    ...(due && { due }),
   };
 }
 
-/** @throws BildadConfigError naming `field` */
-export function dueTime(when: Date | Duration, field: string): DueTime {
-  return when instanceof Date
-    ? { runAt: date(when, field) }
-    : { delayMs: toMilliseconds(when, field) };
-}
+/** @throws BildadConfigError about `field` */
+export const dueTime: Check<DueTime> = (when, field, where) =>
+  when instanceof Date ? runAt(when, field, where) : delay(when, field, where);

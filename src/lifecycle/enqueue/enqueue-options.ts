@@ -1,39 +1,54 @@
 import type { EntityManager } from 'typeorm';
+import type { JobTemplate } from '../../database/entities/index.js';
 import type { BackoffData } from '../../job/backoff.js';
-import { toMilliseconds, type Duration } from '../../job/duration.js';
+import type { Duration } from '../../job/duration.js';
 import { BildadConfigError } from '../../job/errors.js';
 import type { DebounceOptions, ThrottleOptions, UniqueOptions } from '../../job/unique-options.js';
 import {
-  maxRetries as readMaxRetries,
-  priority as readPriority,
+  jobRunIdentifier,
+  maxRetries,
+  priority,
   storedBackoff,
+  timeout,
 } from '../../options/job-options.js';
-import { date, oneOf, refuseTogether, refuseUnknown, string } from '../../options/reader.js';
-import type { JobTemplate } from '../../database/entities/index.js';
+import {
+  check,
+  date,
+  duration,
+  group,
+  oneOf,
+  optional,
+  partial,
+  refuseTogether,
+  string,
+  withDefault,
+  type Check,
+  type SchemaOf,
+} from '../../options/reader.js';
 import type { KeyTerms, NewEntry, StartBefore } from './enqueue.sql.js';
 
 export interface EnqueueOptions {
-  /** The job's name, free again only when its runs are deleted; at most 500 characters. Default: a new UUID. */
+  /** Unique among all jobs that are queued or in the history; up to 500 characters. Default: a new UUID. */
   jobRunIdentifier?: string;
-  /** Lower runs first. Default: the template's, which is 5 unless declared. */
+  /** Jobs with a lower number run first, from -1,000,000 to 1,000,000. Default: the template's. */
   priority?: number;
-  /** Not before this moment. */
+  /** The earliest time of the first run. */
   runAt?: Date;
-  /** Not before this much time has passed. */
+  /** The earliest time of the first run, from now. Cannot be combined with `runAt`. */
   delay?: Duration;
-  /** How long a run may take. Default: the template's, which is 60 minutes unless declared. */
+  /** How long a run may take, from 1 ms. Default: the template's. */
   timeout?: Duration;
-  /** Upstream's form of `timeout`. */
+  /** `timeout` in minutes. Cannot be combined with `timeout`. */
   timeoutInMinutes?: number;
-  /** Retries after the first run. Default: the template's, which is 3 unless declared. */
+  /** Retries after the first run, from 0. Default: the template's. */
   maxRetries?: number;
-  /** Default: the template's, else the module's. */
+  /** The delay before a retry. Default: the template's, else the module's. */
   backoff?: BackoffData;
   /** One job at a time under this key: docs/identity.md. At most one of `unique`, `debounce` and `throttle`. */
   unique?: UniqueOptions;
   /** One job for all calls until no call comes for a while. */
   debounce?: DebounceOptions;
-  /** One job per time at the most; the calls in between add none. */
+  /** At most one job per time; calls in between add none. */
   throttle?: ThrottleOptions;
   /**
    * When its first run must have started: a moment, or a duration from the insert. Otherwise the job ends as
@@ -53,89 +68,8 @@ export type BulkOptions = Omit<
   'jobRunIdentifier' | 'unique' | 'debounce' | 'throttle'
 >;
 
-const NAMES: readonly (keyof EnqueueOptions)[] = [
-  'jobRunIdentifier',
-  'priority',
-  'runAt',
-  'delay',
-  'timeout',
-  'timeoutInMinutes',
-  'maxRetries',
-  'backoff',
-  'unique',
-  'debounce',
-  'throttle',
-  'startBefore',
-  'manager',
-];
-const readConflict = oneOf('ignore', 'replace', 'reschedule', 'keepLatest', 'throw');
-const readUntil = oneOf('started', 'finished');
-const readKey = string(500);
 /** For error messages. */
-export const WHERE = 'enqueue options';
-
-/** An entry without its context and identifier. */
-export type EntryFields = Omit<NewEntry, 'jobContext' | 'context' | 'jobRunIdentifier'>;
-
-/** @throws BildadConfigError */
-export function entryFields(template: JobTemplate, options: EnqueueOptions): EntryFields {
-  refuseUnknown(options, NAMES, '', WHERE);
-  refuseTogether(options, WHERE, 'runAt', 'delay');
-  refuseTogether(options, WHERE, 'timeout', 'timeoutInMinutes');
-  const { priority, runAt, delay, timeout, maxRetries, backoff } = options;
-  return {
-    jobTemplateId: template.id,
-    named: options.jobRunIdentifier !== undefined,
-    priority:
-      priority === undefined ? template.defaultPriority : readPriority(priority, 'priority', WHERE),
-    timeoutMs:
-      timeout !== undefined
-        ? toMilliseconds(timeout, 'timeout', { min: 1, where: WHERE })
-        : (minutes(options.timeoutInMinutes) ?? template.defaultTimeoutMs),
-    maxRetries:
-      maxRetries === undefined
-        ? template.defaultMaxRetries
-        : readMaxRetries(maxRetries, 'maxRetries', WHERE),
-    backoff:
-      backoff === undefined ? null : JSON.stringify(storedBackoff(backoff, 'backoff', WHERE)),
-    runAt: runAt === undefined ? null : date(runAt, 'runAt', WHERE),
-    delayMs: delay === undefined ? 0 : toMilliseconds(delay, 'delay', { where: WHERE }),
-    startBefore: options.startBefore === undefined ? null : readStartBefore(options),
-    retryOfJobRunId: null,
-    retryOnce: false,
-  };
-}
-
-/** @throws BildadConfigError when it is no time, or the job is not due before it */
-function readStartBefore({ startBefore, runAt, delay }: EnqueueOptions): StartBefore {
-  const field = 'startBefore';
-  if (startBefore instanceof Date) {
-    const at = date(startBefore, field, WHERE);
-    if (runAt && runAt.getTime() >= startBefore.getTime())
-      throw new BildadConfigError(field, 'must be later than runAt', {
-        got: startBefore,
-        where: WHERE,
-      });
-    return { at };
-  }
-  const withinMs = toMilliseconds(startBefore!, field, { min: 1, where: WHERE });
-  if (delay !== undefined && toMilliseconds(delay, 'delay') >= withinMs)
-    throw new BildadConfigError(field, 'must be longer than delay', {
-      got: startBefore,
-      where: WHERE,
-    });
-  return { withinMs };
-}
-
-function minutes(value: unknown): number | undefined {
-  if (value === undefined) return undefined;
-  if (typeof value !== 'number')
-    throw new BildadConfigError('timeoutInMinutes', 'must be a number of minutes', {
-      got: value,
-      where: WHERE,
-    });
-  return toMilliseconds(value * 60_000, 'timeoutInMinutes', { min: 1, where: WHERE });
-}
+const WHERE = 'enqueue options';
 
 /** The key to enqueue a job under. */
 export interface JobKey extends KeyTerms {
@@ -145,66 +79,168 @@ export interface JobKey extends KeyTerms {
   throws: boolean;
 }
 
-/** The key in the options, or null. @throws BildadConfigError */
-export function jobKeyOf(options: EnqueueOptions): JobKey | null {
-  const { unique, debounce, throttle } = options;
-  if (unique === undefined && debounce === undefined && throttle === undefined) return null;
-  refuseTogether(options, WHERE, 'unique', 'debounce', 'throttle');
-  if (unique !== undefined) return uniqueKey(unique);
-  if (debounce !== undefined) {
-    refuseTogether(options, WHERE, 'runAt', 'debounce');
-    refuseTogether(options, WHERE, 'delay', 'debounce');
-    return debounceKey(debounce);
-  }
-  return throttleKey(throttle!);
-}
+const key = string(500);
+const readUnique = group({
+  key,
+  until: withDefault(oneOf('started', 'finished'), 'finished'),
+  within: optional(duration()),
+  onConflict: withDefault(
+    oneOf('ignore', 'replace', 'reschedule', 'keepLatest', 'throw'),
+    'ignore',
+  ),
+} satisfies SchemaOf<UniqueOptions>);
+const readDebounce = group({
+  key,
+  wait: duration(),
+  maxWait: optional(duration()),
+} satisfies SchemaOf<DebounceOptions>);
+const readThrottle = group({
+  key,
+  every: duration({ min: 1 }),
+} satisfies SchemaOf<ThrottleOptions>);
 
-function uniqueKey(options: NonNullable<EnqueueOptions['unique']>): JobKey {
-  refuseUnknown(options, ['key', 'until', 'within', 'onConflict'], 'unique', WHERE);
-  const { key, until = 'finished', within, onConflict = 'ignore' } = options;
-  readConflict(onConflict, 'unique.onConflict', WHERE);
+const unique: Check<JobKey> = (value, field, where) => {
+  const read = readUnique(value, field, where);
+  const throws = read.onConflict === 'throw';
   return {
     kind: 'unique',
-    key: readKey(key, 'unique.key', WHERE),
-    untilStarted: readUntil(until, 'unique.until', WHERE) === 'started',
-    withinMs: within === undefined ? null : toMilliseconds(within, 'unique.within'),
-    onConflict: onConflict === 'throw' ? 'ignore' : onConflict,
+    key: read.key,
+    untilStarted: read.until === 'started',
+    withinMs: read.within ?? null,
+    onConflict: read.onConflict === 'throw' ? 'ignore' : read.onConflict,
     maxWaitMs: null,
     delayMs: null,
-    throws: onConflict === 'throw',
+    throws,
   };
-}
+};
 
-function debounceKey(options: NonNullable<EnqueueOptions['debounce']>): JobKey {
-  refuseUnknown(options, ['key', 'wait', 'maxWait'], 'debounce', WHERE);
-  const { key, wait, maxWait } = options;
-  const delayMs = toMilliseconds(wait, 'debounce.wait');
+const debounce: Check<JobKey> = (value, field, where) => {
+  const { key, wait, maxWait } = readDebounce(value, field, where);
+  if (maxWait !== undefined && maxWait < wait)
+    throw new BildadConfigError(`${field}.maxWait`, `must not be shorter than ${field}.wait`, {
+      got: maxWait,
+      where,
+    });
   return {
     kind: 'debounce',
-    key: readKey(key, 'debounce.key', WHERE),
+    key,
     untilStarted: true,
     withinMs: null,
     onConflict: 'debounce',
-    maxWaitMs:
-      maxWait === undefined ? null : toMilliseconds(maxWait, 'debounce.maxWait', { min: delayMs }),
-    delayMs,
+    maxWaitMs: maxWait ?? null,
+    delayMs: wait,
     throws: false,
   };
-}
+};
 
-function throttleKey(options: NonNullable<EnqueueOptions['throttle']>): JobKey {
-  refuseUnknown(options, ['key', 'every'], 'throttle', WHERE);
-  const { key, every } = options;
+const throttle: Check<JobKey> = (value, field, where) => {
+  const { key, every } = readThrottle(value, field, where);
   return {
     kind: 'throttle',
-    key: readKey(key, 'throttle.key', WHERE),
+    key,
     untilStarted: false,
-    withinMs: toMilliseconds(every, 'throttle.every', { min: 1 }),
+    withinMs: every,
     onConflict: 'ignore',
     maxWaitMs: null,
     delayMs: null,
     throws: false,
   };
+};
+
+const minutes = check<number>((value) => typeof value === 'number', 'must be a number of minutes');
+const startWithin = duration({ min: 1 });
+
+const readOptions = partial({
+  jobRunIdentifier,
+  priority,
+  runAt: date,
+  delay: duration(),
+  timeout,
+  timeoutInMinutes: (value, field, where) =>
+    timeout(minutes(value, field, where) * 60_000, field, where),
+  maxRetries,
+  backoff: storedBackoff,
+  unique,
+  debounce,
+  throttle,
+  startBefore: (value, field, where): StartBefore =>
+    value instanceof Date
+      ? { at: date(value, field, where) }
+      : { withinMs: startWithin(value, field, where) },
+  // Checked by CurrentTransaction.
+  manager: (value) => value,
+} satisfies SchemaOf<EnqueueOptions>);
+export type ReadEnqueueOptions = ReturnType<typeof readOptions>;
+
+/** @throws BildadConfigError about the first wrong option */
+export function readEnqueueOptions(options: EnqueueOptions): ReadEnqueueOptions {
+  refuseTogether(options, WHERE, 'runAt', 'delay');
+  refuseTogether(options, WHERE, 'timeout', 'timeoutInMinutes');
+  refuseTogether(options, WHERE, 'unique', 'debounce', 'throttle');
+  // A debounced job is due after its `wait`.
+  refuseTogether(options, WHERE, 'runAt', 'debounce');
+  refuseTogether(options, WHERE, 'delay', 'debounce');
+  const read = readOptions(options, '', WHERE);
+  checkStartBefore(read);
+  return read;
+}
+
+/** ISO texts of the years 1970 to 9999 compare like their times. */
+function checkStartBefore({ startBefore, runAt, delay }: ReadEnqueueOptions): void {
+  if (!startBefore) return;
+  if ('at' in startBefore && runAt !== undefined && runAt >= startBefore.at)
+    throw new BildadConfigError('startBefore', 'must be later than runAt', {
+      got: startBefore.at,
+      where: WHERE,
+    });
+  if ('withinMs' in startBefore && delay !== undefined && delay >= startBefore.withinMs)
+    throw new BildadConfigError('startBefore', 'must be longer than delay', {
+      got: startBefore.withinMs,
+      where: WHERE,
+    });
+}
+
+/** An entry without its context and identifier. */
+export type EntryFields = Omit<NewEntry, 'jobContext' | 'context' | 'jobRunIdentifier'>;
+
+export function entryFields(template: JobTemplate, options: ReadEnqueueOptions): EntryFields {
+  const { backoff } = options;
+  return {
+    jobTemplateId: template.id,
+    named: options.jobRunIdentifier !== undefined,
+    priority: options.priority ?? template.defaultPriority,
+    timeoutMs: options.timeout ?? options.timeoutInMinutes ?? template.defaultTimeoutMs,
+    maxRetries: options.maxRetries ?? template.defaultMaxRetries,
+    backoff: backoff === undefined ? null : JSON.stringify(backoff),
+    runAt: options.runAt ?? null,
+    delayMs: options.delay ?? 0,
+    startBefore: options.startBefore ?? null,
+    retryOfJobRunId: null,
+    retryOnce: false,
+  };
+}
+
+/** The key in the options, or null. */
+export const jobKeyOf = ({ unique, debounce, throttle }: ReadEnqueueOptions): JobKey | null =>
+  unique ?? debounce ?? throttle ?? null;
+
+/** Names and keys belong to a single job. @throws BildadConfigError */
+export function refuseKeys(options: object): void {
+  for (const name of ['jobRunIdentifier', 'unique', 'debounce', 'throttle'])
+    if (options && name in options)
+      throw new BildadConfigError(
+        name,
+        'is not supported by enqueueJobs: it belongs to a single job',
+      );
+}
+
+/** `enqueueAndRunJob` runs the job at once. @throws BildadConfigError */
+export function refuseDelay(options: EnqueueOptions): void {
+  const problem = 'delays the job, which enqueueAndRunJob runs at once: use enqueueJob instead';
+  const { debounce, unique } = options ?? {};
+  if (debounce !== undefined) throw new BildadConfigError('debounce', problem);
+  if (unique?.onConflict === 'keepLatest')
+    throw new BildadConfigError('unique.onConflict', `'keepLatest' ${problem}`);
 }
 
 /**

@@ -15,7 +15,6 @@ import type { Captured } from '../../context/envelope.js';
 import { InvalidJobContextError } from '../../job/errors.js';
 import type { JsonValue } from '../../job/json.js';
 import { nameOf } from '../../job/storable-output.js';
-import { jobRunIdentifier as readIdentifier } from '../../options/job-options.js';
 import type { ExtensionPoints } from '../extension-points.js';
 import type { JobReference, OpenTemplate, Templates } from '../templates/templates.js';
 import type { NewEntry, StoredRunContext } from './enqueue.sql.js';
@@ -23,7 +22,7 @@ import {
   checkKeyedEntry,
   entryFields,
   jobKeyOf,
-  WHERE,
+  readEnqueueOptions,
   type BulkOptions,
   type EnqueueOptions,
   type JobKey,
@@ -81,13 +80,10 @@ export class PrepareEntry {
   ): Promise<PreparedJob> {
     const captured = this.capture(retryOf);
     const open = await this.templates.resolve(job, manager);
-    const fields = entryFields(open.template, options);
-    const key = jobKeyOf(options);
-    const { jobRunIdentifier } = options;
-    const identifier =
-      jobRunIdentifier === undefined
-        ? newIdentifier()
-        : readIdentifier(jobRunIdentifier, 'jobRunIdentifier', WHERE);
+    const read = readEnqueueOptions(options);
+    const fields = entryFields(open.template, read);
+    const key = jobKeyOf(read);
+    const identifier = read.jobRunIdentifier ?? newIdentifier();
     let given: ContextToEncode = { context, contract: open.contract, version: open.traits.version };
     if (retryOf) {
       fields.retryOfJobRunId = retryOf.jobRunId;
@@ -115,7 +111,7 @@ export class PrepareEntry {
   ): Promise<PreparedBulk> {
     const captured = this.capture(undefined);
     const open = await this.templates.resolve(job, manager);
-    const fields = entryFields(open.template, options);
+    const fields = entryFields(open.template, readEnqueueOptions(options));
     const shared = wrappingOf(open, fields.startBefore !== null, captured);
     const bulk: PreparedBulk = {
       templateCode: job.code,

@@ -12,7 +12,12 @@ import type { JobEngineResults } from '../../node/pass.js';
 import type { JobOutcome } from '../../node/slots.js';
 import type { EntryReference } from '../../lifecycle/enqueue/enqueue.sql.js';
 import type { ContextSource } from '../../lifecycle/enqueue/enqueue-bulk.js';
-import type { BulkOptions, EnqueueOptions } from '../../lifecycle/enqueue/enqueue-options.js';
+import {
+  refuseDelay,
+  refuseKeys,
+  type BulkOptions,
+  type EnqueueOptions,
+} from '../../lifecycle/enqueue/enqueue-options.js';
 import { BildadConfigError, JobNotAvailableError, RunNotActiveError } from '../../job/errors.js';
 import type { ContextOf, JobHandler, JobHandlerClass, ResultOf } from '../../job/job-handler.js';
 import {
@@ -32,7 +37,6 @@ import {
   type JobFilter,
 } from './job-filter.js';
 import { EngineStarter } from '../module/engine-starter.js';
-import { refuseKeys, refuseLater } from '../handlers/declaration-refusals.js';
 import { idOf } from './arguments.js';
 import { referenceTo } from '../handlers/declaration.js';
 import { BILDAD_RUNTIME, type BildadRuntime } from '../module/runtime.js';
@@ -159,7 +163,7 @@ export class JobEngineService {
     options: WithoutManager = {},
   ): Promise<JobRun> {
     this.refuseTransaction(options);
-    refuseLater(options);
+    refuseDelay(options);
     const { claims } = this.bildad;
     const { code } = referenceTo(job);
     claims.checkHandler(code);
