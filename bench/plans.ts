@@ -9,7 +9,7 @@ import { DataSource, type QueryRunner } from 'typeorm';
 import { claimEntries, claimNext } from '../src/lifecycle/claim/claim.sql.js';
 import { insertEntries, promoteScheduled } from '../src/lifecycle/enqueue/enqueue.sql.js';
 import { writeLateRowsOfLostNodes } from '../src/lifecycle/run/late-run-rows.sql.js';
-import { finishRuns, reopenOrphans } from '../src/lifecycle/finish/finish.sql.js';
+import { finishRuns, reopenOrphans } from '../src/lifecycle/finish/finish-runs.sql.js';
 import { acquireGuard } from '../src/node/pass.sql.js';
 import { migrate } from '../src/database/migrate.js';
 import { quarantineMalformed } from '../src/lifecycle/claim/quarantine.sql.js';

@@ -1,3 +1,5 @@
+import { setTimeout as pause } from 'node:timers/promises';
+
 /** Node fires longer timeouts at once. */
 export const MAX_TIMER_MS = 2 ** 31 - 1;
 
@@ -55,5 +57,19 @@ export async function unlessAborted<T>(signal: AbortSignal, work: Promise<T>): P
     return await Promise.race([work, aborted]);
   } finally {
     signal.removeEventListener('abort', abort);
+  }
+}
+
+const FIRST_DELAY_MS = 50;
+const MAX_DELAY_MS = 1_000;
+
+/** Waits before another attempt, longer from attempt to attempt. @returns false when the signal aborts */
+export async function waitBeforeRetry(attempt: number, giveUp: AbortSignal): Promise<boolean> {
+  const delayMs = Math.min(FIRST_DELAY_MS * 2 ** attempt, MAX_DELAY_MS);
+  try {
+    await pause(delayMs * (0.5 + Math.random() / 2), undefined, { signal: giveUp });
+    return true;
+  } catch {
+    return false;
   }
 }

@@ -49,7 +49,7 @@ export class Inspection {
       ...(one.isolation === 'inline' ? this.inline() : (host?.facts() ?? NO_HOST)),
       startedAt: one.startedAt,
       progress: one.progress,
-      stopping: one.stopping,
+      stopping: one.isStopping,
       abandoned: isAbandoned(one),
       seenAt: new Date(),
     };

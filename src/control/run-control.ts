@@ -1,6 +1,6 @@
 import type { LateRunRows } from '../lifecycle/run/late-run-rows.js';
-import type { FinishRuns } from '../lifecycle/finish/finish.js';
-import type { RunJobs } from '../lifecycle/run/run.js';
+import type { FinishRuns } from '../lifecycle/finish/finish-runs.js';
+import type { RunJobs } from '../lifecycle/run/run-jobs.js';
 import { createLockRetry } from '../database/lock-retry.js';
 import type { Store } from '../database/store.js';
 import type { StoredContexts } from '../context/stored-contexts.js';
@@ -92,7 +92,7 @@ export class RunControl {
       const process = this.processes.find(runId);
       if (!process) return null;
       await this.killer.stopProcess(process, { kind: 'cancelled' });
-      await this.runs.endOf(runId);
+      await this.runs.fateOf(runId);
       const [run] = await findRuns(db, tables, [runId]);
       return run ?? null;
     }
@@ -113,7 +113,7 @@ export class RunControl {
   async killRun(runId: string): Promise<JobRun | null> {
     const process = this.processes.find(runId);
     if (process) return this.killProcess(process);
-    const ending = this.runs.endOf(runId);
+    const ending = this.runs.fateOf(runId);
     if (ending) {
       await ending;
       throw new RunNotActiveError(runId);
@@ -129,7 +129,7 @@ export class RunControl {
 
   private async killProcess(process: JobProcess): Promise<JobRun> {
     const wasDecided = process.isDecided;
-    const end = this.runs.endOf(process.jobRunId);
+    const end = this.runs.fateOf(process.jobRunId);
     const timedOut = process.ageMs >= process.run.timeoutMs;
     await this.killer.stopProcess(process, {
       kind: timedOut ? 'timedOut' : 'killed',

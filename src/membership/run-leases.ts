@@ -1,7 +1,7 @@
 import type { ClaimJobs } from '../lifecycle/claim/claim.js';
 import type { Prefetch } from '../lifecycle/claim/prefetch.js';
 import type { LateRunRows } from '../lifecycle/run/late-run-rows.js';
-import type { RunJobs } from '../lifecycle/run/run.js';
+import type { RunJobs } from '../lifecycle/run/run-jobs.js';
 import type { Background } from '../concurrency/background.js';
 import { runAfter } from '../concurrency/timers.js';
 import type { EngineContext } from '../database/engine-context.js';
@@ -80,7 +80,7 @@ export class RunLeases implements Background {
 
   /** Stops renewing the runs that are held now: this incarnation is over. */
   disown(): void {
-    for (const { jobRunId } of this.runs.held()) this.former.add(jobRunId);
+    for (const { jobRunId } of this.runs.heldRuns()) this.former.add(jobRunId);
   }
 
   /** Each renewal schedules the next: an operator may change the lease meanwhile. */
@@ -126,12 +126,12 @@ export class RunLeases implements Background {
   }
 
   private holds(): ClaimedRun[] {
-    return [...this.runs.held(), ...this.prefetch.held()];
+    return [...this.runs.heldRuns(), ...this.prefetch.held()];
   }
 
   /** The held runs without those of a former incarnation. */
   private ownRuns(): ClaimedRun[] {
-    const held = this.runs.held();
+    const held = this.runs.heldRuns();
     if (this.former.size === 0) return held;
     const former = held.filter(({ jobRunId }) => this.former.has(jobRunId));
     this.former = new Set(former.map(({ jobRunId }) => jobRunId));

@@ -4,7 +4,7 @@ import { waitAtMost } from '../concurrency/timers.js';
 import type { EngineContext } from '../database/engine-context.js';
 import type { Killer } from '../lifecycle/run/killer.js';
 import type { ProcessRegistry } from '../lifecycle/run/process-registry.js';
-import type { RunJobs } from '../lifecycle/run/run.js';
+import type { RunJobs } from '../lifecycle/run/run-jobs.js';
 import type { Membership } from '../membership/membership.js';
 import type { RunLeases } from '../membership/run-leases.js';
 import type { NotificationBus } from '../notifications/notification-bus.js';
@@ -105,7 +105,7 @@ export class Engine {
         .all()
         .map((process) => this.killer.stopProcess(process, { kind: 'interrupted' })),
     );
-    await waitAtMost(RECORD_MS, Promise.all([released, this.runs.recorded()]));
+    await waitAtMost(RECORD_MS, Promise.all([released, this.runs.waitForRecords()]));
     this.runs.stopRecording();
     for (const stop of this.stopTimers.splice(0)) stop();
     const { membership, bus, hostConnections } = this.background;

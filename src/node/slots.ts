@@ -8,7 +8,7 @@ import type { Claim } from '../lifecycle/claim/claim.sql.js';
 import type { Prefetch } from '../lifecycle/claim/prefetch.js';
 import type { Suspects } from '../lifecycle/claim/suspects.js';
 import type { ProcessRegistry } from '../lifecycle/run/process-registry.js';
-import type { RunJobs } from '../lifecycle/run/run.js';
+import type { RunJobs } from '../lifecycle/run/run-jobs.js';
 
 /** More outcomes than this waiting to be recorded hold up new work: the database, not the memory, sets the pace. */
 const MAX_UNRECORDED = 2_000;
@@ -238,7 +238,7 @@ export class Slots {
       const claim = this.prefetch.takeNext();
       if (!claim) return;
       if (this.launchedThisTurn++ === 0) setImmediate(this.beginTurn);
-      this.runs.begin(claim.claimed);
+      this.runs.start(claim.claimed);
     }
   }
 

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { claimEntries, claimNext, releaseClaims } from '../../src/lifecycle/claim/claim.sql.js';
 import { releaseUnacknowledged } from '../../src/lifecycle/run/late-run-rows.sql.js';
-import { reopenOrphans } from '../../src/lifecycle/finish/finish.sql.js';
+import { reopenOrphans } from '../../src/lifecycle/finish/finish-runs.sql.js';
 import { tablesOf } from '../../src/database/tables.js';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';

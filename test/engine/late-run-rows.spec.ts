@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, beforeEach, expect, it, vi } from 'vitest';
 import { claimNext } from '../../src/lifecycle/claim/claim.sql.js';
-import { finishRuns, type RunEnd } from '../../src/lifecycle/finish/finish.sql.js';
+import { finishRuns, type RunEnd } from '../../src/lifecycle/finish/finish-runs.sql.js';
 import { writeLateRows } from '../../src/lifecycle/run/late-run-rows.sql.js';
 import { tablesOf } from '../../src/database/tables.js';
 import { bootApp, type TestApp } from '../support/app.js';

@@ -13,7 +13,7 @@ interface Parts extends EngineContext {
   processes: {
     find(jobRunId: string): {
       isDecided: boolean;
-      fenced: boolean;
+      isFenced: boolean;
       run: { jobContext: unknown };
     } | null;
   };
@@ -39,7 +39,7 @@ export function collectRunReports(bildad: Parts): () => Promise<void> {
     const known = reports.get(run.jobRunId);
     if (known) return known;
     const process = processes.find(run.jobRunId);
-    if (!process || process.isDecided || process.fenced) return undefined;
+    if (!process || process.isDecided || process.isFenced) return undefined;
     if (closed.has(run.jobRunId)) return undefined;
     listenToEnds();
     const secret = isSecret(process.run, handlers.get(run.templateCode)?.traits);

@@ -16,7 +16,7 @@ import {
 } from '../../job/metrics.js';
 import type { ExtensionPoints } from '../../lifecycle/extension-points.js';
 import type { ProcessRegistry } from '../../lifecycle/run/process-registry.js';
-import type { RunJobs } from '../../lifecycle/run/run.js';
+import type { RunJobs } from '../../lifecycle/run/run-jobs.js';
 import { DEFAULT_SCHEMA } from '../../options/settings.js';
 import { AttributeSets, errorType, faultOf, OTHER } from './attributes.js';
 import { queueDepths, type QueueDepth } from './queue-depth.sql.js';

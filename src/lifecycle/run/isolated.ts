@@ -6,7 +6,7 @@ import type { ClaimedRun } from '../../job/run-facts.js';
 import type { HostKind, ExecutionLogger } from '../../job/job-handler.js';
 import type { Outcome } from '../../job/outcome.js';
 import { errorFromPlain } from '../../job/plain-error.js';
-import { runAfter, unlessAborted } from '../../concurrency/timers.js';
+import { runAfter, unlessAborted, waitBeforeRetry } from '../../concurrency/timers.js';
 import type { HostEnd, HostedWork, JobHost } from '../../isolation/job-host.js';
 import { sessionName } from '../../isolation/host-protocol.js';
 import type { HostPool } from '../../isolation/host-pool.js';
@@ -15,16 +15,15 @@ import { cancelSession, chargeCrash } from '../../isolation/isolated-run.sql.js'
 import type { Launched } from './execute-handler.js';
 import { identityOf } from './execution.js';
 import { forwardHostEvents, parseOutput } from './host-events.js';
-import { waitBeforeRetry } from './retry-delay.js';
 import type { Store } from '../../database/store.js';
-import type { WrappedRuns } from './runnable-check.js';
+import type { RunnableCheck } from './runnable-check.js';
 
 export type HostPools = Record<HostKind, HostPool>;
 
-/** It came too late, or nobody knows whether it did. */
-type Missed = Extract<Outcome, { kind: 'missed' | 'interrupted' }>;
+/** A run that was not started, because its `startBefore` is over or could not be checked. */
+type NotStarted = Extract<Outcome, { kind: 'missed' | 'interrupted' }>;
 
-/** Jobs that run in threads and processes of their own. What does not stop when it is told is ended with its host. */
+/** Jobs that run in threads and processes of their own. A handler that does not stop in time is ended with its host. */
 export class IsolatedJobs {
   private pools: HostPools | undefined;
   private readonly hosts = new Map<JobProcess, JobHost>();
@@ -36,38 +35,38 @@ export class IsolatedJobs {
     private readonly loggerFor: (run: ClaimedRun) => ExecutionLogger,
     private readonly graceMs: number,
     private readonly maxCrashes: number,
-    private readonly wrapped: WrappedRuns,
+    private readonly runnable: RunnableCheck,
     private readonly nodeId: () => string,
   ) {
-    // One for each run whose statements are being cancelled.
+    // One listener for each run whose statements are being cancelled.
     setMaxListeners(0, this.leaving.signal);
   }
 
-  /** Before anything is claimed. */
+  /** To be called before anything is claimed. */
   use(pools: HostPools): void {
     this.pools = pools;
   }
 
-  /** The node stops: no host is made for jobs to come. */
+  /** The node stops: no further hosts are started. */
   drain(): void {
     for (const pool of Object.values(this.pools ?? {})) pool.drain();
   }
 
-  /** Statements that could not be cancelled so far go on. */
-  leave(): void {
+  /** Gives up cancelling statements of ended runs; they continue on the server. */
+  stopCancelling(): void {
     this.leaving.abort();
   }
 
-  /** The host that a process runs in; undefined where it has none yet, or needs none. */
+  /** Undefined while the process has no host. */
   hostOf(process: JobProcess): JobHost | undefined {
     return this.hosts.get(process);
   }
 
   /** Settles the process, and never rejects. */
-  async carryOut(process: JobProcess, kind: HostKind, launched?: Launched): Promise<void> {
+  async execute(process: JobProcess, kind: HostKind, launched?: Launched): Promise<void> {
     let outcome: Outcome;
     try {
-      // Who waits for its start would wait for another job's end, or for a boot.
+      // Without an idle host the caller would wait for the end of another job, or for the start of a host.
       if (this.pools && !this.pools[kind].hasIdle) launched?.();
       let begun = false;
       const begin: Launched = () => {
@@ -75,7 +74,7 @@ export class IsolatedJobs {
         launched?.();
       };
       let end = await this.runOnce(process, kind, begin);
-      // It died of an earlier job, as it was handed out: this one gets another host, and one only.
+      // The host died of an earlier job before this one started: one retry on another host.
       if (end.kind === 'hostDied' && !begun) end = await this.runOnce(process, kind, begin);
       outcome = await this.outcomeOf(end, process, kind);
     } catch (error) {
@@ -85,22 +84,23 @@ export class IsolatedJobs {
     process.settle(outcome);
   }
 
-  /** @throws the signal's reason, where the process is told to stop before it has a host */
+  /** @throws the signal's reason, if the process is told to stop before it has a host */
   private async runOnce(
     process: JobProcess,
     kind: HostKind,
     begin: Launched,
-  ): Promise<HostEnd | Missed> {
+  ): Promise<HostEnd | NotStarted> {
     process.throwIfStopping();
     const pool = this.pools?.[kind];
     if (!pool) throw new Error('this engine has no hosts for jobs');
     const host = await pool.take(process.signal);
-    const late = envelopeOf(process.run.jobContext)?.startBefore
-      ? await this.late(process)
+    // Checked here, because it may have waited for a host.
+    const tooLate = envelopeOf(process.run.jobContext)?.startBefore
+      ? await this.runnable.outcomeIfTooLate(process.run)
       : undefined;
-    if (late) {
+    if (tooLate) {
       pool.release(host);
-      return late;
+      return tooLate;
     }
     this.hosts.set(process, host);
     const ending = host.run(this.workFor(process, begin));
@@ -110,15 +110,6 @@ export class IsolatedJobs {
     this.hosts.delete(process);
     pool.release(host);
     return end;
-  }
-
-  /** Once it has a host, for which it may have waited. @returns how it ends where it is not to be started */
-  private async late(process: JobProcess): Promise<Missed | undefined> {
-    try {
-      return (await this.wrapped.missed(process.run)) ? { kind: 'missed' } : undefined;
-    } catch {
-      return { kind: 'interrupted' };
-    }
   }
 
   private workFor(process: JobProcess, begin: Launched): HostedWork {
@@ -132,10 +123,10 @@ export class IsolatedJobs {
   private killInTime(process: JobProcess, host: JobHost): () => void {
     let disarm = () => {};
     const told = () => {
-      const { toldWhy, signal } = process;
+      const { stopReason, signal } = process;
       host.tell(
-        toldWhy
-          ? { order: 'stop', reason: toldWhy }
+        stopReason
+          ? { order: 'stop', reason: stopReason }
           : { order: 'fence', why: String(signal.reason) },
       );
       disarm = runAfter(this.graceMs, () => {
@@ -173,7 +164,7 @@ export class IsolatedJobs {
   }
 
   private outcomeOf(
-    end: HostEnd | Missed,
+    end: HostEnd | NotStarted,
     process: JobProcess,
     kind: HostKind,
   ): Outcome | Promise<Outcome> {
@@ -194,7 +185,7 @@ export class IsolatedJobs {
    */
   private async charged(process: JobProcess, error: JobHostDiedError): Promise<Outcome> {
     // Ended by this node itself.
-    if (process.stopping) return { kind: 'failed', error };
+    if (process.isStopping) return { kind: 'failed', error };
     void this.cancelStatements(process);
     const { db, tables } = this.store;
     const { maxCrashes } = this;
@@ -203,7 +194,7 @@ export class IsolatedJobs {
       // Told to stop meanwhile, it has a reason, and needs no charge.
       crashes = await unlessAborted(process.signal, chargeCrash(db, tables, process.run));
     } catch (failed) {
-      if (process.stopping) return { kind: 'failed', error };
+      if (process.isStopping) return { kind: 'failed', error };
       this.events.emit('engine.error', {
         doing: `charging run ${process.jobRunId} with a crash`,
         error: failed,

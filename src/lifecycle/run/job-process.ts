@@ -12,51 +12,51 @@ export type StopReason = Extract<
   { kind: 'timedOut' | 'killed' | 'cancelled' | 'interrupted' | 'failed' }
 >;
 
-/** What a handler has decided stands, although a shutdown interrupts it. */
-const DECIDED: ReadonlySet<Outcome['kind']> = new Set([
+/** Outcomes of a handler that stand although a shutdown interrupts it. */
+const UNINTERRUPTED: ReadonlySet<Outcome['kind']> = new Set([
   'completed',
   'failedForGood',
   'snoozed',
   'cancelled',
 ]);
-/** That a run has SUCCEEDED, written by a transaction of its handler's. */
+
+/** The end of a run that completed, as a transaction of its handler wrote it. */
 export interface WrittenEnd {
   output: unknown;
   /**
-   * What became of the entry; null: the run was ended by somebody else before. Undefined where nobody knows yet whether
-   * the transaction was committed.
+   * What happened to the entry; null: the run had ended before. Undefined while it is not known whether the transaction
+   * was committed.
    */
   fate?: EntryFate | null;
 }
 
 /**
- * A handler at work on this node.
+ * A run on this node while its handler works, and until its outcome is recorded.
  *
- * Its life: it is registered, its handler works, then it settles. Meanwhile it may be told to stop: its
- * signal aborts, and the stop reason will be the outcome whatever the handler does, except that a
- * handler interrupted by a shutdown which still returns has completed, and one that snoozes or gives up has done that. If it does not settle within
- * the grace period it is abandoned: the outcome is decided without it, and the process keeps its
- * slot until the handler ends. The outcome is decided once.
+ * It is registered, its handler works, it settles. Meanwhile it may be told to stop: its signal aborts, and the stop reason
+ * becomes the outcome whatever the handler does. One exception: a handler that a shutdown interrupts may still complete,
+ * snooze or give up. A handler that does not settle within the grace period is abandoned: the outcome is decided without
+ * it, and the process keeps its slot until the handler ends. The outcome is decided once.
  */
 export class JobProcess {
-  /** How the run ends, with or without the handler. */
+  /** The outcome, decided with or without the handler. */
   readonly decided = new OneTimeEvent<Outcome>();
-  /** Its end is in the database: what became of its entry, or null when somebody else had ended the run. */
+  /** The end is in the database: what happened to the entry, or null when the run had ended elsewhere. */
   readonly recorded = new OneTimeEvent<EntryFate | null>();
   private readonly startedTicking = performance.now();
   private readonly ended = new OneTimeEvent<void>();
   private controller?: AbortController;
   private abortReason?: Error;
-  private stopReason?: StopReason;
+  private toldToStop?: StopReason;
   private fencedOff = false;
 
-  /** The end that a transaction of its handler's has written, as far as is known. */
+  /** The end that a transaction of the handler wrote, as far as is known. */
   written: WrittenEnd | undefined;
 
-  /** What its handler said last of how far it is. */
+  /** The last progress that the handler reported. */
   progress: JobProgress | null = null;
 
-  /** @param isolation where its handler runs: a host is ended where that does not stop by itself */
+  /** @param isolation where the handler runs */
   constructor(
     readonly run: ClaimedRun,
     readonly isolation: Isolation = 'inline',
@@ -79,7 +79,7 @@ export class JobProcess {
     return new Date(performance.timeOrigin + this.startedTicking);
   }
 
-  /** Milliseconds since it was made, whatever happens to the wall clock. */
+  /** Milliseconds since it was made, by the monotonic clock. */
   get ageMs(): number {
     return performance.now() - this.startedTicking;
   }
@@ -93,7 +93,7 @@ export class JobProcess {
     return this.controller.signal;
   }
 
-  get stopping(): boolean {
+  get isStopping(): boolean {
     return this.abortReason !== undefined;
   }
 
@@ -102,17 +102,16 @@ export class JobProcess {
     if (this.abortReason) throw this.abortReason;
   }
 
-  /** Why it was told to stop; undefined where it was not, or its run was taken away. */
-  get toldWhy(): StopReason | undefined {
-    return this.stopReason;
+  /** Undefined when it was not told to stop, or when its run was taken away. */
+  get stopReason(): StopReason | undefined {
+    return this.toldToStop;
   }
 
-  /** Somebody else closed the run: whatever the handler does, nothing of it will land. */
-  get fenced(): boolean {
+  /** The run ended elsewhere, or belongs to another node: the outcome of the handler is rejected. */
+  get isFenced(): boolean {
     return this.fencedOff;
   }
 
-  /** Resolves with how the run ends, with or without the handler. */
   get outcome(): Promise<Outcome> {
     return this.decided.promise;
   }
@@ -130,39 +129,39 @@ export class JobProcess {
     return this.decided.happened;
   }
 
-  /** The handler itself has ended, or did not get to start. */
+  /** The handler has ended, or was not started. */
   settle(outcome: Outcome): void {
     this.ended.fire();
-    // What is committed is no more to be stopped.
+    // A committed end cannot be stopped any more.
     if (this.written?.fate) return this.decided.fire(outcome);
     const stopped =
-      this.stopReason?.kind === 'interrupted' && DECIDED.has(outcome.kind)
+      this.toldToStop?.kind === 'interrupted' && UNINTERRUPTED.has(outcome.kind)
         ? undefined
-        : this.stopReason;
+        : this.toldToStop;
     this.decided.fire(stopped ?? outcome);
   }
 
   /**
    * Tells the handler to stop. A cancel outranks an earlier reason, which would bring the job back.
-   * @returns false when it had been told already, or had ended
+   * @returns false when it was told before, or has ended
    */
   stop(reason: StopReason): boolean {
     if (this.isDecided) return false;
-    const told = this.stopReason !== undefined;
-    if (!told || reason.kind === 'cancelled') this.stopReason = reason;
-    if (told) return false;
+    const wasTold = this.toldToStop !== undefined;
+    if (!wasTold || reason.kind === 'cancelled') this.toldToStop = reason;
+    if (wasTold) return false;
     this.abort(this.errorFor(reason));
     return true;
   }
 
-  /** Decides the outcome without the handler. @returns false when it had ended */
+  /** Decides the outcome without the handler. @returns false when the handler has ended */
   abandon(): boolean {
-    if (this.isSettled || !this.stopReason) return false;
-    this.decided.fire(this.stopReason);
+    if (this.isSettled || !this.toldToStop) return false;
+    this.decided.fire(this.toldToStop);
     return true;
   }
 
-  /** The run is this node's no more: stops the handler, whose end will not be recorded. */
+  /** The run does not belong to this node any more: stops the handler, whose outcome is rejected. */
   fence(why: string): void {
     this.fencedOff = true;
     this.abort(new JobKilledError(this.jobRunId, why));

@@ -3,10 +3,10 @@ import { MAX_TIMER_MS, waitAtMost } from '../../concurrency/timers.js';
 import { runEveryShifted } from '../../concurrency/timers.js';
 import type { EngineContext } from '../../database/engine-context.js';
 import type { Prefetch } from '../claim/prefetch.js';
-import type { FinishRuns } from '../finish/finish.js';
+import type { FinishRuns } from '../finish/finish-runs.js';
 import type { JobProcess, StopReason } from './job-process.js';
 import type { ProcessRegistry } from './process-registry.js';
-import type { RunJobs } from './run.js';
+import type { RunJobs } from './run-jobs.js';
 import { runningFacts, runsToStop } from './run.sql.js';
 
 const SWEEP_MS = 1_000;
@@ -91,7 +91,7 @@ export class Killer implements Background {
     const process = this.processes.find(jobRunId);
     if (process) return void this.stopProcess(process, reason);
     // Its outcome is decided, and about to be recorded.
-    if (this.runs.endOf(jobRunId)) return;
+    if (this.runs.fateOf(jobRunId)) return;
     // The timeout does not apply while a prefetched run waits for its slot.
     if (this.prefetch.has(jobRunId) && reason.kind === 'timedOut') return;
     // Claimed by this node and never launched.

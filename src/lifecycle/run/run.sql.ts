@@ -252,7 +252,7 @@ export async function queuePosition(
 }
 
 /** Whether this is the first run of its entry, and its `startBefore` has passed. */
-export async function comesTooLate(
+export async function isTooLate(
   db: Queryable,
   { entries, runs }: Tables,
   { jobRunId, jobQueueEntryId }: { jobRunId: string; jobQueueEntryId: string },

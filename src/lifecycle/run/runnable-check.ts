@@ -1,17 +1,19 @@
 import { JobContextVersionError, JobEncryptionKeyError } from '../../job/errors.js';
 import type { ContextTraits } from '../../context/context-contract.js';
-import { envelopeOf, type Envelope } from '../../context/envelope.js';
+import type { Envelope } from '../../context/envelope.js';
 import type { JobEvents } from '../../job/events.js';
+import type { Outcome } from '../../job/outcome.js';
 import type { ClaimedRun } from '../../job/run-facts.js';
-import { comesTooLate } from './run.sql.js';
+import { isTooLate } from './run.sql.js';
 import type { ClaimJobs } from '../claim/claim.js';
 import type { Keyring } from '../../context/keyring.js';
 import type { Store } from '../../database/store.js';
 
-type Unable = JobContextVersionError | JobEncryptionKeyError;
+/** Why this process cannot run a job that another process may be able to run. */
+export type NotRunnableError = JobContextVersionError | JobEncryptionKeyError;
 
-/** Runs whose context carries more than itself: whether this node can carry them out, and whether it is in time to. */
-export class WrappedRuns {
+/** Checks claimed runs whose context has an envelope: whether this process can run them, and whether it is in time. */
+export class RunnableCheck {
   constructor(
     private readonly store: Store,
     private readonly claims: ClaimJobs,
@@ -19,12 +21,12 @@ export class WrappedRuns {
     private readonly events: JobEvents,
   ) {}
 
-  /** Why this process cannot carry it out, while another may. */
-  unable(
+  /** @returns undefined when this process can run it */
+  findError(
     { templateCode }: ClaimedRun,
     { version = 0, key: ofContext, sealedCarried }: Envelope,
     traits: ContextTraits,
-  ): Unable | undefined {
+  ): NotRunnableError | undefined {
     if (version > traits.version)
       return new JobContextVersionError(templateCode, version, traits.version);
     const key = [ofContext, sealedCarried?.key].find(
@@ -38,21 +40,37 @@ export class WrappedRuns {
         );
   }
 
-  /** Gives it back as if it had not been claimed. @throws what the database says; then its lease does it */
-  async putBack(run: ClaimedRun, error: Unable): Promise<void> {
-    await this.claims.putBack(run);
+  /** Releases the claim for another process. If that fails, the lease of the run expires. Never rejects. */
+  async release(run: ClaimedRun, error: NotRunnableError): Promise<void> {
     const { jobQueueEntryId, jobRunIdentifier, templateCode } = run;
-    this.events.emit('entry.released', {
-      jobQueueEntryId,
-      jobRunIdentifier,
-      templateCode,
-      error,
-    });
+    try {
+      await this.claims.putBack(run);
+      this.events.emit('entry.released', {
+        jobQueueEntryId,
+        jobRunIdentifier,
+        templateCode,
+        error,
+      });
+    } catch (failure) {
+      this.events.emit('engine.error', {
+        doing: `releasing run ${run.jobRunId}`,
+        error: failure,
+      });
+    }
   }
 
-  /** Whether its `startBefore` is over, and it was never started. Asked as late as can be. */
-  async missed(run: ClaimedRun): Promise<boolean> {
-    if (!envelopeOf(run.jobContext)?.startBefore) return false;
-    return comesTooLate(this.store.db, this.store.tables, run);
+  /**
+   * For a run with a `startBefore`, as late as possible before its handler starts.
+   * @returns undefined when it is in time. If the database does not say, the run is interrupted, to be claimed again
+   */
+  async outcomeIfTooLate(
+    run: ClaimedRun,
+  ): Promise<Extract<Outcome, { kind: 'missed' | 'interrupted' }> | undefined> {
+    try {
+      const { db, tables } = this.store;
+      return (await isTooLate(db, tables, run)) ? { kind: 'missed' } : undefined;
+    } catch {
+      return { kind: 'interrupted' };
+    }
   }
 }

@@ -4,7 +4,8 @@ import type { TransactionalSettings } from '../../options/job-options.js';
 import { storableOutput } from '../../job/storable-output.js';
 import type { JobProcess } from './job-process.js';
 import { within } from '../../database/transactions/current-transaction.js';
-import { extendLease, finishInTransaction } from '../finish/finish.sql.js';
+import { extendLease, finishInTransaction } from '../finish/finish-runs.sql.js';
+import { createLockRetry } from '../../database/lock-retry.js';
 import { JobTransaction } from '../../database/transactions/job-transaction.js';
 import type { ExtensionPoints } from '../extension-points.js';
 import type { LateRunRows } from './late-run-rows.js';
@@ -13,29 +14,34 @@ import type { Store } from '../../database/store.js';
 /** Beyond a job's timeout, so that the node's own ways to stop it come first. */
 const MARGIN_MS = 5_000;
 
-/** Handlers whose writes are committed together with the end of their run. */
+/** Runs handlers in a transaction that is committed together with the end of the run. */
 export class JobTransactions {
+  private readonly lockRetry;
+
   constructor(
     private readonly store: Store,
     private readonly lateRows: Pick<LateRunRows, 'ensureWritten'>,
     private readonly graceMs: number,
     private readonly extensionPoints: ExtensionPoints,
-    /** The id that this node has now. */
+    /** The current id of this node. */
     private readonly nodeId: () => string,
-  ) {}
+  ) {
+    this.lockRetry = createLockRetry(store.db);
+  }
 
-  /** The same for runs that were claimed by another one: that of the node whose jobs this process hosts. */
+  /** For a host process: the runs were claimed by the node that it works for. */
   claimedBy(nodeId: string): JobTransactions {
     const { store, lateRows, graceMs, extensionPoints } = this;
     return new JobTransactions(store, lateRows, graceMs, extensionPoints, () => nodeId);
   }
 
   /**
-   * Calls the handler in a transaction, which is committed with the run's end if it returns and nobody has ended the run
-   * or told it to stop; else rolled back. `process.written` says what is known of the end.
-   * @returns what the handler returned, committed
-   * @throws what the handler throws, RunNotActiveError, BildadConfigError where the handler has ended it itself, what the database says: all of it is rolled back then, if the
-   *   process does not say that nobody knows
+   * Calls the handler in a transaction. If the handler returns while the run is still RUNNING and was not told to stop, the
+   * transaction is committed with the end of the run; otherwise it is rolled back. `process.written` holds what is known of
+   * the end.
+   * @returns the result of the handler, committed
+   * @throws the handler's error; RunNotActiveError; BildadConfigError if the handler ended the transaction; a database error.
+   *   Everything is rolled back then, unless `process.written` says that the commit may have landed
    */
   async around(
     process: JobProcess,
@@ -46,14 +52,14 @@ export class JobTransactions {
     const { jobRunId, timeoutMs } = process.run;
     const leftMs = timeoutMs - process.ageMs + this.graceMs + MARGIN_MS;
     await this.lateRows.ensureWritten([process.run]);
-    if (level !== 'READ COMMITTED') await this.hold(process, nodeId, leftMs);
-    const transaction = await this.opened(process, {
+    if (level !== 'READ COMMITTED') await this.extendLease(process, nodeId, leftMs);
+    const transaction = await this.open(process, {
       jobRunId,
       level,
       statementMs: leftMs,
       idleMs: leftMs,
     });
-    const watched = this.stopInTime(process, transaction);
+    const stopWatching = this.cancelWhenStopped(process, transaction);
     try {
       const { manager } = transaction;
       const output = await within(this.store, manager, () => call(manager));
@@ -63,11 +69,11 @@ export class JobTransactions {
       await transaction.rollback(this.store.db.queryTimeoutMs);
       throw error;
     } finally {
-      watched();
+      stopWatching();
     }
   }
 
-  /** For a transaction of the handler's own. @throws RunNotActiveError */
+  /** Ends the run in a transaction that the handler opened itself. @throws RunNotActiveError */
   async complete(process: JobProcess, manager: EntityManager, output: unknown): Promise<void> {
     if (!manager?.queryRunner?.isTransactionActive)
       throw new BildadConfigError(
@@ -90,8 +96,8 @@ export class JobTransactions {
     nodeId: string,
     output: unknown,
   ): Promise<void> {
-    // A shutdown waits for what is as good as done.
-    if (process.toldWhy?.kind !== 'interrupted') process.throwIfStopping();
+    // A shutdown does not stop a handler that has returned.
+    if (process.stopReason?.kind !== 'interrupted') process.throwIfStopping();
     const end = this.endOf(process, nodeId, output);
     const { manager } = transaction;
     const { db, tables } = this.store;
@@ -101,7 +107,7 @@ export class JobTransactions {
       finishInTransaction(manager, tables, end, { marked: true, idleMs, hooks }),
     );
     if (!fate) {
-      // A failure like any other: were it told as a run that was taken away, it would be tried again for ever.
+      // An ordinary failure. As a run that was taken away, it would be tried again for ever.
       if (!(await transaction.lasts(idleMs)))
         throw new BildadConfigError(
           'job.manager',
@@ -121,15 +127,17 @@ export class JobTransactions {
     return { jobRunId, jobQueueEntryId, nodeId, output: text };
   }
 
-  private async hold({ run }: JobProcess, nodeId: string, forMs: number): Promise<void> {
+  private async extendLease({ run }: JobProcess, nodeId: string, forMs: number): Promise<void> {
     const { db, tables } = this.store;
     const { jobRunId } = run;
-    if (!(await extendLease(db, tables, { jobRunId, nodeId, forMs })))
-      throw new RunNotActiveError(jobRunId);
+    const isExtended = await this.lockRetry.run(`run ${jobRunId}`, () =>
+      extendLease(db, tables, { jobRunId, nodeId, forMs }),
+    );
+    if (!isExtended) throw new RunNotActiveError(jobRunId);
   }
 
-  /** Not waited for by a process that is told to stop: the pool may have no connection for long. */
-  private opened(
+  /** The pool may have no connection for long: a process that is told to stop does not wait for one. */
+  private open(
     process: JobProcess,
     options: Parameters<typeof JobTransaction.open>[1],
   ): Promise<JobTransaction> {
@@ -147,14 +155,14 @@ export class JobTransactions {
     });
   }
 
-  /** What cannot be committed any more holds no locks for longer. @returns how to let it be */
-  private stopInTime(process: JobProcess, transaction: JobTransaction): () => void {
+  /** A transaction that cannot be committed any more releases its locks. @returns a function that stops watching */
+  private cancelWhenStopped(process: JobProcess, transaction: JobTransaction): () => void {
     const { signal } = process;
     const stop = () => {
-      if (process.toldWhy?.kind !== 'interrupted') transaction.cancel();
+      if (process.stopReason?.kind !== 'interrupted') transaction.cancel();
     };
     signal.addEventListener('abort', stop, { once: true });
-    // Given up by then, where the transaction is not over.
+    // If the transaction is still open then, the process was abandoned.
     process.decided.listen(() => transaction.destroy());
     return () => signal.removeEventListener('abort', stop);
   }

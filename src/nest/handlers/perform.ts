@@ -1,5 +1,5 @@
 import type { EntityManager } from 'typeorm';
-import { carryOut } from '../../lifecycle/run/execute-handler.js';
+import { executeHandler } from '../../lifecycle/run/execute-handler.js';
 import { Keyring } from '../../context/keyring.js';
 import { lineLogger } from '../../lifecycle/run/handler-output.js';
 import { StoredContexts } from '../../context/stored-contexts.js';
@@ -106,7 +106,7 @@ export async function performHandler<H extends JobHandler>(
   signal?.addEventListener('abort', kill, { once: true });
   const inTime = runAfter(timeoutMs, () => process.stop({ kind: 'timedOut' }));
   try {
-    await carryOut(
+    await executeHandler(
       process,
       {
         code,

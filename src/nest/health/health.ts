@@ -14,7 +14,7 @@ import {
 import { ThrottledProbe } from '../../concurrency/throttled-probe.js';
 import type { EngineContext } from '../../database/engine-context.js';
 import type { ProcessRegistry } from '../../lifecycle/run/process-registry.js';
-import type { RunJobs } from '../../lifecycle/run/run.js';
+import type { RunJobs } from '../../lifecycle/run/run-jobs.js';
 
 const UNRUNNABLE_EVERY_MS = 10_000;
 

@@ -16,7 +16,7 @@ import { BILDAD_RUNTIME, type BildadRuntime } from '../module/runtime.js';
 import type { Outcome } from '../../job/outcome.js';
 import { JobProcess } from '../../lifecycle/run/job-process.js';
 import { AsyncLocalStorage } from 'node:async_hooks';
-import { carryOut } from '../../lifecycle/run/execute-handler.js';
+import { executeHandler } from '../../lifecycle/run/execute-handler.js';
 import { lineLogger } from '../../lifecycle/run/handler-output.js';
 import { JobEvents } from '../../job/events.js';
 import type { ExecutionLogger } from '../../job/job-handler.js';
@@ -238,13 +238,13 @@ class HostedJobs {
         }),
       TURN_MS,
     );
-    await this.running.run(run.jobRunId, () => this.carryOut(job, nodeId));
+    await this.running.run(run.jobRunId, () => this.execute(job, nodeId));
     clearInterval(turning);
     this.current = undefined;
     await this.link.send({ news: 'ended', end: asEnd(job) });
   }
 
-  private async carryOut(job: HostedProcess, nodeId: string): Promise<void> {
+  private async execute(job: HostedProcess, nodeId: string): Promise<void> {
     const { templateCode } = job.run;
     const handler = this.host.bildad.handlers.get(templateCode);
     if (!handler)
@@ -255,7 +255,7 @@ class HostedJobs {
     const { contexts, extensions } = this.host.bildad;
     const transactions = this.host.bildad.transactions.claimedBy(nodeId);
     const work = () =>
-      carryOut(job, handler, {
+      executeHandler(job, handler, {
         contexts,
         events: this.events,
         loggerFor: ({ jobRunId }) => this.loggerOf(jobRunId),

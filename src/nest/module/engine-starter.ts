@@ -52,7 +52,7 @@ export class EngineStarter implements HookedEngine {
   }
 
   private async startUp(): Promise<void> {
-    const { engine, node, clusterEvents, strays, settings } = this.bildad;
+    const { engine, node, clusterEvents, rejections, settings } = this.bildad;
     // The app's hooks run in hosts, too.
     if (isInHost()) return;
     if (!this.isReady)
@@ -62,7 +62,7 @@ export class EngineStarter implements HookedEngine {
       );
     if (node.closing) return;
     this.closeHosts = await startHosts(this.bildad);
-    strays.listen();
+    rejections.listen();
     await engine.start();
     clusterEvents.start();
     if (settings.role !== 'producer') this.hooks.warnWithoutSignalHandler();
@@ -76,7 +76,7 @@ export class EngineStarter implements HookedEngine {
     await this.starting?.catch(() => undefined);
     if (this.isReady) await engine.stop();
     await this.listeners.drain();
-    isolated.leave();
+    isolated.stopCancelling();
     await this.closeHosts();
   }
 }

@@ -22,7 +22,7 @@ import { ChangeJobs } from '../../control/change-jobs.js';
 import { ClaimJobs } from '../../lifecycle/claim/claim.js';
 import { LateRunRows } from '../../lifecycle/run/late-run-rows.js';
 import { Enqueue } from '../../lifecycle/enqueue/enqueue.js';
-import { FinishRuns } from '../../lifecycle/finish/finish.js';
+import { FinishRuns } from '../../lifecycle/finish/finish-runs.js';
 import { Keyring } from '../../context/keyring.js';
 import { Quarantine } from '../../lifecycle/claim/quarantine.js';
 import { ExtensionPoints } from '../../lifecycle/extension-points.js';
@@ -42,14 +42,13 @@ import { measuredEngine } from '../../features/telemetry/index.js';
 import { EngineHealth } from '../health/health.js';
 import { isInHost } from '../isolation-host/host-environment.js';
 import { identityOf } from '../../lifecycle/run/execution.js';
-import { InlineJobs } from '../../lifecycle/run/inline.js';
+import { InlineJobs, UnhandledRejections } from '../../lifecycle/run/execute-handler.js';
 import { IsolatedJobs } from '../../lifecycle/run/isolated.js';
-import { RunJobs } from '../../lifecycle/run/run.js';
+import { RunJobs } from '../../lifecycle/run/run-jobs.js';
 import { JobTransactions } from '../../lifecycle/run/transactional.js';
-import { WrappedRuns } from '../../lifecycle/run/runnable-check.js';
+import { RunnableCheck } from '../../lifecycle/run/runnable-check.js';
 import { isSecret } from '../../context/envelope.js';
 import { redactedError } from '../../context/redaction.js';
-import { Strays } from '../../lifecycle/run/unhandled-rejections.js';
 import { jobLoggers } from '../logging/job-logger.js';
 import { EnginePool } from '../../database/connection/engine-pool.js';
 import { HostPools } from '../../database/connection/host-pools.js';
@@ -107,18 +106,18 @@ export function createRuntime(
   const killGraceMs = settings.shutdown.killGracePeriod;
   const loggerFor = jobLoggers(events, settings.logFields);
   const nodeId = () => node.id;
-  const wrapped = new WrappedRuns(store, claims, keyring, events);
+  const runnable = new RunnableCheck(store, claims, keyring, events);
   const isolated = new IsolatedJobs(
     store,
     events,
     loggerFor,
     killGraceMs,
     settings.maxCrashes,
-    wrapped,
+    runnable,
     nodeId,
   );
   const transactions = new JobTransactions(store, lateRows, killGraceMs, extensions, nodeId);
-  const strays = new Strays(settings.attributeRejections, (process, error) => {
+  const rejections = new UnhandledRejections(settings.attributeRejections, (process, error) => {
     const { run } = process;
     const traits = handlers.get(run.templateCode)?.traits;
     events.emit('process.unhandledRejection', {
@@ -134,9 +133,9 @@ export function createRuntime(
     processes,
     finishRuns,
     events,
-    new InlineJobs({ contexts, events, loggerFor, transactions }, strays, wrapped, extensions),
+    new InlineJobs({ contexts, events, loggerFor, transactions }, rejections, runnable, extensions),
     isolated,
-    wrapped,
+    runnable,
   );
 
   const prefetch = new Prefetch();
@@ -211,7 +210,7 @@ export function createRuntime(
     finishRuns,
     runs,
     isolated,
-    strays,
+    rejections,
     transactions,
     pass,
     slots,

@@ -10,18 +10,20 @@ import type { HandlerRegistry } from '../handler-registry.js';
 import { JobProcess } from './job-process.js';
 import type { ProcessRegistry } from './process-registry.js';
 import { ConnectionLostError, isUnknown } from '../../database/connection/connection-errors.js';
-import type { Launched } from './execute-handler.js';
+import type { InlineJobs, Launched } from './execute-handler.js';
 import { identityOf } from './execution.js';
-import type { FinishRuns } from '../finish/finish.js';
-import type { InlineJobs } from './inline.js';
+import type { FinishRuns } from '../finish/finish-runs.js';
 import type { IsolatedJobs } from './isolated.js';
-import type { WrappedRuns } from './runnable-check.js';
-import { waitBeforeRetry } from './retry-delay.js';
+import type { RunnableCheck } from './runnable-check.js';
+import { waitBeforeRetry } from '../../concurrency/timers.js';
 
-/** Claimed runs become processes here, and each process's outcome goes to the finish. */
+/**
+ * The way of a claimed run on this node: launch, execute the handler (`InlineJobs`, `IsolatedJobs`), settle the process
+ * (`JobProcess`), record its outcome, finish the run (`FinishRuns`).
+ */
 export class RunJobs {
-  /** By run: processes that hold a slot, and those whose end is not in the database yet. */
-  private readonly lives = new Map<string, JobProcess>();
+  /** By run: processes that hold a slot, and processes whose outcome is not recorded yet. */
+  private readonly active = new Map<string, JobProcess>();
   private readonly unrecorded = new Set<JobProcess>();
   private readonly giveUp = new AbortController();
 
@@ -32,9 +34,9 @@ export class RunJobs {
     private readonly events: JobEvents,
     private readonly inline: InlineJobs,
     private readonly isolated: IsolatedJobs,
-    private readonly wrapped: WrappedRuns,
+    private readonly runnable: RunnableCheck,
   ) {
-    // One for each outcome that waits for the database to come back.
+    // One listener for each outcome that waits for the database.
     setMaxListeners(0, this.giveUp.signal);
   }
 
@@ -44,65 +46,50 @@ export class RunJobs {
    */
   launch(run: ClaimedRun): Promise<void> {
     return new Promise((resolve, reject) => {
-      let told = false;
-      const begun = this.begin(run, (refused) => {
-        if (told) return;
-        told = true;
+      let isLaunched = false;
+      const isNew = this.start(run, (refused) => {
+        if (isLaunched) return;
+        isLaunched = true;
         if (!refused) return resolve();
-        const life = this.lives.get(run.jobRunId);
-        if (life) life.recorded.listen(() => reject(refused));
+        const process = this.active.get(run.jobRunId);
+        if (process) process.recorded.listen(() => reject(refused));
         else reject(refused);
       });
-      if (!begun)
+      if (!isNew)
         reject(new JobNotAvailableError(run.jobRunIdentifier, 'its process runs already'));
     });
   }
 
   /**
-   * The run's process holds a slot from here on. A context that is invalid by now ends the run without its
-   * handler, whatever `maxRetries` is: it would fail every time. The check is part of the process, so that
+   * Starts the process of a run, which holds a slot from here on. A context that is invalid by now ends the run without
+   * its handler, whatever `maxRetries` is, because it would fail every time. The check is part of the process, so that
    * timeout, kill and heartbeat cover a validator that hangs.
-   * @returns false when the run has a process already, which goes on
+   * @returns false when the run has a process already, which continues
    */
-  begin(run: ClaimedRun, launched?: Launched): boolean {
+  start(run: ClaimedRun, launched?: Launched): boolean {
     const handler = this.handlers.get(run.templateCode);
     if (!handler) {
-      void this.giveBack(run, launched);
+      void this.interrupt(run, launched);
       return true;
     }
     const envelope = envelopeOf(run.jobContext);
-    const unable = envelope && this.wrapped.unable(run, envelope, handler.traits);
-    if (unable) {
-      void this.putBack(run, unable, launched);
+    const error = envelope && this.runnable.findError(run, envelope, handler.traits);
+    if (error) {
+      void this.runnable.release(run, error).then(() => launched?.(error));
       return true;
     }
     const process = new JobProcess(run, handler.isolation);
-    if (this.lives.has(run.jobRunId) || !this.processes.add(process)) return false;
-    // Before it starts and anybody hears of it: a listener may kill it at once.
-    this.follow(process);
+    if (this.active.has(run.jobRunId) || !this.processes.add(process)) return false;
+    // Before it starts: a listener of its start may kill it at once.
+    this.recordWhenDecided(process);
     if (launched) process.decided.listen(() => launched());
-    if (handler.isolation === 'inline') this.inline.carryOut(process, handler, launched);
-    else void this.isolated.carryOut(process, handler.isolation, launched);
+    if (handler.isolation === 'inline') this.inline.execute(process, handler, launched);
+    else void this.isolated.execute(process, handler.isolation, launched);
     return true;
   }
 
-  private async putBack(
-    run: ClaimedRun,
-    unable: Parameters<WrappedRuns['putBack']>[1],
-    launched?: Launched,
-  ): Promise<void> {
-    try {
-      await this.wrapped.putBack(run, unable);
-    } catch (error) {
-      this.events.emit('engine.error', {
-        doing: `putting back run ${run.jobRunId}`,
-        error,
-      });
-    }
-    launched?.(unable);
-  }
-
-  private async giveBack(run: ClaimedRun, launched?: Launched): Promise<void> {
+  /** This node has no handler for the run any more. */
+  private async interrupt(run: ClaimedRun, launched?: Launched): Promise<void> {
     try {
       await this.finishRuns.finish(run, { kind: 'interrupted' });
     } catch (error) {
@@ -111,76 +98,66 @@ export class RunJobs {
     launched?.(new JobHandlerNotFoundError(run.templateCode));
   }
 
-  /** What becomes of the entry of a run on this node, null when somebody else ended the run; undefined when it is not here. */
-  endOf(jobRunId: string): Promise<EntryFate | null> | undefined {
-    return this.lives.get(jobRunId)?.recorded.promise;
+  /** @returns what happens to the entry of a run of this node, null when the run ended elsewhere; undefined for other runs */
+  fateOf(jobRunId: string): Promise<EntryFate | null> | undefined {
+    return this.active.get(jobRunId)?.recorded.promise;
   }
 
-  /** The runs this node answers for. */
-  held(): ClaimedRun[] {
-    return Array.from(this.lives.values(), ({ run }) => run);
+  /** The runs whose leases this node renews. */
+  heldRuns(): ClaimedRun[] {
+    return Array.from(this.active.values(), ({ run }) => run);
   }
 
-  /** Outcomes that wait to be recorded. */
+  /** How many outcomes wait to be recorded. */
   get backlog(): number {
     return this.unrecorded.size;
   }
 
-  /** Resolves when every outcome known so far has been recorded, or given up. */
-  async recorded(): Promise<void> {
+  /** Resolves when every outcome known so far has been recorded or given up. */
+  async waitForRecords(): Promise<void> {
     await Promise.all([...this.unrecorded].map(({ recorded }) => recorded.promise));
   }
 
-  /** Stops trying to record outcomes: the leases will do the rest. */
+  /** Stops trying to record outcomes: the leases of their runs expire. */
   stopRecording(): void {
     this.giveUp.abort();
   }
 
   /** The slot is free as soon as the handler has ended; its outcome is recorded meanwhile. */
-  private follow(process: JobProcess): void {
-    this.lives.set(process.jobRunId, process);
+  private recordWhenDecided(process: JobProcess): void {
+    this.active.set(process.jobRunId, process);
     process.decided.listen((outcome) => {
       this.unrecorded.add(process);
       void this.record(process, outcome);
       if (process.isSettled) this.processes.remove(process);
-      else void this.outlive(process, outcome);
+      else void this.waitForAbandoned(process, outcome);
     });
   }
 
-  /** An abandoned handler keeps its slot until it ends, so that a node is not overrun by what it cannot stop. */
-  private async outlive(process: JobProcess, { kind }: Outcome): Promise<void> {
+  /** An abandoned handler keeps its slot until it ends, so that a node does not run more handlers than it has slots. */
+  private async waitForAbandoned(process: JobProcess, { kind }: Outcome): Promise<void> {
     await process.recorded.promise;
-    this.events.emit('process.abandoned', {
-      ...identityOf(process.run),
-      outcome: kind,
-    });
+    this.events.emit('process.abandoned', { ...identityOf(process.run), outcome: kind });
     await process.settled;
-    this.lives.delete(process.jobRunId);
+    this.active.delete(process.jobRunId);
     this.events.emit('process.ended', identityOf(process.run));
     this.processes.remove(process);
   }
 
-  /** An outcome is decided once; while the database is away it waits. Never rejects. */
-  private async record(process: JobProcess, ended: Outcome): Promise<void> {
+  /** An outcome is decided once, and is kept while the database is unreachable. Never rejects. */
+  private async record(process: JobProcess, decided: Outcome): Promise<void> {
     const { run } = process;
     const outcome =
-      ended.kind !== 'completed' && isSecret(run, this.handlers.get(run.templateCode)?.traits)
-        ? redacted(ended)
-        : ended;
-    // A fence that came after the commit was too late.
-    const fate =
-      process.fenced && !process.written
-        ? this.lose(process, outcome)
-        : await this.finish(process, outcome);
+      decided.kind !== 'completed' && isSecret(run, this.handlers.get(run.templateCode)?.traits)
+        ? redacted(decided)
+        : decided;
+    let fate: EntryFate | null = null;
+    // Another node may run a fenced run under the same number. A fence that came after the commit was too late.
+    if (process.isFenced && !process.written) this.finishRuns.rejectFinish(run, outcome);
+    else fate = await this.finish(process, outcome);
     this.unrecorded.delete(process);
-    if (process.isSettled) this.lives.delete(process.jobRunId);
+    if (process.isSettled) this.active.delete(process.jobRunId);
     process.recorded.fire(fate);
-  }
-
-  /** The run is somebody else's, who may carry it out under the same number. */
-  private lose({ run }: JobProcess, outcome: Outcome): null {
-    this.finishRuns.rejectFinish(run, outcome);
-    return null;
   }
 
   private async finish(process: JobProcess, outcome: Outcome): Promise<EntryFate | null> {
@@ -190,11 +167,11 @@ export class RunJobs {
         ? this.finishRuns.finish(run, outcome, { written })
         : this.finishRuns.finish(run, outcome));
     } catch (error) {
-      return this.recordLater(process, outcome, error);
+      return this.finishLater(process, outcome, error);
     }
   }
 
-  private async recordLater(
+  private async finishLater(
     process: JobProcess,
     outcome: Outcome,
     firstError: unknown,
@@ -203,7 +180,7 @@ export class RunJobs {
     let isRetry = false;
     for (let attempt = 0; ; attempt++) {
       isRetry ||= isUnknown(error);
-      // That the database is away is told elsewhere, once.
+      // `database.lost` reports an unreachable database, once.
       if (attempt === 0 || !(error instanceof ConnectionLostError))
         this.events.emit('engine.error', {
           doing: `recording the end of run ${process.jobRunId}`,

@@ -13,7 +13,13 @@ import {
   isTaken,
 } from '../../database/database-error.js';
 import { isUnknown } from '../../database/connection/connection-errors.js';
-import { findEnds, finishMissed, finishRuns, type Landing, type RunEnd } from './finish.sql.js';
+import {
+  findEnds,
+  finishMissed,
+  finishRuns,
+  type Landing,
+  type RunEnd,
+} from './finish-runs.sql.js';
 import type { LateRunRows } from '../run/late-run-rows.js';
 import { BLOCKED } from '../../concurrency/lock-retry.js';
 import { createLockRetry } from '../../database/lock-retry.js';

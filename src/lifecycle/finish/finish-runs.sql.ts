@@ -256,22 +256,26 @@ export async function findEnds(
 /**
  * Renews the lease of a run once, for as long as its handler's transaction may take. The heartbeat does not touch its row
  * from then on, because a transaction that is stricter than READ COMMITTED cannot end a run whose row changed since it began.
- * @returns false when the run does not belong to that node any more
+ * Waits for no lock. @returns false when the run does not belong to that node any more; BLOCKED: its row is locked
  */
 export async function extendLease(
   db: Queryable,
   { runs }: Tables,
   { jobRunId, nodeId, forMs }: { jobRunId: string; nodeId: string; forMs: number },
-): Promise<boolean> {
-  const extended = await rows(
+): Promise<boolean | typeof BLOCKED> {
+  const [row] = await rows<{ extended: boolean; owned: boolean }>(
     db,
     `WITH extended AS (
        UPDATE ${runs} SET expires_at = greatest(expires_at, clock_timestamp() + $3::float8 * interval '1 ms')
-       WHERE id = $1 AND status = 'RUNNING' AND node_id = $2 RETURNING id
-     ) SELECT id FROM extended`,
+       WHERE id = (SELECT id FROM ${runs} WHERE id = $1 AND status = 'RUNNING' AND node_id = $2
+                   FOR NO KEY UPDATE SKIP LOCKED)
+       RETURNING id
+     ) SELECT EXISTS (SELECT FROM extended) AS extended,
+         EXISTS (SELECT FROM ${runs} WHERE id = $1 AND status = 'RUNNING' AND node_id = $2) AS owned`,
     [jobRunId, nodeId, forMs],
   );
-  return extended.length > 0;
+  if (row?.extended) return true;
+  return row?.owned ? BLOCKED : false;
 }
 
 /**
