@@ -283,7 +283,7 @@ it('by hand: a transaction that is left open is no reason to take the database f
   const node = await bootApp({
     database: bildad.database,
     providers: [ByHandJob],
-    options: { queryTimeout: '3s', shutdown: { killGracePeriod: 100 } },
+    options: { queryTimeout: '1s', shutdown: { killGracePeriod: 100 } },
   });
   try {
     node.events.on('database.lost', (event) => lost.push(event));
@@ -297,10 +297,10 @@ it('by hand: a transaction that is left open is no reason to take the database f
     const run = await node.engine.runJob(entry);
     const { door } = await standing();
     const killed = node.engine.killJob(run);
-    // 55P03: its lock was not to be had in time.
+    // Another transaction has the row of the run locked for too long.
     expect(await waits).toMatchObject({
       doing: `recording the end of run ${run.id}`,
-      error: { code: '55P03' },
+      error: { databaseCode: '55P03' },
     });
     door.open(null);
     expect(await finished).toMatchObject({ outcome: 'completed' });
