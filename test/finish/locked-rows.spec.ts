@@ -152,6 +152,10 @@ it.each(Object.entries(LOCKS))(
        ) SELECT id::text, job_queue_entry_id::text AS "jobQueueEntryId" FROM run`,
       [entry.id],
     );
+    await bildad.sql(
+      `UPDATE bildad.job_queue_entries SET status = 'RUNNING', retry = 1, current_job_run_id = $1 WHERE id = $2`,
+      [run!.id, entry.id],
+    );
     const unlock = await lockRows(bildad, select, [idOf(run!)]);
     try {
       await othersEnd();
