@@ -190,9 +190,9 @@ BEGIN
     IF removed_count = total THEN
       ended_ids := NULL;
     ELSE
-      ended_ids := concat_ws(',', ended_ids, ended);
-      removed_ids := concat_ws(',', removed_ids, removed);
-      reopened_ids := concat_ws(',', reopened_ids, reopened);
+      ended_ids := nullif(concat_ws(',', ended_ids, ended), '');
+      removed_ids := nullif(concat_ws(',', removed_ids, removed), '');
+      reopened_ids := nullif(concat_ws(',', reopened_ids, reopened), '');
     END IF;
     EXIT WHEN rows_are_written OR landed = total;
     -- Not expected to be late, or reopened.
