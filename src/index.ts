@@ -1,7 +1,7 @@
 export type { JobEngineResults } from './node/pass.js';
 export type { JobOutcome } from './node/slots.js';
 export type { EntryReference } from './lifecycle/enqueue/enqueue.sql.js';
-export type { JobChanges } from './control/change-options.js';
+export type { JobChanges } from './control/change-jobs.js';
 export type { BulkOptions, EnqueueOptions } from './lifecycle/enqueue/enqueue-options.js';
 export type { Backoff, BackoffData, BackoffFunction } from './job/backoff.js';
 export * from './job/errors.js';

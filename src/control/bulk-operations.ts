@@ -15,11 +15,11 @@ import {
 import type { RunControl } from './run-control.js';
 
 const ENTRIES_AT_ONCE = 1_000;
-/** Their contexts are in memory. */
+/** Fewer: their contexts are in memory. */
 const RUNS_AT_ONCE = 200;
 
-/** What is done to all jobs that fit a filter, batch by batch: each batch is a transaction of its own. */
-export class ManyJobs {
+/** Operations on all jobs that match a filter, in batches; each batch is a transaction of its own. */
+export class BulkOperations {
   constructor(
     private readonly store: Store,
     private readonly runControl: RunControl,
@@ -27,7 +27,7 @@ export class ManyJobs {
     private readonly enqueue: Enqueue,
   ) {}
 
-  /** @returns how many that waited were deleted, and how many that ran were told to stop for good */
+  /** @returns how many waiting jobs were deleted, and how many running ones were requested to stop */
   async cancel(filter: EntryFilter): Promise<{ removed: number; stopped: number }> {
     const { db, tables } = this.store;
     const counts = { removed: 0, stopped: 0 };
@@ -35,7 +35,7 @@ export class ManyJobs {
       const removed = new Set(await deleteWaiting(db, tables, ids));
       counts.removed += removed.size;
       const running = ids.filter((id) => !removed.has(id));
-      // A handler here that does not stop keeps its turn for the grace period: together.
+      // At once: each handler that does not stop takes the grace period.
       const stopping = await Promise.allSettled(
         running.map((id) => this.runControl.cancelEntry(id)),
       );

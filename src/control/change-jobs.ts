@@ -1,6 +1,6 @@
 import { JobNotAvailableError } from '../job/errors.js';
 import { encodeContext } from '../context/context-contract.js';
-import { changeEntry, type EntryChanges } from './change-entry.sql.js';
+import { changeEntry, type DueTime, type EntryChanges } from './change-entry.sql.js';
 import type { CurrentTransaction } from '../database/transactions/current-transaction.js';
 import type { JobQueueEntry } from '../database/entities/index.js';
 import { KEPT_BACK } from '../database/migrations/baseline/job-keys.js';
@@ -12,8 +12,74 @@ import type { WakeUps } from '../notifications/wake-ups.js';
 import type { Store } from '../database/store.js';
 import type { StoredContexts } from '../context/stored-contexts.js';
 import type { Templates } from '../lifecycle/templates/templates.js';
+import type { BackoffData } from '../job/backoff.js';
+import type { Duration } from '../job/duration.js';
+import { maxRetries, priority, storedBackoff, timeout } from '../options/job-options.js';
+import {
+  date,
+  duration,
+  or,
+  partial,
+  refuseTogether,
+  type Check,
+  type SchemaOf,
+} from '../options/reader.js';
 
-/** What is still AVAILABLE may be changed; the statement that changes it makes sure that it is. */
+/** Changes of a waiting job. Omitted fields stay. */
+export interface JobChanges {
+  /** Validated as by `enqueueJob`. */
+  context?: object;
+  /** Jobs with a lower number run first, from -1,000,000 to 1,000,000. */
+  priority?: number;
+  /** The earliest time of the next run. */
+  runAt?: Date;
+  /** The earliest time of the next run, from now. Cannot be combined with `runAt`. */
+  delay?: Duration;
+  /** How long a run may take, from 1 ms. */
+  timeout?: Duration;
+  /** Retries after the first run, including those that are used up. */
+  maxRetries?: number;
+  /** `null`: the template's, else the module's. */
+  backoff?: BackoffData | null;
+}
+
+const WHERE = 'changes of a job';
+const runAt: Check<DueTime> = (...args) => ({ runAt: date(...args) });
+const delay: Check<DueTime> = (value, field, where) => ({
+  delayMs: duration()(value, field, where),
+});
+const readChanges = partial({
+  // Validated by its contract.
+  context: (value) => value,
+  priority,
+  runAt,
+  delay,
+  timeout,
+  maxRetries,
+  backoff: or(storedBackoff, null),
+} satisfies SchemaOf<JobChanges>);
+
+/** @throws BildadConfigError */
+export function entryChanges(changes: Omit<JobChanges, 'context'>): EntryChanges {
+  refuseTogether(changes, WHERE, 'runAt', 'delay');
+  const { priority, runAt, delay, timeout, maxRetries, backoff } = readChanges(changes, '', WHERE);
+  const due = runAt ?? delay;
+  return {
+    ...(priority !== undefined && { priority }),
+    ...(timeout !== undefined && { timeoutMs: timeout }),
+    ...(maxRetries !== undefined && { maxRetries }),
+    ...(backoff !== undefined && {
+      backoff: backoff === null ? null : JSON.stringify(backoff),
+    }),
+    ...(due && { due }),
+  };
+}
+
+/** @throws BildadConfigError about `field` */
+export const dueTime: Check<DueTime> = (when, field, where) =>
+  when instanceof Date ? runAt(when, field, where) : delay(when, field, where);
+
+/** Changes AVAILABLE entries; the statement itself checks that they are AVAILABLE. */
 export class ChangeJobs {
   constructor(
     private readonly store: Store,
@@ -28,7 +94,11 @@ export class ChangeJobs {
    * @param context undefined: it stays
    * @throws JobNotAvailableError, InvalidJobContextError: nothing was changed then
    */
-  async entry(entryId: string, changes: EntryChanges, context?: unknown): Promise<JobQueueEntry> {
+  async changeEntry(
+    entryId: string,
+    changes: EntryChanges,
+    context?: unknown,
+  ): Promise<JobQueueEntry> {
     const { tables } = this.store;
     const { manager } = this.current;
     const db = manager ?? this.store.db;
@@ -73,13 +143,13 @@ export class ChangeJobs {
     throw new JobNotAvailableError(
       entry?.jobRunIdentifier ?? `entry ${entryId}`,
       entry
-        ? `it is ${held(entry)}, or was just now: nothing was changed`
+        ? `it is ${heldAs(entry)}, or was just now: nothing was changed`
         : 'it is not in the queue',
     );
   }
 }
 
-function held({ status, runAt, startBefore }: JobQueueEntry): string {
+function heldAs({ status, runAt, startBefore }: JobQueueEntry): string {
   if (status !== 'AVAILABLE') return status;
   return startBefore && runAt.toISOString() !== KEPT_BACK
     ? `to be started before ${startBefore.toISOString()}, and not at all from then on`

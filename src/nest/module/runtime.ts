@@ -6,7 +6,7 @@ import { Engine } from '../../node/engine.js';
 import { RunLeases } from '../../membership/run-leases.js';
 import { Inspection } from '../../control/inspect.js';
 import { RunControl } from '../../control/run-control.js';
-import { ManyJobs } from '../../control/bulk-operations.js';
+import { BulkOperations } from '../../control/bulk-operations.js';
 import { Killer } from '../../lifecycle/run/killer.js';
 import { Membership } from '../../membership/membership.js';
 import { Slots } from '../../node/slots.js';
@@ -159,7 +159,7 @@ export function createRuntime(
   const pass = new EnginePass(engineContext, extensions, expireRuns, versions, leases, slots);
   const killer = new Killer(engineContext, processes, runs, prefetch, finishRuns);
   const runControl = new RunControl(store, processes, finishRuns, lateRows, runs, killer, contexts);
-  const many = new ManyJobs(store, runControl, wakeUps, enqueue);
+  const bulkOperations = new BulkOperations(store, runControl, wakeUps, enqueue);
   const changes = new ChangeJobs(
     store,
     templates,
@@ -216,7 +216,7 @@ export function createRuntime(
     slots,
     killer,
     runControl,
-    many,
+    bulkOperations,
     changes,
     inspection,
     wakeUps,

@@ -1,5 +1,5 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { dueTime, entryChanges, type JobChanges } from '../../control/change-options.js';
+import { dueTime, entryChanges, type JobChanges } from '../../control/change-jobs.js';
 import type { EntityManager } from 'typeorm';
 import { measure } from '../../features/telemetry/index.js';
 import type { Duration } from '../../job/duration.js';
@@ -339,7 +339,7 @@ export class JobEngineService {
     when: Date | Duration,
   ): Promise<JobQueueEntry> {
     const due = dueTime(when, 'when');
-    return this.bildad.changes.entry(idOf(entry, 'queue entry'), { due });
+    return this.bildad.changes.changeEntry(idOf(entry, 'queue entry'), { due });
   }
 
   /**
@@ -350,7 +350,11 @@ export class JobEngineService {
     entry: Pick<JobQueueEntry, 'id'>,
     { context, ...options }: JobChanges,
   ): Promise<JobQueueEntry> {
-    return this.bildad.changes.entry(idOf(entry, 'queue entry'), entryChanges(options), context);
+    return this.bildad.changes.changeEntry(
+      idOf(entry, 'queue entry'),
+      entryChanges(options),
+      context,
+    );
   }
 
   /**
@@ -376,7 +380,7 @@ export class JobEngineService {
    * @throws BildadConfigError
    */
   async cancelJobs(filter: JobFilter): Promise<{ removed: number; stopped: number }> {
-    return this.bildad.many.cancel(readJobFilter(filter));
+    return this.bildad.bulkOperations.cancel(readJobFilter(filter));
   }
 
   /** Changes the due time of all AVAILABLE jobs that match, in batches. @throws BildadConfigError */
@@ -384,7 +388,7 @@ export class JobEngineService {
     const due = dueTime(when, 'when');
     const read = readJobFilter(filter);
     if (read.status !== undefined && read.status !== 'AVAILABLE') return { rescheduled: 0 };
-    return { rescheduled: await this.bildad.many.reschedule(read, due) };
+    return { rescheduled: await this.bildad.bulkOperations.reschedule(read, due) };
   }
 
   /**
@@ -395,7 +399,7 @@ export class JobEngineService {
    * @throws BildadConfigError
    */
   async retryJobs(filter: FailedJobFilter): Promise<{ retried: number; refused: number }> {
-    return this.bildad.many.retry(readFailedFilter(filter));
+    return this.bildad.bulkOperations.retry(readFailedFilter(filter));
   }
 
   /**
