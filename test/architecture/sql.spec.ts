@@ -33,7 +33,6 @@ it("the engine's statements use the engine's own connections", () => {
     'membership/heartbeat-host',
     'notifications/listening-connection',
     'notifications/notify.sql',
-    'notifications/wake-ups',
   ];
   const others = source
     .filter(({ path }) => /^src\/(lifecycle|notifications|membership|control|node)\//.test(path))
