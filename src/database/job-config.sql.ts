@@ -5,7 +5,12 @@ const COLUMNS = `name, default_page_size AS "defaultPageSize", batch_size AS "ba
   guard_holder AS "guardHolder", guard_term::text AS "guardTerm", guard_expires_at AS "guardExpiresAt",
   inserted_at AS "insertedAt", updated_at AS "updatedAt"`;
 
-/** The engine's row, made with its defaults when it is not there. */
+/** Resolves when the database answers and has the tables. It reads one row, whatever is queued. */
+export async function pingDatabase(db: Queryable, { configs }: Tables): Promise<void> {
+  await rows(db, `SELECT FROM ${configs} LIMIT 1`);
+}
+
+/** Inserts the engine's row with its defaults if there is none. */
 export async function ensureConfig(
   db: Queryable,
   { configs }: Tables,

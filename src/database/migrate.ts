@@ -6,10 +6,10 @@ import { applyStep, installed, installedVersion, migrationLock } from './migrati
 import { SCHEMA_VERSION, STEPS } from './migrations/index.js';
 import { rows, type Queryable, type Tables } from './tables.js';
 
-/** A lock that DDL waits for blocks everyone behind it: give way sooner than anybody notices. */
+/** While DDL waits for a lock, later statements wait behind it. It gives up before that matters. */
 const LOCK_TIMEOUT_MS = 250;
-/** lock_not_available, deadlock_detected; unique_violation, duplicate_schema, duplicate_table: somebody else made it just now. */
-const GIVE_WAY = ['55P03', '40P01', '23505', '42P06', '42P07'];
+/** lock_not_available, deadlock_detected; unique_violation, duplicate_schema, duplicate_table: another process has just created it. */
+const RETRYABLE = ['55P03', '40P01', '23505', '42P06', '42P07'];
 
 /**
  * Brings the tables to this package's version. Safe when many processes start at once: one works
@@ -42,7 +42,7 @@ export async function checkVersion(dataSource: Queryable, tables: Tables): Promi
     throw new SchemaVersionError(tables.schema, version, SCHEMA_VERSION);
 }
 
-/** False when somebody else is at it, or in the way. */
+/** @returns false if another session migrates, or holds a lock */
 async function upgrade(dataSource: DataSource, tables: Tables): Promise<boolean> {
   try {
     return await dataSource.transaction(async (manager) => {
@@ -58,7 +58,7 @@ async function upgrade(dataSource: DataSource, tables: Tables): Promise<boolean>
       return true;
     });
   } catch (error) {
-    if (GIVE_WAY.includes(databaseCode(error) ?? '')) return false;
+    if (RETRYABLE.includes(databaseCode(error) ?? '')) return false;
     throw error;
   }
 }

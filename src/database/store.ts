@@ -2,11 +2,11 @@ import type { DataSource } from 'typeorm';
 import type { EnginePool } from './connection/engine-pool.js';
 import type { Tables } from './tables.js';
 
-/** Where the verbs of a job's life find its rows. */
+/** Access to the tables of one engine. */
 export interface Store {
-  /** The host's: entities, subscribers, its own transactions. */
+  /** The host's DataSource: entities, subscribers, transactions of the host. */
   dataSource: DataSource;
-  /** The engine's own connections, which all its statements go over. */
+  /** The engine's own connections, for all its statements. */
   db: EnginePool;
   tables: Tables;
 }

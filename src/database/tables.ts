@@ -6,9 +6,9 @@ export interface Tables extends Record<keyof typeof FUNCTIONS, string> {
   entries: string;
   runs: string;
   nodes: string;
-  /** What jobs were enqueued under, and which of them hold it. */
+  /** Unique, debounce and throttle keys, with the jobs that hold them. */
   keys: string;
-  /** What handlers said of their runs. */
+  /** Progress, state and log lines of runs. */
   notes: string;
   /** The sequence of the runs' ids. */
   runIds: string;
@@ -46,7 +46,7 @@ export function tablesOf(schema: string): Tables {
   };
 }
 
-/** What runs a statement: a DataSource, or the EntityManager of a transaction. */
+/** Runs statements: a DataSource, the EntityManager of a transaction, the engine's pool. */
 export interface Queryable {
   query(sql: string, parameters?: unknown[]): Promise<any>;
 }
@@ -58,11 +58,11 @@ export interface Queryable {
 export const jsonList = (texts: (string | null)[]) =>
   `[${texts.map((text) => text ?? 'null').join(',')}]`;
 
-/** The same where there is one, NULL where there is none. */
+/** Like `jsonList`, or null if every text is null. */
 export const jsonOrNull = (texts: (string | null)[]) =>
   texts.some((text) => text !== null) ? jsonList(texts) : null;
 
-/** A PostgreSQL array of texts that need no quoting (ids, numbers, booleans), for which the driver's way takes longer than the statement. */
+/** A PostgreSQL array of values that need no quoting (ids, numbers, booleans). The driver's conversion takes longer than the statement. */
 export const plainArray = (values: readonly (string | number | boolean | null)[]) =>
   `{${values.map((value) => value ?? 'NULL').join(',')}}`;
 

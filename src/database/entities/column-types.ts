@@ -1,6 +1,6 @@
 import { EncryptedValue, shown, shownResult } from '../../context/envelope.js';
 
-/** Times are set by the database's clock. */
+/** The database's clock sets times. */
 export const DB_TIME = {
   type: 'timestamptz',
   default: () => 'clock_timestamp()',
@@ -21,13 +21,13 @@ export const MILLISECONDS = {
 const stored = (value: unknown) =>
   value instanceof EncryptedValue ? EncryptedValue.storedIn(value) : value;
 
-/** Without the envelope that the stored one may have, and redacted where that is encrypted. */
+/** Without the stored envelope, and redacted if it is encrypted. */
 export const CONTEXT = {
   type: 'jsonb',
   transformer: { to: stored, from: shown },
 } as const;
 
-/** Redacted where it is encrypted. */
+/** Redacted if it is encrypted. */
 export const RESULT = {
   type: 'jsonb',
   transformer: { to: stored, from: shownResult },

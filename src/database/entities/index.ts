@@ -1,4 +1,4 @@
-import { Entity } from 'typeorm';
+import { Entity, type DataSource } from 'typeorm';
 import { DEFAULT_SCHEMA } from '../../options/settings.js';
 import { JobConfig } from './job-config.entity.js';
 import { JobNode } from './job-node.entity.js';
@@ -21,8 +21,8 @@ const bySchema = new Map<string, BildadEntities>([
 ]);
 
 /**
- * The entities as they are in one schema. TypeORM ties a class to one table, so another schema
- * has subclasses of the same names: its rows are `instanceof` the exported classes all the same.
+ * The entities of one schema. TypeORM ties a class to one table, so another schema has subclasses with
+ * the same names. Its rows are `instanceof` the exported classes too.
  */
 export function bildadEntities(schema = DEFAULT_SCHEMA): BildadEntities {
   let entities = bySchema.get(schema);
@@ -39,7 +39,7 @@ export function bildadEntities(schema = DEFAULT_SCHEMA): BildadEntities {
   return entities;
 }
 
-/** For hosts that list their entities by hand. */
+/** For hosts that list their entities themselves. */
 export const BILDAD_ENTITIES = Object.values(bildadEntities());
 
 function inSchema<T extends new () => object>(schema: string, name: string, entity: T): T {
@@ -47,4 +47,19 @@ function inSchema<T extends new () => object>(schema: string, name: string, enti
   Object.defineProperty(sub, 'name', { value: entity.name });
   Entity({ name, schema, synchronize: false })(sub);
   return sub as unknown as T;
+}
+
+/**
+ * Makes `dataSource.getRepository(JobRun)` work with tables in another schema than the default one. With
+ * two schemas TypeORM cannot know which one is meant: use `bildadEntities(schema)` there.
+ */
+export function nameExportedEntities(dataSource: DataSource): void {
+  for (const exported of BILDAD_ENTITIES) {
+    const [only, another] = dataSource.entityMetadatas.filter(
+      ({ target }) =>
+        typeof target === 'function' &&
+        (target === exported || target.prototype instanceof exported),
+    );
+    if (only && !another) dataSource.entityMetadatasMap.set(exported, only);
+  }
 }

@@ -1,7 +1,7 @@
 import { Column, Entity, PrimaryColumn } from 'typeorm';
 import { BIGINT, DB_TIME } from './column-types.js';
 
-/** One engine: what an operator may change while it runs, and the lease of its single-runner guard. */
+/** One engine: the settings that an operator may change while it runs, and the lease of the guard that lets one node run a pass. */
 @Entity({ name: 'job_configs', schema: 'bildad', synchronize: false })
 export class JobConfig {
   @PrimaryColumn({ type: 'text' })
@@ -11,7 +11,7 @@ export class JobConfig {
   @Column({ name: 'default_page_size', type: 'integer', default: 25 })
   defaultPageSize!: number;
 
-  /** Entries that one pass starts at the most. */
+  /** Most entries that one pass starts. */
   @Column({ name: 'batch_size', type: 'integer', default: 1000 })
   batchSize!: number;
 
@@ -19,7 +19,7 @@ export class JobConfig {
   @Column({ name: 'lease_ms', type: 'integer', default: 15000 })
   leaseMs!: number;
 
-  /** The node that runs the engine now, or ran it last. */
+  /** The node that runs a pass now, or ran the last one. */
   @Column({ name: 'guard_holder', type: 'text', nullable: true })
   guardHolder!: string | null;
 

@@ -3,7 +3,7 @@ import type { BackoffData } from '../../job/backoff.js';
 import type { JobQueueStatus } from '../../job/status.js';
 import { BIGINT, CONTEXT, DB_TIME, MILLISECONDS } from './column-types.js';
 
-/** What should run. Deleted when the job is over; its runs stay. */
+/** A job that waits or runs. Deleted when the job is over; its runs stay. */
 @Entity({ name: 'job_queue_entries', schema: 'bildad', synchronize: false })
 export class JobQueueEntry {
   @PrimaryGeneratedColumn('identity', { type: 'bigint' })
@@ -20,17 +20,16 @@ export class JobQueueEntry {
   status!: JobQueueStatus;
 
   /**
-   * No column: whether `enqueueJob` added nothing, because this job holds the key that was asked for. If it has left the
-   * queue, its `status` is DONE here, and what is no more known of it is
-   * as the call asked.
+   * No column. True if `enqueueJob` added nothing, because this job holds the requested key. If the job
+   * has left the queue, its `status` is DONE here, and unknown properties are those of the call.
    */
   declare deduplicated: boolean;
 
-  /** Lower runs first. */
+  /** Lower numbers run first. */
   @Column({ type: 'integer', default: 5 })
   priority!: number;
 
-  /** Milliseconds that a run may take. */
+  /** The longest time of a run, in milliseconds. */
   @Column({ name: 'timeout_ms', ...MILLISECONDS })
   timeoutMs!: number;
 
@@ -38,11 +37,11 @@ export class JobQueueEntry {
   @Column({ name: 'max_retries', type: 'integer' })
   maxRetries!: number;
 
-  /** Null: the template's, else the module's. */
+  /** Null: the template's backoff, else the module's. */
   @Column({ type: 'jsonb', nullable: true })
   backoff!: BackoffData | null;
 
-  /** JSON; prints as redacted where it is encrypted. Not a recursive type, which TypeORM's types of `where` could not expand. */
+  /** JSON, redacted if it is encrypted. Not typed recursively: TypeORM's types of `where` could not expand it. */
   @Column({ name: 'job_context', ...CONTEXT })
   jobContext!: unknown;
 
@@ -50,7 +49,7 @@ export class JobQueueEntry {
   @Column({ name: 'run_at', ...DB_TIME })
   runAt!: Date;
 
-  /** `runAt` lay ahead when the entry was written; a pass clears it when the time has come. A job with crashes stays so, and one that is QUARANTINED. */
+  /** `runAt` was in the future when the entry was written. A pass clears it at that time, except for a job with crashes or one that is QUARANTINED. */
   @Column({ type: 'boolean', default: false })
   scheduled!: boolean;
 
@@ -58,11 +57,11 @@ export class JobQueueEntry {
   @Column({ type: 'integer', default: 0 })
   retry!: number;
 
-  /** Runs that did not cost a retry: a shutdown interrupted them, or their node was lost. */
+  /** Runs that do not count as retries: a shutdown interrupted them, or their node was lost. */
   @Column({ name: 'uncounted_runs', type: 'integer', default: 0 })
   uncountedRuns!: number;
 
-  /** Nodes that were lost while they ran this job and may have died of it. */
+  /** Lost nodes that ran this job, which may be why they died. */
   @Column({ type: 'integer', default: 0 })
   crashes!: number;
 
@@ -70,19 +69,19 @@ export class JobQueueEntry {
   @Column({ name: 'current_job_run_id', ...BIGINT, nullable: true })
   currentJobRunId!: string | null;
 
-  /** The run this job does again, for entries made by `retryJob`. */
+  /** The run that this job repeats, for entries of `retryJob`. */
   @Column({ name: 'retry_of_job_run_id', ...BIGINT, nullable: true })
   retryOfJobRunId!: string | null;
 
-  /** If it has not been started once by then, it is missed. */
+  /** A job that has not started by then is missed. */
   @Column({ name: 'start_before', type: 'timestamptz', nullable: true })
   startBefore!: Date | null;
 
-  /** When it was put aside; null unless it is QUARANTINED. */
+  /** When it was quarantined; null unless it is QUARANTINED. */
   @Column({ name: 'quarantined_at', type: 'timestamptz', nullable: true })
   quarantinedAt!: Date | null;
 
-  /** Why it was put aside: words and an SQLSTATE, no value of the row. */
+  /** Why it was quarantined: text and an SQLSTATE, no value of the row. */
   @Column({ name: 'quarantine_reason', type: 'text', nullable: true })
   quarantineReason!: string | null;
 
@@ -93,5 +92,5 @@ export class JobQueueEntry {
   updatedAt!: Date;
 }
 
-// Not in each entry: most were not asked for under a key.
+// On the prototype: most entries have no key.
 JobQueueEntry.prototype.deduplicated = false;

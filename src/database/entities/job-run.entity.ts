@@ -3,7 +3,7 @@ import type { OutcomeKind } from '../../job/outcome.js';
 import type { JobRunResult, JobRunStatus } from '../../job/status.js';
 import { BIGINT, CONTEXT, DB_TIME, RESULT } from './column-types.js';
 
-/** What runs or ran. Never deleted by the engine. */
+/** One execution of a job. The engine never deletes it. */
 @Entity({ name: 'job_runs', schema: 'bildad', synchronize: false })
 export class JobRun {
   @PrimaryGeneratedColumn('identity', { type: 'bigint' })
@@ -12,7 +12,7 @@ export class JobRun {
   @Column({ name: 'job_template_id', ...BIGINT })
   jobTemplateId!: string;
 
-  /** The entry it was claimed from, which is gone when the job is over. */
+  /** The entry it was claimed from, which is deleted when the job is over. */
   @Column({ name: 'job_queue_entry_id', ...BIGINT })
   jobQueueEntryId!: string;
 
@@ -23,7 +23,7 @@ export class JobRun {
   @Column({ type: 'integer' })
   retry!: number;
 
-  /** Under this name the process is found on its node. */
+  /** The name of its process on its node. */
   @Column({ name: 'job_process_name', type: 'text' })
   jobProcessName!: string;
 
@@ -48,7 +48,7 @@ export class JobRun {
   @Column({ type: 'text', nullable: true })
   reason!: string | null;
 
-  /** What the handler threw: name, message, stack, code, cause. */
+  /** The handler's error: name, message, stack, code, cause. */
   @Column({ type: 'jsonb', nullable: true })
   error!: {
     name: string;
@@ -57,19 +57,19 @@ export class JobRun {
     [key: string]: unknown;
   } | null;
 
-  /** What the handler returned, as JSON. Of an encrypted job it prints as redacted; `waitForJob` decrypts it. */
+  /** The handler's result as JSON, redacted if the job is encrypted; `waitForJob` decrypts it. */
   @Column({ ...RESULT, nullable: true })
   output!: unknown;
 
-  /** JSON; prints as redacted where it is encrypted. Not a recursive type, which TypeORM's types of `where` could not expand. */
+  /** JSON, redacted if it is encrypted. Not typed recursively: TypeORM's types of `where` could not expand it. */
   @Column({ name: 'job_context', ...CONTEXT })
   jobContext!: unknown;
 
-  /** A kill or cancel asked for on another node, until the owning node has seen it. */
+  /** A kill or cancel that another node requested, until the owning node has seen it. */
   @Column({ name: 'kill_requested', type: 'text', nullable: true })
   killRequested!: 'killed' | 'cancelled' | null;
 
-  /** When its job was done again last (`retryJob`, `retryJobs`), as a job of its own. */
+  /** When `retryJob` or `retryJobs` last repeated it as a new job. */
   @Column({ name: 'retried_at', type: 'timestamptz', nullable: true })
   retriedAt!: Date | null;
 
@@ -83,7 +83,7 @@ export class JobRun {
   @Column({ name: 'timeout_at', type: 'timestamptz' })
   timeoutAt!: Date;
 
-  /** Renewed by the owning node; past it the run counts as lost. */
+  /** The owning node renews it. After it the run counts as orphaned. */
   @Column({ name: 'expires_at', type: 'timestamptz' })
   expiresAt!: Date;
 

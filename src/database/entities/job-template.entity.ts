@@ -3,7 +3,7 @@ import type { BackoffData } from '../../job/backoff.js';
 import type { JsonSchema } from '../../job/json.js';
 import { DB_TIME, MILLISECONDS } from './column-types.js';
 
-/** What may run: a unique code, a handler, a schema for its context, and the defaults of its entries. */
+/** The definition of a kind of job: a unique code, a handler, a schema for its context, and defaults of its entries. */
 @Entity({ name: 'job_templates', schema: 'bildad', synchronize: false })
 export class JobTemplate {
   @PrimaryGeneratedColumn('identity', { type: 'bigint' })
@@ -34,18 +34,18 @@ export class JobTemplate {
   @Column({ name: 'default_max_retries', type: 'integer', default: 3 })
   defaultMaxRetries!: number;
 
-  /** Lower runs first. */
+  /** Lower numbers run first. */
   @Column({ name: 'default_priority', type: 'integer', default: 5 })
   defaultPriority!: number;
 
-  /** Null: the module's. */
+  /** Null: the module's backoff. */
   @Column({ name: 'default_backoff', type: 'jsonb', nullable: true })
   defaultBackoff!: BackoffData | null;
 
   @Column({ name: 'job_context_schema', type: 'jsonb' })
   jobContextSchema!: JsonSchema;
 
-  /** Of the contexts that the class declared last takes. */
+  /** The version of the contexts that the handler declares. */
   @Column({ name: 'context_version', type: 'integer', default: 0 })
   contextVersion!: number;
 

@@ -1,5 +1,5 @@
 import type { DataSource, EntityManager, QueryRunner } from 'typeorm';
-import { depthOf } from './transaction-end.js';
+import { depthOf } from './current-transaction.js';
 
 /** Calls back after the commit of a transaction, and never after its rollback. */
 export class CommitWatch {

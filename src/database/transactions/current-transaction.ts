@@ -1,25 +1,24 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
-import type { DataSource, EntityManager } from 'typeorm';
+import type { DataSource, EntityManager, QueryRunner } from 'typeorm';
 import { BildadConfigError, TransactionOverError } from '../../job/errors.js';
-import { TransactionEnds } from './transaction-end.js';
 import type { CurrentManager } from '../../options/module-options.js';
 
-/** A transaction that whatever was begun in it belongs to. */
+/** The transaction that calls join which were started within `within`. */
 interface Ambient {
   dataSource: DataSource;
   manager: EntityManager;
   over: boolean;
-  /** The one it was begun in, which may be of another DataSource. */
+  /** The transaction around it, which may be of another DataSource. */
   outer: Ambient | undefined;
 }
 
-/** Made when it is needed first: on Node 20 one that is in use makes every promise dearer. */
+/** Created on first use: on Node 20 a storage in use makes every promise slower. */
 let storage: AsyncLocalStorage<Ambient> | undefined;
-/** Somebody may be in a transaction that we would join, ours or the host's. */
+/** Whether calls may be within a transaction to join, of the engine or of the host. */
 let inUse = false;
 const atStart = AsyncLocalStorage.snapshot();
 
-/** What `work` does, and whatever it begins, is in this transaction; when it has ended, so has the transaction. */
+/** Calls in `work`, and in what it starts, join this transaction. It is over when `work` has ended. */
 export async function within<T>(
   { dataSource }: { dataSource: DataSource },
   manager: EntityManager,
@@ -36,13 +35,68 @@ export async function within<T>(
   }
 }
 
-/** Whether there may be transactions that calls join. */
+/** Whether there may be transactions to join. */
 export const joinable = () => inUse;
 
-/** For what the engine does by itself, whoever happened to set it off: no job of others belongs to that transaction. */
+/** Runs the engine's own work outside of the transaction of the call that caused it. */
 export const outside = <T>(work: () => T): T => (inUse ? atStart(work) : work());
 
-/** The transaction that a call joins which names none. */
+/** TypeORM counts the savepoints of a transaction in a private property. */
+export const depthOf = (runner: QueryRunner) =>
+  (runner as unknown as { transactionDepth?: number }).transactionDepth ?? 1;
+
+/**
+ * Knows when a transaction is about to end. A statement that is sent after its ROLLBACK would commit
+ * by itself, and TypeORM calls a transaction active until the ROLLBACK is answered.
+ */
+class TransactionEnds {
+  private static readonly ofDataSource = new WeakMap<DataSource, TransactionEnds>();
+  /** The depth of the savepoint or transaction that is ending. */
+  private readonly ending = new WeakMap<QueryRunner, number>();
+  private watching = false;
+
+  private constructor(private readonly dataSource: DataSource) {}
+
+  /** Engines on one DataSource share its subscriber. */
+  static of(dataSource: DataSource): TransactionEnds {
+    let ends = this.ofDataSource.get(dataSource);
+    if (!ends) this.ofDataSource.set(dataSource, (ends = new TransactionEnds(dataSource)));
+    return ends;
+  }
+
+  /** @returns a check that throws TransactionOverError once the transaction, or savepoint, is ending */
+  guard({ queryRunner: runner }: EntityManager): () => void {
+    if (!runner?.isTransactionActive) return () => {};
+    this.watch();
+    const depth = depthOf(runner);
+    return () => {
+      const isOver =
+        runner.isReleased ||
+        !runner.isTransactionActive ||
+        depthOf(runner) < depth ||
+        (this.ending.get(runner) ?? Infinity) <= depth;
+      if (isOver) throw new TransactionOverError();
+    };
+  }
+
+  /** For as long as the DataSource lives: it refers to no engine. */
+  private watch(): void {
+    if (this.watching) return;
+    this.watching = true;
+    const begins = ({ queryRunner }: { queryRunner: QueryRunner }) =>
+      void this.ending.set(queryRunner, depthOf(queryRunner));
+    const ends = ({ queryRunner }: { queryRunner: QueryRunner }) =>
+      void this.ending.delete(queryRunner);
+    this.dataSource.subscribers.push({
+      beforeTransactionCommit: begins,
+      beforeTransactionRollback: begins,
+      afterTransactionCommit: ends,
+      afterTransactionRollback: ends,
+    });
+  }
+}
+
+/** Finds the transaction that a call without a `manager` joins. */
 export class CurrentTransaction {
   private readonly dataSource: DataSource;
   private readonly ends: TransactionEnds;
@@ -52,19 +106,19 @@ export class CurrentTransaction {
     private readonly hosts: CurrentManager | undefined,
   ) {
     this.dataSource = dataSource;
-    this.ends = new TransactionEnds(dataSource);
+    this.ends = TransactionEnds.of(dataSource);
     inUse ||= hosts !== undefined;
   }
 
-  /** @throws TransactionOverError in what a transaction left behind; BildadConfigError */
+  /** @throws TransactionOverError if that transaction is over; BildadConfigError */
   get manager(): EntityManager | undefined {
     return inUse ? (this.ours ?? this.hostsOwn) : undefined;
   }
 
-  /** @param given null: none, whatever the call is made in. @throws as `manager`; BildadConfigError */
+  /** @param given null: no transaction, wherever the call is made. @throws as `manager`; BildadConfigError */
   of(given: EntityManager | null | undefined): EntityManager | undefined {
     if (given === undefined) return this.manager;
-    // What is not one could not be told from no transaction.
+    // Without this check, a wrong value would count as no transaction.
     if (given !== null && typeof given.query !== 'function')
       throw new BildadConfigError(
         'manager',
@@ -75,8 +129,8 @@ export class CurrentTransaction {
   }
 
   /**
-   * @returns to be called right before something is written in it: what is written after its end would stay, whatever
-   *   became of the transaction. @throws TransactionOverError there
+   * @returns a check to call right before a write in it: a write after its end would stay, whatever
+   *   became of the transaction. The check throws TransactionOverError.
    */
   guard(manager: EntityManager): () => void {
     const check = this.ends.guard(manager);
@@ -96,7 +150,7 @@ export class CurrentTransaction {
     return undefined;
   }
 
-  /** Such helpers give the DataSource's own manager where there is no transaction. */
+  /** Helpers of the host return the DataSource's own manager if there is no transaction. */
   private get hostsOwn(): EntityManager | undefined {
     const manager = this.hosts?.();
     if (manager && typeof manager.query !== 'function')
@@ -104,7 +158,7 @@ export class CurrentTransaction {
         got: manager,
       });
     if (!manager?.queryRunner?.isTransactionActive) return undefined;
-    // Called `dataSource` since TypeORM 1.0, and this ever since.
+    // TypeORM 1.0 calls it `dataSource` too; older versions have only this name.
     const { connection } = manager as unknown as { connection: DataSource };
     if (connection !== this.dataSource)
       throw new BildadConfigError(

@@ -4,20 +4,20 @@ import { cancelStatement, destroyConnection, type PgClient } from '../connection
 import { rows } from '../tables.js';
 
 const CANCEL_MS = 1_000;
-/** PostgreSQL's timeouts are 32 bit integers. */
-const LONGEST_MS = 2 ** 31 - 1;
+/** PostgreSQL's timeouts are 32-bit integers. */
+const MAX_MS = 2 ** 31 - 1;
 
 export interface JobTransactionOptions {
   jobRunId: string;
   level: JobIsolationLevel;
-  /** What a statement may take, and for how long the session may be idle: the server's own way out of a handler that hangs. */
+  /** The server's timeouts for a statement and for an idle session: they end the transaction of a handler that hangs. */
   statementMs: number;
   idleMs: number;
 }
 
-const milliseconds = (ms: number) => Math.ceil(Math.min(Math.max(ms, 1), LONGEST_MS));
+const milliseconds = (ms: number) => Math.ceil(Math.min(Math.max(ms, 1), MAX_MS));
 
-/** A custom setting that lasts as long as the transaction: whoever ends that, ends this. */
+/** A custom setting that lasts exactly as long as the transaction. */
 export const MARK = 'bildad.run';
 
 const settings = ({ jobRunId, level, statementMs, idleMs }: JobTransactionOptions) =>
@@ -25,9 +25,9 @@ const settings = ({ jobRunId, level, statementMs, idleMs }: JobTransactionOption
    SET LOCAL idle_in_transaction_session_timeout = ${milliseconds(idleMs)}; SET LOCAL ${MARK} = '${BigInt(jobRunId)}'`;
 
 /**
- * A handler's transaction, on a connection of the host's DataSource that it has for itself. It ends in one of two ways: it
- * is committed or rolled back, and the connection goes back to its pool; or, after a cancel, an error or no answer in
- * time, the connection is destroyed. None is used again half-way.
+ * A handler's transaction, on a connection of the host's DataSource that nothing else uses meanwhile.
+ * It ends in one of two ways. It is committed or rolled back, and the connection returns to its pool.
+ * Or, after a cancel, an error or a timeout, the connection is destroyed.
  */
 export class JobTransaction {
   private spoiled = false;
@@ -63,16 +63,14 @@ export class JobTransaction {
     return this.runner.manager;
   }
 
-  /** Stops what the server does for it, and leaves nothing but a rollback. Not where it is being committed. */
+  /** Cancels its statement on the server, so that it can only be rolled back. No effect while it is being committed. */
   cancel(): void {
     if (this.closed || this.committing) return;
     this.spoiled = true;
     void cancelStatement(this.client, CANCEL_MS);
   }
 
-  /**
-   * @throws when it is not certain to be committed: nobody knows then whether it was
-   */
+  /** @throws if it may or may not have been committed */
   async commit(withinMs: number): Promise<void> {
     if (this.spoiled) throw new Error('the transaction was cancelled');
     this.committing = true;
@@ -81,12 +79,12 @@ export class JobTransaction {
 
   /** Never rejects. */
   async rollback(withinMs: number): Promise<void> {
-    // A cancel that arrives late would hit whoever has the connection then.
+    // A cancel request that arrives late would hit the next user of the connection.
     if (this.spoiled) return this.destroy();
     await this.end(withinMs, () => this.runner.rollbackTransaction()).catch(() => undefined);
   }
 
-  /** Whether it is still the one that the handler was given, and not one that came after. */
+  /** Whether the handler's transaction is still open, and has not been replaced by a later one. */
   async lasts(withinMs: number): Promise<boolean> {
     const [row] = await this.inTime(withinMs, () =>
       rows<{ marked: boolean }>(
@@ -97,16 +95,16 @@ export class JobTransaction {
     return row!.marked;
   }
 
-  /** Whatever it is doing. Safe when it has ended. */
+  /** Ends the connection at once. Safe after the end. */
   destroy(): void {
     if (this.closed) return;
     this.closed = true;
-    // On its end the runner gives it back to the pool as broken.
+    // When the connection has ended, the runner returns it to the pool as broken.
     this.client.on('end', () => void this.runner.release());
     void cancelStatement(this.client, CANCEL_MS).then(() => destroyConnection(this.client));
   }
 
-  /** The connection counts as dead where `work` is not done in time. */
+  /** Destroys the connection if `work` is not done in time. */
   async inTime<T>(withinMs: number, work: () => Promise<T>): Promise<T> {
     if (this.closed) throw new Error('the connection was destroyed');
     const late = setTimeout(() => this.destroy(), withinMs);
@@ -120,10 +118,10 @@ export class JobTransaction {
   private async end(withinMs: number, how: () => Promise<void>): Promise<void> {
     try {
       await this.inTime(withinMs, how);
-      // Of a transaction in it that was left open this was the end, and of nothing else.
+      // This ended a nested transaction that was left open, and nothing else.
       if (this.runner.isTransactionActive) throw new Error('a nested transaction was left open');
     } catch (error) {
-      // A listener of the host's that throws when it is told of a commit does not undo it.
+      // A subscriber of the host that throws after the commit does not undo it.
       if (this.runner.isTransactionActive) {
         this.destroy();
         throw error;

@@ -6,7 +6,7 @@ import type { JobQueueEntry, JobRun } from '../../database/entities/index.js';
 import type { Queryable } from '../../database/tables.js';
 import type { CommitWatch } from '../../database/transactions/commit-watch.js';
 import type { CurrentTransaction } from '../../database/transactions/current-transaction.js';
-import { inTurn, outOfTurn } from '../../database/transactions/transaction-mutex.js';
+import { inTurn, outOfTurn } from '../../database/transactions/savepoint.js';
 import { DuplicateJobError } from '../../job/errors.js';
 import { JobTemplateNotFoundError } from '../../job/errors.js';
 import type { WakeUps } from '../../notifications/wake-ups.js';

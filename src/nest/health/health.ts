@@ -3,7 +3,7 @@ import type { BildadRole } from '../../options/module-options.js';
 import { duration, group, withDefault } from '../../options/reader.js';
 import { nameOf } from '../../job/storable-output.js';
 import { waitAtMost } from '../../concurrency/timers.js';
-import { answer } from '../../database/ping.sql.js';
+import { pingDatabase } from '../../database/job-config.sql.js';
 import { databaseCode } from '../../database/database-error.js';
 import { queueHead, type QueueHead } from '../../features/telemetry/queue-depth.sql.js';
 import {
@@ -148,7 +148,7 @@ export class EngineHealth {
     const { db, tables } = this.engine.store;
     const startedAt = performance.now();
     try {
-      await answer(db, tables);
+      await pingDatabase(db, tables);
       return { reachable: true, tookMs: performance.now() - startedAt };
     } catch (error) {
       const code = databaseCode(error);

@@ -3,7 +3,7 @@ import { FOR_ROOT } from '../../options/settings.js';
 import { BildadConfigError } from '../../job/errors.js';
 import { ensureConfig, readConfig } from '../../database/job-config.sql.js';
 import { explained } from '../../database/database-error.js';
-import { nameExportedEntities } from '../../database/entities/exported.js';
+import { nameExportedEntities } from '../../database/entities/index.js';
 import { checkVersion, migrate } from '../../database/migrate.js';
 import { declareTemplates } from '../../lifecycle/templates/template.sql.js';
 import { EngineStarter } from './engine-starter.js';
