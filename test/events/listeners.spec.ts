@@ -205,7 +205,7 @@ it('a storm is kept up with as far as there is room, and the rest said to be dro
   expect(calls).toBe(0);
   await expect.poll(() => calls).toBe(100);
   storm();
-  expect(errors).toEqual([new Error('events are dropped: 10000 wait for it already')]);
+  expect(errors).toEqual([new Error('events are dropped: 10000 are waiting already')]);
   for (const door of doors.splice(0)) door.open();
   await expect.poll(() => calls).toBe(200);
 });
