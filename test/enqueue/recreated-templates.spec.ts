@@ -91,7 +91,7 @@ it('before init() an enqueue fails with what to do', async () => {
   const module = await Test.createTestingModule({
     imports: [
       TypeOrmModule.forRoot({ type: 'postgres', url: database.url, autoLoadEntities: true }),
-      BildadModule.forRoot({ role: 'producer' }),
+      BildadModule.forRoot({ role: 'producer', schema: 'not_migrated' }),
     ],
   }).compile();
   try {

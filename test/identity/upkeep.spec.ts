@@ -107,8 +107,8 @@ it('an entry of a later day is not due because its run number is taken', async (
   const entry = await engine.enqueueJob(SimpleJob, {}, { delay: '1d' });
   await bildad.sql(
     `INSERT INTO bildad.job_runs (job_template_id, job_queue_entry_id, job_run_identifier, retry, job_process_name, node_id,
-       status, job_context, available_at, timeout_at, expires_at)
-     SELECT job_template_id, id, job_run_identifier, 0, 'by hand', 'elsewhere', 'DONE', '{}', now(), now(), now()
+       status, result, ended_at, job_context, available_at, timeout_at, expires_at)
+     SELECT job_template_id, id, job_run_identifier, 0, 'by hand', 'elsewhere', 'DONE', 'FAILED', now(), '{}', now(), now(), now()
      FROM bildad.job_queue_entries WHERE id = $1`,
     [entry.id],
   );

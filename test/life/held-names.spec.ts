@@ -137,6 +137,8 @@ it('who waits for too long is told what for, and no other call fails', async () 
 it('what was sent over a connection that is lost is sent again for the other jobs', async () => {
   const name = newName();
   const end = await holding(name);
+  // Caches the template: it is not read over the lost connection.
+  await behindTheWire.engine.enqueueJob(SimpleJob, {});
   proxy.blackholeOld();
   const waiting = wanting(behindTheWire, name);
   const state = watched(waiting);
