@@ -41,6 +41,15 @@ export class LockRetry {
     return this.options.lockWaitMs();
   }
 
+  /** How long a row may be locked before its attempts end with an error. */
+  get patienceMs(): number {
+    return this.options.patienceMs();
+  }
+
+  timeoutError(what: string | undefined, cause: unknown): Error {
+    return this.options.timeoutError(what ?? 'a row of the job', this.patienceMs, cause);
+  }
+
   isLocked(error: unknown): boolean {
     return this.options.isLocked(error);
   }
@@ -56,9 +65,13 @@ export class LockRetry {
    * @param key of the lock: of all attempts with one key, only one is made at a time
    * @throws the timeout error of the options; what `attempt` throws
    */
-  async run<T>(what: string, attempt: () => Promise<T | typeof BLOCKED>, key?: string): Promise<T> {
-    const patienceMs = this.options.patienceMs();
-    const timeoutError = (cause: unknown) => this.options.timeoutError(what, patienceMs, cause);
+  async run<T>(
+    what: string | undefined,
+    attempt: () => Promise<T | typeof BLOCKED>,
+    key?: string,
+  ): Promise<T> {
+    const { patienceMs } = this;
+    const timeoutError = (cause: unknown) => this.timeoutError(what, cause);
     if (this.waiting >= MAX_WAITING) throw timeoutError(undefined);
     const giveUpAt = performance.now() + patienceMs;
     const repeat = () => this.repeat(attempt, giveUpAt, timeoutError);

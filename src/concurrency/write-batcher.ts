@@ -1,4 +1,4 @@
-import { setImmediate as nextTurn } from 'node:timers/promises';
+import { setImmediate as nextTurn, setTimeout as pause } from 'node:timers/promises';
 import { BLOCKED, type LockRetry } from './lock-retry.js';
 
 interface Waiting<Item, Result> {
@@ -9,6 +9,8 @@ interface Waiting<Item, Result> {
 }
 
 export const BYTES_PER_STATEMENT = 4 * 1_048_576;
+/** Most time between two attempts to write blocked items. */
+const MAX_PAUSE_MS = 50;
 
 export interface WriteBatcherOptions<Item, Result> {
   /** Most items per statement. */
@@ -20,14 +22,18 @@ export interface WriteBatcherOptions<Item, Result> {
   /** Whether single items may have caused an error. Then each half of the batch is written again. */
   isItemFault?: (error: unknown) => boolean;
   /**
-   * Retries items one by one while their rows are locked, beside the batches. Without it, a lock
+   * Says how long and how blocked items are retried, beside the batches. Without it, a lock
    * timeout is an error like any other, and `write` must not return `BLOCKED`.
    */
   lockRetry?: LockRetry;
   /** What may be locked of an item: a name for the error message, and a key of the lock for `LockRetry.run`. */
   lockOf?: (item: Item) => { what: string; key: string };
-  /** Writes a single item whose row was locked. Default: `write` with that item. */
-  writeBlocked?: (item: Item) => Promise<Result | typeof BLOCKED>;
+  /**
+   * Writes items whose rows were locked, and waits for no lock. The blocked items are then retried as one batch: a
+   * short statement that locks hundreds of rows must not lead to hundreds of statements. Without it they are retried
+   * one by one with `write`.
+   */
+  writeBlocked?: (items: Item[]) => Promise<(Result | typeof BLOCKED)[]>;
 }
 
 /**
@@ -37,6 +43,8 @@ export interface WriteBatcherOptions<Item, Result> {
  */
 export class WriteBatcher<Item, Result> {
   private waiting: Waiting<Item, Result>[] = [];
+  private blocked: { one: Waiting<Item, Result>; giveUpAt: number }[] = [];
+  private retrying = false;
   private inFlight = 0;
   private flushing = false;
 
@@ -104,14 +112,46 @@ export class WriteBatcher<Item, Result> {
   }
 
   private retryBlocked(one: Waiting<Item, Result>): void {
-    const { write, writeBlocked, lockRetry, lockOf } = this.options;
-    const lock = lockOf?.(one.item);
-    const attempt = async () =>
-      writeBlocked ? writeBlocked(one.item) : (await write([one.item]))[0]!;
-    lockRetry!.run(lock?.what ?? 'a row of the job', attempt, lock?.key).then(
+    if (!this.options.writeBlocked) return this.retryAlone(one);
+    this.blocked.push({ one, giveUpAt: performance.now() + this.options.lockRetry!.patienceMs });
+    if (!this.retrying) void this.retryTogether();
+  }
+
+  /** Never rejects. */
+  private async retryTogether(): Promise<void> {
+    const { writeBlocked, lockRetry, maxItems } = this.options;
+    this.retrying = true;
+    while (this.blocked.length > 0) {
+      await pause(Math.random() * MAX_PAUSE_MS);
+      const batch = this.blocked.splice(0, maxItems);
+      try {
+        const results = await writeBlocked!(batch.map(({ one }) => one.item));
+        for (const [index, { one, giveUpAt }] of batch.entries()) {
+          const result = results[index]!;
+          if (result !== BLOCKED) this.settle(one, result);
+          else if (performance.now() < giveUpAt) this.blocked.push({ one, giveUpAt });
+          else this.fail(one, lockRetry!.timeoutError(this.lockOf(one)?.what, undefined));
+        }
+      } catch {
+        // One of them may be at fault: each gets a result or an error of its own.
+        for (const { one } of batch) this.retryAlone(one);
+      }
+    }
+    this.retrying = false;
+  }
+
+  private retryAlone(one: Waiting<Item, Result>): void {
+    const { write, writeBlocked, lockRetry } = this.options;
+    const lock = this.lockOf(one);
+    const attempt = async () => (await (writeBlocked ?? write)([one.item]))[0]!;
+    lockRetry!.run(lock?.what, attempt, lock?.key).then(
       (result) => this.settle(one, result),
       (error: unknown) => this.fail(one, error),
     );
+  }
+
+  private lockOf(one: Waiting<Item, Result>) {
+    return this.options.lockOf?.(one.item);
   }
 
   private settle(one: Waiting<Item, Result>, result: Result): void {

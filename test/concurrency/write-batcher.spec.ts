@@ -163,12 +163,9 @@ describe('locked rows', () => {
     let isHeld = true;
     const { batches, statements } = batcher({
       write: async (items) => items.map(({ id }) => (id === 2 && isHeld ? BLOCKED : id)),
-      writeBlocked: async ({ id }) => {
-        if (isHeld) {
-          held.open();
-          return BLOCKED;
-        }
-        return id;
+      writeBlocked: async (items) => {
+        if (isHeld) held.open();
+        return items.map(({ id }) => (isHeld ? BLOCKED : id));
       },
     });
     const locked = batches.add({ id: 2 });
@@ -177,6 +174,45 @@ describe('locked rows', () => {
     isHeld = false;
     expect(await locked).toBe(2);
     expect(statements).toEqual([[2, 1, 3]]);
+  });
+
+  it('items that a short lock blocks together are retried together', async () => {
+    const ids = Array.from({ length: 100 }, (_, index) => index + 1);
+    let isHeld = true;
+    const retries: number[] = [];
+    const { batches } = batcher({
+      write: async (items) => items.map(() => BLOCKED),
+      writeBlocked: async (items) => {
+        retries.push(items.length);
+        const results = items.map(({ id }) => (isHeld && id % 2 === 0 ? BLOCKED : id));
+        isHeld = false;
+        return results;
+      },
+    });
+    expect(await Promise.all(ids.map((id) => batches.add({ id })))).toEqual(ids);
+    expect(retries).toEqual([100, 50]);
+    expect(batches.size).toBe(0);
+  });
+
+  it('an error of a retried batch rejects only the item at fault', async () => {
+    const { batches } = batcher({
+      write: async (items) => items.map(() => BLOCKED),
+      writeBlocked: update,
+    });
+    const results = await Promise.allSettled(
+      [1, 2, 3].map((id) => batches.add({ id, n: id === 2 ? 10 : 1 })),
+    );
+    expect(results.map(({ status }) => status)).toEqual(['fulfilled', 'rejected', 'fulfilled']);
+    expect(batches.size).toBe(0);
+  });
+
+  it('a blocked batch that stays locked is rejected at the deadline', async () => {
+    const { batches } = batcher({
+      lockRetry: retry(100),
+      write: async (items) => items.map(() => BLOCKED),
+      writeBlocked: async (items) => items.map(() => BLOCKED),
+    });
+    await expect(batches.add({ id: 1 })).rejects.toThrow('a row of the job was locked for 100 ms');
   });
 
   it('an item whose row stays locked is rejected at the deadline', async () => {

@@ -69,7 +69,7 @@ export class FinishRuns {
       ...batch,
       write: (ends) => this.writeBatch(ends),
       lockRetry: createLockRetry(db),
-      writeBlocked: async (end) => (await this.writeUnlocked([end]))[0]!,
+      writeBlocked: (ends) => this.writeUnlocked(ends),
     });
     this.lookups = new WriteBatcher<RunEnd, EntryFate | null>({
       ...batch,
