@@ -7,20 +7,20 @@ import { createDatabase, type TestDatabase } from '../support/database.js';
 import { SimpleJob } from '../support/handlers.js';
 import { startNode } from '../support/node.js';
 
-// Events of other nodes, for who asks: at most once, and never more than there is room for.
+// Events of other nodes: delivered at most once, to subscribers only, up to a fixed rate.
 
 @Injectable()
-class OfCluster {
-  heard: string[] = [];
+class ClusterListener {
+  received: string[] = [];
   enqueued = new Map<string, number>();
 
   @OnJobEvent('run.succeeded', { from: 'cluster', code: 'HEALTHY' })
-  over({ jobRunIdentifier }: { jobRunIdentifier: string }): void {
-    this.heard.push(jobRunIdentifier);
+  onSucceeded({ jobRunIdentifier }: { jobRunIdentifier: string }): void {
+    this.received.push(jobRunIdentifier);
   }
 
   @OnJobEvent('entry.enqueued', { from: 'cluster' })
-  added({ jobRunIdentifier }: { jobRunIdentifier: string }): void {
+  onEnqueued({ jobRunIdentifier }: { jobRunIdentifier: string }): void {
     const times = this.enqueued.get(jobRunIdentifier) ?? 0;
     this.enqueued.set(jobRunIdentifier, times + 1);
   }
@@ -41,36 +41,36 @@ async function boot(options: Parameters<typeof bootApp>[0] = {}): Promise<TestAp
   apps.push(app);
   return app;
 }
-const listening = () => boot({ providers: [OfCluster], options: { role: 'producer' } });
+const bootListener = () => boot({ providers: [ClusterListener], options: { role: 'producer' } });
 
-it('what another process does is heard here, of the jobs that are asked for', async () => {
-  const here = await listening();
+it('a node receives the events of another process that its listeners subscribe to', async () => {
+  const here = await bootListener();
   await database.sql('CREATE TABLE ledger (identifier text, run_id bigint, pid int)');
   const node = await startNode(database.url);
   try {
-    const { heard } = here.app.get(OfCluster);
+    const { received } = here.app.get(ClusterListener);
     await here.engine.enqueueJob('BUSY', { ms: 0 });
     const names: string[] = [];
-    // Not before the other node knows that somebody listens.
+    // The other node sends events only after it knows that a node subscribes.
     await expect
       .poll(async () => {
         const { jobRunIdentifier } = await here.engine.enqueueJob('HEALTHY', {});
         names.push(jobRunIdentifier);
         await here.engine.waitForJob(jobRunIdentifier);
-        return heard.length;
+        return received.length;
       })
       .toBeGreaterThan(1);
-    await expect.poll(() => heard).toContain(names.at(-1));
-    expect(names).toEqual(expect.arrayContaining(heard));
-    expect(new Set(heard).size).toBe(heard.length);
+    await expect.poll(() => received).toContain(names.at(-1));
+    expect(names).toEqual(expect.arrayContaining(received));
+    expect(new Set(received).size).toBe(received.length);
   } finally {
     await node.terminate();
   }
 });
 
-it('a storm is told as far as there is room, once each, and no job waits for it', async () => {
-  const here = await listening();
-  const { enqueued } = here.app.get(OfCluster);
+it('a burst of events is sent up to the limit, each event once, and does not delay jobs', async () => {
+  const here = await bootListener();
+  const { enqueued } = here.app.get(ClusterListener);
   const far = await boot({
     providers: [SimpleJob],
     options: { tickInterval: '1h' },
@@ -79,7 +79,7 @@ it('a storm is told as far as there is room, once each, and no job waits for it'
   far.events.on('engine.error', ({ doing, error }) =>
     dropped.push(`${doing}: ${(error as Error).message}`),
   );
-  const tell = (from: number, count: number) => {
+  const emitEvents = (from: number, count: number) => {
     for (let n = from; n < from + count; n++)
       far.events.emit('entry.enqueued', {
         jobQueueEntryId: '1',
@@ -90,11 +90,11 @@ it('a storm is told as far as there is room, once each, and no job waits for it'
   let from = 0;
   await expect
     .poll(() => {
-      tell(from++, 1);
+      emitEvents(from++, 1);
       return enqueued.size;
     })
     .toBeGreaterThan(0);
-  tell(from, 10_000);
+  emitEvents(from, 10_000);
   const began = performance.now();
   const { jobRunIdentifier } = await far.engine.enqueueAndRunJob(SimpleJob, {});
   await far.engine.waitForJob(jobRunIdentifier);
@@ -110,24 +110,24 @@ it('a storm is told as far as there is room, once each, and no job waits for it'
   expect(Math.max(...enqueued.values())).toBe(1);
 });
 
-it('where nobody asks, nothing is told', async () => {
+it('a node sends no events without a subscriber, and ignores malformed messages', async () => {
   const app = await boot({
     providers: [SimpleJob],
     options: { tickInterval: 100 },
   });
   const client = new pg.Client({ connectionString: database.url });
   await client.connect();
-  const told: string[] = [];
-  client.on('notification', ({ payload }) => told.push(payload ?? ''));
+  const payloads: string[] = [];
+  client.on('notification', ({ payload }) => payloads.push(payload ?? ''));
   await client.query('LISTEN "nestjs_bildad:bildad"');
   const { jobRunIdentifier } = await app.engine.enqueueJob(SimpleJob, {});
   await app.engine.waitForJob(jobRunIdentifier);
   const own = JSON.stringify({ topic: 'none' });
   await client.query('SELECT pg_notify($1, $2)', ['nestjs_bildad:bildad', own]);
-  await expect.poll(() => told).toContain(own);
-  expect(told.filter((one) => one.includes('events of'))).toEqual([]);
-  // What is no message of ours harms nobody.
-  const odds = [
+  await expect.poll(() => payloads).toContain(own);
+  expect(payloads.filter((one) => one.includes('events of'))).toEqual([]);
+  // Malformed messages cause no failure.
+  const malformed = [
     '',
     '{',
     'null',
@@ -145,11 +145,11 @@ it('where nobody asks, nothing is told', async () => {
       [''],
     ]
       .flatMap((list) => [{ interest: list }, { items: list }])
-      .map((odd) => JSON.stringify({ topic: 'events of default', from: 'test', ...odd })),
+      .map((message) => JSON.stringify({ topic: 'events of default', from: 'test', ...message })),
   ];
-  for (const odd of odds)
-    await client.query('SELECT pg_notify($1, $2)', ['nestjs_bildad:bildad', odd]);
-  const again = await app.engine.enqueueJob(SimpleJob, {});
-  await app.engine.waitForJob(again.jobRunIdentifier);
+  for (const message of malformed)
+    await client.query('SELECT pg_notify($1, $2)', ['nestjs_bildad:bildad', message]);
+  const second = await app.engine.enqueueJob(SimpleJob, {});
+  await app.engine.waitForJob(second.jobRunIdentifier);
   await client.end();
 });

@@ -14,18 +14,18 @@ import { gate, type Gate } from '../support/gate.js';
 import { SimpleJob } from '../support/handlers.js';
 import { bootError, bootHost, QUIET } from '../support/host.js';
 
-// Methods that listen to the engine: found at boot, called after the fact, nothing to the job.
+// @OnJobEvent methods: found at boot, called after the event, without effect on the job.
 
-const heard: string[] = [];
-let doors: Gate[] = [];
+const calls: string[] = [];
+let blockers: Gate[] = [];
 let bildad: TestApp;
 let open: TestApp | undefined;
 beforeEach(() => {
-  heard.length = 0;
-  doors = [];
+  calls.length = 0;
+  blockers = [];
 });
 afterEach(async () => {
-  for (const door of doors) door.open();
+  for (const blocker of blockers) blocker.open();
   await open?.close();
   open = undefined;
 });
@@ -38,21 +38,21 @@ async function boot(options: Parameters<typeof bootApp>[0]): Promise<void> {
 class OtherJob extends SimpleJob {}
 
 @Injectable()
-class Ends {
+class EndListener {
   @OnJobEvent('run.succeeded')
   @OnJobEvent('run.failed')
-  over({ templateCode, outcome }: JobEventMap['run.finished'][0]) {
-    heard.push(`${templateCode} ${outcome}`);
+  onEnd({ templateCode, outcome }: JobEventMap['run.finished'][0]) {
+    calls.push(`${templateCode} ${outcome}`);
   }
 
   @OnJobEvent('run.finished', { code: OtherJob })
-  other({ outcome }: { outcome: string }) {
-    heard.push(`other ${outcome}`);
+  onOtherEnd({ outcome }: { outcome: string }) {
+    calls.push(`other ${outcome}`);
   }
 
   @OnJobEvent('engine.pass')
-  cycle({ started }: { started: number }) {
-    heard.push(`cycle ${started}`);
+  onPass({ started }: { started: number }) {
+    calls.push(`cycle ${started}`);
   }
 }
 
@@ -62,18 +62,18 @@ class Listening {
 
   @OnJobEvent('run.started', { code: 'SIMPLE' })
   started() {
-    heard.push(this.self);
+    calls.push(this.self);
   }
 }
 
 let instances = 0;
 @Injectable({ scope: Scope.REQUEST })
-class PerEvent {
+class RequestScoped {
   private readonly number = ++instances;
 
   @OnJobEvent('entry.enqueued')
   enqueued() {
-    heard.push(`instance ${this.number}`);
+    calls.push(`instance ${this.number}`);
   }
 }
 
@@ -82,45 +82,45 @@ const run = async (job: typeof SimpleJob, context: object = {}) => {
   await bildad.engine.runJobEngine();
   await bildad.engine.waitForJob(jobRunIdentifier);
 };
-const told = () => expect.poll(() => heard.toSorted());
+const received = () => expect.poll(() => calls.toSorted());
 
-it('providers and controllers hear what they ask for', async () => {
+it('providers and controllers receive the events that they subscribe to', async () => {
   class Controllers {}
   await boot({
-    providers: [SimpleJob, OtherJob, Ends],
-    imports: [{ module: Controllers, controllers: [Listening], providers: [Ends] }],
+    providers: [SimpleJob, OtherJob, EndListener],
+    imports: [{ module: Controllers, controllers: [Listening], providers: [EndListener] }],
   });
   await run(SimpleJob);
-  await told().toEqual(['SIMPLE completed', 'controller', 'cycle 1']);
-  heard.length = 0;
+  await received().toEqual(['SIMPLE completed', 'controller', 'cycle 1']);
+  calls.length = 0;
   await run(OtherJob, { fail: 'no' });
-  await told().toEqual(['OTHER failed', 'cycle 1', 'other failed']);
+  await received().toEqual(['OTHER failed', 'cycle 1', 'other failed']);
 });
 
-it('a request-scoped one has an instance for each event', async () => {
-  await boot({ providers: [SimpleJob, PerEvent] });
+it('a request-scoped listener has one instance per event', async () => {
+  await boot({ providers: [SimpleJob, RequestScoped] });
   const from = instances;
   await bildad.engine.enqueueJobs(SimpleJob, [{}, {}]);
-  await told().toEqual([`instance ${from + 1}`, `instance ${from + 2}`]);
+  await received().toEqual([`instance ${from + 1}`, `instance ${from + 2}`]);
 });
 
-it('listens to the engine that it names', async () => {
+it('a listener with `engine` receives the events of that engine only', async () => {
   @Injectable()
-  class OfTwo {
+  class TwoEngineListener {
     @OnJobEvent('entry.enqueued', { engine: 'second' })
     second() {
-      heard.push('second');
+      calls.push('second');
     }
 
     @OnJobEvent('entry.enqueued')
-    every() {
-      heard.push('every');
+    anyEngine() {
+      calls.push('every');
     }
   }
   const database = await createDatabase();
   const app = await bootHost({
     url: database.url,
-    providers: [OfTwo],
+    providers: [TwoEngineListener],
     bildad: ['first', 'second'].map((name) =>
       BildadModule.forRoot({ ...QUIET, name, schema: name, isGlobal: false }),
     ),
@@ -132,14 +132,14 @@ it('listens to the engine that it names', async () => {
         jobRunIdentifier: 'one',
         templateCode: 'X',
       });
-    await told().toEqual(['every', 'every', 'second']);
+    await received().toEqual(['every', 'every', 'second']);
   } finally {
     await app.close();
     await database.drop();
   }
 });
 
-it('one that fails is told of, and one that hangs is nothing to others, nor to jobs', async () => {
+it('a failing listener is reported, and neither it nor a hanging one affects other listeners or jobs', async () => {
   @Injectable()
   class Bad {
     @OnJobEvent('run.started')
@@ -154,45 +154,45 @@ it('one that fails is told of, and one that hangs is nothing to others, nor to j
 
     @OnJobEvent('run.started')
     async hangs(): Promise<void> {
-      const door = gate();
-      doors.push(door);
-      await door.opened;
+      const blocker = gate();
+      blockers.push(blocker);
+      await blocker.opened;
     }
 
     @OnJobEvent('engine.error')
     reporter({ error }: { error: unknown }): void {
-      heard.push((error as Error).message);
+      calls.push((error as Error).message);
       throw new Error('in circles');
     }
   }
-  await boot({ providers: [SimpleJob, Bad, Ends] });
+  await boot({ providers: [SimpleJob, Bad, EndListener] });
   const errors: string[] = [];
   bildad.events.on('engine.error', ({ doing }) => errors.push(doing));
   await run(SimpleJob);
-  await told().toEqual(['SIMPLE completed', 'cycle 1', 'rejected', 'thrown']);
+  await received().toEqual(['SIMPLE completed', 'cycle 1', 'rejected', 'thrown']);
   expect(errors.toSorted()).toEqual([
     '@OnJobEvent of Bad.rejects of run.started',
     '@OnJobEvent of Bad.throws of run.started',
   ]);
-  expect(doors).toHaveLength(1);
+  expect(blockers).toHaveLength(1);
 });
 
-it('a storm is kept up with as far as there is room, and the rest said to be dropped, once', async () => {
-  let calls = 0;
+it('a burst beyond the queue limit is dropped, and the drop is reported once', async () => {
+  let callCount = 0;
   @Injectable()
   class Slow {
     @OnJobEvent('entry.enqueued')
     async enqueued(): Promise<void> {
-      calls++;
-      const door = gate();
-      doors.push(door);
-      await door.opened;
+      callCount++;
+      const blocker = gate();
+      blockers.push(blocker);
+      await blocker.opened;
     }
   }
   await boot({ providers: [Slow] });
   const errors: unknown[] = [];
   bildad.events.on('engine.error', ({ error }) => errors.push(error));
-  const storm = () => {
+  const emitBurst = () => {
     for (let n = 0; n < 20_000; n++)
       bildad.events.emit('entry.enqueued', {
         jobQueueEntryId: String(n),
@@ -200,27 +200,27 @@ it('a storm is kept up with as far as there is room, and the rest said to be dro
         templateCode: 'X',
       });
   };
-  storm();
-  // Not one in the turn of the event itself.
-  expect(calls).toBe(0);
-  await expect.poll(() => calls).toBe(100);
-  storm();
+  emitBurst();
+  // No listener is called in the event-loop turn of the event itself.
+  expect(callCount).toBe(0);
+  await expect.poll(() => callCount).toBe(100);
+  emitBurst();
   expect(errors).toEqual([new Error('events are dropped: 10000 are waiting already')]);
-  for (const door of doors.splice(0)) door.open();
-  await expect.poll(() => calls).toBe(200);
+  for (const blocker of blockers.splice(0)) blocker.open();
+  await expect.poll(() => callCount).toBe(200);
 });
 
-it('a shutdown gives calls that are left their time, and no more', async () => {
+it('a shutdown waits for pending listeners, at most for drainTimeout', async () => {
   const began = gate();
   @Injectable()
   class Slow {
     @OnJobEvent('run.succeeded')
-    async over(): Promise<void> {
+    async onEnd(): Promise<void> {
       began.open();
-      const door = gate();
-      doors.push(door);
-      await door.opened;
-      heard.push('done');
+      const blocker = gate();
+      blockers.push(blocker);
+      await blocker.opened;
+      calls.push('done');
     }
   }
   const options = { shutdown: { drainTimeout: '1h' } } as const;
@@ -228,49 +228,49 @@ it('a shutdown gives calls that are left their time, and no more', async () => {
   await run(SimpleJob);
   await began.opened;
   open = undefined;
-  const closed = bildad.close().then(() => heard.push('closed'));
-  setImmediate(() => doors[0]!.open());
+  const closed = bildad.close().then(() => calls.push('closed'));
+  setImmediate(() => blockers[0]!.open());
   await closed;
-  expect(heard).toEqual(['done', 'closed']);
+  expect(calls).toEqual(['done', 'closed']);
 
   await boot({
     providers: [SimpleJob, Slow],
     options: { shutdown: { drainTimeout: 0 } },
   });
   await run(SimpleJob);
-  await expect.poll(() => doors).toHaveLength(2);
+  await expect.poll(() => blockers).toHaveLength(2);
   open = undefined;
   await bildad.close();
-  expect(heard).toEqual(['done', 'closed']);
+  expect(calls).toEqual(['done', 'closed']);
 });
 
 let database: TestDatabase;
-it('what is wrong keeps the app from starting, and says where it stands', async () => {
+it('an invalid @OnJobEvent fails the boot with an error that names the method', async () => {
   database = await createDatabase();
-  const wrong = (...args: Parameters<typeof OnJobEvent>) => {
-    class Wrong {
+  const bootWith = (...args: Parameters<typeof OnJobEvent>) => {
+    class Misdeclared {
       listen(): void {}
     }
-    const { prototype } = Wrong;
+    const { prototype } = Misdeclared;
     const own = Object.getOwnPropertyDescriptor(prototype, 'listen')!;
     OnJobEvent(...args)(prototype, 'listen', own);
-    return bootError({ url: database.url, providers: [Wrong] });
+    return bootError({ url: database.url, providers: [Misdeclared] });
   };
   const none = undefined as unknown as string;
   const errors = [
-    await wrong('run.done' as 'run.finished'),
-    await wrong('run.finished', { kode: 'X' } as object),
-    await wrong('run.finished', { from: 'mars' as 'here' }),
-    await wrong('engine.error', { from: 'cluster' }),
-    await wrong('engine.pass', { code: 'SIMPLE' }),
-    await wrong('run.finished', { code: none }),
-    await wrong('run.finished', { code: class {} as never }),
-    await wrong('run.finished', { engine: '' }),
+    await bootWith('run.done' as 'run.finished'),
+    await bootWith('run.finished', { kode: 'X' } as object),
+    await bootWith('run.finished', { from: 'mars' as 'here' }),
+    await bootWith('engine.error', { from: 'cluster' }),
+    await bootWith('engine.pass', { code: 'SIMPLE' }),
+    await bootWith('run.finished', { code: none }),
+    await bootWith('run.finished', { code: class {} as never }),
+    await bootWith('run.finished', { engine: '' }),
   ];
   for (const error of errors) expect(error).toBeInstanceOf(BildadConfigError);
   expect(errors).toEqual(
     ['event', 'kode', 'from', 'from', 'code', 'code', 'code', 'engine'].map((field) =>
-      expect.objectContaining({ field, where: '@OnJobEvent of Wrong.listen' }),
+      expect.objectContaining({ field, where: '@OnJobEvent of Misdeclared.listen' }),
     ),
   );
   await database.drop();
@@ -279,15 +279,15 @@ it('what is wrong keeps the app from starting, and says where it stands', async 
 });
 
 @Injectable()
-class Spoils {
+class MutatingListener {
   @OnJobEvent('run.succeeded')
-  over(payload: object) {
+  onEnd(payload: object) {
     for (const key of Object.keys(payload)) Reflect.deleteProperty(payload, key);
   }
 }
 
-it('what a listener does to its payload is nothing to others', async () => {
-  await boot({ providers: [SimpleJob, OtherJob, Spoils, Ends] });
+it('a listener that changes its payload does not affect other listeners', async () => {
+  await boot({ providers: [SimpleJob, OtherJob, MutatingListener, EndListener] });
   await run(SimpleJob);
-  await expect.poll(() => heard).toContain('SIMPLE completed');
+  await expect.poll(() => calls).toContain('SIMPLE completed');
 });

@@ -22,11 +22,11 @@ import { afterEach, beforeEach, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { SimpleJob } from '../support/handlers.js';
 
-// What stands around listeners is what stands around handlers.
+// Guards, interceptors, pipes and filters apply to listeners as they apply to handlers.
 
-const told: string[] = [];
+const calls: string[] = [];
 let open: TestApp | undefined;
-beforeEach(() => void told.splice(0));
+beforeEach(() => void calls.splice(0));
 afterEach(async () => {
   await open?.close();
   open = undefined;
@@ -35,10 +35,10 @@ afterEach(async () => {
 const payloadOf = (host: ArgumentsHost) => host.getArgByIndex<JobEventMap['run.finished'][0]>(0);
 
 @Injectable()
-class Only implements CanActivate {
+class CodeGuard implements CanActivate {
   canActivate(context: ExecutionContext): boolean {
     const { templateCode } = payloadOf(context);
-    told.push(
+    calls.push(
       `${context.getType()} ${context.getClass().name}.${context.getHandler().name} ${templateCode}`,
     );
     return templateCode !== 'REFUSED';
@@ -46,43 +46,43 @@ class Only implements CanActivate {
 }
 
 @Injectable()
-class Around implements NestInterceptor {
+class LoggingInterceptor implements NestInterceptor {
   intercept(_context: ExecutionContext, next: CallHandler) {
-    told.push('before');
-    return next.handle().pipe(tap(() => told.push('after')));
+    calls.push('before');
+    return next.handle().pipe(tap(() => calls.push('after')));
   }
 }
 
 class Filter implements ExceptionFilter {
   catch(error: Error, host: ArgumentsHost): void {
-    told.push(`filter ${error.message} of ${payloadOf(host).templateCode}`);
+    calls.push(`filter ${error.message} of ${payloadOf(host).templateCode}`);
   }
 }
 
-@UseGuards(Only)
+@UseGuards(CodeGuard)
 @Injectable()
 class Guarded {
-  @UseInterceptors(Around)
+  @UseInterceptors(LoggingInterceptor)
   @UseFilters(Filter)
   @OnJobEvent('run.succeeded', { code: 'SIMPLE' })
-  over(): void {
-    told.push('called');
+  onSucceeded(): void {
+    calls.push('called');
     throw new Error('of the listener');
   }
 }
 
-it('guards, interceptors and filters stand around a listener, and its failure is told', async () => {
+it('guards, interceptors and filters apply to a listener, and its failure is reported', async () => {
   const { engine, next } = (open = await bootApp({
-    providers: [SimpleJob, Guarded, Only, Around],
+    providers: [SimpleJob, Guarded, CodeGuard, LoggingInterceptor],
   }));
   const failed = next('engine.error');
   await engine.enqueueAndRunJob(SimpleJob, {});
   expect(await failed).toMatchObject({
-    doing: '@OnJobEvent of Guarded.over of run.succeeded',
+    doing: '@OnJobEvent of Guarded.onSucceeded of run.succeeded',
     error: new Error('of the listener'),
   });
-  expect(told).toEqual([
-    'bildad:event Guarded.over SIMPLE',
+  expect(calls).toEqual([
+    'bildad:event Guarded.onSucceeded SIMPLE',
     'before',
     'called',
     'filter of the listener of SIMPLE',
@@ -90,7 +90,7 @@ it('guards, interceptors and filters stand around a listener, and its failure is
 });
 
 @Injectable()
-class Never implements CanActivate {
+class RefusingGuard implements CanActivate {
   canActivate(context: ExecutionContext): boolean {
     return context.getType<string>() !== 'bildad:event';
   }
@@ -99,8 +99,8 @@ class Never implements CanActivate {
 @Injectable()
 class Plain {
   @OnJobEvent('run.succeeded')
-  over(): void {
-    told.push('called');
+  onSucceeded(): void {
+    calls.push('called');
   }
 }
 
@@ -108,10 +108,10 @@ it.each([
   [true, 'JobForbiddenError'],
   [false, undefined],
 ])(
-  'with globalEnhancers: %s a guard of the whole app refuses with %s',
+  'with globalEnhancers: %s, an app-wide guard refuses a listener call with %s',
   async (globalEnhancers, refusal) => {
     const { engine, next } = (open = await bootApp({
-      providers: [SimpleJob, Plain, { provide: APP_GUARD, useClass: Never }],
+      providers: [SimpleJob, Plain, { provide: APP_GUARD, useClass: RefusingGuard }],
       options: { globalEnhancers },
     }));
     const failed = refusal ? next('engine.error') : undefined;
@@ -120,35 +120,35 @@ it.each([
     await open.close();
     open = undefined;
     expect(error?.name).toBe(refusal);
-    expect(told).toEqual(refusal ? [] : ['called']);
+    expect(calls).toEqual(refusal ? [] : ['called']);
   },
 );
 
 @Injectable({ scope: Scope.REQUEST })
-class PerEvent {
+class RequestScoped {
   constructor(@Inject(REQUEST) private readonly request: JobEventRequest<'run.succeeded'>) {}
 
   @OnJobEvent('run.succeeded')
-  over(payload: JobEventMap['run.finished'][0]): void {
+  onSucceeded(payload: JobEventMap['run.finished'][0]): void {
     const { event } = this.request;
-    told.push(`${event} ${this.request.payload === payload}`);
+    calls.push(`${event} ${this.request.payload === payload}`);
   }
 }
 
-it('REQUEST in a listener is its event', async () => {
+it('REQUEST in a request-scoped listener is its event', async () => {
   const { engine } = (open = await bootApp({
-    providers: [SimpleJob, PerEvent],
+    providers: [SimpleJob, RequestScoped],
   }));
   await engine.enqueueAndRunJob(SimpleJob, {});
   await open.close();
   open = undefined;
-  expect(told).toEqual(['run.succeeded true']);
+  expect(calls).toEqual(['run.succeeded true']);
 });
 
 @Injectable()
-class Marking implements PipeTransform {
+class MarkingPipe implements PipeTransform {
   transform(payload: object) {
-    told.push('pipe');
+    calls.push('pipe');
     return { ...payload, marked: true };
   }
 }
@@ -158,25 +158,25 @@ class PerEventGuard implements CanActivate {
   constructor(@Inject(REQUEST) private readonly request: JobEventRequest) {}
 
   canActivate(): boolean {
-    told.push(`guard of ${this.request.event}`);
+    calls.push(`guard of ${this.request.event}`);
     return true;
   }
 }
 
 class Listening {
-  @UseInterceptors(Around)
-  @UsePipes(Marking)
+  @UseInterceptors(LoggingInterceptor)
+  @UsePipes(MarkingPipe)
   @OnJobEvent('run.succeeded')
-  over(payload: JobEventMap['run.finished'][0]): void {
-    told.push(`called ${'marked' in payload}`);
+  onSucceeded(payload: JobEventMap['run.finished'][0]): void {
+    calls.push(`called ${'marked' in payload}`);
   }
 }
 
-@UseGuards(Only)
+@UseGuards(CodeGuard)
 @Controller()
 class Shared extends Listening {}
 
-@UseGuards(Only)
+@UseGuards(CodeGuard)
 @Controller({ scope: Scope.REQUEST })
 class Scoped extends Listening {}
 
@@ -184,7 +184,7 @@ class Scoped extends Listening {}
 @Controller()
 class ScopedByItsGuard extends Listening {}
 
-@UseGuards(Never)
+@UseGuards(RefusingGuard)
 @Controller()
 class Refusing extends Listening {}
 
@@ -196,25 +196,25 @@ const bootControllers = (controller: new () => object) =>
   });
 
 it.each([
-  [Shared, 'bildad:event Shared.over SIMPLE'],
-  [Scoped, 'bildad:event Scoped.over SIMPLE'],
+  [Shared, 'bildad:event Shared.onSucceeded SIMPLE'],
+  [Scoped, 'bildad:event Scoped.onSucceeded SIMPLE'],
   [ScopedByItsGuard, 'guard of run.succeeded'],
 ])(
-  'what is given as a class stands around a listener of a controller: %o',
+  'enhancers given as classes apply to a listener of a controller: %o',
   async (controller, guarded) => {
     const { engine } = (open = await bootControllers(controller));
     await engine.enqueueAndRunJob(SimpleJob, {});
     await open.close();
     open = undefined;
-    expect(told).toEqual([guarded, 'before', 'pipe', 'called true', 'after']);
+    expect(calls).toEqual([guarded, 'before', 'pipe', 'called true', 'after']);
   },
 );
 
-it('a guard of a controller, given as a class, refuses', async () => {
+it('a guard class on a controller refuses its listener calls', async () => {
   const { engine, events } = (open = await bootControllers(Refusing));
-  events.on('engine.error', ({ error }) => told.push((error as Error).name));
+  events.on('engine.error', ({ error }) => calls.push((error as Error).name));
   await engine.enqueueAndRunJob(SimpleJob, {});
   await open.close();
   open = undefined;
-  expect(told).toEqual(['JobForbiddenError']);
+  expect(calls).toEqual(['JobForbiddenError']);
 });

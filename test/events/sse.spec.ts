@@ -9,7 +9,7 @@ import { createDatabase, type TestDatabase } from '../support/database.js';
 import { GatedJob } from '../support/handlers.js';
 import { QUIET } from '../support/host.js';
 
-// A job is watched from a browser: as server-sent events, by Express and by Fastify.
+// A browser watches a job through server-sent events, with Express and with Fastify.
 
 @Controller('jobs')
 class EventsController {
@@ -32,7 +32,7 @@ describe.each([
   ['Express', () => new ExpressAdapter()],
   ['Fastify', () => new FastifyAdapter()],
 ])('%s', (_name, adapter) => {
-  it('sends updates, goes on behind the last one, and lets go who is gone', async () => {
+  it('streams updates, resumes after the last event id, and releases a disconnected client', async () => {
     database = await createDatabase();
     class HttpModule {}
     app = await NestFactory.create(
@@ -61,9 +61,9 @@ describe.each([
     await engine.enqueueAndRunJob(GatedJob, {}, { jobRunIdentifier });
     const { job, door } = await GatedJob.arrival();
 
-    const leave = new AbortController();
+    const disconnect = new AbortController();
     const stream = await fetch(`${url}/jobs/watched/events`, {
-      signal: leave.signal,
+      signal: disconnect.signal,
     });
     expect(stream.headers.get('content-type')).toMatch(/^text\/event-stream/);
     const reader = stream.body!.getReader();
@@ -74,7 +74,7 @@ describe.each([
     expect(text).toMatch(/event: running\nid: 0\.1\.0\ndata: {"type":"running"/);
     expect(text).toMatch(/event: stream\nid: 0\.1\.1\n/);
     expect(callers.size).toBe(1);
-    leave.abort();
+    disconnect.abort();
     await reader.read().catch(() => undefined);
     await expect.poll(() => callers.size).toBe(0);
 

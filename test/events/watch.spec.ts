@@ -4,23 +4,23 @@ import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 import { brief, until } from '../support/watch.js';
 
-// A job is watched from here or from another node, from its beginning or from where somebody left off.
+// A job is watched from its node or from another one, from its beginning or from a resume point.
 
 let bildad: TestApp;
-let others: TestApp[] = [];
+let otherNodes: TestApp[] = [];
 beforeEach(async () => {
   bildad = await bootApp({ providers: [GatedJob, SimpleJob] });
 });
 afterEach(async () => {
-  await Promise.all(others.splice(0).map((one) => one.close()));
+  await Promise.all(otherNodes.splice(0).map((one) => one.close()));
   await bildad.close();
 });
 
-/** A second node; it runs nothing by itself. */
+/** A second node without ticks: it starts no jobs by itself. */
 async function node(options: Parameters<typeof bootApp>[0] = {}): Promise<TestApp> {
   const { database } = bildad;
   const app = await bootApp({ providers: [GatedJob], database, ...options });
-  others.push(app);
+  otherNodes.push(app);
   return app;
 }
 
@@ -32,7 +32,7 @@ async function enqueue(context: object = {}, options: object = {}) {
   return jobRunIdentifier;
 }
 
-it('tells how a job is, and all that becomes of it', async () => {
+it('reports the state of a job and all its updates', async () => {
   const name = await enqueue({}, { maxRetries: 1 });
   const watched = all(bildad, name);
   await expect.poll(() => watching()).toBe(1);
@@ -42,15 +42,15 @@ it('tells how a job is, and all that becomes of it', async () => {
   first.job.log('a line');
   first.job.stream('a chunk');
   first.job.stream({ n: 1 });
-  first.door.open(Promise.reject(new Error('once more')));
+  first.door.open(Promise.reject(new Error('try again')));
   await bildad.next('run.finished');
   await bildad.engine.runJobEngine();
   const second = await GatedJob.arrival();
   second.door.open('done');
-  const told = await watched;
-  // A wait that is over before anybody looked is passed over, and so is progress.
+  const updates = await watched;
+  // A wait that ends before the watcher reads it is skipped. So is progress.
   const certain = (one: string) => !/^(progress|queued 1)/.test(one);
-  expect(told.filter(certain)).toEqual([
+  expect(updates.filter(certain)).toEqual([
     'queued 0',
     'running 0',
     'log a line',
@@ -60,11 +60,11 @@ it('tells how a job is, and all that becomes of it', async () => {
     'running 1',
     'end 1 SUCCEEDED',
   ]);
-  expect(told).toContain('progress 0.5 half');
+  expect(updates).toContain('progress 0.5 half');
   expect(watching()).toBe(0);
 });
 
-/** Jobs that are watched on this node: none is left when all watchers have left. */
+/** The number of watched jobs on this node: 0 after all watchers have left. */
 function watching(app = bildad): number {
   const { watcher } = (app.engine as any).bildad;
   const { callers, topic } = watcher.signals;
@@ -72,18 +72,18 @@ function watching(app = bildad): number {
   return callers.size;
 }
 
-it('from another node, at once, and one who comes late has the tail', async () => {
+it('a watcher on another node receives updates live, and a late one starts with the newest chunks', async () => {
   const other = await node({ options: { tickInterval: '1h' } });
   const name = await enqueue();
   await bildad.engine.runJobEngine();
   const { job, door } = await GatedJob.arrival();
   for (let n = 0; n < 1_500; n++) job.stream(n);
   job.progress(0.25, 'now');
-  // Nobody watches: nothing of it is written.
+  // Without a watcher, no chunks are written.
   await expect.poll(() => bildad.jobs.progressOf(name)).toMatchObject({ message: 'now' });
-  expect(await kinds()).toEqual(['progress']);
+  expect(await noteKinds()).toEqual(['progress']);
 
-  // This node does not tick, and so does not listen until it watches or waits itself.
+  // This node does not tick. It listens only while it watches or waits.
   const here = bildad.jobs.watch(name);
   expect(brief((await here.next()).value)).toBe('running 0');
   const slow = { pollInterval: '1m' } as const;
@@ -106,14 +106,14 @@ it('from another node, at once, and one who comes late has the tail', async () =
   await here.return!();
 });
 
-const kinds = async () =>
+const noteKinds = async () =>
   (
     await bildad.sql<{ kind: string }>(
       'SELECT DISTINCT kind FROM bildad.job_run_notes ORDER BY kind',
     )
   ).map(({ kind }) => kind);
 
-it('what is not to be had any more is a gap', async () => {
+it('updates that are no longer available are reported as a gap', async () => {
   const name = await enqueue();
   await bildad.engine.runJobEngine();
   const { job, door } = await GatedJob.arrival();
@@ -132,7 +132,7 @@ it('what is not to be had any more is a gap', async () => {
   await bildad.engine.waitForJob(name);
 });
 
-it('a job that is over has its end alone, and goes on behind an update', async () => {
+it('a finished job reports its end only, and a watcher resumes after an update', async () => {
   const name = await enqueue({}, { maxRetries: 0 });
   const [queued] = await until(bildad.jobs.watch(name), () => true);
   await bildad.engine.runJobEngine();
@@ -150,12 +150,12 @@ it('a job that is over has its end alone, and goes on behind an update', async (
   expect(await behind(running!)).toEqual(['chunk "seen"', ...end]);
   expect(await behind(chunk)).toEqual(end);
   expect(await all(bildad, name, { after: '0.2.1' })).toEqual([]);
-  // The id of an error of Nest's.
+  // The id of a NestJS error event.
   expect(await all(bildad, name, { after: '1' })).toEqual(await all(bildad, name));
 });
 
-/** Writing what jobs say takes that long from now on: the database is slow. */
-async function writesSlowly(seconds: number): Promise<void> {
+/** Makes each write of notes take this long, like a slow database. */
+async function slowDownNoteWrites(seconds: number): Promise<void> {
   await bildad.sql(
     `CREATE FUNCTION bildad.slow() RETURNS trigger LANGUAGE plpgsql AS
      $$ BEGIN PERFORM pg_sleep(${seconds}); RETURN NULL; END $$`,
@@ -167,9 +167,9 @@ async function writesSlowly(seconds: number): Promise<void> {
 }
 
 it.each([true, false])(
-  'the last words of a run are told before its end (seen running: %s)',
+  'the last chunks of a run are reported before its end (seen running: %s)',
   async (seenRunning) => {
-    await writesSlowly(0.15);
+    await slowDownNoteWrites(0.15);
     const name = await enqueue();
     const updates = bildad.jobs.watch(name);
     expect(brief((await updates.next()).value)).toBe('queued 0');
@@ -190,7 +190,7 @@ it.each([true, false])(
   },
 );
 
-it('no run is left out, however many there were', async () => {
+it('no run is skipped, even after 25 runs', async () => {
   const { jobRunIdentifier: name } = await bildad.engine.enqueueJob(
     SimpleJob,
     { fail: 'again' },
@@ -202,12 +202,12 @@ it('no run is left out, however many there were', async () => {
     await bildad.engine.runJobEngine();
     await ended;
   }
-  const told = await all(bildad, name, { after: first!.id });
+  const updates = await all(bildad, name, { after: first!.id });
   const runs = Array.from({ length: 25 }, (_one, run) => [
     `running ${run}`,
     `${run < 24 ? 'retry' : 'end'} ${run} FAILED`,
   ]);
-  expect(told).toEqual(runs.flat());
+  expect(updates).toEqual(runs.flat());
 });
 
 it('a job that leaves the queue without a run has an end', async () => {
@@ -224,7 +224,7 @@ it('a job that leaves the queue without a run has an end', async () => {
   expect((await until(updates)).map(brief)).toEqual(['end 0 null']);
 });
 
-it('who was away while a wait was cancelled has the end', async () => {
+it('a watcher that resumes after a cancelled wait receives the end', async () => {
   const entry = await bildad.engine.enqueueJob(GatedJob, {}, { maxRetries: 1 });
   const name = entry.jobRunIdentifier;
   const updates = bildad.jobs.watch(name);
@@ -233,13 +233,13 @@ it('who was away while a wait was cancelled has the end', async () => {
   const { job, door } = await GatedJob.arrival();
   job.stream('seen');
   const finished = bildad.next('run.finished');
-  door.open(Promise.reject(new Error('once more')));
+  door.open(Promise.reject(new Error('try again')));
   await finished;
   const queued = (await until(updates, (one) => brief(one) === 'queued 1')).at(-1)!;
   expect(queued.id).toBe('1.0.0');
   await bildad.engine.cancelJob(entry);
   const after = queued.id;
-  // What he has seen of the run before is not told again.
+  // Updates of the earlier run that the watcher has seen are not repeated.
   const [end, ...more] = await until(bildad.jobs.watch(name, { after }));
   expect(end).toMatchObject({ type: 'end', retry: 1, jobRunId: null });
   expect(more).toEqual([]);
@@ -247,7 +247,7 @@ it('who was away while a wait was cancelled has the end', async () => {
   await expect(all(bildad, 'none', { after })).rejects.toBeInstanceOf(JobNotFoundError);
 });
 
-it('who leaves, aborts or asks wrongly leaves nothing behind', async () => {
+it('a watcher that leaves, aborts or fails validation releases its resources', async () => {
   const name = await enqueue();
   const { jobs } = bildad;
   const controller = new AbortController();
@@ -270,7 +270,7 @@ it('who leaves, aborts or asks wrongly leaves nothing behind', async () => {
   expect(watching()).toBe(0);
 });
 
-it('those who watch look together, and an engine that stops ends it for all', async () => {
+it('watchers share their reads, and a stopping engine ends all watches', async () => {
   const names = await Promise.all(Array.from({ length: 300 }, () => enqueue()));
   const other = await node();
   const store = (other.engine as any).bildad.store.db;
@@ -282,20 +282,20 @@ it('those who watch look together, and an engine that stops ends it for all', as
   };
   const watched = names.map((name) => all(other, name, { pollInterval: '200ms' }));
   await expect.poll(() => watching(other)).toBe(300);
-  const looks = () => statements.filter((sql) => sql.includes('job_run_notes')).length;
-  await expect.poll(looks).toBeGreaterThan(10);
-  const before = looks();
+  const noteReads = () => statements.filter((sql) => sql.includes('job_run_notes')).length;
+  await expect.poll(noteReads).toBeGreaterThan(10);
+  const before = noteReads();
   const began = performance.now();
-  await expect.poll(looks).toBeGreaterThan(before + 12);
+  await expect.poll(noteReads).toBeGreaterThan(before + 12);
   const rounds = (performance.now() - began) / 200;
-  // 300 in 100 a statement, and some that came apart.
-  expect(looks() - before).toBeLessThan(20 * rounds);
+  // 100 watchers share a statement. A few reads are not aligned with the otherNodes.
+  expect(noteReads() - before).toBeLessThan(20 * rounds);
   await other.app.close();
-  others = [];
+  otherNodes = [];
   expect(new Set((await Promise.all(watched)).flat())).toEqual(new Set(['queued 0']));
 });
 
-it('what is kept for later has a time east of UTC as well', async () => {
+it('the run time of a queued keepLatest job is correct in a time zone east of UTC', async () => {
   await bildad.database.sql(
     `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET TimeZone = ''Asia/Tokyo''', current_database()); END $$`,
   );

@@ -8,7 +8,7 @@ import {
 import { afterAll, beforeAll, beforeEach, expect, it, vi } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 
-// enqueueJobs: many contexts of one job, all or none, whatever they are read from.
+// enqueueJobs inserts many contexts of one job, all or none, from any iterable.
 
 class Row {
   @IsInt() n!: number;
@@ -34,7 +34,7 @@ afterAll(() => bildad.close());
 
 const rowsOf = (length: number) => Array.from({ length }, (_none, n) => ({ n }));
 
-/** What is in the queue, by identifier. */
+/** The `n` of each queue entry, by job identifier. */
 async function numbers(): Promise<Map<string, number>> {
   const rows = await bildad.sql<{ name: string; n: number }>(
     `SELECT job_run_identifier AS name, (job_context ->> 'n')::int AS n FROM bildad.job_queue_entries`,
@@ -42,7 +42,7 @@ async function numbers(): Promise<Map<string, number>> {
   return new Map(rows.map(({ name, n }) => [name, n]));
 }
 
-/** A source of rows that says how far it was read, and that it was closed. */
+/** A source of rows that records how many rows were read and whether it was closed. */
 function source(length: number, rowOf = (n: number): Row => ({ n })) {
   const state = { read: 0, closed: false };
   async function* read() {
@@ -56,7 +56,7 @@ function source(length: number, rowOf = (n: number): Row => ({ n })) {
   return Object.assign(state, { contexts: read() });
 }
 
-it(`${MANY} contexts at once, identifiers in order`, async () => {
+it(`enqueueJobs inserts ${MANY} contexts and returns their identifiers in order`, async () => {
   const contexts = rowsOf(MANY);
   const entries = await bildad.engine.enqueueJobs(RowJob, contexts);
   expect(entries).toHaveLength(MANY);
@@ -65,37 +65,37 @@ it(`${MANY} contexts at once, identifiers in order`, async () => {
   expect(entries.every(({ jobRunIdentifier }, n) => queued.get(jobRunIdentifier) === n)).toBe(true);
 });
 
-it('an async iterable is read as it is inserted, and never more than a few thousand ahead', async () => {
+it('an async iterable is read while its rows are inserted, at maxAhead a few thousand rows ahead', async () => {
   const { engine, dataSource } = bildad;
   const rows = source(20_000);
-  let most = 0;
+  let maxAhead = 0;
   const entries = await dataSource.transaction(async (manager) => {
     const query = manager.queryRunner!.query.bind(manager.queryRunner);
     let sent = 0;
     let inserted = 0;
     vi.spyOn(manager.queryRunner!, 'query').mockImplementation(
       async (sql: string, ...rest: unknown[]) => {
-        const ofRows = sql.includes('"enqueue_jobs"');
-        if (ofRows) sent++;
-        const answer: unknown = await query(sql, ...(rest as [unknown[]]));
-        most = Math.max(most, rows.read - inserted);
-        if (ofRows) inserted += BATCH;
-        return answer;
+        const insertsRows = sql.includes('"enqueue_jobs"');
+        if (insertsRows) sent++;
+        const result: unknown = await query(sql, ...(rest as [unknown[]]));
+        maxAhead = Math.max(maxAhead, rows.read - inserted);
+        if (insertsRows) inserted += BATCH;
+        return result;
       },
     );
-    const told = await engine.enqueueJobs(RowJob, rows.contexts, { manager });
+    const returned = await engine.enqueueJobs(RowJob, rows.contexts, { manager });
     expect(sent).toBe(10);
-    return told;
+    return returned;
   });
-  expect(most).toBeLessThanOrEqual(4 * BATCH);
+  expect(maxAhead).toBeLessThanOrEqual(4 * BATCH);
   expect(rows).toMatchObject({ read: 20_000, closed: true });
-  // Named, without what they carry.
+  // Entries from an iterable have only their identifiers.
   expect(Object.keys(entries[0]!)).toEqual(['id', 'jobRunIdentifier']);
   const queued = await numbers();
   expect(entries.every(({ jobRunIdentifier }, n) => queued.get(jobRunIdentifier) === n)).toBe(true);
 });
 
-it('an iterable, a set, and nothing at all', async () => {
+it('enqueueJobs accepts an iterable, a set and empty input', async () => {
   const { engine } = bildad;
   function* read() {
     yield* rowsOf(3);
@@ -108,7 +108,7 @@ it('an iterable, a set, and nothing at all', async () => {
   expect((await numbers()).size).toBe(5);
 });
 
-it('violations are told by their place in the whole input, and nothing is added', async () => {
+it('violations have their index in the whole input, and no job is inserted', async () => {
   const rows = source(30_000, (n) =>
     n === 5_001 || n === 5_004 || n === 20_000 ? { n: 0.5 } : { n },
   );
@@ -120,7 +120,7 @@ it('violations are told by their place in the whole input, and nothing is added'
     '[5001].n',
     '[5004].n',
   ]);
-  // Not to the end for nothing.
+  // An invalid row stops the reading early.
   expect(rows.read).toBeLessThan(8_000);
   expect(rows.closed).toBe(true);
   const wrong = rowsOf(30_000).with(20_000, { n: 0.5 }).with(5_001, { n: 0.5 });
@@ -130,7 +130,7 @@ it('violations are told by their place in the whole input, and nothing is added'
   expect((await numbers()).size).toBe(0);
 });
 
-it('a source that fails, or that is not read to its end, adds nothing and is closed', async () => {
+it('a source that fails or is not read to its end is closed, and no job is inserted', async () => {
   const failing = source(10_000, (n) => {
     if (n === 9_000) throw new Error('the file is broken');
     return { n };
@@ -152,7 +152,7 @@ it('a source that fails, or that is not read to its end, adds nothing and is clo
   expect((await numbers()).size).toBe(0);
 });
 
-it("in the caller's transaction: all of them or none", async () => {
+it("enqueueJobs in the caller's transaction commits all jobs or none", async () => {
   const { engine, dataSource } = bildad;
   const enqueue = (fail: boolean) =>
     dataSource.transaction(async (manager) => {
@@ -166,7 +166,7 @@ it("in the caller's transaction: all of them or none", async () => {
 });
 
 it.each([undefined, null, 5, 'text', { n: 1 }, () => []])(
-  'refuses %s for contexts',
+  'contexts of %s are refused',
   async (contexts) => {
     const error: unknown = await bildad.engine
       .enqueueJobs(RowJob, contexts as never)

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob } from '../support/handlers.js';
 
-// Whatever is done to the jobs of a key, in whatever order: the engine does what a model of docs/identity.md says.
+// Random operations on the jobs of a key: the engine behaves like a model of docs/identity.md.
 
 interface Add {
   do: 'add';
@@ -19,13 +19,13 @@ interface ModelJob {
   context: string;
   state: 'waiting' | 'running' | 'over';
   runs: number;
-  /** For when the holder has left the queue. */
-  kept: boolean;
-  /** For when `within` is over. */
-  later: boolean;
+  /** Waits until the holder of the key leaves the queue. */
+  held: boolean;
+  /** Waits until `within` is over. */
+  delayed: boolean;
 }
 
-/** A key, and all jobs that were ever added under it. */
+/** A key and all jobs that were enqueued with it. */
 class Model {
   readonly jobs: ModelJob[] = [];
   private holder: ModelJob | undefined;
@@ -33,23 +33,23 @@ class Model {
   private until: Add['until'] = 'finished';
   private within = false;
 
-  /** What an add does: whether a job is added; else the one that holds the key. */
+  /** Whether an enqueue inserts a job, and if not, the job that holds the key. */
   expected(add: Add, context: string): { added: boolean; job?: ModelJob } {
     this.advance();
     const { holder, next } = this;
-    const taken = this.taken();
-    if (!holder || taken === 'no') return { added: true };
+    const keyState = this.keyStateOfHolder();
+    if (!holder || keyState === 'no') return { added: true };
     const latest = add.onConflict === 'keepLatest';
     if (latest && next?.state === 'waiting') {
       next.context = context;
       return { added: false, job: next };
     }
     if (add.onConflict === 'ignore') return { added: false, job: holder };
-    if (holder.state === 'waiting' && taken === 'long') {
-      if (!latest) holder.later = false;
+    if (holder.state === 'waiting' && keyState === 'held') {
+      if (!latest) holder.delayed = false;
       if (add.onConflict !== 'reschedule') {
         holder.context = context;
-        this.termsOf(add);
+        this.setTerms(add);
       }
       return { added: false, job: holder };
     }
@@ -57,31 +57,31 @@ class Model {
   }
 
   added(add: Add, context: string, id: string): ModelJob {
-    const taken = this.taken();
+    const keyState = this.keyStateOfHolder();
     const job: ModelJob = {
       id,
       context,
       state: 'waiting',
       runs: 0,
-      kept: taken === 'long',
-      later: taken === 'within',
+      held: keyState === 'held',
+      delayed: keyState === 'within',
     };
     this.jobs.push(job);
-    if (job.kept) this.next = job;
+    if (job.held) this.next = job;
     else {
       this.holder = job;
-      this.termsOf(add);
+      this.setTerms(add);
     }
     return job;
   }
 
-  /** What a pass starts. */
+  /** The jobs that a pass starts. */
   pass(): ModelJob[] {
     this.advance();
-    return this.jobs.filter(({ state, kept, later }) => state === 'waiting' && !kept && !later);
+    return this.jobs.filter(({ state, held, delayed }) => state === 'waiting' && !held && !delayed);
   }
 
-  private termsOf({ until, within }: Add): void {
+  private setTerms({ until, within }: Add): void {
     this.until = until;
     this.within = within;
   }
@@ -89,22 +89,22 @@ class Model {
   private advance(): void {
     const { holder, next } = this;
     if (!next || holder?.state !== 'over') return;
-    next.kept = false;
-    next.later = this.within && holder.runs > 0;
+    next.held = false;
+    next.delayed = this.within && holder.runs > 0;
     this.holder = next;
     this.next = undefined;
-    // It may have been cancelled.
+    // The next holder may have been cancelled.
     this.advance();
   }
 
-  private taken(): 'no' | 'long' | 'within' {
+  private keyStateOfHolder(): 'no' | 'held' | 'within' {
     const { holder } = this;
     if (!holder) return 'no';
     const holds =
       this.until === 'started'
         ? holder.state === 'waiting' && holder.runs === 0
         : holder.state !== 'over';
-    if (holds) return 'long';
+    if (holds) return 'held';
     return this.within && holder.runs > 0 ? 'within' : 'no';
   }
 }
@@ -153,9 +153,9 @@ beforeAll(async () => {
 });
 afterAll(() => bildad.close());
 
-class Play {
+class Simulation {
   private readonly model = new Model();
-  /** Under way: which runs. */
+  /** The run of each running entry. */
   private readonly runs = new Map<string, string>();
   private readonly key = `model ${keys++}`;
   private contexts = 0;
@@ -175,17 +175,17 @@ class Play {
     ).toEqual(
       this.model.jobs
         .filter(({ state }) => state !== 'over')
-        .map(({ id, state, context, kept, later }) => ({
+        .map(({ id, state, context, held, delayed }) => ({
           id,
           status: state === 'waiting' ? 'AVAILABLE' : 'RUNNING',
           context,
-          scheduled: kept || later,
+          scheduled: held || delayed,
         })),
     );
   }
 
-  /** Slots are free again, the queue is empty. */
-  async leave(): Promise<void> {
+  /** Ends all jobs: frees the slots and empties the queue. */
+  async endAll(): Promise<void> {
     for (const { id, status } of await bildad.jobs.listAllJobsInTheQueue())
       if (status === 'RUNNING') await bildad.engine.completeJob({ id: this.runs.get(id)! });
       else await bildad.engine.cancelJob({ id });
@@ -208,8 +208,8 @@ class Play {
       },
     );
     const { added, job } = this.model.expected(add, name);
-    const told = job ?? this.model.added(add, name, entry.id);
-    expect(entry).toMatchObject({ id: told.id, deduplicated: !added });
+    const expected = job ?? this.model.added(add, name, entry.id);
+    expect(entry).toMatchObject({ id: expected.id, deduplicated: !added });
   }
 
   private async pass(): Promise<void> {
@@ -248,14 +248,14 @@ class Play {
   }
 }
 
-it('jobs of one key', async () => {
+it('random operations on one key match the model', async () => {
   await fc.assert(
     fc.asyncProperty(steps, async (steps) => {
-      const play = new Play();
+      const simulation = new Simulation();
       try {
-        for (const step of steps) await play.step(step);
+        for (const step of steps) await simulation.step(step);
       } finally {
-        await play.leave();
+        await simulation.endAll();
       }
     }),
     { numRuns: 30 },

@@ -6,11 +6,11 @@ import { SimpleJob } from '../support/handlers.js';
 import { lockRows } from '../support/lock.js';
 import { startProxy, type Proxy } from '../support/proxy.js';
 
-// A job under a key is added once, whatever becomes of the answer; and who waits for a key keeps nobody else waiting.
+// A keyed job is inserted once, even if the answer is lost. A locked key delays only callers with that key.
 
 let database: TestDatabase;
 let proxy: Proxy;
-/** Behind the wire. */
+/** Connects through the proxy. */
 let bildad: TestApp;
 let elsewhere: TestApp;
 beforeAll(async () => {
@@ -44,7 +44,7 @@ const add = (say: string, onConflict?: 'throw' | 'replace') =>
     { unique: { key: 'k', ...(onConflict && { onConflict }) } },
   );
 
-it('added although the answer was lost: it is told as added, not as its own duplicate', async () => {
+it('a keyed enqueue whose answer is lost returns its own job, not a duplicate', async () => {
   const cut = proxy.cutAfter('enqueue_keyed_job');
   const entry = await add('once', 'throw');
   await cut;
@@ -55,7 +55,7 @@ it('added although the answer was lost: it is told as added, not as its own dupl
   expect(await bildad.jobs.listAllJobsInTheQueue()).toMatchObject([{ id: entry.id }]);
 });
 
-it('also where it has run and gone by then, and somebody else holds the key', async () => {
+it('a keyed enqueue whose answer is lost returns its job even after the job ended and the key has a new holder', async () => {
   const cut = proxy.cutAfter('enqueue_keyed_job');
   const adding = add('quick', 'throw');
   await cut.then(() => proxy.refuse());
@@ -72,7 +72,7 @@ it('also where it has run and gone by then, and somebody else holds the key', as
   expect(await elsewhere.jobs.listAllJobsInTheQueue()).toMatchObject([{ id: next.id }]);
 });
 
-it('a change whose answer was lost is made once more, which changes nothing', async () => {
+it('a replacement whose answer is lost is repeated without further effect', async () => {
   const first = await add('first');
   const cut = proxy.cutAfter('enqueue_keyed_job');
   const second = await add('second', 'replace');
@@ -84,25 +84,25 @@ it('a change whose answer was lost is made once more, which changes nothing', as
   });
 });
 
-it('while a transaction holds a key, the engine has connections for the rest, and nobody takes the database for lost', async () => {
+it('a key that a transaction locks leaves connections for other work, and the database does not count as lost', async () => {
   const first = await add('first');
-  const told: unknown[] = [];
-  bildad.events.on('database.lost', (event) => told.push(event));
+  const lostEvents: unknown[] = [];
+  bildad.events.on('database.lost', (event) => lostEvents.push(event));
   const release = await lockRows(elsewhere, 'SELECT 1 FROM bildad.job_keys WHERE key = $1', ['k']);
   const waiting = Promise.all(Array.from({ length: 20 }, (_none, n) => add(`waiting ${n}`)));
   const other = await bildad.engine.enqueueJob(SimpleJob, { say: 'other' });
   await bildad.engine.runJobEngine();
   await bildad.engine.waitForJob(other.jobRunIdentifier);
   await release();
-  // The first one has run meanwhile: one of those who waited is next.
+  // The first job has run in the meantime, so one of the waiting callers enqueues the next one.
   const entries = await waiting;
   expect(new Set(entries.map(({ id }) => id)).size).toBe(1);
   expect(entries[0]!.id).not.toBe(first.id);
   expect(entries.filter(({ deduplicated }) => !deduplicated)).toHaveLength(1);
-  expect(told).toEqual([]);
+  expect(lostEvents).toEqual([]);
 });
 
-it('a key that a transaction holds for too long is an error that says so', async () => {
+it('an enqueue whose key is locked for too long fails with an error that names the lock', async () => {
   await add('first');
   const release = await lockRows(elsewhere, 'SELECT 1 FROM bildad.job_keys WHERE key = $1', ['k']);
   const error: unknown = await add('other').catch((thrown: unknown) => thrown);
@@ -113,7 +113,7 @@ it('a key that a transaction holds for too long is an error that says so', async
   );
 });
 
-it('where transactions are serializable by default, callers in the way of each other all get their answers', async () => {
+it('concurrent callers of one key all succeed where transactions are serializable by default', async () => {
   await database.sql(
     `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = serializable', current_database()); END $$`,
   );

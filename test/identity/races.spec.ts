@@ -6,7 +6,7 @@ import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 import { startWorker, type Worker } from '../support/worker.js';
 
-// 64 callers in eight processes at once, on one key.
+// 64 callers in eight processes enqueue with one key at once.
 
 const PROCESSES = 8;
 const CALLERS = 8;
@@ -30,16 +30,16 @@ afterAll(async () => {
   await bildad.close();
 });
 
-type Told = Extract<KeyedAnswer, { entry: unknown }>;
+type Enqueued = Extract<KeyedAnswer, { entry: unknown }>;
 
-/** What each of the 64 was told. They are numbered in their contexts. */
+/** The answers of all 64 callers. The number of a caller is in its context. */
 async function race(
   optionsOf: (n: number) => EnqueueOptions,
   code = 'GATED',
 ): Promise<KeyedAnswer[]> {
   const answers = await Promise.all(
-    workers.map(async ({ process }, which) => {
-      const numbers = Array.from({ length: CALLERS }, (_none, caller) => which * CALLERS + caller);
+    workers.map(async ({ process }, index) => {
+      const numbers = Array.from({ length: CALLERS }, (_none, caller) => index * CALLERS + caller);
       const answer = once(process, 'message') as Promise<[KeyedAnswer[]]>;
       process.send({
         code,
@@ -56,22 +56,22 @@ const unique = (terms: Omit<UniqueOptions, 'key'> = {}) => ({
   unique: { key, ...terms },
 });
 
-/** Of answers that all are entries of one job, one of which added it. */
-function oneJob(answers: KeyedAnswer[]): Told[] {
-  const told = answers.filter((answer): answer is Told => 'entry' in answer);
-  expect(told).toHaveLength(PROCESSES * CALLERS);
-  expect(new Set(told.map(({ entry }) => entry.id)).size).toBe(1);
-  expect(told.filter(({ deduplicated }) => !deduplicated)).toHaveLength(1);
-  return told;
+/** Checks that all answers are about one job and that one caller inserted it. */
+function oneJob(answers: KeyedAnswer[]): Enqueued[] {
+  const enqueued = answers.filter((answer): answer is Enqueued => 'entry' in answer);
+  expect(enqueued).toHaveLength(PROCESSES * CALLERS);
+  expect(new Set(enqueued.map(({ entry }) => entry.id)).size).toBe(1);
+  expect(enqueued.filter(({ deduplicated }) => !deduplicated)).toHaveLength(1);
+  return enqueued;
 }
 
-/** The last of those that changed what they were told of: of those in the same millisecond, any of them. */
-function lastOf(told: Told[]) {
-  const changed = told.map(({ entry }) => entry).filter(({ status }) => status === 'AVAILABLE');
+/** The entries with the last change: several if they changed in the same millisecond. */
+function lastOf(enqueued: Enqueued[]) {
+  const changed = enqueued.map(({ entry }) => entry).filter(({ status }) => status === 'AVAILABLE');
   const at = changed.map(({ updatedAt }) => String(updatedAt)).toSorted();
   return changed.filter(({ updatedAt }) => String(updatedAt) === at.at(-1));
 }
-const contextsOf = (entries: Told['entry'][]) => entries.map(({ jobContext }) => jobContext);
+const contextsOf = (entries: Enqueued['entry'][]) => entries.map(({ jobContext }) => jobContext);
 
 async function only() {
   const entries = await bildad.jobs.listAllJobsInTheQueue();
@@ -79,7 +79,7 @@ async function only() {
   return entries[0]!;
 }
 
-/** A pass steps over an entry that somebody is about to change: there may have to be another. */
+/** Runs passes until the job starts: a pass skips an entry that a caller has locked. */
 async function start() {
   const arrival = GatedJob.arrival();
   const state = { started: false };
@@ -88,23 +88,23 @@ async function start() {
   return arrival;
 }
 
-describe.each(['new', 'held before'])('a key that is %s', (which) => {
+describe.each(['new', 'used before'])('a key that is %s', (state) => {
   beforeEach(async () => {
-    if (which === 'new') return;
+    if (state === 'new') return;
     const keys = [unique(), { debounce: { key, wait: 0 } }, { throttle: { key, every: 1 } }];
     for (const options of keys)
       for (const code of ['GATED', 'SIMPLE'])
         await bildad.engine.cancelJob(await bildad.engine.enqueueJob(code, {}, options));
   });
 
-  it("'ignore': one entry, and 63 are told so", async () => {
+  it("'ignore': one entry is inserted, and 63 callers receive it as a duplicate", async () => {
     oneJob(await race(() => unique()));
     expect((await only()).jobContext).toMatchObject({
       name: expect.stringMatching(/^caller/),
     });
   });
 
-  it("'throw': one entry, and 63 are refused", async () => {
+  it("'throw': one entry is inserted, and 63 callers receive an error", async () => {
     const answers = await race(() => unique({ onConflict: 'throw' }));
     expect(answers.filter((answer) => 'entry' in answer)).toHaveLength(1);
     expect(
@@ -113,23 +113,23 @@ describe.each(['new', 'held before'])('a key that is %s', (which) => {
     await only();
   });
 
-  it("'replace': one entry, as the last one of them wants it", async () => {
-    const told = oneJob(
+  it("'replace': one entry remains, as the last caller wants it", async () => {
+    const enqueued = oneJob(
       await race((n) => ({
         ...unique({ onConflict: 'replace' }),
         priority: n,
       })),
     );
     const entry = await only();
-    expect(contextsOf(lastOf(told))).toContainEqual(entry.jobContext);
+    expect(contextsOf(lastOf(enqueued))).toContainEqual(entry.jobContext);
     expect(entry.jobContext).toEqual({ name: `caller ${entry.priority}` });
   });
 
-  it("'replace' while the job is started: what runs is what the last one who replaced it was told", async () => {
+  it("'replace' while the job starts: the job runs with the context of the last replacement", async () => {
     const first = await bildad.engine.enqueueJob('GATED', { name: 'first' }, unique());
     const racing = race(() => unique({ onConflict: 'replace' }));
     const running = await start();
-    const answers = (await racing) as Told[];
+    const answers = (await racing) as Enqueued[];
     expect(answers.every(({ deduplicated }) => deduplicated)).toBe(true);
     const replaced = answers.some(({ entry }) => entry.status === 'AVAILABLE');
     expect(replaced ? contextsOf(lastOf(answers)) : [first.jobContext]).toContainEqual(
@@ -141,43 +141,43 @@ describe.each(['new', 'held before'])('a key that is %s', (which) => {
     await bildad.engine.waitForJob(first.jobRunIdentifier);
   });
 
-  it("'reschedule': one entry, at the time of the last one of them", async () => {
+  it("'reschedule': one entry remains, at the time of the last caller", async () => {
     const base = Date.now() + 3_600_000;
-    const told = oneJob(
+    const enqueued = oneJob(
       await race((n) => ({
         ...unique({ onConflict: 'reschedule' }),
         delay: 3_600_000 + n * 60_000,
       })),
     );
     const entry = await only();
-    expect(lastOf(told).map(({ runAt }) => String(runAt))).toContain(entry.runAt.toISOString());
+    expect(lastOf(enqueued).map(({ runAt }) => String(runAt))).toContain(entry.runAt.toISOString());
     expect(entry.runAt.getTime()).toBeGreaterThanOrEqual(base - 60_000);
   });
 
-  it("'keepLatest' while one is under way: one is kept, the last, and runs when that has ended", async () => {
+  it("'keepLatest' while a job runs: the last enqueued job waits, and runs after the first one ends", async () => {
     await bildad.engine.enqueueJob('GATED', { name: 'first' }, unique());
     const running = await start();
-    const told = oneJob(await race(() => unique({ onConflict: 'keepLatest' })));
+    const enqueued = oneJob(await race(() => unique({ onConflict: 'keepLatest' })));
     expect(await bildad.jobs.listAllJobsInTheQueue()).toHaveLength(2);
     expect((await bildad.engine.runJobEngine()).start).toEqual([]);
     running.door.open(null);
     await bildad.engine.waitForJob(running.job.jobRunIdentifier);
     const kept = await start();
-    expect(contextsOf(lastOf(told))).toContainEqual(kept.context);
+    expect(contextsOf(lastOf(enqueued))).toContainEqual(kept.context);
     kept.door.open(null);
     await bildad.engine.waitForJob(kept.job.jobRunIdentifier);
   });
 
-  it("until: 'started': whoever is told of a job that waits, it starts after that", async () => {
-    // Each round some are told of a job that waits, while that is being started: then they find a new one.
-    const told: Told[] = [];
+  it("until: 'started': a waiting job that a caller receives starts after that call", async () => {
+    // In each round some callers receive a job that starts at the same time; the next callers insert a new one.
+    const enqueued: Enqueued[] = [];
     const started = new Map<string, Date>();
     for (let round = 0; round < 3; round++) {
       const racing = race(() => unique({ until: 'started' }), 'SIMPLE');
       const state = { over: false };
       void racing.then(() => (state.over = true));
       while (!state.over) await bildad.engine.runJobEngine();
-      told.push(...((await racing) as Told[]));
+      enqueued.push(...((await racing) as Enqueued[]));
     }
     await bildad.engine.runJobEngine();
     await expect.poll(() => bildad.jobs.getNumberOfJobsInTheQueue()).toBe(0);
@@ -185,28 +185,28 @@ describe.each(['new', 'held before'])('a key that is %s', (which) => {
       'SELECT job_queue_entry_id::text, started_at FROM bildad.job_runs',
     ))
       started.set(job_queue_entry_id, started_at);
-    const waited = told.filter(({ entry }) => entry.status === 'AVAILABLE');
+    const waited = enqueued.filter(({ entry }) => entry.status === 'AVAILABLE');
     expect(waited).toHaveLength(3 * PROCESSES * CALLERS);
     for (const { entry } of waited)
       expect(started.get(entry.id)!.getTime()).toBeGreaterThanOrEqual(
         Date.parse(String(entry.insertedAt)),
       );
-    const added = told.filter(({ deduplicated }) => !deduplicated);
+    const added = enqueued.filter(({ deduplicated }) => !deduplicated);
     expect(new Set(added.map(({ entry }) => entry.id)).size).toBe(added.length);
   });
 
-  it('debounce: one entry, with the context of the last one of them', async () => {
-    const told = oneJob(await race(() => ({ debounce: { key, wait: '1h' } })));
-    expect(contextsOf(lastOf(told))).toContainEqual((await only()).jobContext);
+  it('debounce: one entry remains, with the context of the last caller', async () => {
+    const enqueued = oneJob(await race(() => ({ debounce: { key, wait: '1h' } })));
+    expect(contextsOf(lastOf(enqueued))).toContainEqual((await only()).jobContext);
   });
 
-  it('throttle: one entry', async () => {
+  it('throttle: one entry is inserted', async () => {
     oneJob(await race(() => ({ throttle: { key, every: '1h' } })));
     await only();
   });
 });
 
-it('processes that are killed half-way leave no key that nobody holds, and none that two jobs hold', async () => {
+it('processes that are killed during an enqueue leave no key without a holder and none with two', async () => {
   for (const { process } of workers)
     process.send({
       code: 'GATED',
@@ -217,7 +217,7 @@ it('processes that are killed half-way leave no key that nobody holds, and none 
       forever: true,
     } satisfies KeyedOrder);
   for (const worker of workers) {
-    // It is at it, and is killed in the middle of something else each time.
+    // The worker is enqueueing, and is killed at a different point each time.
     await once(worker.process, 'message');
     await worker.kill();
     const entry = await bildad.engine.enqueueJob('GATED', {}, unique());

@@ -4,7 +4,7 @@ import { bootApp, type TestApp } from '../support/app.js';
 import { BY_THE_CLOCK } from '../support/by-the-clock.js';
 import { SimpleJob } from '../support/handlers.js';
 
-// Keys cost those who use them, and nobody else.
+// Only jobs with a key pay for keys.
 
 let bildad: TestApp;
 beforeAll(async () => {
@@ -16,7 +16,7 @@ beforeAll(async () => {
 });
 afterAll(() => bildad.close());
 
-/** What is called in the statements that an enqueue sends, one text for each. */
+/** The function that each statement of an enqueue calls, or the statement's text. */
 async function calledBy(work: () => Promise<unknown>): Promise<string[]> {
   const spy = vi.spyOn(bildad.dataSource, 'query');
   try {
@@ -33,7 +33,7 @@ async function calledBy(work: () => Promise<unknown>): Promise<string[]> {
 const enqueue = (options?: EnqueueOptions) =>
   calledBy(() => bildad.engine.enqueueJob(SimpleJob, {}, options));
 
-it('an enqueue without a key is one statement, which knows of no keys', async () => {
+it('an enqueue without a key is one statement that does not read the key table', async () => {
   expect(await enqueue()).toEqual(['enqueue_jobs']);
   expect(await enqueue({ jobRunIdentifier: 'named' })).toEqual(['enqueue_jobs']);
   const [{ source }] = await bildad.sql(
@@ -48,12 +48,12 @@ it.each<[string, EnqueueOptions]>([
   ['unique', { unique: { key: 'k', onConflict: 'replace' } }],
   ['debounce', { debounce: { key: 'k', wait: '1h' } }],
   ['throttle', { throttle: { key: 'k', every: '1h' } }],
-])('%s is one statement, whether the key is free or taken', async (_kind, options) => {
+])('an enqueue with %s is one statement, whether the key is free or taken', async (_kind, options) => {
   expect(await enqueue(options)).toEqual(['enqueue_keyed_job']);
   expect(await enqueue(options)).toEqual(['enqueue_keyed_job']);
 });
 
-it('the queue has no trigger, and no more indexes', async () => {
+it('the queue table has no trigger and no index for keys', async () => {
   expect(
     await bildad.sql(
       `SELECT tgname FROM pg_trigger WHERE tgrelid = 'bildad.job_queue_entries'::regclass`,

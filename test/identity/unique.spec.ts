@@ -8,7 +8,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 
-// One job of its kind at a time under a key: who holds it for how long, and what is done with the others.
+// unique: how long a job holds its key, and what an enqueue with a taken key does.
 
 let bildad: TestApp;
 let key = '';
@@ -27,33 +27,33 @@ const add = (name: string, unique: Omit<UniqueOptions, 'key'> = {}, options: Enq
 const queued = () => bildad.jobs.listAllJobsInTheQueue();
 const entryOf = (identifier: string) => bildad.jobs.getJobQueueEntryForIdentifier(identifier);
 
-/** Starts what is due, one job. */
+/** Starts the next due job. */
 async function start() {
   await bildad.engine.runJobEngine();
   return GatedJob.arrival();
 }
 
-/** Lets a job end. */
+/** Lets a job succeed. */
 async function end({ job, door }: Awaited<ReturnType<typeof start>>) {
   door.open(null);
   return bildad.engine.waitForJob(job.jobRunIdentifier);
 }
 
-describe('how long', () => {
-  it("until: 'finished', the default: it waits, it runs, it waits to be tried again; then the key is free", async () => {
+describe('how long a job holds its key', () => {
+  it("until: 'finished' (default): a job holds its key until its last run ends", async () => {
     const first = await add('first', {}, { maxRetries: 1 });
     expect(first.deduplicated).toBe(false);
-    const refused = async () =>
+    const expectDuplicate = async () =>
       expect(await add('other')).toMatchObject({
         id: first.id,
         jobRunIdentifier: first.jobRunIdentifier,
         deduplicated: true,
       });
-    await refused();
+    await expectDuplicate();
     const run = await start();
-    await refused();
+    await expectDuplicate();
     await bildad.engine.failJob({ id: run.job.jobRunId }, new Error('no'));
-    await refused();
+    await expectDuplicate();
     await end(await start());
     expect(await add('second')).toMatchObject({
       deduplicated: false,
@@ -61,7 +61,7 @@ describe('how long', () => {
     });
   });
 
-  it("until: 'started': the key is free when the first run begins, and stays so if that fails", async () => {
+  it("until: 'started': the key is free when the first run starts, and stays free if that run fails", async () => {
     const until = { until: 'started' } as const;
     const first = await add('first', until);
     expect(await add('other', until)).toMatchObject({
@@ -76,7 +76,7 @@ describe('how long', () => {
     expect(await queued()).toHaveLength(2);
   });
 
-  it('within: the key is still taken for a while, and says by whom', async () => {
+  it('within: the key stays taken for that time after the end, and the entry of the ended job is returned', async () => {
     const terms = { within: '1h' };
     const first = await add('first', terms);
     const run = await start();
@@ -98,7 +98,7 @@ describe('how long', () => {
     expect((await add('second', terms)).deduplicated).toBe(false);
   });
 
-  it("within, with until: 'started': from its first run on", async () => {
+  it("within with until: 'started': the time starts with the first run", async () => {
     const terms = { until: 'started', within: '1h' } as const;
     const first = await add('first', terms);
     const run = await start();
@@ -116,7 +116,7 @@ describe('how long', () => {
     expect((await add('second', terms)).deduplicated).toBe(false);
   });
 
-  it('a job that was cancelled before it ran, or whose runs were deleted, holds nothing', async () => {
+  it('a job that was cancelled before its first run, or whose runs were deleted, does not hold its key', async () => {
     const terms = { within: '1h' };
     await bildad.engine.cancelJob(await add('first', terms));
     const second = await add('second', terms);
@@ -127,7 +127,7 @@ describe('how long', () => {
     expect((await add('third', terms)).deduplicated).toBe(false);
   });
 
-  it('a key of another template is another key', async () => {
+  it('the same key of another template is a different key', async () => {
     await add('first');
     expect(await bildad.engine.enqueueJob(SimpleJob, {}, { unique: { key } })).toMatchObject({
       deduplicated: false,
@@ -135,8 +135,8 @@ describe('how long', () => {
   });
 });
 
-describe('what is done with a job whose key is taken', () => {
-  it("'throw': a DuplicateJobError that names who holds the key", async () => {
+describe('an enqueue whose key is taken', () => {
+  it("'throw': rejects with a DuplicateJobError that names the holder of the key", async () => {
     const first = await add('first');
     const error: unknown = await add('other', { onConflict: 'throw' }).catch(
       (thrown: unknown) => thrown,
@@ -149,7 +149,7 @@ describe('what is done with a job whose key is taken', () => {
     expect(await queued()).toHaveLength(1);
   });
 
-  it("'replace': what waits gets context, options and time", async () => {
+  it("'replace': a waiting job gets the new context, options and time", async () => {
     const first = await add('first', {}, { delay: '1h', priority: 9 });
     const replaced = await add(
       'second',
@@ -180,7 +180,7 @@ describe('what is done with a job whose key is taken', () => {
     );
     const run = await start();
     expect(run.context.name).toBe('second');
-    // What runs is not touched.
+    // A running job is not changed.
     expect(await add('third', { onConflict: 'replace' })).toMatchObject({
       jobContext: { name: 'second' },
       status: 'RUNNING',
@@ -189,7 +189,7 @@ describe('what is done with a job whose key is taken', () => {
     await end(run);
   });
 
-  it("'replace': what waits to be tried again is not tried sooner for it", async () => {
+  it("'replace': a job that waits for a retry keeps its retry time", async () => {
     const first = await add('first', {}, { backoff: { type: 'fixed', delay: '1h' } });
     const run = await start();
     await bildad.engine.failJob({ id: run.job.jobRunId }, new Error('no'));
@@ -202,7 +202,7 @@ describe('what is done with a job whose key is taken', () => {
     });
   });
 
-  it("'reschedule': its time alone", async () => {
+  it("'reschedule': changes only the time", async () => {
     const first = await add('first', {}, { priority: 9 });
     const runAt = new Date(Date.now() + 3_600_000);
     const onConflict = 'reschedule';
@@ -221,7 +221,7 @@ describe('what is done with a job whose key is taken', () => {
     await end(await start());
   });
 
-  it("'keepLatest': what waits gets context and options, and keeps its time", async () => {
+  it("'keepLatest': a waiting job gets the new context and options, and keeps its time", async () => {
     const first = await add('first', {}, { delay: '1h' });
     expect(await add('second', { onConflict: 'keepLatest' })).toMatchObject({
       id: first.id,
@@ -232,56 +232,56 @@ describe('what is done with a job whose key is taken', () => {
     });
   });
 
-  it("'keepLatest': while one is under way the latest is kept, and starts when that has left the queue", async () => {
+  it("'keepLatest': while a job runs, the latest one waits and starts when the first leaves the queue", async () => {
     const latest = { onConflict: 'keepLatest' } as const;
     await add('first', latest);
     const running = await start();
-    const kept = await add('second', latest);
-    expect(kept).toMatchObject({ deduplicated: false, scheduled: true });
+    const waiting = await add('second', latest);
+    expect(waiting).toMatchObject({ deduplicated: false, scheduled: true });
     const { engine } = bildad;
-    await expect(engine.rescheduleJob(kept, 0)).rejects.toThrow(
+    await expect(engine.rescheduleJob(waiting, 0)).rejects.toThrow(
       'kept until the job that holds its key is over',
     );
     expect(await engine.rescheduleJobs({ olderThan: 0 }, 0)).toEqual({
       rescheduled: 0,
     });
     expect(await add('third', latest)).toMatchObject({
-      id: kept.id,
+      id: waiting.id,
       jobContext: { name: 'third' },
       deduplicated: true,
     });
     await bildad.engine.failJob({ id: running.job.jobRunId }, new Error('no'));
-    expect(await add('fourth', latest)).toMatchObject({ id: kept.id });
-    const again = await start();
-    expect(again.context.name).toBe('first');
-    await end(again);
+    expect(await add('fourth', latest)).toMatchObject({ id: waiting.id });
+    const retried = await start();
+    expect(retried.context.name).toBe('first');
+    await end(retried);
     expect(await add('last', latest)).toMatchObject({
-      id: kept.id,
+      id: waiting.id,
       jobContext: { name: 'last' },
     });
     const last = await start();
     expect(last).toMatchObject({
       context: { name: 'last' },
-      job: { jobRunIdentifier: kept.jobRunIdentifier },
+      job: { jobRunIdentifier: waiting.jobRunIdentifier },
     });
     await end(last);
     expect(await queued()).toEqual([]);
   });
 
-  it("'keepLatest': a pass lets go what was kept, without another call", async () => {
+  it("'keepLatest': a pass starts the waiting job without another enqueue", async () => {
     const latest = { onConflict: 'keepLatest' } as const;
     await add('first', latest);
     const running = await start();
-    const kept = await add('second', latest);
+    const waiting = await add('second', latest);
     expect((await bildad.engine.runJobEngine()).start).toEqual([]);
     await end(running);
     const next = await start();
-    expect(next.job.jobRunIdentifier).toBe(kept.jobRunIdentifier);
-    expect((await add('other')).id).toBe(kept.id);
+    expect(next.job.jobRunIdentifier).toBe(waiting.jobRunIdentifier);
+    expect((await add('other')).id).toBe(waiting.id);
     await end(next);
   });
 
-  it("'keepLatest': what was kept and is cancelled is not missed", async () => {
+  it("'keepLatest': a waiting job can be cancelled", async () => {
     const latest = { onConflict: 'keepLatest' } as const;
     await add('first', latest);
     const running = await start();
@@ -291,23 +291,23 @@ describe('what is done with a job whose key is taken', () => {
     expect(await add('third')).toMatchObject({ deduplicated: false });
   });
 
-  it("'keepLatest': within a time it waits until that is over", async () => {
+  it("'keepLatest': with within, the job waits until that time is over", async () => {
     const latest = { within: '1h', onConflict: 'keepLatest' } as const;
     await add('first', latest);
     await end(await start());
-    const kept = await add('second', latest);
-    expect(kept).toMatchObject({ deduplicated: false, scheduled: true });
-    const inMs = kept.runAt.getTime() - kept.insertedAt.getTime();
+    const waiting = await add('second', latest);
+    expect(waiting).toMatchObject({ deduplicated: false, scheduled: true });
+    const inMs = waiting.runAt.getTime() - waiting.insertedAt.getTime();
     expect(inMs).toBeGreaterThan(3_500_000);
     expect(inMs).toBeLessThanOrEqual(3_600_000);
     expect(await add('third', latest)).toMatchObject({
-      id: kept.id,
+      id: waiting.id,
       jobContext: { name: 'third' },
     });
   });
 });
 
-it('an identifier that is taken is refused, and leaves the key as it was', async () => {
+it('a job identifier that is taken is refused, and the key does not change', async () => {
   const { engine } = bildad;
   await engine.enqueueJob(GatedJob, {}, { jobRunIdentifier: `of ${key}` });
   const named = { jobRunIdentifier: `of ${key}` };
@@ -320,14 +320,14 @@ it('an identifier that is taken is refused, and leaves the key as it was', async
   expect((await add('other', {}, named)).id).toBe(first.id);
 });
 
-it('in a transaction: rolled back, the key is free again; until then others wait', async () => {
+it('in a transaction: other callers wait for the key, and a rollback frees it', async () => {
   const { dataSource, jobs } = bildad;
   let inside: Promise<unknown> | undefined;
   await expect(
     dataSource.transaction(async (manager) => {
       const mine = await add('mine', {}, { manager });
       expect(mine.deduplicated).toBe(false);
-      expect((await add('again', {}, { manager })).id).toBe(mine.id);
+      expect((await add('second', {}, { manager })).id).toBe(mine.id);
       inside = add('other');
       throw new Error('changed my mind');
     }),
@@ -339,7 +339,7 @@ it('in a transaction: rolled back, the key is free again; until then others wait
   expect(await jobs.getNumberOfJobsInTheQueue()).toBe(1);
 });
 
-it('in a transaction: a job that waits, and is to do what this one would have done, does not start before it commits', async () => {
+it('in a transaction: a waiting job whose key the transaction uses does not start before the commit', async () => {
   const first = await add('first', { until: 'started' });
   await bildad.dataSource.transaction(async (manager) => {
     expect((await add('other', { until: 'started' }, { manager })).id).toBe(first.id);
@@ -358,7 +358,7 @@ it.each<[string, unknown]>([
   ['unique.within', { key: 'x', within: 'long' }],
   ['unique.onConflict', { key: 'x', onConflict: 'wait' }],
   ['unique.for', { key: 'x', for: '1h' }],
-])('refuses %s: %j, naming it', async (field, unique) => {
+])('an error names the invalid field %s of %j', async (field, unique) => {
   const error: unknown = await bildad.engine
     .enqueueJob(SimpleJob, {}, { unique } as never)
     .catch((thrown: unknown) => thrown);
@@ -383,7 +383,7 @@ it('enqueueJobs refuses a key, and enqueueJob refuses two keys', async () => {
   expect(await queued()).toEqual([]);
 });
 
-it('what runs at once runs the job that holds the key', async () => {
+it('enqueueAndRunJob runs the job that holds the key', async () => {
   const { engine } = bildad;
   const run = await engine.enqueueAndRunJob(
     SimpleJob,
@@ -400,7 +400,7 @@ it('what runs at once runs the job that holds the key', async () => {
 it.each<[string, EnqueueOptions]>([
   ['debounce', { debounce: { key: 'x', wait: 1 } }],
   ['unique.onConflict', { unique: { key: 'x', onConflict: 'keepLatest' } }],
-])('what runs at once takes no %s', async (field, options) => {
+])('enqueueAndRunJob refuses %s', async (field, options) => {
   await expect(bildad.engine.enqueueAndRunJob(SimpleJob, {}, options)).rejects.toMatchObject({
     code: 'BILDAD_CONFIG',
     field,

@@ -5,7 +5,7 @@ import { bootApp, type TestApp } from '../support/app.js';
 import { SimpleJob } from '../support/handlers.js';
 import { lockRows } from '../support/lock.js';
 
-// Rows of keys that nobody holds any more are forgotten.
+// Key rows that no job holds any more are pruned.
 
 let bildad: TestApp;
 beforeAll(async () => {
@@ -18,10 +18,10 @@ const prune = () => {
   return pruneKeys(db, tables, 1_000);
 };
 
-const held = async () =>
+const remainingKeys = async () =>
   (await bildad.sql('SELECT key FROM bildad.job_keys ORDER BY key')).map(({ key }) => key);
 
-it('keys whose jobs are over go, keys that are taken stay, and are looked at again later', async () => {
+it('pruning deletes the keys of ended jobs, and keeps taken keys and checks them later', async () => {
   const { engine } = bildad;
   const add = (key: string, within?: string) =>
     engine.enqueueJob(SimpleJob, {}, { unique: { key, ...(within && { within }) } });
@@ -31,11 +31,11 @@ it('keys whose jobs are over go, keys that are taken stay, and are looked at aga
   await add('queued');
   await engine.enqueueJob(SimpleJob, {}, { throttle: { key: 'throttled', every: '2h' } });
   await engine.cancelJob(await add('removed'));
-  // Nothing is due to be looked at.
+  // No key is due for a check.
   expect(await prune()).toBe(0);
   await bildad.sql('UPDATE bildad.job_keys SET look_at = now()');
   expect(await prune()).toBe(5);
-  expect(await held()).toEqual(['queued', 'throttled', 'within']);
+  expect(await remainingKeys()).toEqual(['queued', 'throttled', 'within']);
   expect(
     await bildad.sql(
       `SELECT key, round(extract(epoch FROM look_at - now()) / 3600)::int AS hours FROM bildad.job_keys ORDER BY key`,
@@ -48,7 +48,7 @@ it('keys whose jobs are over go, keys that are taken stay, and are looked at aga
   expect(await prune()).toBe(0);
 });
 
-it('the engine does that by itself', async () => {
+it('the engine prunes keys periodically', async () => {
   const { jobs, engine } = bildad;
   await bildad.sql('DELETE FROM bildad.job_queue_entries');
   await bildad.sql('DELETE FROM bildad.job_runs');
@@ -57,7 +57,7 @@ it('the engine does that by itself', async () => {
   await expect
     .poll(async () => {
       await engine.runJobEngine();
-      return held();
+      return remainingKeys();
     })
     .toEqual([]);
 });
@@ -88,7 +88,7 @@ it('a pass skips a waiting entry that another transaction has locked', async () 
   expect(new Set(due)).toEqual(new Set([free.id, locked.id]));
 });
 
-it('keys that are not to be examined yet are not read', async () => {
+it('pruning does not read keys that are not yet due for a check', async () => {
   await bildad.sql('DELETE FROM bildad.job_keys');
   await bildad.sql(
     `INSERT INTO bildad.job_keys (job_template_id, kind, key) SELECT 1, 'unique', n::text FROM generate_series(1, 20000) n`,
@@ -101,7 +101,7 @@ it('keys that are not to be examined yet are not read', async () => {
   expect(hit + read).toBeLessThan(50);
 });
 
-it('an entry of a later day is not due because its run number is taken', async () => {
+it('an entry that is scheduled for a later day is not due when its run number is taken', async () => {
   const { engine } = bildad;
   await bildad.sql('DELETE FROM bildad.job_queue_entries');
   const entry = await engine.enqueueJob(SimpleJob, {}, { delay: '1d' });

@@ -2,7 +2,7 @@ import { expect, it } from 'vitest';
 import { JobUpdates, upTo } from '../../src/control/job-updates.js';
 import type { WatchedRun } from '../../src/control/job-states.sql.js';
 
-// Whose last words are waited for before ends are told.
+// Which run's notes a watcher waits for before it reports the run's end.
 
 const run = (retry: number, status: 'RUNNING' | 'DONE'): WatchedRun => ({
   id: `${retry + 1}`,
@@ -19,20 +19,20 @@ const run = (retry: number, status: 'RUNNING' | 'DONE'): WatchedRun => ({
 const state = (...runs: WatchedRun[]) => ({ entry: null, runs, more: false });
 
 it.each([
-  ['of none: he comes when it is over', undefined, [run(0, 'DONE')], null],
-  ['of none: it goes on', '0.1.0', [run(0, 'RUNNING')], null],
-  ['of none: he had that end', '0.2.3', [run(0, 'DONE')], null],
-  ['of a run that he saw', '0.1.3', [run(0, 'DONE')], 0],
-  ['of one that he saw nothing of', '0.0.0', [run(0, 'DONE')], 0],
-  ['of the one after', '0.2.3', [run(0, 'DONE'), run(1, 'DONE')], 1],
-])('%s', (_which, after, runs, ended) => {
+  ['none for a watcher that starts after the end', undefined, [run(0, 'DONE')], null],
+  ['none while the run continues', '0.1.0', [run(0, 'RUNNING')], null],
+  ['none for a watcher that has the end', '0.2.3', [run(0, 'DONE')], null],
+  ['the run that the watcher saw running', '0.1.3', [run(0, 'DONE')], 0],
+  ['the run after a queued update', '0.0.0', [run(0, 'DONE')], 0],
+  ['the next run after an end', '0.2.3', [run(0, 'DONE'), run(1, 'DONE')], 1],
+])('newlyEnded returns %s', (_which, after, runs, ended) => {
   expect(new JobUpdates('j', after).newlyEnded(state(...runs))).toBe(ended);
 });
 
-it('a run that ended while they were waited for is told by the next look', () => {
+it('a run that ends during the wait is reported by the next read', () => {
   const both = state(run(0, 'DONE'), run(1, 'DONE'));
   expect(upTo(1, both)).toBe(both);
   expect(upTo(0, both)).toEqual({ ...both, runs: [both.runs[0]], more: true });
-  const goesOn = state(run(0, 'DONE'), run(1, 'RUNNING'));
-  expect(upTo(0, goesOn)).toBe(goesOn);
+  const continues = state(run(0, 'DONE'), run(1, 'RUNNING'));
+  expect(upTo(0, continues)).toBe(continues);
 });

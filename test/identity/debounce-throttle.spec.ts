@@ -3,7 +3,7 @@ import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob } from '../support/handlers.js';
 
-// Debounce: one job for many calls, when they are over. Throttle: the first of many calls.
+// Debounce enqueues one job for a burst of calls, after the last call. Throttle enqueues the first of a burst.
 
 const HOUR = 3_600_000;
 
@@ -22,8 +22,8 @@ afterAll(() => bildad.close());
 const add = (name: string, options: EnqueueOptions) =>
   bildad.engine.enqueueJob(GatedJob, { name }, options);
 
-/** As if everything had happened so long ago. */
-const later = (ms: number) =>
+/** Moves all recorded times into the past by `ms`. */
+const shiftIntoPast = (ms: number) =>
   bildad.sql(
     `WITH keys AS (UPDATE bildad.job_keys SET first_at = first_at - $1 * interval '1 ms')
      UPDATE bildad.job_queue_entries SET run_at = run_at - $1 * interval '1 ms', inserted_at = inserted_at - $1 * interval '1 ms'`,
@@ -38,12 +38,12 @@ async function runNext() {
   return context;
 }
 
-it('debounce: each call puts the job off, and the last one says what it does', async () => {
+it('debounce: each call postpones the job and replaces its context', async () => {
   const debounce = { key, wait: '1h' };
   const first = await add('first', { debounce });
   expect(first).toMatchObject({ deduplicated: false, scheduled: true });
   expect(first.runAt.getTime() - first.insertedAt.getTime()).toBeCloseTo(HOUR, -2);
-  await later(HOUR / 2);
+  await shiftIntoPast(HOUR / 2);
   const second = await add('second', { debounce, priority: 2 });
   expect(second).toMatchObject({
     id: first.id,
@@ -53,27 +53,27 @@ it('debounce: each call puts the job off, and the last one says what it does', a
   });
   expect(second.runAt.getTime() - first.runAt.getTime()).toBeGreaterThanOrEqual(0);
   expect((await bildad.engine.runJobEngine()).start).toEqual([]);
-  await later(HOUR + 1);
+  await shiftIntoPast(HOUR + 1);
   expect(await runNext()).toEqual({ name: 'second' });
   expect(await add('third', { debounce })).toMatchObject({
     deduplicated: false,
   });
 });
 
-it('debounce: maxWait after the first call it is due, whatever comes', async () => {
+it('debounce: the job is due maxWait after the first call at the latest', async () => {
   const debounce = { key, wait: '1h', maxWait: '90m' };
   const first = await add('first', { debounce });
-  await later(HOUR * 0.75);
+  await shiftIntoPast(HOUR * 0.75);
   const second = await add('second', { debounce });
-  // The first call was 45 minutes ago: 45 more are left.
+  // The first call was 45 minutes ago, so 45 minutes are left.
   expect(second.runAt.getTime() - first.insertedAt.getTime()).toBeCloseTo(HOUR * 0.75, -4);
-  await later(HOUR);
+  await shiftIntoPast(HOUR);
   const third = await add('third', { debounce });
   expect(third).toMatchObject({ id: first.id, scheduled: false });
   expect(await runNext()).toEqual({ name: 'third' });
 });
 
-it('debounce: a call that comes while the job runs begins anew', async () => {
+it('debounce: a call while the job runs starts a new burst', async () => {
   const debounce = { key, wait: 0 };
   await add('first', { debounce });
   await bildad.engine.runJobEngine();
@@ -85,7 +85,7 @@ it('debounce: a call that comes while the job runs begins anew', async () => {
   expect(await runNext()).toEqual({ name: 'second' });
 });
 
-it('throttle: the first call adds a job, those within the time none, whatever has become of it', async () => {
+it('throttle: the first call enqueues a job, shiftIntoPast calls within `every` do not, whatever the state of the job', async () => {
   const throttle = { key, every: '1h' };
   const first = await add('first', { throttle });
   expect(first.deduplicated).toBe(false);
@@ -97,23 +97,23 @@ it('throttle: the first call adds a job, those within the time none, whatever ha
     status: 'DONE',
     jobContext: { name: 'first' },
   });
-  await later(HOUR + 1);
+  await shiftIntoPast(HOUR + 1);
   expect(await add('fourth', { throttle })).toMatchObject({
     deduplicated: false,
   });
 });
 
-it('throttle: beyond the time a job is added although the one before it still waits', async () => {
+it('throttle: a call after `every` enqueues a job although the earlier one still waits', async () => {
   const throttle = { key, every: '1h' };
   const first = await add('first', { throttle });
-  await later(HOUR + 1);
+  await shiftIntoPast(HOUR + 1);
   const second = await add('second', { throttle });
   expect(second.deduplicated).toBe(false);
   expect((await add('third', { throttle })).id).toBe(second.id);
   expect(first.id).not.toBe(second.id);
 });
 
-it('unique, debounce and throttle of one key are three keys', async () => {
+it('unique, debounce and throttle keys with the same text are independent', async () => {
   const unique = { key };
   const debounce = { key, wait: '1h' };
   const throttle = { key, every: '1h' };
@@ -134,7 +134,7 @@ it.each<[string, object]>([
   ['throttle.every', { throttle: { key: 'x', every: 0 } }],
   ['throttle.key', { throttle: { key: null, every: 1 } }],
   ['debounce', { debounce: {}, throttle: {} }],
-])('refuses %s of %j, naming it', async (field, options) => {
+])('an error names the invalid field %s of %j', async (field, options) => {
   const error: unknown = await add('x', options as never).catch((thrown: unknown) => thrown);
   expect(error).toBeInstanceOf(BildadConfigError);
   expect(error).toMatchObject({ field });
