@@ -48,10 +48,13 @@ it.each<[string, EnqueueOptions]>([
   ['unique', { unique: { key: 'k', onConflict: 'replace' } }],
   ['debounce', { debounce: { key: 'k', wait: '1h' } }],
   ['throttle', { throttle: { key: 'k', every: '1h' } }],
-])('an enqueue with %s is one statement, whether the key is free or taken', async (_kind, options) => {
-  expect(await enqueue(options)).toEqual(['enqueue_keyed_job']);
-  expect(await enqueue(options)).toEqual(['enqueue_keyed_job']);
-});
+])(
+  'an enqueue with %s is one statement, whether the key is free or taken',
+  async (_kind, options) => {
+    expect(await enqueue(options)).toEqual(['enqueue_keyed_job']);
+    expect(await enqueue(options)).toEqual(['enqueue_keyed_job']);
+  },
+);
 
 it('the queue table has no trigger and no index for keys', async () => {
   expect(
