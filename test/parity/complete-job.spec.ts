@@ -3,7 +3,8 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob } from '../support/handlers.js';
 
-// complete_a_job: a run ends as SUCCEEDED and its entry leaves the queue. Ours lands only if the run is still RUNNING.
+// complete_a_job: the run ends as SUCCEEDED and its entry leaves the queue. Deviation from
+// upstream: only a run that is still RUNNING can be completed.
 
 let bildad: TestApp;
 beforeAll(async () => {
@@ -11,7 +12,7 @@ beforeAll(async () => {
 });
 afterAll(() => bildad.close());
 
-it('ends the run as SUCCEEDED with the output and removes the entry', async () => {
+it('completeJob ends the run as SUCCEEDED with the output and removes the entry', async () => {
   const { engine, jobs } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, {});
   await GatedJob.arrival();
@@ -27,7 +28,7 @@ it('ends the run as SUCCEEDED with the output and removes the entry', async () =
   expect(await jobs.getJobQueueEntryForIdentifier(run.jobRunIdentifier)).toBeNull();
 });
 
-it('refuses a run that is DONE, and changes nothing', async () => {
+it('completeJob rejects a run that is DONE and changes nothing', async () => {
   const { engine, jobs } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, {}, { maxRetries: 0 });
   await GatedJob.arrival();

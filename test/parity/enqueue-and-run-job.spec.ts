@@ -3,7 +3,8 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 
-// enqueue_and_run_job: enqueues a job and runs it at once on this node, whatever waits before it. No deviation.
+// enqueue_and_run_job: enqueues a job and runs it at once on this node, regardless of the jobs that
+// wait. No deviation from upstream.
 
 let bildad: TestApp;
 beforeAll(async () => {
@@ -14,7 +15,7 @@ beforeAll(async () => {
 });
 afterAll(() => bildad.close());
 
-it('runs before jobs of a higher priority, and beyond the free slots', async () => {
+it('the job runs before jobs of a higher priority, even when no slot is free', async () => {
   const { engine, jobs } = bildad;
   const first = await engine.enqueueAndRunJob(GatedJob, {});
   const holder = await GatedJob.arrival();
@@ -34,9 +35,10 @@ it('runs before jobs of a higher priority, and beyond the free slots', async () 
   await bildad.sql('DELETE FROM bildad.job_queue_entries');
 });
 
-it('resolves with the run when a pass of the engine was faster', async () => {
+it('the call resolves with the run when a pass of the engine claimed the entry first', async () => {
   const { engine, jobs } = bildad;
-  // A pass that starts the moment the entry is there races with the call; whoever wins, there is one run.
+  // A pass that starts when the entry is committed races with the call. In both cases there is
+  // exactly one run.
   let pass: Promise<unknown> | undefined;
   const off = bildad.events.on('entry.enqueued', () => {
     pass = engine.runJobEngine();
@@ -53,7 +55,7 @@ it('resolves with the run when a pass of the engine was faster', async () => {
   off();
 });
 
-it('on a node without the handler says so, and the job waits for a node that has it', async () => {
+it('a node without the handler rejects the call and enqueues nothing', async () => {
   const producer = await bootApp({
     database: bildad.database,
     options: { role: 'producer' },
@@ -62,11 +64,11 @@ it('on a node without the handler says so, and the job waits for a node that has
     producer.engine.enqueueAndRunJob('SIMPLE', {}, { jobRunIdentifier: 'far' }),
   ).rejects.toBeInstanceOf(JobHandlerNotFoundError);
   await producer.close();
-  // Nothing is enqueued either: a caller who tries again elsewhere would have two jobs.
+  // An entry left behind would become a second job when the caller retries on another node.
   expect(await bildad.jobs.getJobQueueEntryForIdentifier('far')).toBeNull();
 });
 
-it('takes no transaction: what is not committed cannot run', async () => {
+it('the call rejects a transaction, because an uncommitted job cannot run', async () => {
   const { engine, dataSource, jobs } = bildad;
   await expect(
     engine.enqueueAndRunJob(SimpleJob, {}, {

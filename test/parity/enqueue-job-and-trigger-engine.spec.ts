@@ -3,8 +3,9 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 
-// enqueue_job_and_trigger_engine: enqueues, then runs the engine now, so that jobs of a higher priority go first.
-// Ours never starts a second engine: a pass under way, here or on another node, is told to look again.
+// enqueue_job_and_trigger_engine: enqueues a job, then runs the engine, so that jobs of a higher
+// priority start first. Deviation from upstream: no second engine starts. A running pass, here or
+// on another node, repeats its scan instead.
 
 let bildad: TestApp;
 beforeAll(async () => {
@@ -15,7 +16,7 @@ beforeAll(async () => {
 });
 afterAll(() => bildad.close());
 
-it('enqueues and runs the engine now', async () => {
+it('the call enqueues the job and runs the engine at once', async () => {
   const { engine } = bildad;
   const { jobQueueEntry, jobEngineResults } = await engine.enqueueJobAndTriggerEngine(SimpleJob, {
     say: 'hello',
@@ -37,7 +38,7 @@ it('enqueues and runs the engine now', async () => {
   });
 });
 
-it('lets a job of a higher priority go first', async () => {
+it('a job of a higher priority starts first', async () => {
   const { engine, jobs } = bildad;
   await engine.enqueueJob(GatedJob, {}, { jobRunIdentifier: 'urgent', priority: 1 });
   const { jobEngineResults } = await engine.enqueueJobAndTriggerEngine(
@@ -58,7 +59,7 @@ it('lets a job of a higher priority go first', async () => {
   }
 });
 
-it('of many at once no pass is lost: the one under way looks again', async () => {
+it('concurrent calls lose no pass, because the running pass repeats its scan', async () => {
   const app = await bootApp({
     providers: [SimpleJob],
     options: { concurrency: 100 },
@@ -75,7 +76,7 @@ it('of many at once no pass is lost: the one under way looks again', async () =>
   await app.close();
 });
 
-it('takes no transaction: what is not committed cannot run', async () => {
+it('the call rejects a transaction, because an uncommitted job cannot run', async () => {
   const { engine, dataSource, jobs } = bildad;
   const before = await jobs.getNumberOfJobsInTheQueue();
   await expect(

@@ -13,8 +13,9 @@ import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 
-// enqueue_job: adds an AVAILABLE entry; priority (lower first), then age, say when it runs. Options: identifier,
-// priority, timeout, max retries. Ours refuses a context that its template's schema does not allow, at the door.
+// enqueue_job: adds an AVAILABLE entry. Jobs run by priority (lower first), then by age. Options:
+// identifier, priority, timeout, max retries. Deviation from upstream: a context that violates the
+// template's schema is rejected at enqueue.
 
 class Mail {
   @IsEmail() to!: string;
@@ -52,7 +53,7 @@ beforeAll(async () => {
 afterEach(() => bildad.sql('DELETE FROM bildad.job_queue_entries'));
 afterAll(() => bildad.close());
 
-it('adds an AVAILABLE entry with upstream defaults, and runs nothing', async () => {
+it("enqueueJob adds an AVAILABLE entry with upstream's defaults and runs nothing", async () => {
   const { engine, jobs } = bildad;
   const entry = await engine.enqueueJob(SimpleJob, { say: [1, 'two', null] });
   expect(entry).toMatchObject({
@@ -69,7 +70,7 @@ it('adds an AVAILABLE entry with upstream defaults, and runs nothing', async () 
   expect(await jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier)).toEqual(entry);
 });
 
-it('takes identifier, priority, timeout and max retries', async () => {
+it('enqueueJob accepts identifier, priority, timeout and max retries', async () => {
   const { engine } = bildad;
   expect(
     await engine.enqueueJob(
@@ -93,7 +94,7 @@ it('takes identifier, priority, timeout and max retries', async () => {
   });
 });
 
-it('falls back to what the template says, and an option goes before it', async () => {
+it("an option overrides the template's default", async () => {
   const { engine } = bildad;
   expect(await engine.enqueueJob(OwnDefaultsJob, {})).toMatchObject({
     timeoutMs: 300_000,
@@ -105,7 +106,7 @@ it('falls back to what the template says, and an option goes before it', async (
   );
 });
 
-it('takes a class, a code or a template for the job', async () => {
+it('enqueueJob accepts a class, a code or a template', async () => {
   const { engine, jobs } = bildad;
   const template = (await jobs.listJobTemplates()).find(({ code }) => code === 'SIMPLE')!;
   for (const job of [SimpleJob, 'SIMPLE', template])
@@ -114,7 +115,7 @@ it('takes a class, a code or a template for the job', async () => {
     });
 });
 
-it('is started by priority, lower first, then by age', async () => {
+it('jobs start by priority, lower first, then by age', async () => {
   const { engine } = bildad;
   const add = (jobRunIdentifier: string, priority?: number) =>
     engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier, priority });
@@ -133,7 +134,7 @@ it('is started by priority, lower first, then by age', async () => {
     await engine.waitForJob(`order: ${name}`);
 });
 
-it('refuses a context its class does not allow, with the violations, and enqueues nothing', async () => {
+it('enqueueJob rejects a context that violates its class, lists the violations and enqueues nothing', async () => {
   const { engine, jobs } = bildad;
   const error = await engine
     .enqueueJob(MailJob, { to: 'nobody', subject: 'too long' })
@@ -146,7 +147,7 @@ it('refuses a context its class does not allow, with the violations, and enqueue
   expect(await jobs.getNumberOfJobsInTheQueue()).toBe(0);
 });
 
-it('refuses a context its JSON Schema does not allow, by class as by code', async () => {
+it('enqueueJob rejects a context that violates its JSON Schema, by class and by code', async () => {
   const { engine, jobs } = bildad;
   for (const job of [CountJob, 'COUNT'] as const) {
     await expect(engine.enqueueJob(job as string, { n: 1.5 })).rejects.toMatchObject({
@@ -160,7 +161,7 @@ it('refuses a context its JSON Schema does not allow, by class as by code', asyn
   expect(await jobs.getNumberOfJobsInTheQueue()).toBe(0);
 });
 
-it('refuses what JSON would change silently', async () => {
+it('enqueueJob rejects values that JSON would change silently', async () => {
   const { engine, jobs } = bildad;
   for (const say of [NaN, 1n, new Map(), 'a\0b', '\ud800', new Date()])
     await expect(engine.enqueueJob(SimpleJob, { say }), inspect(say)).rejects.toMatchObject({
@@ -169,7 +170,7 @@ it('refuses what JSON would change silently', async () => {
   expect(await jobs.getNumberOfJobsInTheQueue()).toBe(0);
 });
 
-it('refuses an identifier that is queued, or that is in the history', async () => {
+it('enqueueJob rejects an identifier that is in the queue or in the history', async () => {
   const { engine, jobs } = bildad;
   const taken = { jobRunIdentifier: 'taken' };
   await engine.enqueueJob(SimpleJob, {}, taken);
@@ -181,7 +182,7 @@ it('refuses an identifier that is queued, or that is in the history', async () =
   await expect(again()).rejects.toBeInstanceOf(DuplicateJobError);
 });
 
-it('of ten concurrent callers with one identifier one enqueues', async () => {
+it('one of ten concurrent callers with the same identifier enqueues', async () => {
   const { engine, jobs } = bildad;
   const settled = await Promise.allSettled(
     Array.from({ length: 10 }, () =>
@@ -195,12 +196,13 @@ it('of ten concurrent callers with one identifier one enqueues', async () => {
   expect(await jobs.getNumberOfJobsInTheQueue()).toBe(1);
 });
 
-it('refuses an unknown and an inactive template', async () => {
+it('enqueueJob rejects an unknown and an inactive template', async () => {
   const { engine, jobs } = bildad;
   await expect(engine.enqueueJob('NO_SUCH', {})).rejects.toBeInstanceOf(JobTemplateNotFoundError);
   const template = await jobs.createJobTemplate({ code: 'OFF' });
   await engine.enqueueJob('OFF', {});
-  // By SQL: another process did it, and this one may still hold the template in its cache.
+  // The change is made with SQL: another process made it, and this process may still have the
+  // template in its cache.
   await bildad.sql('UPDATE bildad.job_templates SET active = false WHERE id = $1', [template.id]);
   await expect(engine.enqueueJob('OFF', {})).rejects.toBeInstanceOf(JobTemplateInactiveError);
   expect(await jobs.getNumberOfJobsInTheQueue()).toBe(1);
@@ -219,7 +221,7 @@ it.each([
   ['runAt', 'tomorrow'],
   ['delay', -1],
   ['retries', 3],
-])('refuses the option %s: %j, naming it', async (option, value) => {
+])('enqueueJob rejects the option %s: %j and names it', async (option, value) => {
   const refusal = bildad.engine
     .enqueueJob(SimpleJob, {}, { [option]: value })
     .catch((error: unknown) => error);
@@ -228,7 +230,7 @@ it.each([
   expect(await bildad.jobs.getNumberOfJobsInTheQueue()).toBe(0);
 });
 
-it('joins the transaction of its caller: rolled back, there is no entry', async () => {
+it('enqueueJob joins the transaction of its caller, and a rollback removes the entry', async () => {
   const { engine, jobs, dataSource } = bildad;
   const enqueue = (jobRunIdentifier: string, fail: boolean) =>
     dataSource.transaction(async (manager) => {
@@ -240,7 +242,7 @@ it('joins the transaction of its caller: rolled back, there is no entry', async 
   expect(await jobs.listAllJobsInTheQueue()).toMatchObject([{ jobRunIdentifier: 'kept' }]);
 });
 
-it('with runAt or delay waits until it is due', async () => {
+it('a job with runAt or delay waits until it is due', async () => {
   const { engine } = bildad;
   const later = await engine.enqueueJob(SimpleJob, {}, { runAt: new Date(Date.now() + 60_000) });
   const delayed = await engine.enqueueJob(SimpleJob, {}, { delay: '1h' });

@@ -4,8 +4,9 @@ import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob } from '../support/handlers.js';
 import { lockRows } from '../support/lock.js';
 
-// expire_a_job: a run that is on no node any more is FAILED "Expired", its entry tried again or removed. Upstream waits
-// 30 days; ours finds such runs by the lease that their node no longer renews.
+// expire_a_job: a run that no node runs any more is FAILED with "Expired", and its entry is retried
+// or removed. Upstream waits 30 days. Here the engine finds such runs by the lease that their node
+// no longer renews.
 
 let bildad: TestApp;
 beforeAll(async () => {
@@ -19,7 +20,7 @@ const loseLease = (run: { id: string }) =>
     run.id,
   ]);
 
-it('fails the run as Expired; its entry is tried again', async () => {
+it('expireJob fails the run as Expired, and its entry is retried', async () => {
   const { engine, jobs } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, {}, { backoff: '1h' });
   const { job } = await GatedJob.arrival();
@@ -34,11 +35,11 @@ it('fails the run as Expired; its entry is tried again', async () => {
     retry: 1,
     scheduled: true,
   });
-  // It was on this node after all: it is told.
+  // The run was on this node after all, so its signal is aborted.
   expect(job.signal.reason).toBeInstanceOf(JobKilledError);
 });
 
-it('without a retry left the entry leaves the queue', async () => {
+it('expireJob removes the entry when no retry is left', async () => {
   const { engine, jobs } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, {}, { maxRetries: 0 });
   await GatedJob.arrival();
@@ -46,7 +47,7 @@ it('without a retry left the entry leaves the queue', async () => {
   expect(await jobs.getJobQueueEntryForIdentifier(run.jobRunIdentifier)).toBeNull();
 });
 
-it('refuses a run that is DONE, and changes nothing', async () => {
+it('expireJob rejects a run that is DONE and changes nothing', async () => {
   const { engine, jobs } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, {});
   (await GatedJob.arrival()).door.open(null);
@@ -57,7 +58,7 @@ it('refuses a run that is DONE, and changes nothing', async () => {
   ]);
 });
 
-it('the engine expires what lost its lease, and only that, up to the last retry', async () => {
+it('the engine expires only runs whose lease has expired, up to the last retry', async () => {
   const { engine, jobs } = bildad;
   const alive = await engine.enqueueAndRunJob(GatedJob, { name: 'alive' });
   const living = await GatedJob.arrival();
@@ -86,7 +87,7 @@ it('the engine expires what lost its lease, and only that, up to the last retry'
   await engine.waitForJob(alive.jobRunIdentifier);
 });
 
-it('an expired process cannot touch the run, nor the newer one', async () => {
+it('an expired process cannot change its run or the next run', async () => {
   const { engine, jobs } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, { deaf: true });
   const old = await GatedJob.arrival();
@@ -105,21 +106,21 @@ it('an expired process cannot touch the run, nor the newer one', async () => {
   ]);
 });
 
-it('the heartbeat renews a living run, also right after the lease was made shorter', async () => {
+it('the heartbeat renews a running run, also right after the lease was shortened', async () => {
   const app = await bootApp({ providers: [GatedJob] });
   const { engine, jobs } = app;
   await jobs.updateJobConfig({ leaseMs: 2000 });
-  // From the next pass on.
+  // The new lease applies from the next pass.
   await engine.runJobEngine();
   const run = await engine.enqueueAndRunJob(GatedJob, {});
   const { door, job } = await GatedJob.arrival();
-  /** From start to expiry, in milliseconds. */
+  /** Time from start to expiry, in milliseconds. */
   const lease = async () => {
     const [seen] = await jobs.listJobRunsForIdentifier(run.jobRunIdentifier);
     return seen!.expiresAt.getTime() - seen!.startedAt.getTime();
   };
   expect(await lease()).toBe(2000);
-  // Pass after pass, until well after its first lease, the run is this node's.
+  // The run stays on this node over several passes, well beyond its first lease.
   const expired: unknown[] = [];
   await expect
     .poll(async () => {
@@ -135,7 +136,7 @@ it('the heartbeat renews a living run, also right after the lease was made short
   await app.close();
 });
 
-it('the heartbeat renews what it can, and waits for nobody who is about to change a run', async () => {
+it('the heartbeat skips a locked run and renews the others', async () => {
   const app = await bootApp({ providers: [GatedJob] });
   await app.jobs.updateJobConfig({ leaseMs: 1000 });
   await app.engine.runJobEngine();
@@ -154,7 +155,7 @@ it('the heartbeat renews what it can, and waits for nobody who is about to chang
   const before = await expiry(second.id);
   await expect.poll(() => expiry(first.id)).toBeGreaterThan(before);
   expect(await expiry(second.id)).toBe(before);
-  // Nor is it taken for lost.
+  // The skipped run is not treated as lost.
   expect(job.signal.aborted).toBe(false);
   await release();
   for (const one of [firstDoor, door]) one.open(null);
@@ -162,7 +163,7 @@ it('the heartbeat renews what it can, and waits for nobody who is about to chang
   await app.close();
 });
 
-it('the heartbeat tells a process whose run was expired elsewhere', async () => {
+it('the heartbeat aborts a process whose run was expired on another node', async () => {
   const app = await bootApp({ providers: [GatedJob] });
   await app.jobs.updateJobConfig({ leaseMs: 1000 });
   await app.engine.runJobEngine();
@@ -177,7 +178,7 @@ it('the heartbeat tells a process whose run was expired elsewhere', async () => 
   await app.close();
 });
 
-it('a completion that meets an expiry decided on an older read is kept', async () => {
+it('a completion wins over an expiry that was decided on an older read', async () => {
   const { engine, dataSource } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, {});
   const { door } = await GatedJob.arrival();
@@ -191,7 +192,7 @@ it('a completion that meets an expiry decided on an older read is kept', async (
       const answer: unknown[] = await query(...call);
       if (!String(call[0]).includes('ORDER BY r.id LIMIT')) return answer;
       found += answer.length;
-      // The run was alive all the while, and completes before the pass has ended it.
+      // The run was alive all the time, and completes before the pass ends it.
       await query(
         `UPDATE bildad.job_runs SET expires_at = now() + interval '1 minute' WHERE id = $1`,
         [run.id],

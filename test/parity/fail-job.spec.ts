@@ -3,8 +3,9 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob } from '../support/handlers.js';
 
-// fail_a_job: the run is FAILED with the reason, the entry tried again or removed. Ours: the reason never overflows its
-// column, whatever was thrown can be stored, and the whole error is kept.
+// fail_a_job: the run is FAILED with the reason, and the entry is retried or removed. Deviations
+// from upstream: the reason never overflows its column, any thrown value can be stored, and the
+// whole error is stored.
 
 let toThrow: unknown;
 
@@ -21,7 +22,7 @@ beforeAll(async () => {
 });
 afterAll(() => bildad.close());
 
-/** The same whether the handler throws it or `failJob` is given it. */
+/** Checks that a thrown error and an error passed to `failJob` are stored alike. */
 async function reasonsOf(error: unknown): Promise<(string | null)[]> {
   const { engine } = bildad;
   toThrow = error;
@@ -38,7 +39,7 @@ async function reasonsOf(error: unknown): Promise<(string | null)[]> {
   return [thrown.reason, failed.reason];
 }
 
-it('fails the run with the error as reason; its entry is tried again', async () => {
+it('failJob fails the run with the error as reason, and its entry is retried', async () => {
   const { engine, jobs } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, {});
   const { job } = await GatedJob.arrival();
@@ -57,7 +58,7 @@ it('fails the run with the error as reason; its entry is tried again', async () 
   expect(job.signal.reason).toBeInstanceOf(JobKilledError);
 });
 
-it('without a retry left the entry leaves the queue', async () => {
+it('failJob removes the entry when no retry is left', async () => {
   const { engine, jobs } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, {}, { maxRetries: 0 });
   await GatedJob.arrival();
@@ -65,7 +66,7 @@ it('without a retry left the entry leaves the queue', async () => {
   expect(await jobs.getJobQueueEntryForIdentifier(run.jobRunIdentifier)).toBeNull();
 });
 
-it('refuses a run that is DONE, and changes nothing', async () => {
+it('failJob rejects a run that is DONE and changes nothing', async () => {
   const { engine, jobs } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, {});
   (await GatedJob.arrival()).door.open('fine');
@@ -77,7 +78,7 @@ it('refuses a run that is DONE, and changes nothing', async () => {
   ]);
 });
 
-it('of two who end one run at once one is refused', async () => {
+it('exactly one of several concurrent calls ends the run', async () => {
   const { engine, jobs } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, {}, { maxRetries: 0 });
   await GatedJob.arrival();
@@ -94,7 +95,7 @@ it('of two who end one run at once one is refused', async () => {
   expect(await jobs.listJobRunsForIdentifier(run.jobRunIdentifier)).toHaveLength(1);
 });
 
-it('cuts a reason at 8000 characters, and never inside one', async () => {
+it('a reason is truncated at 8000 characters, and never inside a character', async () => {
   for (const reason of await reasonsOf(new Error('x'.repeat(100_000))))
     expect(reason).toBe('x'.repeat(8000));
   for (const reason of await reasonsOf(new Error(`${'x'.repeat(7999)}😀`))) {
@@ -103,7 +104,7 @@ it('cuts a reason at 8000 characters, and never inside one', async () => {
   }
 });
 
-it('stores a message that PostgreSQL would refuse', async () => {
+it('a message that PostgreSQL would reject is stored', async () => {
   expect(await reasonsOf(new Error('a\0b \ud800'))).toEqual(Array(2).fill('a\ufffdb \ufffd'));
 });
 
@@ -120,11 +121,11 @@ it.each([
   ['an object without a message', { n: 1 }, '[object Object]'],
   ['an object without a prototype', Object.create(null), 'an error that cannot be shown'],
   ['an Error without a message', new RangeError(), 'RangeError'],
-])('takes %s', async (_what, thrown, reason) => {
+])('a thrown value is stored: %s', async (_what, thrown, reason) => {
   expect(await reasonsOf(thrown)).toEqual([reason, reason]);
 });
 
-it('takes an object that throws at every touch', async () => {
+it('an object that throws on every access is stored', async () => {
   const hostile = new Proxy(
     {},
     new Proxy(
@@ -139,7 +140,7 @@ it('takes an object that throws at every touch', async () => {
   expect(await reasonsOf(hostile)).toEqual(Array(2).fill('an error that cannot be shown'));
 });
 
-it('keeps name, message, stack, code and causes', async () => {
+it('the name, message, stack, code and causes of an error are stored', async () => {
   const { engine } = bildad;
   const root = Object.assign(new Error('connection refused'), {
     code: 'ECONNREFUSED',
@@ -159,7 +160,7 @@ it('keeps name, message, stack, code and causes', async () => {
   });
 });
 
-it('takes an error that is its own cause', async () => {
+it('an error that is its own cause is stored', async () => {
   const loop = new Error('round');
   loop.cause = loop;
   expect(await reasonsOf(loop)).toEqual(['round', 'round']);

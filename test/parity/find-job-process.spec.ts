@@ -2,8 +2,8 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 
-// find_elixir_process: the process of a run on this node, or null when it is not running or runs elsewhere. No
-// deviation.
+// find_elixir_process: the process of a run on this node, or null when the run is not running or
+// runs on another node. No deviation from upstream.
 
 let bildad: TestApp;
 beforeAll(async () => {
@@ -11,7 +11,7 @@ beforeAll(async () => {
 });
 afterAll(() => bildad.close());
 
-it('finds the process of a run on this node, and only there', async () => {
+it('findJobProcess finds the process of a run only on the node that runs it', async () => {
   const { engine } = bildad;
   const other = await bootApp({ database: bildad.database });
   const run = await engine.enqueueAndRunJob(GatedJob, {});
@@ -25,7 +25,7 @@ it('finds the process of a run on this node, and only there', async () => {
     isSettled: false,
   });
   expect(process.signal).toBe(job.signal);
-  // A host may have bigints parsed as numbers.
+  // A host may parse bigints as numbers.
   const id = Number(run.id) as unknown as string;
   expect(engine.findJobProcess({ id })).toBe(process);
   expect(other.engine.findJobProcess(run)).toBeNull();
@@ -37,7 +37,7 @@ it('finds the process of a run on this node, and only there', async () => {
   await other.close();
 });
 
-it('names the processes of one job apart by their retry', async () => {
+it('the processes of one job have different names', async () => {
   const { engine } = bildad;
   const entry = await engine.enqueueJob(
     SimpleJob,
@@ -54,6 +54,6 @@ it('names the processes of one job apart by their retry', async () => {
   expect(names.every((name) => name.includes('named'))).toBe(true);
 });
 
-it('knows nothing of a run that never was', () => {
+it('findJobProcess returns null for an unknown run', () => {
   expect(bildad.engine.findJobProcess({ id: '999999' })).toBeNull();
 });

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { SimpleJob } from '../support/handlers.js';
 
-// get_counts: how many results of a pass are good and how many are not. No deviation.
+// get_counts: how many results of a pass are good and how many are bad. No deviation from upstream.
 
 let bildad: TestApp;
 beforeAll(async () => {
@@ -10,7 +10,7 @@ beforeAll(async () => {
 });
 afterAll(() => bildad.close());
 
-it('counts good and bad outcomes', async () => {
+it('getCounts counts good and bad outcomes', async () => {
   const { engine } = bildad;
   const jobRun = await engine.enqueueAndRunJob(SimpleJob, {});
   await engine.waitForJob(jobRun.jobRunIdentifier);
@@ -23,7 +23,7 @@ it('counts good and bad outcomes', async () => {
   });
 });
 
-it('counts what a pass launched, not how the jobs ended', async () => {
+it('the counts cover the jobs that a pass launched, not their outcomes', async () => {
   const { engine } = bildad;
   const added = await engine.enqueueJobs(SimpleJob, [{ fail: 'later' }, {}, { fail: 'later' }], {
     maxRetries: 0,

@@ -2,8 +2,8 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob } from '../support/handlers.js';
 
-// get_retry_count: the current run's retry + 1, or 0 when the entry has none: the number its next run will have. No
-// deviation.
+// get_retry_count: the current run's retry + 1, or 0 when the entry has no run. This is the retry
+// number of its next run. No deviation from upstream.
 
 let bildad: TestApp;
 beforeAll(async () => {
@@ -11,7 +11,7 @@ beforeAll(async () => {
 });
 afterAll(() => bildad.close());
 
-it('is 0 without a run, then one more than the current run', async () => {
+it("the retry count is 0 without a run, then one more than the current run's retry", async () => {
   const { engine } = bildad;
   const entry = await engine.enqueueJob(GatedJob, {});
   expect(await engine.getRetryCount(entry)).toBe(0);
@@ -25,7 +25,7 @@ it('is 0 without a run, then one more than the current run', async () => {
   }
 });
 
-it('is 0 for an entry that is gone', async () => {
+it('the retry count of a removed entry is 0', async () => {
   const { engine } = bildad;
   const entry = await engine.enqueueJob(GatedJob, {});
   await engine.removeJobFromQueue(entry);

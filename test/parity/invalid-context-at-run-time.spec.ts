@@ -3,8 +3,9 @@ import { BildadJob, InvalidJobContextError, type JobHandler } from 'nestjs-bilda
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 
-// Part of run_a_job: a context that was valid when it was enqueued, and is not when it should run, ends as one FAILED
-// run with the violations as reason. Ours: not launched, and gone from the queue whatever maxRetries is.
+// Part of run_a_job: a context that was valid at enqueue and is invalid at run time ends as one
+// FAILED run with the violations as reason. Deviation from upstream: the job is not launched, and
+// it leaves the queue for any maxRetries.
 
 class Address {
   @IsString() street!: string;
@@ -25,7 +26,7 @@ class LetterJob implements JobHandler<Address> {
 }
 
 @BildadJob({ code: 'LETTER', context: StricterAddress })
-class LetterJobOfTomorrow implements JobHandler<StricterAddress> {
+class StricterLetterJob implements JobHandler<StricterAddress> {
   runJob(): void {
     launched++;
   }
@@ -66,7 +67,7 @@ async function expectOneFailedRun(
   reason: string,
 ): Promise<void> {
   expect(await jobs.getJobQueueEntryForIdentifier(jobRunIdentifier)).toBeNull();
-  // Nothing is left that a further pass could try.
+  // A further pass finds nothing to run.
   await engine.runJobEngine();
   const runs = await jobs.listJobRunsForIdentifier(jobRunIdentifier);
   expect(runs).toMatchObject([
@@ -84,7 +85,7 @@ async function expectOneFailedRun(
 }
 
 it.each([0, 3, 1000])(
-  'a row changed after enqueue, maxRetries %i: runJob rejects, one FAILED run',
+  'a row changed after enqueue, maxRetries %i: runJob rejects and records one FAILED run',
   async (maxRetries) => {
     const { engine } = bildad;
     const entry = await engine.enqueueJob(ParcelJob, { grams: 10 }, { maxRetries });
@@ -96,7 +97,7 @@ it.each([0, 3, 1000])(
   },
 );
 
-it('in a pass of the engine it is an outcome that is not ok', async () => {
+it('a pass of the engine reports an invalid context as an outcome that is not ok', async () => {
   const { engine } = bildad;
   const entry = await engine.enqueueJob(LetterJob, { street: 'Elm' }, { maxRetries: 5 });
   await change({ street: 7 }, entry);
@@ -106,7 +107,7 @@ it('in a pass of the engine it is an outcome that is not ok', async () => {
 });
 
 it.each(['"text"', '[1]', 'null', '{"constructor": 1, "street": "Elm"}'])(
-  'whatever the row holds: %s',
+  'an invalid stored context ends as one FAILED run: %s',
   async (stored) => {
     const { engine } = bildad;
     const entry = await engine.enqueueJob(LetterJob, { street: 'Elm' });
@@ -116,11 +117,11 @@ it.each(['"text"', '[1]', 'null', '{"constructor": 1, "street": "Elm"}'])(
   },
 );
 
-it('a deploy that asks for more: what was enqueued before it fails once', async () => {
+it('a job enqueued before a deploy with a stricter class fails once', async () => {
   const entry = await bildad.engine.enqueueJob(LetterJob, { street: 'Elm' });
   const tomorrow = await bootApp({
     database: bildad.database,
-    providers: [LetterJobOfTomorrow],
+    providers: [StricterLetterJob],
   });
   expect((await tomorrow.engine.runJobEngine()).start).toMatchObject([{ ok: false }]);
   await expectOneFailedRun(tomorrow, entry.jobRunIdentifier, 'number');

@@ -12,8 +12,8 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 
-// Upstream's `Jobs`, the read side and the templates. Lists are pages that start at 0; the size falls back to the
-// config's. What is past a time is so by the database's clock.
+// The read methods and templates of upstream's `Jobs`. Lists are pages that start at 0, and the
+// config has the default page size. The database's clock decides whether a time has passed.
 
 let bildad: TestApp;
 beforeAll(async () => {
@@ -38,8 +38,8 @@ async function add(
   return bildad.engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier, ...options });
 }
 
-/** Runs SIMPLE jobs to their end, in this order. */
-async function ran(jobs: Record<string, 'well' | 'badly'>): Promise<void> {
+/** Runs SIMPLE jobs one after another, in this order. */
+async function runJobs(jobs: Record<string, 'well' | 'badly'>): Promise<void> {
   for (const [jobRunIdentifier, how] of Object.entries(jobs)) {
     await bildad.engine.enqueueAndRunJob(SimpleJob, how === 'badly' ? { fail: 'badly' } : {}, {
       jobRunIdentifier,
@@ -50,7 +50,7 @@ async function ran(jobs: Record<string, 'well' | 'badly'>): Promise<void> {
 }
 
 describe('templates', () => {
-  it('lists the active ones by default, else all, or the inactive ones; by display order', async () => {
+  it('listJobTemplates lists active templates by default, or all, or inactive ones, by display order', async () => {
     const { jobs } = bildad;
     await jobs.createJobTemplate({ code: 'LAST', displayOrder: 9 });
     await jobs.createJobTemplate({ code: 'FIRST', displayOrder: -9 });
@@ -70,7 +70,7 @@ describe('templates', () => {
     ]);
   });
 
-  it('creates one with upstream defaults, or as it is told', async () => {
+  it("createJobTemplate uses upstream's defaults or the given values", async () => {
     const { jobs } = bildad;
     const plain = await jobs.createJobTemplate({ code: 'PLAIN' });
     expect(plain).toBeInstanceOf(JobTemplate);
@@ -103,7 +103,7 @@ describe('templates', () => {
     });
   });
 
-  it('refuses a code that is taken, and wrong fields', async () => {
+  it('createJobTemplate rejects an existing code and wrong fields', async () => {
     const { jobs } = bildad;
     for (const wrong of [
       { code: 'SIMPLE' },
@@ -127,7 +127,7 @@ describe('templates', () => {
     expect(await jobs.listJobTemplates({ active: 'all' })).toHaveLength(2);
   });
 
-  it('updates what is given, at once in force for enqueueing', async () => {
+  it('updateJobTemplate changes the given fields, and the next enqueue uses them', async () => {
     const { engine, jobs } = bildad;
     const template = await jobs.createJobTemplate({
       code: 'CHANGED',
@@ -156,7 +156,7 @@ describe('templates', () => {
     });
   });
 
-  it('what an operator changed stays through a deploy', async () => {
+  it('a change by an operator survives a deploy', async () => {
     const { jobs, database } = bildad;
     const simple = (await jobs.listJobTemplates()).find(({ code }) => code === 'SIMPLE')!;
     await jobs.updateJobTemplate(simple, { defaultMaxRetries: 9 });
@@ -168,7 +168,7 @@ describe('templates', () => {
     await deployed.close();
   });
 
-  it('refuses to update what is not there, or what cannot be changed', async () => {
+  it('updateJobTemplate rejects an unknown template and fields that cannot be changed', async () => {
     const { jobs } = bildad;
     await expect(jobs.updateJobTemplate({ id: '0' }, { active: false })).rejects.toBeInstanceOf(
       JobTemplateNotFoundError,
@@ -181,7 +181,7 @@ describe('templates', () => {
       ).rejects.toBeInstanceOf(BildadConfigError);
   });
 
-  it('deletes one that nothing refers to, and only that', async () => {
+  it('deleteJobTemplate deletes only a template without entries and runs', async () => {
     const { engine, jobs } = bildad;
     const template = await jobs.createJobTemplate({ code: 'UNUSED' });
     const entry = await engine.enqueueJob('UNUSED', {});
@@ -190,14 +190,14 @@ describe('templates', () => {
     await jobs.deleteJobTemplate(template);
     await expect(jobs.deleteJobTemplate(template)).rejects.toBeInstanceOf(JobTemplateNotFoundError);
     await expect(engine.enqueueJob('UNUSED', {})).rejects.toBeInstanceOf(JobTemplateNotFoundError);
-    await ran({ once: 'well' });
+    await runJobs({ once: 'well' });
     const simple = (await jobs.listJobTemplates()).find(({ code }) => code === 'SIMPLE')!;
     await expect(jobs.deleteJobTemplate(simple)).rejects.toBeInstanceOf(JobTemplateInUseError);
   });
 });
 
 describe('runs', () => {
-  it('lists the runs of an identifier, the first one first', async () => {
+  it('listJobRunsForIdentifier lists the runs of an identifier, the oldest first', async () => {
     const { engine, jobs } = bildad;
     const entry = await engine.enqueueJob(SimpleJob, { fail: 'twice' }, { maxRetries: 1 });
     for (let run = 0; run < 2; run++) {
@@ -211,11 +211,11 @@ describe('runs', () => {
     expect(await jobs.listJobRunsForIdentifier('no such')).toEqual([]);
   });
 
-  it('lists what runs, what is past its timeout, and what lost its lease', async () => {
+  it('the lists contain the running, the timed out and the expired runs', async () => {
     const { jobs } = bildad;
     await add('a');
     await add('b');
-    // Runs of a node that is gone: nobody kills or renews them.
+    // Runs of a lost node: no process kills or renews them.
     await bildad.sql(
       `INSERT INTO bildad.job_runs (job_template_id, job_queue_entry_id, job_run_identifier, retry, job_process_name,
          node_id, job_context, available_at, timeout_at, expires_at)
@@ -224,7 +224,7 @@ describe('runs', () => {
          now() + CASE job_run_identifier WHEN 'a' THEN 1 ELSE -1 END * interval '1 hour'
        FROM bildad.job_queue_entries ORDER BY id`,
     );
-    await ran({ done: 'well' });
+    await runJobs({ done: 'well' });
     await bildad.sql(
       `UPDATE bildad.job_runs SET timeout_at = now(), expires_at = now() WHERE status = 'DONE'`,
     );
@@ -234,9 +234,9 @@ describe('runs', () => {
     expect(identifiers(await jobs.listRunningJobRuns({ page: 1, limit: 1 }))).toEqual(['b']);
   });
 
-  it('lists by result, newest first, and all of them; counts them', async () => {
+  it('runs are listed by result, newest first, and counted', async () => {
     const { jobs } = bildad;
-    await ran({ one: 'well', two: 'badly', three: 'well' });
+    await runJobs({ one: 'well', two: 'badly', three: 'well' });
     expect(identifiers(await jobs.listJobRunsForResult('SUCCEEDED'))).toEqual(['three', 'one']);
     expect(identifiers(await jobs.listJobRunsForResult('FAILED'))).toEqual(['two']);
     expect(
@@ -251,7 +251,7 @@ describe('runs', () => {
 });
 
 describe('queue', () => {
-  it('finds the entry of an identifier', async () => {
+  it('getJobQueueEntryForIdentifier finds the entry of an identifier', async () => {
     const { jobs } = bildad;
     const entry = await add('wanted');
     const found = await jobs.getJobQueueEntryForIdentifier('wanted');
@@ -260,7 +260,7 @@ describe('queue', () => {
     expect(await jobs.getJobQueueEntryForIdentifier('unknown')).toBeNull();
   });
 
-  it('lists what is to run, what runs, by status, and all; counts them', async () => {
+  it('queue entries are listed by status and counted', async () => {
     const { engine, jobs } = bildad;
     await add('usual');
     await add('urgent', { priority: 1 });
@@ -295,7 +295,7 @@ describe('queue', () => {
     expect(await jobs.getNumberOfJobsInTheQueue()).toBe(3);
   });
 
-  it('tells the position in the queue: 1 is next, null is not queued', async () => {
+  it('the position in the queue is 1 for the next job and null for a job that is not queued', async () => {
     const { engine, jobs } = bildad;
     const position = (identifier: string) => jobs.getQueuePositionForJobRunIdentifier(identifier);
     const first = await add('first');
@@ -322,7 +322,7 @@ describe('queue', () => {
 });
 
 describe('pages', () => {
-  it('start at 0, and are as long as the config says unless told', async () => {
+  it('pages start at 0 and have the configured length by default', async () => {
     const { engine, jobs } = bildad;
     const all = identifiers(
       await engine.enqueueJobs(
@@ -349,7 +349,7 @@ describe('pages', () => {
     { limit: 0 },
     { limit: 1001 },
     { limit: NaN },
-  ])('refuses %j in every list', async (page) => {
+  ])('every list rejects the page %j', async (page) => {
     const { jobs } = bildad;
     for (const list of [
       () => jobs.listJobTemplates(page as never),
@@ -368,7 +368,7 @@ describe('pages', () => {
 });
 
 describe('config', () => {
-  it('has upstream page size and our defaults; one row per engine name', async () => {
+  it("the config has upstream's page size and our defaults, with one row per engine name", async () => {
     const { jobs, database } = bildad;
     const config = await jobs.getJobConfig();
     expect(config).toBeInstanceOf(JobConfig);
@@ -388,7 +388,7 @@ describe('config', () => {
     await reports.close();
   });
 
-  it('changes what is given, and comes back when somebody deleted it', async () => {
+  it('updateJobConfig changes the given fields and restores a deleted row', async () => {
     const { jobs } = bildad;
     expect(await jobs.updateJobConfig({ batchSize: 7 })).toMatchObject({
       batchSize: 7,

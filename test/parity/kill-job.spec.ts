@@ -4,21 +4,22 @@ import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob } from '../support/handlers.js';
 
-// kill_a_job: if the run is on this node its process is stopped and the run is FAILED, "Timeout" when it took too
-// long; the entry is tried again or leaves. Elsewhere nothing happens here. Ours: a kill asked for on any node reaches
-// the owning one, a precise timer per run does what upstream's killer task did, and the sweep is its backstop.
+// kill_a_job: stops the process of a run on this node. The run is FAILED, with "Timeout" when it
+// exceeded its timeout, and the entry is retried or removed. Upstream does nothing for a run on
+// another node. Deviations: a kill on any node reaches the owning node, each run has a precise
+// timer instead of upstream's killer task, and the sweep is its fallback.
 
 let bildad: TestApp;
 let other: TestApp;
-/** Gives deaf handlers a second. */
-let patient: TestApp;
+/** Has a kill grace period of one second. */
+let nodeWithGracePeriod: TestApp;
 beforeAll(async () => {
   bildad = await bootApp({
     providers: [GatedJob],
     options: { concurrency: 1 },
   });
   other = await bootApp({ database: bildad.database });
-  patient = await bootApp({
+  nodeWithGracePeriod = await bootApp({
     database: bildad.database,
     providers: [GatedJob],
     options: { shutdown: { killGracePeriod: '1s' } },
@@ -27,14 +28,14 @@ beforeAll(async () => {
 afterEach(() => bildad.sql('DELETE FROM bildad.job_queue_entries'));
 afterAll(async () => {
   await other.close();
-  await patient.close();
+  await nodeWithGracePeriod.close();
   await bildad.close();
 });
 
 const entryOf = (run: { jobRunIdentifier: string }) =>
   bildad.jobs.getJobQueueEntryForIdentifier(run.jobRunIdentifier);
 
-it('stops the process here and ends the run as Killed; the entry is tried again', async () => {
+it('killJob stops a local process and ends the run as Killed, and the entry is retried', async () => {
   const { engine } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, {});
   const { job } = await GatedJob.arrival();
@@ -49,7 +50,7 @@ it('stops the process here and ends the run as Killed; the entry is tried again'
   expect(await entryOf(run)).toMatchObject({ status: 'AVAILABLE', retry: 1 });
 });
 
-it('without a retry left the entry leaves the queue', async () => {
+it('killJob removes the entry when no retry is left', async () => {
   const { engine } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, {}, { maxRetries: 0 });
   await GatedJob.arrival();
@@ -57,8 +58,8 @@ it('without a retry left the entry leaves the queue', async () => {
   expect(await entryOf(run)).toBeNull();
 });
 
-it('past its timeout it is a Timeout', async () => {
-  const { engine } = patient;
+it('killJob ends a run that exceeded its timeout as Timeout', async () => {
+  const { engine } = nodeWithGracePeriod;
   const run = await engine.enqueueAndRunJob(
     GatedJob,
     { deaf: true },
@@ -72,12 +73,12 @@ it('past its timeout it is a Timeout', async () => {
   expect(await killed).toMatchObject({ reason: 'Timeout' });
 });
 
-it('the timer of each run is precise: it needs no sweep', async () => {
+it('the timer of a run ends it on time without a sweep', async () => {
   const { engine } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, {}, { timeout: 400 });
   const { job } = await GatedJob.arrival();
   const finished = bildad.next('run.finished');
-  // The sweep reads timeout_at, and finds nothing to do for an hour.
+  // The sweep reads timeout_at and finds nothing to do for an hour.
   await bildad.sql(
     `UPDATE bildad.job_runs SET timeout_at = now() + interval '1 hour' WHERE id = $1`,
     [run.id],
@@ -93,7 +94,7 @@ it('the timer of each run is precise: it needs no sweep', async () => {
   expect(ended!.endedAt!.getTime() - ended!.startedAt.getTime()).toBeGreaterThanOrEqual(390);
 });
 
-it('the sweep is the backstop: it sees what the database says', async () => {
+it("the sweep ends a run whose timeout has passed by the database's clock", async () => {
   const { engine, jobs } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, {}, { timeout: '1h' });
   await GatedJob.arrival();
@@ -117,7 +118,7 @@ it('the sweep also ends a run of this node that was never launched', async () =>
   const done = await engine.waitForJob(run.jobRunIdentifier);
   const entry = await engine.enqueueJob(GatedJob, {}, { maxRetries: 0 });
   const finished = bildad.next('run.finished');
-  // As if the node had claimed the entry and failed before it made a process.
+  // As if the node had claimed the entry and failed before it created a process.
   await bildad.sql(
     `WITH run AS (
        INSERT INTO bildad.job_runs (job_template_id, job_queue_entry_id, job_run_identifier, retry, job_process_name,
@@ -135,7 +136,7 @@ it('the sweep also ends a run of this node that was never launched', async () =>
   });
 });
 
-it('asked for on another node it reaches the owning one', async () => {
+it('a kill on another node reaches the owning node', async () => {
   const { engine, jobs } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, {});
   const { job } = await GatedJob.arrival();
@@ -152,7 +153,7 @@ it('asked for on another node it reaches the owning one', async () => {
   ]);
 });
 
-it('a deaf handler: the run is closed after the grace period, its slot stays taken until it ends', async () => {
+it('a handler that ignores its signal: the run ends after the grace period, its slot stays taken until the handler ends', async () => {
   const { engine, jobs } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, { deaf: true }, { maxRetries: 0 });
   const { door } = await GatedJob.arrival();
@@ -177,7 +178,7 @@ it('a deaf handler: the run is closed after the grace period, its slot stays tak
   ]);
 });
 
-it('what the handler still returns within the grace period does not count', async () => {
+it('a result returned within the grace period is ignored', async () => {
   const { engine, jobs } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, { deaf: true }, { maxRetries: 0 });
   const { job, door } = await GatedJob.arrival();
@@ -190,7 +191,7 @@ it('what the handler still returns within the grace period does not count', asyn
   expect(await jobs.listJobRunsForIdentifier(run.jobRunIdentifier)).toHaveLength(1);
 });
 
-it('refuses a run that is DONE, and changes nothing', async () => {
+it('killJob rejects a run that is DONE and changes nothing', async () => {
   const { engine, jobs } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, {});
   (await GatedJob.arrival()).door.open('done');
@@ -202,7 +203,7 @@ it('refuses a run that is DONE, and changes nothing', async () => {
   ]);
 });
 
-it('refuses a run that is DONE while its deaf handler goes on', async () => {
+it('killJob rejects a run that is DONE while its handler still runs', async () => {
   const { engine } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, { deaf: true }, { maxRetries: 0 });
   const { door } = await GatedJob.arrival();
@@ -213,7 +214,7 @@ it('refuses a run that is DONE while its deaf handler goes on', async () => {
   await ended;
 });
 
-it('can be asked for by whoever hears that the run has started', async () => {
+it('a listener of run.started can kill the run', async () => {
   const { engine } = bildad;
   let killed: Promise<unknown> | undefined;
   const off = bildad.events.on('run.started', ({ jobRunId }) => {
@@ -225,8 +226,8 @@ it('can be asked for by whoever hears that the run has started', async () => {
   await GatedJob.arrival();
 });
 
-it('a cancel outranks a kill: within the grace period', async () => {
-  const { engine, jobs } = patient;
+it('a cancel during the grace period overrides a kill', async () => {
+  const { engine, jobs } = nodeWithGracePeriod;
   const entry = await engine.enqueueJob(GatedJob, { deaf: true });
   const run = await engine.runJob(entry);
   const { door } = await GatedJob.arrival();
@@ -235,19 +236,19 @@ it('a cancel outranks a kill: within the grace period', async () => {
     { reason: 'Cancelled' },
   ]);
   expect(await jobs.getNumberOfJobsInTheQueue()).toBe(0);
-  const ended = patient.next('process.ended');
+  const ended = nodeWithGracePeriod.next('process.ended');
   door.open(null);
   await ended;
 });
 
-it('a cancel outranks a kill: asked for on another node, before it', async () => {
+it('a cancel overrides an earlier kill from another node', async () => {
   const { engine } = bildad;
   const entry = await engine.enqueueJob(GatedJob, {});
   const run = await engine.runJob(entry);
   await GatedJob.arrival();
   const finished = bildad.next('run.finished');
   await other.engine.cancelJob(entry);
-  // Refused if a sweep was faster.
+  // The call is rejected if a sweep ended the run first.
   await other.engine
     .killJob(run)
     .catch((error: unknown) => expect(error).toBeInstanceOf(RunNotActiveError));

@@ -10,14 +10,14 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob } from '../support/handlers.js';
 
-// launch_job_process: starts the process of a claimed run, registered by name so that it can be found. Ours registers
-// it before the handler starts, and never starts a second one.
+// launch_job_process: starts the process of a claimed run and registers it by name. Deviation from
+// upstream: it is registered before the handler starts, and a second process never starts.
 
-/** What the handler sees of itself in its first line. */
+/** The handler's own process, as the first line of the handler finds it. */
 let found: { name?: string; jobRunId?: string } | null | undefined;
 
 @BildadJob({ code: 'LOOKS_FOR_ITSELF' })
-class LooksForItself implements JobHandler<object> {
+class FindsOwnProcessJob implements JobHandler<object> {
   constructor(private readonly engine: JobEngineService) {}
 
   runJob(_context: object, job: JobExecution): void {
@@ -27,7 +27,7 @@ class LooksForItself implements JobHandler<object> {
 
 let bildad: TestApp;
 beforeAll(async () => {
-  bildad = await bootApp({ providers: [GatedJob, LooksForItself] });
+  bildad = await bootApp({ providers: [GatedJob, FindsOwnProcessJob] });
 });
 afterAll(() => bildad.close());
 
@@ -37,7 +37,7 @@ const lease = (run: { id: string }, from: string) =>
     run.id,
   ]);
 
-/** A run that is RUNNING under a node id that no process has. */
+/** A run that is RUNNING under the id of a node that does not exist. */
 async function runOfDeadNode(timeout = '1h'): Promise<{ id: string; jobRunIdentifier: string }> {
   const { engine } = bildad;
   const entry = await engine.enqueueJob(GatedJob, {}, { timeout });
@@ -57,14 +57,14 @@ async function runOfDeadNode(timeout = '1h'): Promise<{ id: string; jobRunIdenti
   return run!;
 }
 
-it('registers the process before the handler starts', async () => {
+it('the process is registered before the handler starts', async () => {
   const { engine } = bildad;
-  const run = await engine.enqueueAndRunJob(LooksForItself, {});
+  const run = await engine.enqueueAndRunJob(FindsOwnProcessJob, {});
   await engine.waitForJob(run.jobRunIdentifier);
   expect(found).toMatchObject({ name: run.jobProcessName, jobRunId: run.id });
 });
 
-it('leaves a run alone whose process is here already', async () => {
+it('launchJobProcess returns a run that already has a process here', async () => {
   const { engine } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, {});
   const { door } = await GatedJob.arrival();
@@ -77,7 +77,7 @@ it('leaves a run alone whose process is here already', async () => {
   await engine.waitForJob(run.jobRunIdentifier);
 });
 
-it('refuses a run that is alive on another node', async () => {
+it('launchJobProcess rejects a run that another node runs', async () => {
   const { engine } = bildad;
   const run = await runOfDeadNode();
   await expect(engine.launchJobProcess(run)).rejects.toBeInstanceOf(JobNotAvailableError);
@@ -85,7 +85,7 @@ it('refuses a run that is alive on another node', async () => {
   await bildad.sql('DELETE FROM bildad.job_queue_entries');
 });
 
-it('adopts a run whose node is gone: one process, whoever of ten asks', async () => {
+it('ten concurrent calls start one process for the run of a lost node', async () => {
   const { engine, jobs } = bildad;
   const run = await runOfDeadNode();
   await lease(run, '-1 second');
@@ -126,7 +126,7 @@ it('an adopted run keeps its deadline', async () => {
   await bildad.sql('DELETE FROM bildad.job_queue_entries');
 });
 
-it('refuses a run that is DONE, even while its deaf handler goes on', async () => {
+it('launchJobProcess rejects a run that is DONE, even while its handler still runs', async () => {
   const { engine } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, { deaf: true }, { maxRetries: 0 });
   const { door } = await GatedJob.arrival();

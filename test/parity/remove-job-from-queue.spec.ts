@@ -2,7 +2,8 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob } from '../support/handlers.js';
 
-// remove_job_from_queue: deletes the entry, when the job is over or when nobody wants it any more. No deviation.
+// remove_job_from_queue: deletes the entry of a finished or unwanted job. No deviation from
+// upstream.
 
 let bildad: TestApp;
 beforeAll(async () => {
@@ -10,7 +11,7 @@ beforeAll(async () => {
 });
 afterAll(() => bildad.close());
 
-it('deletes an entry that waits: it never runs', async () => {
+it('removeJobFromQueue deletes a waiting entry, and the job never runs', async () => {
   const { engine, jobs } = bildad;
   const unwanted = await engine.enqueueJob(GatedJob, {});
   const wanted = await engine.enqueueJob(GatedJob, {});
@@ -28,7 +29,7 @@ it.each([
   ['succeeds', null, { result: 'SUCCEEDED' }],
   ['fails, with retries left', new Error('no'), { result: 'FAILED', reason: 'no' }],
 ])(
-  'a run of it that is under way goes on, %s, and ends in the history',
+  'a running job whose entry is removed continues, %s, and ends in the history',
   async (_how, error, end) => {
     const { engine, jobs } = bildad;
     const entry = await engine.enqueueJob(GatedJob, {}, { maxRetries: 9 });
@@ -45,7 +46,7 @@ it.each([
   },
 );
 
-it('of an entry that is gone does nothing', async () => {
+it('removeJobFromQueue ignores an entry that is already removed', async () => {
   const { engine } = bildad;
   const entry = await engine.enqueueJob(GatedJob, {});
   await engine.removeJobFromQueue(entry);

@@ -3,19 +3,20 @@ import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 
-// The retry rule, the same for failed, timed out, killed and expired runs: the entry is removed when retry + 1 >
-// maxRetries, else AVAILABLE again, so maxRetries: 3 means at most 4 runs. Upstream retries at once (backoff: 'none');
-// ours waits by a backoff, and a run that a shutdown interrupted costs no retry.
+// The retry rule is the same for failed, timed out, killed and expired runs: the entry is removed
+// when retry + 1 > maxRetries, otherwise it is AVAILABLE again. So maxRetries: 3 means at most 4
+// runs. Upstream retries at once (backoff: 'none'). Here a retry waits by its backoff, and an
+// interrupted run does not use up a retry.
 
-const asked: { retry: number; error: unknown }[] = [];
-let pause: unknown;
+const backoffCalls: { retry: number; error: unknown }[] = [];
+let nextBackoff: unknown;
 
 @BildadJob({
   code: 'OWN_BACKOFF',
   backoff: (retry, error) => {
-    asked.push({ retry, error });
-    if (pause instanceof Error) throw pause;
-    return pause as number;
+    backoffCalls.push({ retry, error });
+    if (nextBackoff instanceof Error) throw nextBackoff;
+    return nextBackoff as number;
   },
 })
 class OwnBackoffJob implements JobHandler<object> {
@@ -29,11 +30,14 @@ beforeAll(async () => {
   bildad = await bootApp({ providers: [SimpleJob, GatedJob, OwnBackoffJob] });
 });
 beforeEach(() => {
-  asked.length = 0;
+  backoffCalls.length = 0;
 });
 afterAll(() => bildad.close());
 
-/** Runs the entry now, due or not, and returns how many milliseconds after its end the next run is due. */
+/**
+ * Runs the entry now, due or not.
+ * @returns milliseconds from the end of the run until the next run is due
+ */
 async function failOnce(
   entry: { id: string; jobRunIdentifier: string },
   app = bildad,
@@ -48,7 +52,7 @@ async function failOnce(
   return left && left.runAt.getTime() - run.endedAt!.getTime();
 }
 
-/** The times are read from one statement's clock, a moment apart. */
+/** Tolerance: the times come from the clocks of statements that run a moment apart. */
 const around = (ms: number) =>
   expect.toSatisfy((got: number) => got >= ms - 5 && got <= ms + 250, `about ${ms} ms`);
 
@@ -77,7 +81,7 @@ it.each([
   ).toEqual(Array.from({ length: most }, (_, retry) => ({ retry, reason: 'always' })));
 });
 
-it('a success ends the job, whatever retries are left', async () => {
+it('a success ends the job, even when retries are left', async () => {
   const { engine } = bildad;
   const entry = await engine.enqueueJob(GatedJob, {});
   const first = await engine.runJob(entry);
@@ -91,7 +95,7 @@ it('a success ends the job, whatever retries are left', async () => {
   });
 });
 
-it('counts failed, timed out, killed and expired runs alike', async () => {
+it('failed, timed out, killed and expired runs count alike', async () => {
   const { engine, jobs } = bildad;
   const entry = await engine.enqueueJob(GatedJob, {}, { maxRetries: 3, timeout: '1h' });
   const ends = [
@@ -122,7 +126,7 @@ it.each<[BackoffData, number[]]>([
   [{ type: 'fixed', delay: '2m' }, [120_000, 120_000, 120_000]],
   [{ type: 'exponential', jitter: 0 }, [1000, 2000, 4000]],
   [{ type: 'exponential', delay: '1m', maxDelay: '3m', jitter: 0 }, [60_000, 120_000, 180_000]],
-])('backoff %j waits %j', async (backoff, waits) => {
+])('backoff %j delays retries by %j ms', async (backoff, waits) => {
   const { engine } = bildad;
   const entry = await engine.enqueueJob(
     SimpleJob,
@@ -133,7 +137,7 @@ it.each<[BackoffData, number[]]>([
   expect(await failOnce(entry)).toBeNull();
 });
 
-it('jitter takes away up to its share', async () => {
+it('jitter shortens the backoff by up to its share', async () => {
   const { engine } = bildad;
   const waits: number[] = [];
   for (let round = 0; round < 8; round++) {
@@ -152,7 +156,7 @@ it('jitter takes away up to its share', async () => {
   expect(new Set(waits).size).toBeGreaterThan(1);
 });
 
-it('a retry that waits is not started before it is due', async () => {
+it('a retry does not start before it is due', async () => {
   const { engine } = bildad;
   const entry = await engine.enqueueJob(
     SimpleJob,
@@ -166,7 +170,7 @@ it('a retry that waits is not started before it is due', async () => {
   await engine.waitForJob(entry.jobRunIdentifier);
 });
 
-it('without any backoff named it is exponential from a second, half of it random', async () => {
+it('the default backoff is exponential from one second, half of it random', async () => {
   const app = await bootApp({
     providers: [SimpleJob],
     options: { backoff: undefined },
@@ -180,34 +184,34 @@ it('without any backoff named it is exponential from a second, half of it random
   await app.close();
 });
 
-it('a function in the decorator is asked with the retry and the error', async () => {
+it('the backoff function of the decorator receives the retry and the error', async () => {
   const { engine } = bildad;
-  pause = '5m';
+  nextBackoff = '5m';
   const entry = await engine.enqueueJob(OwnBackoffJob, {}, { maxRetries: 2 });
   expect(await failOnce(entry)).toEqual(around(300_000));
-  pause = 1000;
+  nextBackoff = 1000;
   expect(await failOnce(entry)).toEqual(around(1000));
   expect(await failOnce(entry)).toBeNull();
-  expect(asked).toEqual([
+  expect(backoffCalls).toEqual([
     { retry: 0, error: new RangeError('too far') },
     { retry: 1, error: new RangeError('too far') },
   ]);
 });
 
-it("the entry's own backoff goes before the function", async () => {
+it("the entry's own backoff overrides the function", async () => {
   const { engine } = bildad;
-  pause = '5m';
+  nextBackoff = '5m';
   const entry = await engine.enqueueJob(OwnBackoffJob, {}, { backoff: 'none' });
   expect(await failOnce(entry)).toEqual(around(0));
-  expect(asked).toEqual([]);
+  expect(backoffCalls).toEqual([]);
   await engine.removeJobFromQueue(entry);
 });
 
 it.each([[new Error('no idea')], ['soon'], [-1], [NaN], [Promise.resolve(1)]])(
-  'a function that throws or returns no duration (%s) is reported, and the run ends all the same',
+  'a backoff function that throws or returns no duration (%s) is reported, and the run still ends',
   async (returned) => {
     const { engine } = bildad;
-    pause = returned;
+    nextBackoff = returned;
     const reported = bildad.next('engine.error');
     const entry = await engine.enqueueJob(OwnBackoffJob, {});
     const wait = await failOnce(entry);
@@ -215,14 +219,14 @@ it.each([[new Error('no idea')], ['soon'], [-1], [NaN], [Promise.resolve(1)]])(
       doing: expect.stringContaining('OWN_BACKOFF') as string,
       error: returned instanceof Error ? returned : expect.any(BildadConfigError),
     });
-    // The default of all defaults.
+    // The built-in default.
     expect(wait).toBeGreaterThanOrEqual(495);
     expect(wait).toBeLessThanOrEqual(1250);
     await engine.removeJobFromQueue(entry);
   },
 );
 
-it('however often an exponential backoff is doubled, the run ends', async () => {
+it('the run ends even when an exponential backoff is doubled thousands of times', async () => {
   const { engine } = bildad;
   for (const delay of [0, 1]) {
     const entry = await engine.enqueueJob(
@@ -239,7 +243,7 @@ it('however often an exponential backoff is doubled, the run ends', async () => 
   }
 });
 
-it('a run that a shutdown interrupted costs no retry and waits for nothing', async () => {
+it('an interrupted run does not use up a retry and has no backoff', async () => {
   const { database } = bildad;
   const options = { shutdown: { drainTimeout: 0, killGracePeriod: 100 } };
   let node = await bootApp({ database, providers: [GatedJob], options });

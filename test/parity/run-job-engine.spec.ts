@@ -4,8 +4,9 @@ import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 import { lockRows, waitingForLock } from '../support/lock.js';
 
-// run_job_engine: one pass, which expires what is expired, then starts what is available, up to the batch size. One
-// bad job never stops the others. Ours holds a guard in the database, so that it runs on one node at a time for sure.
+// run_job_engine: one pass. It expires runs whose lease has expired, then starts available jobs up
+// to the batch size. A bad job never stops the others. Deviation from upstream: a guard in the
+// database ensures that one node at a time runs a pass.
 
 @BildadJob({
   code: 'COUNT',
@@ -31,7 +32,7 @@ const GUARD = `SELECT FROM bildad.job_configs WHERE name = 'default'`;
 const idOf = (outcome: { ok: boolean; jobRun?: { jobRunIdentifier: string } }) =>
   outcome.jobRun?.jobRunIdentifier;
 
-it('with nothing to do returns empty lists', async () => {
+it('a pass with nothing to do returns empty lists', async () => {
   expect(await bildad.engine.runJobEngine()).toEqual({
     start: [],
     expire: [],
@@ -39,7 +40,7 @@ it('with nothing to do returns empty lists', async () => {
   });
 });
 
-it('expires first, so that the same pass starts what it reopened', async () => {
+it('a pass expires runs first and starts the jobs that it reopened', async () => {
   const { engine, jobs } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, {});
   const lost = await GatedJob.arrival();
@@ -64,7 +65,7 @@ it('expires first, so that the same pass starts what it reopened', async () => {
   expect(await jobs.listJobRunsForIdentifier(run.jobRunIdentifier)).toHaveLength(2);
 });
 
-it('starts as many as there are free slots, and no more until one is free', async () => {
+it('a pass starts as many jobs as slots are free, and more once a slot is free', async () => {
   const { engine, jobs } = bildad;
   await engine.enqueueJobs(
     GatedJob,
@@ -84,7 +85,7 @@ it('starts as many as there are free slots, and no more until one is free', asyn
   expect(await jobs.getNumberOfJobsInTheQueue()).toBe(0);
 });
 
-it('starts at most a batch in one pass', async () => {
+it('a pass starts at most one batch', async () => {
   const { engine, jobs } = bildad;
   await jobs.updateJobConfig({ batchSize: 2 });
   const added = await engine.enqueueJobs(SimpleJob, [{}, {}, {}]);
@@ -94,7 +95,7 @@ it('starts at most a batch in one pass', async () => {
   await jobs.updateJobConfig({ batchSize: 1000 });
 });
 
-it('starts the good jobs around a bad one, and reports the bad one', async () => {
+it('a pass starts the good jobs around a bad one and reports the bad one', async () => {
   const { engine } = bildad;
   const added = await engine.enqueueJobs(CountJob, [{ n: 1 }, { n: 2 }, { n: 3 }]);
   await bildad.sql(
@@ -108,7 +109,7 @@ it('starts the good jobs around a bad one, and reports the bad one', async () =>
   for (const { jobRunIdentifier } of added) await engine.waitForJob(jobRunIdentifier);
 });
 
-it('leaves what this node has no handler for, and what is inactive', async () => {
+it('a pass skips jobs without a local handler and jobs of inactive templates', async () => {
   const { engine, jobs } = bildad;
   const foreign = await jobs.createJobTemplate({ code: 'FOREIGN' });
   await engine.enqueueJob('FOREIGN', {}, { priority: 0 });
@@ -126,7 +127,7 @@ it('leaves what this node has no handler for, and what is inactive', async () =>
   await jobs.deleteJobTemplate(foreign);
 });
 
-it('does nothing while another node holds the guard, and takes over when its lease is over', async () => {
+it('a pass does nothing while another node holds the guard, and takes over when the guard expires', async () => {
   const { engine } = bildad;
   const hold = (until: string) =>
     bildad.sql(
@@ -141,7 +142,7 @@ it('does nothing while another node holds the guard, and takes over when its lea
     expire: [],
     alreadyRunning: true,
   });
-  // The word left for the holder.
+  // The request for another scan, left for the holder.
   expect(
     await bildad.sql(
       'SELECT guard_look_again AS asked, guard_holder AS holder FROM bildad.job_configs',
@@ -152,7 +153,7 @@ it('does nothing while another node holds the guard, and takes over when its lea
   await engine.waitForJob(jobRunIdentifier);
 });
 
-it('two nodes at once: each job has one run', async () => {
+it('two concurrent nodes run each job once', async () => {
   const { engine, jobs } = bildad;
   const other = await bootApp({
     database: bildad.database,
@@ -174,14 +175,15 @@ it('two nodes at once: each job has one run', async () => {
   await other.close();
 });
 
-it('a pass asked for while another lets the guard go is not lost', async () => {
+it('a pass requested while another pass releases the guard is not lost', async () => {
   const { engine } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, {}, { maxRetries: 0 });
   const lost = await GatedJob.arrival();
   await bildad.sql(`UPDATE bildad.job_runs SET expires_at = now() - interval '1 s' WHERE id = $1`, [
     run.id,
   ]);
-  // The guard is locked while the pass looks for expired runs, so that it is caught where it releases the guard.
+  // The guard is locked while the pass searches expired runs, so that the pass waits where it
+  // releases the guard.
   const { dataSource } = bildad;
   const query = dataSource.query.bind(dataSource);
   let unlockGuard: (() => Promise<void>) | undefined;
@@ -206,7 +208,7 @@ it('a pass asked for while another lets the guard go is not lost', async () => {
   await late;
 });
 
-it('a pass asked for by a listener of the last one is not lost', async () => {
+it('a pass requested by a listener of the last pass is not lost', async () => {
   const { engine } = bildad;
   let asked: Promise<unknown> | undefined;
   const off = bildad.events.on('engine.pass', () => {

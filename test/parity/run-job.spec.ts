@@ -7,8 +7,9 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 
-// run_a_job: claims this entry, creates its run and launches it; resolves when launched. Ours claims by
-// compare-and-set: of ten concurrent callers, on whatever node, one runs it.
+// run_a_job: claims this entry, creates its run and launches it, and resolves when the run is
+// launched. Deviation from upstream: the claim is a compare-and-set, so one of ten concurrent
+// callers on any nodes runs it.
 
 let bildad: TestApp;
 beforeAll(async () => {
@@ -16,7 +17,7 @@ beforeAll(async () => {
 });
 afterAll(() => bildad.close());
 
-it('claims the entry, creates its run and resolves while it runs', async () => {
+it('runJob claims the entry, creates its run and resolves while it runs', async () => {
   const { engine, jobs } = bildad;
   const entry = await engine.enqueueJob(GatedJob, { name: 'one' });
   const run = await engine.runJob(entry);
@@ -54,7 +55,7 @@ it('claims the entry, creates its run and resolves while it runs', async () => {
   });
 });
 
-it('numbers the runs of an entry', async () => {
+it('the runs of an entry are numbered', async () => {
   const { engine, jobs } = bildad;
   const entry = await engine.enqueueJob(SimpleJob, { fail: 'again' }, { maxRetries: 1 });
   for (const retry of [0, 1]) {
@@ -68,7 +69,7 @@ it('numbers the runs of an entry', async () => {
   ]);
 });
 
-it('of ten concurrent callers on two nodes one runs it', async () => {
+it('one of ten concurrent callers on two nodes runs the entry', async () => {
   const { engine, jobs } = bildad;
   const other = await bootApp({
     database: bildad.database,
@@ -89,7 +90,7 @@ it('of ten concurrent callers on two nodes one runs it', async () => {
   await other.close();
 });
 
-it('does not wait for a runAt that lies ahead', async () => {
+it('runJob runs an entry before its runAt', async () => {
   const { engine } = bildad;
   const entry = await engine.enqueueJob(SimpleJob, {}, { delay: '1h' });
   await engine.runJob(entry);
@@ -98,14 +99,14 @@ it('does not wait for a runAt that lies ahead', async () => {
   });
 });
 
-it('refuses an entry that is gone', async () => {
+it('runJob rejects an entry that is removed', async () => {
   const { engine } = bildad;
   const entry = await engine.enqueueJob(SimpleJob, {});
   await engine.removeJobFromQueue(entry);
   await expect(engine.runJob(entry)).rejects.toBeInstanceOf(JobNotAvailableError);
 });
 
-it('refuses without a handler, or when inactive; the entry stays AVAILABLE without a run', async () => {
+it('runJob rejects an entry without a handler or of an inactive template, and the entry stays AVAILABLE without a run', async () => {
   const { engine, jobs } = bildad;
   const template = await jobs.createJobTemplate({ code: 'ELSEWHERE' });
   const entry = await engine.enqueueJob('ELSEWHERE', {});
@@ -127,7 +128,7 @@ it('refuses without a handler, or when inactive; the entry stays AVAILABLE witho
   await jobs.deleteJobTemplate(template);
 });
 
-it('keeps what the handler returns, and the text and the error of what it throws', async () => {
+it('the return value and the reason and error of a failure are stored', async () => {
   const { engine } = bildad;
   const said = await engine.enqueueAndRunJob(SimpleJob, { say: { n: [1] } });
   expect(await engine.waitForJob(said.jobRunIdentifier)).toMatchObject({

@@ -3,8 +3,9 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob } from '../support/handlers.js';
 
-// stop_job_in_queue: the run is FAILED "Stopped" and the entry AVAILABLE again, in the database only: the process goes
-// on. Ours: that process can no longer change the run.
+// stop_job_in_queue: the run is FAILED with "Stopped" and the entry is AVAILABLE again, in the
+// database only. The process continues. Deviation from upstream: that process can no longer change
+// the run.
 
 let bildad: TestApp;
 beforeAll(async () => {
@@ -12,7 +13,7 @@ beforeAll(async () => {
 });
 afterAll(() => bildad.close());
 
-it('fails the run and reopens the entry at once; the process goes on, unheard', async () => {
+it('stopJobInQueue fails the run and reopens the entry at once, and the result of the old process is rejected', async () => {
   const { engine, jobs } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, {}, { backoff: '1h' });
   const first = await GatedJob.arrival();
@@ -26,7 +27,7 @@ it('fails the run and reopens the entry at once; the process goes on, unheard', 
   const process = engine.findJobProcess(run)!;
   expect(first.job.signal.aborted).toBe(false);
 
-  // The entry waits for no backoff, and its next run is beside the old process.
+  // The entry has no backoff, and its next run is concurrent with the old process.
   const second = await engine.runJobEngine();
   expect(second.start).toMatchObject([
     { jobRun: { jobRunIdentifier: run.jobRunIdentifier, retry: 1 } },
@@ -50,7 +51,7 @@ it('fails the run and reopens the entry at once; the process goes on, unheard', 
   ]);
 });
 
-it('reopens even when no retry is left, and counts as one', async () => {
+it('a stopped run counts as a run, and its entry is reopened even when no retry is left', async () => {
   const { engine, jobs } = bildad;
   const entry = await engine.enqueueJob(GatedJob, {}, { maxRetries: 0 });
   const run = await engine.runJob(entry);
@@ -70,7 +71,7 @@ it('reopens even when no retry is left, and counts as one', async () => {
   second.door.open(null);
 });
 
-it('the heartbeat leaves the process alone; killJob stops it', async () => {
+it("the heartbeat does not abort a stopped run's process, and killJob stops it", async () => {
   const app = await bootApp({ providers: [GatedJob] });
   await app.jobs.updateJobConfig({ leaseMs: 1000 });
   await app.engine.runJobEngine();
@@ -78,7 +79,7 @@ it('the heartbeat leaves the process alone; killJob stops it', async () => {
   const run = await app.engine.runJob(entry);
   const { job } = await GatedJob.arrival();
   await app.engine.stopJobInQueue(entry);
-  // Another run that the same heartbeat renews shows that one has passed.
+  // The renewal of another run by the same heartbeat shows that a heartbeat has passed.
   const witness = await app.engine.enqueueAndRunJob(GatedJob, {});
   const other = await GatedJob.arrival();
   await expect
@@ -100,7 +101,7 @@ it('the heartbeat leaves the process alone; killJob stops it', async () => {
   await app.close();
 });
 
-it('is null for an entry that is not running, or gone', async () => {
+it('stopJobInQueue returns null for an entry that is not running or is removed', async () => {
   const { engine } = bildad;
   const entry = await engine.enqueueJob(GatedJob, {});
   expect(await engine.stopJobInQueue(entry)).toBeNull();

@@ -3,8 +3,9 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob } from '../support/handlers.js';
 
-// try_to_kill_process: stops the process. JavaScript cannot be killed from outside, so ours aborts the signal and
-// waits for the grace period; a handler that goes on is told apart by the answer.
+// try_to_kill_process: stops the process. JavaScript code cannot be killed from outside, so the
+// engine aborts the signal and waits for the grace period. The return value tells whether the
+// handler ended.
 
 let bildad: TestApp;
 beforeAll(async () => {
@@ -12,7 +13,7 @@ beforeAll(async () => {
 });
 afterAll(() => bildad.close());
 
-it('aborts the signal, and is true when the handler has ended', async () => {
+it('tryToKillProcess aborts the signal and returns true when the handler has ended', async () => {
   const { engine } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, {}, { maxRetries: 0 });
   const { job } = await GatedJob.arrival();
@@ -24,7 +25,7 @@ it('aborts the signal, and is true when the handler has ended', async () => {
   expect(await ended).toMatchObject({ result: 'FAILED', reason: 'Killed' });
 });
 
-it('is false when the handler did not stop; the run ends without it', async () => {
+it('tryToKillProcess returns false when the handler did not stop, and the run ends without it', async () => {
   const { engine } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, { deaf: true }, { maxRetries: 0 });
   const { door } = await GatedJob.arrival();
@@ -42,7 +43,7 @@ it('is false when the handler did not stop; the run ends without it', async () =
   await gone;
 });
 
-it('of a process that has ended is true, and changes nothing', async () => {
+it('tryToKillProcess returns true for a process that has ended and changes nothing', async () => {
   const { engine, jobs } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, {});
   const { door } = await GatedJob.arrival();

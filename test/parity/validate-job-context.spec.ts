@@ -4,8 +4,9 @@ import { InvalidJobContextError, InvalidJobSchemaError, type JsonSchema } from '
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 
-// validate_job_context: checks a context against a schema; an unusable schema is an error of its own. No deviation;
-// a class with class-validator decorators is a schema too.
+// validate_job_context: checks a context against a schema. An unusable schema has an error class of
+// its own. A class with class-validator decorators is a schema too. No other deviation from
+// upstream.
 
 class Item {
   @IsInt() price!: number;
@@ -40,7 +41,7 @@ afterAll(() => bildad.close());
 it.each([
   ['a JSON Schema', SCHEMA],
   ['a class', Order],
-])('accepts what %s allows', async (_what, schema) => {
+])('%s accepts a valid context', async (_what, schema) => {
   await expect(
     bildad.engine.validateJobContext(schema, {
       to: 'a@b.org',
@@ -52,7 +53,7 @@ it.each([
 it.each([
   ['a JSON Schema', SCHEMA],
   ['a class', Order],
-])('tells all violations of %s, and where', async (_what, schema) => {
+])('%s reports all violations and their paths', async (_what, schema) => {
   const refusal = bildad.engine
     .validateJobContext(schema, {
       to: 'nobody',
@@ -65,16 +66,16 @@ it.each([
   expect(violations.every(({ message }) => message.length > 0)).toBe(true);
 });
 
-it('tells what is missing and what is too much', async () => {
+it('the violations name missing and unexpected properties', async () => {
   await expect(bildad.engine.validateJobContext(SCHEMA, { bcc: 1 })).rejects.toMatchObject({
     violations: [{ path: 'to' }, { path: 'bcc' }],
   });
 });
 
 it.each([
-  ['a type that is none', { type: 'objekt' }],
-  ['a reference to nowhere', { $ref: '#/definitions/nothing' }],
-  ['a pattern that is none', { type: 'string', pattern: '(' }],
+  ['an unknown type', { type: 'objekt' }],
+  ['a dangling reference', { $ref: '#/definitions/nothing' }],
+  ['an invalid pattern', { type: 'string', pattern: '(' }],
   ['null', null],
   ['undefined', undefined],
   ['a text', 'object'],
@@ -89,7 +90,7 @@ it.each([
 });
 
 it.each([[undefined], [NaN], [1n], [new Map()], ['a\0b'], [() => 1]])(
-  'refuses what JSON cannot carry, whatever the schema: %s',
+  'a value that JSON cannot represent is rejected for every schema: %s',
   async (context) => {
     await expect(bildad.engine.validateJobContext({}, context)).rejects.toBeInstanceOf(
       InvalidJobContextError,
