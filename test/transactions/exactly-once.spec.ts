@@ -3,8 +3,9 @@ import { bootApp, type TestApp } from '../support/app.js';
 import { runLab } from './lab/lab.js';
 import { StepJob } from './lab/worker.js';
 
-// Real nodes that are killed (SIGKILL) around any statement of their handlers' transactions, and jobs that are taken back
-// meanwhile: each effect is in the database exactly once. 5,000 jobs and 200 kills: npm run lab:transactions.
+// Nodes are killed (SIGKILL) around any statement of their handlers' transactions, and jobs are
+// stopped in between. Each effect must be in the database exactly once. The full lab (5,000 jobs,
+// 200 kills): npm run lab:transactions.
 
 let bildad: TestApp;
 beforeAll(async () => {
@@ -15,7 +16,7 @@ beforeAll(async () => {
 });
 afterAll(() => bildad.close());
 
-it('each effect is there exactly once, whatever dies when', { timeout: 120_000 }, async () => {
+it('each effect is in the database exactly once, for kills at any statement', { timeout: 120_000 }, async () => {
   const figures = await runLab(bildad, {
     seed: 20_261_126,
     jobs: 200,

@@ -9,12 +9,12 @@ import {
   effects,
   heartbeats,
   SerialEffectJob,
-  standing,
+  heldHandler,
   type Effect,
 } from './ledger.js';
 
-// @BildadJob({ transactional: true }): what a handler writes, the jobs it enqueues, its run's end and its entry's removal
-// are committed together, or not at all.
+// @BildadJob({ transactional: true }): one transaction commits the handler's writes, the jobs it
+// enqueues, the end of its run and the removal of its entry.
 
 let bildad: TestApp;
 beforeAll(async () => {
@@ -32,7 +32,10 @@ beforeEach(() =>
 
 type Kind = typeof EffectJob | typeof SerialEffectJob | typeof ByHandJob;
 
-/** Runs it once. @returns its run as it ended, and the entry's fate */
+/**
+ * Runs the job once.
+ * @returns the run as launched, and a promise of the entry's fate
+ */
 async function once(context: Effect, job: Kind = EffectJob) {
   const entry = await bildad.engine.enqueueJob(job, context);
   const mine = (run: { jobRunIdentifier: string }) =>
@@ -55,13 +58,13 @@ async function runOf(id: string) {
 
 const queued = () => bildad.jobs.getNumberOfJobsInTheQueue();
 
-it('commits the writes, the end and the jobs it enqueued together', async () => {
+it("a handler's writes, its enqueued jobs and the end of its run are committed together", async () => {
   const { over, run } = await once({
     name: 'one',
     act: 'enqueue',
-    stand: true,
+    hold: true,
   });
-  const { door } = await standing();
+  const { door } = await heldHandler();
   expect(await effects(bildad)).toEqual({});
   expect(await queued()).toBe(1);
   expect(await runOf(run.id)).toMatchObject({ status: 'RUNNING' });
@@ -78,7 +81,7 @@ it('commits the writes, the end and the jobs it enqueued together', async () => 
   expect(next!.jobContext).toEqual({ name: 'enqueued' });
 });
 
-it('rolls its writes and jobs back where it fails, and records that outside', async () => {
+it("a failure rolls back the handler's writes and jobs, and is recorded outside the transaction", async () => {
   const { over, run } = await once({
     name: 'none',
     act: 'enqueue',
@@ -93,7 +96,7 @@ it('rolls its writes and jobs back where it fails, and records that outside', as
   expect(await queued()).toBe(1);
 });
 
-it('what it enqueues outside of the transaction stays', async () => {
+it('a job enqueued outside the transaction survives a rollback', async () => {
   const { over } = await once({
     name: 'none',
     act: 'enqueueOutside',
@@ -103,7 +106,7 @@ it('what it enqueues outside of the transaction stays', async () => {
   expect(await queued()).toBe(2);
 });
 
-it('fails where a failed statement was swallowed: nothing of it can be committed', async () => {
+it('a handler that ignores a failed statement fails, because its transaction cannot be committed', async () => {
   const { over, run } = await once({ name: 'none', act: 'swallow' });
   expect(await over).toBe('reopened');
   expect(await runOf(run.id)).toMatchObject({
@@ -113,7 +116,7 @@ it('fails where a failed statement was swallowed: nothing of it can be committed
   expect(await effects(bildad)).toEqual({});
 });
 
-it('a handler that has ended its transaction itself has failed, and is told why', async () => {
+it('a handler that ends its transaction itself fails with a configuration error', async () => {
   const { over, run } = await once({ name: 'early', act: 'commitByHand' });
   expect(await over).toBe('reopened');
   expect(await runOf(run.id)).toMatchObject({
@@ -125,7 +128,7 @@ it('a handler that has ended its transaction itself has failed, and is told why'
 it.each([
   ['READ COMMITTED', EffectJob],
   ['SERIALIZABLE', SerialEffectJob],
-] as const)('is %s, with timeouts on the server behind those of the node', async (level, job) => {
+] as const)('the transaction is %s, with server timeouts above the node's', async (level, job) => {
   const { over, run } = await once({ name: 'set', act: 'settings' }, job);
   await over;
   const { output } = await runOf(run.id);
@@ -138,9 +141,9 @@ it.each([
   ['completed', 'completeJob'],
   ['failed', 'failJob'],
   ['expired', 'expireJob'],
-] as const)('is rolled back where its run was %s by hand meanwhile', async (_how, verb) => {
-  const { run } = await once({ name: 'late', stand: true });
-  const { door, job } = await standing();
+] as const)('the transaction is rolled back when its run was %s by another caller', async (_how, verb) => {
+  const { run } = await once({ name: 'late', hold: true });
+  const { door, job } = await heldHandler();
   await bildad.engine[verb](run, new Error('by hand'));
   expect(job.signal.aborted).toBe(true);
   const lost = bildad.next('run.finishRejected');
@@ -150,9 +153,9 @@ it.each([
   expect((await runOf(run.id)).output).not.toBe('too late');
 });
 
-it('is rolled back where it was taken back, though nobody tells it', async () => {
-  const { entry, run } = await once({ name: 'late', stand: true });
-  const { door, job } = await standing();
+it('the transaction of a stopped run is rolled back, although its handler is not aborted', async () => {
+  const { entry, run } = await once({ name: 'late', hold: true });
+  const { door, job } = await heldHandler();
   await bildad.engine.stopJobInQueue(entry);
   expect(job.signal.aborted).toBe(false);
   const lost = bildad.next('run.finishRejected');
@@ -163,9 +166,9 @@ it('is rolled back where it was taken back, though nobody tells it', async () =>
   expect(await queued()).toBe(1);
 });
 
-it('is rolled back where another node has taken its run over', async () => {
-  const { over, run } = await once({ name: 'late', stand: true });
-  const { door } = await standing();
+it('the transaction is rolled back when another node has taken over the run', async () => {
+  const { over, run } = await once({ name: 'late', hold: true });
+  const { door } = await heldHandler();
   await bildad.sql(`UPDATE bildad.job_runs SET node_id = 'another' WHERE id = $1`, [run.id]);
   door.open('too late');
   expect(await over).toBe('lost:failed');
@@ -174,7 +177,7 @@ it('is rolled back where another node has taken its run over', async () => {
   await bildad.engine.failJob(run, new Error('as the test is over'));
 });
 
-it('killed: what the server does for it is cancelled, and its connection is not used again', async () => {
+it('a kill cancels the running statement and closes the connection', async () => {
   const { run } = await once({ name: 'killed', act: 'sleepInSql' });
   const sleeping = () =>
     bildad.sql<{ pid: number }>(
@@ -190,9 +193,9 @@ it('killed: what the server does for it is cancelled, and its connection is not 
     .toEqual([]);
 });
 
-it('a deaf handler that is abandoned loses its connection', async () => {
-  const { run } = await once({ name: 'deaf', stand: true });
-  const { door } = await standing();
+it('a handler that ignores its signal loses its connection after the grace period', async () => {
+  const { run } = await once({ name: 'deaf', hold: true });
+  const { door } = await heldHandler();
   expect(await bildad.engine.killJob(run)).toMatchObject({ reason: 'Killed' });
   await expect
     .poll(() =>
@@ -207,12 +210,12 @@ it('a deaf handler that is abandoned loses its connection', async () => {
   expect(await effects(bildad)).toEqual({});
 });
 
-it('in two that are SERIALIZABLE and contradict each other one fails like any handler', async () => {
+it('one of two conflicting SERIALIZABLE transactions fails like any handler', async () => {
   const [first, second] = await Promise.all([
-    once({ name: 'a', stand: true }, SerialEffectJob),
-    once({ name: 'b', stand: true }, SerialEffectJob),
+    once({ name: 'a', hold: true }, SerialEffectJob),
+    once({ name: 'b', hold: true }, SerialEffectJob),
   ]);
-  const doors = [await standing(), await standing()];
+  const doors = [await heldHandler(), await heldHandler()];
   for (const { job } of doors) await job.manager.query('SELECT count(*) FROM ledger');
   for (const { job } of doors)
     await job.manager.query('INSERT INTO ledger (name) VALUES ($1)', ['seen']);
@@ -224,7 +227,7 @@ it('in two that are SERIALIZABLE and contradict each other one fails like any ha
   expect(failed).toEqual({ code: '40001' });
 });
 
-it('one that is SERIALIZABLE outlasts heartbeats', async () => {
+it('a SERIALIZABLE transaction is not disturbed by heartbeats', async () => {
   await bildad.jobs.updateJobConfig({ leaseMs: 5_000 });
   const node = await bootApp({
     database: bildad.database,
@@ -233,12 +236,12 @@ it('one that is SERIALIZABLE outlasts heartbeats', async () => {
   try {
     const entry = await node.engine.enqueueJob(SerialEffectJob, {
       name: 'long',
-      stand: true,
+      hold: true,
     });
     const over = node.next('run.finished');
     await node.engine.runJob(entry);
-    const { door } = await standing();
-    // A beat a second.
+    const { door } = await heldHandler();
+    // The node sends one heartbeat per second.
     await pause(1_300);
     door.open('done');
     expect(await over).toMatchObject({ outcome: 'completed' });
@@ -249,7 +252,7 @@ it('one that is SERIALIZABLE outlasts heartbeats', async () => {
   }
 });
 
-it('by hand: the end is committed with a transaction of the handler', async () => {
+it("job.complete: the end of the run is committed with the handler's transaction", async () => {
   const { over, run } = await once({ name: 'hand' }, ByHandJob);
   expect(await over).toBe('removed');
   expect(await effects(bildad)).toEqual({ hand: 1 });
@@ -259,17 +262,17 @@ it('by hand: the end is committed with a transaction of the handler', async () =
   });
 });
 
-it('by hand: what happens after the commit does not undo it', async () => {
+it('job.complete: an error after the commit does not change the outcome', async () => {
   const { over, run } = await once({ name: 'hand', fail: 'after the commit' }, ByHandJob);
   expect(await over).toBe('removed');
   expect(await runOf(run.id)).toMatchObject({ result: 'SUCCEEDED' });
 });
 
-it('by hand: its handler goes on after the commit, whatever heartbeats say of its run', async () => {
+it('job.complete: heartbeats do not abort the handler after the commit', async () => {
   await bildad.jobs.updateJobConfig({ leaseMs: 3_000 });
   await bildad.engine.runJobEngine();
-  const { over, run } = await once({ name: 'hand', stand: true }, ByHandJob);
-  const { door, job } = await standing();
+  const { over, run } = await once({ name: 'hand', hold: true }, ByHandJob);
+  const { door, job } = await heldHandler();
   expect(await runOf(run.id)).toMatchObject({ result: 'SUCCEEDED' });
   await heartbeats(bildad, 2);
   expect(job.signal.aborted).toBe(false);
@@ -278,7 +281,7 @@ it('by hand: its handler goes on after the commit, whatever heartbeats say of it
   await bildad.jobs.updateJobConfig({ leaseMs: 15_000 });
 });
 
-it('by hand: a transaction that is left open is no reason to take the database for lost', async () => {
+it('job.complete: an open transaction is not reported as a lost database', async () => {
   const lost: unknown[] = [];
   const node = await bootApp({
     database: bildad.database,
@@ -295,9 +298,9 @@ it('by hand: a transaction that is left open is no reason to take the database f
     const waits = node.next('engine.error');
     const finished = node.next('run.finished');
     const run = await node.engine.runJob(entry);
-    const { door } = await standing();
+    const { door } = await heldHandler();
     const killed = node.engine.killJob(run);
-    // Another transaction has the row of the run locked for too long.
+    // The open transaction holds the lock of the run's row for too long.
     expect(await waits).toMatchObject({
       doing: `recording the end of run ${run.id}`,
       error: { databaseCode: '55P03' },
@@ -312,7 +315,7 @@ it('by hand: a transaction that is left open is no reason to take the database f
   }
 });
 
-it('by hand: rolled back, the run ends as the handler does', async () => {
+it("job.complete: after a rollback the handler's result decides", async () => {
   const { over, run } = await once({ name: 'hand', act: 'swallow' }, ByHandJob);
   expect(await over).toBe('removed');
   expect(await effects(bildad)).toEqual({});
@@ -322,9 +325,9 @@ it('by hand: rolled back, the run ends as the handler does', async () => {
   expect(await runOf(failing.run.id)).toMatchObject({ reason: 'both' });
 });
 
-it('has typed errors for the wrong end', async () => {
-  const { over } = await once({ name: 'wrong', stand: true });
-  const { door, job } = await standing();
+it('job.complete on the manager of the engine is rejected with a typed error', async () => {
+  const { over } = await once({ name: 'wrong', hold: true });
+  const { door, job } = await heldHandler();
   await expect(job.complete(job.manager)).rejects.toMatchObject({
     code: 'BILDAD_CONFIG',
     field: 'job.complete()',

@@ -2,7 +2,8 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { bootIsolated, type IsolatedApp } from '../support/isolated.js';
 import { createLedger, effects, heartbeats } from './ledger.js';
 
-// A transactional handler in a thread or process of its own: the end is written there, in the handler's transaction.
+// A transactional handler in a thread or process: the end of its run is written there, in the
+// handler's transaction.
 
 let bildad: IsolatedApp;
 beforeAll(async () => {
@@ -12,12 +13,12 @@ beforeAll(async () => {
 afterAll(() => bildad.close());
 beforeEach(() => bildad.sql('DELETE FROM bildad.job_queue_entries; DELETE FROM ledger'));
 
-const told = (name: 'run.finished' | 'run.finishRejected', code: string) =>
+const nextEventOf = (name: 'run.finished' | 'run.finishRejected', code: string) =>
   bildad.next(name, ({ templateCode }) => templateCode === code);
 
 describe.each(['TRANSACTIONAL_THREAD', 'TRANSACTIONAL_PROCESS'])('%s', (code) => {
-  it('commits writes, jobs and end together, and says so here', async () => {
-    const finished = told('run.finished', code);
+  it('writes, jobs and the end of the run are committed together, and this node emits the event', async () => {
+    const finished = nextEventOf('run.finished', code);
     const run = await bildad.act(code, 'effect');
     expect(run).toMatchObject({ result: 'SUCCEEDED' });
     expect(await finished).toMatchObject({
@@ -30,7 +31,7 @@ describe.each(['TRANSACTIONAL_THREAD', 'TRANSACTIONAL_PROCESS'])('%s', (code) =>
     });
   });
 
-  it('rolls back what fails', async () => {
+  it('a failure rolls back the transaction', async () => {
     const run = await bildad.act(code, 'effectThenFail');
     expect(run).toMatchObject({
       result: 'FAILED',
@@ -39,7 +40,7 @@ describe.each(['TRANSACTIONAL_THREAD', 'TRANSACTIONAL_PROCESS'])('%s', (code) =>
     expect(await effects(bildad)).toEqual({});
   });
 
-  it('rolls back what is killed', async () => {
+  it('a kill rolls back the transaction', async () => {
     const begun = bildad.next('run.progress');
     const { jobRunIdentifier } = await bildad.engine.enqueueJob(code, {
       act: 'effectThenHang',
@@ -53,19 +54,19 @@ describe.each(['TRANSACTIONAL_THREAD', 'TRANSACTIONAL_PROCESS'])('%s', (code) =>
     await expect.poll(() => bildad.busySessions()).toBe(0);
   });
 
-  it('rolls back what somebody else has ended', async () => {
+  it('the transaction is rolled back when the run has ended elsewhere', async () => {
     const runner = bildad.dataSource.createQueryRunner();
     await runner.startTransaction();
     await runner.query('SELECT pg_advisory_xact_lock(4711)');
     const begun = bildad.next('run.progress');
     await bildad.engine.enqueueJob(code, { act: 'effectThenWait' });
     const { jobRunId } = await begun;
-    // In the database alone: its process is not told.
+    // The change is made with SQL, so the handler is not aborted.
     await bildad.sql(
       `UPDATE bildad.job_runs SET status = 'DONE', result = 'FAILED', reason = 'Stopped', ended_at = now() WHERE id = $1`,
       [jobRunId],
     );
-    const lost = told('run.finishRejected', code);
+    const lost = nextEventOf('run.finishRejected', code);
     await runner.commitTransaction();
     await runner.release();
     await lost;
@@ -73,8 +74,8 @@ describe.each(['TRANSACTIONAL_THREAD', 'TRANSACTIONAL_PROCESS'])('%s', (code) =>
   });
 });
 
-it.each(['THREAD', 'PROCESS'])('by hand in a %s: what is committed has succeeded', async (code) => {
-  const finished = told('run.finished', code);
+it.each(['job.complete in a %s: a committed run has succeeded', 'PROCESS'])('by hand in a %s: what is committed has succeeded', async (code) => {
+  const finished = nextEventOf('run.finished', code);
   const run = await bildad.act(code, 'effectByHand');
   expect(run).toMatchObject({ result: 'SUCCEEDED', output: 'by hand' });
   expect(await finished).toMatchObject({ outcome: 'completed' });
@@ -82,7 +83,7 @@ it.each(['THREAD', 'PROCESS'])('by hand in a %s: what is committed has succeeded
 });
 
 it.each(['THREAD', 'PROCESS'])(
-  'by hand in a %s: its handler goes on after the commit, whatever heartbeats say of its run',
+  'job.complete in a %s: heartbeats do not abort the handler after the commit',
   async (code) => {
     await bildad.jobs.updateJobConfig({ leaseMs: 3_000 });
     await bildad.engine.runJobEngine();
@@ -90,7 +91,7 @@ it.each(['THREAD', 'PROCESS'])(
     await runner.startTransaction();
     await runner.query('SELECT pg_advisory_xact_lock(4711)');
     const committed = bildad.next('run.progress');
-    const finished = told('run.finished', code);
+    const finished = nextEventOf('run.finished', code);
     const { jobRunIdentifier } = await bildad.engine.enqueueJob(code, {
       act: 'goOnByHand',
     });

@@ -20,7 +20,7 @@ import { SimpleJob } from '../support/handlers.js';
 let checking: Gate;
 
 @ValidatorConstraint({ async: true })
-class WhenOpened implements ValidatorConstraintInterface {
+class WaitsForGate implements ValidatorConstraintInterface {
   async validate(): Promise<boolean> {
     await checking.opened;
     return true;
@@ -28,21 +28,21 @@ class WhenOpened implements ValidatorConstraintInterface {
 }
 
 class SlowContext {
-  @Validate(WhenOpened) say!: string;
+  @Validate(WaitsForGate) say!: string;
 }
 
 @BildadJob({ code: 'SLOWLY_CHECKED', context: SlowContext })
-class SlowlyCheckedJob {
+class SlowValidationJob {
   async runJob(_context: SlowContext): Promise<void> {}
 }
 
-// A call that is made in a transaction is part of it, whoever opened it: nothing is there before the commit, and nobody
-// is woken; after a rollback nothing ever was.
+// A call in a transaction is part of it, for every way to open one: the job is visible and wakes
+// nodes only after the commit, and a rollback removes it.
 
 let bildad: TestApp;
 let clsHost: TransactionHost<TransactionalAdapterTypeOrm>;
 let managerOfCls: (() => EntityManager | undefined) | undefined;
-/** While its tests run. */
+/** True while a test of typeorm-transactional runs. */
 let byTypeorm = false;
 let patched: DataSource | undefined;
 beforeAll(async () => {
@@ -50,7 +50,7 @@ beforeAll(async () => {
     storageDriver: StorageDriver.ASYNC_LOCAL_STORAGE,
   });
   bildad = await bootApp({
-    providers: [SimpleJob, SlowlyCheckedJob],
+    providers: [SimpleJob, SlowValidationJob],
     imports: [
       ClsModule.forRoot({
         global: true,
@@ -96,7 +96,7 @@ const WAYS: Record<string, (work: () => Promise<unknown>) => Promise<unknown>> =
 describe.each(Object.keys(WAYS))('%s', (way) => {
   const within = WAYS[way]!;
 
-  it('commits what was enqueued, and wakes then', async () => {
+  it('a commit makes the enqueued jobs visible and wakes nodes', async () => {
     const notified: unknown[] = [];
     const off = await listening((message) => notified.push(message));
     await within(async () => {
@@ -110,7 +110,7 @@ describe.each(Object.keys(WAYS))('%s', (way) => {
     await off();
   });
 
-  it('rolled back, there is nothing, and nobody is woken', async () => {
+  it('a rollback removes the enqueued jobs and wakes no node', async () => {
     const notified: unknown[] = [];
     const off = await listening((message) => notified.push(message));
     await expect(
@@ -120,14 +120,14 @@ describe.each(Object.keys(WAYS))('%s', (way) => {
       }),
     ).rejects.toThrow('no');
     expect(await queued()).toBe(0);
-    // What comes after would not overtake it.
+    // A wake-up of the next job would not arrive before an earlier one.
     await add();
     await expect.poll(() => notified.length).toBe(1);
     expect(await queued()).toBe(1);
     await off();
   });
 
-  it('a change of a waiting job is part of it, of its own as well', async () => {
+  it('a change of a waiting job is rolled back, for jobs enqueued before and inside the transaction', async () => {
     const { engine } = bildad;
     const before = await add();
     await expect(
@@ -149,7 +149,7 @@ describe.each(Object.keys(WAYS))('%s', (way) => {
     ]);
   });
 
-  it('manager: null is outside of it', async () => {
+  it('manager: null enqueues outside the transaction', async () => {
     await expect(
       within(async () => {
         await bildad.engine.enqueueJob(SimpleJob, {}, { manager: null });
@@ -160,7 +160,7 @@ describe.each(Object.keys(WAYS))('%s', (way) => {
     expect(await queued()).toBe(2);
   });
 
-  it('what would have to run before the commit is refused', async () => {
+  it('a call that must run its job before the commit is rejected', async () => {
     await within(async () => {
       const refused = { code: 'BILDAD_CONFIG', field: 'manager' };
       await expect(bildad.engine.enqueueAndRunJob(SimpleJob, {})).rejects.toMatchObject(refused);
@@ -172,8 +172,8 @@ describe.each(Object.keys(WAYS))('%s', (way) => {
   });
 });
 
-describe('a call that is under way when its transaction ends', () => {
-  const hanging = () => bildad.engine.enqueueJob(SlowlyCheckedJob, { say: 'x' });
+describe('a call in progress when its transaction ends', () => {
+  const hanging = () => bildad.engine.enqueueJob(SlowValidationJob, { say: 'x' });
   const fails = async (work: () => Promise<unknown>) => expect(work()).rejects.toThrow('no');
 
   it.each<[string, (calls: Promise<unknown>[]) => Promise<unknown>]>([
@@ -196,12 +196,12 @@ describe('a call that is under way when its transaction ends', () => {
         }),
     ],
     [
-      'one that was given',
+      'a given manager',
       (calls) =>
         bildad.dataSource.transaction(async (manager) => {
           calls.push(
             bildad.engine.enqueueJob(
-              SlowlyCheckedJob,
+              SlowValidationJob,
               { say: 'x' },
               { manager, unique: { key: 'x' } },
             ),
@@ -210,11 +210,11 @@ describe('a call that is under way when its transaction ends', () => {
         }),
     ],
     [
-      'many of one that was given',
+      'enqueueJobs with a given manager',
       (calls) =>
         bildad.dataSource.transaction(async (manager) => {
           calls.push(
-            bildad.engine.enqueueJobs(SlowlyCheckedJob, [{ say: 'x' }], {
+            bildad.engine.enqueueJobs(SlowValidationJob, [{ say: 'x' }], {
               manager,
             }),
           );
@@ -231,7 +231,7 @@ describe('a call that is under way when its transaction ends', () => {
   });
 });
 
-it('many at once in a transaction do not undo one another', async () => {
+it("concurrent calls in one transaction keep one another's jobs", async () => {
   const { engine } = bildad;
   await engine.transaction(() =>
     Promise.all([
@@ -243,7 +243,7 @@ it('many at once in a transaction do not undo one another', async () => {
   expect(await queued()).toBe(4);
 });
 
-it('a savepoint that is rolled back takes its jobs along, and no others', async () => {
+it('a rolled back savepoint removes only its own jobs', async () => {
   const { engine } = bildad;
   await engine.transaction(async () => {
     await add();
@@ -258,7 +258,7 @@ it('a savepoint that is rolled back takes its jobs along, and no others', async 
   expect(await queued()).toBe(2);
 });
 
-it('two at once do not mix', async () => {
+it('concurrent transactions do not mix', async () => {
   const { engine } = bildad;
   const second = gate();
   const first = engine.transaction(async () => {
@@ -277,7 +277,7 @@ it('two at once do not mix', async () => {
   expect(await queued()).toBe(2);
 });
 
-it('who comes after the end is told so, and may go outside', async () => {
+it('a call after the end of its transaction is rejected unless it opts out with manager: null', async () => {
   const { engine } = bildad;
   const over = gate();
   let late: Promise<unknown> | undefined;
@@ -295,7 +295,7 @@ it('who comes after the end is told so, and may go outside', async () => {
   expect(await queued()).toBe(1);
 });
 
-it('a job that is started from within a transaction is not part of it', async () => {
+it('a job started from within a transaction is not part of it', async () => {
   const { engine, next } = bildad;
   const entry = await add();
   await engine
@@ -311,7 +311,7 @@ it('a job that is started from within a transaction is not part of it', async ()
   });
 });
 
-it('refuses what is no manager', async () => {
+it('a value that is not an EntityManager is rejected', async () => {
   const { engine } = bildad;
   await expect(
     engine.enqueueJob(SimpleJob, {}, { manager: {} as EntityManager }),
@@ -326,7 +326,7 @@ const queuedOutside = async () => {
   return row!.n;
 };
 
-/** Wake-ups of other nodes. */
+/** Receives the wake-ups for other nodes. */
 async function listening(receive: (message: unknown) => void) {
   const { default: pg } = await import('pg');
   const client = new pg.Client({ connectionString: bildad.database.url });

@@ -6,18 +6,18 @@ import { gate, type Gate } from '../support/gate.js';
 import type { TestApp } from '../support/app.js';
 import { expect } from 'vitest';
 
-/** Where it stands still, with its writes made and not committed. */
-export interface Stand {
+/** A handler that is held before its transaction is committed. */
+export interface HeldHandler {
   job: JobExecution;
   door: Gate<unknown>;
 }
 
 export interface Effect {
   name: string;
-  /** Waits at a door. */
-  stand?: boolean;
+  /** The handler waits until the test opens its gate. */
+  hold?: boolean;
   fail?: string;
-  /** What it does with its transaction beside writing. */
+  /** An action on the transaction in addition to the insert. */
   act?: keyof typeof ACTS | 'leaveOpen';
 }
 
@@ -41,11 +41,11 @@ export const ACTS = {
   },
 };
 
-const arrivals: Stand[] = [];
-const waiting: ((stand: Stand) => void)[] = [];
+const arrivals: HeldHandler[] = [];
+const waiting: ((hold: HeldHandler) => void)[] = [];
 
-/** The next that stands. */
-export const standing = async (): Promise<Stand> =>
+/** The next handler that is held. */
+export const heldHandler = async (): Promise<HeldHandler> =>
   arrivals.shift() ?? new Promise((resolve) => waiting.push(resolve));
 
 abstract class Effects implements JobHandler<Effect> {
@@ -54,24 +54,24 @@ abstract class Effects implements JobHandler<Effect> {
     @InjectDataSource() readonly dataSource: DataSource,
   ) {}
 
-  async runJob({ name, stand, fail, act = 'none' }: Effect, job: JobExecution): Promise<unknown> {
+  async runJob({ name, hold, fail, act = 'none' }: Effect, job: JobExecution): Promise<unknown> {
     const { manager } = job;
     await manager.query('INSERT INTO ledger (name, run_id) VALUES ($1, $2)', [name, job.jobRunId]);
     const done: unknown = act !== 'leaveOpen' && (await ACTS[act](this, manager));
     if (fail) throw new Error(fail);
-    return stand ? standAt(job) : done;
+    return hold ? holdAt(job) : done;
   }
 }
 
-function standAt(job: JobExecution): Promise<unknown> {
-  const standingHere = { job, door: gate<unknown>() };
-  const taker = waiting.shift();
-  if (taker) taker(standingHere);
-  else arrivals.push(standingHere);
-  return standingHere.door.opened;
+function holdAt(job: JobExecution): Promise<unknown> {
+  const handler = { job, door: gate<unknown>() };
+  const waiter = waiting.shift();
+  if (waiter) waiter(handler);
+  else arrivals.push(handler);
+  return handler.door.opened;
 }
 
-/** Until a node has renewed what it runs so often; another one tells the time. */
+/** Waits for that many heartbeats of the node, as another node sees them. */
 export async function heartbeats({ sql }: Pick<TestApp, 'sql'>, times: number): Promise<void> {
   const told = () => sql(`SELECT processes FROM bildad.job_nodes WHERE ended_at IS NULL`);
   for (let beat = 0; beat < times; beat++) {
@@ -90,12 +90,12 @@ export class EffectJob extends Effects {}
 })
 export class SerialEffectJob extends Effects {}
 
-/** Completes its run in a transaction of its own. */
+/** Completes its run in its own transaction. */
 @BildadJob({ code: 'BY_HAND', maxRetries: 1 })
 export class ByHandJob implements JobHandler<Effect> {
   constructor(@InjectDataSource() readonly dataSource: DataSource) {}
 
-  async runJob({ name, fail, act, stand }: Effect, job: JobExecution) {
+  async runJob({ name, fail, act, hold }: Effect, job: JobExecution) {
     await this.dataSource
       .transaction(async (manager) => {
         await manager.query('INSERT INTO ledger (name, run_id) VALUES ($1, $2)', [
@@ -103,13 +103,13 @@ export class ByHandJob implements JobHandler<Effect> {
           job.jobRunId,
         ]);
         await job.complete(manager, { by: 'hand' });
-        if (act === 'leaveOpen') await standAt(job);
+        if (act === 'leaveOpen') await holdAt(job);
         if (act === 'swallow') throw new Error('rolled back');
       })
       .catch((error: unknown) => {
         if (act !== 'swallow') throw error;
       });
-    if (stand) await standAt(job);
+    if (hold) await holdAt(job);
     if (fail) throw new Error(fail);
     return { by: 'return' };
   }
@@ -118,7 +118,7 @@ export class ByHandJob implements JobHandler<Effect> {
 export const createLedger = ({ sql }: Pick<TestApp, 'sql'>) =>
   sql('CREATE TABLE ledger (name text, run_id bigint)');
 
-/** How often each name is in it. */
+/** The number of rows by name. */
 export async function effects({ sql }: Pick<TestApp, 'sql'>): Promise<Record<string, number>> {
   const found = await sql<{ name: string; n: number }>(
     'SELECT name, count(*)::int AS n FROM ledger GROUP BY name ORDER BY name',

@@ -2,10 +2,10 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { startProxy, type Proxy } from '../support/proxy.js';
-import { createLedger, EffectJob, effects, standing } from './ledger.js';
+import { createLedger, EffectJob, effects, heldHandler } from './ledger.js';
 
-// The connection is lost around the COMMIT of a handler's transaction: the run says whether it was committed, and
-// nothing is done again that was.
+// The connection is lost around the COMMIT of a handler's transaction. The row of the run tells
+// whether it was committed, and a committed job does not run again.
 
 let database: TestDatabase;
 let proxy: Proxy;
@@ -34,7 +34,7 @@ afterEach(async () => {
 
 const runs = () => database.sql('SELECT status, result FROM bildad.job_runs ORDER BY id');
 
-it('its answer is lost: it was committed, and is told as that', async () => {
+it('a lost response to COMMIT: the run has succeeded and is reported as completed', async () => {
   const { engine, next } = bildad;
   const entry = await engine.enqueueJob(EffectJob, { name: 'once' });
   const finished = next('run.finished');
@@ -49,15 +49,15 @@ it('its answer is lost: it was committed, and is told as that', async () => {
   expect(await runs()).toEqual([{ status: 'DONE', result: 'SUCCEEDED' }]);
 });
 
-it('the connection dies before: nothing is committed, and the run fails', async () => {
+it('a connection lost before COMMIT: nothing is committed and the run fails', async () => {
   const { engine, next } = bildad;
   const entry = await engine.enqueueJob(EffectJob, {
     name: 'never',
-    stand: true,
+    hold: true,
   });
   const finished = next('run.finished');
   await engine.runJob(entry);
-  const { door } = await standing();
+  const { door } = await heldHandler();
   await proxy.refuse();
   door.open('done');
   await proxy.pass();
@@ -68,15 +68,15 @@ it('the connection dies before: nothing is committed, and the run fails', async 
   expect(await effects(database)).toEqual({});
 });
 
-it('the wire is dead without a word: it is given up in time', async () => {
+it('a connection that silently stops responding: the run fails in time', async () => {
   const { engine, next } = bildad;
   const entry = await engine.enqueueJob(EffectJob, {
     name: 'never',
-    stand: true,
+    hold: true,
   });
   const finished = next('run.finished');
   await engine.runJob(entry);
-  const { door } = await standing();
+  const { door } = await heldHandler();
   proxy.blackholeOld();
   door.open('done');
   expect(await finished).toMatchObject({ outcome: 'failed' });

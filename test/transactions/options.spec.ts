@@ -2,13 +2,13 @@ import { BildadJob, type BildadModuleOptions } from 'nestjs-bildad';
 import { expect, it } from 'vitest';
 import { bootApp } from '../support/app.js';
 
-// What is wrong is said at boot, with its name.
+// Wrong options are rejected at boot, and the error names the option.
 
 it.each([
   ['yes', 'transactional'],
   [{ isolation: 'CHAOS' }, 'transactional.isolation'],
   [{ level: 'SERIALIZABLE' }, 'transactional.level'],
-])('transactional: %j', async (transactional, field) => {
+])('transactional: %j is rejected', async (transactional, field) => {
   @BildadJob({ code: 'WRONG', transactional: transactional as never })
   class WrongJob {
     runJob(): void {}
@@ -20,7 +20,7 @@ it.each([
   });
 });
 
-it('currentManager', async () => {
+it('a currentManager that is not a function is rejected', async () => {
   const options = {
     currentManager: 'manager',
   } as unknown as BildadModuleOptions;
@@ -46,7 +46,7 @@ it('a handler without a transaction has no job.manager', async () => {
   await bildad.close();
 });
 
-it('transaction takes a function', async () => {
+it('engine.transaction rejects a value that is not a function', async () => {
   const bildad = await bootApp();
   await expect(bildad.engine.transaction('work' as never)).rejects.toMatchObject({
     code: 'BILDAD_CONFIG',

@@ -5,7 +5,8 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 
-// waitForJob in a process that runs no jobs: it tells the node that does that somebody waits, and is notified of the end.
+// waitForJob in a process that runs no jobs: it announces its interest to the node that runs the
+// job, and that node notifies it of the end.
 
 interface Notice {
   topic: string;
@@ -15,10 +16,10 @@ interface Notice {
 
 let worker: TestApp;
 let caller: TestApp;
-let ear: pg.Client;
+let listener: pg.Client;
 let notices: Notice[];
-/** Listeners there are anyway: those that write logs. */
-let quiet: number;
+/** Listeners that exist without a waiter: those that write log lines. */
+let idleListeners: number;
 beforeAll(async () => {
   worker = await bootApp({
     providers: [SimpleJob, GatedJob],
@@ -29,12 +30,12 @@ beforeAll(async () => {
     providers: [SimpleJob, GatedJob],
     options: { role: 'producer' },
   });
-  quiet = listeners(caller);
-  ear = new pg.Client({ connectionString: worker.database.url });
-  ear.on('error', () => undefined);
-  await ear.connect();
-  await ear.query('LISTEN "nestjs_bildad:bildad"');
-  ear.on('notification', ({ payload }) => notices.push(JSON.parse(payload!) as Notice));
+  idleListeners = listeners(caller);
+  listener = new pg.Client({ connectionString: worker.database.url });
+  listener.on('error', () => undefined);
+  await listener.connect();
+  await listener.query('LISTEN "nestjs_bildad:bildad"');
+  listener.on('notification', ({ payload }) => notices.push(JSON.parse(payload!) as Notice));
 });
 beforeEach(() => {
   notices = [];
@@ -43,7 +44,7 @@ afterEach(() => {
   for (const { door } of GatedJob.arrivals.splice(0)) door.open('cleared');
 });
 afterAll(async () => {
-  await ear.end();
+  await listener.end();
   await caller.close();
   await worker.close();
 });
@@ -51,13 +52,13 @@ afterAll(async () => {
 const sent = (list: 'items' | 'interest') =>
   notices.filter(({ topic }) => topic === 'completed').flatMap((notice) => notice[list] ?? []);
 
-/** Listeners to ends of runs: none of a bus where nobody waits. */
+/** Number of run.finished listeners. */
 const listeners = ({ app }: TestApp) =>
   app
     .get<unknown, { listeners: Map<string, readonly unknown[]> }>(JobEvents)
     .listeners.get('run.finished')?.length ?? 0;
 
-it('resolves with the final run, notified by the node that ran it', async () => {
+it('waitForJob resolves with the final run when the node that ran it sends a notification', async () => {
   const before = listeners(worker);
   const { jobRunIdentifier } = await caller.engine.enqueueJob(GatedJob, {});
   const waiting = caller.engine.waitForJob(GatedJob, jobRunIdentifier);
@@ -71,7 +72,7 @@ it('resolves with the final run, notified by the node that ran it', async () => 
   });
   await expect.poll(() => sent('items')).toEqual([jobRunIdentifier]);
   expect(listeners(worker)).toBe(before);
-  expect(listeners(caller)).toBe(quiet);
+  expect(listeners(caller)).toBe(idleListeners);
 });
 
 it('a job that is retried sends a notification for its last run only', async () => {
@@ -85,7 +86,7 @@ it('a job that is retried sends a notification for its last run only', async () 
   await expect.poll(() => sent('items')).toEqual([jobRunIdentifier]);
 });
 
-it('a job that nobody waits for sends no notification', async () => {
+it('a job without a waiter sends no notification', async () => {
   const ended = worker.next('run.finished');
   await caller.engine.enqueueJob(SimpleJob, {});
   await ended;
@@ -101,7 +102,7 @@ it('a job that nobody waits for sends no notification', async () => {
   await expect.poll(() => sent('items')).toEqual([jobRunIdentifier]);
 });
 
-it('a thousand that wait leave nothing behind', async () => {
+it('a thousand waiters leave no listeners behind', async () => {
   const entries = await caller.engine.enqueueJobs(
     SimpleJob,
     Array.from({ length: 1_000 }, (_none, say) => ({ say })),
@@ -110,19 +111,19 @@ it('a thousand that wait leave nothing behind', async () => {
     entries.map(({ jobRunIdentifier }) => caller.engine.waitForJob(jobRunIdentifier)),
   );
   expect(runs.map(({ output }) => output)).toEqual(entries.map((_entry, index) => index));
-  expect(listeners(caller)).toBe(quiet);
+  expect(listeners(caller)).toBe(idleListeners);
   const { bildad } = caller.engine as unknown as { bildad: BildadRuntime };
   const { signals } = bildad.waiter as unknown as { signals: { callers: Map<string, unknown> } };
   expect(signals.callers.size).toBe(0);
 });
 
-it('gives up in time, and leaves nothing behind', async () => {
+it('waitForJob rejects at its timeout and leaves no listener behind', async () => {
   const { jobRunIdentifier } = await caller.engine.enqueueJob(GatedJob, {});
   await expect(caller.engine.waitForJob(jobRunIdentifier, { timeout: 100 })).rejects.toMatchObject({
     code: 'WAIT_TIMEOUT',
   });
   await expect(caller.engine.waitForJob('nobody')).rejects.toBeInstanceOf(JobNotFoundError);
-  expect(listeners(caller)).toBe(quiet);
+  expect(listeners(caller)).toBe(idleListeners);
 });
 
 it('the error says that a job was cancelled during the wait', async () => {
@@ -131,13 +132,13 @@ it('the error says that a job was cancelled during the wait', async () => {
     constructor: JobNotFoundError,
     message: expect.stringMatching(/it was cancelled, or removed from/),
   });
-  // Sent after the first read found it queued.
+  // The interest is sent after the first read found the job in the queue.
   await expect.poll(() => sent('interest')).toContain(entry.jobRunIdentifier);
   await caller.engine.cancelJob(entry);
   await waiting;
 });
 
-it('goes on where both listening connections are lost meanwhile', async () => {
+it('waitForJob resolves although both listening connections are lost', async () => {
   const { jobRunIdentifier } = await caller.engine.enqueueJob(GatedJob, {});
   const waiting = caller.engine.waitForJob(jobRunIdentifier);
   let arrival = await GatedJob.arrival();
@@ -153,7 +154,7 @@ it('goes on where both listening connections are lost meanwhile', async () => {
   expect(await waiting).toMatchObject({ output: 'done' });
 });
 
-it('without notifications it finds out by polling', async () => {
+it('waitForJob polls when notifications are off', async () => {
   const silent = await bootApp({
     database: worker.database,
     providers: [SimpleJob],
