@@ -42,7 +42,7 @@ export const ACTS = {
 };
 
 const arrivals: HeldHandler[] = [];
-const waiting: ((hold: HeldHandler) => void)[] = [];
+const waiting: ((handler: HeldHandler) => void)[] = [];
 
 /** The next handler that is held. */
 export const heldHandler = async (): Promise<HeldHandler> =>

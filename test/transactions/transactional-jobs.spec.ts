@@ -128,7 +128,7 @@ it('a handler that ends its transaction itself fails with a configuration error'
 it.each([
   ['READ COMMITTED', EffectJob],
   ['SERIALIZABLE', SerialEffectJob],
-] as const)('the transaction is %s, with server timeouts above the node's', async (level, job) => {
+] as const)('the transaction is %s, with server timeouts above those of the node', async (level, job) => {
   const { over, run } = await once({ name: 'set', act: 'settings' }, job);
   await over;
   const { output } = await runOf(run.id);
@@ -325,7 +325,7 @@ it("job.complete: after a rollback the handler's result decides", async () => {
   expect(await runOf(failing.run.id)).toMatchObject({ reason: 'both' });
 });
 
-it('job.complete on the manager of the engine is rejected with a typed error', async () => {
+it('job.complete in a transactional job is rejected with a configuration error', async () => {
   const { over } = await once({ name: 'wrong', hold: true });
   const { door, job } = await heldHandler();
   await expect(job.complete(job.manager)).rejects.toMatchObject({

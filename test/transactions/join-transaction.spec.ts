@@ -221,7 +221,7 @@ describe('a call in progress when its transaction ends', () => {
           throw new Error('no');
         }),
     ],
-  ])('%s: leaves no job, and says so', async (_what, begin) => {
+  ])('%s: the call enqueues no job and rejects', async (_what, begin) => {
     const calls: Promise<unknown>[] = [];
     checking = gate();
     await fails(() => begin(calls));
