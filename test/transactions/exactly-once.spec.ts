@@ -16,16 +16,20 @@ beforeAll(async () => {
 });
 afterAll(() => bildad.close());
 
-it('each effect is in the database exactly once, for kills at any statement', { timeout: 120_000 }, async () => {
-  const figures = await runLab(bildad, {
-    seed: 20_261_126,
-    jobs: 200,
-    kills: 10,
-    nodes: 3,
-    worker: new URL('../../dist/test/transactions/lab/worker.js', import.meta.url),
-    databaseUrl: bildad.database.url,
-  });
-  expect(figures.violations).toEqual([]);
-  expect(figures.kills).toBeGreaterThanOrEqual(10);
-  expect(figures.killsAtStatements).toBeGreaterThan(0);
-});
+it(
+  'each effect is in the database exactly once, for kills at any statement',
+  { timeout: 120_000 },
+  async () => {
+    const figures = await runLab(bildad, {
+      seed: 20_261_126,
+      jobs: 200,
+      kills: 10,
+      nodes: 3,
+      worker: new URL('../../dist/test/transactions/lab/worker.js', import.meta.url),
+      databaseUrl: bildad.database.url,
+    });
+    expect(figures.violations).toEqual([]);
+    expect(figures.kills).toBeGreaterThanOrEqual(10);
+    expect(figures.killsAtStatements).toBeGreaterThan(0);
+  },
+);

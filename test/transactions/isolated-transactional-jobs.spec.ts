@@ -74,13 +74,16 @@ describe.each(['TRANSACTIONAL_THREAD', 'TRANSACTIONAL_PROCESS'])('%s', (code) =>
   });
 });
 
-it.each(['job.complete in a %s: a committed run has succeeded', 'PROCESS'])('by hand in a %s: what is committed has succeeded', async (code) => {
-  const finished = nextEventOf('run.finished', code);
-  const run = await bildad.act(code, 'effectByHand');
-  expect(run).toMatchObject({ result: 'SUCCEEDED', output: 'by hand' });
-  expect(await finished).toMatchObject({ outcome: 'completed' });
-  expect(await effects(bildad)).toEqual({ 'by hand': 1 });
-});
+it.each(['job.complete in a %s: a committed run has succeeded', 'PROCESS'])(
+  'by hand in a %s: what is committed has succeeded',
+  async (code) => {
+    const finished = nextEventOf('run.finished', code);
+    const run = await bildad.act(code, 'effectByHand');
+    expect(run).toMatchObject({ result: 'SUCCEEDED', output: 'by hand' });
+    expect(await finished).toMatchObject({ outcome: 'completed' });
+    expect(await effects(bildad)).toEqual({ 'by hand': 1 });
+  },
+);
 
 it.each(['THREAD', 'PROCESS'])(
   'job.complete in a %s: heartbeats do not abort the handler after the commit',

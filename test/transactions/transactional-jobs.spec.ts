@@ -128,30 +128,36 @@ it('a handler that ends its transaction itself fails with a configuration error'
 it.each([
   ['READ COMMITTED', EffectJob],
   ['SERIALIZABLE', SerialEffectJob],
-] as const)('the transaction is %s, with server timeouts above those of the node', async (level, job) => {
-  const { over, run } = await once({ name: 'set', act: 'settings' }, job);
-  await over;
-  const { output } = await runOf(run.id);
-  expect(output.level.toUpperCase()).toBe(level);
-  expect(output.statement).toMatch(/^36\d{5}ms$/);
-  expect(output.idle).toBe(output.statement);
-});
+] as const)(
+  'the transaction is %s, with server timeouts above those of the node',
+  async (level, job) => {
+    const { over, run } = await once({ name: 'set', act: 'settings' }, job);
+    await over;
+    const { output } = await runOf(run.id);
+    expect(output.level.toUpperCase()).toBe(level);
+    expect(output.statement).toMatch(/^36\d{5}ms$/);
+    expect(output.idle).toBe(output.statement);
+  },
+);
 
 it.each([
   ['completed', 'completeJob'],
   ['failed', 'failJob'],
   ['expired', 'expireJob'],
-] as const)('the transaction is rolled back when its run was %s by another caller', async (_how, verb) => {
-  const { run } = await once({ name: 'late', hold: true });
-  const { door, job } = await heldHandler();
-  await bildad.engine[verb](run, new Error('by hand'));
-  expect(job.signal.aborted).toBe(true);
-  const lost = bildad.next('run.finishRejected');
-  door.open('too late');
-  await lost;
-  expect(await effects(bildad)).toEqual({});
-  expect((await runOf(run.id)).output).not.toBe('too late');
-});
+] as const)(
+  'the transaction is rolled back when its run was %s by another caller',
+  async (_how, verb) => {
+    const { run } = await once({ name: 'late', hold: true });
+    const { door, job } = await heldHandler();
+    await bildad.engine[verb](run, new Error('by hand'));
+    expect(job.signal.aborted).toBe(true);
+    const lost = bildad.next('run.finishRejected');
+    door.open('too late');
+    await lost;
+    expect(await effects(bildad)).toEqual({});
+    expect((await runOf(run.id)).output).not.toBe('too late');
+  },
+);
 
 it('the transaction of a stopped run is rolled back, although its handler is not aborted', async () => {
   const { entry, run } = await once({ name: 'late', hold: true });
