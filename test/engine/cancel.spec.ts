@@ -2,7 +2,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob } from '../support/handlers.js';
 
-// cancelJob is for good, however the run ends meanwhile and wherever it runs.
+// A cancelled job does not return to the queue, however its current run ends and on whichever node.
 
 let one: TestApp;
 let other: TestApp;
@@ -17,7 +17,7 @@ afterAll(async () => {
 
 const entryOf = (identifier: string) => one.jobs.getJobQueueEntryForIdentifier(identifier);
 
-it('a job that fails before its node has seen the request does not come back', async () => {
+it('a cancelled job that fails before its node receives the request does not return', async () => {
   const run = await one.engine.enqueueAndRunJob(GatedJob, {});
   await GatedJob.arrival();
   expect(await other.engine.cancelJob({ id: run.jobQueueEntryId })).toBeNull();
@@ -25,7 +25,7 @@ it('a job that fails before its node has seen the request does not come back', a
   expect(await entryOf(run.jobRunIdentifier)).toBeNull();
 });
 
-it('a job whose node is gone does not come back when it is expired', async () => {
+it('a cancelled job of a lost node does not return when its run expires', async () => {
   const run = await one.engine.enqueueAndRunJob(GatedJob, {});
   await GatedJob.arrival();
   await other.engine.cancelJob({ id: run.jobQueueEntryId });
@@ -33,7 +33,7 @@ it('a job whose node is gone does not come back when it is expired', async () =>
   expect(await entryOf(run.jobRunIdentifier)).toBeNull();
 });
 
-it('a job that ends and is reopened at the same moment is gone, every time', async () => {
+it('a job that fails and is cancelled at the same moment leaves the queue', async () => {
   for (let round = 0; round < 30; round++) {
     const run = await one.engine.enqueueAndRunJob(GatedJob, {});
     await GatedJob.arrival();
@@ -45,7 +45,7 @@ it('a job that ends and is reopened at the same moment is gone, every time', asy
   }
 });
 
-it('a cancelled claim that was never launched is not given back to the queue', async () => {
+it('a cancelled claim that was never started is not released to the queue', async () => {
   const { engine, jobs, sql } = one;
   await jobs.updateJobConfig({ leaseMs: 1_000 });
   await engine.runJobEngine();
@@ -53,7 +53,7 @@ it('a cancelled claim that was never launched is not given back to the queue', a
   (await GatedJob.arrival()).door.open(null);
   const { nodeId } = await engine.waitForJob(run.jobRunIdentifier);
   const entry = await engine.enqueueJob(GatedJob, {}, { delay: '1h' });
-  // What a claim does, without anybody to launch it, and a cancel from elsewhere.
+  // A claim that no node starts, with a cancel request from another node.
   await sql(
     `WITH born AS (
        INSERT INTO bildad.job_runs (job_template_id, job_queue_entry_id, job_run_identifier, retry, job_process_name, node_id,

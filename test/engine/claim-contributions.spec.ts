@@ -3,7 +3,7 @@ import type { BildadRuntime } from '../../src/nest/module/runtime.js';
 import { bootApp, type TestApp } from '../support/app.js';
 import { SimpleJob } from '../support/handlers.js';
 
-// A feature restricts claims, and adds columns to them, with data that is computed once per claim.
+// A feature can restrict claims and add columns to them. Its data is computed once per claim.
 
 let bildad: TestApp;
 beforeAll(async () => {
@@ -62,7 +62,7 @@ it('contributions restrict claims until they are unsubscribed', async () => {
   for (const [jobRunIdentifier] of jobs) await bildad.engine.waitForJob(jobRunIdentifier);
 });
 
-it('an entry that is due later stays so where its run number is taken', async () => {
+it('an entry that is due later stays scheduled when its run number is taken', async () => {
   const { dataSource, sql, engine } = bildad;
   const entry = await engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: 'later', delay: '1h' });
   await sql(

@@ -3,11 +3,11 @@ import { expect, it } from 'vitest';
 import { bootApp } from '../support/app.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 
-it('enqueueing in transactions that hold all connections of the pool needs no further one', async () => {
+it('an enqueue in a transaction needs no second connection, even when transactions hold the whole pool', async () => {
   const bildad = await bootApp({ providers: [SimpleJob] });
   try {
     const { dataSource, engine, jobs } = bildad;
-    // TypeORM's pool has ten connections unless told otherwise.
+    // TypeORM's pool has ten connections by default.
     const inTransaction = () =>
       dataSource.transaction(async (manager) => {
         await manager.query('SELECT 1');
@@ -20,7 +20,7 @@ it('enqueueing in transactions that hold all connections of the pool needs no fu
   }
 });
 
-it("a job that drains keeps its lease, although the host's ScheduleModule empties its registry", async () => {
+it("a draining job keeps its lease although the host's ScheduleModule clears its registry", async () => {
   const bildad = await bootApp({
     providers: [GatedJob],
     imports: [ScheduleModule.forRoot()],
@@ -43,7 +43,7 @@ it("a job that drains keeps its lease, although the host's ScheduleModule emptie
     const first = await other.database
       .sql('SELECT expires_at FROM bildad.job_runs WHERE id = $1', [run.id])
       .then(([row]) => row.expires_at as Date);
-    // Three leases further on it is still this node's.
+    // After three lease times this node still owns the run.
     await expect
       .poll(async () => (await lease()).getTime() - first.getTime(), {
         timeout: 10_000,
@@ -61,7 +61,7 @@ it("a job that drains keeps its lease, although the host's ScheduleModule emptie
   }
 });
 
-it('a node that could not reach the database does not take the leases that ran out for dead nodes', async () => {
+it('a node that could not reach the database does not expire the leases that ran out in that time', async () => {
   const bildad = await bootApp({ providers: [GatedJob] });
   try {
     const { engine, jobs, sql } = bildad;
@@ -74,7 +74,7 @@ it('a node that could not reach the database does not take the leases that ran o
     await sql('ALTER TABLE bildad.away RENAME TO job_queue_entries');
     await sql(`UPDATE bildad.job_runs SET expires_at = clock_timestamp() - interval '1 s'`);
     expect((await engine.runJobEngine()).expire).toEqual([]);
-    // The next beat has it again.
+    // The next heartbeat renews the lease.
     await expect
       .poll(
         async () =>
@@ -92,7 +92,7 @@ it('a node that could not reach the database does not take the leases that ran o
   }
 });
 
-it('a claim whose answer was lost is given back, as if it had not been made', async () => {
+it('a claim whose answer was lost is released without trace', async () => {
   const bildad = await bootApp({ providers: [GatedJob] });
   try {
     const { engine, jobs, sql, events } = bildad;
@@ -102,7 +102,7 @@ it('a claim whose answer was lost is given back, as if it had not been made', as
     });
     await engine.runJobEngine();
     const entry = await engine.enqueueJob(GatedJob, {}, { maxRetries: 0 });
-    // What the claim's statement does, without anybody to get the answer.
+    // What the claim's statement does, with its answer lost.
     await sql(
       `WITH born AS (
          INSERT INTO bildad.job_runs (job_template_id, job_queue_entry_id, job_run_identifier, retry, job_process_name, node_id,
@@ -121,7 +121,7 @@ it('a claim whose answer was lost is given back, as if it had not been made', as
   }
 });
 
-it('durations beyond what a timer can hold do not fire at once', async () => {
+it('a duration beyond the limit of a timer does not fire at once', async () => {
   const bildad = await bootApp({
     providers: [GatedJob],
     options: {

@@ -7,8 +7,8 @@ import { bootApp, type TestApp } from '../support/app.js';
 import { SimpleJob } from '../support/handlers.js';
 import { lockRows, waitingForLock } from '../support/lock.js';
 
-// A node that ends jobs by the thousand writes their run rows with their ends. Every call that reads or changes such a
-// run finds it like any other.
+// A node with high throughput inserts run rows when the runs end. Every call that reads or changes such a run
+// treats it like any other run.
 
 const tables = tablesOf('bildad');
 let bildad: TestApp;
@@ -18,7 +18,7 @@ beforeAll(async () => {
 afterAll(() => bildad.close());
 beforeEach(() => bildad.sql('DELETE FROM bildad.job_queue_entries; DELETE FROM bildad.job_runs'));
 
-/** Entries that a node of another process has claimed and deferred. */
+/** Entries that a node of another process has claimed with late run rows. */
 async function claimedElsewhere(n: number) {
   await bildad.engine.enqueueJobs(
     SimpleJob,
@@ -57,7 +57,7 @@ const entryOf = ({ jobRunIdentifier }: { jobRunIdentifier: string }) =>
 const runsOf = ({ jobRunIdentifier }: { jobRunIdentifier: string }) =>
   bildad.jobs.listJobRunsForIdentifier(jobRunIdentifier);
 
-it('a fast node has a whole history, written at the ends', async () => {
+it('a fast node writes a complete history when runs end', async () => {
   const fast = await bootApp({
     providers: [SimpleJob],
     options: { tickInterval: 50 },
@@ -68,7 +68,7 @@ it('a fast node has a whole history, written at the ends', async () => {
     await bildad.engine.enqueueJobs(
       SimpleJob,
       Array.from({ length: 8_000 }, (_none, say) =>
-        // One in a hundred fails once for all.
+        // One in a hundred fails without retry.
         say % 100 ? { say } : { fail: 'so be it' },
       ),
       { maxRetries: 0 },
@@ -87,7 +87,7 @@ it('a fast node has a whole history, written at the ends', async () => {
       `SELECT status, result, reason, retry, count(*)::int AS runs, count(DISTINCT job_run_identifier)::int AS jobs,
          bool_and(started_at <= ended_at AND available_at <= started_at AND expires_at > started_at AND timeout_at > started_at
                   AND inserted_at = started_at AND job_process_name = job_run_identifier || '#0' AND node_id LIKE '%/%'
-                  AND (output IS NOT DISTINCT FROM job_context -> 'say')) AS whole
+                  AND (output IS NOT DISTINCT FROM job_context -> 'say')) AS complete
        FROM bildad.job_runs GROUP BY 1, 2, 3, 4 ORDER BY result`,
     ),
   ).toEqual([
@@ -98,7 +98,7 @@ it('a fast node has a whole history, written at the ends', async () => {
       retry: 0,
       runs: 80,
       jobs: 80,
-      whole: true,
+      complete: true,
     },
     {
       status: 'DONE',
@@ -107,12 +107,12 @@ it('a fast node has a whole history, written at the ends', async () => {
       retry: 0,
       runs: 7_920,
       jobs: 7_920,
-      whole: true,
+      complete: true,
     },
   ]);
 });
 
-it('an end writes the row, and only the first one lands', async () => {
+it('the end of a run inserts its row, and only the first end takes effect', async () => {
   const [one, other] = await claimedElsewhere(2);
   expect(await runsOf(one!)).toEqual([]);
   expect(await entryOf(one!)).toMatchObject({
@@ -120,21 +120,21 @@ it('an end writes the row, and only the first one lands', async () => {
     currentJobRunId: one!.jobRunId,
   });
   const end = (ends: RunEnd[]) => finishRuns(bildad.dataSource, tables, ends);
-  expect(await end([completed(one!, { output: '"said"' })])).toEqual(['removed']);
+  expect(await end([completed(one!, { output: '"text"' })])).toEqual(['removed']);
   expect(await end([completed(one!), completed(other!)])).toEqual([null, 'removed']);
   expect(await runsOf(one!)).toMatchObject([
     {
       id: one!.jobRunId,
       status: 'DONE',
       result: 'SUCCEEDED',
-      output: 'said',
+      output: 'text',
       nodeId: 'elsewhere',
     },
   ]);
   expect(await entryOf(one!)).toBeNull();
 });
 
-it('a row that was written before is ended as any other', async () => {
+it('a run whose row was inserted earlier ends like any other', async () => {
   const [run] = await claimedElsewhere(1);
   await writeLateRows(bildad.dataSource, tables, [run!.jobQueueEntryId]);
   const [row] = await runsOf(run!);
@@ -151,7 +151,7 @@ it('a row that was written before is ended as any other', async () => {
   expect(await entryOf(run!)).toBeNull();
 });
 
-it('the runs of a node that is gone expire and are tried again', async () => {
+it('the runs of a lost node expire and are retried', async () => {
   const runs = await claimedElsewhere(3);
   await bildad.jobs.updateJobConfig({ leaseMs: 1_000 });
   const rescuer = await bootApp({
@@ -162,7 +162,7 @@ it('the runs of a node that is gone expire and are tried again', async () => {
     await bildad.sql(
       `UPDATE bildad.job_queue_entries SET claim_expires_at = now() - interval '1 s'`,
     );
-    // The look at all entries is due once a lease.
+    // The check of all entries is due once per lease.
     await expect.poll(async () => (await rescuer.engine.runJobEngine()).expire.length).toBe(3);
     for (const run of runs)
       expect(await bildad.engine.waitForJob(run.jobRunIdentifier)).toMatchObject({
@@ -179,7 +179,7 @@ it('the runs of a node that is gone expire and are tried again', async () => {
   }
 });
 
-it('an operator finds such a run: stop, cancel, remove', async () => {
+it('stop, cancel and remove work on a run without a row', async () => {
   const { engine } = bildad;
   const [stopped, cancelled, removed] = await claimedElsewhere(3);
   expect(await engine.stopJobInQueue((await entryOf(stopped!))!)).toMatchObject({
@@ -191,7 +191,7 @@ it('an operator finds such a run: stop, cancel, remove', async () => {
     retry: 1,
   });
 
-  // Word is left for its node.
+  // Its node receives the request.
   expect(await engine.cancelJob((await entryOf(cancelled!))!)).toBeNull();
   expect(await runsOf(cancelled!)).toMatchObject([
     { status: 'RUNNING', killRequested: 'cancelled' },
@@ -202,7 +202,7 @@ it('an operator finds such a run: stop, cancel, remove', async () => {
   expect(await runsOf(removed!)).toMatchObject([{ id: removed!.jobRunId, status: 'RUNNING' }]);
 });
 
-it('a run is killed and ended by hand by its number, from any node', async () => {
+it('kill, fail and complete work by run id from any node', async () => {
   const { engine } = bildad;
   const [killed, failed, completed] = await claimedElsewhere(3);
   const numberOf = ({ jobRunId }: { jobRunId: string }) => ({ id: jobRunId });
@@ -218,7 +218,7 @@ it('a run is killed and ended by hand by its number, from any node', async () =>
   });
 });
 
-it('its identifier is not free for the moment in which its entry goes and its run comes', async () => {
+it('a job identifier stays taken while its entry is deleted and its run row inserted', async () => {
   const { engine, dataSource } = bildad;
   const entry = await engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: 'mine' });
   const { claims } = await claimNext(
@@ -232,14 +232,14 @@ it('its identifier is not free for the moment in which its entry goes and its ru
   const runner = dataSource.createQueryRunner();
   await runner.startTransaction();
   await finishRuns(runner, tables, [completed(claims[0]!.claimed)]);
-  const again = Promise.allSettled([
+  const duplicates = Promise.allSettled([
     engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: 'other' }),
     engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: 'mine' }),
   ]);
   await waitingForLock(bildad, 'enqueue_jobs');
   await runner.commitTransaction();
   await runner.release();
-  expect(await again).toMatchObject([
+  expect(await duplicates).toMatchObject([
     { status: 'fulfilled', value: { jobRunIdentifier: 'other' } },
     { status: 'rejected', reason: { code: 'DUPLICATE_JOB' } },
   ]);
@@ -247,7 +247,7 @@ it('its identifier is not free for the moment in which its entry goes and its ru
   expect(await entryOf(entry)).toBeNull();
 });
 
-it('a claim whose answer was lost is given back, and costs no retry', async () => {
+it('a claim whose answer was lost is released and does not use a retry', async () => {
   await bildad.jobs.updateJobConfig({ leaseMs: 3_000 });
   const fast = await bootApp({
     providers: [SimpleJob],
@@ -280,7 +280,7 @@ it('a claim whose answer was lost is given back, and costs no retry', async () =
   }
 });
 
-it('a number that is taken is stepped over when the row is written', async () => {
+it('a late row gets the next run number when its own is taken', async () => {
   const [run] = await claimedElsewhere(1);
   await bildad.sql(
     `INSERT INTO bildad.job_runs (job_template_id, job_queue_entry_id, job_run_identifier, retry, job_process_name, node_id, status,
@@ -299,8 +299,8 @@ it('a number that is taken is stepped over when the row is written', async () =>
   ]);
 });
 
-it('ends lock entries in the order of their ids, in whatever order they come', async () => {
-  // The one has a digit less than the other.
+it('the ends of runs lock entries in the order of their ids', async () => {
+  // The first id has one digit fewer than the second.
   await bildad.sql(
     `SELECT setval(pg_get_serial_sequence('bildad.job_queue_entries', 'id'), 999999998)`,
   );

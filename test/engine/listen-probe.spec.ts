@@ -48,14 +48,14 @@ afterEach(async () => {
 const query = (sql: string) => client.query(sql);
 const listening = () => query('LISTEN "nestjs_bildad:bildad"');
 
-it('receives its own probe by way of another connection, and emits nothing while that works', async () => {
+it('a probe arrives through another connection, and nothing is emitted while that works', async () => {
   await listening();
   expect(await probe.check(client)).toBe(true);
   expect(probes).toBe(1);
   expect(emitted).toEqual([]);
 });
 
-it('a session that got UNLISTEN listens again', async () => {
+it('a session that lost its LISTEN listens again', async () => {
   await listening();
   await query('UNLISTEN *');
   expect(await probe.check(client)).toBe(true);
@@ -63,8 +63,8 @@ it('a session that got UNLISTEN listens again', async () => {
   expect(emitted).toEqual([]);
 });
 
-it('emits once that LISTEN goes to another session, and once that it works again', async () => {
-  // What PgBouncer does in transaction mode.
+it('one event reports that notifications do not arrive, and one that they arrive again', async () => {
+  // PgBouncer in transaction mode does this.
   const direct = client.query.bind(client);
   client.query = (sql) => bildad.dataSource.query(sql);
   expect(await probe.check(client)).toBe(false);
@@ -75,7 +75,7 @@ it('emits once that LISTEN goes to another session, and once that it works again
   expect(emitted).toEqual([false, true]);
 });
 
-it('a probe of one node wakes no other, and a wake-up does', async () => {
+it('a probe wakes no other node, and a wake-up does', async () => {
   const bus = new NotificationBus(engine);
   const wakes: string[] = [];
   const woken = gate();
@@ -85,7 +85,7 @@ it('a probe of one node wakes no other, and a wake-up does', async () => {
   });
   bus.listen();
   await listening();
-  // The first wake-up is for jobs that came before it listened.
+  // The first wake-up is for jobs that were enqueued before the node listened.
   await expect.poll(() => wakes).toHaveLength(1);
   await expect.poll(() => probes).toBe(1);
   expect(await probe.check(client)).toBe(true);
@@ -96,7 +96,7 @@ it('a probe of one node wakes no other, and a wake-up does', async () => {
   await bus.stop();
 });
 
-it('stopping ends a check that waits', async () => {
+it('stop ends a pending check', async () => {
   const patient = new ListenProbe(engine, 3_600_000);
   const checking = patient.check(client);
   patient.stop();
@@ -104,7 +104,7 @@ it('stopping ends a check that waits', async () => {
   expect(emitted).toEqual([]);
 });
 
-it('a connection that is stopped while it is made does not come back', async () => {
+it('a connection that is stopped while it connects does not return', async () => {
   const received: string[] = [];
   const connection = new ListeningConnection(engine, {
     connected: () => received.push('connected'),

@@ -29,7 +29,7 @@ afterEach(async () => {
   await bildad.close();
 });
 
-/** A bus with one topic, and what it received. */
+/** A bus with one topic, and the items that it received. */
 function node(settings: Partial<EngineContext['settings']> = {}, maxPending = Infinity) {
   const bus = new NotificationBus({ ...engine, settings: { ...engine.settings, ...settings } });
   buses.push(bus);
@@ -69,7 +69,7 @@ it('an item reaches the other nodes, and not its sender', async () => {
   expect(errors).toEqual([]);
 });
 
-it('listens only when somebody needs it, and never with notify: false or in a host of isolated jobs', async () => {
+it('a bus listens only when it is needed, and never with notify: false or in a host of isolated jobs', async () => {
   for (const settings of [{ notify: false }, { connections: 1 }]) {
     const { bus, topic } = node(settings);
     bus.listen();
@@ -86,14 +86,14 @@ it('listens only when somebody needs it, and never with notify: false or in a ho
 
 it('interest reaches nodes that listen already, and nodes that begin to listen later', async () => {
   const early = await listeningNode();
-  const asking = await listeningNode();
-  const withdraw = asking.topic.addInterest('key');
-  asking.topic.addInterest('other')();
+  const interested = await listeningNode();
+  const withdraw = interested.topic.addInterest('key');
+  interested.topic.addInterest('other')();
   await expect.poll(() => early.topic.isWanted('key')).toBe(true);
   const late = await listeningNode();
   await expect.poll(() => late.topic.isWanted('key')).toBe(true);
   expect(new Set(late.wanted)).toEqual(new Set(['key']));
-  expect(asking.topic.hasInterest).toBe(false);
+  expect(interested.topic.hasInterest).toBe(false);
 
   late.topic.forgetInterest('key');
   expect(late.topic.hasInterest).toBe(false);
@@ -114,7 +114,7 @@ it('interest that is not renewed expires, and the oldest is forgotten beyond the
   expect(registry.has('c')).toBe(false);
 });
 
-it('items of any number are split into payloads; an item without room in one is dropped and reported', async () => {
+it('many items are split into payloads; an item too long for a payload is dropped and reported', async () => {
   const [one, other] = [await listeningNode(), await listeningNode()];
   const circular: { self?: unknown } = {};
   circular.self = circular;
@@ -128,7 +128,7 @@ it('items of any number are split into payloads; an item without room in one is 
   ]);
 });
 
-it('items beyond the limit of those that wait are dropped', async () => {
+it('items beyond the limit of pending items are dropped', async () => {
   const other = await listeningNode();
   const { topic } = node({}, 10);
   for (let n = 0; n < 100; n++) topic.send(n);
@@ -139,37 +139,37 @@ it('items beyond the limit of those that wait are dropped', async () => {
   ]);
 });
 
-it('a lost connection is made again, and then interest is renewed', async () => {
-  const asking = await listeningNode();
+it('a lost connection is replaced, and interest is renewed', async () => {
+  const interested = await listeningNode();
   const [lost] = await listeners();
-  asking.topic.addInterest('key');
-  await asking.topic.idle();
+  interested.topic.addInterest('key');
+  await interested.topic.idle();
   await bildad.database.sql('SELECT pg_terminate_backend($1)', [lost!.pid]);
   const other = await listeningNode();
-  await expect.poll(asking.connections, { timeout: 5_000 }).toBe(2);
+  await expect.poll(interested.connections, { timeout: 5_000 }).toBe(2);
   await expect.poll(() => other.topic.isWanted('key')).toBe(true);
   expect(errors).toEqual([
     expect.stringMatching(/^listening for notifications of other nodes: terminating connection/),
   ]);
 });
 
-it('a payload that is no message harms nobody', async () => {
+it('malformed payloads are ignored', async () => {
   const one = await listeningNode();
   const client = new pg.Client({ connectionString: bildad.database.url });
   await client.connect();
-  const odds = ['', '{', 'null', '7', '{}', '{"topic":"test"}', '{"topic":7,"from":"x"}'].concat(
-    [{ items: 7 }, { interest: 7 }, { interest: [7, null] }, { topic: '__proto__' }].map((odd) =>
-      JSON.stringify({ topic: 'test', from: 'x', ...odd }),
+  const malformed = ['', '{', 'null', '7', '{}', '{"topic":"test"}', '{"topic":7,"from":"x"}'].concat(
+    [{ items: 7 }, { interest: 7 }, { interest: [7, null] }, { topic: '__proto__' }].map((payload) =>
+      JSON.stringify({ topic: 'test', from: 'x', ...payload }),
     ),
   );
-  for (const odd of [...odds, JSON.stringify({ topic: 'test', from: 'x', items: ['last'] })])
-    await client.query(`SELECT pg_notify('nestjs_bildad:bildad', $1)`, [odd]);
+  for (const payload of [...malformed, JSON.stringify({ topic: 'test', from: 'x', items: ['last'] })])
+    await client.query(`SELECT pg_notify('nestjs_bildad:bildad', $1)`, [payload]);
   await client.end();
   await expect.poll(() => one.items).toEqual(['last']);
   expect([one.wanted, errors]).toEqual([[], []]);
 });
 
-it('an item is sent whatever the moment it comes at, while another statement is under way or just over', async () => {
+it('an item is sent at whichever moment it arrives, during another statement or right after it', async () => {
   let sent: string[] = [];
   const query = (async (_sql: string, [, payloads]: [unknown, string[]]) => {
     sent.push(...payloads);

@@ -4,13 +4,13 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { SimpleJob } from '../support/handlers.js';
 
-// PostgreSQL's queue of notifications is full when somebody listens and does not read: then every NOTIFY fails, and
-// with it the transaction it is in. That is never the one that enqueues.
+// PostgreSQL's notification queue is full when a session listens and does not read. Then every NOTIFY fails and
+// aborts its transaction. The engine sends no NOTIFY in the transaction of an enqueue.
 
 const PAGE = 8_192;
 let server: Awaited<ReturnType<typeof startPostgres>>;
 let bildad: TestApp;
-let deaf: pg.Client;
+let stalled: pg.Client;
 beforeAll(async () => {
   server = await startPostgres({ settings: { max_notify_queue_pages: '64' } });
   const { url } = server;
@@ -18,19 +18,19 @@ beforeAll(async () => {
     providers: [SimpleJob],
     database: { url, sql: () => Promise.resolve([]), drop: async () => {} },
   });
-  deaf = new pg.Client({ connectionString: url });
-  await deaf.connect();
+  stalled = new pg.Client({ connectionString: url });
+  await stalled.connect();
 });
 afterAll(async () => {
-  await deaf.end();
+  await stalled.end();
   await bildad.close();
   await server.stop();
 });
 
-it('a full queue costs no job, and no more than the wake-up', async () => {
+it('a full notification queue loses no job, only the wake-up', async () => {
   const { engine, sql, dataSource, next } = bildad;
-  await deaf.query('LISTEN elsewhere');
-  await deaf.query('BEGIN; SELECT 1');
+  await stalled.query('LISTEN elsewhere');
+  await stalled.query('BEGIN; SELECT 1');
   const fill = async () => {
     for (let page = 0; page < 1_000; page++)
       await sql(`SELECT pg_notify('elsewhere', repeat('x', $1))`, [PAGE - 300]);
@@ -39,9 +39,9 @@ it('a full queue costs no job, and no more than the wake-up', async () => {
     driverError: { code: '54000' },
   });
 
-  const told = next('engine.error');
+  const failed = next('engine.error');
   const alone = await engine.enqueueJob(SimpleJob, { say: 'alone' });
-  expect(await told).toMatchObject({
+  expect(await failed).toMatchObject({
     doing: 'waking other nodes',
     error: { driverError: { code: '54000' } },
   });

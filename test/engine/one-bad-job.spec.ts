@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 
-// One bad job, listener or caller never stops the others.
+// One bad job, listener or caller does not affect the others.
 
 let hanging = false;
 
@@ -43,7 +43,7 @@ beforeAll(async () => {
 });
 afterAll(() => bildad.close());
 
-it('a validator that hangs holds its own slot until its timeout, and nobody else', async () => {
+it("a validator that hangs holds its slot until the job's timeout, and delays no other job", async () => {
   const { engine } = bildad;
   const hung = await engine.enqueueJob(HungJob, { name: 'x' });
   const other = await engine.enqueueJob(SimpleJob, { say: 'well' });
@@ -59,20 +59,20 @@ it('a validator that hangs holds its own slot until its timeout, and nobody else
   });
 });
 
-it('a listener that rejects is told, and harms nobody', async () => {
+it('a listener that rejects is reported and affects no job', async () => {
   const { engine, events, next } = bildad;
-  const told = next('engine.error');
+  const failed = next('engine.error');
   const rejecting = () => Promise.reject(new Error('my own business'));
   const off = events.on('run.finished', rejecting);
   const run = await engine.enqueueAndRunJob(SimpleJob, {});
-  expect(await told).toMatchObject({ doing: 'a listener of run.finished' });
+  expect(await failed).toMatchObject({ doing: 'a listener of run.finished' });
   off();
   expect(await engine.waitForJob(run.jobRunIdentifier)).toMatchObject({
     result: 'SUCCEEDED',
   });
 });
 
-it("an entry with a timeout that no interval can hold does not stop the queue's head", async () => {
+it("an entry whose timeout exceeds the maximum interval does not block the head of the queue", async () => {
   const { engine, sql } = bildad;
   const endless = await engine.enqueueJob(SimpleJob, {}, { priority: 0 });
   await sql('UPDATE bildad.job_queue_entries SET timeout_ms = 9e15 WHERE id = $1', [endless.id]);
@@ -86,7 +86,7 @@ it("an entry with a timeout that no interval can hold does not stop the queue's 
   });
 });
 
-it('large outputs full of quotes are kept as they are', async () => {
+it('large outputs full of quotes are stored unchanged', async () => {
   const { engine } = bildad;
   const say = '"\\'.repeat(100_000);
   const contexts = Array.from({ length: 5 }, () => ({}));

@@ -72,7 +72,7 @@ it('a step that hangs does not hold the guard, and does not run twice', async ()
   await bildad.engine.waitForJob(jobRunIdentifier);
 });
 
-it('a step with a time of its own runs once on all nodes', async () => {
+it('a step with an interval runs once per interval on all nodes together', async () => {
   const other = await bootApp({ providers: [SimpleJob], database: bildad.database });
   let runs = 0;
   const offs = [bildad, other].map(({ engine }) =>

@@ -10,8 +10,8 @@ import { bootApp } from '../support/app.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { SimpleJob } from '../support/handlers.js';
 
-// Behind PgBouncer in transaction mode with two server connections: no session state is used, and that LISTEN hears
-// nothing is noticed. Skipped where there is no pgbouncer (apt-get install pgbouncer).
+// PgBouncer in transaction mode with two server connections: the engine uses no session state and reports that
+// LISTEN does not work. Skipped without pgbouncer (apt-get install pgbouncer).
 
 const path = ['/usr/sbin/pgbouncer', '/usr/bin/pgbouncer'].find((file) => {
   try {
@@ -68,19 +68,19 @@ ignore_startup_parameters = extra_float_digits
     await database.drop();
   });
 
-  it('jobs run, and a node says that it hears nothing', async () => {
+  it('jobs run, and a node reports that it receives no notifications', async () => {
     const options = { tickInterval: 200 };
-    const there = { ...database, url };
+    const pooled = { ...database, url };
     const worker = await bootApp({
       providers: [SimpleJob],
       options,
-      database: there,
+      database: pooled,
     });
-    const deaf = worker.next('engine.listening');
+    const notListening = worker.next('engine.listening');
     const producer = await bootApp({
       providers: [SimpleJob],
       options: { role: 'producer' },
-      database: there,
+      database: pooled,
     });
     try {
       const entries = await producer.engine.enqueueJobs(
@@ -92,7 +92,7 @@ ignore_startup_parameters = extra_float_digits
           result: 'SUCCEEDED',
           retry: 0,
         });
-      expect(await deaf).toEqual({ hears: false });
+      expect(await notListening).toEqual({ hears: false });
     } finally {
       await producer.close();
       await worker.close();

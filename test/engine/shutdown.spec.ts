@@ -3,7 +3,7 @@ import { bootApp, type TestApp } from '../support/app.js';
 import { createDatabase } from '../support/database.js';
 import { GatedJob } from '../support/handlers.js';
 
-// app.close(): claim nothing more, let what runs finish, abort the rest and give it back without costing a retry.
+// app.close(): claim no more jobs, let running jobs finish, then abort the rest and release them without a used retry.
 
 async function withApp(
   options: Parameters<typeof bootApp>[0] & object,
@@ -19,7 +19,7 @@ async function withApp(
   }
 }
 
-it('lets a running job finish, and starts no other', () =>
+it('close waits for a running job and starts no other', () =>
   withApp(
     { options: { shutdown: { drainTimeout: '20s' } } },
     async ({ engine, app, database, next }) => {
@@ -41,7 +41,7 @@ it('lets a running job finish, and starts no other', () =>
     },
   ));
 
-it('aborts what does not finish in time and gives it back at once, uncounted', () =>
+it('close aborts a job that exceeds drainTimeout and reopens it without a used retry', () =>
   withApp(
     { options: { shutdown: { drainTimeout: 0, killGracePeriod: '10s' } } },
     async ({ engine, app, database }) => {
@@ -71,7 +71,7 @@ it('aborts what does not finish in time and gives it back at once, uncounted', (
     },
   ));
 
-it('does not wait for a deaf handler longer than the grace period', () =>
+it('close waits for a handler that ignores its signal at most killGracePeriod', () =>
   withApp(
     { options: { shutdown: { drainTimeout: 0, killGracePeriod: 50 } } },
     async ({ engine, app, database, next }) => {
@@ -92,7 +92,7 @@ it('does not wait for a deaf handler longer than the grace period', () =>
     },
   ));
 
-it('counts a handler that still returns when it is interrupted as completed', () =>
+it('a handler that returns after the abort completes', () =>
   withApp(
     { options: { shutdown: { drainTimeout: 0, killGracePeriod: '10s' } } },
     async ({ engine, app, database }) => {
@@ -107,7 +107,7 @@ it('counts a handler that still returns when it is interrupted as completed', ()
     },
   ));
 
-it('a job may enqueue while the app drains', () =>
+it('a job can enqueue while the app drains', () =>
   withApp({ options: { shutdown: { drainTimeout: '20s' } } }, async ({ engine, app, database }) => {
     await engine.enqueueAndRunJob(GatedJob, {});
     const { door } = await GatedJob.arrival();
@@ -123,13 +123,13 @@ it('a job may enqueue while the app drains', () =>
     ).toEqual([{ id: late.jobRunIdentifier }]);
   }));
 
-it('closes twice, and closes what never ticked', () =>
+it('close works twice, and without a tick', () =>
   withApp({ options: { role: 'producer' } }, async ({ app }) => {
     await app.close();
     await app.close();
   }));
 
-it('what is claimed for a caller when the node stops is given back, and not begun', () =>
+it('a claim for runJob that arrives after close is released and does not start', () =>
   withApp(
     { options: { shutdown: { drainTimeout: 0 } } },
     async ({ engine, app, dataSource, database, events }) => {

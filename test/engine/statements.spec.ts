@@ -6,7 +6,7 @@ import { tablesOf, type Queryable, type Tables } from '../../src/database/tables
 import { BY_THE_CLOCK } from '../support/by-the-clock.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 
-// A pass over n entries costs a constant number of statements, whatever n is and whatever becomes of them.
+// A pass over n entries sends a constant number of statements.
 
 let bildad: TestApp;
 beforeAll(async () => {
@@ -53,7 +53,7 @@ it('starting 300 jobs takes as many statements as starting 3', async () => {
   expect(await passOver(300)).toBe(await passOver(3));
 });
 
-it('finishing 300 jobs at once takes a handful of statements', async () => {
+it('finishing 300 jobs at once takes at most five statements', async () => {
   await enqueue(300, GatedJob);
   await bildad.engine.runJobEngine();
   const finished = new Promise<void>((resolve) => {
@@ -107,7 +107,7 @@ it('an inactive template keeps its entries waiting', async () => {
   await emptyQueue();
 });
 
-/** What the index is asked for, with as much of a choice of plans as an empty table leaves. */
+/** The index conditions of the statements, with a plan as on a large table. */
 async function indexConditions(
   work: (db: Queryable, tables: Tables, limit: number) => Promise<unknown>,
 ): Promise<string[]> {
@@ -128,8 +128,8 @@ async function indexConditions(
 }
 
 it.each([
-  ['what is scheduled', promoteScheduled, 'run_at'],
+  ['scheduled entries', promoteScheduled, 'run_at'],
   ['notes', pruneNotes, 'keep_until'],
-])('a look at %s reads no further than to now', async (_of, look, column) => {
-  expect(await indexConditions(look)).toContainEqual(expect.stringMatching(`^\\(${column} <= `));
+])('a read of due %s stops at the current time', async (_of, read, column) => {
+  expect(await indexConditions(read)).toContainEqual(expect.stringMatching(`^\\(${column} <= `));
 });

@@ -3,7 +3,7 @@ import { expect, it } from 'vitest';
 import { bootApp } from '../support/app.js';
 import { SimpleJob } from '../support/handlers.js';
 
-it('ticks by itself: starts by priority and age, refills free slots, and makes due what is scheduled', async () => {
+it('ticks start jobs by priority and age, refill free slots and start scheduled jobs', async () => {
   const bildad = await bootApp({
     providers: [SimpleJob],
     options: { tickInterval: 20, concurrency: 1 },
@@ -12,7 +12,7 @@ it('ticks by itself: starts by priority and age, refills free slots, and makes d
     const { engine, events, sql } = bildad;
     const order: string[] = [];
     events.on('run.started', ({ jobRunIdentifier }) => void order.push(jobRunIdentifier));
-    // One transaction, so that no tick sees a part of them.
+    // One transaction, so that each tick sees all or none of the jobs.
     await bildad.dataSource.transaction(async (manager) => {
       for (const [jobRunIdentifier, priority] of [
         ['low', 9],
@@ -38,7 +38,7 @@ it('ticks by itself: starts by priority and age, refills free slots, and makes d
   }
 });
 
-it("keeps its tick in the host's SchedulerRegistry, and takes it out again", async () => {
+it("the tick is registered in the host's SchedulerRegistry and removed at close", async () => {
   const bildad = await bootApp({
     providers: [SimpleJob],
     imports: [ScheduleModule.forRoot()],
@@ -51,7 +51,7 @@ it("keeps its tick in the host's SchedulerRegistry, and takes it out again", asy
   expect(registry.getIntervals()).toEqual([]);
 });
 
-it('a tick that fails is told, and the next one works', async () => {
+it('a failed tick is reported, and the next one works', async () => {
   const bildad = await bootApp({
     providers: [SimpleJob],
     options: { tickInterval: 20 },

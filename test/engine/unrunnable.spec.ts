@@ -5,7 +5,7 @@ import type { BildadRuntime } from '../../src/nest/module/runtime.js';
 import { bootApp, type TestApp } from '../support/app.js';
 import { SimpleJob } from '../support/handlers.js';
 
-// A node claims what it has handlers for. What nobody has a handler for waits, is to be seen, and somebody is told.
+// A node claims jobs that it has handlers for. Jobs without a handler on any node wait, are listed and are reported.
 
 @BildadJob({ code: 'NEWER', maxRetries: 0 })
 class NewerJob implements JobHandler {
@@ -31,20 +31,20 @@ const joined = async () =>
       'SELECT unnest(template_codes) AS code FROM bildad.job_nodes WHERE ended_at IS NULL',
     )
   ).map(({ code }) => code);
-const age = () =>
+const makeOverdue = () =>
   bildad.sql(
     `UPDATE bildad.job_queue_entries SET run_at = now() - interval '2 min' WHERE NOT scheduled`,
   );
 
-it('jobs without a living node, or with an inactive template, are listed by code and stay', async () => {
+it('jobs without a live handler or with an inactive template are listed by code and stay queued', async () => {
   const { engine, jobs, sql } = bildad;
-  // Whether a node lives is in its row once it has joined.
+  // The list needs the row of the node, which exists after it has joined.
   await expect.poll(joined).toEqual(['SIMPLE']);
   const [first] = await engine.enqueueJobs('NEWER', [{}, {}, {}]);
   await engine.enqueueJob('NEWER', {}, { delay: '1h' });
   const simple = await engine.enqueueJob(SimpleJob, {});
   expect(await jobs.listUnrunnableJobs()).toEqual([]);
-  await age();
+  await makeOverdue();
   const waiting = {
     code: 'NEWER',
     active: true,
@@ -67,7 +67,7 @@ it('jobs without a living node, or with an inactive template, are listed by code
   });
 });
 
-it('are reported once a minute by one node of all', async () => {
+it('unrunnable jobs are reported once a minute by one node', async () => {
   const { store, events, node, settings, extensions } = (
     bildad.engine as unknown as { bildad: BildadRuntime }
   ).bildad;
@@ -87,7 +87,7 @@ it('are reported once a minute by one node of all', async () => {
   await passOfEach();
   expect(reported).toMatchObject([{ code: 'NEWER', active: true, count: 3 }]);
   now = 120_000;
-  // A minute has passed here; not by the database's clock, which decides.
+  // A minute has passed on this node, but not on the database's clock, which decides.
   await passOfEach();
   expect(reported).toHaveLength(1);
   await bildad.sql("UPDATE bildad.job_configs SET step_times = '{}'");
@@ -96,7 +96,7 @@ it('are reported once a minute by one node of all', async () => {
   expect(reported).toHaveLength(2);
 });
 
-it('they run as soon as a node can', async () => {
+it('unrunnable jobs run as soon as a node has a handler', async () => {
   const { jobs, sql, database } = bildad;
   const newer = await bootApp({ providers: [NewerJob], database });
   await newer.engine.runJobEngine();

@@ -2,17 +2,17 @@ import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { bootApp, type TestApp, type TestAppOptions } from '../support/app.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 
-// Nodes here tick once an hour: what starts before that was woken.
+// Nodes tick once an hour here, so a job starts only after a wake-up.
 
 let bildad: TestApp;
-let others: TestApp[];
+let otherNodes: TestApp[];
 const node = async (options: TestAppOptions['options'] = {}) => {
   const other = await bootApp({
     providers: [SimpleJob, GatedJob],
     options: { tickInterval: '1h', ...options },
     database: bildad.database,
   });
-  others.push(other);
+  otherNodes.push(other);
   return other;
 };
 const listeners = () =>
@@ -21,22 +21,22 @@ const listeners = () =>
   );
 const listening = (n: number) => expect.poll(async () => (await listeners()).length).toBe(n);
 
-const tellings = (calls: unknown[][]) =>
+const wakeUpsSent = (calls: unknown[][]) =>
   calls.filter(([sql]) => String(sql).includes('pg_notify')).length;
 
 beforeEach(async () => {
-  others = [];
+  otherNodes = [];
   bildad = await bootApp({
     providers: [SimpleJob, GatedJob],
     options: { role: 'producer' },
   });
 });
 afterEach(async () => {
-  for (const other of others) await other.close();
+  for (const other of otherNodes) await other.close();
   await bildad.close();
 });
 
-it('a job starts in the process that enqueued it, without the help of a tick or of NOTIFY', async () => {
+it('a job starts in the process that enqueued it without a tick or NOTIFY', async () => {
   const { engine } = await node({ notify: false });
   expect(await listeners()).toEqual([]);
   const entry = await engine.enqueueJob(SimpleJob, { say: 'here' });
@@ -50,7 +50,7 @@ it('a job starts in the process that enqueued it, without the help of a tick or 
     });
 });
 
-it('a job starts in another process', async () => {
+it('a job that another process enqueues starts', async () => {
   await node();
   await listening(1);
   const entry = await bildad.engine.enqueueJob(SimpleJob, { say: 'there' });
@@ -59,7 +59,7 @@ it('a job starts in another process', async () => {
   });
 });
 
-it('a job that is enqueued while all slots are taken starts when one is free', async () => {
+it('a job that is enqueued while all slots are taken starts when a slot is free', async () => {
   const { engine } = await node({ concurrency: 1 });
   await engine.enqueueJob(GatedJob, { name: 'first' });
   const first = await GatedJob.arrival();
@@ -70,7 +70,7 @@ it('a job that is enqueued while all slots are taken starts when one is free', a
   second.door.open(null);
 });
 
-it('a transaction wakes when it commits, and not when a savepoint of it does', async () => {
+it('a transaction sends its wake-up at the commit, not at the release of a savepoint', async () => {
   const { engine, dataSource, jobs } = await node();
   const { engine: producer, dataSource: elsewhere } = bildad;
   for (const [by, source] of [
@@ -90,7 +90,7 @@ it('a transaction wakes when it commits, and not when a savepoint of it does', a
   }
 });
 
-it('a transaction that is rolled back wakes nobody', async () => {
+it('a transaction that is rolled back sends no wake-up', async () => {
   const { dataSource } = bildad;
   const query = vi.spyOn(dataSource, 'query');
   await dataSource
@@ -99,12 +99,12 @@ it('a transaction that is rolled back wakes nobody', async () => {
       throw new Error('no');
     })
     .catch(() => undefined);
-  expect(tellings(query.mock.calls)).toBe(0);
+  expect(wakeUpsSent(query.mock.calls)).toBe(0);
   await bildad.engine.enqueueJob(SimpleJob, {}, { delay: '1h' });
-  expect(tellings(query.mock.calls)).toBe(0);
+  expect(wakeUpsSent(query.mock.calls)).toBe(0);
 });
 
-it('a failed job with retries left is tried again by this node at once', async () => {
+it('a failed job is retried at once by the same node', async () => {
   const { engine } = await node({ notify: false });
   const entry = await engine.enqueueJob(SimpleJob, { fail: 'always' });
   expect(await engine.waitForJob(entry.jobRunIdentifier)).toMatchObject({
@@ -113,22 +113,22 @@ it('a failed job with retries left is tried again by this node at once', async (
   });
 });
 
-it('calls in flight together wake others once or twice, not each', async () => {
+it('concurrent enqueues share their wake-ups', async () => {
   await bildad.engine.enqueueJob(SimpleJob, {});
   const query = vi.spyOn(bildad.dataSource, 'query');
   await Promise.all(Array.from({ length: 200 }, () => bildad.engine.enqueueJob(SimpleJob, {})));
-  await expect.poll(() => tellings(query.mock.calls)).toBeGreaterThan(0);
+  await expect.poll(() => wakeUpsSent(query.mock.calls)).toBeGreaterThan(0);
   await bildad.app.close();
-  expect(tellings(query.mock.calls)).toBeLessThanOrEqual(3);
+  expect(wakeUpsSent(query.mock.calls)).toBeLessThanOrEqual(3);
 });
 
-it('a listening connection that is lost is made again, and what was missed is found', async () => {
+it('a lost listening connection is replaced, and missed jobs are found', async () => {
   const worker = await node();
   await listening(1);
   const [lost] = await listeners();
-  const told = worker.next('engine.error', ({ doing }) => doing.startsWith('listening'));
+  const failed = worker.next('engine.error', ({ doing }) => doing.startsWith('listening'));
   await bildad.database.sql('SELECT pg_terminate_backend($1)', [lost!.pid]);
-  await told;
+  await failed;
   const entry = await bildad.engine.enqueueJob(SimpleJob, {});
   expect(await worker.engine.waitForJob(entry.jobRunIdentifier)).toMatchObject({
     result: 'SUCCEEDED',
@@ -137,7 +137,7 @@ it('a listening connection that is lost is made again, and what was missed is fo
   expect((await listeners())[0]!.pid).not.toBe(lost!.pid);
 });
 
-it('a node that closes listens no more', async () => {
+it('a closed node does not listen', async () => {
   const worker = await node();
   await listening(1);
   await worker.app.close();

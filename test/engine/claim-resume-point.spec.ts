@@ -4,8 +4,8 @@ import { tablesOf } from '../../src/database/tables.js';
 import { bootApp, type TestApp } from '../support/app.js';
 import { SimpleJob } from '../support/handlers.js';
 
-// Claims between passes begin behind the last one. More urgent entries are seen all the same; what came back to
-// the queue is seen by a look at the whole.
+// Claims between passes start at the resume point of the last claim. They still see more urgent entries.
+// A full scan sees entries that returned to the queue.
 
 let bildad: TestApp;
 beforeAll(async () => {
@@ -28,7 +28,7 @@ async function claim(limit: number, after: { id: string; priority: number } | nu
   return { names: claims.map(({ claimed }) => claimed.jobRunIdentifier), last };
 }
 
-it('takes the more urgent first, then goes on behind the last one', async () => {
+it('a claim takes more urgent entries first, then continues after the last one', async () => {
   for (const name of ['a', 'b', 'c', 'd']) await enqueue(name, 5);
   await enqueue('later', 7);
   const first = await claim(2, null);
@@ -39,7 +39,7 @@ it('takes the more urgent first, then goes on behind the last one', async () => 
   expect((await claim(9, first.last)).names).toEqual(['e', 'later']);
 });
 
-it('an entry that came back is behind nobody, and seen by a whole look', async () => {
+it('an entry that returns to the queue is before the resume point, and a full scan claims it', async () => {
   for (const name of ['a', 'b', 'c']) await enqueue(name, 5);
   const { last } = await claim(2, null);
   await bildad.engine.stopJobInQueue((await bildad.jobs.getJobQueueEntryForIdentifier('a'))!);
@@ -47,7 +47,7 @@ it('an entry that came back is behind nobody, and seen by a whole look', async (
   expect((await claim(9, null)).names).toEqual(['a']);
 });
 
-it('numbers runs in the order they start', async () => {
+it('run ids follow the order in which runs start', async () => {
   await enqueue('second', 5);
   await enqueue('third', 5);
   await enqueue('first', 1);

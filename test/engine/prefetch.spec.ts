@@ -5,9 +5,9 @@ import { bootApp } from '../support/app.js';
 import { createDatabase } from '../support/database.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 
-// A node that starts jobs fast claims ahead of its free slots; what it holds then goes back when it stops.
+// A node that starts jobs fast prefetches more than its free slots. It releases the prefetched claims when it stops.
 
-it('gives back at shutdown what it claimed ahead, as if it had not been claimed', async () => {
+it('a stopping node releases its prefetched claims, and the entries are unchanged', async () => {
   const database = await createDatabase();
   const bildad = await bootApp({
     database,
@@ -20,7 +20,7 @@ it('gives back at shutdown what it claimed ahead, as if it had not been claimed'
   });
   try {
     const { engine, dataSource, app } = bildad;
-    // Fast jobs first, so that the node learns to claim ahead; then one that takes its only slot.
+    // Fast jobs first, so that the node prefetches, then one that takes its only slot.
     await dataSource.transaction(async (manager) => {
       await engine.enqueueJobs(
         SimpleJob,
@@ -39,10 +39,10 @@ it('gives back at shutdown what it claimed ahead, as if it had not been claimed'
       );
     });
     const { door } = await GatedJob.arrival();
-    const held = await database.sql(
+    const prefetched = await database.sql(
       `SELECT count(*)::int AS n FROM bildad.job_queue_entries WHERE status = 'RUNNING' AND job_run_identifier <> 'holds the slot'`,
     );
-    expect(held[0].n).toBeGreaterThan(0);
+    expect(prefetched[0].n).toBeGreaterThan(0);
 
     const closed = app.close();
     await expect
@@ -68,7 +68,7 @@ it('gives back at shutdown what it claimed ahead, as if it had not been claimed'
   }
 });
 
-it('claims nothing ahead of slow jobs, or where the engine does not tick by itself', async () => {
+it('a node does not prefetch behind slow jobs or without ticks', async () => {
   const bildad = await bootApp({
     providers: [GatedJob],
     options: { tickInterval: 10, concurrency: 1 },
@@ -86,7 +86,7 @@ it('claims nothing ahead of slow jobs, or where the engine does not tick by itse
   }
 });
 
-it('a claim that waits for its slot can be cancelled and taken back', async () => {
+it('a prefetched claim can be cancelled and stopped', async () => {
   const bildad = await bootApp({
     providers: [SimpleJob, GatedJob],
     options: { tickInterval: 10, concurrency: 1 },
@@ -96,7 +96,7 @@ it('a claim that waits for its slot can be cancelled and taken back', async () =
     await dataSource.transaction(async (manager) => {
       await engine.enqueueJobs(
         SimpleJob,
-        // So many that the node claims hundreds at once by then.
+        // Enough jobs that the node claims hundreds at once.
         Array.from({ length: 3_000 }, () => ({})),
         { manager, priority: 1 },
       );
@@ -117,7 +117,7 @@ it('a claim that waits for its slot can be cancelled and taken back', async () =
     expect(await engine.stopJobInQueue(waiting[1])).toMatchObject({
       reason: 'Stopped',
     });
-    // The node's sweep sees the cancel.
+    // The node's heartbeat receives the cancel request.
     expect(await engine.waitForJob(waiting[0].name)).toMatchObject({
       reason: 'Cancelled',
     });
@@ -136,7 +136,7 @@ it('a claim that waits for its slot can be cancelled and taken back', async () =
   }
 });
 
-it('what waits behind a job that takes long goes back to the others', async () => {
+it('claims that wait behind a long job are released to other nodes', async () => {
   const bildad = await bootApp({
     providers: [SimpleJob, GatedJob],
     options: { tickInterval: 10, concurrency: 1 },
@@ -164,32 +164,32 @@ it('what waits behind a job that takes long goes back to the others', async () =
 @BildadJob({ code: 'COUNTED' })
 class CountedJob {
   static running = 0;
-  static most = 0;
-  static readonly begun: number[] = [];
+  static maxRunning = 0;
+  static readonly started: number[] = [];
 
   async runJob({ n, slow }: { n: number; slow: boolean }): Promise<void> {
-    CountedJob.begun.push(n);
-    CountedJob.most = Math.max(CountedJob.most, ++CountedJob.running);
+    CountedJob.started.push(n);
+    CountedJob.maxRunning = Math.max(CountedJob.maxRunning, ++CountedJob.running);
     if (slow) await setTimeout(5);
     CountedJob.running--;
   }
 }
 
-it('no more run than there are slots, in their order, whatever was claimed ahead', async () => {
+it('prefetched jobs start in order, and never more at a time than there are slots', async () => {
   const bildad = await bootApp({
     providers: [CountedJob],
     options: { tickInterval: 10, concurrency: 10 },
   });
   try {
-    // Quick ones by the hundred, so that many are claimed ahead, and now and then those that hold their slots.
+    // Batches of fast jobs make the node prefetch. Batches of slow jobs hold its slots.
     const contexts = Array.from({ length: 20_000 }, (_, n) => ({
       n,
       slow: n % 300 < 40,
     }));
     await bildad.engine.enqueueJobs(CountedJob, contexts);
     await expect.poll(() => bildad.jobs.getNumberOfJobsInTheQueue(), { timeout: 30_000 }).toBe(0);
-    expect(CountedJob.most).toBe(10);
-    expect(CountedJob.begun).toEqual(contexts.map(({ n }) => n));
+    expect(CountedJob.maxRunning).toBe(10);
+    expect(CountedJob.started).toEqual(contexts.map(({ n }) => n));
   } finally {
     await bildad.close();
   }

@@ -6,7 +6,7 @@ import { tablesOf } from '../../src/database/tables.js';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 
-// A claim that nobody holds is given back as if it had not been made: what was not to start before is not to start now.
+// A released claim leaves its entry as it was: a scheduled entry keeps its time.
 
 const tables = tablesOf('bildad');
 const claimer = { nodeId: 'elsewhere', leaseMs: 60_000 };
@@ -29,8 +29,8 @@ const makeDue = () => bildad.sql(`UPDATE bildad.job_queue_entries SET run_at = c
 const entry = async (jobRunIdentifier: string) =>
   bildad.jobs.getJobQueueEntryForIdentifier(jobRunIdentifier);
 
-/** Claims this very job and gives it back. */
-async function claimInVain(
+/** Claims this entry and releases it. */
+async function claimAndRelease(
   { id }: { id: string },
   meanwhile: () => Promise<unknown> = async () => undefined,
 ): Promise<void> {
@@ -42,9 +42,9 @@ async function claimInVain(
   );
 }
 
-it('one that was claimed before its time waits for it again, and starts then', async () => {
+it('a scheduled entry whose claim is released keeps its time', async () => {
   const job = await bildad.engine.enqueueJob(SimpleJob, {}, { delay: '1d' });
-  await claimInVain(job);
+  await claimAndRelease(job);
   expect(await entry(job.jobRunIdentifier)).toMatchObject({
     status: 'AVAILABLE',
     scheduled: true,
@@ -56,7 +56,7 @@ it('one that was claimed before its time waits for it again, and starts then', a
   expect(await started()).toEqual([job.jobRunIdentifier]);
 });
 
-it('so does one whose run somebody deleted', async () => {
+it('a scheduled entry whose run row is deleted keeps its time', async () => {
   const job = await bildad.engine.enqueueJob(SimpleJob, {}, { delay: '1d' });
   await claimEntries(bildad.dataSource, tables, claimer, [job.id]);
   await bildad.sql('DELETE FROM bildad.job_runs');
@@ -66,7 +66,7 @@ it('so does one whose run somebody deleted', async () => {
   expect(await started()).toEqual([job.jobRunIdentifier]);
 });
 
-it('one that is kept for later stays kept until its turn, and starts at once where that has come', async () => {
+it('a keepLatest entry whose claim is released waits for its key, and starts at once if the key is free', async () => {
   const options = { unique: { key: 'one', onConflict: 'keepLatest' as const } };
   const add = () => bildad.engine.enqueueJob(GatedJob, {}, options);
   const end = async ({ door, job }: Awaited<ReturnType<typeof GatedJob.arrival>>) => {
@@ -76,19 +76,19 @@ it('one that is kept for later stays kept until its turn, and starts at once whe
   await add();
   await bildad.engine.runJobEngine();
   const first = await GatedJob.arrival();
-  const kept = await add();
-  await claimInVain(kept);
+  const latest = await add();
+  await claimAndRelease(latest);
   expect(await started()).toEqual([]);
-  await claimInVain(kept, async () => {
+  await claimAndRelease(latest, async () => {
     await end(first);
-    // Passes the key on.
+    // The pass advances the key.
     expect(await started()).toEqual([]);
   });
-  expect(await started()).toEqual([kept.jobRunIdentifier]);
+  expect(await started()).toEqual([latest.jobRunIdentifier]);
   await end(await GatedJob.arrival());
 });
 
-it('one that was aboard a lost node is given back as a suspect', async () => {
+it('the release of a claim keeps the crash count and delays the entry', async () => {
   await bildad.engine.enqueueJobs(SimpleJob, [{}, {}]);
   const { claims } = await claimNext(bildad.dataSource, tables, claimer, ['SIMPLE'], 1);
   await claimNext(bildad.dataSource, tables, claimer, ['SIMPLE'], 1, {

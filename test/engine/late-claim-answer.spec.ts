@@ -3,7 +3,7 @@ import { bootApp, type TestApp } from '../support/app.js';
 import { gate } from '../support/gate.js';
 import { GatedJob } from '../support/handlers.js';
 
-// The answer to a claim comes late: the heartbeat finds runs of this node that it does not hold.
+// When the answer to a claim is late, the heartbeat finds runs of this node that it does not hold.
 
 let node: TestApp;
 beforeEach(async () => {
@@ -12,30 +12,30 @@ beforeEach(async () => {
     options: { tickInterval: '1h' },
   });
   await node.jobs.updateJobConfig({ leaseMs: 1_000 });
-  // A pass of its own reads the config; one that is under way since the boot may have read it before.
+  // A pass of its own reads the config. The pass that runs since the boot may have read it earlier.
   await expect.poll(async () => (await node.engine.runJobEngine()).alreadyRunning).toBe(false);
 });
 afterEach(() => node.close());
 
-it('a claim whose answer is late is not given back: it starts when the answer is there', async () => {
+it('a claim whose answer is late is not released: its job starts when the answer arrives', async () => {
   const { dataSource, sql } = node;
   const answer = gate();
-  const beats: unknown[] = [];
+  const strandedRows: unknown[] = [];
   const query = dataSource.query.bind(dataSource);
   dataSource.query = (async (text, ...rest) => {
     const rows: unknown = await query(text, ...rest);
     if (text.includes('"claim_jobs"') && (rows as unknown[]).length > 0) await answer.opened;
-    if (text.includes('stranded')) beats.push(rows);
+    if (text.includes('stranded')) strandedRows.push(rows);
     return rows;
   }) as typeof dataSource.query;
   await node.engine.enqueueJobs('GATED', [{}]);
-  const looksStranded = () =>
+  const stranded = () =>
     sql(
       `SELECT FROM bildad.job_runs WHERE status = 'RUNNING' AND expires_at < clock_timestamp() + interval '400 ms'`,
     );
-  await expect.poll(looksStranded, { timeout: 5_000 }).toHaveLength(1);
-  const before = beats.length;
-  await expect.poll(() => beats.length, { timeout: 5_000 }).toBeGreaterThan(before + 1);
+  await expect.poll(stranded, { timeout: 5_000 }).toHaveLength(1);
+  const before = strandedRows.length;
+  await expect.poll(() => strandedRows.length, { timeout: 5_000 }).toBeGreaterThan(before + 1);
   answer.open();
   const { job, door } = await GatedJob.arrival();
   expect(await sql('SELECT status FROM bildad.job_runs WHERE id = $1', [job.jobRunId])).toEqual([

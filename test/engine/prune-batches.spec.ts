@@ -3,7 +3,7 @@ import type { BildadRuntime } from '../../src/nest/module/runtime.js';
 import { StepTimes } from '../../src/node/pass.sql.js';
 import { bootApp, type TestApp } from '../support/app.js';
 
-// Pruning is done in pieces, because the guard is not to be held for long: the next passes continue.
+// Pruning runs in batches, so that a pass holds the guard for a short time only. The next passes continue.
 
 let bildad: TestApp;
 beforeAll(async () => {
@@ -11,10 +11,10 @@ beforeAll(async () => {
 });
 afterAll(() => bildad.close());
 
-it('the next passes continue with the keys and notes that a pass did not come to', async () => {
+it('the next passes continue to prune the keys and notes that are left', async () => {
   await bildad.sql(
     `INSERT INTO bildad.job_run_notes (job_run_id, kind, seq, value, keep_until)
-     SELECT n, 'log', 0, '"said"', now() FROM generate_series(1, 41000) n`,
+     SELECT n, 'log', 0, '"text"', now() FROM generate_series(1, 41000) n`,
   );
   await bildad.sql(
     `INSERT INTO bildad.job_keys (job_template_id, kind, key, look_at)
@@ -29,7 +29,7 @@ it('the next passes continue with the keys and notes that a pass did not come to
   let now = 0;
   const times = new StepTimes({ store, events, node, settings }, () => now);
   const left: object[] = [];
-  // One lease after the boot the steps are due, and not again.
+  // The steps are due one lease after the boot, and then once.
   now = node.leaseMs;
   for (let pass = 0; pass < 4; pass++) {
     for (const step of await times.takeDue(steps)) {
@@ -43,7 +43,7 @@ it('the next passes continue with the keys and notes that a pass did not come to
       )),
     );
     if (pass < 2) continue;
-    // All of them are gone: the next pass does not look.
+    // Nothing is left, so the next pass does not prune.
     await bildad.sql(
       `INSERT INTO bildad.job_run_notes (job_run_id, kind, seq, value, keep_until) VALUES ($1, 'log', 0, '"late"', now())`,
       [pass],

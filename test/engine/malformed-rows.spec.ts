@@ -9,7 +9,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 
-// Rows that a hand in the database has spoiled, at the head of the queue: their neighbours run as if they were not there.
+// Malformed rows at the head of the queue do not affect the entries around them.
 
 class NamedContext {
   @IsString() name!: string;
@@ -35,8 +35,8 @@ afterEach(() => bildad.close());
 
 const E = 'bildad.job_queue_entries';
 
-/** As it may be in a table that was made before the constraints, or that somebody took them from. */
-async function spoil(entry: JobQueueEntry, set: string): Promise<void> {
+/** Sets columns past the constraints, as in a table whose constraints were dropped. */
+async function setPastConstraints(entry: JobQueueEntry, set: string): Promise<void> {
   const { sql } = bildad;
   const constraints = await sql<{ name: string; is: string }>(
     `SELECT conname AS name, pg_get_constraintdef(oid) AS is FROM pg_constraint WHERE conrelid = $1::regclass AND contype = 'c'`,
@@ -57,20 +57,20 @@ const entryOf = ({ jobRunIdentifier }: JobQueueEntry) =>
 const runsOf = ({ jobRunIdentifier }: JobQueueEntry) =>
   bildad.jobs.listJobRunsForIdentifier(jobRunIdentifier);
 
-/** Five neighbours and the spoilt one in the middle, more urgent than all of them but one; nothing may fail. */
-async function among(
+/** Runs a malformed entry between five others, one of them more urgent. No other entry may fail. */
+async function runAmongOthers(
   set: string,
   job: typeof SimpleJob | typeof NamedJob,
   context: object,
 ): Promise<JobQueueEntry> {
   const { engine } = bildad;
   const first = await engine.enqueueJob(SimpleJob, {}, { priority: -1e6 });
-  const spoilt = await engine.enqueueJob(job as typeof SimpleJob, context, {
+  const malformed = await engine.enqueueJob(job as typeof SimpleJob, context, {
     priority: 0,
   });
   const others = await engine.enqueueJobs(SimpleJob, [{}, {}, {}, {}]);
-  await spoil(spoilt, set);
-  // Twice: what was reopened, or given another number, is claimed by the second.
+  await setPastConstraints(malformed, set);
+  // Two passes: the second claims entries that were reopened or got a new run number.
   await engine.runJobEngine();
   await engine.runJobEngine();
   for (const { jobRunIdentifier } of [first, ...others])
@@ -78,16 +78,16 @@ async function among(
       result: 'SUCCEEDED',
       retry: 0,
     });
-  return spoilt;
+  return malformed;
 }
 
 const claimed = (rest: string) => `status = 'RUNNING', claimed_by = 'gone', retry = 1, ${rest}`;
 
-describe('is put aside', () => {
+describe('a malformed entry is quarantined', () => {
   it.each<[what: string, set: string, reason: string]>([
-    ['a retry that cannot be counted on', 'retry = 2147483647', 'retry is out of range'],
+    ['a retry number at the maximum', 'retry = 2147483647', 'retry is out of range'],
     [
-      'uncounted runs by the billion',
+      'an uncounted_runs at the maximum',
       'uncounted_runs = 2147483647',
       'uncounted_runs is out of range',
     ],
@@ -99,20 +99,20 @@ describe('is put aside', () => {
     ['a timeout of -1', 'timeout_ms = -1', 'timeout_ms is out of range'],
     ['retries of -1', 'max_retries = -1', 'max_retries is out of range'],
     [
-      'an identifier that the history has no room for',
-      // What does not compress.
+      'an identifier too long for the history',
+      // Random text, which does not compress.
       `job_run_identifier = (SELECT left(string_agg(md5(n::text), ''), 2690) FROM generate_series(1, 90) n)`,
       'its identifier is too long',
     ],
-    ['a status that is none', `status = 'HELD'`, 'its status is unknown'],
-    ['a template that is gone', 'job_template_id = 4711', 'its template is gone'],
+    ['an unknown status', `status = 'HELD'`, 'its status is unknown'],
+    ['a deleted template', 'job_template_id = 4711', 'its template is gone'],
     [
-      'half a claim',
+      'a claim without an expiry',
       claimed('claimed_at = now(), claim_expires_at = NULL'),
       'only a part of claimed_by, claimed_at and claim_expires_at is set',
     ],
     [
-      'a claim that nobody will miss',
+      'a claim without a start',
       claimed('claimed_at = NULL, claim_expires_at = now()'),
       'only a part of claimed_by, claimed_at and claim_expires_at is set',
     ],
@@ -123,48 +123,48 @@ describe('is put aside', () => {
     ],
   ])('%s', async (_what, set, reason) => {
     await bildad.sql('UPDATE bildad.job_configs SET lease_ms = 1000');
-    const spoilt = await among(set, SimpleJob, {});
+    const malformed = await runAmongOthers(set, SimpleJob, {});
     const { jobs, engine } = bildad;
-    // What nobody claims is found by the look at all entries, once a lease.
+    // Entries that no node claims are found by the check of all entries, once per lease.
     await expect
       .poll(async () => {
         await engine.runJobEngine();
         return (await jobs.listQuarantinedJobs()).map(({ id }) => id);
       })
-      .toEqual([spoilt.id]);
-    const [aside] = await jobs.listQuarantinedJobs();
-    expect(aside).toMatchObject({
+      .toEqual([malformed.id]);
+    const [entry] = await jobs.listQuarantinedJobs();
+    expect(entry).toMatchObject({
       status: 'QUARANTINED',
       quarantineReason: reason,
       quarantinedAt: expect.any(Date) as Date,
     });
     expect(quarantined).toEqual([reason]);
     expect(errors).toEqual([]);
-    await expect(engine.runJob(aside!)).rejects.toThrow(/quarantined/);
-    expect(await engine.cancelJob(aside!)).toBeNull();
+    await expect(engine.runJob(entry!)).rejects.toThrow(/quarantined/);
+    expect(await engine.cancelJob(entry!)).toBeNull();
     expect(await jobs.getNumberOfJobsInTheQueue()).toBe(0);
   });
 });
 
-describe('runs all the same', () => {
+describe('an unusual entry runs', () => {
   it.each<[what: string, set: string]>([
-    ['a timeout beyond all time', 'timeout_ms = 9223372036854775807'],
-    ['retries without end', 'max_retries = 2147483647'],
-    ['the most urgent there is', 'priority = -2147483648'],
-    ['a current run that is gone', 'current_job_run_id = 4711'],
+    ['the maximum timeout', 'timeout_ms = 9223372036854775807'],
+    ['the maximum number of retries', 'max_retries = 2147483647'],
+    ['the most urgent priority', 'priority = -2147483648'],
+    ['a deleted current run', 'current_job_run_id = 4711'],
     ['RUNNING, without a run', `status = 'RUNNING', current_job_run_id = NULL`],
-    ['RUNNING, its run gone', `status = 'RUNNING', current_job_run_id = 4711`],
+    ['RUNNING, with a deleted run', `status = 'RUNNING', current_job_run_id = 4711`],
     ['due before Christ', `run_at = '4713-01-01 BC'`],
     ['due in the year 200000, and not scheduled', `run_at = '200000-01-01'`],
     ['a backoff that is text', `backoff = '"soon"'`],
-    ['more runs uncounted than there were', 'uncounted_runs = 1000'],
+    ['more uncounted runs than runs', 'uncounted_runs = 1000'],
   ])('%s', async (_what, set) => {
     await bildad.sql('UPDATE bildad.job_configs SET lease_ms = 1000');
-    const spoilt = await among(set, SimpleJob, {});
+    const malformed = await runAmongOthers(set, SimpleJob, {});
     await expect
       .poll(async () => {
         await bildad.engine.runJobEngine();
-        return runsOf(spoilt);
+        return runsOf(malformed);
       })
       .toMatchObject([{ result: 'SUCCEEDED' }]);
     expect(errors).toEqual([]);
@@ -172,20 +172,20 @@ describe('runs all the same', () => {
   });
 });
 
-describe('fails alone', () => {
+describe('a malformed entry fails alone', () => {
   it.each<[what: string, set: string]>([
-    ['no object', `job_context = '"text"'`],
-    ['a list', `job_context = '[]'`],
-    ['JSON null', `job_context = 'null'`],
-    ['other keys', `job_context = '{"unknown": 1}'`],
+    ['with a text as context', `job_context = '"text"'`],
+    ['with a list as context', `job_context = '[]'`],
+    ['with JSON null as context', `job_context = 'null'`],
+    ['with unknown keys in its context', `job_context = '{"unknown": 1}'`],
     [
-      'deeper than a stack',
+      'with a context nested 1000 levels deep',
       `job_context = (repeat('{"a":', 1000) || '1' || repeat('}', 1000))::jsonb`,
     ],
   ])('%s', async (_what, set) => {
-    const spoilt = await among(set, NamedJob, { name: 'x' });
+    const malformed = await runAmongOthers(set, NamedJob, { name: 'x' });
     expect(
-      await bildad.engine.waitForJob(spoilt.jobRunIdentifier, {
+      await bildad.engine.waitForJob(malformed.jobRunIdentifier, {
         timeout: '5s',
       }),
     ).toMatchObject({ result: 'FAILED', retry: 0 });
@@ -206,19 +206,19 @@ describe('fails alone', () => {
     '{"type": "exponential", "jitter": -1e300}',
     '{"type": "exponential", "maxDelay": "never"}',
   ])('with a backoff of %s', async (backoff) => {
-    const spoilt = await among(`backoff = '${backoff}'`, SimpleJob, {
+    const malformed = await runAmongOthers(`backoff = '${backoff}'`, SimpleJob, {
       fail: 'as always',
     });
     await expect
-      .poll(() => runsOf(spoilt))
+      .poll(() => runsOf(malformed))
       .toMatchObject([{ status: 'DONE', reason: 'as always' }]);
-    expect(await entryOf(spoilt)).toMatchObject({
+    expect(await entryOf(malformed)).toMatchObject({
       status: 'AVAILABLE',
       scheduled: true,
     });
   });
 
-  it('whose template has a backoff that is none', async () => {
+  it('with an invalid backoff in its template', async () => {
     const { engine, sql } = bildad;
     await sql(
       `UPDATE bildad.job_templates SET default_backoff = '{"jitter": []}' WHERE code = 'SIMPLE'`,
@@ -229,13 +229,13 @@ describe('fails alone', () => {
   });
 });
 
-it('a run ends though its entry cannot be written', async () => {
+it('a run ends although its entry is malformed', async () => {
   const { engine } = bildad;
   const entry = await engine.enqueueJob(GatedJob, {});
   await engine.runJobEngine();
   const { job } = await GatedJob.arrival();
-  await spoil(entry, 'retry = 2147483647');
-  // It would be reopened, if it could.
+  await setPastConstraints(entry, 'retry = 2147483647');
+  // The engine would reopen a valid entry.
   expect(await engine.killJob({ id: job.jobRunId })).toMatchObject({
     status: 'DONE',
     reason: 'Killed',
@@ -247,9 +247,9 @@ it('a run ends though its entry cannot be written', async () => {
   });
 });
 
-it('an entry is released when its row is mended, and not before', async () => {
+it('an entry is released after its row is repaired, and not before', async () => {
   const { engine, jobs, sql } = bildad;
-  const entry = await among('retry = 2147483647', SimpleJob, {});
+  const entry = await runAmongOthers('retry = 2147483647', SimpleJob, {});
   await expect(jobs.releaseQuarantined(entry)).rejects.toThrow(JobNotAvailableError);
   await sql(`UPDATE ${E} SET retry = 0`);
   expect(await jobs.releaseQuarantined(entry)).toMatchObject({
@@ -265,16 +265,16 @@ it('an entry is released when its row is mended, and not before', async () => {
   });
 });
 
-it('hundreds of spoilt rows hold up nobody', async () => {
+it('hundreds of malformed rows do not delay other entries', async () => {
   const { engine, sql } = bildad;
-  const spoilt = await engine.enqueueJobs(
+  const malformed = await engine.enqueueJobs(
     SimpleJob,
     Array.from({ length: 300 }, () => ({})),
     { priority: 0 },
   );
   const others = await engine.enqueueJobs(SimpleJob, [{}, {}]);
   await sql(`ALTER TABLE ${E} DROP CONSTRAINT job_queue_entries_well_formed`);
-  await sql(`UPDATE ${E} SET retry = 2147483647 WHERE id <= $1`, [spoilt.at(-1)!.id]);
+  await sql(`UPDATE ${E} SET retry = 2147483647 WHERE id <= $1`, [malformed.at(-1)!.id]);
   await engine.runJobEngine();
   for (const { jobRunIdentifier } of others)
     expect(await engine.waitForJob(jobRunIdentifier)).toMatchObject({
@@ -283,7 +283,7 @@ it('hundreds of spoilt rows hold up nobody', async () => {
   expect(new Set(quarantined)).toEqual(new Set(['retry is out of range']));
 });
 
-it('what the database refuses for every row empties no queue, and is told', async () => {
+it('an error of the database for every row quarantines nothing and is reported', async () => {
   const { engine, jobs, sql } = bildad;
   await sql(`CREATE FUNCTION bildad.no() RETURNS trigger LANGUAGE plpgsql
     AS $$ BEGIN RAISE check_violation USING MESSAGE = 'a trigger of the host'; END $$`);
@@ -306,7 +306,7 @@ it('what the database refuses for every row empties no queue, and is told', asyn
     });
 });
 
-it('the rows are refused from now on', async () => {
+it('the database refuses malformed values', async () => {
   const { engine, sql } = bildad;
   await engine.enqueueJob(SimpleJob, {});
   for (const set of [
