@@ -157,12 +157,23 @@ it('malformed payloads are ignored', async () => {
   const one = await listeningNode();
   const client = new pg.Client({ connectionString: bildad.database.url });
   await client.connect();
-  const malformed = ['', '{', 'null', '7', '{}', '{"topic":"test"}', '{"topic":7,"from":"x"}'].concat(
-    [{ items: 7 }, { interest: 7 }, { interest: [7, null] }, { topic: '__proto__' }].map((payload) =>
-      JSON.stringify({ topic: 'test', from: 'x', ...payload }),
+  const malformed = [
+    '',
+    '{',
+    'null',
+    '7',
+    '{}',
+    '{"topic":"test"}',
+    '{"topic":7,"from":"x"}',
+  ].concat(
+    [{ items: 7 }, { interest: 7 }, { interest: [7, null] }, { topic: '__proto__' }].map(
+      (payload) => JSON.stringify({ topic: 'test', from: 'x', ...payload }),
     ),
   );
-  for (const payload of [...malformed, JSON.stringify({ topic: 'test', from: 'x', items: ['last'] })])
+  for (const payload of [
+    ...malformed,
+    JSON.stringify({ topic: 'test', from: 'x', items: ['last'] }),
+  ])
     await client.query(`SELECT pg_notify('nestjs_bildad:bildad', $1)`, [payload]);
   await client.end();
   await expect.poll(() => one.items).toEqual(['last']);

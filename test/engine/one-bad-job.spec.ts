@@ -72,7 +72,7 @@ it('a listener that rejects is reported and affects no job', async () => {
   });
 });
 
-it("an entry whose timeout exceeds the maximum interval does not block the head of the queue", async () => {
+it('an entry whose timeout exceeds the maximum interval does not block the head of the queue', async () => {
   const { engine, sql } = bildad;
   const endless = await engine.enqueueJob(SimpleJob, {}, { priority: 0 });
   await sql('UPDATE bildad.job_queue_entries SET timeout_ms = 9e15 WHERE id = $1', [endless.id]);
