@@ -10,7 +10,7 @@ import {
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { gate } from '../support/gate.js';
-import { once } from '../support/once.js';
+import { runOnce } from '../support/run-once.js';
 
 // What a job was enqueued in is there again while it runs.
 
@@ -375,7 +375,7 @@ describe('a restore', () => {
   const NO_RETRY = { maxRetries: 0 };
 
   it('is called for a job that carries nothing, and keeps what set it off away', async () => {
-    const { run } = await inTenant('whoever', () => once(bildad, CarriesJob, {}, NO_RETRY));
+    const { run } = await inTenant('whoever', () => runOnce(bildad, CarriesJob, {}, NO_RETRY));
     expect(run.output).toBe('whoever');
     const values: unknown[] = [];
     restoring = (value, next) => {
@@ -406,7 +406,7 @@ describe('a restore', () => {
     ['calls nothing', () => undefined, 'CarriedContextError'],
   ])('that %s fails the run', async (_name, does, errorName) => {
     restoring = does;
-    const { event } = await once(bildad, CarriesJob, {}, NO_RETRY);
+    const { event } = await runOnce(bildad, CarriesJob, {}, NO_RETRY);
     expect(event).toMatchObject({ outcome: 'failed', errorName });
     expect(saw).toEqual([]);
   });
@@ -429,7 +429,7 @@ describe('a restore', () => {
   ])('that %s changes nothing, and is told', async (_name, does) => {
     restoring = does;
     const told = bildad.next('engine.error');
-    const { event } = await inTenant('acme', () => once(bildad, CarriesJob, {}, NO_RETRY));
+    const { event } = await inTenant('acme', () => runOnce(bildad, CarriesJob, {}, NO_RETRY));
     expect(event.outcome).toBe('completed');
     expect(await told).toMatchObject({
       doing: 'carry.tenant: restore(), after its run',
@@ -439,10 +439,10 @@ describe('a restore', () => {
 
   it('that calls next twice runs the job once, and one that lets go runs it whole', async () => {
     restoring = (value, next) => plainly(value, () => Promise.all([next(), next()]).then(() => {}));
-    await once(bildad, CarriesJob, {}, NO_RETRY);
+    await runOnce(bildad, CarriesJob, {}, NO_RETRY);
     expect(saw).toHaveLength(1);
     restoring = (value, next) => void plainly(value, next);
-    const { event } = await once(bildad, CarriesJob, {}, NO_RETRY);
+    const { event } = await runOnce(bildad, CarriesJob, {}, NO_RETRY);
     expect(event.outcome).toBe('completed');
   });
 
@@ -452,7 +452,7 @@ describe('a restore', () => {
       late = next;
       throw new RangeError('no');
     };
-    await once(bildad, CarriesJob, {}, NO_RETRY);
+    await runOnce(bildad, CarriesJob, {}, NO_RETRY);
     await late();
     expect(saw).toEqual([]);
   });

@@ -3,7 +3,7 @@ import { carryCls } from 'nestjs-bildad/cls';
 import { CLS_ID, ClsModule, ClsServiceManager, type ClsStore } from 'nestjs-cls';
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
-import { once } from '../support/once.js';
+import { runOnce } from '../support/run-once.js';
 
 // What nestjs-cls has where a job is enqueued, it has where it runs.
 
@@ -71,7 +71,7 @@ it('a job that was enqueued in none has one of its own, also where it is set off
 
 it('what a job sets stays with it', async () => {
   await inRequest(async () => {
-    await once(bildad, ClsJob, {});
+    await runOnce(bildad, ClsJob, {});
     expect(cls.get('tenantId')).toBe('acme');
   });
 });

@@ -3,7 +3,7 @@ import { bootApp, type TestApp } from '../support/app.js';
 import { promoteScheduled } from '../../src/lifecycle/enqueue/enqueue.sql.js';
 import { pruneNotes } from '../../src/features/run-log/run-log.sql.js';
 import { tablesOf, type Queryable, type Tables } from '../../src/database/tables.js';
-import { BY_THE_CLOCK } from '../support/by-the-clock.js';
+import { TIMED_STATEMENTS } from '../support/timed-statements.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 
 // A pass over n entries sends a constant number of statements.
@@ -21,7 +21,7 @@ async function statementsOf(work: () => Promise<unknown>): Promise<number> {
   const spy = vi.spyOn(bildad.dataSource, 'query');
   try {
     await work();
-    return spy.mock.calls.filter(([sql]) => !BY_THE_CLOCK.test(sql)).length;
+    return spy.mock.calls.filter(([sql]) => !TIMED_STATEMENTS.test(sql)).length;
   } finally {
     spy.mockRestore();
   }

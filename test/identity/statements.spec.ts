@@ -1,7 +1,7 @@
 import type { EnqueueOptions } from 'nestjs-bildad';
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
-import { BY_THE_CLOCK } from '../support/by-the-clock.js';
+import { TIMED_STATEMENTS } from '../support/timed-statements.js';
 import { SimpleJob } from '../support/handlers.js';
 
 // Only jobs with a key pay for keys.
@@ -23,7 +23,7 @@ async function calledBy(work: () => Promise<unknown>): Promise<string[]> {
     await work();
     return spy.mock.calls
       .map(([sql]) => sql)
-      .filter((sql) => !BY_THE_CLOCK.test(sql))
+      .filter((sql) => !TIMED_STATEMENTS.test(sql))
       .map((sql) => /FROM "bildad"\."(\w+)" \(/.exec(sql)?.[1] ?? sql);
   } finally {
     spy.mockRestore();

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Act } from '../fixtures/isolated.js';
-import { isAlive } from '../support/alive.js';
+import { isAlive } from '../support/is-alive.js';
 import { bootIsolated, type IsolatedApp } from '../support/isolated.js';
 
 // What does not stop is ended, says what became of it, and leaves nothing behind.

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
-import { isAlive } from '../support/alive.js';
+import { isAlive } from '../support/is-alive.js';
 import { startWorker } from '../support/worker.js';
 import { actors } from '../fixtures/isolated.js';
 

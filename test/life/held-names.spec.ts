@@ -139,7 +139,7 @@ it('what was sent over a connection that is lost is sent again for the other job
   const end = await holding(name);
   // Caches the template: it is not read over the lost connection.
   await behindTheWire.engine.enqueueJob(SimpleJob, {});
-  proxy.blackholeOld();
+  proxy.blackholeOpen();
   const waiting = wanting(behindTheWire, name);
   const state = watched(waiting);
   await Promise.all([

@@ -79,7 +79,7 @@ it(
     await expect
       .poll(async () => (await nodeOf(blocked))[0])
       .toMatchObject({ blockedSince: null, endedAt: null });
-    expect(both.flatMap(({ news }) => news.map(({ event }) => event))).not.toContain('node.fenced');
+    expect(both.flatMap(({ messages }) => messages.map(({ event }) => event))).not.toContain('node.fenced');
   },
 );
 
@@ -104,7 +104,7 @@ it(
     const killedAt = performance.now();
     await expect.poll(() => bildad.jobs.getNumberOfJobsInTheQueue(), { interval: 50 }).toBe(0);
     expect(performance.now() - killedAt).toBeLessThan(LEASE_MS + 5_000);
-    expect(await rescuer.heard('node.lost')).toMatchObject({ charged: 3 });
+    expect(await rescuer.waitForMessage('node.lost')).toMatchObject({ charged: 3 });
     expect(await nodeOf(victim)).toMatchObject([{ endReason: 'lost' }]);
     for (const { jobRunIdentifier } of entries)
       expect(await runsOf(jobRunIdentifier)).toMatchObject([
@@ -125,21 +125,21 @@ it(
     const [before] = await nodeOf(zombie);
     const rescuer = await start({ RESCUER: 'yes' });
     zombie.process.kill('SIGSTOP');
-    await rescuer.heard('node.lost');
+    await rescuer.waitForMessage('node.lost');
     const run = await bildad.engine.waitForJob(entry.jobRunIdentifier, {
       timeout: '20s',
     });
     expect(run).toMatchObject({ retry: 1, output: 'the rescuer' });
     zombie.process.kill('SIGCONT');
     zombie.process.send('go');
-    expect(await zombie.heard('run.finishRejected')).toMatchObject({
+    expect(await zombie.waitForMessage('run.finishRejected')).toMatchObject({
       jobRunIdentifier: entry.jobRunIdentifier,
       retry: 0,
     });
-    expect(await zombie.heard('node.fenced')).toMatchObject({
+    expect(await zombie.waitForMessage('node.fenced')).toMatchObject({
       node: before!.id,
     });
-    const { node } = await zombie.heard('node.joined', ({ node }) => node !== before!.id);
+    const { node } = await zombie.waitForMessage('node.joined', ({ node }) => node !== before!.id);
     expect(await runsOf(entry.jobRunIdentifier)).toMatchObject([
       { retry: 0, result: 'FAILED', reason: 'Expired', output: null },
       { retry: 1, result: 'SUCCEEDED', output: 'the rescuer' },
@@ -170,9 +170,9 @@ it(
     const [before] = await nodeOf(lonely);
     proxy.blackhole();
     const cutAt = performance.now();
-    await lonely.heard('aborted');
+    await lonely.waitForMessage('aborted');
     expect(performance.now() - cutAt).toBeLessThan(LEASE_MS);
-    expect(await lonely.heard('node.fenced')).toMatchObject({
+    expect(await lonely.waitForMessage('node.fenced')).toMatchObject({
       node: before!.id,
       why: 'silent',
       running: 1,
@@ -181,7 +181,7 @@ it(
     expect(await nodeOf(lonely)).toMatchObject([{ endedAt: null }]);
     await proxy.refuse();
     await proxy.pass();
-    const { node } = await lonely.heard('node.joined', ({ node }) => node !== before!.id);
+    const { node } = await lonely.waitForMessage('node.joined', ({ node }) => node !== before!.id);
     expect(await nodeOf(lonely)).toMatchObject([
       { id: node, endedAt: null },
       { id: before!.id, endReason: 'fenced' },

@@ -9,7 +9,8 @@ import { gate } from '../support/gate.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 import { startProxy, type Proxy } from '../support/proxy.js';
 
-// The engine's own connections: dead ones are noticed and never used again, whatever way they died.
+// The engine's own connections: the pool detects dead connections and never uses them again, for
+// every way they die.
 
 const TIMEOUT_MS = 1_000;
 
@@ -35,7 +36,7 @@ afterEach(async () => {
   await proxy.close();
 });
 
-/** From now until a job that is enqueued from outside has run here. */
+/** Milliseconds until a job inserted with SQL has run here. */
 async function untilWorkResumes(): Promise<number> {
   const from = performance.now();
   const done = bildad.next('run.finished');
@@ -47,17 +48,17 @@ async function untilWorkResumes(): Promise<number> {
   return performance.now() - from;
 }
 
-it('all connections die without a word, new ones work: the engine is back within the query timeout and two seconds', async () => {
+it('silently dead connections: the engine works again within the query timeout plus two seconds', async () => {
   await untilWorkResumes();
   const lost = bildad.next('database.lost');
   const back = bildad.next('database.restored');
-  proxy.blackholeOld();
+  proxy.blackholeOpen();
   expect(await untilWorkResumes()).toBeLessThan(TIMEOUT_MS + 2_000);
   expect(await lost).toMatchObject({ error: { code: 'ETIMEDOUT' } });
   await back;
 });
 
-it('backends that are killed cost their statements, and nothing else', async () => {
+it('terminated backends lose only their own statements', async () => {
   await untilWorkResumes();
   await database.sql(
     `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -66,16 +67,16 @@ it('backends that are killed cost their statements, and nothing else', async () 
   expect(await untilWorkResumes()).toBeLessThan(1_000);
 });
 
-it('a database that refuses connections is asked about once a second, told of once, and work goes on when it is back', async () => {
+it('a refusing database is tried once a second and reported once, and work resumes when it accepts connections', async () => {
   await untilWorkResumes();
-  const told: string[] = [];
-  bildad.events.on('database.lost', () => told.push('lost'));
-  bildad.events.on('database.restored', () => told.push('back'));
+  const reported: string[] = [];
+  bildad.events.on('database.lost', () => reported.push('lost'));
+  bildad.events.on('database.restored', () => reported.push('back'));
   const tried: number[] = [];
   const refused = bildad.next('database.lost');
   await proxy.refuse();
   await refused;
-  // Somebody who asks all the time.
+  // A caller that enqueues all the time.
   const askUntil = performance.now() + 3_500;
   while (performance.now() < askUntil)
     await bildad.engine.enqueueJob(SimpleJob, {}).then(
@@ -85,14 +86,14 @@ it('a database that refuses connections is asked about once a second, told of on
         tried.push(performance.now());
       },
     );
-  // The first attempt, at once, and one for each second.
+  // The first attempt, made at once, and one for each second.
   expect(tried.length).toBeLessThanOrEqual(5);
   await proxy.pass();
   expect(await untilWorkResumes()).toBeLessThan(3_000);
-  expect(told).toEqual(['lost', 'back']);
+  expect(reported).toEqual(['lost', 'back']);
 });
 
-it('results wait while the database is away, and are recorded when it is back', async () => {
+it('results wait while the database is unreachable, and are recorded afterwards', async () => {
   const RUNS = 5;
   const runs = await Promise.all(
     Array.from({ length: RUNS }, () => bildad.engine.enqueueAndRunJob(GatedJob, {})),
@@ -111,11 +112,11 @@ it('results wait while the database is away, and are recorded when it is back', 
     runs.map(({ jobRunIdentifier }) => bildad.engine.waitForJob(jobRunIdentifier)),
   );
   expect(ended.map(({ result }) => result)).toEqual(runs.map(() => 'SUCCEEDED'));
-  // Told once of each, however often it was tried.
+  // Each is reported once, for any number of attempts.
   expect(errors.filter((doing) => doing.startsWith('recording')).length).toBeLessThanOrEqual(RUNS);
 });
 
-it('a server that has become read-only is left, and found again when it can be written to', async () => {
+it('the engine leaves a server that became read-only and uses it again when it is writable', async () => {
   await untilWorkResumes();
   const readOnly = (on: 'on' | 'off') =>
     database.sql(
@@ -125,7 +126,8 @@ it('a server that has become read-only is left, and found again when it can be w
   const lost = bildad.next('database.lost');
   await readOnly('on');
   try {
-    // Sessions that are there keep what they had; as after a failover there are new ones.
+    // Existing sessions keep their setting, so they are terminated: after a failover all sessions
+    // are new.
     await database.sql(
       `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
        WHERE datname = current_database() AND application_name = 'nestjs-bildad'`,
@@ -145,7 +147,7 @@ it('a server that has become read-only is left, and found again when it can be w
   expect(await untilWorkResumes()).toBeLessThan(3_000);
 });
 
-it('a statement that takes too long is cancelled, and releases its locks', async () => {
+it('a statement that exceeds its timeout is cancelled and releases its locks', async () => {
   const db = new EnginePool(bildad.dataSource, { queryTimeoutMs: TIMEOUT_MS });
   const runner = bildad.dataSource.createQueryRunner();
   await runner.startTransaction();
@@ -165,12 +167,12 @@ it('a statement that takes too long is cancelled, and releases its locks', async
   await db.close(0);
 });
 
-it('a slow statement neither ends others nor counts as an outage', async () => {
-  const told: string[] = [];
-  bildad.events.on('database.lost', () => told.push('lost'));
+it('a slow statement neither ends other statements nor counts as an outage', async () => {
+  const reported: string[] = [];
+  bildad.events.on('database.lost', () => reported.push('lost'));
   const db = new EnginePool(bildad.dataSource, {
     queryTimeoutMs: TIMEOUT_MS,
-    lost: () => told.push('lost'),
+    lost: () => reported.push('lost'),
   });
   const slow = db.query('SELECT pg_sleep(60)').then(
     () => expect.unreachable(),
@@ -180,17 +182,17 @@ it('a slow statement neither ends others nor counts as an outage', async () => {
     rows<{ pid: number }>(connection, 'SELECT pg_backend_pid() AS pid');
   const [beside] = await pid(db);
   expect(await slow).toBeInstanceOf(errors.StatementTimeoutError);
-  // The other connection is still used.
+  // The other connection stays in use.
   expect(await pid(db)).toEqual([beside]);
-  // So are transactions, whose timeout is the server's own.
+  // The same holds for transactions, whose timeout is the server's.
   await expect(db.transaction((within) => within.query('SELECT pg_sleep(60)'))).rejects.toThrow(
     errors.StatementTimeoutError,
   );
-  expect(told).toEqual([]);
+  expect(reported).toEqual([]);
   await db.close(0);
 });
 
-it('transactions that wait for code of the host delay no others, and no transaction waits for ever', async () => {
+it("transactions that wait for the host's code delay no others, and the wait for a transaction is limited", async () => {
   const db = new EnginePool(bildad.dataSource, { queryTimeoutMs: 1_000 });
   const ready = Array.from({ length: 5 }, () => gate());
   const open = gate();
@@ -218,7 +220,7 @@ it('transactions that wait for code of the host delay no others, and no transact
   await db.close(0);
 });
 
-it('connections are as many as the budget says', async () => {
+it('the engine opens at most as many connections as its budget allows', async () => {
   await Promise.all(
     Array.from({ length: 50 }, () =>
       bildad.engine.enqueueJobs(SimpleJob, [{}, {}], { delay: '1h' }),
@@ -227,11 +229,11 @@ it('connections are as many as the budget says', async () => {
   const [row] = await database.sql<{ count: number }>(
     `SELECT count(*)::int FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'nestjs-bildad'`,
   );
-  // The pool, and the one that listens.
+  // The pool and the listening connection.
   expect(row!.count).toBeLessThanOrEqual(5);
 });
 
-it('with fewer connections than the budget the engine makes do', async () => {
+it('the engine works with fewer connections than its budget', async () => {
   const role = `r_${randomUUID().replaceAll('-', '')}`;
   await database.sql(`CREATE ROLE ${role} LOGIN PASSWORD 'secret' CONNECTION LIMIT 3`);
   const address = new URL(proxy.url);
@@ -242,7 +244,7 @@ it('with fewer connections than the budget the engine makes do', async () => {
     await database.sql(
       `GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA bildad TO ${role}`,
     );
-    // One of the three is the host's.
+    // One of the three belongs to the host.
     const crowded = await bootApp({
       providers: [SimpleJob],
       database: { ...database, url: address.href },

@@ -5,7 +5,7 @@ import { HostPools } from '../../src/database/connection/host-pools.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { startProxy, type Proxy } from '../support/proxy.js';
 
-// At shutdown, dead connections of the host's DataSource are ended, and no others.
+// At shutdown, only dead connections of the host's DataSource are closed.
 
 const MS = 1_000;
 
@@ -46,16 +46,16 @@ async function hold(): Promise<{ ended: Promise<unknown>; release: () => Promise
   return { ended, release: () => database.sql('SELECT pg_cancel_backend($1)', [pid]) };
 }
 
-it('a statement that runs is left alone while the server answers', async () => {
+it('a running statement is not ended while the server responds', async () => {
   const { ended, release } = await hold();
   await pools.cutSilent(MS);
   await release();
   expect(await ended).toBe('57014');
 });
 
-it('of two statements the one on a dead connection is ended, the one that runs is not', async () => {
+it('the statement on a dead connection is ended, and the running one is not', async () => {
   await dataSource.query('SELECT 1');
-  proxy.blackholeOld();
+  proxy.blackholeOpen();
   const dead = expect(dataSource.query('SELECT 1')).rejects.toThrow('Connection terminated');
   const { ended, release } = await hold();
   await pools.cutSilent(MS);
@@ -64,9 +64,9 @@ it('of two statements the one on a dead connection is ended, the one that runs i
   expect(await ended).toBe('57014');
 });
 
-it('idle connections that are dead are ended, the others stay', async () => {
+it('dead idle connections are closed, and live ones stay open', async () => {
   await dataSource.query('SELECT 1');
-  proxy.blackholeOld();
+  proxy.blackholeOpen();
   await pools.cutSilent(MS);
   expect(pool().totalCount).toBe(0);
   await dataSource.query('SELECT 1');
@@ -74,7 +74,7 @@ it('idle connections that are dead are ended, the others stay', async () => {
   expect(pool().totalCount).toBe(1);
 });
 
-it('if the server does not answer on a new connection, all are ended', async () => {
+it('all connections are closed when the server does not respond on a new one', async () => {
   const { ended } = await hold();
   proxy.blackhole();
   const opening = expect(dataSource.query('SELECT 1')).rejects.toThrow('Connection terminated');

@@ -32,7 +32,7 @@ import {
 import { concatMap, map, of, throwError, timeout, NEVER, EMPTY } from 'rxjs';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
-import { once } from '../support/once.js';
+import { runOnce } from '../support/run-once.js';
 
 // Guards, interceptors, pipes and exception filters, as Nest puts them around routes.
 
@@ -185,7 +185,7 @@ beforeAll(async () => {
 });
 afterAll(() => bildad.close());
 
-const surrounded = (n = 1) => once(bildad, SurroundedJob, { n });
+const surrounded = (n = 1) => runOnce(bildad, SurroundedJob, { n });
 
 it('all of them, in the order of a route', async () => {
   const { run } = await surrounded(21);
@@ -295,11 +295,11 @@ describe('an interceptor', () => {
           throw new RangeError('after the job');
         }),
       );
-    const failed = await once(bildad, TransactionalJob, { n: 1 });
+    const failed = await runOnce(bildad, TransactionalJob, { n: 1 });
     expect(failed.event.outcome).toBe('failed');
     expect(await rows()).toEqual([]);
     intercepts = (next) => next.handle();
-    const { run } = await once(bildad, TransactionalJob, { n: 2 });
+    const { run } = await runOnce(bildad, TransactionalJob, { n: 2 });
     expect(run).toMatchObject({
       result: 'SUCCEEDED',
       output: 'from the job',
@@ -323,7 +323,7 @@ describe('a pipe', () => {
   });
 
   it('knows the class of the context where only @BildadJob names it', async () => {
-    const { run } = await once(bildad, ValidatedJob, { n: 3 });
+    const { run } = await runOnce(bildad, ValidatedJob, { n: 3 });
     expect(run).toMatchObject({ result: 'SUCCEEDED', output: 3 });
   });
 });
@@ -369,7 +369,7 @@ describe('an exception filter', () => {
       does = () => {
         throw thrown;
       };
-      return once(bildad, FilteredJob, { n: 1 });
+      return runOnce(bildad, FilteredJob, { n: 1 });
     };
     await filtered(new RangeError());
     await filtered(new TypeError());

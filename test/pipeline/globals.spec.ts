@@ -27,7 +27,7 @@ import { describe, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { createDatabase } from '../support/database.js';
 import { bootError, QUIET } from '../support/host.js';
-import { once } from '../support/once.js';
+import { runOnce } from '../support/run-once.js';
 
 // What is there for the whole app, and what must not be overlooked.
 
@@ -103,19 +103,19 @@ async function withApp(
 
 it('what is there for the whole app leaves jobs alone', () =>
   withApp(undefined, async (bildad) => {
-    const { run } = await once(bildad, PlainJob, { blocked: true });
+    const { run } = await runOnce(bildad, PlainJob, { blocked: true });
     expect(run.output).toBe('{"blocked":true}');
-    await once(bildad, PlainJob, { fail: true });
+    await runOnce(bildad, PlainJob, { fail: true });
     expect(AppFilter.caught).toEqual([]);
   }));
 
 it('with globalEnhancers it stands around them, REQUEST-scoped too', () =>
   withApp(true, async (bildad) => {
-    const { run } = await once(bildad, PlainJob, {});
+    const { run } = await runOnce(bildad, PlainJob, {});
     expect(run.output).toBe('{"piped":true} in retry 0');
-    const blocked = await once(bildad, PlainJob, { blocked: true });
+    const blocked = await runOnce(bildad, PlainJob, { blocked: true });
     expect(blocked.event.errorName).toBe('JobForbiddenError');
-    await once(bildad, PlainJob, { fail: true });
+    await runOnce(bildad, PlainJob, { fail: true });
     expect(AppFilter.caught).toMatchObject([{ code: 'JOB_FORBIDDEN' }, { message: 'told to' }]);
   }));
 

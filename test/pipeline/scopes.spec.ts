@@ -26,7 +26,7 @@ import {
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { gate } from '../support/gate.js';
-import { once } from '../support/once.js';
+import { runOnce } from '../support/run-once.js';
 
 // What is made for one run, and what outlives it.
 
@@ -237,7 +237,7 @@ it('REQUEST is the job, wherever it is injected', async () => {
 
 it('a constructor that throws fails the run', async () => {
   for (const job of [TenantJob, ScopeGuardedJob]) {
-    const { event, run } = await once(bildad, job, { fail: true });
+    const { event, run } = await runOnce(bildad, job, { fail: true });
     expect(event).toMatchObject({ outcome: 'failed', errorName: 'RangeError' });
     expect(run.reason).toContain('no such tenant');
   }
@@ -245,8 +245,8 @@ it('a constructor that throws fails the run', async () => {
 
 it('a TRANSIENT handler is made for each run', async () => {
   const before = TransientJob.made;
-  const first = await once(bildad, TransientJob, {});
-  const second = await once(bildad, TransientJob, {});
+  const first = await runOnce(bildad, TransientJob, {});
+  const second = await runOnce(bildad, TransientJob, {});
   expect(TransientJob.made).toBe(before + 2);
   const [[calls, label], [calls2, label2]] = [first, second].map(
     ({ run }) => run.output as [number, number],
@@ -256,16 +256,16 @@ it('a TRANSIENT handler is made for each run', async () => {
 });
 
 it('a REQUEST-scoped guard of a handler that is none', async () => {
-  const good = await once(bildad, ScopeGuardedJob, { tenant: 'good' });
+  const good = await runOnce(bildad, ScopeGuardedJob, { tenant: 'good' });
   expect(good.run.output).toBe('let in');
-  const evil = await once(bildad, ScopeGuardedJob, { tenant: 'evil' });
+  const evil = await runOnce(bildad, ScopeGuardedJob, { tenant: 'evil' });
   expect(evil.event.errorName).toBe('JobForbiddenError');
 });
 
 it.each([TransientGuardedJob, TransientBothJob])(
   'a TRANSIENT guard has its dependencies: %o',
   async (job) => {
-    const { run } = await once(bildad, job, {});
+    const { run } = await runOnce(bildad, job, {});
     expect(run).toMatchObject({ result: 'SUCCEEDED', output: 'let in' });
   },
 );
@@ -274,7 +274,7 @@ it('durable trees are shared by the jobs of a tenant', async () => {
   ContextIdFactory.apply(new ByTenant());
   const calls = [];
   for (const tenant of ['a', 'b', 'a', 'a'])
-    calls.push((await once(bildad, DurableJob, { tenant })).run.output);
+    calls.push((await runOnce(bildad, DurableJob, { tenant })).run.output);
   expect(calls).toEqual([1, 1, 2, 3]);
   expect(TenantPool.made).toEqual(['a', 'b']);
 });

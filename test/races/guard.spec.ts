@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import pg from 'pg';
 import { bootApp, type TestApp } from '../support/app.js';
-import { BY_THE_CLOCK } from '../support/by-the-clock.js';
+import { TIMED_STATEMENTS } from '../support/timed-statements.js';
 import { SimpleJob } from '../support/handlers.js';
 
 // The single-runner guard: one pass at a time over all nodes, and no wish for a pass is lost.
@@ -29,7 +29,7 @@ const somebodyWaits = (session = holder) =>
       const { processID } = session as unknown as { processID: number };
       const waiting = await one.database.sql(
         `SELECT 1 FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid)) AND NOT query ~ $2`,
-        [processID, BY_THE_CLOCK.source],
+        [processID, TIMED_STATEMENTS.source],
       );
       return waiting.length;
     })

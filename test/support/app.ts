@@ -21,28 +21,28 @@ export interface TestApp {
   jobs: JobsService;
   events: JobEvents;
   dataSource: DataSource;
-  /** Runs SQL on the app's own DataSource. */
+  /** Runs SQL on the app's DataSource. */
   sql: <T = any>(text: string, values?: unknown[]) => Promise<T[]>;
-  /** The next event that fits; ask for it before what causes it. */
+  /** The next event that matches. Call it before the action that causes the event. */
   next: <E extends keyof JobEventMap>(
     event: E,
     fits?: (payload: JobEventMap[E][0]) => boolean,
   ) => Promise<JobEventMap[E][0]>;
-  /** Closes the app, and drops the database if it was made for it. */
+  /** Closes the app and drops the database that was created for it. */
   close(): Promise<void>;
 }
 
 export interface TestAppOptions {
-  /** Handler classes and whatever else the app provides. */
+  /** Handler classes and other providers of the app. */
   providers?: Provider[];
   imports?: ModuleMetadata['imports'];
-  /** Default here: the engine never ticks by itself, retries come at once, deaf handlers get 100 ms. */
+  /** The test default: no ticks, immediate retries, a kill grace period of 100 ms. */
   options?: BildadModuleOptions & BildadModuleExtras;
-  /** Share another app's database: a second node. */
+  /** Uses another app's database: a second node. */
   database?: TestDatabase;
 }
 
-/** A real Nest app on a real database. */
+/** Boots a real Nest app on a real database. */
 export async function bootApp({
   providers = [],
   imports = [],

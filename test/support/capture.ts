@@ -2,7 +2,7 @@ import { BildadJob, InvalidJobContextError, type Job, type JobHandler } from 'ne
 import { expect } from 'vitest';
 import type { TestApp } from './app.js';
 
-/** Returns nothing, keeps what it was given. Takes any context. */
+/** Returns nothing and keeps the context it received. Accepts any context. */
 @BildadJob({ code: 'CAPTURE', maxRetries: 0 })
 export class CaptureJob implements JobHandler<unknown> {
   static received: unknown;
@@ -12,7 +12,10 @@ export class CaptureJob implements JobHandler<unknown> {
   }
 }
 
-/** A context's way through the database: as the entry, the run and the handler have it. */
+/**
+ * Runs a job with this context.
+ * @returns the context as stored in the entry, in the run, and as the handler received it
+ */
 export async function roundTrip(
   { engine }: TestApp,
   context: unknown,
@@ -29,7 +32,7 @@ export async function roundTrip(
   };
 }
 
-/** The violations a context is refused with; nothing is enqueued then. */
+/** The violations that reject this context. Nothing is enqueued then. */
 export async function refusal(
   { engine, jobs }: TestApp,
   context: unknown,

@@ -4,17 +4,17 @@ import { inject } from 'vitest';
 
 export interface TestDatabase {
   url: string;
-  /** Runs SQL as the superuser, outside of any app. */
+  /** Runs SQL as the superuser, outside the app. */
   sql<T = any>(text: string, values?: unknown[]): Promise<T[]>;
   drop(): Promise<void>;
 }
 
-/** A database of its own with the tables of the schema `bildad`: a copy of the suite's template. */
+/** A new database with the tables of the schema `bildad`, copied from the suite's template. */
 export function createDatabase(): Promise<TestDatabase> {
   return copyOf(inject('databaseTemplate'));
 }
 
-/** A database of its own without tables: for specs about migrations, schemas and first boots. */
+/** A new database without tables, for specs about migrations, schemas and first boots. */
 export function createEmptyDatabase(): Promise<TestDatabase> {
   return copyOf('template1');
 }

@@ -1,4 +1,4 @@
-/** A door that a handler waits at and the test opens. */
+/** A gate that a handler waits at and the test opens. */
 export interface Gate<T = void> {
   opened: Promise<T>;
   open(value: T): void;

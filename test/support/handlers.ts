@@ -1,8 +1,8 @@
 import { BildadJob, type JobExecution, type JobHandler } from 'nestjs-bildad';
-import { betweenFiles } from './between-files.js';
+import { fileResets } from './file-resets.js';
 import { gate, type Gate } from './gate.js';
 
-/** Does what its context says; counts its runs. */
+/** Fails or returns as its context says, and counts its runs. */
 @BildadJob({ code: 'SIMPLE', maxRetries: 3 })
 export class SimpleJob implements JobHandler<{ fail?: string; say?: unknown }> {
   static runs = 0;
@@ -14,18 +14,21 @@ export class SimpleJob implements JobHandler<{ fail?: string; say?: unknown }> {
   }
 }
 
-/** Waits until the test lets it go on, or until it is aborted. `GatedJob.arrivals` are its runs in order. */
+/**
+ * Waits until the test opens its gate, or until it is aborted. `GatedJob.arrivals` has its runs
+ * in order.
+ */
 @BildadJob({ code: 'GATED', maxRetries: 3, timeout: '1h' })
 export class GatedJob implements JobHandler<{ name?: string; deaf?: boolean }> {
   static arrivals: Arrival[] = [];
   private static waiting: ((arrival: Arrival) => void)[] = [];
 
-  static forget(): void {
+  static reset(): void {
     GatedJob.arrivals = [];
     GatedJob.waiting = [];
   }
 
-  /** The next run to start; ask for it before what starts it, or after. */
+  /** The next run that starts. Call it before or after the run starts. */
   static async arrival(): Promise<Arrival> {
     return GatedJob.arrivals.shift() ?? new Promise((resolve) => GatedJob.waiting.push(resolve));
   }
@@ -33,8 +36,8 @@ export class GatedJob implements JobHandler<{ name?: string; deaf?: boolean }> {
   runJob(context: { name?: string; deaf?: boolean }, job: JobExecution): Promise<unknown> {
     const door = gate<unknown>();
     const arrival = { context, job, door };
-    const taker = GatedJob.waiting.shift();
-    if (taker) taker(arrival);
+    const waiter = GatedJob.waiting.shift();
+    if (waiter) waiter(arrival);
     else GatedJob.arrivals.push(arrival);
     if (context.deaf) return door.opened;
     return new Promise((resolve, reject) => {
@@ -44,11 +47,11 @@ export class GatedJob implements JobHandler<{ name?: string; deaf?: boolean }> {
   }
 }
 
-betweenFiles.push(() => GatedJob.forget());
+fileResets.push(() => GatedJob.reset());
 
 export interface Arrival {
   context: { name?: string; deaf?: boolean };
   job: JobExecution;
-  /** Opening it lets the handler return that value. */
+  /** Opens the gate; the handler returns the value. */
   door: Gate<unknown>;
 }

@@ -15,9 +15,9 @@ export interface HostOptions {
   url: string;
   providers?: Provider[];
   imports?: ModuleMetadata['imports'];
-  /** Options of the one Bildad module, or modules instead of it. */
+  /** Options of the Bildad module, or other modules in its place. */
   bildad?: (BildadModuleOptions & BildadModuleExtras) | DynamicModule[];
-  /** Over `autoLoadEntities: true` and the url. */
+  /** Overrides `autoLoadEntities: true` and the url. */
   typeorm?: Partial<DataSourceOptions> & {
     autoLoadEntities?: boolean;
     manualInitialization?: boolean;
@@ -25,7 +25,7 @@ export interface HostOptions {
   logger?: LoggerService;
 }
 
-/** As little as a test needs: nothing ticks, retries come at once, deaf handlers get 100 ms. */
+/** Minimal options for a test: no ticks, immediate retries, a kill grace period of 100 ms. */
 export const QUIET = {
   tickInterval: false,
   backoff: 'none',
@@ -33,9 +33,9 @@ export const QUIET = {
 } as const satisfies BildadModuleOptions;
 
 /**
- * A host that decides more of itself than `bootApp` lets it. Nest closes nothing when a boot fails: a
- * pool that TypeORM opened stays open until its idle timeout, so the test ends it, and the leak check
- * sees whatever else is left.
+ * A host app with more control over its modules than `bootApp` offers. Nest closes nothing when
+ * a boot fails: a pool opened by TypeORM stays open until its idle timeout. So this function
+ * ends the pool, and the leak check finds anything else that is left.
  */
 export async function bootHost({
   url,
@@ -80,7 +80,7 @@ export async function bootHost({
   }
 }
 
-/** What a host that must not boot says. */
+/** The error of a boot that must fail. */
 export async function bootError(host: HostOptions): Promise<Error> {
   let app: INestApplicationContext;
   try {

@@ -17,7 +17,7 @@ import { QUIET, type HostOptions } from './host.js';
 export type Platform = 'express' | 'fastify';
 
 export interface HttpOptions extends Pick<HostOptions, 'url'> {
-  /** Options of the one Bildad module, or modules instead of it. */
+  /** Options of the Bildad module, or other modules in its place. */
   bildad?: HostOptions['bildad'] | DynamicModule[];
   platform?: Platform;
   providers?: Provider[];
@@ -32,7 +32,7 @@ export interface Answer {
   body: string;
 }
 
-/** An app with an HTTP server, on a port of its own. */
+/** An app with an HTTP server on a free port. */
 export async function bootHttp({
   url,
   platform = 'express',

@@ -12,15 +12,15 @@ import { createDatabase } from './database.js';
 export const ISOLATED_MODULE = new URL('../../dist/test/fixtures/isolated.js', import.meta.url);
 
 export interface IsolatedApp extends TestApp {
-  /** Has it run, and waits for its end. */
+  /** Enqueues the job and waits for its final run. */
   act(code: string, act: Act, note?: string): Promise<JobRun>;
-  /** Resolves when its handler has been called. */
+  /** Resolves when the handler has been called. */
   begin(code: string, act: Act): Promise<JobEventMap['run.started'][0]>;
-  /** Sessions on its database that are not the app's own and do something. */
+  /** Number of active sessions on the database that are not the app's own. */
   busySessions(): Promise<number>;
 }
 
-/** An app whose hosts boot test/fixtures/isolated.ts. */
+/** An app whose isolation hosts boot test/fixtures/isolated.ts. */
 export async function bootIsolated(
   isolation: Partial<IsolationOptions> = {},
   options: BildadModuleOptions & BildadModuleExtras = {},

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect } from 'vitest';
-import { betweenFiles } from './between-files.js';
+import { fileResets } from './file-resets.js';
 
-/** A spec that leaves a connection, timer, child process or thread behind fails. */
+/** A spec fails if it leaves a connection, timer, child process or thread behind. */
 const WATCHED = ['TCPSocketWrap', 'Timeout', 'Immediate', 'ProcessWrap', 'Worker'];
 
 const count = () => {
@@ -14,12 +14,13 @@ const count = () => {
 let before: Record<string, number>;
 
 beforeAll(() => {
-  for (const forget of betweenFiles) forget();
+  for (const reset of fileResets) reset();
   before = count();
 });
 
 afterAll(async () => {
-  // A socket that was ended takes a few turns of the event loop to go, a killed process until the system has buried it.
+  // A closed socket needs a few turns of the event loop to go away. A killed process needs a moment
+  // until its parent has reaped it.
   const giveUpAt = performance.now() + 10_000;
   while (leaked().length > 0 && performance.now() < giveUpAt)
     await new Promise((resolve) => setImmediate(resolve));

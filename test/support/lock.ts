@@ -1,7 +1,7 @@
 import { expect } from 'vitest';
 import type { TestApp } from './app.js';
 
-/** Holds the rows that a SELECT ... FOR UPDATE names, so that a statement can be caught half-way. */
+/** Locks the rows of a SELECT, so that another statement waits for them. */
 export async function lockRows(
   { dataSource }: TestApp,
   select: string,
@@ -16,7 +16,7 @@ export async function lockRows(
   };
 }
 
-/** Resolves when a statement that contains `text` waits for a lock. Nothing but PostgreSQL knows when it does. */
+/** Resolves when a statement that contains `text` waits for a lock. Only PostgreSQL can tell. */
 export async function waitingForLock({ database }: TestApp, text: string): Promise<void> {
   await expect
     .poll(

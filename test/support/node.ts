@@ -1,40 +1,40 @@
 import { startWorker, type Worker } from './worker.js';
 
-export interface NodeNews {
+export interface NodeMessage {
   event: string;
   node?: string;
   [key: string]: unknown;
 }
 
 export interface TestNode extends Worker {
-  /** What it has said since it was ready. */
-  news: NodeNews[];
-  /** The first that it says, or has said, of this event and that fits. */
-  heard(event: string, fits?: (news: NodeNews) => boolean): Promise<NodeNews>;
+  /** Messages received since the node was ready. */
+  messages: NodeMessage[];
+  /** The first message of this event that matches, received before or after the call. */
+  waitForMessage(event: string, fits?: (message: NodeMessage) => boolean): Promise<NodeMessage>;
 }
 
-/** A node (test/fixtures/node.ts) that tells what happens to it. */
+/** Starts a node (test/fixtures/node.ts) that reports its events. */
 export async function startNode(
   databaseUrl: string,
   env: Record<string, string> = {},
 ): Promise<TestNode> {
   const worker = await startWorker(databaseUrl, env, 'node');
-  const news: NodeNews[] = [];
-  const waiting: ((said: NodeNews) => void)[] = [];
-  worker.process.on('message', (said: NodeNews) => {
-    news.push(said);
-    for (const hear of waiting) hear(said);
+  const messages: NodeMessage[] = [];
+  const waiting: ((message: NodeMessage) => void)[] = [];
+  worker.process.on('message', (message: NodeMessage) => {
+    messages.push(message);
+    for (const receive of waiting) receive(message);
   });
   return {
     ...worker,
-    news,
-    heard: (event, fits = () => true) =>
+    messages,
+    waitForMessage: (event, fits = () => true) =>
       new Promise((resolve) => {
-        const hear = (said: NodeNews) => {
-          if (said.event === event && fits(said)) resolve(said);
+        const receive = (message: NodeMessage) => {
+          if (message.event === event && fits(message)) resolve(message);
         };
-        news.forEach(hear);
-        waiting.push(hear);
+        messages.forEach(receive);
+        waiting.push(receive);
       }),
   };
 }

@@ -7,21 +7,24 @@ interface Pair {
   swallows: boolean;
 }
 
-/** A wire between an app and PostgreSQL that a test can cut. */
+/** A TCP proxy between an app and PostgreSQL that a test can cut. */
 export interface Proxy {
-  /** The database's url, through this wire. */
+  /** The database's url through the proxy. */
   url: string;
-  /** When connections were asked for, by `performance.now()`. */
-  readonly asked: number[];
-  /** Connections that are there now carry nothing any more, and say nothing of it; new ones work. */
-  blackholeOld(): void;
-  /** So do new ones. */
+  /** Times of connection attempts, by `performance.now()`. */
+  readonly attempts: number[];
+  /** Open connections silently stop carrying data. New connections work. */
+  blackholeOpen(): void;
+  /** Open and new connections silently stop carrying data. */
   blackhole(): void;
-  /** Ends all connections, refuses new ones. */
+  /** Closes all connections and refuses new ones. */
   refuse(): Promise<void>;
-  /** New connections work again. */
+  /** Accepts new connections again. */
   pass(): Promise<void>;
-  /** The next statement with this text in it reaches the server, and is carried out; its answer is lost with the connection. */
+  /**
+   * The server executes the next statement that contains this text, and its response is lost
+   * with the connection.
+   */
   cutAfter(text: string): Promise<void>;
   close(): Promise<void>;
 }
@@ -29,12 +32,12 @@ export interface Proxy {
 export async function startProxy(databaseUrl: string): Promise<Proxy> {
   const target = new URL(databaseUrl);
   const pairs = new Set<Pair>();
-  const asked: number[] = [];
+  const attempts: number[] = [];
   let swallowNew = false;
   let cutting: { text: string; done: () => void } | undefined;
 
   const accept = (client: Socket) => {
-    asked.push(performance.now());
+    attempts.push(performance.now());
     const server = connect(Number(target.port || 5432), target.hostname);
     const pair: Pair = { client, server, swallows: swallowNew };
     pairs.add(pair);
@@ -46,7 +49,7 @@ export async function startProxy(databaseUrl: string): Promise<Proxy> {
     for (const socket of [client, server]) {
       socket.setNoDelay(true);
       socket.on('error', () => undefined);
-      // A wire that carries nothing carries no end of it either.
+      // A black-holed connection does not carry its close either.
       socket.on('close', () => {
         if (!pair.swallows || socket === client) over();
       });
@@ -91,7 +94,7 @@ export async function startProxy(databaseUrl: string): Promise<Proxy> {
   const swallowOld = () => {
     for (const pair of pairs) {
       pair.swallows = true;
-      // What is sent stays where it is, a goodbye as well.
+      // Data already sent is not delivered, nor is a Terminate message.
       pair.client.pause();
     }
   };
@@ -100,8 +103,8 @@ export async function startProxy(databaseUrl: string): Promise<Proxy> {
   address.port = String(port);
   return {
     url: address.href,
-    asked,
-    blackholeOld: swallowOld,
+    attempts,
+    blackholeOpen: swallowOld,
     blackhole: () => {
       swallowNew = true;
       swallowOld();

@@ -1,6 +1,6 @@
 import type { JobUpdate } from 'nestjs-bildad';
 
-/** What comes until `fits`, or until the loop ends by itself. */
+/** Collects updates until one matches or the iteration ends. */
 export async function until(
   updates: AsyncIterable<JobUpdate>,
   fits: (update: JobUpdate) => boolean = () => false,
@@ -13,7 +13,7 @@ export async function until(
   return seen;
 }
 
-/** As few words as tell one update from another. */
+/** A short text that identifies an update. */
 export function brief(update: JobUpdate): string {
   switch (update.type) {
     case 'queued':

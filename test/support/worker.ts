@@ -7,13 +7,19 @@ const script = (name: string) =>
 
 export interface Worker {
   process: ChildProcess;
-  /** Ends it as a deploy would. @returns exit code, or the signal that ended it */
+  /**
+   * Stops the process as a deploy does.
+   * @returns the exit code, or the signal that ended it
+   */
   terminate(): Promise<number | string | null>;
-  /** Ends it as a power failure would. */
+  /** Kills the process as a power failure would. */
   kill(): Promise<void>;
 }
 
-/** A node in a process of its own (test/fixtures/worker.ts, or another one of them), ready to work. */
+/**
+ * Starts a node in its own process (test/fixtures/worker.ts or another fixture) and waits until
+ * it is ready.
+ */
 export async function startWorker(
   databaseUrl: string,
   env: Record<string, string> = {},

@@ -77,7 +77,7 @@ it('a connection that silently stops responding: the run fails in time', async (
   const finished = next('run.finished');
   await engine.runJob(entry);
   const { door } = await heldHandler();
-  proxy.blackholeOld();
+  proxy.blackholeOpen();
   door.open('done');
   expect(await finished).toMatchObject({ outcome: 'failed' });
   expect(await effects(database)).toEqual({});

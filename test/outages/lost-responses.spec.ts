@@ -5,7 +5,8 @@ import { createDatabase, type TestDatabase } from '../support/database.js';
 import { SimpleJob } from '../support/handlers.js';
 import { startProxy, type Proxy } from '../support/proxy.js';
 
-// The statement is carried out, its answer is lost with the connection: whatever it was, it is done once.
+// The server executes a statement and its response is lost with the connection. Every statement
+// takes effect exactly once.
 
 let database: TestDatabase;
 beforeAll(async () => {
@@ -14,9 +15,9 @@ beforeAll(async () => {
 afterAll(() => database.drop());
 
 let proxy: Proxy;
-/** Behind the wire; ticks only where a test says so. */
+/** Connected through the proxy; ticks only in the tests that enable it. */
 let bildad: TestApp;
-const behindTheWire = (options = {}) =>
+const bootThroughProxy = (options = {}) =>
   bootApp({
     providers: [SimpleJob],
     database: { ...database, url: proxy.url },
@@ -24,7 +25,7 @@ const behindTheWire = (options = {}) =>
   });
 beforeEach(async () => {
   proxy = await startProxy(database.url);
-  bildad = await behindTheWire();
+  bildad = await bootThroughProxy();
   const run = await bildad.engine.enqueueAndRunJob(SimpleJob, {});
   await bildad.engine.waitForJob(run.jobRunIdentifier);
 });
@@ -42,13 +43,13 @@ const identifiers = async () =>
     )
   ).map(({ id }) => id);
 
-const nothingIsTold = (app: TestApp) => {
-  const told: string[] = [];
-  app.events.on('run.finishRejected', ({ jobRunId }) => told.push(jobRunId));
-  return told;
+const rejectedRuns = (app: TestApp) => {
+  const rejected: string[] = [];
+  app.events.on('run.finishRejected', ({ jobRunId }) => rejected.push(jobRunId));
+  return rejected;
 };
 
-it('an enqueue makes one entry, and says which', async () => {
+it('an enqueue with a lost response creates one entry and returns it', async () => {
   const cut = proxy.cutAfter('enqueue_jobs');
   const entry = await bildad.engine.enqueueJob(SimpleJob, { say: 'once' });
   await cut;
@@ -56,7 +57,7 @@ it('an enqueue makes one entry, and says which', async () => {
   expect(await bildad.jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier)).toEqual(entry);
 });
 
-it('calls in flight together make one entry each, a duplicate among them none', async () => {
+it('concurrent enqueues with a lost response create one entry each, and a duplicate is rejected', async () => {
   await bildad.engine.enqueueJob(SimpleJob, { say: 'before' }, { jobRunIdentifier: 'taken' });
   const cut = proxy.cutAfter('enqueue_jobs');
   const answers = await Promise.allSettled([
@@ -73,7 +74,7 @@ it('calls in flight together make one entry each, a duplicate among them none', 
   expect(await identifiers()).toEqual(['taken', 'a', 'b']);
 });
 
-it('a job that has run and gone by the time it is asked for is not put in again', async () => {
+it('a job that has already run before the retry is not inserted again', async () => {
   const elsewhere = await bootApp({ providers: [SimpleJob], database });
   try {
     const cut = proxy.cutAfter('enqueue_jobs');
@@ -96,13 +97,13 @@ it('a job that has run and gone by the time it is asked for is not put in again'
   }
 });
 
-it('an insert that never came is made', async () => {
-  proxy.blackholeOld();
+it('an insert that did not reach the server is retried', async () => {
+  proxy.blackholeOpen();
   const entry = await bildad.engine.enqueueJob(SimpleJob, { say: 'late' });
   expect(await identifiers()).toEqual([entry.jobRunIdentifier]);
 });
 
-it('a lost database leaves the outcome unknown, and the error names the job', async () => {
+it('an unreachable database leaves the outcome unknown, and the error names the job', async () => {
   const cut = proxy.cutAfter('enqueue_jobs');
   const enqueued = bildad.engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: 'who knows' });
   const failed = expect(enqueued).rejects.toMatchObject({
@@ -114,7 +115,7 @@ it('a lost database leaves the outcome unknown, and the error names the job', as
   await proxy.refuse();
   await failed;
   await proxy.pass();
-  // Again under its name: one job of both.
+  // Retried with the same identifier, both calls create one job.
   await expect
     .poll(() =>
       bildad.engine
@@ -125,7 +126,7 @@ it('a lost database leaves the outcome unknown, and the error names the job', as
   expect(await identifiers()).toEqual(['who knows']);
 });
 
-it('many are all there when the answer to their COMMIT is lost', async () => {
+it('a lost response to the COMMIT of enqueueJobs: all entries exist', async () => {
   const cut = proxy.cutAfter('COMMIT');
   const entries = await bildad.engine.enqueueJobs(
     SimpleJob,
@@ -135,7 +136,7 @@ it('many are all there when the answer to their COMMIT is lost', async () => {
   expect(await identifiers()).toEqual(entries.map(({ jobRunIdentifier }) => jobRunIdentifier));
 });
 
-it('none of many is there when the connection is lost before, and the error says so by being no doubt', async () => {
+it('a connection lost before the COMMIT of enqueueJobs: no entry exists, and the error says that nothing was done', async () => {
   const cut = proxy.cutAfter('enqueue_jobs');
   await expect(bildad.engine.enqueueJobs(SimpleJob, [{}, {}])).rejects.toMatchObject({
     mayBeDone: false,
@@ -147,9 +148,9 @@ it('none of many is there when the connection is lost before, and the error says
 it.each([
   ['succeeds', { say: 'well' }, 'SUCCEEDED', 'removed'],
   ['fails for good', { fail: 'badly' }, 'FAILED', 'removed'],
-  ['fails, and is tried again', { fail: 'badly' }, 'FAILED', 'reopened'],
-])('the end of a run that %s is told once, as it is', async (_what, context, result, entry) => {
-  const lost = nothingIsTold(bildad);
+  ['fails and is retried', { fail: 'badly' }, 'FAILED', 'reopened'],
+])('the end of a run that %s is reported once with the right outcome', async (_what, context, result, entry) => {
+  const lost = rejectedRuns(bildad);
   const finished = bildad.next('run.finished');
   const cut = proxy.cutAfter('finish_job_runs');
   const run = await bildad.engine.enqueueAndRunJob(SimpleJob, context, {
@@ -163,7 +164,7 @@ it.each([
   ]);
 });
 
-it('an end by hand that was answered to nobody is not refused', async () => {
+it('completeJob with a lost response resolves', async () => {
   const cut = proxy.cutAfter('finish_job_runs');
   await bildad.engine.runJobEngine();
   const [{ id }] = (await database.sql<{ id: string }>(
@@ -190,7 +191,7 @@ it('an end by hand that was answered to nobody is not refused', async () => {
   expect(await identifiers()).toEqual([]);
 });
 
-it('an end that somebody else made differently is told as too late', async () => {
+it('an end that was recorded differently elsewhere is reported as rejected', async () => {
   const late = bildad.next('run.finishRejected');
   const cut = proxy.cutAfter('finish_job_runs').then(() => proxy.refuse());
   const run = await bildad.engine.enqueueAndRunJob(SimpleJob, { say: 'mine' }, { maxRetries: 0 });
@@ -203,10 +204,10 @@ it('an end that somebody else made differently is told as too late', async () =>
   expect(await late).toMatchObject({ jobRunId: run.id, outcome: 'completed' });
 });
 
-it('thousands of quick jobs run once each, and are told so, though answers to claims and ends are lost', async () => {
+it('thousands of short jobs run once and are reported once, although responses to claims and ends are lost', async () => {
   await database.sql('UPDATE bildad.job_configs SET lease_ms = 2000');
-  const fast = await behindTheWire({ tickInterval: 50 });
-  const lost = nothingIsTold(fast);
+  const fast = await bootThroughProxy({ tickInterval: 50 });
+  const lost = rejectedRuns(fast);
   let finished = 0;
   fast.events.on('run.finished', () => {
     finished++;

@@ -3,7 +3,7 @@ import { BildadJob } from 'nestjs-bildad';
 import { bootApp, type TestApp } from '../support/app.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 
-// What an administrator may have set for a database, and what applications then meet in each session.
+// Settings that an administrator may have made for a database, and that apply to every session.
 
 @BildadJob({ code: 'ADD', maxRetries: 3 })
 class AddJob {
@@ -51,8 +51,8 @@ describe.each<[string, Record<string, string>]>([
   ],
   ['times are shown in another zone', { timezone: 'Asia/Kolkata', intervalstyle: 'sql_standard' }],
   ['commits do not wait for the disk', { synchronous_commit: 'off' }],
-])('where %s', (_name, settings) => {
-  it('two nodes run each job to its end, once', async () => {
+])('%s', (_name, settings) => {
+  it('two nodes run each job to its end once', async () => {
     const { engine, jobs, sql } = await bootTwo(settings);
     const contexts = Array.from({ length: JOBS }, (_, n) => ({ n }));
     const before = Date.now();

@@ -3,7 +3,8 @@ import { createDatabase, type TestDatabase } from '../support/database.js';
 import { startProxy, type Proxy } from '../support/proxy.js';
 import { startWorker } from '../support/worker.js';
 
-// Nothing that a database does to its clients ends the process: an unhandled rejection, or an 'error' that nobody hears, would.
+// No failure of the database ends the process, which an unhandled rejection or an unhandled 'error'
+// event would.
 
 let database: TestDatabase;
 let proxy: Proxy;
@@ -16,9 +17,9 @@ afterAll(async () => {
   await database.drop();
 });
 
-let put = 0;
+let inserted = 0;
 const enqueue = (n: number) => {
-  put += n;
+  inserted += n;
   return database.sql(
     `INSERT INTO bildad.job_queue_entries (job_template_id, job_run_identifier, priority, timeout_ms, max_retries, job_context, run_at)
      SELECT id, gen_random_uuid(), 0, 60000, 0, '{}', clock_timestamp()
@@ -37,14 +38,14 @@ const allDone = () =>
           .then(([row]) => row!.done),
       { timeout: 15_000 },
     )
-    .toBe(put);
+    .toBe(inserted);
 const killBackends = () =>
   database.sql(
     `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
      WHERE datname = current_database() AND pid <> pg_backend_pid()`,
   );
 
-it('backends killed, connections refused, cut and black-holed: the process goes on, runs everything, and ends well', async () => {
+it('the process survives terminated backends and refused, cut and black-holed connections, runs all jobs and ends cleanly', async () => {
   const worker = await startWorker(proxy.url, { QUERY_TIMEOUT: '1s' });
   await enqueue(500);
   await allDone();
@@ -54,25 +55,25 @@ it('backends killed, connections refused, cut and black-holed: the process goes 
     await killBackends();
   }
   await allDone();
-  const asked = proxy.asked.length;
+  const attempts = proxy.attempts.length;
   await enqueue(200);
   await proxy.refuse();
   await proxy.pass();
-  await expect.poll(() => proxy.asked.length).toBeGreaterThan(asked);
+  await expect.poll(() => proxy.attempts.length).toBeGreaterThan(attempts);
   await allDone();
   await enqueue(500);
   await proxy.cutAfter('finish_job_runs');
   await allDone();
   await enqueue(500);
-  proxy.blackholeOld();
+  proxy.blackholeOpen();
   await allDone();
   proxy.blackhole();
   await enqueue(10);
-  const before = proxy.asked.length;
-  await expect.poll(() => proxy.asked.length).toBeGreaterThan(before + 1);
+  const before = proxy.attempts.length;
+  await expect.poll(() => proxy.attempts.length).toBeGreaterThan(before + 1);
   await proxy.pass();
-  // Connections made while nothing was answered are black-holed still.
+  // Connections made while the server did not respond are still black-holed.
   await allDone();
-  // Not the code of a process that threw.
+  // An uncaught exception would have ended it with another code.
   expect(await worker.terminate()).toBe('SIGTERM');
 });

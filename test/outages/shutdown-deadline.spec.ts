@@ -9,14 +9,17 @@ import { gate, type Gate } from '../support/gate.js';
 import { SimpleJob } from '../support/handlers.js';
 import { startProxy } from '../support/proxy.js';
 
-// app.close() returns within its deadline, whatever the database does: drain, grace, five seconds for the last
-// outcomes, five for wake-ups, two for the connections.
+// app.close() returns within its deadline for every failure of the database: drain, grace period,
+// five seconds for the last outcomes, five for wake-ups, two for the connections.
 
 const DRAIN_MS = 500;
 const GRACE_MS = 100;
 const DEADLINE_MS = DRAIN_MS + GRACE_MS + 5_000 + 5_000 + 2_000;
 
-/** One of its own: each of them waits for as long as a dead database is waited for, all at the same time. */
+/**
+ * Each test has its own database and proxy, because the tests run at the same time: each waits
+ * as long as the engine waits for an unreachable database.
+ */
 async function boot(options: BildadModuleOptions = {}) {
   @BildadJob({ code: 'GATED', maxRetries: 3, timeout: '1h' })
   class OwnGatedJob {
@@ -47,7 +50,7 @@ async function boot(options: BildadModuleOptions = {}) {
     database,
     proxy,
     bildad,
-    /** A job that runs until it is told to stop, or until its door is open. */
+    /** A job that runs until it is aborted, or until the test opens its gate. */
     begin: async (context: { deaf?: boolean } = {}) => {
       const run = await bildad.engine.enqueueAndRunJob(OwnGatedJob, context);
       return { run, ...(await arrived.opened) };
@@ -57,7 +60,7 @@ async function boot(options: BildadModuleOptions = {}) {
       await bildad.app.close();
       return performance.now() - from;
     },
-    leave: async () => {
+    cleanUp: async () => {
       await proxy.close();
       await database.drop();
     },
@@ -69,35 +72,36 @@ interface Arrival {
   job: JobExecution;
 }
 
-it.concurrent('nothing answers any more', async ({ expect }) => {
-  const { begin, closing, leave, proxy } = await boot();
+it.concurrent('app.close() returns in time when the server stops responding', async ({ expect }) => {
+  const { begin, closing, cleanUp, proxy } = await boot();
   await begin();
   proxy.blackhole();
   expect(await closing()).toBeLessThan(DEADLINE_MS);
-  await leave();
+  await cleanUp();
 });
 
-it.concurrent('nothing answers, a handler is deaf, and it is closed twice', async ({ expect }) => {
-  const { begin, closing, leave, proxy } = await boot();
+it.concurrent('two concurrent calls of app.close() return in time when the server stops responding and a handler ignores its signal', async ({ expect }) => {
+  const { begin, closing, cleanUp, proxy } = await boot();
   const { door } = await begin({ deaf: true });
   proxy.blackhole();
   const [first, second] = await Promise.all([closing(), closing()]);
   expect(first).toBeLessThan(DEADLINE_MS);
   expect(second).toBeLessThan(DEADLINE_MS);
   door.open(null);
-  await leave();
+  await cleanUp();
 });
 
 it.concurrent.for([
   ['by default', {}],
-  // Shorter than the engine looks for an answer at the end: it is told that there was none in time.
+  // Shorter than the engine's last wait for a response: the timeout of the statement ends that
+  // wait.
   ['soon', { queryTimeout: '1s' }],
 ] as const)(
   "nothing answers, and statements of the host's wait on its own connections; the engine gives up %s",
   async ([, options], { expect }) => {
-    const { bildad, closing, leave, proxy } = await boot(options);
+    const { bildad, closing, cleanUp, proxy } = await boot(options);
     const { dataSource } = bildad;
-    // Two connections; a third one is being made.
+    // Two connections are open, and a third is being opened.
     await Promise.all([dataSource.query('SELECT 1'), dataSource.query('SELECT 1')]);
     proxy.blackhole();
     const asked = Promise.all(
@@ -106,39 +110,39 @@ it.concurrent.for([
     expect(await closing()).toBeLessThan(DEADLINE_MS);
     await asked;
     expect(dataSource.isInitialized).toBe(false);
-    await leave();
+    await cleanUp();
   },
 );
 
-it.concurrent("the host's idle connections are dead, and new ones work", async ({ expect }) => {
-  const { bildad, closing, leave, proxy } = await boot();
+it.concurrent('app.close() returns in time when idle host connections are dead and new ones work', async ({ expect }) => {
+  const { bildad, closing, cleanUp, proxy } = await boot();
   const { master } = bildad.dataSource.driver as unknown as {
     master: pg.Pool;
   };
   const client = await master.connect();
   const { stream } = (client as unknown as { connection: { stream: Socket } }).connection;
   client.release();
-  proxy.blackholeOld();
+  proxy.blackholeOpen();
   expect(await closing()).toBeLessThan(DEADLINE_MS);
-  // No goodbye on its way to nobody, which would keep the process from ending.
+  // The socket is destroyed. A Terminate message to a dead peer would keep the process from ending.
   expect(stream.destroyed).toBe(true);
-  await leave();
+  await cleanUp();
 });
 
-it.concurrent('connections are refused', async ({ expect }) => {
-  const { begin, bildad, closing, leave, proxy } = await boot();
+it.concurrent('app.close() returns in time when connections are refused', async ({ expect }) => {
+  const { begin, bildad, closing, cleanUp, proxy } = await boot();
   await begin();
   const lost = bildad.next('database.lost');
   await proxy.refuse();
   await lost;
   expect(await closing()).toBeLessThan(DEADLINE_MS);
-  await leave();
+  await cleanUp();
 });
 
 it.concurrent(
-  'backends are killed while it closes: what ran is given back all the same',
+  'backends terminated during app.close(): the interrupted run is released anyway',
   async ({ expect }) => {
-    const { begin, closing, database, leave } = await boot();
+    const { begin, closing, database, cleanUp } = await boot();
     const { door, job, run } = await begin({ deaf: true });
     job.signal.addEventListener('abort', () => {
       void database
@@ -152,35 +156,35 @@ it.concurrent(
     expect(
       await database.sql('SELECT status FROM bildad.job_runs WHERE id = $1', [run.id]),
     ).toEqual([{ status: 'DONE' }]);
-    await leave();
+    await cleanUp();
   },
 );
 
-let heard = 0;
+let joinedEvents = 0;
 @Injectable()
-class Elsewhere {
+class ClusterListener {
   @OnJobEvent('node.joined', { from: 'cluster' })
   joined(): void {
-    heard++;
+    joinedEvents++;
   }
 }
 
-it.concurrent('nothing answers, and another node is to be told of events', async ({ expect }) => {
-  const { bildad, closing, database, leave, proxy } = await boot({
+it.concurrent('app.close() returns in time when the server stops responding and cluster events are pending', async ({ expect }) => {
+  const { bildad, closing, database, cleanUp, proxy } = await boot({
     queryTimeout: '1m',
   });
-  const other = await bootApp({ providers: [Elsewhere], database });
-  const tell = () => bildad.events.emit('node.joined', { node: 'this one' });
+  const other = await bootApp({ providers: [ClusterListener], database });
+  const emitEvent = () => bildad.events.emit('node.joined', { node: 'this one' });
   await expect
     .poll(() => {
-      tell();
-      return heard;
+      emitEvent();
+      return joinedEvents;
     })
     .toBeGreaterThan(0);
   proxy.blackhole();
-  for (let n = 0; n < 10; n++) tell();
-  // Two seconds for them.
+  for (let n = 0; n < 10; n++) emitEvent();
+  // Two seconds for the events.
   expect(await closing()).toBeLessThan(DEADLINE_MS + 2_000);
   await other.close();
-  await leave();
+  await cleanUp();
 });

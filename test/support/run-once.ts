@@ -2,8 +2,11 @@ import { randomUUID } from 'node:crypto';
 import type { Job, JobContext, JobEventMap, JobRun } from 'nestjs-bildad';
 import type { TestApp } from './app.js';
 
-/** Has a job run once. @returns its run as it ended, and what was told of that */
-export async function once<J extends Job>(
+/**
+ * Runs a job once.
+ * @returns the final run and the events of that run
+ */
+export async function runOnce<J extends Job>(
   { engine, jobs, next }: TestApp,
   job: J,
   context: JobContext<J>,

@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs';
 
-/** Whether there is such a process, and it has not ended. */
+/** Whether a process with this id exists and has not exited. */
 export function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
-    // It has ended, and nobody has asked for its exit code.
+    // The process has exited, and its parent has not read the exit code.
     return !/\) Z /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
   } catch {
     return false;

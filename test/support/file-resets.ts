@@ -1,0 +1,2 @@
+/** Cleanups that run after each spec file, because spec files share a process. */
+export const fileResets: (() => void)[] = [];
