@@ -53,5 +53,7 @@ it('nothing is early, late, expired or fenced', { timeout: 60_000 }, async () =>
   expect(await bildad.jobs.listNodes()).toSatisfy((listed: { endedAt: unknown }[]) =>
     listed.every(({ endedAt }) => endedAt === null),
   );
-  expect(nodes.flatMap(({ messages }) => messages.map(({ event }) => event))).not.toContain('node.fenced');
+  expect(nodes.flatMap(({ messages }) => messages.map(({ event }) => event))).not.toContain(
+    'node.fenced',
+  );
 });

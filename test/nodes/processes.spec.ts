@@ -79,7 +79,9 @@ it(
     await expect
       .poll(async () => (await nodeOf(blocked))[0])
       .toMatchObject({ blockedSince: null, endedAt: null });
-    expect(both.flatMap(({ messages }) => messages.map(({ event }) => event))).not.toContain('node.fenced');
+    expect(both.flatMap(({ messages }) => messages.map(({ event }) => event))).not.toContain(
+      'node.fenced',
+    );
   },
 );
 

@@ -149,20 +149,23 @@ it.each([
   ['succeeds', { say: 'well' }, 'SUCCEEDED', 'removed'],
   ['fails for good', { fail: 'badly' }, 'FAILED', 'removed'],
   ['fails and is retried', { fail: 'badly' }, 'FAILED', 'reopened'],
-])('the end of a run that %s is reported once with the right outcome', async (_what, context, result, entry) => {
-  const lost = rejectedRuns(bildad);
-  const finished = bildad.next('run.finished');
-  const cut = proxy.cutAfter('finish_job_runs');
-  const run = await bildad.engine.enqueueAndRunJob(SimpleJob, context, {
-    maxRetries: entry === 'reopened' ? 1 : 0,
-  });
-  expect(await finished).toMatchObject({ jobRunId: run.id, entry });
-  await cut;
-  expect(lost).toEqual([]);
-  expect(await database.sql('SELECT result FROM bildad.job_runs WHERE id = $1', [run.id])).toEqual([
-    { result },
-  ]);
-});
+])(
+  'the end of a run that %s is reported once with the right outcome',
+  async (_what, context, result, entry) => {
+    const lost = rejectedRuns(bildad);
+    const finished = bildad.next('run.finished');
+    const cut = proxy.cutAfter('finish_job_runs');
+    const run = await bildad.engine.enqueueAndRunJob(SimpleJob, context, {
+      maxRetries: entry === 'reopened' ? 1 : 0,
+    });
+    expect(await finished).toMatchObject({ jobRunId: run.id, entry });
+    await cut;
+    expect(lost).toEqual([]);
+    expect(
+      await database.sql('SELECT result FROM bildad.job_runs WHERE id = $1', [run.id]),
+    ).toEqual([{ result }]);
+  },
+);
 
 it('completeJob with a lost response resolves', async () => {
   const cut = proxy.cutAfter('finish_job_runs');

@@ -72,24 +72,30 @@ interface Arrival {
   job: JobExecution;
 }
 
-it.concurrent('app.close() returns in time when the server stops responding', async ({ expect }) => {
-  const { begin, closing, cleanUp, proxy } = await boot();
-  await begin();
-  proxy.blackhole();
-  expect(await closing()).toBeLessThan(DEADLINE_MS);
-  await cleanUp();
-});
+it.concurrent(
+  'app.close() returns in time when the server stops responding',
+  async ({ expect }) => {
+    const { begin, closing, cleanUp, proxy } = await boot();
+    await begin();
+    proxy.blackhole();
+    expect(await closing()).toBeLessThan(DEADLINE_MS);
+    await cleanUp();
+  },
+);
 
-it.concurrent('two concurrent calls of app.close() return in time when the server stops responding and a handler ignores its signal', async ({ expect }) => {
-  const { begin, closing, cleanUp, proxy } = await boot();
-  const { door } = await begin({ deaf: true });
-  proxy.blackhole();
-  const [first, second] = await Promise.all([closing(), closing()]);
-  expect(first).toBeLessThan(DEADLINE_MS);
-  expect(second).toBeLessThan(DEADLINE_MS);
-  door.open(null);
-  await cleanUp();
-});
+it.concurrent(
+  'two concurrent calls of app.close() return in time when the server stops responding and a handler ignores its signal',
+  async ({ expect }) => {
+    const { begin, closing, cleanUp, proxy } = await boot();
+    const { door } = await begin({ deaf: true });
+    proxy.blackhole();
+    const [first, second] = await Promise.all([closing(), closing()]);
+    expect(first).toBeLessThan(DEADLINE_MS);
+    expect(second).toBeLessThan(DEADLINE_MS);
+    door.open(null);
+    await cleanUp();
+  },
+);
 
 it.concurrent.for([
   ['by default', {}],
@@ -114,20 +120,23 @@ it.concurrent.for([
   },
 );
 
-it.concurrent('app.close() returns in time when idle host connections are dead and new ones work', async ({ expect }) => {
-  const { bildad, closing, cleanUp, proxy } = await boot();
-  const { master } = bildad.dataSource.driver as unknown as {
-    master: pg.Pool;
-  };
-  const client = await master.connect();
-  const { stream } = (client as unknown as { connection: { stream: Socket } }).connection;
-  client.release();
-  proxy.blackholeOpen();
-  expect(await closing()).toBeLessThan(DEADLINE_MS);
-  // The socket is destroyed. A Terminate message to a dead peer would keep the process from ending.
-  expect(stream.destroyed).toBe(true);
-  await cleanUp();
-});
+it.concurrent(
+  'app.close() returns in time when idle host connections are dead and new ones work',
+  async ({ expect }) => {
+    const { bildad, closing, cleanUp, proxy } = await boot();
+    const { master } = bildad.dataSource.driver as unknown as {
+      master: pg.Pool;
+    };
+    const client = await master.connect();
+    const { stream } = (client as unknown as { connection: { stream: Socket } }).connection;
+    client.release();
+    proxy.blackholeOpen();
+    expect(await closing()).toBeLessThan(DEADLINE_MS);
+    // The socket is destroyed. A Terminate message to a dead peer would keep the process from ending.
+    expect(stream.destroyed).toBe(true);
+    await cleanUp();
+  },
+);
 
 it.concurrent('app.close() returns in time when connections are refused', async ({ expect }) => {
   const { begin, bildad, closing, cleanUp, proxy } = await boot();
@@ -169,22 +178,25 @@ class ClusterListener {
   }
 }
 
-it.concurrent('app.close() returns in time when the server stops responding and cluster events are pending', async ({ expect }) => {
-  const { bildad, closing, database, cleanUp, proxy } = await boot({
-    queryTimeout: '1m',
-  });
-  const other = await bootApp({ providers: [ClusterListener], database });
-  const emitEvent = () => bildad.events.emit('node.joined', { node: 'this one' });
-  await expect
-    .poll(() => {
-      emitEvent();
-      return joinedEvents;
-    })
-    .toBeGreaterThan(0);
-  proxy.blackhole();
-  for (let n = 0; n < 10; n++) emitEvent();
-  // Two seconds for the events.
-  expect(await closing()).toBeLessThan(DEADLINE_MS + 2_000);
-  await other.close();
-  await cleanUp();
-});
+it.concurrent(
+  'app.close() returns in time when the server stops responding and cluster events are pending',
+  async ({ expect }) => {
+    const { bildad, closing, database, cleanUp, proxy } = await boot({
+      queryTimeout: '1m',
+    });
+    const other = await bootApp({ providers: [ClusterListener], database });
+    const emitEvent = () => bildad.events.emit('node.joined', { node: 'this one' });
+    await expect
+      .poll(() => {
+        emitEvent();
+        return joinedEvents;
+      })
+      .toBeGreaterThan(0);
+    proxy.blackhole();
+    for (let n = 0; n < 10; n++) emitEvent();
+    // Two seconds for the events.
+    expect(await closing()).toBeLessThan(DEADLINE_MS + 2_000);
+    await other.close();
+    await cleanUp();
+  },
+);
