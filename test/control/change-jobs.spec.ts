@@ -11,7 +11,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 
-// Jobs that wait may be changed, one or all that fit a filter; what runs or is over may not.
+// Waiting jobs can be changed, one at a time or all that match a filter. Running and ended jobs cannot.
 
 class CountedContext {
   @IsInt() count!: number;
@@ -47,7 +47,7 @@ async function running() {
 }
 
 describe('rescheduleJob', () => {
-  it('makes it due at another time', async () => {
+  it('makes the job due at another time', async () => {
     const { engine } = bildad;
     const entry = await engine.enqueueJob(SimpleJob, {});
     const runAt = new Date(Date.now() + 3_600_000);
@@ -67,7 +67,7 @@ describe('rescheduleJob', () => {
     await expect(engine.rescheduleJob(entry, '1h')).rejects.toThrow(JobNotAvailableError);
   });
 
-  it.each([['soon'], [new Date(NaN)], [-1], [undefined]])('refuses %s', async (when) => {
+  it.each([['soon'], [new Date(NaN)], [-1], [undefined]])('refuses the time %s', async (when) => {
     const entry = await bildad.engine.enqueueJob(SimpleJob, {});
     const error: unknown = await bildad.engine
       .rescheduleJob(entry, when as string)
@@ -78,7 +78,7 @@ describe('rescheduleJob', () => {
 });
 
 describe('updateJob', () => {
-  it('changes what is given, and nothing else', async () => {
+  it('changes the given fields only', async () => {
     const { engine } = bildad;
     const entry = await engine.enqueueJob(CountedJob, { count: 1 });
     const changed = await engine.updateJob(entry, {
@@ -114,15 +114,15 @@ describe('updateJob', () => {
   it('an invalid context or option changes nothing', async () => {
     const { engine, jobs } = bildad;
     const entry = await engine.enqueueJob(CountedJob, { count: 1 });
-    const wrong = (changes: object) => engine.updateJob(entry, changes);
-    await expect(wrong({ priority: 1, context: { count: 'many' } })).rejects.toThrow(
+    const update = (changes: object) => engine.updateJob(entry, changes);
+    await expect(update({ priority: 1, context: { count: 'many' } })).rejects.toThrow(
       InvalidJobContextError,
     );
-    await expect(wrong({ priority: 1.5 })).rejects.toThrow(/^priority must be an integer/);
-    await expect(wrong({ prio: 1 })).rejects.toThrow(
+    await expect(update({ priority: 1.5 })).rejects.toThrow(/^priority must be an integer/);
+    await expect(update({ prio: 1 })).rejects.toThrow(
       /^prio is not an option: did you mean priority\?/,
     );
-    await expect(wrong({ delay: 1, runAt: new Date() })).rejects.toThrow(
+    await expect(update({ delay: 1, runAt: new Date() })).rejects.toThrow(
       /^runAt cannot be combined with delay/,
     );
     expect(await jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier)).toMatchObject({
@@ -131,7 +131,7 @@ describe('updateJob', () => {
     });
   });
 
-  it('what runs, or is gone, is not changed', async () => {
+  it('a running or ended job is not changed', async () => {
     const { engine, jobs } = bildad;
     const { entry, end } = await running();
     for (const changes of [{ priority: 1 }, { context: {} }])
@@ -150,7 +150,7 @@ describe('updateJob', () => {
     );
   });
 
-  it('a claim and a change race: the job runs as one of the two says', async () => {
+  it('in a race of a claim and a change, the job runs with the change if the change succeeded', async () => {
     const { engine } = bildad;
     const races = await Promise.all(
       Array.from({ length: 40 }, async () => {
@@ -168,7 +168,7 @@ describe('updateJob', () => {
 });
 
 describe('retryJob', () => {
-  it('does it again with another context, and leaves the history as it is', async () => {
+  it('enqueues the job with another context and does not change the history', async () => {
     const { engine, jobs } = bildad;
     const run = await engine.enqueueAndRunJob(CountedJob, { count: -1 });
     const failed = await engine.waitForJob(run.jobRunIdentifier);
@@ -190,7 +190,7 @@ describe('retryJob', () => {
   });
 });
 
-describe('many', () => {
+describe('bulk operations', () => {
   const counted = (count: number, options = {}) =>
     bildad.engine.enqueueJobs(
       CountedJob,
@@ -198,7 +198,7 @@ describe('many', () => {
       options,
     );
 
-  it('cancelJobs ends what fits: waiting jobs are deleted, running ones stopped', async () => {
+  it('cancelJobs deletes matching waiting jobs and stops matching running ones', async () => {
     const { engine, jobs } = bildad;
     await counted(2_300);
     await counted(5, { priority: 9 });
@@ -225,7 +225,7 @@ describe('many', () => {
     });
   });
 
-  it('rescheduleJobs moves what is AVAILABLE', async () => {
+  it('rescheduleJobs moves AVAILABLE jobs only', async () => {
     const { engine, jobs } = bildad;
     const [one, two] = await counted(3);
     const { end } = await running();
@@ -249,7 +249,7 @@ describe('many', () => {
     await engine.waitForJob(one!.jobRunIdentifier);
   });
 
-  it('retryJobs does again what failed and is over', async () => {
+  it('retryJobs retries jobs that failed for good', async () => {
     const { engine, jobs, sql } = bildad;
     await sql('DELETE FROM bildad.job_runs');
     const failing = await engine.enqueueJobs(CountedJob, [
@@ -266,15 +266,15 @@ describe('many', () => {
     const all = () => engine.retryJobs({ job: CountedJob });
     expect(await all()).toEqual({ retried: 2, refused: 0 });
     expect(await all()).toEqual({ retried: 0, refused: 0 });
-    const again = await jobs.listJobsToRunInTheQueue();
-    const counts = again.map(({ jobContext }) => (jobContext as CountedContext).count);
+    const retries = await jobs.listJobsToRunInTheQueue();
+    const counts = retries.map(({ jobContext }) => (jobContext as CountedContext).count);
     expect(new Set(counts)).toEqual(new Set([-1, -2]));
-    // Those that failed again are done again, and not what they did again as well.
+    // A second call retries the retries that failed again, but not the originals.
     await sql(
       `UPDATE bildad.job_queue_entries SET job_context = '{"count": 1}' WHERE job_context ->> 'count' = '-2'`,
     );
     await engine.runJobEngine();
-    for (const { jobRunIdentifier } of again) await engine.waitForJob(jobRunIdentifier);
+    for (const { jobRunIdentifier } of retries) await engine.waitForJob(jobRunIdentifier);
     expect(await all()).toEqual({ retried: 1, refused: 0 });
     await engine.cancelJobs({ job: CountedJob });
     await sql(
@@ -283,7 +283,7 @@ describe('many', () => {
     expect(await all()).toEqual({ retried: 0, refused: 1 });
   });
 
-  it('an empty list of identifiers fits no job', async () => {
+  it('an empty list of identifiers matches no job', async () => {
     await counted(2);
     expect(await bildad.engine.cancelJobs({ jobRunIdentifiers: [] })).toEqual({
       removed: 0,
@@ -293,25 +293,25 @@ describe('many', () => {
   });
 
   it.each<[string, unknown, string]>([
-    ['nothing', undefined, 'filter'],
-    ['everything', {}, 'filter'],
-    ['what is undefined', { job: undefined, status: 'AVAILABLE' }, 'filter.job'],
-    ['an unknown name', { template: 'X' }, 'filter.template'],
+    ['undefined', undefined, 'filter'],
+    ['no fields', {}, 'filter'],
+    ['an undefined job', { job: undefined, status: 'AVAILABLE' }, 'filter.job'],
+    ['an unknown field', { template: 'X' }, 'filter.template'],
     ['an unknown status', { status: 'DONE' }, 'filter.status'],
-    ['no class', { job: 5 }, 'job'],
-    ['no duration', { olderThan: 'long' }, 'filter.olderThan'],
-    ['a broken priority', { priority: { min: 0.5 } }, 'filter.priority.min'],
+    ['a number as job', { job: 5 }, 'job'],
+    ['an invalid duration', { olderThan: 'long' }, 'filter.olderThan'],
+    ['a fractional priority', { priority: { min: 0.5 } }, 'filter.priority.min'],
     ['an undefined bound', { priority: { min: undefined } }, 'filter.priority.min'],
     [
       'an undefined bound beside another',
       { priority: { min: 1, max: undefined } },
       'filter.priority.max',
     ],
-    ['no bounds', { priority: {} }, 'filter.priority'],
-    ['no bounds, with a job', { job: 'COUNTED', priority: {} }, 'filter.priority'],
-    ['no priority', { priority: null }, 'filter.priority'],
-    ['no list', { jobRunIdentifiers: 'a' }, 'filter.jobRunIdentifiers'],
-  ])('a filter of %s is refused', async (_what, filter, field) => {
+    ['empty bounds', { priority: {} }, 'filter.priority'],
+    ['empty bounds and a job', { job: 'COUNTED', priority: {} }, 'filter.priority'],
+    ['a null priority', { priority: null }, 'filter.priority'],
+    ['a text as list', { jobRunIdentifiers: 'a' }, 'filter.jobRunIdentifiers'],
+  ])('a filter with %s is refused', async (_what, filter, field) => {
     await counted(1);
     const error: unknown = await bildad.engine
       .cancelJobs(filter as JobFilter)

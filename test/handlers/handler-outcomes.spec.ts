@@ -12,14 +12,14 @@ import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob } from '../support/handlers.js';
 import { bootIsolated, type IsolatedApp } from '../support/isolated.js';
 
-// What a handler may say beside returning and throwing: not for now, not at all, never again.
+// A handler can snooze, cancel, or fail without retry.
 
-let doing: (job: JobExecution) => unknown;
+let act: (job: JobExecution) => unknown;
 
-@BildadJob({ code: 'SAYS', maxRetries: 1 })
-class SaysJob implements JobHandler<object> {
+@BildadJob({ code: 'OUTCOMES', maxRetries: 1 })
+class OutcomesJob implements JobHandler<object> {
   runJob(_context: object, job: JobExecution): unknown {
-    return doing(job);
+    return act(job);
   }
 }
 
@@ -34,7 +34,7 @@ let pause: (retry: number, error: unknown) => unknown;
     return pause(retry, error) as number;
   },
 })
-class BacksOffJob implements JobHandler<object> {
+class BackoffJob implements JobHandler<object> {
   runJob(): void {
     throw new RangeError('too far');
   }
@@ -42,16 +42,16 @@ class BacksOffJob implements JobHandler<object> {
 
 let bildad: TestApp;
 beforeAll(async () => {
-  bildad = await bootApp({ providers: [SaysJob, BacksOffJob, GatedJob] });
+  bildad = await bootApp({ providers: [OutcomesJob, BackoffJob, GatedJob] });
 });
 afterAll(() => bildad.close());
 
-/** Has it run once, and tells how that run ended, and what is left of the entry. */
-async function once(does: (job: JobExecution) => unknown) {
-  doing = does;
+/** Runs the job once and returns how the run ended and its entry. */
+async function once(behavior: (job: JobExecution) => unknown) {
+  act = behavior;
   const { engine, jobs, next } = bildad;
   const finished = next('run.finished');
-  const run = await engine.enqueueAndRunJob(SaysJob, {});
+  const run = await engine.enqueueAndRunJob(OutcomesJob, {});
   const event = await finished;
   const [ended] = await jobs.listJobRunsForIdentifier(run.jobRunIdentifier);
   const entry = await jobs.getJobQueueEntryForIdentifier(run.jobRunIdentifier);
@@ -59,7 +59,7 @@ async function once(does: (job: JobExecution) => unknown) {
 }
 
 describe('snooze', () => {
-  it('puts the job off for the delay, and spends no retry, however often', async () => {
+  it('reschedules the job after the delay and uses no retry', async () => {
     const { event, run, entry } = await once((job) => job.snooze('1h', 'the bank is closed'));
     expect(event).toMatchObject({ outcome: 'snoozed', entry: 'reopened' });
     expect(run).toMatchObject({
@@ -82,7 +82,7 @@ describe('snooze', () => {
       await engine.runJob(entry!);
       await finished;
     }
-    doing = () => {
+    act = () => {
       throw new Error('at last');
     };
     for (const fate of ['reopened', 'removed']) {
@@ -95,7 +95,7 @@ describe('snooze', () => {
     expect(reasons.join()).toBe('Snoozed,Snoozed,Snoozed,Snoozed,at last,at last');
   });
 
-  it('may be thrown, and says no why', async () => {
+  it('can be thrown as SnoozeError without a reason', async () => {
     const { run, entry } = await once(() => {
       throw new SnoozeError('2s');
     });
@@ -103,7 +103,7 @@ describe('snooze', () => {
     expect(entry!.runAt.getTime() - run.endedAt!.getTime()).toBe(2_000);
   });
 
-  it('a delay that is none fails the run, and names what it expected', async () => {
+  it('an invalid delay fails the run with an error that names the expected value', async () => {
     const { run } = await once((job) => job.snooze('soon'));
     expect(run.reason).toMatch(/^snooze\(delay\) must be a duration/);
   });
@@ -113,13 +113,13 @@ describe('cancel', () => {
   it.each([
     ['job.cancel', (job: JobExecution) => job.cancel('the order is gone')],
     [
-      'throwing it',
+      'throwing JobCancelledError',
       () => {
         throw new JobCancelledError('the order is gone');
       },
     ],
-  ])('%s ends it for good, with the reason', async (_how, does) => {
-    const { event, run, entry } = await once(does);
+  ])('%s ends the job with the reason', async (_how, act) => {
+    const { event, run, entry } = await once(act);
     expect(event).toMatchObject({ outcome: 'cancelled', entry: 'removed' });
     expect(run).toMatchObject({
       result: 'FAILED',
@@ -130,7 +130,7 @@ describe('cancel', () => {
 });
 
 describe('NonRetryableError', () => {
-  it('fails for good, with its text', async () => {
+  it('fails the job without retry, with its message', async () => {
     const cause = new TypeError('no such column');
     const { event, run, entry } = await once(() => {
       throw new NonRetryableError('the card is stolen', { cause });
@@ -151,7 +151,7 @@ describe('NonRetryableError', () => {
     expect(entry).toBeNull();
   });
 
-  it('may be extended', async () => {
+  it('can be extended', async () => {
     class CardStolen extends NonRetryableError {
       override readonly code = 'CARD_STOLEN';
     }
@@ -166,7 +166,7 @@ describe('NonRetryableError', () => {
   });
 });
 
-it('what is thrown and cannot be looked at fails as ever', async () => {
+it('a thrown value that cannot be inspected fails the run with a retry', async () => {
   const hostile = new Proxy(new Error('mine'), {
     get(target, key) {
       if (key === 'code' || key === 'delayMs') throw new Error('no');
@@ -186,14 +186,14 @@ describe('a backoff function', () => {
   const failOnce = async () => {
     const { engine, jobs, next } = bildad;
     const finished = next('run.finished');
-    const { jobRunIdentifier } = await engine.enqueueAndRunJob(BacksOffJob, {});
+    const { jobRunIdentifier } = await engine.enqueueAndRunJob(BackoffJob, {});
     await finished;
     const [run] = await jobs.listJobRunsForIdentifier(jobRunIdentifier);
     const entry = await jobs.getJobQueueEntryForIdentifier(jobRunIdentifier);
     return entry!.runAt.getTime() - run!.endedAt!.getTime();
   };
 
-  it('gets the retry and what was thrown, and says how long', async () => {
+  it('receives the retry number and the thrown value, and returns the delay', async () => {
     backoffs.length = 0;
     pause = () => '90s';
     expect(await failOnce()).toBe(90_000);
@@ -208,14 +208,14 @@ describe('a backoff function', () => {
       },
     ],
     ['returns no duration', () => 'soon'],
-    ['returns a promise', () => Promise.reject(new Error('unheard'))],
-  ])('if it %s, that is told, and the default is taken', async (_how, does) => {
-    pause = does;
-    const told = bildad.next('engine.error');
+    ['returns a promise', () => Promise.reject(new Error('rejected'))],
+  ])('if it %s, that is reported, and the default backoff applies', async (_how, act) => {
+    pause = act;
+    const reported = bildad.next('engine.error');
     const wait = await failOnce();
     expect(wait).toBeGreaterThanOrEqual(495);
     expect(wait).toBeLessThanOrEqual(1_001);
-    expect(await told).toMatchObject({ doing: 'the backoff of BACKS_OFF' });
+    expect(await reported).toMatchObject({ doing: 'the backoff of BACKS_OFF' });
   });
 });
 
@@ -226,7 +226,7 @@ describe.each(['THREAD', 'PROCESS'])('in a host: %s', (code) => {
   });
   afterAll(() => isolated.close());
 
-  it('a handler says the same', async () => {
+  it('a handler can snooze, cancel and fail without retry', async () => {
     const woken = await isolated.act(code, 'snooze');
     expect(woken).toMatchObject({ output: 'woken', retry: 1 });
     const [first] = await isolated.jobs.listJobRunsForIdentifier(woken.jobRunIdentifier);
@@ -243,17 +243,17 @@ describe.each(['THREAD', 'PROCESS'])('in a host: %s', (code) => {
   });
 });
 
-it('what a handler decides while a shutdown interrupts it stands', async () => {
+it('the outcome that a handler chooses during a shutdown is stored', async () => {
   const app = await bootApp({
-    providers: [SaysJob],
+    providers: [OutcomesJob],
     options: { shutdown: { drainTimeout: 0, killGracePeriod: '5s' } },
     database: bildad.database,
   });
-  doing = (job) =>
+  act = (job) =>
     new Promise((_resolve, reject) =>
       job.signal.addEventListener('abort', () => reject(new SnoozeError('1h', 'shut down'))),
     );
-  const run = await app.engine.enqueueAndRunJob(SaysJob, {});
+  const run = await app.engine.enqueueAndRunJob(OutcomesJob, {});
   await app.close();
   const [ended] = await bildad.jobs.listJobRunsForIdentifier(run.jobRunIdentifier);
   expect(ended).toMatchObject({ status: 'DONE', reason: 'Snoozed: shut down' });

@@ -11,7 +11,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { bootError } from '../support/host.js';
 
-// Three deploys of one job, whose context changed its form twice; nodes of all three share a queue.
+// Three versions of a job's context. Nodes with each of them share a queue.
 
 class NameContext {
   @IsString() name!: string;
@@ -22,7 +22,7 @@ class NamesContext {
   @IsString() last!: string;
 }
 
-class AgedContext extends NamesContext {
+class AgeContext extends NamesContext {
   @IsInt() age!: number;
 }
 
@@ -52,7 +52,7 @@ const Second = deploy(1, {
   upcast: split,
 });
 const Third = deploy(2, {
-  context: AgedContext,
+  context: AgeContext,
   version: 2,
   upcast: async (context: NameContext & NamesContext, from) => {
     upcasts.push({ context, from });
@@ -66,7 +66,7 @@ let third: TestApp;
 let second: TestApp;
 let first: TestApp;
 beforeAll(async () => {
-  // Deployed one after the other: the newest declares last.
+  // Deployed one after the other: the last one has the newest declaration.
   first = await bootApp({ providers: [First] });
   const { database } = first;
   second = await bootApp({ providers: [Second], database });
@@ -84,7 +84,7 @@ beforeEach(() => {
 
 const ada = { name: 'Ada Lovelace' };
 
-it('what older deploys enqueued is upcast, then validated', async () => {
+it('contexts of older versions are upcast, then validated', async () => {
   const entries = [
     await first.engine.enqueueJob(First, ada),
     await second.engine.enqueueJob(Second, { first: 'Ada', last: 'King' }),
@@ -104,7 +104,7 @@ it('what older deploys enqueued is upcast, then validated', async () => {
       { first: 'A', last: 'L', age: 1 },
     ]),
   );
-  for (const { context } of seen) expect(context).toBeInstanceOf(AgedContext);
+  for (const { context } of seen) expect(context).toBeInstanceOf(AgeContext);
   expect(upcasts).toHaveLength(2);
   expect(upcasts).toEqual(
     expect.arrayContaining([
@@ -114,13 +114,13 @@ it('what older deploys enqueued is upcast, then validated', async () => {
   );
 });
 
-it('what an upcast makes invalid leaves the queue; what it throws is tried again', async () => {
+it('a job whose upcast context is invalid ends, and one whose upcast throws is retried', async () => {
   const young = await first.engine.enqueueJob(First, { name: 'A Young' });
   const nobody = await first.engine.enqueueJob(First, { name: 'A Nobody' });
   await expect(third.engine.runJob(young)).rejects.toThrow(InvalidJobContextError);
   expect(await third.engine.waitForJob(young.jobRunIdentifier)).toMatchObject({
     reason: expect.stringMatching(/^invalid job context: age/) as string,
-    // As it was.
+    // The stored context is not upcast.
     jobContext: { name: 'A Young' },
   });
   await expect(third.engine.runJob(nobody)).rejects.toThrow(RangeError);
@@ -132,7 +132,7 @@ it('what an upcast makes invalid leaves the queue; what it throws is tried again
   expect(seen).toEqual([]);
 });
 
-it('a newer one than a node knows goes back untouched, is told of, and runs where it is known', async () => {
+it('a job with an unknown newer version is released, is reported, and runs where the version is known', async () => {
   const { engine, next, jobs } = first;
   const entry = await third.engine.enqueueJob(Third, {
     first: 'A',
@@ -140,12 +140,12 @@ it('a newer one than a node knows goes back untouched, is told of, and runs wher
     age: 3,
   });
   for (let times = 0; times < 3; times++) {
-    const told = next('entry.released');
+    const released = next('entry.released');
     const { start } = await engine.runJobEngine();
     expect(start).toMatchObject([
       { ok: false, error: { version: 2, known: 0, templateCode: 'EVOLVES' } },
     ]);
-    expect(await told).toMatchObject({
+    expect(await released).toMatchObject({
       jobQueueEntryId: entry.id,
       jobRunIdentifier: entry.jobRunIdentifier,
       error: expect.any(JobContextVersionError) as Error,
@@ -171,7 +171,7 @@ it('a newer one than a node knows goes back untouched, is told of, and runs wher
   expect(seen).toHaveLength(1);
 });
 
-it('does not come back at once: others wait behind it only for a pass', async () => {
+it('a released job with an unknown version delays other jobs by one pass only', async () => {
   const app = await bootApp({
     providers: [First],
     options: { tickInterval: '20ms', concurrency: 1 },
@@ -196,7 +196,7 @@ it('does not come back at once: others wait behind it only for a pass', async ()
     });
 });
 
-it('one that was aboard a lost node is put back once, not at every look', async () => {
+it('a job with a crash count and an unknown version is released once, not by every pass', async () => {
   const { engine, events, sql, jobs } = first;
   const { id, jobRunIdentifier } = await third.engine.enqueueJob(Third, {
     first: 'A',
@@ -206,13 +206,13 @@ it('one that was aboard a lost node is put back once, not at every look', async 
   await sql('UPDATE bildad.job_queue_entries SET crashes = 1, scheduled = true WHERE id = $1', [
     id,
   ]);
-  const told: unknown[] = [];
-  const off = events.on('entry.released', (event) => told.push(event));
-  // Its node hears by a beat that there are such jobs.
+  const released: unknown[] = [];
+  const off = events.on('entry.released', (event) => released.push(event));
+  // A heartbeat reports such jobs to the node.
   await expect
     .poll(async () => {
       await engine.runJobEngine();
-      return told.length;
+      return released.length;
     })
     .toBe(1);
   const entry = await jobs.getJobQueueEntryForIdentifier(jobRunIdentifier);
@@ -222,8 +222,8 @@ it('one that was aboard a lost node is put back once, not at every look', async 
   await engine.cancelJob({ id });
 });
 
-describe('enqueued by code', () => {
-  it('a producer without the class enqueues by what the last deploy declared', async () => {
+describe('enqueueing by code', () => {
+  it('a producer without the class validates against the last declaration', async () => {
     const newest = await bootApp({
       providers: [Third],
       database: first.database,
@@ -243,7 +243,7 @@ describe('enqueued by code', () => {
   });
 });
 
-it('retryJob brings a context of before up to date, and takes another one as of today', async () => {
+it('retryJob upcasts an old context, and validates a new context as of the current version', async () => {
   const old = await first.engine.enqueueJob(First, { name: 'A Young' });
   await third.engine.runJob(old).catch(() => undefined);
   const failed = await third.engine.waitForJob(old.jobRunIdentifier);
@@ -251,10 +251,10 @@ it('retryJob brings a context of before up to date, and takes another one as of 
   const edited = await third.engine.retryJob(failed, {
     context: { first: 'A', last: 'Y', age: 7 },
   });
-  // Whose class this node does not lead to: it is validated when it runs.
-  const asItWas = await first.engine.retryJob(failed);
-  expect(asItWas.jobContext).toEqual({ name: 'A Young' });
-  await first.engine.cancelJob(asItWas);
+  // This node has no upcast for it, so the context is validated when the job runs.
+  const retryByOldNode = await first.engine.retryJob(failed);
+  expect(retryByOldNode.jobContext).toEqual({ name: 'A Young' });
+  await first.engine.cancelJob(retryByOldNode);
   await third.engine.runJobEngine();
   expect(await third.engine.waitForJob(edited.jobRunIdentifier)).toMatchObject({
     output: 2,
@@ -267,15 +267,15 @@ it.each<[string, Partial<BildadJobOptions>, RegExp]>([
     { version: 0 },
     /^version must be an integer .* \(@BildadJob of EvolvesJob\)$/,
   ],
-  ['half a version', { version: 1.5 }, /^version must be an integer/],
-  ['an upcast to nowhere', { upcast: split }, /^version is required with upcast/],
+  ['a fractional version', { version: 1.5 }, /^version must be an integer/],
+  ['an upcast without a version', { upcast: split }, /^version is required with upcast/],
   [
-    'a version that nothing leads to',
+    'a version 2 without an upcast',
     { version: 2 },
     /^upcast is required from version 2 on: a function that turns older contexts into version 2 \(@BildadJob of EvolvesJob\)$/,
   ],
   [
-    'an upcast that is none',
+    'an upcast that is not a function',
     { version: 1, upcast: 'split' as unknown as () => void },
     /^upcast must be a function that .*, got 'split'/,
   ],

@@ -19,7 +19,7 @@ import { bootApp, type TestApp } from '../support/app.js';
 import { SimpleJob } from '../support/handlers.js';
 import { bootError } from '../support/host.js';
 
-// Contexts and results of encrypted jobs: their handlers and who waits for the result see them, and nobody else.
+// Contexts and outputs of encrypted jobs are visible to their handlers and to waitForJob only.
 
 const SECRET = 'tr0ub4dor';
 const key = () => randomBytes(32).toString('base64');
@@ -31,7 +31,7 @@ class PasswordContext {
   @IsString() @MaxLength(20) password!: string;
 }
 
-let does: (context: PasswordContext, job: JobExecution) => unknown = ({ password }) => ({
+let handle: (context: PasswordContext, job: JobExecution) => unknown = ({ password }) => ({
   echo: password,
 });
 const errors: unknown[] = [];
@@ -51,7 +51,7 @@ class SecretJob implements JobHandler<PasswordContext> {
 
   runJob(context: PasswordContext, job: JobExecution): unknown {
     SecretJob.seen.push(context);
-    return does(context, job);
+    return handle(context, job);
   }
 }
 
@@ -67,7 +67,7 @@ const EVENTS: (keyof JobEventMap)[] = [
 ];
 
 let bildad: TestApp;
-const said: unknown[] = [];
+const emitted: unknown[] = [];
 const boot = (encryption?: EncryptionOptions, more: BildadModuleOptions = {}) =>
   bootApp({
     providers: encryption ? [SecretJob, SimpleJob] : [SimpleJob],
@@ -77,23 +77,23 @@ const boot = (encryption?: EncryptionOptions, more: BildadModuleOptions = {}) =>
 
 beforeAll(async () => {
   bildad = await boot(OLD);
-  for (const event of EVENTS) bildad.events.on(event, (payload) => said.push(payload));
+  for (const event of EVENTS) bildad.events.on(event, (payload) => emitted.push(payload));
 });
 afterAll(() => bildad.close());
 
-/** All that the database, the read side, the events and the log say. */
-async function everything(): Promise<string> {
+/** Everything in the database, the read API and the events. */
+async function everythingVisible(): Promise<string> {
   const { jobs, sql } = bildad;
   const rows = await sql(
     `SELECT to_jsonb(r)::text FROM bildad.job_runs r UNION ALL SELECT to_jsonb(e)::text FROM bildad.job_queue_entries e`,
   );
   const lists = [await jobs.listAllJobRuns(), await jobs.listAllJobsInTheQueue()];
   return (
-    inspect([rows, said], { depth: 20 }) + inspect(lists, { depth: 20 }) + JSON.stringify(lists)
+    inspect([rows, emitted], { depth: 20 }) + inspect(lists, { depth: 20 }) + JSON.stringify(lists)
   );
 }
 
-const noSecret = async () => expect(await everything()).not.toContain(SECRET);
+const expectNoSecret = async () => expect(await everythingVisible()).not.toContain(SECRET);
 
 async function run(password = SECRET) {
   const { engine } = bildad;
@@ -103,7 +103,7 @@ async function run(password = SECRET) {
   return { entry, ended };
 }
 
-it('the handler and who waits see what nobody else does', async () => {
+it('only the handler and waitForJob see the context and the output', async () => {
   SecretJob.seen = [];
   const { entry, ended } = await run();
   expect(SecretJob.seen).toEqual([{ password: SECRET }]);
@@ -116,24 +116,24 @@ it('the handler and who waits see what nobody else does', async () => {
   }
   const [listed] = await bildad.jobs.listJobRunsForIdentifier(entry.jobRunIdentifier);
   expect(listed!.output).toBeInstanceOf(EncryptedValue);
-  await noSecret();
+  await expectNoSecret();
 });
 
-it('two of the same look different, and a result that is nothing is nothing', async () => {
+it('equal contexts have different ciphertexts, and an empty output is not encrypted', async () => {
   const [one, two] = await Promise.all([run('the same'), run('the same')]);
   const stored = await bildad.sql<{ context: string }>(
     `SELECT job_context::text AS context FROM bildad.job_runs WHERE id = ANY ($1)`,
     [[one.ended.id, two.ended.id]],
   );
   expect(stored[0]!.context).not.toBe(stored[1]!.context);
-  does = () => undefined;
+  handle = () => undefined;
   expect((await run()).ended.output).toBeNull();
-  does = () => null;
+  handle = () => null;
   expect((await run()).ended.output).toBeNull();
-  does = ({ password }) => ({ echo: password });
+  handle = ({ password }) => ({ echo: password });
 });
 
-it('in bulk, changed while it waits, and done again', async () => {
+it('bulk jobs, changed jobs and retried jobs are encrypted', async () => {
   const { engine } = bildad;
   const entries = await engine.enqueueJobs(SecretJob, [
     { password: `${SECRET}1` },
@@ -143,23 +143,23 @@ it('in bulk, changed while it waits, and done again', async () => {
     context: { password: `${SECRET}3` },
   });
   expect(changed.jobContext).toBeInstanceOf(EncryptedValue);
-  await noSecret();
+  await expectNoSecret();
   SecretJob.seen = [];
   await engine.runJobEngine();
   for (const [index, { jobRunIdentifier }] of entries.entries()) {
     const ended = await engine.waitForJob(jobRunIdentifier);
     expect(ended.output).toEqual({ echo: SECRET + (index ? 3 : 1) });
-    const again = await engine.retryJob(ended);
+    const retried = await engine.retryJob(ended);
     await engine.runJobEngine();
-    expect(await engine.waitForJob(again.jobRunIdentifier)).toMatchObject({
+    expect(await engine.waitForJob(retried.jobRunIdentifier)).toMatchObject({
       output: ended.output,
     });
   }
   expect(SecretJob.seen).toHaveLength(4);
-  await noSecret();
+  await expectNoSecret();
 });
 
-it('neither errors nor reasons nor the log quote it', async () => {
+it('errors, reasons and log lines do not contain the context', async () => {
   const lines: unknown[] = [];
   Logger.overrideLogger({
     log: (line: unknown) => lines.push(line),
@@ -168,7 +168,7 @@ it('neither errors nor reasons nor the log quote it', async () => {
     debug: (line: unknown) => lines.push(line),
     fatal: (line: unknown) => lines.push(line),
   });
-  does = ({ password }) => {
+  handle = ({ password }) => {
     throw Object.assign(new RangeError(`no such user: ${password}`), {
       code: 'E_USER',
       detail: password,
@@ -178,14 +178,14 @@ it('neither errors nor reasons nor the log quote it', async () => {
     reason: 'RangeError: redacted, because the job is encrypted',
     error: { name: 'RangeError', code: 'E_USER' },
   });
-  does = ({ password }, { signal }) => {
+  handle = ({ password }, { signal }) => {
     void Promise.reject(new Error(password));
     return new Promise((_resolve, reject) =>
       signal.addEventListener('abort', () => reject(signal.reason as Error)),
     );
   };
   expect((await run()).ended.reason).toMatch(/^Error: redacted/);
-  does = ({ password }) => ({ echo: password });
+  handle = ({ password }) => ({ echo: password });
   const { engine, jobs } = bildad;
   const [template] = (await jobs.listJobTemplates()).filter(({ code }) => code === 'SECRET');
   await jobs.updateJobTemplate(template!, {
@@ -197,7 +197,7 @@ it('neither errors nor reasons nor the log quote it', async () => {
   });
   expect(JSON.stringify([lines, errors])).not.toContain(SECRET);
   expect(inspect([lines, errors], { depth: 9 })).not.toContain(SECRET);
-  await noSecret();
+  await expectNoSecret();
 });
 
 it.each<[string, (context: object) => Promise<unknown>]>([
@@ -206,33 +206,33 @@ it.each<[string, (context: object) => Promise<unknown>]>([
     (context) => bildad.engine.enqueueJobs('SECRET', context as never),
   ],
   [
-    'updateJob under a misspelt name',
+    'updateJob with a misspelt field',
     (contxt) => bildad.engine.updateJob({ id: '1' }, { contxt } as never),
   ],
   [
-    'updateJob without a name',
+    'updateJob with an array',
     (context) => bildad.engine.updateJob({ id: '1' }, [context] as never),
   ],
-])('%s is refused, and the context not shown', async (_call, call) => {
+])('%s is refused with an error that does not contain the context', async (_call, call) => {
   const error: unknown = await call({ password: SECRET }).catch((thrown: unknown) => thrown);
   expect(error).toBeInstanceOf(BildadConfigError);
   expect(inspect(error, { depth: 5 })).not.toContain(SECRET);
 });
 
-it('completeJob by hand encrypts as well, and failJob quotes nothing', async () => {
+it('completeJob encrypts the output, and failJob redacts the error', async () => {
   const { engine } = bildad;
   let arrived!: (value?: unknown) => void;
   const arrival = new Promise((resolve) => (arrived = resolve));
-  does = (_context, { signal }) =>
+  handle = (_context, { signal }) =>
     new Promise((_resolve, reject) => {
       signal.addEventListener('abort', () => reject(new Error('stopped')));
       arrived();
     });
-  const begun = await engine.enqueueAndRunJob(SecretJob, { password: SECRET });
+  const running = await engine.enqueueAndRunJob(SecretJob, { password: SECRET });
   await arrival;
-  const ended = await engine.completeJob(begun, { by: SECRET });
+  const ended = await engine.completeJob(running, { by: SECRET });
   expect(ended.output).toBeInstanceOf(EncryptedValue);
-  expect((await engine.waitForJob(begun.jobRunIdentifier)).output).toEqual({
+  expect((await engine.waitForJob(running.jobRunIdentifier)).output).toEqual({
     by: SECRET,
   });
   const another = await engine.enqueueAndRunJob(SecretJob, {
@@ -241,12 +241,12 @@ it('completeJob by hand encrypts as well, and failJob quotes nothing', async () 
   expect(await engine.failJob(another, new TypeError(SECRET))).toMatchObject({
     reason: 'TypeError: redacted, because the job is encrypted',
   });
-  does = ({ password }) => ({ echo: password });
-  await noSecret();
+  handle = ({ password }) => ({ echo: password });
+  await expectNoSecret();
 });
 
 describe('keys', () => {
-  it('rotate: the old one opens what it has encrypted, the new one encrypts', async () => {
+  it('after a rotation the old key still decrypts and the new key encrypts', async () => {
     const { engine, sql } = bildad;
     const before = await engine.enqueueJob(SecretJob, { password: SECRET });
     const rotated = await boot(BOTH);
@@ -262,7 +262,7 @@ describe('keys', () => {
       [before.jobRunIdentifier],
     );
     expect(row).toEqual({ key: 'new' });
-    // The first node has not got the new key.
+    // The first node does not have the new key.
     await expect(engine.waitForJob(after.jobRunIdentifier)).rejects.toMatchObject({
       code: 'JOB_ENCRYPTION_KEY',
       keyId: 'new',
@@ -270,15 +270,15 @@ describe('keys', () => {
     await rotated.close();
   });
 
-  it('a job whose key is missing goes back untouched, is told of, and runs where the key is', async () => {
+  it('a job whose key is missing is released, is reported, and runs where the key exists', async () => {
     const rotated = await boot(BOTH);
     const entry = await rotated.engine.enqueueJob(SecretJob, {
       password: SECRET,
     });
-    const told = bildad.next('entry.released');
+    const released = bildad.next('entry.released');
     const { start } = await bildad.engine.runJobEngine();
     expect(start).toMatchObject([{ ok: false, error: { keyId: 'new' } }]);
-    expect((await told).error).toBeInstanceOf(JobEncryptionKeyError);
+    expect((await released).error).toBeInstanceOf(JobEncryptionKeyError);
     expect(await bildad.jobs.getJobQueueEntryForIdentifier(entry.jobRunIdentifier)).toMatchObject({
       status: 'AVAILABLE',
       retry: 0,
@@ -291,7 +291,7 @@ describe('keys', () => {
     await rotated.close();
   });
 
-  it('what was encrypted for another job, changed, or with another key of that id fails its run, and says why', async () => {
+  it('a context that was copied from another job or changed fails its run with a reason', async () => {
     const { engine, sql } = bildad;
     SecretJob.seen = [];
     const [one, two, three] = await engine.enqueueJobs(SecretJob, [
@@ -318,7 +318,7 @@ describe('keys', () => {
     expect(SecretJob.seen).toEqual([{ password: SECRET }]);
   });
 
-  it('without any, a class that encrypts does not boot', async () => {
+  it('without keys, an app with an encrypted job does not start', async () => {
     const error = await bootError({
       url: bildad.database.url,
       providers: [SecretJob],
@@ -327,7 +327,7 @@ describe('keys', () => {
     expect(error.message).toMatch(/SecretJob .*needs the module's option/);
   });
 
-  it('without any, a producer by code cannot enqueue, and leaves nothing', async () => {
+  it('without keys, a producer cannot enqueue an encrypted job by code', async () => {
     const producer = await boot();
     const before = await producer.jobs.getNumberOfJobsInTheQueue();
     for (const enqueue of [
@@ -341,16 +341,16 @@ describe('keys', () => {
 
   const hidden = 'c2VjcmV0IGtleSBvZiBtaW5lIHdpdGggMzMgYnl0ZXMhIQ==';
   it.each<[string, unknown, string]>([
-    ['no object', hidden, 'encryption'],
+    ['a text', hidden, 'encryption'],
     ['no keys', { current: 'a' }, 'encryption.keys'],
-    ['a wrong name', { ...OLD, secret: hidden }, 'encryption.secret'],
+    ['an unknown field', { ...OLD, secret: hidden }, 'encryption.secret'],
     ['a short key', { keys: { a: hidden }, current: 'a' }, 'encryption.keys.a'],
-    ['no base64', { keys: { a: '!' + hidden }, current: 'a' }, 'encryption.keys.a'],
-    ['an unknown current', { ...OLD, current: 'b' }, 'encryption.current'],
-    ['no current', { keys: { a: key() } }, 'encryption.current'],
+    ['an invalid base64 key', { keys: { a: '!' + hidden }, current: 'a' }, 'encryption.keys.a'],
+    ['an unknown current key', { ...OLD, current: 'b' }, 'encryption.current'],
+    ['no current key', { keys: { a: key() } }, 'encryption.current'],
     ['a key as current', { ...OLD, current: hidden }, 'encryption.current'],
     ['a long key as current', { ...OLD, current: hidden.repeat(3) }, 'encryption.current'],
-  ])('%s is refused, and the message shows no key', async (_what, encryption, field) => {
+  ])('%s is refused with an error that contains no key', async (_what, encryption, field) => {
     const error = await bootError({
       url: bildad.database.url,
       bildad: { encryption: encryption as EncryptionOptions },
@@ -362,7 +362,7 @@ describe('keys', () => {
 
   it.each<[string, () => unknown]>([
     [
-      'beside a factory',
+      'keys beside a factory',
       () =>
         BildadModule.forRootAsync({
           useFactory: () => ({}),
@@ -370,14 +370,14 @@ describe('keys', () => {
         } as never),
     ],
     [
-      'under a misspelt name',
+      'keys in a misspelt option',
       () =>
         bootError({
           url: bildad.database.url,
           bildad: { encryptionKeys: { a: hidden } } as never,
         }),
     ],
-  ])('%s are refused, and not shown', async (_where, boot) => {
+  ])('%s are refused with an error that does not contain them', async (_where, boot) => {
     const error: unknown = await Promise.resolve()
       .then(boot)
       .catch((thrown: unknown) => thrown);
@@ -385,7 +385,7 @@ describe('keys', () => {
     expect(inspect(error, { depth: 5 })).not.toContain(hidden);
   });
 
-  it('are not in what prints settings', () => {
+  it('printed settings contain no keys', () => {
     const { bildad: runtime } = bildad.engine as unknown as {
       bildad: { settings: unknown; keyring: unknown };
     };
@@ -396,25 +396,25 @@ describe('keys', () => {
 });
 
 describe('templates', () => {
-  it("an operator's encrypt: true is enough, and stays over deploys", async () => {
+  it("a template with encrypt: true encrypts, and a deploy does not change it", async () => {
     const { engine, jobs } = bildad;
     const [simple] = (await jobs.listJobTemplates()).filter(({ code }) => code === 'SIMPLE');
     expect(simple!.encrypt).toBe(false);
     await jobs.updateJobTemplate(simple!, { encrypt: true });
-    const again = await boot(OLD);
-    const entry = await again.engine.enqueueJob(SimpleJob, { say: SECRET });
+    const redeployed = await boot(OLD);
+    const entry = await redeployed.engine.enqueueJob(SimpleJob, { say: SECRET });
     expect(entry.jobContext).toBeInstanceOf(EncryptedValue);
     await engine.runJobEngine();
     expect(await engine.waitForJob(entry.jobRunIdentifier)).toMatchObject({
       output: SECRET,
     });
-    await again.close();
-    await noSecret();
+    await redeployed.close();
+    await expectNoSecret();
     await jobs.updateJobTemplate(simple!, { encrypt: false });
   });
 });
 
-it('a template made by hand takes it as well', async () => {
+it('createJobTemplate accepts encrypt', async () => {
   const { engine, jobs } = bildad;
   const template = await jobs.createJobTemplate({
     code: 'BY_HAND',
@@ -423,7 +423,7 @@ it('a template made by hand takes it as well', async () => {
   expect(template.encrypt).toBe(true);
   const entry = await engine.enqueueJob(template, { password: SECRET });
   expect(entry.jobContext).toBeInstanceOf(EncryptedValue);
-  await noSecret();
+  await expectNoSecret();
   expect(await engine.cancelJobs({ job: template })).toEqual({
     removed: 1,
     stopped: 0,
@@ -433,7 +433,7 @@ it('a template made by hand takes it as well', async () => {
   );
 });
 
-it('an entity that is saved keeps what is stored', async () => {
+it('an entity that is saved keeps its encrypted context', async () => {
   const { engine, dataSource, sql } = bildad;
   const { JobQueueEntry } = await import('nestjs-bildad');
   const { id, jobRunIdentifier } = await engine.enqueueJob(SecretJob, {

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { encryption } from '../fixtures/isolated.js';
 import { bootIsolated, type IsolatedApp } from '../support/isolated.js';
 
-// Between a node and its hosts an encrypted job is encrypted as well: each has the keys from its own module.
+// Jobs stay encrypted between a node and its isolated hosts. Each process has the keys from its own module.
 
 let bildad: IsolatedApp;
 beforeAll(async () => {
@@ -19,7 +19,7 @@ afterAll(async () => {
   await bildad.close();
 });
 
-it.each(['THREAD', 'PROCESS'])('%s', async (code) => {
+it.each(['THREAD', 'PROCESS'])('an isolated job is encrypted between the node and its host: %s', async (code) => {
   const greeted = await bildad.act(code, 'greet', 'Nest');
   expect(greeted.jobContext).toBeInstanceOf(EncryptedValue);
   expect(greeted.output).toBe('hello Nest');

@@ -1,12 +1,12 @@
 import { readFile } from 'node:fs/promises';
 import { beforeAll, expect, it } from 'vitest';
-import { complaints } from '../types/compiler.js';
+import { complaints } from './compiler.js';
 
-// What the pages show compiles: the pieces of each are one file.
+// The TypeScript examples of each docs page compile as one file.
 
 const PAGES = ['handlers', 'pipeline', 'secrets', 'deploy', 'events', 'telemetry'];
 
-let said: Record<string, string[]>;
+let errors: Record<string, string[]>;
 beforeAll(async () => {
   const texts = await Promise.all(
     PAGES.map(async (page) => {
@@ -16,9 +16,9 @@ beforeAll(async () => {
       return [page, pieces.map(([, code]) => code).join('\n')] as const;
     }),
   );
-  said = complaints(Object.fromEntries(texts));
+  errors = complaints(Object.fromEntries(texts));
 }, 60_000);
 
-it.each(PAGES)('docs/%s.md', (page) => {
-  expect(said[page]).toEqual([]);
+it.each(PAGES)('the examples of docs/%s.md compile', (page) => {
+  expect(errors[page]).toEqual([]);
 });

@@ -4,7 +4,7 @@ import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 import { bootIsolated, type IsolatedApp } from '../support/isolated.js';
 
-// What is not started by its `startBefore` is not run late: it ends as FAILED "Missed", and stays in the history.
+// A job that does not start before `startBefore` never runs: it ends as FAILED "Missed" in the history.
 
 let bildad: TestApp;
 beforeAll(async () => {
@@ -19,13 +19,13 @@ afterEach(() => bildad.engine.cancelJobs({ newerThan: '1h' }));
 const past = () => new Date(Date.now() - 60_000);
 const runsOf = ({ jobRunIdentifier }: { jobRunIdentifier: string }) =>
   bildad.jobs.listJobRunsForIdentifier(jobRunIdentifier);
-/** As if that time had come. */
-const late = (entryId: string) =>
+/** Sets `startBefore` of the entry to the current time. */
+const makeLate = (entryId: string) =>
   bildad.sql(`UPDATE bildad.job_queue_entries SET start_before = clock_timestamp() WHERE id = $1`, [
     entryId,
   ]);
 
-it('what comes in time runs, with its context as it was given', async () => {
+it('a job that starts in time runs with its context', async () => {
   const { engine, jobs } = bildad;
   const entry = await engine.enqueueJob(SimpleJob, { say: 'in time' }, { startBefore: '1h' });
   expect(entry.jobContext).toEqual({ say: 'in time' });
@@ -43,16 +43,16 @@ it('what comes in time runs, with its context as it was given', async () => {
   ]);
 });
 
-it('a pass ends what is missed, due or not, before it claims', async () => {
+it('a pass ends missed jobs, due or not, before it claims', async () => {
   const { engine, jobs, events } = bildad;
-  const told: unknown[] = [];
-  const off = events.on('run.finished', (event) => told.push(event));
+  const finished: unknown[] = [];
+  const off = events.on('run.finished', (event) => finished.push(event));
   const entries = [
     await engine.enqueueJob(SimpleJob, { say: 1 }, { startBefore: past() }),
     await engine.enqueueJob(SimpleJob, { say: 2 }, { startBefore: '2h', delay: '1h' }),
     await engine.enqueueJob(SimpleJob, { say: 3 }, { startBefore: '1h' }),
   ];
-  await late(entries[1]!.id);
+  await makeLate(entries[1]!.id);
   const { start } = await engine.runJobEngine();
   expect(start).toHaveLength(1);
   await engine.waitForJob(entries[2]!.jobRunIdentifier);
@@ -68,7 +68,7 @@ it('a pass ends what is missed, due or not, before it claims', async () => {
       jobContext: entry.jobContext,
       error: null,
     });
-    expect(told).toContainEqual({
+    expect(finished).toContainEqual({
       jobRunId: run!.id,
       jobRunIdentifier: entry.jobRunIdentifier,
       templateCode: 'SIMPLE',
@@ -83,12 +83,12 @@ it('a pass ends what is missed, due or not, before it claims', async () => {
   off();
 });
 
-it('is not rescheduled to when it may not be started any more', async () => {
+it('a job is not rescheduled to startBefore or later', async () => {
   const { engine, jobs } = bildad;
   const entry = await engine.enqueueJob(SimpleJob, {}, { startBefore: '2h', delay: '1h' });
   for (const change of [
     () => engine.rescheduleJob(entry, '3h'),
-    // The database knows it to the microsecond.
+    // The database stores microseconds.
     () => engine.rescheduleJob(entry, new Date(entry.startBefore!.getTime() + 1)),
     () => engine.updateJob(entry, { delay: '2d', priority: 1 }),
   ])
@@ -111,11 +111,11 @@ it('is not rescheduled to when it may not be started any more', async () => {
   });
 });
 
-it('what becomes late between the look and its start is not run', async () => {
+it('a job that misses startBefore between the pass and its start does not run', async () => {
   const { engine, jobs } = bildad;
   const entry = await engine.enqueueJob(SimpleJob, {}, { startBefore: '1h', maxRetries: 5 });
-  await late(entry.id);
-  // Claims this very entry, without a pass.
+  await makeLate(entry.id);
+  // Claims the entry without a pass.
   await engine.runJob(entry);
   expect(await engine.waitForJob(entry.jobRunIdentifier)).toMatchObject({
     result: 'FAILED',
@@ -125,23 +125,23 @@ it('what becomes late between the look and its start is not run', async () => {
   expect(await jobs.getNumberOfJobsInTheQueue()).toBe(0);
 });
 
-it('once started, it is tried again as any job is', async () => {
+it('a job that started in time is retried after startBefore', async () => {
   const { engine } = bildad;
   const entry = await engine.enqueueJob(
     SimpleJob,
-    { fail: 'once more' },
+    { fail: 'try again' },
     { startBefore: '1h', maxRetries: 1 },
   );
   for (let run = 0; run < 2; run++) {
     const finished = bildad.next('run.finished');
     expect((await engine.runJobEngine()).start).toHaveLength(1);
     await finished;
-    await late(entry.id);
+    await makeLate(entry.id);
   }
-  expect(await runsOf(entry)).toMatchObject([{ reason: 'once more' }, { reason: 'once more' }]);
+  expect(await runsOf(entry)).toMatchObject([{ reason: 'try again' }, { reason: 'try again' }]);
 });
 
-it('is atomic with a transaction of the caller, and with many', async () => {
+it("startBefore works in the caller's transaction and for many jobs", async () => {
   const { engine, jobs, dataSource } = bildad;
   await dataSource.transaction(async (manager) => {
     const entry = await engine.enqueueJob(
@@ -168,14 +168,14 @@ it('is atomic with a transaction of the caller, and with many', async () => {
   ]);
 });
 
-it('updateJob keeps it', async () => {
+it('updateJob keeps startBefore', async () => {
   const { engine } = bildad;
   const entry = await engine.enqueueJob(SimpleJob, {}, { startBefore: '1h' });
   expect(await engine.updateJob(entry, { context: { say: 'new' } })).toMatchObject({
     jobContext: { say: 'new' },
     startBefore: entry.startBefore,
   });
-  await late(entry.id);
+  await makeLate(entry.id);
   await engine.runJob(entry);
   expect(await engine.waitForJob(entry.jobRunIdentifier)).toMatchObject({
     reason: 'Missed',
@@ -183,29 +183,29 @@ it('updateJob keeps it', async () => {
   });
 });
 
-it('a missed job may be retried by hand', async () => {
+it('a missed job can be retried with retryJob', async () => {
   const { engine } = bildad;
   const entry = await engine.enqueueJob(SimpleJob, { say: 'hi' }, { startBefore: past() });
   await engine.runJobEngine();
   const missed = await engine.waitForJob(entry.jobRunIdentifier);
-  const again = await engine.retryJob(missed);
-  expect(again).toMatchObject({
+  const retried = await engine.retryJob(missed);
+  expect(retried).toMatchObject({
     startBefore: null,
     jobContext: { say: 'hi' },
     retryOfJobRunId: missed.id,
   });
   await engine.runJobEngine();
-  expect(await engine.waitForJob(again.jobRunIdentifier)).toMatchObject({
+  expect(await engine.waitForJob(retried.jobRunIdentifier)).toMatchObject({
     output: 'hi',
   });
 });
 
 it.each<[string, object, string]>([
-  ['no time', { startBefore: 'soon' }, 'startBefore'],
+  ['an invalid time', { startBefore: 'soon' }, 'startBefore'],
   ['an invalid Date', { startBefore: new Date(NaN) }, 'startBefore'],
-  ['none at all', { startBefore: 0 }, 'startBefore'],
-  ['a time before it is due', { startBefore: past(), runAt: new Date() }, 'startBefore'],
-  ['a duration before it is due', { startBefore: '1m', delay: '1m' }, 'startBefore'],
+  ['a startBefore of 0', { startBefore: 0 }, 'startBefore'],
+  ['a time before runAt', { startBefore: past(), runAt: new Date() }, 'startBefore'],
+  ['a duration within the delay', { startBefore: '1m', delay: '1m' }, 'startBefore'],
 ])('%s is refused', async (_what, options, field) => {
   const error: unknown = await bildad.engine
     .enqueueJob(SimpleJob, {}, options)
@@ -215,7 +215,7 @@ it.each<[string, object, string]>([
   expect(await bildad.jobs.getNumberOfJobsInTheQueue()).toBe(0);
 });
 
-it('a context must not look like an envelope of the engine', async () => {
+it("a context with the key of the engine's envelope is refused", async () => {
   await expect(
     bildad.engine.enqueueJob(SimpleJob, { $bildad: {}, say: 1 } as object),
   ).rejects.toThrow(/\$bildad: is not allowed as a key/);
@@ -228,7 +228,7 @@ it('a context must not look like an envelope of the engine', async () => {
   });
 });
 
-it('of many that run out of time on two nodes, each runs once in time, or is missed once', async () => {
+it('with two nodes, each of many jobs either runs once in time or is missed once', async () => {
   const nodes = await Promise.all(
     Array.from({ length: 2 }, () =>
       bootApp({
@@ -259,14 +259,14 @@ it('of many that run out of time on two nodes, each runs once in time, or is mis
   for (const node of nodes) await node.close();
 });
 
-describe('in a host', () => {
+describe('in an isolated host', () => {
   let isolated: IsolatedApp;
   beforeAll(async () => {
     isolated = await bootIsolated({}, { tickInterval: false });
   });
   afterAll(() => isolated.close());
 
-  it('it is asked once there is a host', async () => {
+  it('a job is checked for startBefore when its host is ready', async () => {
     const { engine, sql } = isolated;
     const enqueue = () => engine.enqueueJob('THREAD', { act: 'greet' }, { startBefore: '1h' });
     const [intime, late] = [await enqueue(), await enqueue()];
