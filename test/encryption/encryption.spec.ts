@@ -396,7 +396,7 @@ describe('keys', () => {
 });
 
 describe('templates', () => {
-  it("a template with encrypt: true encrypts, and a deploy does not change it", async () => {
+  it('a template with encrypt: true encrypts, and a deploy does not change it', async () => {
     const { engine, jobs } = bildad;
     const [simple] = (await jobs.listJobTemplates()).filter(({ code }) => code === 'SIMPLE');
     expect(simple!.encrypt).toBe(false);

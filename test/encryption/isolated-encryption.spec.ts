@@ -19,19 +19,22 @@ afterAll(async () => {
   await bildad.close();
 });
 
-it.each(['THREAD', 'PROCESS'])('an isolated job is encrypted between the node and its host: %s', async (code) => {
-  const greeted = await bildad.act(code, 'greet', 'Nest');
-  expect(greeted.jobContext).toBeInstanceOf(EncryptedValue);
-  expect(greeted.output).toBe('hello Nest');
-  const [listed] = await bildad.jobs.listJobRunsForIdentifier(greeted.jobRunIdentifier);
-  expect(listed!.output).toBeInstanceOf(EncryptedValue);
+it.each(['THREAD', 'PROCESS'])(
+  'an isolated job is encrypted between the node and its host: %s',
+  async (code) => {
+    const greeted = await bildad.act(code, 'greet', 'Nest');
+    expect(greeted.jobContext).toBeInstanceOf(EncryptedValue);
+    expect(greeted.output).toBe('hello Nest');
+    const [listed] = await bildad.jobs.listJobRunsForIdentifier(greeted.jobRunIdentifier);
+    expect(listed!.output).toBeInstanceOf(EncryptedValue);
 
-  const failed = await bildad.act(code, 'fail');
-  expect(failed).toMatchObject({
-    reason: 'PaymentRefused: redacted, because the job is encrypted',
-    error: { name: 'PaymentRefused', code: 'E_REFUSED' },
-  });
-  expect(inspect(failed, { depth: 9 })).not.toMatch(/no money|amount/);
-  const snoozed = await bildad.act(code, 'snooze');
-  expect(snoozed).toMatchObject({ output: 'woken', retry: 1 });
-});
+    const failed = await bildad.act(code, 'fail');
+    expect(failed).toMatchObject({
+      reason: 'PaymentRefused: redacted, because the job is encrypted',
+      error: { name: 'PaymentRefused', code: 'E_REFUSED' },
+    });
+    expect(inspect(failed, { depth: 9 })).not.toMatch(/no money|amount/);
+    const snoozed = await bildad.act(code, 'snooze');
+    expect(snoozed).toMatchObject({ output: 'woken', retry: 1 });
+  },
+);
