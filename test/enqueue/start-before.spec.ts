@@ -2,7 +2,7 @@ import { BildadConfigError, DuplicateJobError } from 'nestjs-bildad';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
-import { bootIsolated, type IsolatedApp } from '../support/isolated.js';
+import { bootIsolated, type IsolatedApp } from '../support/isolation-app.js';
 
 // A job that does not start before `startBefore` never runs: it ends as FAILED "Missed" in the history.
 

@@ -10,7 +10,7 @@ import {
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob } from '../support/handlers.js';
-import { bootIsolated, type IsolatedApp } from '../support/isolated.js';
+import { bootIsolated, type IsolatedApp } from '../support/isolation-app.js';
 
 // A handler can snooze, cancel, or fail without retry.
 
@@ -231,8 +231,8 @@ describe.each(['THREAD', 'PROCESS'])('in a host: %s', (code) => {
     expect(woken).toMatchObject({ output: 'woken', retry: 1 });
     const [first] = await isolated.jobs.listJobRunsForIdentifier(woken.jobRunIdentifier);
     expect(first!.reason).toBe('Snoozed: not yet');
-    expect(await isolated.act(code, 'giveUp')).toMatchObject({
-      reason: 'Cancelled: nobody wants it',
+    expect(await isolated.act(code, 'cancel')).toMatchObject({
+      reason: 'Cancelled: not needed',
     });
     const refused = isolated.next('run.finished');
     expect(await isolated.act(code, 'refuse')).toMatchObject({

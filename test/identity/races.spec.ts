@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import type { EnqueueOptions, UniqueOptions } from 'nestjs-bildad';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import type { KeyedAnswer, KeyedOrder } from '../fixtures/keyed.js';
+import type { KeyedAnswer, KeyedOrder } from '../fixtures/keyed-enqueuer.js';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 import { startWorker, type Worker } from '../support/worker.js';
@@ -18,7 +18,7 @@ let keys = 0;
 beforeAll(async () => {
   bildad = await bootApp({ providers: [GatedJob, SimpleJob] });
   workers = await Promise.all(
-    Array.from({ length: PROCESSES }, () => startWorker(bildad.database.url, {}, 'keyed')),
+    Array.from({ length: PROCESSES }, () => startWorker(bildad.database.url, {}, 'keyed-enqueuer')),
   );
 }, 90_000);
 beforeEach(async () => {

@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { BildadConfigError, type IsolationOptions } from 'nestjs-bildad';
-import { actors } from '../fixtures/isolated.js';
+import { actors } from '../fixtures/isolation-app.js';
 import { bootApp } from '../support/app.js';
-import { bootIsolated, ISOLATED_MODULE } from '../support/isolated.js';
+import { bootIsolated, ISOLATED_MODULE } from '../support/isolation-app.js';
 
 // What is wrong with the hosts is found as the app starts.
 

@@ -3,7 +3,7 @@ import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { bootIsolated, type IsolatedApp } from '../support/isolated.js';
+import { bootIsolated, type IsolatedApp } from '../support/isolation-app.js';
 
 // What an isolated handler has of the app, and what comes back of it.
 
@@ -33,7 +33,7 @@ describe.each(['THREAD', 'PROCESS'])('%s', (code) => {
 
   it('progress, log and result come back unharmed', async () => {
     const progress = bildad.next('run.progress');
-    expect((await bildad.act(code, 'tell')).output).toEqual({
+    expect((await bildad.act(code, 'reportThenReturn')).output).toEqual({
       text: 'naïve',
       list: [1, null],
       at: '1970-01-01T00:00:00.000Z',
@@ -86,10 +86,10 @@ describe.each(['THREAD', 'PROCESS'])('%s', (code) => {
   });
 
   it('what a job goes on telling is not of the next one', async () => {
-    await bildad.act(code, 'chatter');
+    await bildad.act(code, 'reportOften');
     const told: string[] = [];
     const off = bildad.events.on('run.progress', ({ jobRunId }) => told.push(jobRunId));
-    const next = await bildad.act(code, 'breathe');
+    const next = await bildad.act(code, 'sleep');
     off();
     expect(next.result).toBe('SUCCEEDED');
     expect(told).not.toContain(next.id);

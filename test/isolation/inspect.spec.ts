@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
-import { bootIsolated, type IsolatedApp } from '../support/isolated.js';
+import { bootIsolated, type IsolatedApp } from '../support/isolation-app.js';
 
 // What is known of a process at work, here and elsewhere, and what somebody elsewhere may do to it.
 
@@ -55,7 +55,7 @@ describe.each(['THREAD', 'PROCESS'])('%s', (code) => {
 });
 
 it('an inline handler that does not stop is carried until it ends, and counted', async () => {
-  const { jobRunId } = await bildad.begin('INLINE', 'breatheLong');
+  const { jobRunId } = await bildad.begin('INLINE', 'sleepLong');
   const run = { id: jobRunId };
   const ended = bildad.next('process.ended');
   expect(await bildad.engine.killJob(run)).toMatchObject({ reason: 'Killed' });

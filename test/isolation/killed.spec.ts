@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Act } from '../fixtures/isolated.js';
+import type { Act } from '../fixtures/isolation-app.js';
 import { isAlive } from '../support/is-alive.js';
-import { bootIsolated, type IsolatedApp } from '../support/isolated.js';
+import { bootIsolated, type IsolatedApp } from '../support/isolation-app.js';
 
 // What does not stop is ended, says what became of it, and leaves nothing behind.
 
@@ -35,7 +35,7 @@ describe.each(['THREAD', 'PROCESS'])('%s', (code) => {
 
   it('a handler that obeys keeps its host', LONG, async () => {
     const before = (await bildad.act(code, 'where')).output;
-    const { jobRunId } = await bildad.begin(code, 'obey');
+    const { jobRunId } = await bildad.begin(code, 'waitForAbort');
     expect(await bildad.engine.killJob({ id: jobRunId })).toMatchObject({
       reason: 'Killed',
     });
@@ -46,7 +46,7 @@ describe.each(['THREAD', 'PROCESS'])('%s', (code) => {
     ['heap', /memory|SIGABRT|exit code/],
     ['exit', `the ${code.toLowerCase()} that ran the job died: it ended with exit code 3`],
     ['timer', 'thrown in a timer'],
-    ['rejection', 'rejected, and nobody cared'],
+    ['rejection', 'unhandled rejection'],
   ])('%s: the job fails with it, and the node lives', LONG, async (act, why) => {
     const run = await bildad.act(code, act);
     expect(run.result).toBe('FAILED');
@@ -57,10 +57,10 @@ describe.each(['THREAD', 'PROCESS'])('%s', (code) => {
   it('what a job leaves behind harms no other', LONG, async () => {
     const before = (await bildad.act(code, 'where')).output;
     const told = bildad.next('engine.error');
-    expect(await bildad.act(code, 'later')).toMatchObject({
+    expect(await bildad.act(code, 'throwAfterEnd')).toMatchObject({
       result: 'SUCCEEDED',
     });
-    expect(await bildad.act(code, 'breathe')).toMatchObject({
+    expect(await bildad.act(code, 'sleep')).toMatchObject({
       result: 'SUCCEEDED',
     });
     expect((await told).doing).toBe(`what a job left behind in its ${code.toLowerCase()}`);
@@ -81,7 +81,7 @@ it(
   'a thread inside a native call is given up, and keeps its slot until that is over',
   LONG,
   async () => {
-    const { jobRunId } = await bildad.begin('THREAD', 'native');
+    const { jobRunId } = await bildad.begin('THREAD', 'blockInExec');
     const ended = bildad.next('process.ended');
     expect(await bildad.engine.killJob({ id: jobRunId })).toMatchObject({
       reason: 'Killed',
@@ -109,18 +109,18 @@ it.each(['THREAD', 'PROCESS'])(
   '%s: what its app sends to the node by itself is not for us',
   LONG,
   async (code) => {
-    expect((await bildad.act(code, 'babble')).result).toBe('SUCCEEDED');
-    await bildad.act(code, 'breathe');
+    expect((await bildad.act(code, 'sendUnknownMessages')).result).toBe('SUCCEEDED');
+    await bildad.act(code, 'sleep');
     await wholeAgain(code);
   },
 );
 
 it('what is written to the guardian by others is not for us', LONG, async () => {
-  expect((await bildad.act('PROCESS', 'scribble')).reason).toMatch('it ended with exit code 3');
+  expect((await bildad.act('PROCESS', 'writeInvalidReport')).reason).toMatch('it ended with exit code 3');
 });
 
 it('its end is seen though somebody it left behind holds its wire', LONG, async () => {
-  expect((await bildad.act('PROCESS', 'lend')).reason).toMatch('exit code 3');
+  expect((await bildad.act('PROCESS', 'leakPipes')).reason).toMatch('exit code 3');
   await wholeAgain('PROCESS');
 });
 
@@ -141,7 +141,7 @@ it('a job whose hosts die fails for good after maxCrashes, and costs no retry', 
 
 it('what it started ends with it, unless that was detached', LONG, async () => {
   const told = bildad.next('run.progress');
-  const { jobRunId } = await bildad.begin('PROCESS', 'family');
+  const { jobRunId } = await bildad.begin('PROCESS', 'spawnChild');
   const child = Number((await told).message);
   expect(isAlive(child)).toBe(true);
   await bildad.engine.killJob({ id: jobRunId });

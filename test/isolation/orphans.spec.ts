@@ -2,7 +2,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { isAlive } from '../support/is-alive.js';
 import { startWorker } from '../support/worker.js';
-import { actors } from '../fixtures/isolated.js';
+import { actors } from '../fixtures/isolation-app.js';
 
 let bildad: TestApp;
 
@@ -12,7 +12,7 @@ beforeAll(async () => {
 afterAll(() => bildad.close());
 
 it('a process whose node was killed ends, although a handler blocks it', async () => {
-  const node = await startWorker(bildad.database.url, {}, 'isolated-node');
+  const node = await startWorker(bildad.database.url, {}, 'isolation-node');
   const entry = await bildad.engine.enqueueJob('PROCESS', { act: 'spin' });
   const facts = async () => {
     const [run] = await bildad.jobs.listJobRunsForIdentifier(entry.jobRunIdentifier);

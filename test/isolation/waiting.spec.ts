@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { bootIsolated, type IsolatedApp } from '../support/isolated.js';
+import { bootIsolated, type IsolatedApp } from '../support/isolation-app.js';
 
 // A job whose host is busy waits in its slot, and holds up nobody else.
 
@@ -14,7 +14,7 @@ beforeAll(async () => {
 afterAll(() => bildad.close());
 
 it('others begin meanwhile, and who started it has its run', async () => {
-  const first = await bildad.begin('THREAD', 'obey');
+  const first = await bildad.begin('THREAD', 'waitForAbort');
   const waiting = await bildad.engine.enqueueAndRunJob('THREAD', {
     act: 'greet',
   });
@@ -39,7 +39,7 @@ it('others begin meanwhile, and who started it has its run', async () => {
 });
 
 it('one that is killed while it waits is told by its run', async () => {
-  const first = await bildad.begin('THREAD', 'obey');
+  const first = await bildad.begin('THREAD', 'waitForAbort');
   const waiting = await bildad.engine.enqueueAndRunJob(
     'THREAD',
     { act: 'greet' },

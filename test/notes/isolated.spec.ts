@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
-import { bootIsolated, type IsolatedApp } from '../support/isolated.js';
+import { bootIsolated, type IsolatedApp } from '../support/isolation-app.js';
 import { brief, until } from '../support/watch.js';
 
 // What a job says in a thread or process of its own is as good as what one says here.
@@ -19,7 +19,7 @@ afterAll(async () => {
 
 it.each(['THREAD', 'PROCESS'])('%s', async (code) => {
   const jobRunIdentifier = `says ${code}`;
-  await bildad.engine.enqueueJob(code, { act: 'say' }, { jobRunIdentifier, maxRetries: 0 });
+  await bildad.engine.enqueueJob(code, { act: 'reportThenFail' }, { jobRunIdentifier, maxRetries: 0 });
   const updates = await until(elsewhere.jobs.watch(jobRunIdentifier));
   const told = updates.map(brief).filter((one) => !one.startsWith('queued'));
   expect(told.filter((one) => !/^(log|fatal)/.test(one))).toEqual([

@@ -1,26 +1,26 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { around, carry, surroundedJobs, Tenants } from '../fixtures/surrounded.js';
+import { around, carry, enhancedJobs, Tenants } from '../fixtures/enhanced-jobs.js';
 import { bootApp, type TestApp } from '../support/app.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 
 // What stands around a handler, and what its job carries, in the app itself, a thread and a process.
 
-const MODULE = new URL('../../dist/test/fixtures/surrounded.module.js', import.meta.url);
+const MODULE = new URL('../../dist/test/fixtures/enhanced-jobs.module.js', import.meta.url);
 
 let database: TestDatabase;
 let bildad: TestApp;
 beforeAll(async () => {
   database = await createDatabase();
-  process.env['SURROUNDED_DATABASE_URL'] = database.url;
+  process.env['ENHANCED_JOBS_DATABASE_URL'] = database.url;
   bildad = await bootApp({
     database,
-    providers: [Tenants, ...surroundedJobs],
+    providers: [Tenants, ...enhancedJobs],
     options: {
       tickInterval: '50ms',
       carry,
       isolation: {
         module: MODULE,
-        export: 'SurroundedModule',
+        export: 'EnhancedJobsModule',
         threads: 1,
         processes: 1,
       },
@@ -33,7 +33,7 @@ afterAll(async () => {
 });
 
 describe.each(['INLINE', 'THREAD', 'PROCESS'])('%s', (isolation) => {
-  const code = `AROUND_${isolation}`;
+  const code = `ENHANCED_${isolation}`;
   const run = async (context: object, tenant?: string) => {
     const enqueue = () => bildad.engine.enqueueJob(code, context);
     const { jobRunIdentifier } = await (tenant ? around.run({ tenant }, enqueue) : enqueue());
@@ -46,7 +46,7 @@ describe.each(['INLINE', 'THREAD', 'PROCESS'])('%s', (isolation) => {
       output: {
         context: { n: 1 },
         tenant: 'acme',
-        by: `${code} of SurroundedJob`,
+        by: `${code} of EnhancedJob`,
       },
     });
     expect((await run({})).output).toMatchObject({ tenant: null });
@@ -61,6 +61,6 @@ describe.each(['INLINE', 'THREAD', 'PROCESS'])('%s', (isolation) => {
 
   it('a filter', async () => {
     const { jobRunIdentifier, reason } = await run({ fail: true }, 'acme');
-    expect(reason).toContain(`told to in ${jobRunIdentifier}`);
+    expect(reason).toContain(`requested in ${jobRunIdentifier}`);
   });
 });

@@ -12,13 +12,13 @@ import { Registry } from 'prom-client';
 import { afterEach, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 
-// However many codes and classes of errors come from outside: few series, and no count is lost.
+// Any number of codes and error classes from outside creates only few series, and no count is lost.
 
 const CODE = 'messaging.destination.name';
 const { sent, finished, queued, oldest } = BILDAD_METRICS;
 
 @BildadJob({ code: 'ASKED_FOR', maxRetries: 0 })
-class AskedForJob {
+class FailingJob {
   runJob(): void {
     throw new RangeError('no');
   }
@@ -41,25 +41,25 @@ async function unknown(count: number, codeOf: (n: number) => string) {
     );
 }
 
-/** What an engine tells from now on. */
-function listen() {
-  const told = new Map<string, MetricAttributes[]>();
+/** The attributes and gauges that the engine reports from now on. */
+function recordMetrics() {
+  const recorded = new Map<string, MetricAttributes[]>();
   let read: () => Promise<readonly GaugeReading[]> = async () => [];
   const sink: MetricSink = {
     instrument:
       ({ name }) =>
       (_value, attributes) =>
-        void told.set(name, [...(told.get(name) ?? []), attributes]),
+        void recorded.set(name, [...(recorded.get(name) ?? []), attributes]),
     observe: (_gauges, ask) => {
       read = ask;
       return () => {};
     },
   };
   app.engine.measure(sink);
-  return { told, read: () => read() };
+  return { recorded, read: () => read() };
 }
 
-it('calls with codes that nobody knows are one sum for OpenTelemetry', async () => {
+it('calls with unknown codes are one series in OpenTelemetry', async () => {
   const reader = new PullReader();
   const provider = new MeterProvider({ readers: [reader] });
   metrics.setGlobalMeterProvider(provider);
@@ -79,21 +79,21 @@ it('calls with codes that nobody knows are one sum for OpenTelemetry', async () 
   }
 });
 
-it('and take no place from codes that somebody knows', async () => {
-  app = await bootApp({ providers: [AskedForJob] });
-  const { told } = listen();
+it('unknown codes use up no series of known codes', async () => {
+  app = await bootApp({ providers: [FailingJob] });
+  const { recorded } = recordMetrics();
   await unknown(5_100, (n) => `NOBODY_${n}`);
-  expect(new Set(told.get(sent.name)).size).toBe(1);
+  expect(new Set(recorded.get(sent.name)).size).toBe(1);
   const failed = app.next('run.failed');
-  await app.engine.enqueueAndRunJob(AskedForJob, {});
+  await app.engine.enqueueAndRunJob(FailingJob, {});
   await failed;
-  expect(told.get(sent.name)!.at(-1)).toMatchObject({ [CODE]: 'ASKED_FOR' });
-  expect(told.get(finished.name)).toMatchObject([
+  expect(recorded.get(sent.name)!.at(-1)).toMatchObject({ [CODE]: 'ASKED_FOR' });
+  expect(recorded.get(finished.name)).toMatchObject([
     { [CODE]: 'ASKED_FOR', 'bildad.outcome': 'failed' },
   ]);
 });
 
-/** Of each template one job is due, of the last one for the longest. */
+/** Each template has one due job. The last template's job is due for the longest time. */
 async function manyTemplates(count: number) {
   await app.sql(
     `INSERT INTO bildad.job_templates (code, name, job_module_name)
@@ -106,10 +106,10 @@ async function manyTemplates(count: number) {
   );
 }
 
-it('gauges of codes that are not told apart are one reading', async () => {
+it('gauges of codes beyond the limit are one reading', async () => {
   app = await bootApp();
   await manyTemplates(520);
-  const { read } = listen();
+  const { read } = recordMetrics();
   const of = async (name: string, fits: MetricAttributes) =>
     (await read())
       .filter(({ gauge }) => gauge.name === name)
@@ -133,18 +133,18 @@ it('gauges of codes that are not told apart are one reading', async () => {
   );
 });
 
-it('what is none of a code or a class of errors is told apart beyond them', async () => {
-  app = await bootApp({ providers: [AskedForJob] });
+it('metrics without a code and an error class keep their own series beyond the limit', async () => {
+  app = await bootApp({ providers: [FailingJob] });
   await manyTemplates(520);
-  const { told, read } = listen();
+  const { recorded, read } = recordMetrics();
   await read();
   const failed = app.next('run.failed');
-  await app.engine.enqueueAndRunJob(AskedForJob, {});
+  await app.engine.enqueueAndRunJob(FailingJob, {});
   await failed;
-  expect(told.get(finished.name)).toMatchObject([
+  expect(recorded.get(finished.name)).toMatchObject([
     { 'bildad.outcome': 'failed', 'bildad.entry': 'removed' },
   ]);
-  expect(told.get(BILDAD_METRICS.processDuration.name)).toMatchObject([
+  expect(recorded.get(BILDAD_METRICS.processDuration.name)).toMatchObject([
     { 'messaging.system': 'bildad', 'error.type': 'RangeError' },
   ]);
 });

@@ -4,7 +4,7 @@ import { BildadJob, type RunTrace } from 'nestjs-bildad';
 import { expect, it } from 'vitest';
 import { bootApp } from '../support/app.js';
 
-// Who cannot inject hears the same through node:diagnostics_channel.
+// Code without access to the injector receives the same events through node:diagnostics_channel.
 
 const around = new AsyncLocalStorage<string>();
 
@@ -17,26 +17,26 @@ class ChannelledJob {
   }
 }
 
-it('events, each on its channel, with the name of their engine', async () => {
+it('each event is published on its channel with the name of its engine', async () => {
   const app = await bootApp({ providers: [ChannelledJob] });
-  const heard: unknown[] = [];
-  const hear = (message: unknown, name: string | symbol) => void heard.push([name, message]);
+  const received: unknown[] = [];
+  const receive = (message: unknown, name: string | symbol) => void received.push([name, message]);
   const names = ['bildad:entry.enqueued', 'bildad:run.finished'];
-  for (const name of names) subscribe(name, hear);
+  for (const name of names) subscribe(name, receive);
   const { jobRunIdentifier } = await app.engine.enqueueAndRunJob(ChannelledJob, {});
   const { id } = await app.engine.waitForJob(jobRunIdentifier);
-  for (const name of names) unsubscribe(name, hear);
+  for (const name of names) unsubscribe(name, receive);
   await app.engine.enqueueJob(ChannelledJob, {});
   await app.close();
-  const teller = { engine: 'default', schema: 'bildad' };
+  const engine = { engine: 'default', schema: 'bildad' };
   const job = { jobRunIdentifier, templateCode: 'CHANNELLED' };
-  expect(heard).toEqual([
-    [names[0], { ...job, ...teller, jobQueueEntryId: expect.any(String) }],
+  expect(received).toEqual([
+    [names[0], { ...job, ...engine, jobQueueEntryId: expect.any(String) }],
     [
       names[1],
       {
         ...job,
-        ...teller,
+        ...engine,
         jobRunId: id,
         retry: 0,
         outcome: 'completed',
@@ -46,11 +46,11 @@ it('events, each on its channel, with the name of their engine', async () => {
   ]);
 });
 
-it('runs: what is bound to their start is there for the handler, and their end says how they ended', async () => {
+it('the run channel binds a store for the handler and publishes the outcome', async () => {
   const app = await bootApp({ providers: [ChannelledJob] });
   const runs = tracingChannel<string, RunTrace>('bildad:run');
   const ends: (string | undefined)[] = [];
-  const hears = {
+  const subscribers = {
     start: () => {},
     end: () => {},
     asyncStart: ({ outcome }: RunTrace) => void ends.push(outcome),
@@ -58,14 +58,14 @@ it('runs: what is bound to their start is there for the handler, and their end s
     error: () => void ends.push('error'),
   };
   runs.start.bindStore(around, ({ jobRunIdentifier }) => jobRunIdentifier);
-  runs.subscribe(hears);
+  runs.subscribe(subscribers);
   const first = await app.engine.enqueueAndRunJob(ChannelledJob, {});
   const { output } = await app.engine.waitForJob(first.jobRunIdentifier);
   const second = await app.engine.enqueueAndRunJob(ChannelledJob, {
     fail: true,
   });
   await app.engine.waitForJob(second.jobRunIdentifier);
-  runs.unsubscribe(hears);
+  runs.unsubscribe(subscribers);
   runs.start.unbindStore(around);
   await app.close();
   expect(output).toBe(first.jobRunIdentifier);

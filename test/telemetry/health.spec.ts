@@ -14,9 +14,9 @@ import { GatedJob } from '../support/handlers.js';
 import { bootHttp } from '../support/http.js';
 import { startProxy, type Proxy } from '../support/proxy.js';
 
-// Facts about an engine, and what a health check makes of them.
+// Facts about an engine, and the health checks built on them.
 
-/** What reads them waits, as long as if there were millions of them. */
+/** Reads of the queue wait for this lock, as they would on a queue of millions of entries. */
 async function lockEntries({ dataSource }: Pick<TestApp, 'dataSource'>) {
   const runner = dataSource.createQueryRunner();
   await runner.startTransaction();
@@ -28,7 +28,7 @@ async function lockEntries({ dataSource }: Pick<TestApp, 'dataSource'>) {
 }
 
 describe('health() and liveness()', () => {
-  it('an engine that is well', async () => {
+  it('health() and liveness() describe a healthy engine', async () => {
     const app = await bootApp({ providers: [GatedJob] });
     const { engine, jobs } = app;
     await engine.enqueueAndRunJob(GatedJob, {});
@@ -62,7 +62,7 @@ describe('health() and liveness()', () => {
     });
   });
 
-  it('the head of the queue is what would be claimed next', async () => {
+  it('the head of the queue is the entry that would be claimed next', async () => {
     const app = await bootApp({ providers: [GatedJob] });
     const { engine, sql } = app;
     await engine.enqueueJob(GatedJob, {}, { delay: '1h' });
@@ -86,7 +86,7 @@ describe('health() and liveness()', () => {
     await app.close();
   });
 
-  it('the database is reachable while the head of the queue is looked for', async () => {
+  it('the database is reported as reachable while the search for the head of the queue takes long', async () => {
     const app = await bootApp({ providers: [GatedJob] });
     const { engine } = app;
     const first = await engine.enqueueJob(GatedJob, {}, { priority: 1 });
@@ -104,13 +104,13 @@ describe('health() and liveness()', () => {
     await unlock();
     const head = async () => (await engine.health()).head?.jobRunIdentifier;
     await expect.poll(head).toBe(first.jobRunIdentifier);
-    // What took so long is not looked for again soon.
+    // After such a slow search, the next one waits.
     await engine.removeJobFromQueue(first);
     expect(await head()).toBe(first.jobRunIdentifier);
     await app.close();
   });
 
-  it('a look that failed with the database is no reason to wait when it is back', async () => {
+  it('a search that failed during an outage delays no search after it', async () => {
     const database = await createDatabase();
     const proxy = await startProxy(database.url);
     const app = await bootApp({
@@ -136,7 +136,7 @@ describe('health() and liveness()', () => {
     await database.drop();
   });
 
-  it('the age of the last heartbeat', async () => {
+  it('liveness() has the age of the last heartbeat', async () => {
     const first = await bootApp();
     await first.jobs.updateJobConfig({ leaseMs: 1_000 });
     await first.app.close();
@@ -147,7 +147,7 @@ describe('health() and liveness()', () => {
     await first.database.drop();
   });
 
-  it('what nobody can run is no head of the queue', async () => {
+  it('an entry without a handler is unrunnable and is not the head of the queue', async () => {
     @BildadJob({ code: 'GONE' })
     class GoneJob {
       runJob(): void {}
@@ -164,7 +164,7 @@ describe('health() and liveness()', () => {
     await before.database.drop();
   });
 
-  it('wrong options', async () => {
+  it('wrong options are rejected', async () => {
     const app = await bootApp();
     for (const [options, field] of [
       [{ timeout: 'soon' }, 'timeout'],
@@ -184,7 +184,7 @@ describe('nestjs-bildad/terminus', () => {
       ...(maxLag && { maxLag }),
     });
 
-  it('liveness has the event loop for its only limit', () => {
+  it('isAlive has only the event loop lag as a limit', () => {
     expect(alive(60_000).jobs.status).toBe('up');
     expect(alive(400, '500ms').jobs.status).toBe('up');
     expect(alive(600, '500ms').jobs).toMatchObject({
@@ -253,7 +253,7 @@ describe('nestjs-bildad/terminus', () => {
     await database.drop();
   });
 
-  const ask = async (path: string) => {
+  const getHealth = async (path: string) => {
     const { status, body } = await http.ask(`/health/${path}`);
     const { details } = JSON.parse(body) as {
       details: { jobs: Record<string, unknown> };
@@ -261,13 +261,13 @@ describe('nestjs-bildad/terminus', () => {
     return { status, jobs: details.jobs };
   };
 
-  it('up', async () => {
+  it('all health endpoints are up', async () => {
     for (const path of ['live', 'ready', 'strict']) {
-      const { status, jobs } = await ask(path);
+      const { status, jobs } = await getHealth(path);
       expect(jobs['status'], path).toBe('up');
       expect(status).toBe(200);
     }
-    expect((await ask('ready')).jobs).toMatchObject({
+    expect((await getHealth('ready')).jobs).toMatchObject({
       database: 'up',
       running: 0,
       backlog: 0,
@@ -276,7 +276,7 @@ describe('nestjs-bildad/terminus', () => {
     });
   });
 
-  it('a limit that is mistyped is refused', async () => {
+  it('a misspelt limit is rejected', async () => {
     const indicator = http.app.get(BildadHealthIndicator);
     for (const [limits, field] of [
       [{ maxwait: '1s' }, 'limits.maxwait'],
@@ -292,31 +292,31 @@ describe('nestjs-bildad/terminus', () => {
     );
   });
 
-  it('a job that waits too long, where that is a limit', async () => {
+  it('a job that waits too long fails only the check with that limit', async () => {
     const engine = http.app.get(JobEngineService);
     const entry = await engine.enqueueJob(WaitingJob, {});
     await database.sql(`UPDATE bildad.job_queue_entries SET run_at = run_at - interval '5 min'`);
-    await expect.poll(async () => (await ask('strict')).status).toBe(503);
-    const { jobs } = await ask('strict');
+    await expect.poll(async () => (await getHealth('strict')).status).toBe(503);
+    const { jobs } = await getHealth('strict');
     expect(jobs).toMatchObject({
       status: 'down',
       why: [expect.stringMatching(/^a job of WAITING waits since \d+ ms$/)],
     });
     expect(JSON.stringify(jobs)).not.toContain(entry.jobRunIdentifier);
-    expect((await ask('ready')).status).toBe(200);
+    expect((await getHealth('ready')).status).toBe(200);
     await engine.removeJobFromQueue(entry);
-    await expect.poll(async () => (await ask('strict')).status).toBe(200);
+    await expect.poll(async () => (await getHealth('strict')).status).toBe(200);
   });
 
-  it('is down while the wait of the next job is unknown, if it has a limit', async () => {
+  it('the check is down while the wait of the next job is unknown and limited', async () => {
     const known = await http.app.get(JobEngineService).health();
-    const blind = new BildadHealthIndicator(new HealthIndicatorService(), {
+    const indicator = new BildadHealthIndicator(new HealthIndicatorService(), {
       health: async () => ({ ...known, head: null, headKnown: false }),
     } as unknown as JobEngineService);
-    expect(await blind.isHealthy('jobs')).toMatchObject({
+    expect(await indicator.isHealthy('jobs')).toMatchObject({
       jobs: { status: 'up', waitedMs: null },
     });
-    expect(await blind.isHealthy('jobs', { maxWait: '1m' })).toMatchObject({
+    expect(await indicator.isHealthy('jobs', { maxWait: '1m' })).toMatchObject({
       jobs: {
         status: 'down',
         database: 'up',
@@ -326,10 +326,10 @@ describe('nestjs-bildad/terminus', () => {
     });
   });
 
-  it('without the database: not ready in time, and alive; ready again when it is back', async () => {
+  it('without the database the app is alive and not ready, and it is ready again after the outage', async () => {
     proxy.blackhole();
     const began = performance.now();
-    const silent = await ask('ready');
+    const silent = await getHealth('ready');
     expect(performance.now() - began).toBeLessThan(1_500);
     expect(silent.status).toBe(503);
     expect(silent.jobs).toMatchObject({
@@ -337,9 +337,9 @@ describe('nestjs-bildad/terminus', () => {
       database: 'down',
       why: ['the database: timeout'],
     });
-    expect((await ask('live')).status).toBe(200);
+    expect((await getHealth('live')).status).toBe(200);
     await proxy.refuse();
     await proxy.pass();
-    await expect.poll(async () => (await ask('ready')).status, { timeout: 10_000 }).toBe(200);
+    await expect.poll(async () => (await getHealth('ready')).status, { timeout: 10_000 }).toBe(200);
   });
 });

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { bootHost } from '../support/host.js';
 
-// How loud a line is, and what becomes of its fields in the loggers that people use.
+// The level of each log line, and its fields in common loggers.
 
 @BildadJob({ code: 'LOUD', maxRetries: 1 })
 class LoudJob {
@@ -26,8 +26,8 @@ interface Line {
   context: unknown;
 }
 
-/** What Nest hands to the app's logger. */
-function keeper(): { lines: Line[]; logger: LoggerService } {
+/** Collects the lines that Nest passes to the app's logger. */
+function collectLines(): { lines: Line[]; logger: LoggerService } {
   const lines: Line[] = [];
   const at =
     (level: LogLevel) =>
@@ -63,7 +63,7 @@ async function boot(logger: LoggerService, logFields?: boolean) {
   return { app, engine: app.get(JobEngineService), events: app.get(JobEvents) };
 }
 
-/** Its first run, and the run after that if there is one. */
+/** Runs a job, and its retry if there is one. */
 async function run(engine: JobEngineService, events: JobEvents, does: string): Promise<void> {
   const ended = () =>
     new Promise<string>((resolve) => {
@@ -82,7 +82,7 @@ async function run(engine: JobEngineService, events: JobEvents, does: string): P
 }
 
 describe('levels', () => {
-  const { lines, logger } = keeper();
+  const { lines, logger } = collectLines();
   let node: Awaited<ReturnType<typeof boot>>;
   beforeAll(async () => {
     node = await boot(logger);
@@ -113,7 +113,7 @@ describe('levels', () => {
     }
   });
 
-  it('what the engine says of an error', () => {
+  it('an engine error is logged with its class and code, without its message', () => {
     lines.length = 0;
     const error = Object.assign(new Error('of a value', { cause: new TypeError('of another') }), {
       name: 'QueryFailedError',
@@ -132,8 +132,8 @@ describe('levels', () => {
 });
 
 describe('logFields', () => {
-  it('a line is its text where it is printed, and its fields where it is written', async () => {
-    const { lines, logger } = keeper();
+  it('a line prints as text and serializes as fields', async () => {
+    const { lines, logger } = collectLines();
     const { app, engine, events } = await boot(logger, true);
     await run(engine, events, 'fail');
     await app.close();
@@ -171,7 +171,7 @@ describe('logFields', () => {
   it.each([
     ['text', new ConsoleLogger({ ...LOUD, colors: false })],
     ['JSON', new ConsoleLogger({ ...LOUD, json: true })],
-  ])("Nest's console, %s", async (form, logger) => {
+  ])("Nest's ConsoleLogger writes the line as %s", async (form, logger) => {
     const { app, events } = await boot(logger, true);
     const written: string[] = [];
     const { error: toConsole } = console;

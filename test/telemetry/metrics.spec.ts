@@ -26,7 +26,7 @@ import { GatedJob } from '../support/handlers.js';
 import { QUIET } from '../support/host.js';
 import { bootHttp, type Platform } from '../support/http.js';
 
-// One list of metrics, told to OpenTelemetry, to Prometheus, and to whatever a test makes of them.
+// All sinks (OpenTelemetry, Prometheus, custom) receive the same metrics.
 
 @BildadJob({ code: 'MEASURED', maxRetries: 1 })
 class MeasuredJob {
@@ -40,7 +40,10 @@ class PullReader extends MetricReader {
   protected async onShutdown(): Promise<void> {}
 }
 
-/** Two jobs, of which one fails and is done again; one that waits, one that runs, one that is refused. */
+/**
+ * Runs two jobs, one of which fails once and is retried. One more job waits, one runs, and one
+ * is rejected.
+ */
 async function work({ engine, next }: TestApp): Promise<void> {
   const reopened = next('run.finished', ({ entry }) => entry === 'reopened');
   await engine.enqueueJobs(MeasuredJob, [{}, { fail: true }]);
@@ -67,7 +70,7 @@ const of = (values: Value[], fits: MetricAttributes) =>
 
 const CODE = 'messaging.destination.name';
 
-/** What a sink has to have seen of `work`: counts of histograms are those of their values. */
+/** Checks the values that a sink has received from `work`. A histogram counts its values. */
 function check(seen: (metric: MetricDefinition) => Value[]): void {
   const M = BILDAD_METRICS;
   const sum = (metric: MetricDefinition, fits: MetricAttributes = {}) =>
@@ -111,7 +114,7 @@ async function end(app: TestApp): Promise<void> {
   await app.close();
 }
 
-it('docs/telemetry.md lists them, as they are', async () => {
+it('docs/telemetry.md lists the metrics as declared', async () => {
   const page = await readFile(new URL('../../docs/telemetry.md', import.meta.url), 'utf8');
   const listed = page
     .split('\n')
@@ -125,7 +128,7 @@ it('docs/telemetry.md lists them, as they are', async () => {
   );
 });
 
-it('OpenTelemetry', async () => {
+it('OpenTelemetry receives all metrics', async () => {
   const reader = new PullReader();
   const provider = new MeterProvider({ readers: [reader] });
   metrics.setGlobalMeterProvider(provider);
@@ -146,7 +149,7 @@ it('OpenTelemetry', async () => {
       }));
     });
     await end(app);
-    // Its gauges are asked for no more.
+    // The gauges of a closed engine are no longer read.
     const after = await reader.collect();
     expect(after.errors).toEqual([]);
   } finally {
@@ -155,7 +158,7 @@ it('OpenTelemetry', async () => {
   }
 });
 
-it('a sink of ones own, and an end of it', async () => {
+it('a custom sink receives all metrics until it is removed', async () => {
   const app = await boot();
   const seen = new Map<string, Value[]>();
   const add = (name: string, value: Value) =>
@@ -184,7 +187,7 @@ it('a sink of ones own, and an end of it', async () => {
   expect([...seen.keys()]).toEqual([]);
 });
 
-it('thousands of sinks that were removed again leave nothing behind', async () => {
+it('thousands of removed sinks leave nothing behind', async () => {
   const app = await bootApp({ providers: [MeasuredJob] });
   const sink: MetricSink = { instrument: () => () => {}, observe: () => () => {} };
   for (let i = 0; i < 15_000; i++) app.engine.measure(sink)();
@@ -193,7 +196,7 @@ it('thousands of sinks that were removed again leave nothing behind', async () =
   await app.close();
 });
 
-it('a sink that throws is reported once, and harms no job', async () => {
+it('a sink that throws is reported once and fails no job', async () => {
   const app = await boot();
   const errors: string[] = [];
   app.events.on('engine.error', ({ doing }) => errors.push(doing));
@@ -208,7 +211,7 @@ it('a sink that throws is reported once, and harms no job', async () => {
   expect(errors).toEqual(['recording a metric']);
 });
 
-it('who collects while the database is away gets what is known', async () => {
+it('during an outage a collection returns the gauges that need no database', async () => {
   const app = await boot({ queryTimeout: 500 });
   let read: Parameters<MetricSink['observe']>[1] = async () => [];
   app.engine.measure({
@@ -233,7 +236,7 @@ describe('Prometheus', () => {
   });
   afterAll(() => database.drop());
 
-  it.each<Platform>(['express', 'fastify'])('a scrape, %s', async (platform) => {
+  it.each<Platform>(['express', 'fastify'])('a scrape over HTTP returns the metrics, %s', async (platform) => {
     const registry = new Registry();
     const { app, ask } = await bootHttp({
       url: database.url,
@@ -271,7 +274,7 @@ describe('Prometheus', () => {
     expect(after).not.toContain('bildad_slots{');
   });
 
-  it('a registry that was cleared has them again with the next app', async () => {
+  it('a cleared registry has the metrics again with the next app', async () => {
     const registry = new Registry();
     for (const _ of ['first', 'second']) {
       const { app } = await bootHttp({
@@ -289,7 +292,7 @@ describe('Prometheus', () => {
     }
   });
 
-  it('two engines in one registry', async () => {
+  it('two engines share one registry', async () => {
     const registry = new Registry();
     const engines = ['a', 'b'].map((name) => {
       class EngineModule {}
@@ -316,7 +319,7 @@ describe('Prometheus', () => {
   });
 });
 
-/** The text format, strictly: what it does not know fails. */
+/** Parses the text format strictly: an unknown line fails the test. */
 function parse(text: string) {
   const types: Record<string, string> = {};
   const samples: { name: string; labels: string; value: number }[] = [];

@@ -7,7 +7,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { bootError } from '../support/host.js';
 
-// What cannot be told to anybody is said at boot.
+// Wrong options are rejected at boot.
 
 let database: TestDatabase;
 beforeAll(async () => {
@@ -25,7 +25,7 @@ it.each<[options: object, field: string, problem: RegExp]>([
   [{ telemetry: { errorMessages: 1 } }, 'telemetry.errorMessages', /true/],
   [{ telemetry: { queueInterval: 'x' } }, 'telemetry.queueInterval', /90s/],
   [{ logFields: 'pino' }, 'logFields', /true or false/],
-])('%o is refused', async (options, field, problem) => {
+])('the options %o are rejected', async (options, field, problem) => {
   const error = await bootError({ url: database.url, bildad: options });
   expect(error).toBeInstanceOf(BildadConfigError);
   expect(error).toMatchObject({
@@ -39,13 +39,13 @@ it.each([
   [{ registry: {} }, 'registry'],
   [{ regsitry: {} }, 'regsitry'],
   ['x', 'options'],
-])('BildadPrometheusModule.forRoot(%o) is refused', (options, field) => {
+])('BildadPrometheusModule.forRoot(%o) is rejected', (options, field) => {
   expect(() => BildadPrometheusModule.forRoot(options as never)).toThrow(
     expect.objectContaining({ field, name: 'BildadConfigError' }),
   );
 });
 
-it('telemetry without the package of OpenTelemetry: says what to install', async () => {
+it('telemetry without the OpenTelemetry package fails with the package to install', async () => {
   const hooks = `export const resolve = (name, context, next) => {
     if (name === '@opentelemetry/api')
       throw Object.assign(new Error('not installed'), { code: 'ERR_MODULE_NOT_FOUND' });

@@ -4,11 +4,12 @@ import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import type { ToldSpan } from '../fixtures/traced.js';
+import type { RecordedSpan } from '../fixtures/tracing-app.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { startWorker, type Worker } from '../support/worker.js';
 
-// One process enqueues in a request's trace, another one runs the job, here, in a thread or in a process: each has its own SDK.
+// One process enqueues inside a request's trace, and another one runs the job inline, in a thread
+// or in a process. Each process and thread has its own SDK.
 
 const file = join(tmpdir(), `spans-${randomUUID()}.jsonl`);
 let database: TestDatabase;
@@ -17,8 +18,8 @@ let worker: Worker;
 beforeAll(async () => {
   database = await createDatabase();
   const env = { SPANS_FILE: file };
-  worker = await startWorker(database.url, env, 'traced-node');
-  producer = await startWorker(database.url, { ...env, ROLE: 'producer' }, 'traced-node');
+  worker = await startWorker(database.url, env, 'tracing-node');
+  producer = await startWorker(database.url, { ...env, ROLE: 'producer' }, 'tracing-node');
 });
 afterAll(async () => {
   await Promise.all([producer?.terminate(), worker?.terminate()]);
@@ -31,10 +32,10 @@ const spans = () =>
     ? readFileSync(file, 'utf8')
         .split('\n')
         .filter(Boolean)
-        .map((line) => JSON.parse(line) as ToldSpan)
+        .map((line) => JSON.parse(line) as RecordedSpan)
     : [];
-const found = async (fits: (span: ToldSpan) => boolean): Promise<ToldSpan> => {
-  let span: ToldSpan | undefined;
+const found = async (fits: (span: RecordedSpan) => boolean): Promise<RecordedSpan> => {
+  let span: RecordedSpan | undefined;
   await expect.poll(() => (span = spans().find(fits)), { timeout: 10_000 }).toBeDefined();
   return span!;
 };

@@ -13,11 +13,11 @@ import {
   type TelemetryOptions,
 } from 'nestjs-bildad';
 import { afterEach, beforeAll, afterAll, describe, expect, it } from 'vitest';
-import { registerTracing, told, type ToldSpan } from '../fixtures/traced.js';
+import { registerTracing, toRecordedSpan, type RecordedSpan } from '../fixtures/tracing-app.js';
 import { bootApp, type TestApp } from '../support/app.js';
 import { gate } from '../support/gate.js';
 
-// What an SDK of the app's gets to see of its jobs, in this process.
+// The spans that the app's SDK receives for jobs in this process.
 
 const UNSET = 0;
 const ERROR = 2;
@@ -25,13 +25,13 @@ const PRODUCER = 3;
 const CONSUMER = 4;
 const secret = `secret-${randomUUID()}`;
 
-class Told {
+class TracedContext {
   @IsString() does!: string;
 }
 const door = gate();
 
-class TracedHandler implements JobHandler<Told> {
-  runJob({ does }: Told, job: JobExecution): unknown {
+class TracedHandler implements JobHandler<TracedContext> {
+  runJob({ does }: TracedContext, job: JobExecution): unknown {
     switch (does) {
       case 'snooze':
         return job.retry === 0 ? job.snooze('1h') : undefined;
@@ -49,11 +49,11 @@ class TracedHandler implements JobHandler<Told> {
   }
 }
 
-@BildadJob({ code: 'TRACED', context: Told, maxRetries: 0 })
+@BildadJob({ code: 'TRACED', context: TracedContext, maxRetries: 0 })
 class TracedJob extends TracedHandler {}
-@BildadJob({ code: 'TX', context: Told, maxRetries: 0, transactional: true })
+@BildadJob({ code: 'TX', context: TracedContext, maxRetries: 0, transactional: true })
 class TransactionalJob extends TracedHandler {}
-@BildadJob({ code: 'HIDDEN', context: Told, maxRetries: 0, encrypt: true })
+@BildadJob({ code: 'HIDDEN', context: TracedContext, maxRetries: 0, encrypt: true })
 class HiddenJob extends TracedHandler {}
 
 const exporter = new InMemorySpanExporter();
@@ -75,7 +75,7 @@ beforeAll(() => {
 afterAll(() => unregister());
 afterEach(() => exporter.reset());
 
-const spans = (): ToldSpan[] => exporter.getFinishedSpans().map(told);
+const spans = (): RecordedSpan[] => exporter.getFinishedSpans().map(toRecordedSpan);
 const named = (name: string) => spans().filter((span) => span.name === name);
 
 async function run({ engine }: TestApp, job: typeof TracedJob, does: string, options = {}) {
@@ -83,8 +83,8 @@ async function run({ engine }: TestApp, job: typeof TracedJob, does: string, opt
   return engine.waitForJob(entry.jobRunIdentifier);
 }
 
-describe('by default, with an SDK', () => {
-  it('there is no span, and nothing travels with a job', async () => {
+describe('an SDK without the telemetry option', () => {
+  it('no span is created, and the job stores no trace', async () => {
     const app = await boot();
     const ended = await run(app, TracedJob, 'x');
     expect(ended.result).toBe('SUCCEEDED');
@@ -104,7 +104,7 @@ describe('telemetry: true', () => {
   });
   afterAll(() => app.close());
 
-  it('a job: the call that enqueues, and the run, which is linked to it', async () => {
+  it('a job has a span for the enqueue and a linked span for the run', async () => {
     const { jobRunIdentifier, id, output } = await run(app, TracedJob, 'x');
     const [send, process] = spans();
     expect(send).toMatchObject({
@@ -134,12 +134,12 @@ describe('telemetry: true', () => {
         'bildad.outcome': 'completed',
       },
     });
-    // The handler was inside of it.
+    // The handler ran inside the span.
     expect(output).toBe(process!.spanId);
     expect(spans()).toHaveLength(2);
   });
 
-  it('many at once: one call, and each run is linked to it', async () => {
+  it('enqueueJobs has one span, and each run is linked to it', async () => {
     await app.engine.enqueueJobs(TracedJob, [{ does: 'x' }, { does: 'y' }]);
     await app.engine.runJobEngine();
     await expect.poll(() => named('process TRACED')).toHaveLength(2);
@@ -151,7 +151,7 @@ describe('telemetry: true', () => {
       expect(links).toEqual([{ traceId: send!.traceId, spanId: send!.spanId }]);
   });
 
-  it('a job that another one is there for', async () => {
+  it('a deduplicated enqueue is marked on its span', async () => {
     const unique = { key: 'k' };
     const options = { unique, delay: '1h' };
     await app.engine.enqueueJob(TracedJob, { does: 'x' }, options);
@@ -161,7 +161,7 @@ describe('telemetry: true', () => {
     expect(second!.attributes).toMatchObject({ 'bildad.deduplicated': true });
   });
 
-  it('a refused call says the class of the error, and no value', async () => {
+  it('a rejected enqueue records the error class and no values', async () => {
     const wrong = { does: 7, [secret]: secret } as never;
     await expect(app.engine.enqueueJob(TracedJob, wrong)).rejects.toThrow();
     expect(spans()).toMatchObject([
@@ -192,7 +192,7 @@ describe('telemetry: true', () => {
     }
   });
 
-  it('a snoozed run is no error', async () => {
+  it('a snoozed run is not an error', async () => {
     await app.engine.enqueueAndRunJob(TracedJob, { does: 'snooze' });
     await expect.poll(() => named('process TRACED')).toHaveLength(1);
     expect(named('process TRACED')[0]).toMatchObject({
@@ -201,7 +201,7 @@ describe('telemetry: true', () => {
     });
   });
 
-  it('jobs of a transaction, jobs that are transactional, encrypted ones', async () => {
+  it('jobs in a transaction, transactional jobs and encrypted jobs have spans', async () => {
     const { jobRunIdentifier } = await app.engine.transaction(() =>
       app.engine.enqueueJob(TransactionalJob, { does: 'x' }),
     );
@@ -224,7 +224,7 @@ describe('telemetry: true', () => {
     ['{"traceparent": 5}', 'a wrong header'],
     ['{"traceparent": "00-zz"}', 'a broken header'],
     ['null', 'nothing'],
-  ])('what travelled was made %s (%s) by a hand', async (value) => {
+  ])('a stored trace of %s (%s) is ignored', async (value) => {
     const entry = await app.engine.enqueueJob(TracedJob, { does: 'x' });
     await app.sql(
       `UPDATE bildad.job_queue_entries SET job_context = jsonb_set(job_context, '{$bildad,carried,trace}', $1::jsonb) WHERE id = $2`,
@@ -237,8 +237,8 @@ describe('telemetry: true', () => {
   });
 });
 
-describe('what may be said otherwise', () => {
-  it("relation: 'parent' makes the run a part of the trace", async () => {
+describe('options', () => {
+  it("relation: 'parent' puts the run into the trace of the enqueue", async () => {
     const app = await boot({ relation: 'parent' });
     await run(app, TracedJob, 'x');
     const [send, process] = spans();
@@ -250,7 +250,7 @@ describe('what may be said otherwise', () => {
     await app.close();
   });
 
-  it('errorMessages quotes what a handler throws, but of no encrypted job', async () => {
+  it('errorMessages records the messages of thrown errors, except for encrypted jobs', async () => {
     const app = await boot({ errorMessages: true });
     await run(app, TracedJob, 'fail');
     await run(app, HiddenJob, 'fail');
@@ -263,14 +263,14 @@ describe('what may be said otherwise', () => {
     expect(JSON.stringify(hidden)).not.toContain(secret);
   });
 
-  it('traces: false', async () => {
+  it('traces: false creates no spans', async () => {
     const app = await boot({ traces: false });
     await run(app, TracedJob, 'x');
     expect(spans()).toEqual([]);
     await app.close();
   });
 
-  it('of a trace that is not sampled nothing travels, but its baggage does', async () => {
+  it('an unsampled trace is not stored with the job, but its baggage is', async () => {
     trace.disable();
     trace.setGlobalTracerProvider(new BasicTracerProvider({ sampler: new AlwaysOffSampler() }));
     const app = await boot(true);
@@ -323,7 +323,7 @@ describe('what may be said otherwise', () => {
         );
       },
     ],
-  ])('%s that throws is reported once, and jobs go on', async (_what, spoil) => {
+  ])('%s that throws is reported once, and jobs still run', async (_what, spoil) => {
     spoil();
     const app = await boot(true);
     const errors: string[] = [];

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { bootIsolated, type IsolatedApp } from '../support/isolated.js';
+import { bootIsolated, type IsolatedApp } from '../support/isolation-app.js';
 import { createLedger, effects, heartbeats } from './ledger.js';
 
 // A transactional handler in a thread or process: the end of its run is written there, in the
@@ -96,7 +96,7 @@ it.each(['THREAD', 'PROCESS'])(
     const committed = bildad.next('run.progress');
     const finished = nextEventOf('run.finished', code);
     const { jobRunIdentifier } = await bildad.engine.enqueueJob(code, {
-      act: 'goOnByHand',
+      act: 'continueAfterCommit',
     });
     await committed;
     await heartbeats(bildad, 2);

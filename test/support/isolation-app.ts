@@ -5,11 +5,11 @@ import type {
   JobEventMap,
   JobRun,
 } from 'nestjs-bildad';
-import { actors, type Act } from '../fixtures/isolated.js';
+import { actors, type Act } from '../fixtures/isolation-app.js';
 import { bootApp, type TestApp } from './app.js';
 import { createDatabase } from './database.js';
 
-export const ISOLATED_MODULE = new URL('../../dist/test/fixtures/isolated.js', import.meta.url);
+export const ISOLATED_MODULE = new URL('../../dist/test/fixtures/isolation-app.js', import.meta.url);
 
 export interface IsolatedApp extends TestApp {
   /** Enqueues the job and waits for its final run. */
@@ -20,7 +20,7 @@ export interface IsolatedApp extends TestApp {
   busySessions(): Promise<number>;
 }
 
-/** An app whose isolation hosts boot test/fixtures/isolated.ts. */
+/** An app whose isolation hosts boot test/fixtures/isolation-app.ts. */
 export async function bootIsolated(
   isolation: Partial<IsolationOptions> = {},
   options: BildadModuleOptions & BildadModuleExtras = {},
