@@ -2,8 +2,8 @@ import { randomBytes } from 'node:crypto';
 import { inspect } from 'node:util';
 import { EncryptedValue } from 'nestjs-bildad';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { encryption } from '../fixtures/isolated.js';
-import { bootIsolated, type IsolatedApp } from '../support/isolated.js';
+import { encryption } from '../fixtures/isolation-app.js';
+import { bootIsolated, type IsolatedApp } from '../support/isolation-app.js';
 
 // Jobs stay encrypted between a node and its isolated hosts. Each process has the keys from its own module.
 
