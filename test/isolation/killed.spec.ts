@@ -116,7 +116,9 @@ it.each(['THREAD', 'PROCESS'])(
 );
 
 it('what is written to the guardian by others is not for us', LONG, async () => {
-  expect((await bildad.act('PROCESS', 'writeInvalidReport')).reason).toMatch('it ended with exit code 3');
+  expect((await bildad.act('PROCESS', 'writeInvalidReport')).reason).toMatch(
+    'it ended with exit code 3',
+  );
 });
 
 it('its end is seen though somebody it left behind holds its wire', LONG, async () => {

@@ -19,7 +19,11 @@ afterAll(async () => {
 
 it.each(['THREAD', 'PROCESS'])('%s', async (code) => {
   const jobRunIdentifier = `says ${code}`;
-  await bildad.engine.enqueueJob(code, { act: 'reportThenFail' }, { jobRunIdentifier, maxRetries: 0 });
+  await bildad.engine.enqueueJob(
+    code,
+    { act: 'reportThenFail' },
+    { jobRunIdentifier, maxRetries: 0 },
+  );
   const updates = await until(elsewhere.jobs.watch(jobRunIdentifier));
   const told = updates.map(brief).filter((one) => !one.startsWith('queued'));
   expect(told.filter((one) => !/^(log|fatal)/.test(one))).toEqual([

@@ -9,7 +9,10 @@ import { actors, type Act } from '../fixtures/isolation-app.js';
 import { bootApp, type TestApp } from './app.js';
 import { createDatabase } from './database.js';
 
-export const ISOLATED_MODULE = new URL('../../dist/test/fixtures/isolation-app.js', import.meta.url);
+export const ISOLATED_MODULE = new URL(
+  '../../dist/test/fixtures/isolation-app.js',
+  import.meta.url,
+);
 
 export interface IsolatedApp extends TestApp {
   /** Enqueues the job and waits for its final run. */

@@ -236,43 +236,46 @@ describe('Prometheus', () => {
   });
   afterAll(() => database.drop());
 
-  it.each<Platform>(['express', 'fastify'])('a scrape over HTTP returns the metrics, %s', async (platform) => {
-    const registry = new Registry();
-    const { app, ask } = await bootHttp({
-      url: database.url,
-      platform,
-      providers: [MeasuredJob],
-      imports: [BildadPrometheusModule.forRoot({ registry })],
-      prefix: 'api',
-    });
-    const engine = app.get(JobEngineService);
-    const entry = await engine.enqueueAndRunJob(MeasuredJob, {});
-    await engine.waitForJob(entry.jobRunIdentifier);
-    const { status, type, body } = await ask('/api/metrics');
-    expect(status).toBe(200);
-    expect(type).toMatch(/^text\/plain; version=0.0.4/);
-    const text = parse(body);
-    const labels = 'bildad_engine="default"';
-    expect(text.types).toMatchObject({
-      messaging_client_sent_messages_total: 'counter',
-      messaging_process_duration_seconds: 'histogram',
-      bildad_queue_jobs: 'gauge',
-    });
-    const value = (name: string, ...parts: string[]) =>
-      text.samples
-        .filter((one) => one.name === name)
-        .filter((one) => parts.every((part) => one.labels.includes(part)))
-        .map((one) => one.value);
-    const code = 'messaging_destination_name="MEASURED"';
-    expect(value('messaging_client_sent_messages_total', code, labels)).toEqual([1]);
-    expect(value('messaging_process_duration_seconds_count', code)).toEqual([1]);
-    expect(value('bildad_queue_jobs', code, 'bildad_state="running"')).toEqual([0]);
-    expect(value('bildad_slots', labels)).toEqual([10]);
-    await app.close();
-    const after = await registry.metrics();
-    expect(after).toContain('messaging_client_sent_messages_total{');
-    expect(after).not.toContain('bildad_slots{');
-  });
+  it.each<Platform>(['express', 'fastify'])(
+    'a scrape over HTTP returns the metrics, %s',
+    async (platform) => {
+      const registry = new Registry();
+      const { app, ask } = await bootHttp({
+        url: database.url,
+        platform,
+        providers: [MeasuredJob],
+        imports: [BildadPrometheusModule.forRoot({ registry })],
+        prefix: 'api',
+      });
+      const engine = app.get(JobEngineService);
+      const entry = await engine.enqueueAndRunJob(MeasuredJob, {});
+      await engine.waitForJob(entry.jobRunIdentifier);
+      const { status, type, body } = await ask('/api/metrics');
+      expect(status).toBe(200);
+      expect(type).toMatch(/^text\/plain; version=0.0.4/);
+      const text = parse(body);
+      const labels = 'bildad_engine="default"';
+      expect(text.types).toMatchObject({
+        messaging_client_sent_messages_total: 'counter',
+        messaging_process_duration_seconds: 'histogram',
+        bildad_queue_jobs: 'gauge',
+      });
+      const value = (name: string, ...parts: string[]) =>
+        text.samples
+          .filter((one) => one.name === name)
+          .filter((one) => parts.every((part) => one.labels.includes(part)))
+          .map((one) => one.value);
+      const code = 'messaging_destination_name="MEASURED"';
+      expect(value('messaging_client_sent_messages_total', code, labels)).toEqual([1]);
+      expect(value('messaging_process_duration_seconds_count', code)).toEqual([1]);
+      expect(value('bildad_queue_jobs', code, 'bildad_state="running"')).toEqual([0]);
+      expect(value('bildad_slots', labels)).toEqual([10]);
+      await app.close();
+      const after = await registry.metrics();
+      expect(after).toContain('messaging_client_sent_messages_total{');
+      expect(after).not.toContain('bildad_slots{');
+    },
+  );
 
   it('a cleared registry has the metrics again with the next app', async () => {
     const registry = new Registry();
