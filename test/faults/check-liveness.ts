@@ -26,7 +26,9 @@ function rescuedLate(timeline: Timeline): Violation[] {
   ]);
   return runs.flatMap(({ id, identifier, reason, endedAt, expiresAt }) => {
     if (reason !== 'Expired' || endedAt === null) return [];
-    const late = endedAt - expiresAt - covered([expiresAt, endedAt], excused);
+    // A run that another transaction has locked is left to the next pass.
+    const locked = timeline.lockedWindows({ id: identifier });
+    const late = endedAt - expiresAt - covered([expiresAt, endedAt], [...excused, ...locked]);
     return late > limits.rescueMs
       ? [
           {

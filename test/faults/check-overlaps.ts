@@ -109,7 +109,7 @@ function expiredAlive(timeline: Timeline): Violation[] {
     // What kept it from renewing lies between the last renewal and the end of the lease.
     return touches(
       [expiresAt - leaseMs - MOMENT_MS, expiresAt],
-      timeline.disturbances(by, MOMENT_MS),
+      [...timeline.disturbances(by, MOMENT_MS), ...timeline.lockedWindows({ id: identifier })],
     )
       ? []
       : [

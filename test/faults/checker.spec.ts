@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { check, type Invariant } from './checker.js';
 import type { GuardRow, History, RunRow } from './history.js';
 import type { Event, Line } from './ledger.js';
+import type { LockedRows } from './row-locks.js';
 import { LIMITS } from './settings.js';
 
 // Histories made by hand, of each invariant one that holds and one that does not. Times in milliseconds.
@@ -143,7 +144,68 @@ const pauses = (ms: (n: number) => number): RunRow[] =>
     }),
   ]).flat();
 
+/** Rows that another transaction locks from 20 to 25 s. */
+const locks = (rows: Partial<LockedRows>): Line[] => [
+  ...fault('lockRuns', 'lockRuns', 20_000, 25_000),
+  at(20_001, 'lab', { what: 'locked', n: 20_000, jobs: [], templates: [], keys: [], ...rows }),
+];
+/** A job that was enqueued meanwhile. */
+const askedLate = (ms: number, key?: string, what: 'ack' | 'unknown' = 'ack') => [
+  at(21_000, 'client.1', {
+    what: 'ask',
+    id: 'a',
+    kind: 'ok',
+    maxRetries: 2,
+    ...(key !== undefined && { key }),
+  }),
+  at(21_000 + ms, 'client.1', { what, id: 'a', ms }),
+];
+const startedAfter = (ms: number) => [
+  run('1', { availableAt: 21_000, startedAt: 21_100 + ms, endedAt: 24_900, expiresAt: 27_000 }),
+];
+const recordedAfter = (ms: number): Line[] => [
+  ...askedLate(100),
+  at(21_200, 'w1.1', { what: 'start', id: 'a', run: '1', kind: 'ok', cooperative: true }),
+  at(21_300, 'w1.1', { what: 'end', id: 'a', run: '1', how: 'returned' }),
+  at(21_300 + ms, 'w1.1', { what: 'landed', id: 'a', run: '1', outcome: 'completed' }),
+];
+const lostDatabase = at(24_000, 'w1.1', { what: 'databaseLost', error: 'a timeout' });
+
 const held: [string, Parts][] = [
+  [
+    'a job beside locked rows',
+    { lines: [...locks({ jobs: ['b'] }), ...recordedAfter(200)], runs: startedAfter(50) },
+  ],
+  [
+    'an enqueue that waits for its own template',
+    { lines: [...locks({ templates: ['OK'] }), ...askedLate(3_000, 'k', 'unknown')] },
+  ],
+  [
+    'an enqueue that waits for its own key',
+    { lines: [...locks({ keys: ['k'] }), ...askedLate(3_000, 'k', 'unknown')] },
+  ],
+  [
+    'a job whose own entry is locked',
+    {
+      lines: [...locks({ jobs: ['a'] }), ...recordedAfter(3_000)],
+      runs: startedAfter(50),
+    },
+  ],
+  [
+    'a machine that was busy',
+    {
+      lines: [
+        ...locks({ jobs: ['b'] }),
+        ...recordedAfter(3_000),
+        at(24_000, 'w1.1', { what: 'stalled', ms: 2_500 }),
+      ],
+      runs: startedAfter(50),
+    },
+  ],
+  [
+    'a database that was lost',
+    { lines: [...fault('restart', 'database', 22_000, 23_000), lostDatabase] },
+  ],
   ['a job that was done at once', ONE],
   ['a job that was rescued', RESCUED],
   ['a zombie that stopped when it could', zombie(7_100, 7_000)],
@@ -493,6 +555,29 @@ const broken: [Invariant, string, Parts][] = [
     'I15',
     'a socket that was left',
     { lines: [at(90, 'w1.1', { what: 'closed', left: ['TCPSocketWrap'] })] },
+  ],
+  [
+    'I16',
+    'an enqueue that waits for rows of others',
+    { lines: [...locks({ templates: ['FLAKY'], keys: ['k'] }), ...askedLate(3_000, 'l')] },
+  ],
+  [
+    'I16',
+    'a job that starts late beside locked rows',
+    {
+      lines: [...locks({ jobs: ['b'] }), ...askedLate(100)],
+      runs: startedAfter(3_500),
+    },
+  ],
+  [
+    'I16',
+    'an end that is recorded late beside locked rows',
+    { lines: [...locks({ jobs: ['b'] }), ...recordedAfter(3_000)], runs: startedAfter(50) },
+  ],
+  [
+    'I16',
+    'a database that is taken for lost beside locked rows',
+    { lines: [...locks({ jobs: ['b'] }), lostDatabase] },
   ],
   ['jitter', 'pauses that are all alike', { runs: pauses(() => 150) }],
 ];

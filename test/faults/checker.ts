@@ -1,3 +1,4 @@
+import { checkContention } from './check-contention.js';
 import { checkGuard } from './check-guard.js';
 import { checkJobs } from './check-jobs.js';
 import { checkLiveness } from './check-liveness.js';
@@ -21,6 +22,7 @@ export type Invariant =
   | 'I11'
   | 'I12'
   | 'I15'
+  | 'I16'
   | 'jitter';
 
 export interface Violation {
@@ -33,7 +35,12 @@ export interface Violation {
 /** What a history shows that must not be. A pure function: nothing is looked up. */
 export function check(history: History): Violation[] {
   const timeline = new Timeline(history);
-  return [checkJobs, checkOverlaps, checkLiveness, checkProcesses, checkGuard].flatMap((one) =>
-    one(timeline),
-  );
+  return [
+    checkJobs,
+    checkOverlaps,
+    checkLiveness,
+    checkProcesses,
+    checkGuard,
+    checkContention,
+  ].flatMap((one) => one(timeline));
 }

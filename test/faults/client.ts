@@ -3,17 +3,25 @@ import { setTimeout as wait } from 'node:timers/promises';
 import { Module } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
-import { BildadError, BildadModule, DuplicateJobError, JobEngineService } from 'nestjs-bildad';
+import {
+  BildadError,
+  BildadModule,
+  DuplicateJobError,
+  JobEngineService,
+  JobEvents,
+} from 'nestjs-bildad';
 import type { DataSource } from 'typeorm';
 import { handlers } from './handlers.js';
-import { Ledger, nowMs } from './ledger.js';
+import { Ledger, nowMs, recordStalls } from './ledger.js';
 import { CALL_MS, setting } from './settings.js';
 import { MAX_RETRIES, plannedJob, type PlannedJob, type Weights } from './workload.js';
 
-// The clients of the lab, in a process of their own: one enqueues by itself, one in transactions, and now and
-// then there is a burst. What is not known to be enqueued is enqueued again under the same identifier.
+// The clients of the lab, in a process of their own: one enqueues by itself, one in transactions, one under unique
+// keys, and now and then there is a burst. What is not known to be enqueued is enqueued again under the same identifier.
 
 const MOST_AT_ONCE = 40;
+/** Calls under a key, beside the others. */
+const KEYED_SHARE = 0.4;
 const ledger = new Ledger(setting('LAB_LEDGERS'), setting('LAB_NAME'));
 const seed = Number(setting('LAB_SEED'));
 const { perSecond, burst, mix, burstMix } = JSON.parse(setting('LAB_LOAD')) as {
@@ -54,10 +62,17 @@ const app = await NestFactory.createApplicationContext(ClientModule, {
   logger: false,
   abortOnError: false,
 });
+recordStalls(ledger);
+app
+  .get(JobEvents)
+  .on('database.lost', ({ error }) =>
+    ledger.write({ what: 'databaseLost', error: String(error).slice(0, 200) }),
+  );
 const engine = app.get(JobEngineService);
 const dataSource = app.get<DataSource>(getDataSourceToken());
 
 class RolledBack extends Error {}
+class JoinedOther extends Error {}
 class NoAnswer extends Error {}
 
 const stopping = new AbortController();
@@ -72,6 +87,18 @@ const optionsOf = ({ id, priority, delayMs }: PlannedJob) => ({
 async function alone(job: PlannedJob): Promise<void> {
   await engine.enqueueJob(code(job), job.context, optionsOf(job));
 }
+
+/** Under one of a few unique keys. Most of these calls find a job under theirs. */
+async function underKey(job: PlannedJob): Promise<void> {
+  const { jobRunIdentifier } = await engine.enqueueJob(code(job), job.context, {
+    ...optionsOf(job),
+    unique: { key: keyOf(job) },
+  });
+  if (jobRunIdentifier !== job.id) throw new JoinedOther(`joined ${jobRunIdentifier}`);
+}
+
+const KEYS = 6;
+const keyOf = ({ n }: PlannedJob) => `key ${n % KEYS}`;
 
 async function inTransaction(job: PlannedJob): Promise<void> {
   await dataSource.transaction(async (manager) => {
@@ -93,6 +120,7 @@ async function enqueue(job: PlannedJob, how: (job: PlannedJob) => Promise<void>)
     id: job.id,
     kind: job.kind,
     maxRetries: MAX_RETRIES[job.kind],
+    ...(how === underKey && { key: keyOf(job) }),
     ...(how === inTransaction && {
       transaction: job.rollsBack ? 'rollsBack' : 'commits',
     }),
@@ -112,7 +140,8 @@ async function enqueue(job: PlannedJob, how: (job: PlannedJob) => Promise<void>)
     } catch (error) {
       // The transaction that was not heard of has committed.
       if (error instanceof DuplicateJobError) return answer('ack');
-      if (error instanceof RolledBack) return answer('refused', error);
+      if (error instanceof RolledBack || error instanceof JoinedOther)
+        return answer('refused', error);
       if (isTyped(error)) return answer('refused', error);
       answer('unknown', error);
       // What was to be rolled back cannot have committed.
@@ -166,10 +195,14 @@ function submit(job: PlannedJob, how: (job: PlannedJob) => Promise<void>) {
   underWay.add(work);
 }
 
-async function client(number: number, how: (job: PlannedJob) => Promise<void>): Promise<void> {
+async function client(
+  number: number,
+  how: (job: PlannedJob) => Promise<void>,
+  share = 0.5,
+): Promise<void> {
   for (let n = 0; !stopping.signal.aborted; n++) {
     if (underWay.size < MOST_AT_ONCE) submit(plannedJob(seed, number, n, mix), how);
-    await wait(1_000 / (perSecond / 2));
+    await wait(1_000 / (perSecond * share));
   }
 }
 
@@ -209,6 +242,7 @@ process.on('message', (asked: { probe: number } | 'start' | 'stop') => {
   if (asked === 'start') {
     void client(1, alone);
     void client(2, inTransaction);
+    void client(4, underKey, KEYED_SHARE);
     void bursts();
   } else if (asked === 'stop') {
     stopping.abort();

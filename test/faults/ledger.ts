@@ -1,5 +1,6 @@
 import { openSync, readdirSync, readFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
+import type { LockedRows } from './row-locks.js';
 
 /** What a process says it did. Written outside the engine and its tables: the truth that they are checked against. */
 export type Event =
@@ -30,6 +31,10 @@ export type Event =
   | { what: 'engineError'; doing: string; error: string; code?: string }
   /** An unhandled rejection or an uncaught exception. The process ends. */
   | { what: 'fatal'; error: string }
+  /** `database.lost`: a node takes its database for unreachable. */
+  | { what: 'databaseLost'; error: string }
+  /** The event loop of a process stood still for so long, until now: the machine was busy, or a handler was. */
+  | { what: 'stalled'; ms: number }
   | { what: 'closing' }
   | { what: 'closed'; left: string[] }
   /** Clients. The same identifier is asked for again after `unknown`. */
@@ -40,6 +45,8 @@ export type Event =
       maxRetries: number;
       /** In a transaction of the client's own, which is rolled back on purpose. */
       transaction?: 'commits' | 'rollsBack';
+      /** Enqueued under this unique key. */
+      key?: string;
     }
   | {
       what: 'ack' | 'unknown' | 'refused';
@@ -62,6 +69,8 @@ export type Event =
   /** What the nemesis did, and that it is over. */
   | { what: 'fault'; n: number; kind: string; target: string }
   | { what: 'heal'; n: number; kind: string; target: string }
+  /** Rows that fault n has locked. */
+  | ({ what: 'locked'; n: number } & LockedRows)
   /** From when an app was told to close to the end of its process. */
   | {
       what: 'close';
@@ -113,4 +122,18 @@ function parse(text: string): Line[] {
     .split('\n')
     .filter((line) => line !== '')
     .map((line) => JSON.parse(line) as Line);
+}
+
+const STALL_PROBE_MS = 100;
+const STALL_MS = 300;
+
+/** Records when this process's event loop stands still. */
+export function recordStalls(ledger: Ledger): NodeJS.Timeout {
+  let expected = nowMs() + STALL_PROBE_MS;
+  const timer = setInterval(() => {
+    const late = nowMs() - expected;
+    if (late > STALL_MS) ledger.write({ what: 'stalled', ms: Math.round(late) });
+    expected = nowMs() + STALL_PROBE_MS;
+  }, STALL_PROBE_MS);
+  return timer.unref();
 }

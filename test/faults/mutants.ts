@@ -132,6 +132,37 @@ export const MUTANTS: readonly Mutant[] = [
       burst: 0,
     },
   },
+  {
+    name: 'no-lock-timeout',
+    what: 'a batch of ends waits for locked rows as long as it takes',
+    sql: [
+      {
+        functionName: 'finish_job_runs',
+        take: 'IF lock_ms IS NOT NULL THEN',
+        put: 'IF false THEN',
+      },
+    ],
+    caughtBy: 'I16',
+    says: /was recorded \d+ ms after|database for lost/,
+    focus: {
+      faults: { lockRuns: 1, lockEntries: 1 },
+      pause: [300, 800],
+      mix: { ok: 6, long: 6 },
+      burst: 0,
+    },
+  },
+  {
+    name: 'rare-full-scan',
+    what: 'a claim begins behind the last one for ten seconds at a time',
+    caughtBy: 'I16',
+    says: /began \d+ ms after it was due/,
+    // Jobs that come back to the queue lie before the resume point.
+    focus: {
+      faults: { xmin: 1 },
+      mix: { ok: 4, flaky: 4 },
+      burst: 0,
+    },
+  },
 ];
 
 /** Plants the part of a mutant that is in the database. @throws where the text to take out is not there */
@@ -160,6 +191,7 @@ export async function plantInDatabase(url: string, { name, sql = [] }: Mutant): 
 export function plantInProcess(name: string | undefined, skewMs: number): void {
   if (name === 'no-jitter') Math.random = () => 0.5;
   if (name?.startsWith('expire-unfenced')) rewriteStatements(hastyLook);
+  if (name === 'rare-full-scan') withoutFullScans(FULL_SCAN_EVERY_MS);
   if (name?.startsWith('node-clock')) rewriteStatements(unsparing);
   if (name === 'node-clock')
     rewriteStatements((sql) =>
@@ -178,14 +210,39 @@ const hastyLook = (sql: string) =>
 const unsparing = (sql: string) =>
   sql.replaceAll(/ AND NOT EXISTS \(SELECT FROM \S+ spared [^)]*\)\)/g, '');
 
-function rewriteStatements(rewrite: (sql: string) => string): void {
+const FULL_SCAN_EVERY_MS = 10_000;
+
+/** A claim that would begin at the head of the index begins behind the last such entry, most of the time. */
+function withoutFullScans(everyMs: number): void {
+  let nextAt = performance.now() + everyMs;
+  let after: unknown[] = [null, null];
+  rewriteQueries((sql, values) => {
+    if (!values || !/FROM \S*claim_jobs \(/.test(sql)) return [sql, values];
+    const [priority, id] = values.slice(4, 6);
+    if (id !== null) after = [priority, id];
+    else if (performance.now() >= nextAt) {
+      nextAt = performance.now() + everyMs;
+      after = [null, null];
+    }
+    return [sql, values.toSpliced(4, 2, ...after)];
+  });
+}
+
+const rewriteStatements = (rewrite: (sql: string) => string) =>
+  rewriteQueries((sql, values) => [rewrite(sql), values]);
+
+type Rewrite = (sql: string, values: unknown[] | undefined) => [string, unknown[] | undefined];
+
+function rewriteQueries(rewrite: Rewrite): void {
   const prototype = pg.Client.prototype as {
     query: (...given: unknown[]) => unknown;
   };
   const { query } = prototype;
   prototype.query = function (this: unknown, ...given: unknown[]) {
-    const [first, ...rest] = given;
+    const [first, second, ...rest] = given;
     if (typeof first !== 'string') return query.apply(this, given);
-    return query.call(this, rewrite(first), ...rest);
+    if (!Array.isArray(second))
+      return query.call(this, rewrite(first, undefined)[0], ...given.slice(1));
+    return query.call(this, ...rewrite(first, second), ...rest);
   };
 }

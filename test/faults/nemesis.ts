@@ -3,7 +3,8 @@ import pg from 'pg';
 import type { PostgresServer } from 'nestjs-bildad/testing';
 import type { Member } from './fleet.js';
 import type { Ledger } from './ledger.js';
-import { placeOf, type PlannedFault } from './schedule.js';
+import { type PlannedFault, type RowLock } from './schedule.js';
+import { lockRows } from './row-locks.js';
 
 export interface Arena {
   server: PostgresServer;
@@ -26,10 +27,9 @@ export class Nemesis {
     const began = performance.now();
     for (const fault of planned) {
       await wait(Math.max(0, began + fault.at - performance.now()));
-      const place = placeOf(fault);
-      const before = this.underWay.get(place) ?? Promise.resolve();
+      const before = this.underWay.get(fault.target) ?? Promise.resolve();
       this.underWay.set(
-        place,
+        fault.target,
         before.then(() => this.carryOut(fault)),
       );
     }
@@ -41,7 +41,9 @@ export class Nemesis {
     const { ledger } = this.arena;
     ledger.write({ what: 'fault', n, kind, target });
     try {
-      if (target === 'database') await this.database(fault);
+      if (kind === 'xmin') await this.holdSnapshot(fault);
+      else if (kind.startsWith('lock') && kind !== 'lock') await this.lockRows(fault);
+      else if (target === 'database') await this.database(fault);
       else await this.member(fault, this.find(target));
     } catch (error) {
       // A database that is away for another fault cannot be locked, for instance.
@@ -83,8 +85,17 @@ export class Nemesis {
       case 'restart':
       case 'crash':
       case 'lock':
+      case 'lockRuns':
+      case 'lockEntries':
+      case 'lockTemplates':
+      case 'lockKeys':
+      case 'lockNodes':
       case 'xmin':
         throw new Error(`${kind} is not a fault of ${member.name}`);
+      case 'distance':
+        await proxy.inflict('delay', { ms: fault.delayMs! });
+        await wait(lasts);
+        return proxy.heal();
       default:
         await proxy.inflict(kind, { ms: fault.delayMs ?? 0 });
         await wait(lasts);
@@ -102,13 +113,28 @@ export class Nemesis {
           `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
            WHERE datname = current_database() AND pid <> pg_backend_pid()`,
         );
-      else if (kind === 'lock')
-        await client.query('BEGIN; LOCK TABLE bildad.job_queue_entries IN SHARE MODE');
-      else
-        await client.query(
-          'BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM bildad.job_configs',
-        );
+      else await client.query('BEGIN; LOCK TABLE bildad.job_queue_entries IN SHARE MODE');
       await wait(kind === 'backends' ? 0 : lasts);
+    });
+  }
+
+  /** A long transaction: vacuum removes nothing that was deleted since it began. It also has an id, as a writer has. */
+  private async holdSnapshot({ lasts }: PlannedFault): Promise<void> {
+    await this.session(async (client) => {
+      await client.query(
+        'BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT pg_current_xact_id(), count(*) FROM bildad.job_configs',
+      );
+      await wait(lasts);
+    });
+  }
+
+  /** The lock ends with the session, whose transaction is rolled back. */
+  private async lockRows({ n, kind, target, lasts }: PlannedFault): Promise<void> {
+    await this.session(async (client) => {
+      const node = kind === 'lockNodes' ? this.find(target) : undefined;
+      const locked = await lockRows(client, kind as RowLock, node?.process?.pid);
+      this.arena.ledger.write({ what: 'locked', n, ...locked });
+      await wait(lasts);
     });
   }
 

@@ -5,7 +5,7 @@ import type { PostgresServer } from 'nestjs-bildad/testing';
 import { check, type Violation } from './checker.js';
 import { Member } from './fleet.js';
 import { AUDIT, readHistory, type History } from './history.js';
-import { Ledger, nowMs } from './ledger.js';
+import { Ledger, nowMs, recordStalls } from './ledger.js';
 import { plantInDatabase, type Focus, type Mutant } from './mutants.js';
 import { Nemesis } from './nemesis.js';
 import { FaultProxy } from './proxy.js';
@@ -43,6 +43,8 @@ const DRAIN_MS = 40_000;
 const DRAIN_WITH_BUG_MS = 12_000;
 const ANSWERS_MS = 30_000;
 const SAMPLE_MS = 500;
+/** Of a round: nothing is wrong then but that rows are locked, snapshots held and links long. */
+const CONTENTION_SHARE = 0.35;
 
 /** A schedule of faults on a database of its own, then peace, a drain, a shutdown, and the checks. */
 export async function round(server: PostgresServer, given: RoundOptions): Promise<Round> {
@@ -59,6 +61,7 @@ export async function round(server: PostgresServer, given: RoundOptions): Promis
   const planned = schedule({
     seed,
     ms: options.seconds * 1_000,
+    ...(!mutant && { contentionMs: options.seconds * 1_000 * CONTENTION_SHARE }),
     ...focus,
     workers: workers.map(({ name }) => name),
   });
@@ -71,6 +74,7 @@ export async function round(server: PostgresServer, given: RoundOptions): Promis
           open: socketsTo(proxy.port, process.pid),
         });
   }, SAMPLE_MS);
+  const stalls = recordStalls(ledger);
   let drainMs: number;
   try {
     await client.start();
@@ -84,6 +88,7 @@ export async function round(server: PostgresServer, given: RoundOptions): Promis
     await Promise.all(workers.map((worker) => worker.end('terminate')));
   } finally {
     clearInterval(sampling);
+    clearInterval(stalls);
     await Promise.all([...workers, client].map((one) => one.end('kill')));
   }
   const [stats] = await ask<{ deadlocks: number }>(

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { schedule } from './schedule.js';
+import { isContention, schedule } from './schedule.js';
 import { plannedJob } from './workload.js';
 
 const workers = ['w1', 'w2', 'w3'];
@@ -12,8 +12,7 @@ it('is a function of the seed', () => {
 
 it('has one fault for each target at a time, and an end for each', () => {
   const last = new Map<string, number>();
-  for (const { at, lasts, target, kind } of planned(3)) {
-    if (kind === 'xmin') continue;
+  for (const { at, lasts, target } of planned(3)) {
     expect(at).toBeGreaterThanOrEqual(last.get(target) ?? 0);
     expect(lasts).toBeLessThanOrEqual(10_000);
     last.set(target, at + lasts);
@@ -31,11 +30,17 @@ it('has every kind of fault, on every target, within ten minutes', () => {
       'cut',
       'delay',
       'deploy',
+      'distance',
       'dropAnswers',
       'freeze',
       'halfClose',
       'kill',
       'lock',
+      'lockEntries',
+      'lockKeys',
+      'lockNodes',
+      'lockRuns',
+      'lockTemplates',
       'refuse',
       'reset',
       'restart',
@@ -43,8 +48,23 @@ it('has every kind of fault, on every target, within ten minutes', () => {
     ].toSorted(),
   );
   expect(new Set(planned(4).map(({ target }) => target))).toEqual(
-    new Set([...workers, 'client', 'database']),
+    new Set([
+      ...workers,
+      'client',
+      'database',
+      'xmin',
+      'lockRuns',
+      'lockEntries',
+      'lockTemplates',
+      'lockKeys',
+    ]),
   );
+});
+
+it('begins with contention alone', () => {
+  const faults = schedule({ seed: 5, ms: 60_000, contentionMs: 30_000, workers });
+  expect(faults.filter(({ at, kind }) => at < 30_000 && !isContention(kind))).toEqual([]);
+  expect(faults.filter(({ at, kind }) => at >= 30_000 && !isContention(kind))).not.toEqual([]);
 });
 
 it('plans the same job for the same number', () => {

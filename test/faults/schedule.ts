@@ -1,6 +1,11 @@
 import { Random } from './random.js';
 import type { NetFault } from './proxy.js';
 
+/** Row locks of other transactions, an old snapshot, and a long way to the database: work goes on beside these. */
+export type ContentionFault = RowLock | 'xmin' | 'distance';
+
+export type RowLock = 'lockRuns' | 'lockEntries' | 'lockTemplates' | 'lockKeys' | 'lockNodes';
+
 export type FaultKind =
   | 'kill'
   | 'freeze'
@@ -11,7 +16,7 @@ export type FaultKind =
   | 'restart'
   | 'crash'
   | 'lock'
-  | 'xmin';
+  | ContentionFault;
 
 /** A fault with its end. Times in milliseconds from the start of the round. */
 export interface PlannedFault {
@@ -20,9 +25,9 @@ export interface PlannedFault {
   /** Until the heal. */
   lasts: number;
   kind: FaultKind;
-  /** A worker, the clients, or the database. */
+  /** A worker, the clients, the database, or the kind itself where only rows or snapshots are concerned. */
   target: string;
-  /** `delay`: of each chunk. */
+  /** `delay` and `distance`: of each chunk, one way. */
   delayMs?: number;
   /** `cut`: the statement after which the connection is gone. */
   statement?: string;
@@ -51,7 +56,26 @@ export const FAULTS: FaultWeights = {
   crash: 6,
   lock: 3,
   xmin: 2,
+  lockRuns: 6,
+  lockEntries: 5,
+  lockTemplates: 3,
+  lockKeys: 4,
+  lockNodes: 2,
+  distance: 4,
 };
+
+/** Of the first part of a round, in which nothing else is wrong: only there can slow work be blamed on them. */
+export const CONTENTION: Readonly<Record<ContentionFault, number>> = {
+  lockRuns: 6,
+  lockEntries: 5,
+  lockTemplates: 4,
+  lockKeys: 4,
+  lockNodes: 2,
+  xmin: 3,
+  distance: 4,
+};
+
+export const isContention = (kind: string): kind is ContentionFault => kind in CONTENTION;
 
 /** Names in the statements of the engine; TypeORM says COMMIT in capitals. */
 const STATEMENTS = [
@@ -80,10 +104,27 @@ const LASTS: Readonly<Record<FaultKind, readonly [number, number]>> = {
   crash: [0, 2_500],
   lock: [1_000, 4_000],
   xmin: [3_000, 9_000],
+  lockRuns: [2_000, 6_000],
+  lockEntries: [2_000, 6_000],
+  lockTemplates: [2_000, 6_000],
+  lockKeys: [2_000, 6_000],
+  // Less than a lease: a node that cannot renew its lease loses it, and that is right.
+  lockNodes: [1_000, 2_000],
+  distance: [3_000, 8_000],
 };
 
-const OF_DATABASE: readonly FaultKind[] = ['backends', 'restart', 'crash', 'lock', 'xmin'];
-const OF_WORKERS: readonly FaultKind[] = ['kill', 'freeze', 'deploy'];
+const OF_DATABASE: readonly FaultKind[] = ['backends', 'restart', 'crash', 'lock'];
+const OF_WORKERS: readonly FaultKind[] = ['kill', 'freeze', 'deploy', 'lockNodes'];
+/** One of each at a time, whatever else happens. */
+const OF_NO_TARGET: readonly FaultKind[] = [
+  'xmin',
+  'lockRuns',
+  'lockEntries',
+  'lockTemplates',
+  'lockKeys',
+];
+/** Each way: a link of 50 to 200 ms there and back. */
+const DISTANCE_MS = [25, 100] as const;
 /** One in so many faults of the network hits the clients. */
 const CLIENTS_SHARE = 0.2;
 
@@ -92,6 +133,8 @@ export interface ScheduleOptions {
   ms: number;
   workers: readonly string[];
   faults?: FaultWeights;
+  /** For so long from the start there is contention and nothing else. Default 0. */
+  contentionMs?: number;
   /** Shortest and longest pause between two faults. */
   pause?: readonly [number, number];
   lasts?: Partial<Record<FaultKind, readonly [number, number]>>;
@@ -103,6 +146,7 @@ export function schedule({
   ms,
   workers,
   faults = FAULTS,
+  contentionMs = 0,
   pause = [200, 1_000],
   lasts = {},
 }: ScheduleOptions): PlannedFault[] {
@@ -110,12 +154,14 @@ export function schedule({
   const free = new Map<string, number>();
   const planned: PlannedFault[] = [];
   for (let at = 500; at < ms; at += random.between(...pause)) {
-    const kind = random.weighted(faults);
-    const target = OF_DATABASE.includes(kind)
-      ? 'database'
-      : !OF_WORKERS.includes(kind) && random.chance(CLIENTS_SHARE)
-        ? 'client'
-        : random.pick(workers);
+    const kind = random.weighted(at < contentionMs ? CONTENTION : faults);
+    const target = OF_NO_TARGET.includes(kind)
+      ? kind
+      : OF_DATABASE.includes(kind)
+        ? 'database'
+        : !OF_WORKERS.includes(kind) && random.chance(CLIENTS_SHARE)
+          ? 'client'
+          : random.pick(workers);
     const fault: PlannedFault = {
       n: planned.length,
       at: Math.round(at),
@@ -124,20 +170,17 @@ export function schedule({
       target,
       ...details(kind, random),
     };
-    const place = placeOf(fault);
     // Drawn all the same: what comes after does not depend on it.
-    if ((free.get(place) ?? 0) > fault.at) continue;
-    free.set(place, fault.at + fault.lasts + 500);
+    if ((free.get(target) ?? 0) > fault.at) continue;
+    free.set(target, fault.at + fault.lasts + 500);
     planned.push(fault);
   }
   return planned;
 }
 
-/** Where there is one fault at a time. An old snapshot is in nobody's way. */
-export const placeOf = ({ kind, target }: PlannedFault) => (kind === 'xmin' ? kind : target);
-
 function details(kind: FaultKind, random: Random): Partial<PlannedFault> {
   if (kind === 'delay') return { delayMs: Math.round(random.between(50, 700)) };
+  if (kind === 'distance') return { delayMs: Math.round(random.between(...DISTANCE_MS)) };
   if (kind === 'cut') return { statement: random.pick(STATEMENTS) };
   if (kind !== 'deploy') return {};
   return {

@@ -19,13 +19,20 @@ export interface Limits {
   connections: number;
   /** After the last heal each node starts something after this. */
   firstStartMs: number;
+  /** An enqueue is answered after this while other rows are locked, snapshots are held, or the link is long. */
+  enqueueMs: number;
+  /** So is the start of a job that is due, */
+  startMs: number;
+  /** and the record of a run whose handler has ended. */
+  finishMs: number;
 }
 
 /**
  * `rescueMs`: a late run row is found by a sweep, one per lease, and by the pass after it; two
  * ticks, as one may just be over; a second for a busy machine. `fenceMs`: a node hears of it by its heartbeat,
  * five in a lease, and may just have sent one. `connections`: the pool of pg (10), the listener, and what the
- * engine may hold of its own.
+ * engine may hold of its own. `enqueueMs`, `startMs`, `finishMs`: a first attempt that waits for a lock, and a link of
+ * 200 ms; for a start a tick more. The locks last for up to six seconds.
  */
 export const LIMITS: Limits = {
   leaseMs: LEASE_MS,
@@ -35,6 +42,9 @@ export const LIMITS: Limits = {
   guardStuckMs: 1_000,
   connections: 18,
   firstStartMs: 15_000,
+  enqueueMs: 1_500,
+  startMs: 1_500 + TICK_MS,
+  finishMs: 1_500,
 };
 
 /** Drain, grace, five seconds for the last outcomes and for what is told to others, and the app's own connections. */

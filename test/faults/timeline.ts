@@ -1,5 +1,7 @@
 import type { History } from './history.js';
 import type { Line } from './ledger.js';
+import type { LockedRows } from './row-locks.js';
+import { isContention } from './schedule.js';
 import { common, touches, union, type Window } from './windows.js';
 
 /** The lines that say this. */
@@ -22,6 +24,12 @@ export interface Handling {
   how: 'returned' | 'threw' | 'aborted' | 'cut';
 }
 
+/** A fault beside which work goes on, and the rows that it has locked. */
+export interface Contention extends LockedRows {
+  kind: string;
+  window: Window;
+}
+
 /** The history, put in order for the checks. */
 export class Timeline {
   readonly end: number;
@@ -31,6 +39,10 @@ export class Timeline {
   /** The same by the nemesis alone. */
   private readonly faulted: ReadonlyMap<string, Window[]>;
   readonly database: Window[];
+  /** Old snapshots, long links, and locks of rows with the rows. */
+  readonly contention: Contention[];
+  /** When each process's event loop stood still, by its name without the incarnation. */
+  private readonly stalls = new Map<string, Window[]>();
   /** Processes, by incarnation. */
   readonly exits = new Map<string, Of<'exit'>>();
 
@@ -43,7 +55,12 @@ export class Timeline {
     this.database = union(
       faults.filter(({ target }) => target === 'database').map(({ window }) => window),
     );
+    this.contention = this.readContention();
     for (const { target, window } of faults) this.disturb(target, window);
+    for (const { by, at, ms } of this.all('stalled')) {
+      const name = memberOf(by);
+      this.stalls.set(name, [...(this.stalls.get(name) ?? []), [at - ms, at]]);
+    }
     this.faulted = new Map(this.disturbed);
     for (const { worker, at } of this.all('spawn'))
       this.disturb(memberOf(worker), [at, this.readyAt(worker)]);
@@ -59,6 +76,27 @@ export class Timeline {
   disturbances(by: string, after: number): Window[] {
     const own = this.disturbed.get(memberOf(by)) ?? [];
     return union([...own, ...this.database].map(([from, to]): Window => [from, to + after]));
+  }
+
+  /** The same, with the times in which the process itself or the lab had no processor. */
+  disturbancesOrStalls(by: string, after: number): Window[] {
+    const stalls = [memberOf(by), 'lab'].flatMap((name) => this.stalls.get(name) ?? []);
+    return union([
+      ...this.disturbances(by, after),
+      ...stalls.map(([from, to]): Window => [from, to + after]),
+    ]);
+  }
+
+  /** When rows of a job were locked, by its name, the code of its template or its key. */
+  lockedWindows({ id, code, key }: { id: string; code?: string; key?: string }): Window[] {
+    return this.contention
+      .filter(
+        ({ jobs, templates, keys }) =>
+          jobs.includes(id) ||
+          (code !== undefined && templates.includes(code)) ||
+          (key !== undefined && keys.includes(key)),
+      )
+      .map(({ window }) => window);
   }
 
   /** Whether the nemesis was at it, or at the database. */
@@ -104,10 +142,21 @@ export class Timeline {
 
   private faults(): { target: string; window: Window }[] {
     const heals = new Map(this.all('heal').map((heal) => [heal.n, heal.at]));
-    return this.all('fault').map(({ n, at, target }) => ({
-      target,
-      window: [at, heals.get(n) ?? this.end],
-    }));
+    return this.all('fault')
+      .filter(({ kind }) => !isContention(kind) || kind === 'lockNodes')
+      .map(({ n, at, target }) => ({ target, window: [at, heals.get(n) ?? this.end] }));
+  }
+
+  private readContention(): Contention[] {
+    const heals = new Map(this.all('heal').map((heal) => [heal.n, heal.at]));
+    const locked = new Map(this.all('locked').map((rows) => [rows.n, rows]));
+    return this.all('fault')
+      .filter(({ kind }) => isContention(kind))
+      .map(({ n, at, kind }) => ({
+        kind,
+        window: [at, heals.get(n) ?? this.end],
+        ...(locked.get(n) ?? { jobs: [], templates: [], keys: [] }),
+      }));
   }
 
   private readHandlings(): Handling[] {

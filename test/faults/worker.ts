@@ -5,7 +5,7 @@ import { NestFactory } from '@nestjs/core';
 import { TypeOrmModule } from '@nestjs/typeorm';
 import { BildadModule, JobEvents } from 'nestjs-bildad';
 import { handlers } from './handlers.js';
-import { Ledger } from './ledger.js';
+import { Ledger, recordStalls } from './ledger.js';
 import { plantInProcess } from './mutants.js';
 import { setting, SHUTDOWN } from './settings.js';
 
@@ -58,7 +58,11 @@ const app = await NestFactory.createApplicationContext(WorkerModule, {
   process.exit(1);
 });
 
+recordStalls(ledger);
 const events = app.get(JobEvents);
+events.on('database.lost', ({ error }) =>
+  ledger.write({ what: 'databaseLost', error: String(error).slice(0, 200) }),
+);
 events.on('run.finished', ({ jobRunIdentifier, jobRunId, outcome }) =>
   ledger.write({
     what: 'landed',
