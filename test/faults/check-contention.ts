@@ -37,6 +37,12 @@ const askedJobs = (timeline: Timeline): Map<string, AskedJob> =>
       ]),
   );
 
+/** How long it may take a process: longer if its link is long. */
+const allowedMs = (timeline: Timeline, ms: number, by: readonly string[], window: Window) =>
+  by.some((one) => touches(window, timeline.longLinks(one)))
+    ? ms + timeline.history.limits.distanceMs
+    : ms;
+
 const isLocked = (timeline: Timeline, job: AskedJob, window: Window) =>
   touches(window, timeline.lockedWindows(job));
 
@@ -47,7 +53,8 @@ function enqueuedLate(timeline: Timeline, jobs: Map<string, AskedJob>): Violatio
     ({ id, at, ms }): Violation[] => {
       const job = jobs.get(id);
       const window: Window = [at - ms, at];
-      if (!job || ms <= enqueueMs || touches(window, disturbed)) return [];
+      if (!job || ms <= allowedMs(timeline, enqueueMs, ['client'], window)) return [];
+      if (touches(window, disturbed)) return [];
       if (isLocked(timeline, job, window)) return [];
       return [
         {
@@ -79,7 +86,8 @@ function startedLate(timeline: Timeline, jobs: Map<string, AskedJob>): Violation
       retry === 0 ? Math.max(availableAt, acked.get(identifier) ?? Infinity) : availableAt;
     const window: Window = [due, startedAt];
     // After the last heal there is more to do at once than there are slots.
-    if (!job || startedAt - due <= limits.startMs || startedAt > calm) return [];
+    if (!job || startedAt > calm) return [];
+    if (startedAt - due <= allowedMs(timeline, limits.startMs, [...workers], window)) return [];
     if (unhandled.has(job.code) || touches(window, disturbed)) return [];
     if (isLocked(timeline, job, window)) return [];
     return [
@@ -99,8 +107,9 @@ function recordedLate(timeline: Timeline, jobs: Map<string, AskedJob>): Violatio
   return timeline.handlings.flatMap(({ id, run, by, to, how }): Violation[] => {
     const at = landed.get(`${by} ${run}`);
     const job = jobs.get(id);
-    if (!job || how === 'cut' || at === undefined || at - to <= finishMs) return [];
+    if (!job || how === 'cut' || at === undefined) return [];
     const window: Window = [to, at];
+    if (at - to <= allowedMs(timeline, finishMs, [by], window)) return [];
     if (touches(window, timeline.disturbancesOrStalls(by, SETTLED_MS))) return [];
     if (isLocked(timeline, job, window)) return [];
     return [

@@ -217,7 +217,7 @@ function withoutFullScans(everyMs: number): void {
   let nextAt = performance.now() + everyMs;
   let after: unknown[] = [null, null];
   rewriteQueries((sql, values) => {
-    if (!values || !/FROM \S*claim_jobs \(/.test(sql)) return [sql, values];
+    if (!values || !/FROM \S*claim_jobs\S* \(/.test(sql)) return [sql, values];
     const [priority, id] = values.slice(4, 6);
     if (id !== null) after = [priority, id];
     else if (performance.now() >= nextAt) {

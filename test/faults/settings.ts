@@ -25,14 +25,16 @@ export interface Limits {
   startMs: number;
   /** and the record of a run whose handler has ended. */
   finishMs: number;
+  /** More of each for a process whose link is long: a transaction takes five answers. */
+  distanceMs: number;
 }
 
 /**
  * `rescueMs`: a late run row is found by a sweep, one per lease, and by the pass after it; two
  * ticks, as one may just be over; a second for a busy machine. `fenceMs`: a node hears of it by its heartbeat,
  * five in a lease, and may just have sent one. `connections`: the pool of pg (10), the listener, and what the
- * engine may hold of its own. `enqueueMs`, `startMs`, `finishMs`: a first attempt that waits for a lock, and a link of
- * 200 ms; for a start a tick more. The locks last for up to six seconds.
+ * engine may hold of its own. `enqueueMs`, `startMs`, `finishMs`: a first attempt that waits for a lock, and a second
+ * for a busy machine; for a start a tick more. Locks last for up to six seconds.
  */
 export const LIMITS: Limits = {
   leaseMs: LEASE_MS,
@@ -45,6 +47,7 @@ export const LIMITS: Limits = {
   enqueueMs: 1_500,
   startMs: 1_500 + TICK_MS,
   finishMs: 1_500,
+  distanceMs: 1_000,
 };
 
 /** Drain, grace, five seconds for the last outcomes and for what is told to others, and the app's own connections. */

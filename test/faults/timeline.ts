@@ -27,6 +27,7 @@ export interface Handling {
 /** A fault beside which work goes on, and the rows that it has locked. */
 export interface Contention extends LockedRows {
   kind: string;
+  target: string;
   window: Window;
 }
 
@@ -85,6 +86,13 @@ export class Timeline {
       ...this.disturbances(by, after),
       ...stalls.map(([from, to]): Window => [from, to + after]),
     ]);
+  }
+
+  /** When the link of a process to the database was long. */
+  longLinks(by: string): Window[] {
+    return this.contention
+      .filter(({ kind, target }) => kind === 'distance' && target === memberOf(by))
+      .map(({ window }) => window);
   }
 
   /** When rows of a job were locked, by its name, the code of its template or its key. */
@@ -152,8 +160,9 @@ export class Timeline {
     const locked = new Map(this.all('locked').map((rows) => [rows.n, rows]));
     return this.all('fault')
       .filter(({ kind }) => isContention(kind))
-      .map(({ n, at, kind }) => ({
+      .map(({ n, at, kind, target }) => ({
         kind,
+        target,
         window: [at, heals.get(n) ?? this.end],
         ...(locked.get(n) ?? { jobs: [], templates: [], keys: [] }),
       }));
