@@ -5,7 +5,7 @@ import { Semaphore, SemaphoreTimeoutError } from '../../src/concurrency/semaphor
 import { gate } from '../support/gate.js';
 
 describe('CoalescedTask', () => {
-  it('runs once for all requests of a turn, and once more for requests while it runs', async () => {
+  it('runs once for all requests of a turn, and once more for requests during the run', async () => {
     const gates = [gate(), gate()];
     let runs = 0;
     let atOnce = 0;
@@ -29,7 +29,7 @@ describe('CoalescedTask', () => {
     expect(task.isRunning).toBe(false);
   });
 
-  it('loses no request, however many microtasks after the one before it comes', async () => {
+  it('loses no request, at whichever microtask it comes', async () => {
     for (let gap = 0; gap < 40; gap++) {
       let wanted = 0;
       let done = 0;
@@ -65,7 +65,7 @@ describe('CoalescedTask', () => {
     expect({ runs, errors }).toEqual({ runs: 2, errors: [new Error('first')] });
   });
 
-  it('of delayed requests the earliest counts, and one run serves both', async () => {
+  it('serves several delayed requests with one run at the earliest time', async () => {
     let runs = 0;
     const task = new CoalescedTask(
       async () => void runs++,
@@ -81,7 +81,7 @@ describe('CoalescedTask', () => {
     await task.stop();
   });
 
-  it('a request for later that is made while it runs is kept', async () => {
+  it('keeps a delayed request that comes during a run', async () => {
     const open = gate();
     let runs = 0;
     const task = new CoalescedTask(
@@ -97,7 +97,7 @@ describe('CoalescedTask', () => {
     await expect.poll(() => runs, { interval: 5 }).toBe(2);
   });
 
-  it('stops after the run that is under way', async () => {
+  it('stops after the current run', async () => {
     const open = gate();
     let runs = 0;
     const task = new CoalescedTask(
@@ -120,7 +120,7 @@ describe('CoalescedTask', () => {
 });
 
 describe('Semaphore', () => {
-  it('runs so many at a time, the others in order', async () => {
+  it('runs as many tasks as it has permits, the others in order', async () => {
     const semaphore = new Semaphore(2);
     const gates = [0, 1, 2, 3].map(() => gate());
     const started: number[] = [];
@@ -141,7 +141,7 @@ describe('Semaphore', () => {
     expect(started).toEqual([0, 1, 2, 3]);
   });
 
-  it('a turn that does not come in time is an error, and frees its place in the line', async () => {
+  it('rejects a task that waits for too long and frees its place in the line', async () => {
     const semaphore = new Semaphore(1);
     const open = gate();
     const first = semaphore.run(() => open.opened);

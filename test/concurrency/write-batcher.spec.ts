@@ -5,20 +5,20 @@ import { WriteBatcher } from '../../src/concurrency/write-batcher.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { gate } from '../support/gate.js';
 
-// One batcher writes rows of a real table, some of which a stranger's transaction locks.
+// A batcher writes rows of a real table. Another transaction locks some of them.
 
 let database: TestDatabase;
 let pool: pg.Pool;
-let stranger: pg.Client;
+let locker: pg.Client;
 beforeAll(async () => {
   database = await createDatabase();
   pool = new pg.Pool({ connectionString: database.url });
-  stranger = new pg.Client({ connectionString: database.url });
-  await stranger.connect();
+  locker = new pg.Client({ connectionString: database.url });
+  await locker.connect();
   await pool.query('CREATE TABLE items (id integer PRIMARY KEY, n integer NOT NULL CHECK (n < 9))');
 });
 afterAll(async () => {
-  await stranger.end();
+  await locker.end();
   await pool.end();
   await database.drop();
 });
@@ -76,12 +76,12 @@ function batcher(options: Partial<ConstructorParameters<typeof WriteBatcher<Item
 }
 
 const lock = async (...ids: number[]) => {
-  await stranger.query('BEGIN');
-  await stranger.query('SELECT FROM items WHERE id = ANY ($1) FOR UPDATE', [ids]);
+  await locker.query('BEGIN');
+  await locker.query('SELECT FROM items WHERE id = ANY ($1) FOR UPDATE', [ids]);
 };
 
 describe('batches', () => {
-  it('items of one turn share a statement, and so do those that come while it runs', async () => {
+  it('items of one turn share a statement, and so do items that come while it runs', async () => {
     const { batches, statements } = batcher({});
     const first = [1, 2, 3].map((id) => batches.add({ id }));
     await Promise.resolve();
@@ -105,7 +105,7 @@ describe('batches', () => {
     expect(statements).toEqual([[1, 2, 3], [4], [5]]);
   });
 
-  it("an item's error rejects that item, and no other", async () => {
+  it("the error of an item rejects that item only", async () => {
     const { batches } = batcher({});
     const results = await Promise.allSettled(
       [1, 2, 3, 4].map((id) => batches.add({ id, n: id === 3 ? 10 : 1 })),
@@ -121,7 +121,7 @@ describe('batches', () => {
     });
   });
 
-  it('a bytesOf or a write that throws rejects its items, and the next ones are written', async () => {
+  it('an error of bytesOf or write rejects its items, and the next items are written', async () => {
     const { batches } = batcher({
       bytesOf: ({ id }) => {
         if (id === 1) throw new Error('no size');
@@ -144,7 +144,7 @@ describe('batches', () => {
 });
 
 describe('locked rows', () => {
-  it('a locked row delays its own item, not the rest of its batch and no later batch', async () => {
+  it('a locked row delays its own item only, and neither its batch nor later batches', async () => {
     const { batches } = batcher({});
     await lock(2);
     let landed = false;
@@ -153,12 +153,12 @@ describe('locked rows', () => {
     expect(await batches.add({ id: 5 })).toBe(5);
     expect(landed).toBe(false);
     expect(batches.size).toBe(1);
-    await stranger.query('COMMIT');
+    await locker.query('COMMIT');
     await locked;
     expect(batches.size).toBe(0);
   });
 
-  it('a statement may report single items as blocked', async () => {
+  it('a statement can report single items as blocked', async () => {
     const held = gate();
     let isHeld = true;
     const { batches, statements } = batcher({
@@ -219,11 +219,11 @@ describe('locked rows', () => {
     const { batches } = batcher({ lockRetry: retry(200) });
     await lock(1);
     await expect(batches.add({ id: 1 })).rejects.toThrow('a row of the job was locked for 200 ms');
-    await stranger.query('COMMIT');
+    await locker.query('COMMIT');
     expect(await batches.add({ id: 1 })).toBe(1);
   });
 
-  it('many attempts for one lock do not delay an attempt for a free one', async () => {
+  it('many attempts for one lock do not delay an attempt for a free row', async () => {
     const locks = retry(10_000);
     await lock(1);
     let attempts = 0;
@@ -239,7 +239,7 @@ describe('locked rows', () => {
     );
     await locks.run('a row', () => update([{ id: 2 }]), 'two');
     expect(attempts).toBeLessThan(5);
-    await stranger.query('COMMIT');
+    await locker.query('COMMIT');
     await Promise.all(waiting);
   });
 });

@@ -1,58 +1,55 @@
-import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
-import { claimNext } from '../../src/lifecycle/claim/claim.sql.js';
-import { tablesOf } from '../../src/database/tables.js';
-import { bootApp, type TestApp } from '../support/app.js';
-import { SimpleJob } from '../support/handlers.js';
+import { expect, it } from 'vitest';
+import { ClaimResumePoint } from '../../src/lifecycle/claim/claim-resume-point.js';
 
-// Claims between passes start at the resume point of the last claim. They still see more urgent entries.
-// A full scan sees entries that returned to the queue.
+const last = { id: '7', priority: 5 };
 
-let bildad: TestApp;
-beforeAll(async () => {
-  bildad = await bootApp({ providers: [SimpleJob] });
-});
-afterAll(() => bildad.close());
-beforeEach(() => bildad.sql('DELETE FROM bildad.job_queue_entries; DELETE FROM bildad.job_runs'));
-
-const enqueue = (name: string, priority: number) =>
-  bildad.engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: name, priority });
-async function claim(limit: number, after: { id: string; priority: number } | null) {
-  const { claims, last } = await claimNext(
-    bildad.dataSource,
-    tablesOf('bildad'),
-    { nodeId: 'me', leaseMs: 60_000 },
-    ['SIMPLE'],
-    limit,
-    { after },
-  );
-  return { names: claims.map(({ claimed }) => claimed.jobRunIdentifier), last };
-}
-
-it('a claim takes more urgent entries first, then continues after the last one', async () => {
-  for (const name of ['a', 'b', 'c', 'd']) await enqueue(name, 5);
-  await enqueue('later', 7);
-  const first = await claim(2, null);
-  expect(first.names).toEqual(['a', 'b']);
-  await enqueue('urgent', 1);
-  await enqueue('e', 5);
-  expect((await claim(3, first.last)).names).toEqual(['urgent', 'c', 'd']);
-  expect((await claim(9, first.last)).names).toEqual(['e', 'later']);
+it('starts a pass at the head, and a claim between passes at the resume point', () => {
+  const point = new ClaimResumePoint();
+  expect(point.startFrom('resumePoint')).toBeNull();
+  point.record(last, null, 3, 1);
+  expect(point.startFrom('resumePoint')).toBe(last);
+  expect(point.startFrom('headIfCheap')).toBeNull();
 });
 
-it('an entry that returns to the queue is before the resume point, and a full scan claims it', async () => {
-  for (const name of ['a', 'b', 'c']) await enqueue(name, 5);
-  const { last } = await claim(2, null);
-  await bildad.engine.stopJobInQueue((await bildad.jobs.getJobQueueEntryForIdentifier('a'))!);
-  expect((await claim(9, last)).names).toEqual(['c']);
-  expect((await claim(9, null)).names).toEqual(['a']);
+it('starts at the head less often while that is expensive, but at once when requested', () => {
+  const point = new ClaimResumePoint();
+  point.record(last, null, 60_000, 1);
+  expect(point.startFrom('headIfCheap')).toBe(last);
+  point.record({ id: '9', priority: 5 }, last, 3, 1);
+  expect(point.startFrom('headIfCheap')).toEqual({ id: '9', priority: 5 });
+  expect(point.startFrom('head')).toBeNull();
+  point.record(last, null, 3, 1);
+  expect(point.startFrom('headIfCheap')).toBeNull();
 });
 
-it('run ids follow the order in which runs start', async () => {
-  await enqueue('second', 5);
-  await enqueue('third', 5);
-  await enqueue('first', 1);
-  await claim(3, null);
-  expect(
-    await bildad.sql('SELECT job_run_identifier AS name FROM bildad.job_runs ORDER BY id'),
-  ).toEqual([{ name: 'first' }, { name: 'second' }, { name: 'third' }]);
+it('never moves back', () => {
+  const point = new ClaimResumePoint();
+  point.record({ id: '10', priority: 5 }, null, 3, 1);
+  point.record({ id: '9', priority: 5 }, null, 3, 1);
+  point.record({ id: '99', priority: 1 }, null, 3, 1);
+  point.record(null, null, 3, 1);
+  expect(point.startFrom('resumePoint')).toEqual({ id: '10', priority: 5 });
+});
+
+it('does not count the time of claiming many entries as an expensive scan', () => {
+  const point = new ClaimResumePoint();
+  point.record(last, null, 500, 1_000);
+  expect(point.startFrom('headIfCheap')).toBeNull();
+});
+
+it('starts at the head after entries were released', () => {
+  const point = new ClaimResumePoint();
+  point.record(last, null, 60_000, 0);
+  point.requireHead();
+  expect(point.startFrom('headIfCheap')).toBeNull();
+});
+
+it('starts at the head for entries that were released during an expensive scan', () => {
+  const point = new ClaimResumePoint();
+  const startedBehind = point.startFrom('headIfCheap');
+  point.requireHead();
+  point.record(last, startedBehind, 60_000, 0);
+  expect(point.startFrom('headIfCheap')).toBeNull();
+  point.record(last, null, 60_000, 0);
+  expect(point.startFrom('headIfCheap')).toBe(last);
 });

@@ -5,7 +5,7 @@ import type { BildadRuntime } from '../../src/nest/module/runtime.js';
 import { bootApp, type TestApp } from '../support/app.js';
 import { SimpleJob } from '../support/handlers.js';
 
-// beforeEnqueue sees and extends entries before their INSERT; afterEnqueueCommit gets them when they are visible.
+// beforeEnqueue extends entries before their INSERT. afterEnqueueCommit receives them after the commit.
 
 let bildad: TestApp;
 beforeAll(async () => {
@@ -61,7 +61,7 @@ it.each(ways)('beforeEnqueue changes columns and the envelope of %s', async (wha
     });
 });
 
-it('a throw of beforeEnqueue refuses the call', async () => {
+it('an error of beforeEnqueue rejects the call', async () => {
   registered.push(
     extensions().beforeEnqueue.register('test', () => {
       throw new Error('refused');
@@ -89,7 +89,7 @@ function committed(): string[] {
 const named = (jobRunIdentifier: string, options: EnqueueOptions = {}) =>
   bildad.engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier, ...options });
 
-it('afterEnqueueCommit gets new entries of direct calls at once, and no deduplicated ones', async () => {
+it('afterEnqueueCommit receives new entries of direct calls at once, and no deduplicated ones', async () => {
   const identifiers = committed();
   await named('direct');
   const many = await bildad.engine.enqueueJobs(SimpleJob, [{}, {}]);
@@ -98,29 +98,29 @@ it('afterEnqueueCommit gets new entries of direct calls at once, and no deduplic
   expect(identifiers).toEqual(['direct', ...many.map((entry) => entry.jobRunIdentifier), 'holder']);
 });
 
-it("afterEnqueueCommit gets entries of a caller's transaction after its commit", async () => {
+it("afterEnqueueCommit receives the entries of a caller's transaction after its commit", async () => {
   const identifiers = committed();
   await bildad.engine.transaction(async (manager) => {
     await named('outer');
-    await manager.transaction(() => named('kept savepoint'));
+    await manager.transaction(() => named('released savepoint'));
     await manager
       .transaction(async () => {
-        await named('undone savepoint');
-        throw new Error('undone');
+        await named('rolled back savepoint');
+        throw new Error('rolled back');
       })
       .catch(() => undefined);
     expect(identifiers).toEqual([]);
   });
-  expect(identifiers).toEqual(['outer', 'kept savepoint']);
+  expect(identifiers).toEqual(['outer', 'released savepoint']);
 });
 
-it('afterEnqueueCommit gets no entries of a transaction that is rolled back', async () => {
+it('afterEnqueueCommit receives no entries of a transaction that is rolled back', async () => {
   const identifiers = committed();
   const transaction = bildad.engine.transaction(async () => {
     await named('rolled back');
-    throw new Error('undone');
+    throw new Error('rolled back');
   });
-  await expect(transaction).rejects.toThrow('undone');
+  await expect(transaction).rejects.toThrow('rolled back');
   await named('after');
   expect(identifiers).toEqual(['after']);
 });

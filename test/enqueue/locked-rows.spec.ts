@@ -34,7 +34,7 @@ function watched(work: Promise<unknown>) {
 const lockTemplate = (code: string) =>
   lockRows(bildad, 'SELECT FROM bildad.job_templates WHERE code = $1', [code]);
 
-/** Jobs of another template: plain, named, keyed, with a time to start by, many. */
+/** Jobs of another template: plain, with an identifier, with a key, with startBefore, many. */
 const others = () =>
   Promise.all([
     bildad.engine.enqueueJob(OtherJob, {}),
@@ -56,7 +56,7 @@ it('a locked template delays its own jobs only', async () => {
     engine.enqueueJobs(SimpleJob, [{}, {}]),
   ];
   const state = watched(Promise.race(waiting));
-  // In one statement with those that wait, and after it.
+  // In one statement with the waiting calls, and after it.
   for (let round = 0; round < 3; round++) await others();
   expect(state.isOver).toBe(false);
   await unlock();
@@ -64,7 +64,7 @@ it('a locked template delays its own jobs only', async () => {
   expect(lost).toEqual([]);
 });
 
-it('a template that stays locked ends its calls with an error', async () => {
+it('a call whose template stays locked fails with an error', async () => {
   const impatient = await bootApp({
     providers: [SimpleJob],
     database: bildad.database,
@@ -80,10 +80,10 @@ it('a template that stays locked ends its calls with an error', async () => {
   await impatient.app.close();
 });
 
-it('a template that is deleted meanwhile is not found', async () => {
+it('a call whose template is deleted while it waits fails with JobTemplateNotFoundError', async () => {
   const { engine, jobs } = bildad;
   const template = await jobs.createJobTemplate({ code: 'DELETED' });
-  // Cached: only the insert finds out.
+  // The template is cached, so only the insert detects the deletion.
   await engine.cancelJob(await engine.enqueueJob('DELETED', {}));
   const runner = bildad.dataSource.createQueryRunner();
   await runner.startTransaction();
@@ -110,7 +110,7 @@ it('30 calls for a locked key do not delay calls for other keys', async () => {
   );
   const state = watched(Promise.race(waiting));
   await waitingForLock(bildad, 'enqueue_keyed_job');
-  // All 30 give up after two query timeouts: within those, 20 calls are answered one after another.
+  // All 30 calls fail after two query timeouts. In that time, 20 calls complete one after another.
   for (let round = 0; round < 20; round++)
     await engine.enqueueJob(SimpleJob, {}, { unique: { key: `free ${round}` } });
   await others();
@@ -122,7 +122,7 @@ it('30 calls for a locked key do not delay calls for other keys', async () => {
   expect(lost).toEqual([]);
 });
 
-it('enqueueJobs calls that wait for their sources delay no other call', async () => {
+it('enqueueJobs calls that wait for their sources do not delay other calls', async () => {
   const { engine } = bildad;
   const more = gate();
   async function* slow() {

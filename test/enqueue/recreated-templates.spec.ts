@@ -12,7 +12,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { createDatabase } from '../support/database.js';
 
-// A template is cached for a few seconds: one that is deleted and created again meanwhile is loaded again.
+// A template is cached for a few seconds. If it is deleted and created again, an enqueue loads the new one.
 
 let bildad: TestApp;
 beforeAll(async () => {
@@ -46,7 +46,7 @@ const ways: [string, () => Promise<{ jobTemplateId: string } | { jobTemplateId: 
     'a key and a chosen identifier',
     () => bildad.engine.enqueueJob('X', {}, { unique: { key: 'k' }, jobRunIdentifier: 'keyed' }),
   ],
-  ['a time to start by', () => bildad.engine.enqueueJob('X', {}, { startBefore: '1h' })],
+  ['startBefore', () => bildad.engine.enqueueJob('X', {}, { startBefore: '1h' })],
   [
     'many jobs',
     () =>
@@ -72,7 +72,7 @@ describe.each(ways)('enqueueing with %s', (_what, enqueue) => {
     for (const entry of [entries].flat()) expect(entry.jobTemplateId).toBe(id);
   });
 
-  it('fails if the template is gone', async () => {
+  it('fails if the template is deleted', async () => {
     await remove();
     await expect(enqueue()).rejects.toBeInstanceOf(JobTemplateNotFoundError);
   });
@@ -86,7 +86,7 @@ it('an identifier that is taken is still refused', async () => {
   await expect(bildad.engine.transaction(enqueue)).rejects.toBeInstanceOf(DuplicateJobError);
 });
 
-it('before init() an enqueue fails with what to do', async () => {
+it('an enqueue before init() fails with an error that names init()', async () => {
   const database = await createDatabase();
   const module = await Test.createTestingModule({
     imports: [

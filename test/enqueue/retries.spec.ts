@@ -3,7 +3,7 @@ import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { lockRows } from '../support/lock.js';
 
-// The statement that enqueues a retry marks its run: retryJobs retries each run once, whoever calls it.
+// The statement that enqueues a retry marks its run, so retryJobs retries each run once for all callers.
 
 const JOBS = 300;
 
@@ -58,7 +58,7 @@ const unmarked = () => bildad.sql('SELECT FROM bildad.job_runs WHERE retried_at 
 it.each([
   ['one process', () => [bildad, bildad]],
   ['two processes', () => [bildad, other]],
-])('two calls of retryJobs at once in %s retry each run once', async (_where, apps) => {
+])('two concurrent retryJobs calls in %s retry each run once', async (_where, apps) => {
   await failedRuns(JOBS);
   const counts = await Promise.all(
     apps().map(({ engine }) => engine.retryJobs({ job: 'FAILING' })),
@@ -100,7 +100,7 @@ it('a retry that is rolled back does not mark its run', async () => {
   expect(await retriedRuns()).toEqual([]);
 });
 
-it('retryJob retries a run again by hand, and a run whose row is deleted', async () => {
+it('retryJob retries a run repeatedly, also after its row is deleted', async () => {
   const [run] = await failedRuns(1);
   await bildad.engine.retryJob(run!);
   await bildad.engine.retryJob(run!);
@@ -109,7 +109,7 @@ it('retryJob retries a run again by hand, and a run whose row is deleted', async
   expect(await retriedRuns()).toEqual([run!.id, run!.id, run!.id]);
 });
 
-it('a run that is locked delays its own retry only', async () => {
+it('a locked run delays its own retry only', async () => {
   const runs = await failedRuns(10);
   const unlock = await lockRows(bildad, 'SELECT FROM bildad.job_runs WHERE id = $1', [runs[0]!.id]);
   const state = { isOver: false };

@@ -12,12 +12,12 @@ import { tablesOf } from '../../src/database/tables.js';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob } from '../support/handlers.js';
 
-// However a run ends: its row holds the outcome, and a SQL function that is registered for the end of runs is called with it
-// once, in the transaction of the end.
+// For every way a run can end, its row has the outcome. A registered onFinish SQL function receives it once, in the
+// same transaction.
 
-/** Ends as its context says. */
-@BildadJob({ code: 'ENDS', maxRetries: 1, backoff: '1h' })
-class EndsJob implements JobHandler<{ how: string }> {
+/** Ends in the way that its context names. */
+@BildadJob({ code: 'OUTCOME', maxRetries: 1, backoff: '1h' })
+class OutcomeJob implements JobHandler<{ how: string }> {
   async runJob({ how }: { how: string }, job: JobExecution): Promise<unknown> {
     if (how === 'throws') throw new Error('no');
     if (how === 'gives up') throw new NonRetryableError('never');
@@ -43,7 +43,7 @@ const runtimeOf = ({ engine }: TestApp) => (engine as unknown as { bildad: Bilda
 const register = () =>
   runtimeOf(bildad).extensions.onFinish.register('spec', { sqlFunction: '"public"."see_ends"' });
 beforeAll(async () => {
-  bildad = await bootApp({ providers: [EndsJob, GatedJob, TransactionalJob] });
+  bildad = await bootApp({ providers: [OutcomeJob, GatedJob, TransactionalJob] });
   await bildad.jobs.updateJobConfig({ leaseMs: 1_000 });
   await bildad.sql('CREATE TABLE seen (run_id bigint, entry_id bigint, outcome text, fate text)');
   await bildad.sql(`CREATE FUNCTION see_ends (bigint[], bigint[], text[], text[]) RETURNS void LANGUAGE sql AS $see$
@@ -59,7 +59,7 @@ afterEach(() =>
 
 type Seen = { outcome: string; result: string; reason: string | null; fate: string };
 
-/** The only run that has ended, as its row and the registered function say. */
+/** The only ended run, from its row and from the registered function. */
 async function ended(): Promise<Seen> {
   const read = () =>
     bildad.sql<Seen>(
@@ -74,7 +74,7 @@ async function ended(): Promise<Seen> {
 }
 
 const runs = (how: string) => async () => {
-  await bildad.engine.enqueueAndRunJob(EndsJob, { how }, { maxRetries: how === 'throws' ? 1 : 0 });
+  await bildad.engine.enqueueAndRunJob(OutcomeJob, { how }, { maxRetries: how === 'throws' ? 1 : 0 });
 };
 const startGated = async () => {
   const run = await bildad.engine.enqueueAndRunJob(GatedJob, {}, { timeout: '1h', backoff: '1h' });
@@ -82,14 +82,14 @@ const startGated = async () => {
   return { run, entry: { id: run.jobQueueEntryId } as JobQueueEntry, arrival };
 };
 
-/** An entry that another node has claimed without writing the row of its run. */
+/** An entry that another node has claimed, with a late run row. */
 const claimLate = async () => {
-  await bildad.engine.enqueueJob(EndsJob, { how: 'returns' }, { backoff: '1h' });
+  await bildad.engine.enqueueJob(OutcomeJob, { how: 'returns' }, { backoff: '1h' });
   const { claims } = await claimNext(
     bildad.dataSource,
     tablesOf('bildad'),
     { nodeId: 'elsewhere', leaseMs: 60_000 },
-    ['ENDS'],
+    ['OUTCOME'],
     1,
     { lateRows: true },
   );
@@ -129,17 +129,17 @@ const WAYS: [way: string, end: () => Promise<unknown>, Partial<Seen>][] = [
     { outcome: 'stopped', reason: 'Stopped', fate: 'reopened' },
   ],
   [
-    'is completed by hand',
+    'is completed with completeJob',
     async () => bildad.engine.completeJob((await startGated()).run),
     { outcome: 'completed', result: 'SUCCEEDED', fate: 'removed' },
   ],
   [
-    'is failed by hand',
+    'is failed with failJob',
     async () => bildad.engine.failJob((await startGated()).run, new Error('Stopped')),
     { outcome: 'failed', reason: 'Stopped', fate: 'reopened' },
   ],
   [
-    'is expired by hand',
+    'is expired with expireJob',
     async () => bildad.engine.expireJob((await startGated()).run),
     { outcome: 'expired', reason: 'Expired', fate: 'reopened' },
   ],
@@ -156,7 +156,7 @@ const WAYS: [way: string, end: () => Promise<unknown>, Partial<Seen>][] = [
     { outcome: 'missed', reason: 'Missed', fate: 'removed' },
   ],
   [
-    'has a lease that is over',
+    'has an expired lease',
     async () => {
       const { jobQueueEntryId } = await claimLate();
       await bildad.sql(
@@ -199,12 +199,12 @@ const WAYS: [way: string, end: () => Promise<unknown>, Partial<Seen>][] = [
   ],
 ];
 
-it.each(WAYS)('a run that %s has its outcome, and is seen once', async (_way, end, expected) => {
+it.each(WAYS)('a run that %s has its outcome and is reported to onFinish once', async (_way, end, expected) => {
   await end();
   expect(await ended()).toMatchObject(expected);
 });
 
-it('a batch with written rows, late rows and ends that do not land is told apart', async () => {
+it('a batch of written rows, late rows and rejected ends has the right outcomes', async () => {
   const { finishRuns, lateRows } = runtimeOf(bildad);
   const late = await claimLate();
   const { run, arrival } = await startGated();
@@ -226,9 +226,9 @@ it('a batch with written rows, late rows and ends that do not land is told apart
   arrival.door.open(null);
 });
 
-it('a function that was unregistered is not called, and one that fails keeps the run from ending', async () => {
+it('an unregistered function is not called, and a failing one delays the end of the run', async () => {
   unregister();
-  await bildad.engine.enqueueAndRunJob(EndsJob, { how: 'returns' });
+  await bildad.engine.enqueueAndRunJob(OutcomeJob, { how: 'returns' });
   await expect
     .poll(() => bildad.sql(`SELECT FROM bildad.job_runs WHERE status = 'DONE'`))
     .toHaveLength(1);
@@ -237,7 +237,7 @@ it('a function that was unregistered is not called, and one that fails keeps the
 
   await bildad.sql('ALTER TABLE seen ADD CONSTRAINT none CHECK (false) NOT VALID');
   const failed = bildad.next('engine.error');
-  const run = await bildad.engine.enqueueAndRunJob(EndsJob, { how: 'returns' });
+  const run = await bildad.engine.enqueueAndRunJob(OutcomeJob, { how: 'returns' });
   expect(await failed).toMatchObject({ doing: `recording the end of run ${run.id}` });
   await bildad.sql('ALTER TABLE seen DROP CONSTRAINT none');
   expect(await bildad.engine.waitForJob(run.jobRunIdentifier)).toMatchObject({
@@ -245,7 +245,7 @@ it('a function that was unregistered is not called, and one that fails keeps the
   });
 });
 
-it('the text of an error does not decide: a run failed with "Stopped" on another node is fenced', async () => {
+it('a run that failed with the text "Stopped" on another node is fenced', async () => {
   await bildad.engine.runJobEngine();
   const elsewhere = await bootApp({ database: bildad.database });
   try {

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bootIsolated, type IsolatedApp } from '../support/isolation-app.js';
 
-// What an isolated handler has of the app, and what comes back of it.
+// Isolated handlers have their class, context and dependencies, and return outputs and errors.
 
 let bildad: IsolatedApp;
 const ticks = join(mkdtempSync(join(tmpdir(), 'bildad-')), 'ticks');
@@ -17,7 +17,7 @@ beforeAll(async () => {
 afterAll(() => bildad.close());
 
 describe.each(['THREAD', 'PROCESS'])('%s', (code) => {
-  it('has its class, its validated context, and what is injected', async () => {
+  it('has its class, its validated context and its injected providers', async () => {
     expect(await bildad.act(code, 'greet', 'Nest')).toMatchObject({
       result: 'SUCCEEDED',
       output: 'hello Nest',
@@ -25,13 +25,13 @@ describe.each(['THREAD', 'PROCESS'])('%s', (code) => {
     expect((await bildad.act(code, 'session')).output).toMatch(/^bildad#\d+$/);
   });
 
-  it('runs elsewhere, and always in the same warm host', async () => {
+  it('runs outside the node process, always in the same warm host', async () => {
     const first = (await bildad.act(code, 'where')).output;
     expect(first).not.toEqual({ pid: process.pid, threadId: 0 });
     expect((await bildad.act(code, 'where')).output).toEqual(first);
   });
 
-  it('progress, log and result come back unharmed', async () => {
+  it('returns progress, log lines and output unchanged', async () => {
     const progress = bildad.next('run.progress');
     expect((await bildad.act(code, 'reportThenReturn')).output).toEqual({
       text: 'naïve',
@@ -47,7 +47,7 @@ describe.each(['THREAD', 'PROCESS'])('%s', (code) => {
     });
   });
 
-  it('a result that has no JSON form leaves a marker, and the job has succeeded', async () => {
+  it('stores a marker for an output without JSON form, and the job succeeds', async () => {
     for (const act of ['big', 'unreadable'] as const)
       expect(await bildad.act(code, act)).toMatchObject({
         result: 'SUCCEEDED',
@@ -55,7 +55,7 @@ describe.each(['THREAD', 'PROCESS'])('%s', (code) => {
       });
   });
 
-  it('an error comes back with its name, stack, cause and code', async () => {
+  it('returns an error with its name, stack, cause and code', async () => {
     const run = await bildad.act(code, 'fail');
     expect(run).toMatchObject({
       result: 'FAILED',
@@ -73,7 +73,7 @@ describe.each(['THREAD', 'PROCESS'])('%s', (code) => {
     });
   });
 
-  it('a context that is invalid ends the run without its handler', async () => {
+  it('fails the run without its handler if the context is invalid', async () => {
     const entry = await bildad.engine.enqueueJob(code, { act: 'greet' }, { delay: '1h' });
     await bildad.sql(
       `UPDATE bildad.job_queue_entries SET job_context = '{"act":"dance"}', run_at = clock_timestamp() WHERE id = $1`,
@@ -85,17 +85,17 @@ describe.each(['THREAD', 'PROCESS'])('%s', (code) => {
     });
   });
 
-  it('what a job goes on telling is not of the next one', async () => {
+  it('does not attribute the late output of a job to the next one', async () => {
     await bildad.act(code, 'reportOften');
-    const told: string[] = [];
-    const off = bildad.events.on('run.progress', ({ jobRunId }) => told.push(jobRunId));
+    const reportedRuns: string[] = [];
+    const off = bildad.events.on('run.progress', ({ jobRunId }) => reportedRuns.push(jobRunId));
     const next = await bildad.act(code, 'sleep');
     off();
     expect(next.result).toBe('SUCCEEDED');
-    expect(told).not.toContain(next.id);
+    expect(reportedRuns).not.toContain(next.id);
   });
 
-  it('a handler enqueues other jobs', async () => {
+  it('can enqueue other jobs', async () => {
     const { output } = await bildad.act(code, 'enqueue');
     expect(await bildad.engine.waitForJob(output as string)).toMatchObject({
       output: 'done',
@@ -103,7 +103,7 @@ describe.each(['THREAD', 'PROCESS'])('%s', (code) => {
   });
 });
 
-it('what the app does by itself, it does once', () => {
+it('timers of the app do not run in hosts', () => {
   const pids = new Set(
     attempt(() => readFileSync(ticks, 'utf8'))
       ?.split('\n')
@@ -112,7 +112,7 @@ it('what the app does by itself, it does once', () => {
   expect([...pids]).toEqual([]);
 });
 
-it('a process that dies between two jobs costs the next one nothing', async () => {
+it('a process that dies between two jobs does not affect the next job', async () => {
   for (let n = 0; n < 5; n++) {
     const { pid } = (await bildad.act('PROCESS', 'where')).output as {
       pid: number;
@@ -123,7 +123,7 @@ it('a process that dies between two jobs costs the next one nothing', async () =
   }
 });
 
-it('hosts are no nodes', async () => {
+it('hosts are not listed as nodes', async () => {
   expect(await bildad.jobs.listNodes()).toHaveLength(1);
 });
 

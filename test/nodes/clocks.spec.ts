@@ -2,7 +2,7 @@ import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { startNode, type TestNode } from '../support/node.js';
 
-// Real processes whose clocks are wrong, against each other and against the database's, and jump.
+// Node processes whose clocks are wrong or jump, compared with each other and with the database.
 
 const LEASE_MS = 1_500;
 const MINUTES_10 = 600_000;
@@ -19,8 +19,8 @@ beforeAll(async () => {
 afterEach(() => Promise.all(nodes.splice(0).map((node) => node.kill())));
 afterAll(() => bildad.close());
 
-it('nothing is early, late, expired or fenced', { timeout: 60_000 }, async () => {
-  // The third one's jumps to and fro, an hour each time.
+it('wrong clocks make no job early, no run expired and no node fenced', { timeout: 60_000 }, async () => {
+  // The clock of the third node jumps forth and back by an hour.
   for (const CLOCK_OFF_MS of [MINUTES_10, -MINUTES_10, 'jumps'])
     nodes.push(
       await startNode(bildad.database.url, {
@@ -34,7 +34,7 @@ it('nothing is early, late, expired or fenced', { timeout: 60_000 }, async () =>
     Array.from({ length: 30 }, () => ({})),
     { delay: '1s' },
   );
-  // As many as the nodes have slots, for more than two leases. Who judges by a wrong clock takes one away.
+  // One job per slot, for more than two leases. A node that used its own clock would expire one.
   const long = await bildad.engine.enqueueJobs(
     'BUSY',
     Array.from({ length: 6 }, () => ({ ms: 2.5 * LEASE_MS })),

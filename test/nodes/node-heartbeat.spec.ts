@@ -11,10 +11,10 @@ beforeAll(async () => {
 });
 afterAll(() => bildad.close());
 
-it('a node that is fenced in any moment of a beat ends at once, not with the next beat', async () => {
+it('a node that is fenced at any moment of a heartbeat ends at once', async () => {
   for (let microtasks = 0; microtasks < 12; microtasks++) {
     const memory = new HeartbeatMemory();
-    // The next beat comes after 12 seconds.
+    // The next heartbeat would come after 12 seconds.
     memory.leaseMs = 60_000;
     const id = `node ${microtasks}`;
     const reports: string[] = [];

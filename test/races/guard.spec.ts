@@ -4,11 +4,11 @@ import { bootApp, type TestApp } from '../support/app.js';
 import { TIMED_STATEMENTS } from '../support/timed-statements.js';
 import { SimpleJob } from '../support/handlers.js';
 
-// The single-runner guard: one pass at a time over all nodes, and no wish for a pass is lost.
+// The single-runner guard: one pass at a time over all nodes, and no request for a pass is lost.
 
 let one: TestApp;
 let other: TestApp;
-/** A session that holds locks to stop a pass where the test wants it. */
+/** A session whose locks block a pass at a chosen point. */
 let holder: pg.Client;
 beforeAll(async () => {
   one = await bootApp({ providers: [SimpleJob] });
@@ -22,8 +22,8 @@ afterAll(async () => {
   await one.close();
 });
 
-/** Resolves when a backend waits for a lock that this session has; a beat may be waiting as well. */
-const somebodyWaits = (session = holder) =>
+/** Resolves when a backend waits for a lock of this session. A heartbeat does not count. */
+const waitUntilBlocking = (session = holder) =>
   expect
     .poll(async () => {
       const { processID } = session as unknown as { processID: number };
@@ -35,10 +35,10 @@ const somebodyWaits = (session = holder) =>
     })
     .toBeGreaterThan(0);
 
-it('answers alreadyRunning, here and on another node, while a pass is under way', async () => {
+it('runJobEngine returns alreadyRunning on all nodes while a pass runs', async () => {
   await holder.query('BEGIN; LOCK TABLE bildad.job_queue_entries IN ACCESS EXCLUSIVE MODE');
   const pass = one.engine.runJobEngine();
-  await somebodyWaits();
+  await waitUntilBlocking();
 
   const nothing = { start: [], expire: [], alreadyRunning: true };
   expect(await one.engine.runJobEngine()).toEqual(nothing);
@@ -47,9 +47,9 @@ it('answers alreadyRunning, here and on another node, while a pass is under way'
   expect((await pass).alreadyRunning).toBe(false);
 });
 
-it('looks again for who came after its look, from this process or another', async () => {
-  for (const asking of [one, other]) {
-    // The pass has taken its look, and is held up by a run that another session is about to insert.
+it('a pass claims again for a request of any process that comes after its claim', async () => {
+  for (const requesting of [one, other]) {
+    // The pass has claimed, and a run that another session inserts blocks it.
     const first = await one.engine.enqueueJob(SimpleJob, {});
     await holder.query('BEGIN');
     await holder.query(
@@ -59,10 +59,10 @@ it('looks again for who came after its look, from this process or another', asyn
       [first.jobRunIdentifier],
     );
     const pass = one.engine.runJobEngine();
-    await somebodyWaits();
+    await waitUntilBlocking();
 
-    const late = await asking.engine.enqueueJob(SimpleJob, {});
-    expect(await asking.engine.runJobEngine()).toEqual({
+    const late = await requesting.engine.enqueueJob(SimpleJob, {});
+    expect(await requesting.engine.runJobEngine()).toEqual({
       start: [],
       expire: [],
       alreadyRunning: true,
@@ -76,17 +76,17 @@ it('looks again for who came after its look, from this process or another', asyn
   }
 });
 
-it('looks again for who came while the guard was being let go', async () => {
+it('a pass claims again for a request that comes while it releases the guard', async () => {
   await holder.query('BEGIN; LOCK TABLE bildad.job_queue_entries IN SHARE MODE');
   const pass = one.engine.runJobEngine();
-  await somebodyWaits();
+  await waitUntilBlocking();
   const config = new pg.Client({ connectionString: one.database.url });
   await config.connect();
   await config.query(
     `BEGIN; SELECT 1 FROM bildad.job_configs WHERE name = 'default' FOR NO KEY UPDATE`,
   );
   await holder.query('COMMIT');
-  await somebodyWaits(config);
+  await waitUntilBlocking(config);
 
   const late = await one.engine.enqueueJob(SimpleJob, {});
   expect((await one.engine.runJobEngine()).alreadyRunning).toBe(true);
@@ -98,7 +98,7 @@ it('looks again for who came while the guard was being let go', async () => {
   await one.engine.waitForJob(late.jobRunIdentifier);
 });
 
-it('takes over a guard whose holder died, when its lease is over, under a new fencing number', async () => {
+it('the next pass takes over an expired guard with a new fencing number', async () => {
   await one.sql(
     `UPDATE bildad.job_configs SET guard_holder = 'dead', guard_expires_at = clock_timestamp() + interval '1 hour'`,
   );
@@ -111,12 +111,12 @@ it('takes over a guard whose holder died, when its lease is over, under a new fe
   expect(await one.jobs.getJobConfig()).toMatchObject({ guardExpiresAt: null });
 });
 
-it('goes on when the config row was deleted', async () => {
+it('a pass runs after the config row was deleted', async () => {
   await one.sql('DELETE FROM bildad.job_configs');
   expect((await one.engine.runJobEngine()).alreadyRunning).toBe(false);
 });
 
-it('lets the guard go when a pass fails, and the next one works', async () => {
+it('a failed pass releases the guard, and the next one works', async () => {
   const entry = await one.engine.enqueueJob(SimpleJob, {});
   await one.sql('ALTER TABLE bildad.job_runs RENAME TO gone');
   await expect(one.engine.runJobEngine()).rejects.toThrow('job_runs');

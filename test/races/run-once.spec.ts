@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { SimpleJob } from '../support/handlers.js';
 
-// Of ten concurrent callers, on two nodes, one claims an entry; nine are told that it is not available.
+// Ten concurrent callers on two nodes: one claims the entry, nine receive JobNotAvailableError.
 
 let one: TestApp;
 let other: TestApp;
@@ -16,17 +16,17 @@ afterAll(async () => {
   await one.close();
 });
 
-it('runs an entry once, whoever asks for it', async () => {
+it('concurrent runJob calls run an entry once', async () => {
   for (let round = 0; round < 20; round++) {
     SimpleJob.runs = 0;
     const entry = await one.engine.enqueueJob(SimpleJob, { say: round });
-    const asked = await Promise.allSettled(
+    const calls = await Promise.allSettled(
       Array.from({ length: 10 }, (_caller, n) => (n % 2 ? one : other).engine.runJob(entry)),
     );
     const run = await one.engine.waitForJob(entry.jobRunIdentifier);
 
-    expect(asked.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
-    for (const answer of asked)
+    expect(calls.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
+    for (const answer of calls)
       if (answer.status === 'rejected') expect(answer.reason).toBeInstanceOf(JobNotAvailableError);
     expect(SimpleJob.runs).toBe(1);
     expect(run).toMatchObject({ result: 'SUCCEEDED', retry: 0, output: round });
@@ -34,7 +34,7 @@ it('runs an entry once, whoever asks for it', async () => {
   }
 });
 
-it('starts an entry once when passes of two nodes and runJob meet', async () => {
+it('concurrent passes and runJob calls start an entry once', async () => {
   for (let round = 0; round < 20; round++) {
     SimpleJob.runs = 0;
     const entry = await one.engine.enqueueJob(SimpleJob, {});

@@ -11,7 +11,7 @@ beforeAll(async () => {
 });
 afterAll(() => bildad.close());
 
-it('a process whose node was killed ends, although a handler blocks it', async () => {
+it('a process ends after its node is killed, even if its handler blocks', async () => {
   const node = await startWorker(bildad.database.url, {}, 'isolation-node');
   const entry = await bildad.engine.enqueueJob('PROCESS', { act: 'spin' });
   const facts = async () => {

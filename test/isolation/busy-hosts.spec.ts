@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bootIsolated, type IsolatedApp } from '../support/isolation-app.js';
 
-// A job whose host is busy waits in its slot, and holds up nobody else.
+// A job whose host is busy waits in its slot and delays no other job.
 
 let bildad: IsolatedApp;
 
@@ -13,14 +13,14 @@ beforeAll(async () => {
 });
 afterAll(() => bildad.close());
 
-it('others begin meanwhile, and who started it has its run', async () => {
+it('other jobs start while a job waits for a host, and its caller has its run', async () => {
   const first = await bildad.begin('THREAD', 'waitForAbort');
   const waiting = await bildad.engine.enqueueAndRunJob('THREAD', {
     act: 'greet',
   });
   expect(bildad.engine.findJobProcess(waiting)).not.toBeNull();
   const began = performance.now();
-  const others = await bildad.engine.enqueueJobs('THREAD', [
+  const otherJobs = await bildad.engine.enqueueJobs('THREAD', [
     { act: 'greet' },
     { act: 'greet' },
     { act: 'greet' },
@@ -29,16 +29,16 @@ it('others begin meanwhile, and who started it has its run', async () => {
     act: 'greet',
   });
   await bildad.engine.waitForJob(other.jobRunIdentifier);
-  // Each of the four that wait would take a second of the node's.
+  // Each of the four waiting jobs would delay the node by a second.
   expect(performance.now() - began).toBeLessThan(3_000);
   await bildad.engine.killJob({ id: first.jobRunId });
   expect(await bildad.engine.waitForJob(waiting.jobRunIdentifier)).toMatchObject({
     result: 'SUCCEEDED',
   });
-  for (const { jobRunIdentifier } of others) await bildad.engine.waitForJob(jobRunIdentifier);
+  for (const { jobRunIdentifier } of otherJobs) await bildad.engine.waitForJob(jobRunIdentifier);
 });
 
-it('one that is killed while it waits is told by its run', async () => {
+it('a job that waits for a host can be killed', async () => {
   const first = await bildad.begin('THREAD', 'waitForAbort');
   const waiting = await bildad.engine.enqueueAndRunJob(
     'THREAD',
@@ -51,7 +51,7 @@ it('one that is killed while it waits is told by its run', async () => {
   await bildad.engine.killJob({ id: first.jobRunId });
 });
 
-it('a host that had to be ended is told of, and at shutdown none takes its place', async () => {
+it('a killed host is reported, and a shutdown does not replace it', async () => {
   const killed = bildad.next('process.killed');
   const { jobRunId } = await bildad.begin('THREAD', 'spin');
   const closing = bildad.app.close();

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { startWorker } from '../support/worker.js';
 
-// Real processes on one database.
+// Several worker processes on one database.
 
 let producer: TestApp;
 beforeAll(async () => {
@@ -20,10 +20,10 @@ const queueIsEmpty = () =>
     .toBe(0);
 
 it(
-  'three processes drain 5,000 jobs, each exactly once, and never hold the guard together',
+  'three processes run 5,000 jobs, each exactly once, with one guard holder at a time',
   { timeout: 90_000 },
   async () => {
-    // Every change of the guard, in the order in which the row's lock let it happen.
+    // Records every change of the guard in commit order.
     await producer.sql(`
     CREATE TABLE guard_audit (id bigserial, holder text, term bigint, was_free boolean, taken boolean);
     CREATE FUNCTION audit_guard() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -63,7 +63,7 @@ it(
 );
 
 it(
-  "a killed process's jobs run again elsewhere when their leases are over",
+  "the jobs of a killed process run on another node after their leases expire",
   { timeout: 60_000 },
   async () => {
     await producer.sql('TRUNCATE ledger');
@@ -92,7 +92,7 @@ it(
 );
 
 it(
-  'a terminated process gives back what it cannot finish, without costing a retry',
+  'a terminated process releases unfinished jobs without a used retry',
   { timeout: 60_000 },
   async () => {
     await producer.sql('TRUNCATE ledger');

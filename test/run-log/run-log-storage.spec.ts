@@ -7,7 +7,7 @@ import { GatedJob } from '../support/handlers.js';
 import { startProxy, type Proxy } from '../support/proxy.js';
 import { brief, until } from '../support/watch.js';
 
-// Notes are deleted when they are old or their runs are gone; an outage delays them.
+// Notes are deleted when they expire or their runs are deleted. An outage delays their writes.
 
 let database: TestDatabase;
 let proxy: Proxy;
@@ -36,23 +36,23 @@ async function begin(jobRunIdentifier: string) {
   return GatedJob.arrival();
 }
 
-const kept = async () =>
+const storedRuns = async () =>
   (
     await database.sql<{ run: string }>(
       'SELECT job_run_id::text AS run FROM bildad.job_run_notes ORDER BY job_run_id',
     )
   ).map(({ run }) => run);
 
-it('the pass deletes old notes, and notes of runs that are gone', async () => {
+it('a pass deletes expired notes and notes of deleted runs', async () => {
   const runs = [await begin('a'), await begin('b'), await begin('c')];
   for (const { job } of runs) job.progress(0.5);
-  await expect.poll(kept).toHaveLength(3);
+  await expect.poll(storedRuns).toHaveLength(3);
   for (const { job, door } of runs) {
     door.open(null);
     await bildad.engine.waitForJob(job.jobRunIdentifier);
   }
   const [old, gone, stays] = runs.map(({ job }) => job.jobRunId);
-  expect(await kept()).toEqual([old, gone, stays]);
+  expect(await storedRuns()).toEqual([old, gone, stays]);
   await database.sql('UPDATE bildad.job_run_notes SET keep_until = now() WHERE job_run_id = $1', [
     old,
   ]);
@@ -62,7 +62,7 @@ it('the pass deletes old notes, and notes of runs that are gone', async () => {
     .poll(
       async () => {
         await bildad.engine.runJobEngine();
-        return kept();
+        return storedRuns();
       },
       { timeout: 5_000 },
     )
@@ -72,14 +72,14 @@ it('the pass deletes old notes, and notes of runs that are gone', async () => {
     .poll(
       async () => {
         await bildad.engine.runJobEngine();
-        return kept();
+        return storedRuns();
       },
       { timeout: 5_000 },
     )
     .toEqual([stays]);
 });
 
-it('reports during an outage are written after it, and watchers see them', async () => {
+it('reports during an outage are written after it, and watchers receive them', async () => {
   const { job, door } = await begin('outage');
   const seen: string[] = [];
   const watched = until(bildad.jobs.watch('outage'), (update) => {
@@ -89,20 +89,20 @@ it('reports during an outage are written after it, and watchers see them', async
   await expect.poll(() => seen).toEqual(['running 0']);
   const lost = bildad.next('database.lost');
   await proxy.refuse();
-  job.stream('while it was away');
-  job.progress(0.7, 'while it was away');
+  job.stream('during the outage');
+  job.progress(0.7, 'during the outage');
   await lost;
   expect(await database.sql('SELECT 1 FROM bildad.job_run_notes')).toEqual([]);
   await proxy.pass();
   await expect
     .poll(() => seen, { timeout: 10_000 })
-    .toEqual(['running 0', 'progress 0.7 while it was away', 'chunk "while it was away"']);
+    .toEqual(['running 0', 'progress 0.7 during the outage', 'chunk "during the outage"']);
   door.open(null);
   await watched;
   expect(seen.at(-1)).toBe('end 0 SUCCEEDED');
 });
 
-it('notes that cannot be written are reported once, and fail no job', async () => {
+it('notes that cannot be written are reported once and fail no job', async () => {
   const errors: string[] = [];
   bildad.events.on('engine.error', ({ doing }) => errors.push(doing));
   await database.sql('DROP TABLE bildad.job_run_notes');
@@ -110,7 +110,7 @@ it('notes that cannot be written are reported once, and fail no job', async () =
   job.progress(0.1);
   await expect.poll(() => errors).toEqual(['writing progress, log lines and output of jobs']);
   job.log('lost');
-  door.open(Promise.reject(new Error('as told')));
+  door.open(Promise.reject(new Error('no')));
   await bildad.next('run.finished');
   const other = await begin('other');
   other.job.progress(0.1);
@@ -120,7 +120,7 @@ it('notes that cannot be written are reported once, and fail no job', async () =
   expect(errors).toHaveLength(1);
 });
 
-it('notes that the database refuses for now are written later', async () => {
+it('notes that the database refuses temporarily are written later', async () => {
   await bildad.close();
   const [row] = await database.sql<{ name: string }>('SELECT current_database() AS name');
   await database.sql(`ALTER DATABASE ${row!.name} SET lock_timeout = '50ms'`);
@@ -141,7 +141,7 @@ it('notes that the database refuses for now are written later', async () => {
   door.open(null);
 });
 
-it('a note that is refused each time does not delay other notes', async () => {
+it('a note that the database refuses permanently does not delay other notes', async () => {
   await database.sql(
     `CREATE FUNCTION bildad.refuse() RETURNS trigger LANGUAGE plpgsql AS
      $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = 'cardinality_violation'; END $$`,
@@ -156,7 +156,7 @@ it('a note that is refused each time does not delay other notes', async () => {
   expect((await refused).doing).toBe('writing progress, log lines and output of jobs');
   const { job, door } = await begin('other');
   job.progress(0.1);
-  await expect.poll(kept, { timeout: 5_000 }).toEqual([job.jobRunId]);
+  await expect.poll(storedRuns, { timeout: 5_000 }).toEqual([job.jobRunId]);
   for (const one of [poisoned.door, door]) one.open(null);
 });
 

@@ -3,7 +3,7 @@ import { actors, type Act } from '../fixtures/isolation-app.js';
 import { bootApp, type TestApp } from '../support/app.js';
 import { startWorker, type Worker } from '../support/worker.js';
 
-// In a node of its own: the test runner takes every unhandled rejection of its process for a failure.
+// In a node process of its own, because the test runner reports every unhandled rejection in its process.
 
 let bildad: TestApp;
 let node: Worker;
@@ -21,7 +21,7 @@ const run = async (act: Act) => {
   return bildad.engine.waitForJob(jobRunIdentifier);
 };
 
-it('an unhandled rejection of an inline handler fails its run and no other, and the node lives', async () => {
+it('an unhandled rejection of an inline handler fails its run only, and the node survives', async () => {
   const beside = run('sleep');
   expect(await run('rejection')).toMatchObject({
     result: 'FAILED',
@@ -31,7 +31,7 @@ it('an unhandled rejection of an inline handler fails its run and no other, and 
   expect((await run('greet')).result).toBe('SUCCEEDED');
 });
 
-it('its handler has its time to end: it does not run beside its own retry', async () => {
+it('a rejected run ends after its handler, so that it does not overlap with its retry', async () => {
   const { jobRunIdentifier } = await bildad.engine.enqueueJob(
     'INLINE',
     { act: 'rejectWhileRunning' },
@@ -46,7 +46,7 @@ it('its handler has its time to end: it does not run beside its own retry', asyn
   }
 });
 
-it('one that comes after the end of its run changes nothing of it', async () => {
+it('an unhandled rejection after the end of its run changes nothing', async () => {
   const ended = await run('rejectAfterEnd');
   await run('sleep');
   const [after] = await bildad.jobs.listJobRunsForIdentifier(ended.jobRunIdentifier);
@@ -54,7 +54,7 @@ it('one that comes after the end of its run changes nothing of it', async () => 
   expect(node.process.exitCode).toBeNull();
 });
 
-it('one that is of no job ends the process, as it would without us', async () => {
+it('an unhandled rejection outside of jobs ends the process', async () => {
   const other = await startWorker(bildad.database.url, {}, 'isolation-node');
   const exit = new Promise((resolve) => other.process.once('exit', resolve));
   other.process.send('reject');

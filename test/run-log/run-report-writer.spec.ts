@@ -4,7 +4,7 @@ import { RunReportWriter } from '../../src/features/run-log/run-report-writer.js
 import { readLogs } from '../../src/options/settings.js';
 import { bootApp, type TestApp } from '../support/app.js';
 
-// A report that will not be written is not kept in memory.
+// A report that will never be written is released from memory.
 
 let bildad: TestApp;
 let isWatched: boolean;
@@ -20,15 +20,15 @@ afterEach(async () => {
   await bildad.close();
 });
 
-const held = () => (writer as any).changed.size as number;
+const pendingReports = () => (writer as any).changed.size as number;
 
-it('the report of an ended run is released when its watcher left before its output was written', async () => {
+it('the report of an ended run is released when its watcher leaves before the output is written', async () => {
   const run = new RunReport('7', 'left', false, readLogs({}, 'logs'));
-  run.addChunk('seen by nobody');
+  run.addChunk('unwatched');
   run.end(true);
   writer.addEnded(run);
-  expect(held()).toBe(1);
+  expect(pendingReports()).toBe(1);
   isWatched = false;
-  await expect.poll(held).toBe(0);
+  await expect.poll(pendingReports).toBe(0);
   expect(await bildad.sql('SELECT 1 FROM bildad.job_run_notes')).toEqual([]);
 });

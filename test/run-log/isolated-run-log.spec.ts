@@ -3,7 +3,7 @@ import { bootApp, type TestApp } from '../support/app.js';
 import { bootIsolated, type IsolatedApp } from '../support/isolation-app.js';
 import { brief, until } from '../support/watch.js';
 
-// What a job says in a thread or process of its own is as good as what one says here.
+// Progress, log lines and output of an isolated job arrive like those of an inline job.
 
 let bildad: IsolatedApp;
 let elsewhere: TestApp;
@@ -17,7 +17,7 @@ afterAll(async () => {
   await bildad.close();
 });
 
-it.each(['THREAD', 'PROCESS'])('%s', async (code) => {
+it.each(['THREAD', 'PROCESS'])('updates and log lines of an isolated job reach other nodes: %s', async (code) => {
   const jobRunIdentifier = `says ${code}`;
   await bildad.engine.enqueueJob(
     code,
@@ -25,8 +25,8 @@ it.each(['THREAD', 'PROCESS'])('%s', async (code) => {
     { jobRunIdentifier, maxRetries: 0 },
   );
   const updates = await until(elsewhere.jobs.watch(jobRunIdentifier));
-  const told = updates.map(brief).filter((one) => !one.startsWith('queued'));
-  expect(told.filter((one) => !/^(log|fatal)/.test(one))).toEqual([
+  const received = updates.map(brief).filter((one) => !one.startsWith('queued'));
+  expect(received.filter((one) => !/^(log|fatal)/.test(one))).toEqual([
     'running 0',
     'progress 0.5 half way',
     'chunk {"chunk":1}',

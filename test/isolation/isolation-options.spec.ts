@@ -4,15 +4,15 @@ import { actors } from '../fixtures/isolation-app.js';
 import { bootApp } from '../support/app.js';
 import { bootIsolated, ISOLATED_MODULE } from '../support/isolation-app.js';
 
-// What is wrong with the hosts is found as the app starts.
+// Invalid isolation options fail the start of the app.
 
-it('an isolated handler needs to be told what its hosts boot', async () => {
+it('isolated handlers require the isolation option', async () => {
   await expect(bootApp({ providers: actors })).rejects.toThrow(
     'isolation must be { module, export }: @BildadJob of IsolatedActor has the isolation',
   );
 });
 
-it('more jobs at once than hosts may be made take as many hosts as there may be', async () => {
+it('the number of hosts is limited to 1000 for a higher concurrency', async () => {
   const bildad = await bootIsolated({}, { concurrency: 1_001 });
   const { isolation } = (
     bildad.engine as unknown as {
@@ -25,30 +25,30 @@ it('more jobs at once than hosts may be made take as many hosts as there may be'
 
 describe.each<[string, Partial<IsolationOptions>, string]>([
   [
-    'a module that is not there',
+    'a missing module',
     { module: new URL('./nowhere.js', ISOLATED_MODULE) },
     'isolation.module must be the URL of a module that can be imported, got ',
   ],
-  ['an export that is not there', { export: 'Nothing' }, 'isolation.export must be the name of'],
+  ['a missing export', { export: 'Nothing' }, 'isolation.export must be the name of'],
   [
     'a module without this engine',
     { export: 'OtherModule' },
     'isolation.module must import BildadModule with the engine "default" in the schema "bildad"',
   ],
   [
-    'a module without one of the handlers',
+    'a module without one handler',
     { export: 'LackingModule' },
     'isolation.module must export a module LackingModule with the handlers of',
   ],
-  ['no URL', { module: './app.module.js' }, 'isolation.module must be the URL'],
-  ['no thread', { threads: 0 }, 'isolation.threads must be an integer from 1 to 1000, got 0'],
+  ['a relative path as module', { module: './app.module.js' }, 'isolation.module must be the URL'],
+  ['0 threads', { threads: 0 }, 'isolation.threads must be an integer from 1 to 1000, got 0'],
   [
     'too little memory for a process',
     { memoryLimit: 64 },
     'isolation.memoryLimit must be at least 128 (MiB) for a process, got 64',
   ],
   [
-    'a limit of nothing',
+    'a memoryLimit that is an object',
     { memoryLimit: { threads: 64 } as never },
     'isolation.memoryLimit.threads',
   ],

@@ -2,8 +2,8 @@ import { expect, it, vi } from 'vitest';
 import type { JobHost } from '../../src/isolation/job-host.js';
 import { HostPool } from '../../src/isolation/host-pool.js';
 
-it('a host that cannot be made is told of and tried again, and who waits can leave', async () => {
-  const told: unknown[] = [];
+it('a host that cannot be created is reported and tried again, and a waiting caller can leave', async () => {
+  const reported: unknown[] = [];
   const pool = new HostPool({
     max: 1,
     idleMs: 1_000,
@@ -11,32 +11,32 @@ it('a host that cannot be made is told of and tried again, and who waits can lea
     make: () => {
       throw new Error('EAGAIN');
     },
-    failed: (doing, error) => told.push([doing, (error as Error).message]),
+    failed: (doing, error) => reported.push([doing, (error as Error).message]),
   });
-  const leave = new AbortController();
-  const waiting = pool.take(leave.signal);
-  await expect.poll(() => told).toContainEqual(['starting a host for jobs', 'EAGAIN']);
-  leave.abort(new Error('enough'));
+  const controller = new AbortController();
+  const waiting = pool.take(controller.signal);
+  await expect.poll(() => reported).toContainEqual(['starting a host for jobs', 'EAGAIN']);
+  controller.abort(new Error('enough'));
   await expect(waiting).rejects.toThrow('enough');
   await pool.close(0);
 });
 
-it('a boot that hangs keeps no job from another host', async () => {
+it('a boot that hangs does not keep a job from another host', async () => {
   vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
   try {
-    const told: unknown[] = [];
+    const reported: unknown[] = [];
     const boots: ((codes: string[]) => void)[] = [];
     const pool = new HostPool({
       max: 2,
       idleMs: 1_000,
       bootMs: 60_000,
       make: () => new FakeHost(new Promise((resolve) => boots.push(resolve))) as unknown as JobHost,
-      failed: (doing) => told.push(doing),
+      failed: (doing) => reported.push(doing),
     });
     const taken = pool.take(new AbortController().signal);
     expect(boots).toHaveLength(1);
     await vi.advanceTimersByTimeAsync(10_000);
-    expect(told).toEqual(['starting a host for jobs']);
+    expect(reported).toEqual(['starting a host for jobs']);
     expect(boots).toHaveLength(2);
     boots[1]!([]);
     expect(await taken).toBeInstanceOf(FakeHost);

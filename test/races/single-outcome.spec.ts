@@ -3,8 +3,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob } from '../support/handlers.js';
 
-// Whatever two parties want to do to a run at the same moment, exactly one of them does it: the run has
-// the winner's end, the entry the fate that goes with it, and the loser has changed nothing.
+// When two callers end a run at the same moment, exactly one succeeds. The run and the entry have the outcome of the
+// winner.
 
 let one: TestApp;
 let other: TestApp;
@@ -25,7 +25,7 @@ async function running(): Promise<{ run: JobRun; finishHandler: () => void }> {
   return { run, finishHandler: () => arrival.door.open('done') };
 }
 
-/** The only end a run may have had, and the entry that goes with it. */
+/** Checks that the run has one of these ends and its entry the matching state. */
 async function expectOneEnd(run: JobRun, reasons: (string | null)[]): Promise<JobRun> {
   const [ended, ...more] = await one.jobs.listJobRunsForIdentifier(run.jobRunIdentifier);
   expect(more).toEqual([]);
@@ -42,14 +42,14 @@ async function expectOneEnd(run: JobRun, reasons: (string | null)[]): Promise<Jo
   return ended!;
 }
 
-describe('exactly one lands', () => {
+describe('exactly one end takes effect', () => {
   it('kill against complete', async () => {
     const seen = new Set<string | null>();
     for (let round = 0; round < ROUNDS; round++) {
       const { run, finishHandler } = await running();
       const over = one.next('run.finished');
       finishHandler();
-      // The handler's end is a few turns of the microtask queue away: the kill comes before, at and after it.
+      // The handler ends a few microtasks later, so the kill comes before, at and after that end.
       for (let turn = 0; turn < round; turn++) await Promise.resolve();
       const kill = one.engine.killJob(run).then(
         () => 'killed',
@@ -65,24 +65,24 @@ describe('exactly one lands', () => {
     expect(seen).toEqual(new Set([null, 'Killed']));
   });
 
-  const rivals: [string, (app: TestApp, run: JobRun) => Promise<unknown>, string | null][] = [
+  const ends: [string, (app: TestApp, run: JobRun) => Promise<unknown>, string | null][] = [
     ['complete', ({ engine }, run) => engine.completeJob(run), null],
     ['fail', ({ engine }, run) => engine.failJob(run, new Error('by hand')), 'by hand'],
     ['expire', ({ engine }, run) => engine.expireJob(run), 'Expired'],
     ['stop', ({ engine }, run) => engine.stopJobInQueue({ id: run.jobQueueEntryId }), 'Stopped'],
   ];
-  for (const [first, begin, reason] of rivals)
-    for (const [second, oppose, otherReason] of rivals)
+  for (const [first, endFirst, reason] of ends)
+    for (const [second, endOther, otherReason] of ends)
       if (first < second)
         it(`${first} against ${second}, on two nodes`, async () => {
           for (let round = 0; round < ROUNDS; round++) {
             const { run } = await running();
-            const answers = await Promise.allSettled([begin(one, run), oppose(other, run)]);
-            const landed = answers.filter(({ status }) => status === 'fulfilled').length;
-            const nothingToStop = answers.filter(
+            const answers = await Promise.allSettled([endFirst(one, run), endOther(other, run)]);
+            const succeeded = answers.filter(({ status }) => status === 'fulfilled').length;
+            const notStopped = answers.filter(
               (answer) => answer.status === 'fulfilled' && answer.value === null,
             ).length;
-            expect(landed - nothingToStop).toBe(1);
+            expect(succeeded - notStopped).toBe(1);
             for (const answer of answers)
               if (answer.status === 'rejected')
                 expect(answer.reason).toBeInstanceOf(RunNotActiveError);
@@ -90,7 +90,7 @@ describe('exactly one lands', () => {
           }
         });
 
-  it('the handler against stop, expire and fail at once', async () => {
+  it('the handler against stop, expire and fail at the same time', async () => {
     for (let round = 0; round < ROUNDS; round++) {
       const { run, finishHandler } = await running();
       const outcome = Promise.race([one.next('run.finished'), one.next('run.finishRejected')]);
@@ -102,10 +102,10 @@ describe('exactly one lands', () => {
       ]);
       await outcome;
       const ended = await expectOneEnd(run, [null, 'Stopped', 'Expired', 'by hand']);
-      const landed = answers.filter(
+      const succeeded = answers.filter(
         (answer) => answer.status === 'fulfilled' && answer.value !== null,
       );
-      expect(landed).toHaveLength(ended.result === 'SUCCEEDED' ? 0 : 1);
+      expect(succeeded).toHaveLength(ended.result === 'SUCCEEDED' ? 0 : 1);
     }
   });
 });

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { bootIsolated, type IsolatedApp } from '../support/isolation-app.js';
 
-// What is known of a process at work, here and elsewhere, and what somebody elsewhere may do to it.
+// Facts about running processes, on this node and on others, and kills from other nodes.
 
 let bildad: IsolatedApp;
 let elsewhere: TestApp;
@@ -21,7 +21,7 @@ afterAll(async () => {
 });
 
 describe.each(['THREAD', 'PROCESS'])('%s', (code) => {
-  it('a process that is blocked is known of, and killed from another node', async () => {
+  it('a blocked process is inspected and killed from another node', async () => {
     const { jobRunId } = await bildad.begin(code, 'spin');
     const run = { id: jobRunId };
     await expect
@@ -54,7 +54,7 @@ describe.each(['THREAD', 'PROCESS'])('%s', (code) => {
   });
 });
 
-it('an inline handler that does not stop is carried until it ends, and counted', async () => {
+it('an inline handler that ignores a kill is listed as abandoned until it ends', async () => {
   const { jobRunId } = await bildad.begin('INLINE', 'sleepLong');
   const run = { id: jobRunId };
   const ended = bildad.next('process.ended');
@@ -71,7 +71,7 @@ it('an inline handler that does not stop is carried until it ends, and counted',
   expect(await bildad.jobs.inspectJobProcess(run)).toBeNull();
 });
 
-it('progress is known of', async () => {
+it('another node reads the progress of a process', async () => {
   const { jobRunId } = await bildad.begin('THREAD', 'halfway');
   const run = { id: jobRunId };
   const half = {

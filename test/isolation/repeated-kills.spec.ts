@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bootIsolated, type IsolatedApp } from '../support/isolation-app.js';
 
-// `npm run bench:isolation` does it a hundred times, and looks at the memory as well.
+// `npm run bench:isolation` kills a hundred hosts and also measures memory.
 
 const KILLS = 16;
 
@@ -12,7 +12,7 @@ beforeAll(async () => {
 });
 afterAll(() => bildad.close());
 
-const held = async () => {
+const resources = async () => {
   const active = process.getActiveResourcesInfo();
   const count = (kind: string) => active.filter((one) => one === kind).length;
   const [{ sessions }] = (await bildad.database.sql<{ sessions: number }>(
@@ -32,11 +32,11 @@ const warm = async () => {
 };
 
 it(
-  'one kill after the other leaves as many threads, processes and sessions as there were',
+  'repeated kills leak no threads, processes or sessions',
   { timeout: 120_000 },
   async () => {
     await warm();
-    const before = await held();
+    const before = await resources();
     for (let n = 0; n < KILLS; n++) {
       const code = n % 2 ? 'THREAD' : 'PROCESS';
       const { jobRunId } = await bildad.begin(code, n % 4 ? 'spin' : 'query');
@@ -45,6 +45,6 @@ it(
       });
     }
     await warm();
-    await expect.poll(held).toEqual(before);
+    await expect.poll(resources).toEqual(before);
   },
 );

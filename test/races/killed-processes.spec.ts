@@ -4,10 +4,10 @@ import { bootApp, type TestApp } from '../support/app.js';
 import { lockRows, waitingForLock } from '../support/lock.js';
 import { startWorker } from '../support/worker.js';
 
-// Processes that are killed (SIGKILL) in the middle of each phase of a job's life. What was acknowledged is
-// there, what was not is there whole or not at all, and each job ends SUCCEEDED once.
+// Processes are killed with SIGKILL in each phase of a job's life. Acknowledged jobs exist, other enqueues are
+// atomic, and each job ends SUCCEEDED once.
 
-/** A node that dies in a pass leaves the guard's lease of 15 s behind. */
+/** A node that dies during a pass leaves the guard's lease of 15 s behind. */
 const LONG = { timeout: 60_000 };
 
 let bildad: TestApp;
@@ -30,7 +30,7 @@ const enqueue = (n: number) =>
     Array.from({ length: n }, (_none, each) => ({ n: each })),
   );
 
-/** Another node takes over; then each job has succeeded once, and ran so often. */
+/** Another node takes over. Then each job has succeeded once, after this number of executions. */
 async function everyJobSucceeds(jobs: number, executions: number) {
   const { database, jobs: queue, sql } = bildad;
   const rescuer = await startWorker(database.url, { RESCUER: 'yes' });
@@ -45,7 +45,7 @@ async function everyJobSucceeds(jobs: number, executions: number) {
   expect(await sql('SELECT count(*)::int AS n FROM ledger')).toEqual([{ n: executions }]);
 }
 
-it('killed while it enqueues one by one: what was acknowledged is in the queue', async () => {
+it('killed while it enqueues single jobs: acknowledged jobs are in the queue', async () => {
   const enqueuer = await startWorker(bildad.database.url, {}, 'enqueuer');
   const acknowledged: string[] = [];
   const enough = new Promise<void>((resolve) => {
@@ -55,10 +55,10 @@ it('killed while it enqueues one by one: what was acknowledged is in the queue',
   });
   enqueuer.process.send('one');
   await enough;
-  // What it said last is heard by then.
-  const heard = once(enqueuer.process, 'disconnect');
+  // The last acknowledgement has arrived by then.
+  const disconnected = once(enqueuer.process, 'disconnect');
   await enqueuer.kill();
-  await heard;
+  await disconnected;
   const queued = new Set(
     (
       await bildad.sql<{ name: string }>(
@@ -67,11 +67,11 @@ it('killed while it enqueues one by one: what was acknowledged is in the queue',
     ).map(({ name }) => name),
   );
   expect(acknowledged.filter((name) => !queued.has(name))).toEqual([]);
-  // Those in flight may be there as well, and no more than those.
+  // Calls in flight may have enqueued their jobs as well.
   expect(queued.size - acknowledged.length).toBeLessThanOrEqual(32);
 });
 
-it('killed while it enqueues many at once: none of them is there', async () => {
+it('killed during enqueueJobs: no job is in the queue', async () => {
   const { database, sql } = bildad;
   const unlock = await lockRows(bildad, 'SELECT FROM bildad.job_templates');
   const enqueuer = await startWorker(database.url, {}, 'enqueuer');
@@ -79,7 +79,7 @@ it('killed while it enqueues many at once: none of them is there', async () => {
   await waitingForLock(bildad, 'enqueue_jobs');
   await enqueuer.kill();
   await unlock();
-  // The server hears of the death when its statement is done.
+  // The server detects the disconnect when its statement ends.
   await expect
     .poll(() =>
       sql(
@@ -90,13 +90,13 @@ it('killed while it enqueues many at once: none of them is there', async () => {
   expect(await sql('SELECT count(*)::int AS n FROM bildad.job_queue_entries')).toEqual([{ n: 0 }]);
 });
 
-it('killed while it claims: the claim that nobody heard of is taken back', LONG, async () => {
+it('killed while it claims: the claim expires and the jobs run', LONG, async () => {
   const { database, dataSource } = bildad;
   const [first] = await enqueue(20);
-  // A run of the same name that is not committed: the claim waits to see whether it will be.
-  const inTheWay = dataSource.createQueryRunner();
-  await inTheWay.startTransaction();
-  await inTheWay.query(
+  // An uncommitted run with the same identifier blocks the claim.
+  const blocker = dataSource.createQueryRunner();
+  await blocker.startTransaction();
+  await blocker.query(
     `INSERT INTO bildad.job_runs (job_template_id, job_queue_entry_id, job_run_identifier, retry, job_process_name,
        node_id, job_context, available_at, timeout_at, expires_at)
      VALUES (0, 0, $1, 0, '', '', '{}', now(), now(), now())`,
@@ -105,12 +105,12 @@ it('killed while it claims: the claim that nobody heard of is taken back', LONG,
   const victim = await startWorker(database.url);
   await waitingForLock(bildad, 'claim_jobs');
   await victim.kill();
-  await inTheWay.rollbackTransaction();
-  await inTheWay.release();
+  await blocker.rollbackTransaction();
+  await blocker.release();
   await everyJobSucceeds(20, 20);
 });
 
-it('killed while its handlers run: they run again', LONG, async () => {
+it('killed while its handlers run: the handlers run again', LONG, async () => {
   const { database, engine, sql } = bildad;
   await engine.enqueueJobs(
     'LEDGER',
@@ -124,22 +124,22 @@ it('killed while its handlers run: they run again', LONG, async () => {
 });
 
 it(
-  'killed while it records an end: what the database heard is done, and not done again',
+  'killed while it finishes a run: a committed end is not repeated',
   LONG,
   async () => {
     const { database } = bildad;
     await enqueue(1);
-    const letGo = await holdEnds();
+    const unblock = await blockEnds();
     const victim = await startWorker(database.url);
     await waitingForLock(bildad, 'finish_job_runs');
     await victim.kill();
-    await letGo();
+    await unblock();
     await everyJobSucceeds(1, 1);
   },
 );
 
 it(
-  'killed while it ends jobs by the thousand: each has succeeded once in the end',
+  'killed while it finishes thousands of jobs: each job has succeeded once in the end',
   LONG,
   async () => {
     const { database, engine, jobs, sql } = bildad;
@@ -156,7 +156,7 @@ it(
     const left = await jobs.getNumberOfJobsInTheQueue();
     expect(left).toBeGreaterThan(0);
     await everyJobSucceeds(JOBS, 0);
-    // What it had in hand counts as lost with it: a claim ahead, one under way, and ends not recorded yet.
+    // Lost with the process: a prefetched claim, a running one, and ends that were not written yet.
     const [retried] = await sql(
       `SELECT count(*)::int AS n FROM bildad.job_runs WHERE reason = 'Expired'`,
     );
@@ -164,8 +164,8 @@ it(
   },
 );
 
-/** Lets claims through, and keeps every end waiting. */
-async function holdEnds(): Promise<() => Promise<void>> {
+/** Lets claims pass and blocks every end of a run. */
+async function blockEnds(): Promise<() => Promise<void>> {
   const { dataSource } = bildad;
   await dataSource.query(`
     CREATE OR REPLACE FUNCTION hold_end() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -6,83 +6,83 @@ import { SimpleJob } from '../support/handlers.js';
 import { waitingForLock } from '../support/lock.js';
 import { startProxy, type Proxy } from '../support/proxy.js';
 
-// A transaction that is left open holds the name of a job: who wants that name waits for it, and nobody else.
+// An open transaction locks the identifier of a job. Only calls with that identifier wait for it.
 
 const QUERY_TIMEOUT_MS = 1_000;
 
 let bildad: TestApp;
 let proxy: Proxy;
-/** Whose connections may be cut. */
-let behindTheWire: TestApp;
+/** Connects through the proxy. */
+let proxied: TestApp;
 const lost: unknown[] = [];
 beforeAll(async () => {
   const options = { queryTimeout: QUERY_TIMEOUT_MS };
   bildad = await bootApp({ providers: [SimpleJob], options });
   proxy = await startProxy(bildad.database.url);
-  behindTheWire = await bootApp({
+  proxied = await bootApp({
     providers: [SimpleJob],
     database: { ...bildad.database, url: proxy.url },
     options,
   });
-  await behindTheWire.engine.enqueueJob(SimpleJob, {});
+  await proxied.engine.enqueueJob(SimpleJob, {});
   bildad.events.on('database.lost', (event) => lost.push(event));
 });
 afterAll(async () => {
-  await behindTheWire.close();
+  await proxied.close();
   await proxy.close();
   await bildad.close();
 });
 beforeEach(() => (lost.length = 0));
 
-let names = 0;
-const newName = () => `name-${++names}`;
+let identifiers = 0;
+const newIdentifier = () => `name-${++identifiers}`;
 
-/** @returns what ends the transaction that has enqueued a job of this name */
-async function holding(jobRunIdentifier: string) {
+/** Enqueues a job in an open transaction. @returns the function that ends the transaction */
+async function lockIdentifier(jobRunIdentifier: string) {
   const end = gate<'commit' | 'roll back'>();
-  const held = gate();
+  const locked = gate();
   const transaction = bildad.engine
     .transaction(async (manager) => {
       await bildad.engine.enqueueJob(SimpleJob, { say: 'first' }, { jobRunIdentifier, manager });
-      held.open();
+      locked.open();
       if ((await end.opened) === 'roll back') throw new Error('rolled back');
     })
     .catch((error: Error) => expect(error.message).toBe('rolled back'));
-  await held.opened;
+  await locked.opened;
   return async (how: 'commit' | 'roll back') => {
     end.open(how);
     await transaction;
   };
 }
 
-const wanting = ({ engine }: TestApp, jobRunIdentifier: string, options: EnqueueOptions = {}) =>
+const enqueueLocked = ({ engine }: TestApp, jobRunIdentifier: string, options: EnqueueOptions = {}) =>
   engine
     .enqueueJob(SimpleJob, {}, { jobRunIdentifier, ...options })
     .catch((error: unknown) => error);
 
-/** Whether it is over by now is asked of what happens meanwhile, not of a clock. */
+/** Tracks whether the work has ended, without a clock. */
 function watched(work: Promise<unknown>) {
   const state = { over: false };
   void work.finally(() => (state.over = true));
   return state;
 }
 
-const soon = [
-  ['no time', {}],
-  ['a time to start by', { startBefore: '1h' }],
+const OPTIONS = [
+  ['no startBefore', {}],
+  ['startBefore', { startBefore: '1h' }],
 ] as const satisfies [string, EnqueueOptions][];
 
-it.each(soon)(
-  'other jobs are enqueued meanwhile, with a name and without, where the one that waits has %s',
+it.each(OPTIONS)(
+  'a locked identifier does not delay calls with other identifiers, if the waiting call has %s',
   async (_what, options) => {
     const { engine } = bildad;
-    const name = newName();
-    const end = await holding(name);
-    const waiting = Array.from({ length: 6 }, () => wanting(bildad, name, options));
+    const name = newIdentifier();
+    const end = await lockIdentifier(name);
+    const waiting = Array.from({ length: 6 }, () => enqueueLocked(bildad, name, options));
     const others = () =>
       Promise.all([
         engine.enqueueJob(SimpleJob, {}),
-        engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: newName() }),
+        engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: newIdentifier() }),
         engine.enqueueJob(SimpleJob, {}, { startBefore: '1h' }),
         engine.enqueueJobs(SimpleJob, [{}, {}]),
       ]);
@@ -99,12 +99,12 @@ it.each(soon)(
   },
 );
 
-it.each(soon)(
-  'its job is enqueued when the transaction is rolled back, where it has %s',
+it.each(OPTIONS)(
+  'a waiting call enqueues its job after a rollback, if it has %s',
   async (_what, options) => {
-    const name = newName();
-    const end = await holding(name);
-    const waiting = wanting(bildad, name, options);
+    const name = newIdentifier();
+    const end = await lockIdentifier(name);
+    const waiting = enqueueLocked(bildad, name, options);
     await waitingForLock(bildad, 'enqueue_jobs');
     await end('roll back');
     expect(await waiting).toMatchObject({ jobRunIdentifier: name });
@@ -115,14 +115,14 @@ it.each(soon)(
   },
 );
 
-it('who waits for too long is told what for, and no other call fails', async () => {
-  const name = newName();
-  const end = await holding(name);
-  const waiting = wanting(bildad, name);
+it('a call that waits for too long fails with an error that identifiers the lock, and no other call fails', async () => {
+  const name = newIdentifier();
+  const end = await lockIdentifier(name);
+  const waiting = enqueueLocked(bildad, name);
   const state = watched(waiting);
   while (!state.over) {
     await bildad.engine.enqueueJob(SimpleJob, {});
-    await bildad.engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: newName() });
+    await bildad.engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: newIdentifier() });
   }
   expect(await waiting).toMatchObject({
     code: 'BILDAD_DATABASE',
@@ -134,17 +134,17 @@ it('who waits for too long is told what for, and no other call fails', async () 
   await end('commit');
 });
 
-it('what was sent over a connection that is lost is sent again for the other jobs', async () => {
-  const name = newName();
-  const end = await holding(name);
-  // Caches the template: it is not read over the lost connection.
-  await behindTheWire.engine.enqueueJob(SimpleJob, {});
+it('a batch on a lost connection is sent again for its other jobs', async () => {
+  const name = newIdentifier();
+  const end = await lockIdentifier(name);
+  // Caches the template, so that it is not read over the lost connection.
+  await proxied.engine.enqueueJob(SimpleJob, {});
   proxy.blackholeOpen();
-  const waiting = wanting(behindTheWire, name);
+  const waiting = enqueueLocked(proxied, name);
   const state = watched(waiting);
   await Promise.all([
-    behindTheWire.engine.enqueueJob(SimpleJob, {}),
-    behindTheWire.engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: newName() }),
+    proxied.engine.enqueueJob(SimpleJob, {}),
+    proxied.engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: newIdentifier() }),
   ]);
   expect(state.over).toBe(false);
   await end('commit');

@@ -3,7 +3,7 @@ import { bootApp, type TestApp } from '../support/app.js';
 import { startNode, type TestNode } from '../support/node.js';
 import { startProxy } from '../support/proxy.js';
 
-// Real processes that are blocked, frozen, killed and cut off. The lease is short, so that a test takes seconds.
+// Node processes that are blocked, frozen, killed and disconnected. The lease is short to keep the tests short.
 
 const LEASE_MS = 1_500;
 const LONG = { timeout: 60_000 };
@@ -24,7 +24,7 @@ beforeAll(async () => {
   await (await startNode(bildad.database.url)).terminate();
 });
 afterEach(async () => {
-  // Also one that is still starting, in the place of one that died as the test ended.
+  // Also a node that was still starting as the test ended.
   const starts = await Promise.allSettled(starting.splice(0));
   await Promise.all(
     starts.map(async (start) => {
@@ -39,7 +39,7 @@ afterEach(async () => {
 });
 afterAll(() => bildad.close());
 
-const began = (runs: number) =>
+const untilStarted = (runs: number) =>
   expect.poll(() => bildad.sql('SELECT FROM ledger')).toHaveLength(runs);
 
 const nodeOf = async ({ process: { pid } }: TestNode) =>
@@ -48,12 +48,12 @@ const nodeOf = async ({ process: { pid } }: TestNode) =>
 const runsOf = (identifier: string) => bildad.jobs.listJobRunsForIdentifier(identifier);
 
 it(
-  'a node whose event loop is blocked for two leases says so, and keeps its jobs',
+  'a node whose event loop is blocked for two leases reports that and keeps its jobs',
   LONG,
   async () => {
-    // The other one would take the job over.
+    // The other node could take the job over.
     const both = await Promise.all([start(), start()]);
-    // Both beat in their threads.
+    // Both send heartbeats from their threads.
     await expect
       .poll(async () =>
         (await bildad.jobs.listNodes()).filter(
@@ -62,7 +62,7 @@ it(
       )
       .toHaveLength(2);
     const entry = await bildad.engine.enqueueJob('BLOCK', { ms: 2 * LEASE_MS });
-    await began(1);
+    await untilStarted(1);
     const [{ pid }] = await bildad.sql('SELECT pid FROM ledger');
     const blocked = both.find((node) => node.process.pid === pid)!;
     await expect
@@ -85,7 +85,7 @@ it(
   },
 );
 
-it('a node whose event loop is blocked for too long is killed, and says why', LONG, async () => {
+it('a node whose event loop is blocked for longer than maxBlock is killed', LONG, async () => {
   const blocked = await start({ MAX_BLOCK: '1s' });
   const exited = new Promise((resolve) =>
     blocked.process.once('exit', (_code, signal) => resolve(signal)),
@@ -95,12 +95,12 @@ it('a node whose event loop is blocked for too long is killed, and says why', LO
 });
 
 it(
-  "a killed node's jobs run again within a lease and five seconds, and cost no retry",
+  "the jobs of a killed node run again within a lease and five seconds, without a used retry",
   LONG,
   async () => {
     const victim = await start();
     const entries = await bildad.engine.enqueueJobs('HANG', [{}, {}, {}]);
-    await began(3);
+    await untilStarted(3);
     const rescuer = await start({ RESCUER: 'yes' });
     await victim.kill();
     const killedAt = performance.now();
@@ -117,40 +117,40 @@ it(
 );
 
 it(
-  'a node that was frozen for longer than its lease changes nothing, and begins anew',
+  'a node that was frozen for longer than its lease changes nothing, and joins again',
   LONG,
   async () => {
-    const zombie = await start();
+    const frozen = await start();
     const entry = await bildad.engine.enqueueJob('DEAF', {});
-    await began(1);
-    await expect.poll(() => nodeOf(zombie)).toHaveLength(1);
-    const [before] = await nodeOf(zombie);
+    await untilStarted(1);
+    await expect.poll(() => nodeOf(frozen)).toHaveLength(1);
+    const [before] = await nodeOf(frozen);
     const rescuer = await start({ RESCUER: 'yes' });
-    zombie.process.kill('SIGSTOP');
+    frozen.process.kill('SIGSTOP');
     await rescuer.waitForMessage('node.lost');
     const run = await bildad.engine.waitForJob(entry.jobRunIdentifier, {
       timeout: '20s',
     });
     expect(run).toMatchObject({ retry: 1, output: 'the rescuer' });
-    zombie.process.kill('SIGCONT');
-    zombie.process.send('go');
-    expect(await zombie.waitForMessage('run.finishRejected')).toMatchObject({
+    frozen.process.kill('SIGCONT');
+    frozen.process.send('go');
+    expect(await frozen.waitForMessage('run.finishRejected')).toMatchObject({
       jobRunIdentifier: entry.jobRunIdentifier,
       retry: 0,
     });
-    expect(await zombie.waitForMessage('node.fenced')).toMatchObject({
+    expect(await frozen.waitForMessage('node.fenced')).toMatchObject({
       node: before!.id,
     });
-    const { node } = await zombie.waitForMessage('node.joined', ({ node }) => node !== before!.id);
+    const { node } = await frozen.waitForMessage('node.joined', ({ node }) => node !== before!.id);
     expect(await runsOf(entry.jobRunIdentifier)).toMatchObject([
       { retry: 0, result: 'FAILED', reason: 'Expired', output: null },
       { retry: 1, result: 'SUCCEEDED', output: 'the rescuer' },
     ]);
-    expect(await nodeOf(zombie)).toMatchObject([
+    expect(await nodeOf(frozen)).toMatchObject([
       { id: node, endedAt: null },
       { id: before!.id, endReason: 'lost' },
     ]);
-    // It works again.
+    // The node runs jobs again.
     await rescuer.terminate();
     const next = await bildad.engine.enqueueJob('HEALTHY', {});
     expect(await bildad.engine.waitForJob(next.jobRunIdentifier)).toMatchObject({
@@ -161,54 +161,54 @@ it(
 );
 
 it(
-  'a node that is cut off from the database stops its jobs before its lease is over, and begins anew',
+  'a node without a database connection stops its jobs before its lease expires, and joins again',
   LONG,
   async () => {
     const proxy = await startProxy(bildad.database.url);
-    const lonely = await start({}, proxy.url);
+    const isolated = await start({}, proxy.url);
     const entry = await bildad.engine.enqueueJob('HANG', {}, { maxRetries: 0 });
-    await began(1);
-    await expect.poll(() => nodeOf(lonely)).toHaveLength(1);
-    const [before] = await nodeOf(lonely);
+    await untilStarted(1);
+    await expect.poll(() => nodeOf(isolated)).toHaveLength(1);
+    const [before] = await nodeOf(isolated);
     proxy.blackhole();
     const cutAt = performance.now();
-    await lonely.waitForMessage('aborted');
+    await isolated.waitForMessage('aborted');
     expect(performance.now() - cutAt).toBeLessThan(LEASE_MS);
-    expect(await lonely.waitForMessage('node.fenced')).toMatchObject({
+    expect(await isolated.waitForMessage('node.fenced')).toMatchObject({
       node: before!.id,
       why: 'silent',
       running: 1,
     });
-    // Nobody judges here: it ends itself when it can, and gives the job back.
-    expect(await nodeOf(lonely)).toMatchObject([{ endedAt: null }]);
+    // No other node declares it lost. It ends its own row when it can, and releases the job.
+    expect(await nodeOf(isolated)).toMatchObject([{ endedAt: null }]);
     await proxy.refuse();
     await proxy.pass();
-    const { node } = await lonely.waitForMessage('node.joined', ({ node }) => node !== before!.id);
-    expect(await nodeOf(lonely)).toMatchObject([
+    const { node } = await isolated.waitForMessage('node.joined', ({ node }) => node !== before!.id);
+    expect(await nodeOf(isolated)).toMatchObject([
       { id: node, endedAt: null },
       { id: before!.id, endReason: 'fenced' },
     ]);
-    // Without a retry to lose it has lost none.
-    await began(2);
+    // The job has no retries, and still runs again.
+    await untilStarted(2);
     expect(await runsOf(entry.jobRunIdentifier)).toMatchObject([
       { retry: 0, reason: 'Interrupted', nodeId: before!.id },
       { retry: 1, status: 'RUNNING', nodeId: node },
     ]);
-    await lonely.kill();
+    await isolated.kill();
     await proxy.close();
   },
 );
 
-it('a job that kills its node fails for good, and takes no healthy one with it', LONG, async () => {
+it('a job that kills its node fails after maxCrashes, and all other jobs succeed', LONG, async () => {
   let over = false;
   let deaths = 0;
-  // As a supervisor would.
-  const keepOneUp = async () => {
+  // Restarts nodes like a supervisor.
+  const superviseNode = async () => {
     const node = await start({ CONCURRENCY: '5' });
     node.process.once('exit', () => {
       if (over) return;
       deaths++;
-      void keepOneUp();
+      void superviseNode();
     });
   };
   const poison = await bildad.engine.enqueueJob('POISON', {});
@@ -216,7 +216,7 @@ it('a job that kills its node fails for good, and takes no healthy one with it',
     'HEALTHY',
     Array.from({ length: 20 }, () => ({})),
   );
-  await Promise.all([keepOneUp(), keepOneUp()]);
+  await Promise.all([superviseNode(), superviseNode()]);
   await expect
     .poll(() => bildad.jobs.getNumberOfJobsInTheQueue(), {
       timeout: 45_000,

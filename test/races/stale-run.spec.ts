@@ -2,7 +2,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob } from '../support/handlers.js';
 
-// A run that was taken away cannot touch the newer run of its entry, whatever its process still does.
+// A stale run cannot change the newer run of its entry.
 
 let bildad: TestApp;
 beforeAll(async () => {
@@ -10,7 +10,7 @@ beforeAll(async () => {
 });
 afterAll(() => bildad.close());
 
-it("an old run's late success changes neither the newer run nor the entry", async () => {
+it("the late success of a stale run changes neither the newer run nor the entry", async () => {
   const { engine, jobs, next } = bildad;
   const old = await engine.enqueueAndRunJob(GatedJob, {});
   const oldHandler = await GatedJob.arrival();
@@ -51,7 +51,7 @@ it("an old run's late success changes neither the newer run nor the entry", asyn
   });
 });
 
-it('ends by hand of an old run are refused while the newer run goes on', async () => {
+it('manual ends of a stale run are refused while the newer run continues', async () => {
   const { engine, jobs } = bildad;
   const old = await engine.enqueueAndRunJob(GatedJob, {});
   await GatedJob.arrival();
@@ -74,7 +74,7 @@ it('ends by hand of an old run are refused while the newer run goes on', async (
   await engine.waitForJob(old.jobRunIdentifier);
 });
 
-it('an old run that is still RUNNING, because rows were edited by hand, does not touch the newer one', async () => {
+it('a stale run that was left RUNNING by a manual edit does not change the newer run', async () => {
   const { engine, jobs, sql, next } = bildad;
   const old = await engine.enqueueAndRunJob(GatedJob, {});
   const oldHandler = await GatedJob.arrival();
@@ -97,7 +97,7 @@ it('an old run that is still RUNNING, because rows were edited by hand, does not
   });
 });
 
-it('deleting history, even a run under way, never deletes or strands an entry', async () => {
+it('deleting run rows, even of a running job, neither deletes nor strands an entry', async () => {
   const { engine, jobs, sql, next } = bildad;
   const run = await engine.enqueueAndRunJob(GatedJob, {});
   const first = await GatedJob.arrival();
@@ -107,20 +107,20 @@ it('deleting history, even a run under way, never deletes or strands an entry', 
   });
 
   const lost = next('run.finishRejected');
-  first.door.open('nobody knows');
+  first.door.open('after the deletion');
   await lost;
   const { start } = await engine.runJobEngine();
   expect(start).toMatchObject([
     { ok: true, jobRun: { jobRunIdentifier: run.jobRunIdentifier, retry: 1 } },
   ]);
-  (await GatedJob.arrival()).door.open('again');
+  (await GatedJob.arrival()).door.open('second run');
   expect(await engine.waitForJob(run.jobRunIdentifier)).toMatchObject({
     retry: 1,
     result: 'SUCCEEDED',
   });
 });
 
-it('a run number that is taken already is stepped over, and holds nobody up', async () => {
+it('a run number that is taken is skipped and delays no other job', async () => {
   const { engine, sql } = bildad;
   const blocked = await engine.enqueueJob(GatedJob, {}, { jobRunIdentifier: 'taken', priority: 0 });
   await sql(

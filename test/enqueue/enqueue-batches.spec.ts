@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { SimpleJob } from '../support/handlers.js';
 
-// Calls of enqueueJob in flight together share an insert; each keeps its own answer.
+// Concurrent enqueueJob calls share an insert, and each call gets its own result.
 
 let bildad: TestApp;
 beforeAll(async () => {
@@ -13,7 +13,7 @@ beforeAll(async () => {
 });
 afterAll(() => bildad.close());
 
-const together = (names: (string | undefined)[]) =>
+const enqueueAll = (names: (string | undefined)[]) =>
   Promise.allSettled(
     names.map((jobRunIdentifier, n) =>
       bildad.engine.enqueueJob(
@@ -24,9 +24,9 @@ const together = (names: (string | undefined)[]) =>
     ),
   );
 
-it('a hundred at once take a few statements, and keep their order', async () => {
+it('100 concurrent calls take a few statements and keep their order', async () => {
   const spy = vi.spyOn(bildad.dataSource, 'query');
-  const answers = await together(Array.from({ length: 100 }, () => undefined));
+  const answers = await enqueueAll(Array.from({ length: 100 }, () => undefined));
   expect(spy.mock.calls.length).toBeLessThanOrEqual(3);
   spy.mockRestore();
   const entries = answers.map((answer) => answer.status === 'fulfilled' && answer.value);
@@ -37,9 +37,9 @@ it('a hundred at once take a few statements, and keep their order', async () => 
   expect(ids.every((id, n) => n === 0 || id > ids[n - 1]!)).toBe(true);
 });
 
-it('a duplicate or a bad context is refused alone', async () => {
+it('a duplicate or an invalid context is refused alone', async () => {
   await bildad.engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: 'taken' });
-  const [before, taken, twice, again, after, bad] = await Promise.allSettled([
+  const [before, taken, twice, duplicate, after, bad] = await Promise.allSettled([
     bildad.engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: 'before' }),
     bildad.engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: 'taken' }),
     bildad.engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: 'twice' }),
@@ -53,11 +53,11 @@ it('a duplicate or a bad context is refused alone', async () => {
     { value: { jobRunIdentifier: 'after' } },
   ]);
   expect(taken).toMatchObject({ reason: expect.any(DuplicateJobError) });
-  expect(again).toMatchObject({ reason: expect.any(DuplicateJobError) });
+  expect(duplicate).toMatchObject({ reason: expect.any(DuplicateJobError) });
   expect(bad).toMatchObject({ reason: { code: 'INVALID_JOB_CONTEXT' } });
 });
 
-it("a caller's own transaction is not mixed with others", async () => {
+it("a call in a caller's transaction does not join a batch", async () => {
   const { engine, dataSource, jobs } = bildad;
   const rolledBack = dataSource
     .transaction(async (manager) => {
@@ -73,14 +73,14 @@ it("a caller's own transaction is not mixed with others", async () => {
   expect(await jobs.getJobQueueEntryForIdentifier("other's")).not.toBeNull();
 });
 
-it('two batches that want the same identifiers the other way round both get their answers', async () => {
+it('two batches with the same identifiers in reverse order both complete', async () => {
   const names = Array.from({ length: 50 }, (_none, n) => `contested-${n}`);
   const other = await bootApp({
     providers: [SimpleJob],
     database: bildad.database,
   });
   const answers = await Promise.all([
-    together(names),
+    enqueueAll(names),
     Promise.allSettled(
       names
         .toReversed()
@@ -94,9 +94,9 @@ it('two batches that want the same identifiers the other way round both get thei
     if (answer.status === 'rejected') expect(answer.reason).toBeInstanceOf(DuplicateJobError);
 });
 
-it('validators that ask the database do not wait for connections that their own transactions hold', async () => {
+it('validators with queries need no connection beyond those of their own transactions', async () => {
   const { dataSource, engine } = bildad;
-  class Asking {
+  class QueryingContext {
     @ValidateBy({
       name: 'isKnown',
       async: true,
@@ -106,14 +106,14 @@ it('validators that ask the database do not wait for connections that their own 
     })
     n!: number;
   }
-  class AskingJob {
+  class QueryingJob {
     runJob(): void {}
   }
-  BildadJob({ code: 'SIMPLE', context: Asking })(AskingJob);
-  // TypeORM's pool has ten connections unless told otherwise.
+  BildadJob({ code: 'SIMPLE', context: QueryingContext })(QueryingJob);
+  // TypeORM's pool has ten connections by default.
   const all = await Promise.all(
     Array.from({ length: 30 }, () =>
-      engine.enqueueJobs(AskingJob, [{ n: 1 }, { n: 2 }] as never[]),
+      engine.enqueueJobs(QueryingJob, [{ n: 1 }, { n: 2 }] as never[]),
     ),
   );
   expect(all.flat()).toHaveLength(60);

@@ -4,29 +4,29 @@ import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob } from '../support/handlers.js';
 import { brief, until } from '../support/watch.js';
 
-// What jobs say of themselves: progress, and the lines of those that fail.
+// Progress of jobs, and the log lines of failed runs.
 
-type Says = { say: (job: JobExecution) => void; fails?: boolean };
-const acts = new Map<string, Says>();
+type Script = { report: (job: JobExecution) => void; fails?: boolean };
+const scripts = new Map<string, Script>();
 
-@BildadJob({ code: 'SAYING', maxRetries: 0 })
-class SayingJob implements JobHandler<object> {
+@BildadJob({ code: 'LOGGING', maxRetries: 0 })
+class LoggingJob implements JobHandler<object> {
   runJob(_context: object, job: JobExecution): void {
-    const { say, fails } = acts.get(job.jobRunIdentifier)!;
-    say(job);
-    if (fails) throw new Error('as told');
+    const { report, fails } = scripts.get(job.jobRunIdentifier)!;
+    report(job);
+    if (fails) throw new Error('no');
   }
 }
 
-@BildadJob({ code: 'SECRET_SAYING', maxRetries: 0, encrypt: true })
-class SecretSayingJob extends SayingJob {}
+@BildadJob({ code: 'ENCRYPTED_LOGGING', maxRetries: 0, encrypt: true })
+class EncryptedLoggingJob extends LoggingJob {}
 
 let bildad: TestApp;
 afterEach(() => bildad.close());
 
 async function boot(logs?: LogOptions): Promise<void> {
   bildad = await bootApp({
-    providers: [SayingJob, SecretSayingJob, GatedJob],
+    providers: [LoggingJob, EncryptedLoggingJob, GatedJob],
     options: {
       ...(logs && { logs }),
       encryption: { keys: { k: Buffer.alloc(32, 1) }, current: 'k' },
@@ -35,9 +35,9 @@ async function boot(logs?: LogOptions): Promise<void> {
 }
 
 let named = 0;
-async function says(say: Says['say'], { fails = true, job = SayingJob } = {}): Promise<string> {
+async function runJob(report: Script['report'], { fails = true, job = LoggingJob } = {}): Promise<string> {
   const jobRunIdentifier = `says-${++named}`;
-  acts.set(jobRunIdentifier, { say, fails });
+  scripts.set(jobRunIdentifier, { report, fails });
   await bildad.engine.enqueueAndRunJob(job, {}, { jobRunIdentifier });
   await bildad.engine.waitForJob(jobRunIdentifier);
   return jobRunIdentifier;
@@ -46,19 +46,19 @@ const lines = async (identifier: string) =>
   (await bildad.jobs.logs(identifier)).flatMap((log) =>
     log.lines.map(({ level, message }) => `${level} ${message}`),
   );
-/** Of a job that fails: then its lines are there. */
-const kept = (identifier: string) => expect.poll(() => lines(identifier), { timeout: 5_000 });
+/** The lines of a failed run, which are written after its end. */
+const expectLines = (identifier: string) => expect.poll(() => lines(identifier), { timeout: 5_000 });
 
-it('the lines of a run that fails are kept, by the level', async () => {
+it('the log lines of a failed run are stored with their levels', async () => {
   await boot();
-  const name = await says((job) => {
+  const name = await runJob((job) => {
     const { logger } = job;
     job.log('begins');
     logger.warn('hm', { n: 1 });
     logger.debug('details');
     logger.error(new RangeError('broken'));
   });
-  await kept(name).toEqual([
+  await expectLines(name).toEqual([
     'log begins',
     'warn hm { n: 1 }',
     'debug details',
@@ -70,39 +70,39 @@ it('the lines of a run that fails are kept, by the level', async () => {
   expect(await bildad.jobs.logs({ id: log!.jobRunId })).toEqual([log]);
 });
 
-it('of one that succeeds none are, unless all are to be kept', async () => {
+it("the log lines of a successful run are stored with keep: 'always' only", async () => {
   await boot();
-  const name = await says((job) => job.log('fine'), { fails: false });
-  const failed = await says((job) => job.log('not fine'));
-  await kept(failed).toEqual(['log not fine']);
+  const name = await runJob((job) => job.log('fine'), { fails: false });
+  const failed = await runJob((job) => job.log('not fine'));
+  await expectLines(failed).toEqual(['log not fine']);
   expect(await lines(name)).toEqual([]);
   await bildad.close();
   await boot({ keep: 'always' });
-  await kept(await says((job) => job.log('fine'), { fails: false })).toEqual(['log fine']);
+  await expectLines(await runJob((job) => job.log('fine'), { fails: false })).toEqual(['log fine']);
 });
 
-it('the last lines are kept, as far as there is room', async () => {
+it('the last lines up to the limits are stored', async () => {
   await boot({ lines: 5, lineBytes: 10, runBytes: 35 });
-  const name = await says((job) => {
+  const name = await runJob((job) => {
     for (let n = 0; n < 1_000; n++) job.log(`${n}${'x'.repeat(100)}`);
   });
-  await kept(name).toEqual(['log 997xxxxxxx', 'log 998xxxxxxx', 'log 999xxxxxxx']);
+  await expectLines(name).toEqual(['log 997xxxxxxx', 'log 998xxxxxxx', 'log 999xxxxxxx']);
   expect((await bildad.jobs.logs(name))[0]).toMatchObject({ dropped: 997 });
 });
 
-it('a line is cut where a character ends', async () => {
+it('a line is truncated at a character boundary', async () => {
   await boot({ lineBytes: 10, runBytes: 25, redact: (line) => `${line}!` });
-  const name = await says((job) => {
+  const name = await runJob((job) => {
     job.log('too much, and the first to go');
     job.log('ééééé');
     job.log('ab😀😀😀');
     job.log('éé');
   });
-  await kept(name).toEqual(['log ééééé', 'log ab😀😀', 'log éé!']);
+  await expectLines(name).toEqual(['log ééééé', 'log ab😀😀', 'log éé!']);
   expect((await bildad.jobs.logs(name))[0]).toMatchObject({ dropped: 1 });
 });
 
-it('a redact hook sees a line whole, and what it returns is cut', async () => {
+it('the redact hook receives the whole line, and its result is truncated', async () => {
   await boot({
     lineBytes: 20,
     redact: (line) => line.replaceAll(/\d{16}/g, '[card]'),
@@ -119,25 +119,25 @@ it('a redact hook sees a line whole, and what it returns is cut', async () => {
   door.open(Promise.reject(new Error('no')));
   const line = 'log card [card] of someb';
   expect((await until(updates)).map(brief)).toEqual([line, 'end 0 FAILED']);
-  await kept(jobRunIdentifier).toEqual([line]);
+  await expectLines(jobRunIdentifier).toEqual([line]);
 });
 
-it('a redact hook that fails lets nothing through', async () => {
+it('a redact hook that fails hides the line', async () => {
   await boot({
     redact: (line) => {
       if (line.includes('throw')) throw new Error('no');
-      if (line.includes('odd')) return undefined as unknown as string;
-      if (line.includes('late')) return Promise.reject(new Error('late')) as unknown as string;
+      if (line.includes('undefined')) return undefined as unknown as string;
+      if (line.includes('reject')) return Promise.reject(new Error('reject')) as unknown as string;
       return line.replaceAll(/\d/g, '#');
     },
   });
-  const name = await says((job) => {
+  const name = await runJob((job) => {
     job.log('card 4711');
     job.log('throw 4711');
-    job.log('odd 4711');
-    job.log('late 4711');
+    job.log('undefined 4711');
+    job.log('reject 4711');
   });
-  await kept(name).toEqual([
+  await expectLines(name).toEqual([
     'log card ####',
     'log [not kept: the redact hook failed]',
     'log [not kept: the redact hook failed]',
@@ -145,19 +145,19 @@ it('a redact hook that fails lets nothing through', async () => {
   ]);
 });
 
-it('of an encrypted job there is the fraction, and nothing else', async () => {
+it('of an encrypted job only the progress fraction is stored', async () => {
   await boot({ keep: 'always' });
-  let told: unknown;
+  let progressInMemory: unknown;
   const events: unknown[] = [];
   bildad.events.on('run.progress', (event) => events.push(event));
-  const name = await says(
+  const name = await runJob(
     (job) => {
       job.log('secret');
       job.stream('secret');
       job.progress(0.5, 'secret');
-      told = bildad.engine.findJobProcess({ id: job.jobRunId })?.progress;
+      progressInMemory = bildad.engine.findJobProcess({ id: job.jobRunId })?.progress;
     },
-    { job: SecretSayingJob },
+    { job: EncryptedLoggingJob },
   );
   await expect
     .poll(() => bildad.jobs.progressOf(name))
@@ -166,12 +166,12 @@ it('of an encrypted job there is the fraction, and nothing else', async () => {
     'SELECT json_agg(n)::text AS text FROM bildad.job_run_notes n',
   );
   expect(row!.text).not.toContain('secret');
-  expect(told).toMatchObject({ fraction: 0.5, message: null });
+  expect(progressInMemory).toMatchObject({ fraction: 0.5, message: null });
   expect(events).toEqual([expect.not.objectContaining({ message: 'secret' })]);
   expect(await lines(name)).toEqual([]);
 });
 
-it('nothing that a handler says fails its job', async () => {
+it('no output of a handler fails its job', async () => {
   await boot();
   const hostile = {
     get [Symbol.toStringTag]() {
@@ -186,14 +186,14 @@ it('nothing that a handler says fails its job', async () => {
   };
   const cycle: { self?: unknown } = {};
   cycle.self = cycle;
-  const name = await says((job) => {
-    const sayings: ((odd: any) => void)[] = [
-      (odd) => job.progress(odd),
-      (odd) => job.stream(odd),
-      (odd) => job.log(odd),
+  const name = await runJob((job) => {
+    const reports: ((value: any) => void)[] = [
+      (value) => job.progress(value),
+      (value) => job.stream(value),
+      (value) => job.log(value),
     ];
-    for (const odd of [hostile, cycle, undefined, 1n, Symbol('s'), 'a\0b\uD800'])
-      for (const say of sayings) say(odd);
+    for (const value of [hostile, cycle, undefined, 1n, Symbol('s'), 'a\0b\uD800'])
+      for (const report of reports) report(value);
     job.progress(NaN);
     job.progress(7, hostile as unknown as string);
     job.logger.warn('x'.repeat(1_000_000));
@@ -201,13 +201,13 @@ it('nothing that a handler says fails its job', async () => {
     job.progress(2, 'a\0b');
   });
   const run = await bildad.engine.waitForJob(name);
-  expect(run.reason).toBe('as told');
+  expect(run.reason).toBe('no');
   await expect
     .poll(() => bildad.jobs.progressOf(name))
     .toMatchObject({ fraction: 1, message: 'a�b' });
 });
 
-it('progress of a run that goes on is written, then now and then, and at the end', async () => {
+it('progress is written at the start, at intervals and at the end of a run', async () => {
   await boot();
   const entry = await bildad.engine.enqueueAndRunJob(GatedJob, {});
   const { job, door } = await GatedJob.arrival();
@@ -233,7 +233,7 @@ it('progress of a run that goes on is written, then now and then, and at the end
   expect(rows[0].xmin).not.toBe(xmin);
 });
 
-it('a run that is killed keeps what it said, and what it says later is nobody’s', async () => {
+it('the run log of a killed run ends with the kill', async () => {
   await boot();
   await bildad.engine.enqueueAndRunJob(
     GatedJob,
@@ -249,13 +249,13 @@ it('a run that is killed keeps what it said, and what it says later is nobody’
   await bildad.engine.killJob({ id: job.jobRunId });
   job.log('after');
   job.progress(1);
-  await kept('killed').toEqual(['log before']);
+  await expectLines('killed').toEqual(['log before']);
   door.open(null);
   await ended;
   expect(await bildad.jobs.progressOf('killed')).toBeNull();
 });
 
-it('a run that is closed by hand keeps what it said until then, whatever its handler says on its way out', async () => {
+it('the run log of a run that is failed with failJob ends with that call', async () => {
   await boot();
   await bildad.engine.enqueueAndRunJob(GatedJob, {}, { jobRunIdentifier: 'closed' });
   const { job } = await GatedJob.arrival();
@@ -266,12 +266,12 @@ it('a run that is closed by hand keeps what it said until then, whatever its han
   const lost = bildad.next('run.finishRejected');
   await bildad.engine.failJob({ id: job.jobRunId }, new Error('by hand'));
   await lost;
-  // Written after, or together with, whatever there is of the other one.
-  await kept(await says((other) => other.log('other'))).toEqual(['log other']);
+  // Written after or together with the lines of the first run.
+  await expectLines(await runJob((other) => other.log('other'))).toEqual(['log other']);
   expect(await lines('closed')).toEqual(['log a', 'log b']);
 });
 
-it('a run that is completed by hand keeps no lines, although its handler throws', async () => {
+it('a run that is completed with completeJob stores no lines although its handler throws', async () => {
   await boot();
   await bildad.engine.enqueueAndRunJob(GatedJob, {}, { jobRunIdentifier: 'completed' });
   const { job } = await GatedJob.arrival();
@@ -279,11 +279,11 @@ it('a run that is completed by hand keeps no lines, although its handler throws'
   const lost = bildad.next('run.finishRejected');
   await bildad.engine.completeJob({ id: job.jobRunId });
   await lost;
-  await kept(await says((other) => other.log('other'))).toEqual(['log other']);
+  await expectLines(await runJob((other) => other.log('other'))).toEqual(['log other']);
   expect(await lines('completed')).toEqual([]);
 });
 
-it('a job whose identifier is none has none of it', async () => {
+it('an unknown job has no lines and no progress', async () => {
   await boot();
   expect(await bildad.jobs.logs('none')).toEqual([]);
   expect(await bildad.jobs.progressOf('none')).toBeNull();

@@ -4,10 +4,10 @@ import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob, SimpleJob, type Arrival } from '../support/handlers.js';
 import { lockRows } from '../support/lock.js';
 
-// Another transaction has locked the row of a run, or of its queue entry, and one way or another that run ends. All other
-// ends of the node are recorded within a second, no outage is reported, and the blocked end lands when the lock is gone.
+// While another transaction locks the row of a run or of its queue entry, that run ends. All other ends of the node are
+// written within a second, no outage is reported, and the blocked end is written after the lock is released.
 
-/** Writes its end in a transaction of its own. */
+/** Completes its run in its own transaction. */
 @BildadJob({ code: 'COMPLETES_ITSELF', maxRetries: 0 })
 class CompletesItselfJob implements JobHandler<{ name: string }> {
   static started: (() => void) | undefined;
@@ -46,7 +46,7 @@ const LOCKS = {
   ],
 } as const;
 
-/** A stopped job runs again at once, so that other runs arrive as well. */
+/** Skips the arrivals of other runs: a stopped job runs again at once. */
 async function arrivalOf(run: JobRun): Promise<Arrival> {
   for (;;) {
     const arrival = await GatedJob.arrival();
@@ -54,10 +54,10 @@ async function arrivalOf(run: JobRun): Promise<Arrival> {
   }
 }
 
-/** Ends of other jobs are recorded within a second. */
+/** Ends other jobs and expects their ends within a second. */
 async function othersEnd(): Promise<void> {
   const begin = performance.now();
-  const names = ['succeeds', 'fails', 'is tried again'];
+  const names = ['succeeds', 'fails', 'is retried'];
   const ends = names.map((name) =>
     bildad.next('run.finished', ({ jobRunIdentifier }) => jobRunIdentifier.startsWith(name)),
   );
@@ -73,7 +73,7 @@ async function othersEnd(): Promise<void> {
     engine.enqueueAndRunJob(
       SimpleJob,
       { fail: 'so' },
-      { jobRunIdentifier: `is tried again ${id()}`, backoff: '1h' },
+      { jobRunIdentifier: `is retried ${id()}`, backoff: '1h' },
     ),
   ]);
   await Promise.all(ends);
@@ -90,9 +90,9 @@ const WAYS: Record<string, [outcome: string, end: Way]> = {
     'stopped',
     (run) => bildad.engine.stopJobInQueue({ id: run.jobQueueEntryId }),
   ],
-  'it is completed by hand': ['completed', (run) => bildad.engine.completeJob(run, 'by hand')],
-  'it is failed by hand': ['failed', (run) => bildad.engine.failJob(run, new Error('by hand'))],
-  'it is expired by hand': ['expired', (run) => bildad.engine.expireJob(run)],
+  'completeJob ends it': ['completed', (run) => bildad.engine.completeJob(run, 'by hand')],
+  'failJob ends it': ['failed', (run) => bildad.engine.failJob(run, new Error('by hand'))],
+  'expireJob ends it': ['expired', (run) => bildad.engine.expireJob(run)],
 };
 
 const outcomeOf = async (id: string) => {
@@ -140,7 +140,7 @@ it.each(Object.entries(LOCKS))(
 );
 
 it.each(Object.entries(LOCKS))(
-  'other ends do not wait while %s is locked and its lease is over',
+  'other ends do not wait while %s is locked and its lease expires',
   async (_lock, [select, idOf]) => {
     const entry = await bildad.engine.enqueueJob(SimpleJob, {}, { delay: '1h' });
     const [run] = await bildad.sql<JobRun>(
@@ -168,7 +168,7 @@ it.each(Object.entries(LOCKS))(
   },
 );
 
-it('other ends do not wait while the entry of a job that was missed is locked', async () => {
+it('other ends do not wait while the entry of a missed job is locked', async () => {
   const entry = await bildad.engine.enqueueJob(SimpleJob, {}, { delay: '1h', startBefore: '2h' });
   const unlock = await lockRows(bildad, 'SELECT FROM bildad.job_queue_entries WHERE id = $1', [
     entry.id,
@@ -185,7 +185,7 @@ it('other ends do not wait while the entry of a job that was missed is locked', 
   expect(await outcomeOf((await missed).jobRunId)).toBe('missed');
 });
 
-it('other ends do not wait for a transaction of a handler that waits for the row of its run', async () => {
+it("other ends do not wait for a handler's transaction that waits for the row of its run", async () => {
   const started = new Promise<void>((resolve) => {
     CompletesItselfJob.started = resolve;
   });

@@ -5,7 +5,7 @@ import { bootApp, type TestApp } from '../support/app.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 import { bootHost, type HostOptions } from '../support/host.js';
 
-// Which nodes are lost, what that costs their jobs, and how a node shows that it is alive.
+// Which nodes are lost, what that means for their jobs, and how a node proves that it is alive.
 
 let bildad: TestApp;
 beforeAll(async () => {
@@ -23,8 +23,8 @@ afterEach(() =>
 );
 afterAll(() => bildad.close());
 
-/** Jobs that run on a node which has not beaten for a second, the first ones first. */
-async function aboardDeadNode(
+/** Inserts jobs that run on a node without a heartbeat for a second, in the order of their starts. */
+async function runOnDeadNode(
   identifiers: string[],
   { concurrency = 10, maxRetries = 3 } = {},
 ): Promise<void> {
@@ -46,8 +46,8 @@ async function aboardDeadNode(
   );
 }
 
-/** Passes until one has found the node lost; nothing it aborts is started again by them. */
-async function judged(): Promise<void> {
+/** Runs passes until one has declared the node lost. The passes start no jobs. */
+async function untilDeclaredLost(): Promise<void> {
   await bildad.sql('UPDATE bildad.job_templates SET active = false');
   await expect
     .poll(async () => {
@@ -60,13 +60,13 @@ async function judged(): Promise<void> {
   await bildad.sql('UPDATE bildad.job_templates SET active = true');
 }
 
-it('a lease that was to outlast its node does not by much', async () => {
-  await aboardDeadNode(['held']);
+it('a lease that would outlast its lost node is shortened', async () => {
+  await runOnDeadNode(['held']);
   await bildad.sql(
     `UPDATE bildad.job_nodes SET beat_at = expires_at - interval '1 s' WHERE id = 'dead';
      UPDATE bildad.job_runs SET expires_at = now() + interval '1 h'`,
   );
-  await judged();
+  await untilDeclaredLost();
   const [run] = await bildad.sql(
     `SELECT expires_at <= clock_timestamp() + interval '1 s' AS soon FROM bildad.job_runs`,
   );
@@ -81,9 +81,9 @@ const queue = () =>
 const end = () =>
   bildad.sql('SELECT job_run_identifier AS name, reason FROM bildad.job_runs ORDER BY id');
 
-it('charges all that a lost node can have been running, and none a retry', async () => {
-  await aboardDeadNode(['first', 'second', 'ahead'], { concurrency: 2 });
-  await judged();
+it('the jobs that a lost node may have been running are charged a crash, and none a retry', async () => {
+  await runOnDeadNode(['first', 'second', 'ahead'], { concurrency: 2 });
+  await untilDeclaredLost();
   expect(await queue()).toEqual([
     { name: 'first', crashes: 1, uncounted: 1, status: 'AVAILABLE' },
     { name: 'second', crashes: 1, uncounted: 1, status: 'AVAILABLE' },
@@ -91,24 +91,24 @@ it('charges all that a lost node can have been running, and none a retry', async
   ]);
 });
 
-it('charges only those that were aboard a lost node before, if there are any', async () => {
-  await aboardDeadNode(['neighbour', 'suspect']);
+it('only jobs with an earlier crash are charged, if there are any', async () => {
+  await runOnDeadNode(['neighbour', 'suspect']);
   await bildad.sql(
     "UPDATE bildad.job_queue_entries SET crashes = 1 WHERE job_run_identifier = 'suspect'",
   );
-  await judged();
+  await untilDeclaredLost();
   expect(await queue()).toMatchObject([
     { name: 'neighbour', crashes: 0 },
     { name: 'suspect', crashes: 2 },
   ]);
 });
 
-it('fails a job for good that was charged with as many nodes as it may be', async () => {
-  await aboardDeadNode(['neighbour', 'poison']);
+it('a job that reaches maxCrashes fails without retry', async () => {
+  await runOnDeadNode(['neighbour', 'poison']);
   await bildad.sql(
     "UPDATE bildad.job_queue_entries SET crashes = 2 WHERE job_run_identifier = 'poison'",
   );
-  await judged();
+  await untilDeclaredLost();
   expect(await queue()).toMatchObject([{ name: 'neighbour' }]);
   expect(await end()).toEqual([
     { name: 'neighbour', reason: 'Expired' },
@@ -116,14 +116,14 @@ it('fails a job for good that was charged with as many nodes as it may be', asyn
   ]);
 });
 
-it('a job that is never to run twice is not tried again', async () => {
-  await aboardDeadNode(['once'], { maxRetries: 0 });
-  await judged();
+it('a job with maxRetries: 0 is not retried after its node is lost', async () => {
+  await runOnDeadNode(['once'], { maxRetries: 0 });
+  await untilDeclaredLost();
   expect(await queue()).toEqual([]);
   expect(await end()).toEqual([{ name: 'once', reason: 'Expired' }]);
 });
 
-it('one suspect at a time runs on a node, and holds up nobody else', async () => {
+it('a node runs one job with a crash count at a time, and other jobs beside it', async () => {
   const { engine, sql } = bildad;
   for (const name of ['suspect 1', 'suspect 2', 'other 1', 'other 2'])
     await engine.enqueueJob(GatedJob, { name }, { jobRunIdentifier: name });
@@ -143,7 +143,7 @@ it('one suspect at a time runs on a node, and holds up nobody else', async () =>
       "SELECT job_run_identifier AS name FROM bildad.job_runs WHERE status = 'RUNNING' ORDER BY 1",
     );
   };
-  // The node's beat tells it that there are suspects.
+  // A heartbeat reports to the node that there are jobs with a crash count.
   await expect
     .poll(pass)
     .toEqual([{ name: 'other 1' }, { name: 'other 2' }, { name: 'suspect 1' }]);
@@ -162,13 +162,13 @@ it('one suspect at a time runs on a node, and holds up nobody else', async () =>
   await Promise.all(rest);
 });
 
-it('when the clock of the database jumps ahead, no living node is lost, and no job', async () => {
+it('a forward jump of the database clock loses no live node and no job', async () => {
   const { engine, jobs, sql } = bildad;
   const other = await bootApp({ database: bildad.database });
   const run = await engine.enqueueAndRunJob(GatedJob, {});
   const { door } = await GatedJob.arrival();
   await expect.poll(() => jobs.listNodes()).toHaveLength(2);
-  // What a jump does is that all leases are over at once.
+  // A jump of the clock makes all leases expire at once.
   await sql(
     `WITH n AS (UPDATE bildad.job_nodes SET expires_at = now() - interval '1 h', renewed_until = now() - interval '1 h')
      UPDATE bildad.job_runs SET expires_at = now() - interval '1 h' WHERE status = 'RUNNING'`,
@@ -194,9 +194,9 @@ it('when the clock of the database jumps ahead, no living node is lost, and no j
   expect(await ended).toMatchObject({ retry: 0, result: 'SUCCEEDED' });
 });
 
-it('a run of a node that is alive and stuck is not listed as expired, nor taken over', async () => {
+it('a run of a live but stuck node is neither listed as expired nor taken over', async () => {
   const { engine, jobs, sql } = bildad;
-  await aboardDeadNode(['stuck']);
+  await runOnDeadNode(['stuck']);
   await sql("UPDATE bildad.job_nodes SET expires_at = now() + interval '1 h' WHERE id = 'dead'");
   expect(await jobs.listExpiredJobs()).toEqual([]);
   expect((await engine.runJobEngine()).expire).toEqual([]);
@@ -206,7 +206,7 @@ it('a run of a node that is alive and stuck is not listed as expired, nor taken 
   });
 });
 
-it('a node that was declared lost begins anew, and gives back what it ran', async () => {
+it('a node that was declared lost joins again, and releases its jobs', async () => {
   const { engine, jobs, sql, next } = bildad;
   await expect.poll(() => jobs.listNodes()).toHaveLength(1);
   const { id } = (await jobs.listNodes())[0]!;
@@ -229,13 +229,13 @@ it('a node that was declared lost begins anew, and gives back what it ran', asyn
     [id, 'lost'],
   ]);
   await engine.runJobEngine();
-  const again = await GatedJob.arrival();
+  const second = await GatedJob.arrival();
   const ended = engine.waitForJob(run.jobRunIdentifier);
-  again.door.open(null);
+  second.door.open(null);
   expect(await ended).toMatchObject({ nodeId: node, result: 'SUCCEEDED' });
 });
 
-it('says what it is, and when it has stopped', async () => {
+it('a node lists its properties and its shutdown', async () => {
   const app = await bootApp({
     providers: [SimpleJob],
     options: { concurrency: 7 },
@@ -263,27 +263,27 @@ it('says what it is, and when it has stopped', async () => {
 
 it.each([
   [
-    'asks for its password',
+    'resolves its password asynchronously',
     {
       password: () => Promise.resolve(new URL(bildad.database.url).password || 'any'),
     },
   ],
-  ['opens its sockets by itself', { extra: { stream: () => new Socket() } }],
-])('a node beats whose DataSource %s', async (_what, typeorm) => {
-  const app = await bootHost({ url: '', typeorm: inParts(typeorm) });
-  const beats = async () =>
+  ['opens its own sockets', { extra: { stream: () => new Socket() } }],
+])('a node sends heartbeats with a DataSource that %s', async (_what, typeorm) => {
+  const app = await bootHost({ url: '', typeorm: connectionOptions(typeorm) });
+  const heartbeats = async () =>
     (await app.get(JobsService).listNodes())
       .filter(({ templateCodes }) => templateCodes.length === 0)
       .map(({ beat }) => Number(beat));
-  await expect.poll(async () => (await beats())[0] ?? 0).toBeGreaterThan(0);
+  await expect.poll(async () => (await heartbeats())[0] ?? 0).toBeGreaterThan(0);
   await app.close();
 });
 
-it('a node beats again when it was not told its password once', async () => {
+it('a node sends heartbeats again after its password callback hung once', async () => {
   let hangs = false;
   const app = await bootHost({
     url: '',
-    typeorm: inParts({
+    typeorm: connectionOptions({
       password: () => {
         if (!hangs) return Promise.resolve(new URL(bildad.database.url).password);
         hangs = false;
@@ -291,26 +291,26 @@ it('a node beats again when it was not told its password once', async () => {
       },
     }),
   });
-  const beats = () =>
+  const heartbeats = () =>
     bildad.sql(
       `SELECT id, beat FROM bildad.job_nodes WHERE template_codes = '{}' AND ended_at IS NULL`,
     );
-  await expect.poll(beats).toHaveLength(1);
+  await expect.poll(heartbeats).toHaveLength(1);
   hangs = true;
   await bildad.sql(
     `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
      WHERE application_name LIKE '% beat' AND datname = current_database()`,
   );
   await expect.poll(() => hangs).toBe(false);
-  const [last] = await beats();
+  const [last] = await heartbeats();
   await expect
-    .poll(beats, { timeout: 15_000 })
+    .poll(heartbeats, { timeout: 15_000 })
     .toEqual([{ id: last.id, beat: expect.not.stringMatching(last.beat) }]);
   await app.close();
 });
 
-/** The database's address as single options, for those that go beside them. */
-function inParts(typeorm: HostOptions['typeorm']): HostOptions['typeorm'] {
+/** The database URL as separate options, combined with the given ones. */
+function connectionOptions(typeorm: HostOptions['typeorm']): HostOptions['typeorm'] {
   const { hostname, port, username, password, pathname } = new URL(bildad.database.url);
   return {
     url: undefined,
