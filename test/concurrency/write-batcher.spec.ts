@@ -105,7 +105,7 @@ describe('batches', () => {
     expect(statements).toEqual([[1, 2, 3], [4], [5]]);
   });
 
-  it("the error of an item rejects that item only", async () => {
+  it('the error of an item rejects that item only', async () => {
     const { batches } = batcher({});
     const results = await Promise.allSettled(
       [1, 2, 3, 4].map((id) => batches.add({ id, n: id === 3 ? 10 : 1 })),

@@ -55,7 +55,11 @@ async function lockIdentifier(jobRunIdentifier: string) {
   };
 }
 
-const enqueueLocked = ({ engine }: TestApp, jobRunIdentifier: string, options: EnqueueOptions = {}) =>
+const enqueueLocked = (
+  { engine }: TestApp,
+  jobRunIdentifier: string,
+  options: EnqueueOptions = {},
+) =>
   engine
     .enqueueJob(SimpleJob, {}, { jobRunIdentifier, ...options })
     .catch((error: unknown) => error);

@@ -74,7 +74,11 @@ async function ended(): Promise<Seen> {
 }
 
 const runs = (how: string) => async () => {
-  await bildad.engine.enqueueAndRunJob(OutcomeJob, { how }, { maxRetries: how === 'throws' ? 1 : 0 });
+  await bildad.engine.enqueueAndRunJob(
+    OutcomeJob,
+    { how },
+    { maxRetries: how === 'throws' ? 1 : 0 },
+  );
 };
 const startGated = async () => {
   const run = await bildad.engine.enqueueAndRunJob(GatedJob, {}, { timeout: '1h', backoff: '1h' });
@@ -199,10 +203,13 @@ const WAYS: [way: string, end: () => Promise<unknown>, Partial<Seen>][] = [
   ],
 ];
 
-it.each(WAYS)('a run that %s has its outcome and is reported to onFinish once', async (_way, end, expected) => {
-  await end();
-  expect(await ended()).toMatchObject(expected);
-});
+it.each(WAYS)(
+  'a run that %s has its outcome and is reported to onFinish once',
+  async (_way, end, expected) => {
+    await end();
+    expect(await ended()).toMatchObject(expected);
+  },
+);
 
 it('a batch of written rows, late rows and rejected ends has the right outcomes', async () => {
   const { finishRuns, lateRows } = runtimeOf(bildad);

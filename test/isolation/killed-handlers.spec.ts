@@ -68,14 +68,18 @@ describe.each(['THREAD', 'PROCESS'])('%s', (code) => {
   });
 });
 
-it.each(['THREAD', 'PROCESS'])('%s: a handler that blocks for ten seconds is killed', LONG, async (code) => {
-  const { jobRunId } = await bildad.begin(code, 'block');
-  expect(await bildad.engine.killJob({ id: jobRunId })).toMatchObject({
-    reason: 'Killed',
-  });
-  expect(bildad.engine.findJobProcess({ id: jobRunId })).toBeNull();
-  await expectHealthy(code);
-});
+it.each(['THREAD', 'PROCESS'])(
+  '%s: a handler that blocks for ten seconds is killed',
+  LONG,
+  async (code) => {
+    const { jobRunId } = await bildad.begin(code, 'block');
+    expect(await bildad.engine.killJob({ id: jobRunId })).toMatchObject({
+      reason: 'Killed',
+    });
+    expect(bildad.engine.findJobProcess({ id: jobRunId })).toBeNull();
+    await expectHealthy(code);
+  },
+);
 
 it(
   'a thread in a native call is abandoned and keeps its slot until the call returns',
@@ -116,7 +120,9 @@ it.each(['THREAD', 'PROCESS'])(
 );
 
 it("foreign data on the guardian's pipe is ignored", LONG, async () => {
-  expect((await bildad.act('PROCESS', 'writeInvalidReport')).reason).toMatch('it ended with exit code 3');
+  expect((await bildad.act('PROCESS', 'writeInvalidReport')).reason).toMatch(
+    'it ended with exit code 3',
+  );
 });
 
 it('the exit of a process is detected although its child holds the channel', LONG, async () => {

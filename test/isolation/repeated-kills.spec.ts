@@ -31,20 +31,16 @@ const warm = async () => {
     expect((await bildad.act(code, 'session')).result).toBe('SUCCEEDED');
 };
 
-it(
-  'repeated kills leak no threads, processes or sessions',
-  { timeout: 120_000 },
-  async () => {
-    await warm();
-    const before = await resources();
-    for (let n = 0; n < KILLS; n++) {
-      const code = n % 2 ? 'THREAD' : 'PROCESS';
-      const { jobRunId } = await bildad.begin(code, n % 4 ? 'spin' : 'query');
-      expect(await bildad.engine.killJob({ id: jobRunId })).toMatchObject({
-        reason: 'Killed',
-      });
-    }
-    await warm();
-    await expect.poll(resources).toEqual(before);
-  },
-);
+it('repeated kills leak no threads, processes or sessions', { timeout: 120_000 }, async () => {
+  await warm();
+  const before = await resources();
+  for (let n = 0; n < KILLS; n++) {
+    const code = n % 2 ? 'THREAD' : 'PROCESS';
+    const { jobRunId } = await bildad.begin(code, n % 4 ? 'spin' : 'query');
+    expect(await bildad.engine.killJob({ id: jobRunId })).toMatchObject({
+      reason: 'Killed',
+    });
+  }
+  await warm();
+  await expect.poll(resources).toEqual(before);
+});

@@ -95,7 +95,7 @@ it('a node whose event loop is blocked for longer than maxBlock is killed', LONG
 });
 
 it(
-  "the jobs of a killed node run again within a lease and five seconds, without a used retry",
+  'the jobs of a killed node run again within a lease and five seconds, without a used retry',
   LONG,
   async () => {
     const victim = await start();
@@ -183,7 +183,10 @@ it(
     expect(await nodeOf(isolated)).toMatchObject([{ endedAt: null }]);
     await proxy.refuse();
     await proxy.pass();
-    const { node } = await isolated.waitForMessage('node.joined', ({ node }) => node !== before!.id);
+    const { node } = await isolated.waitForMessage(
+      'node.joined',
+      ({ node }) => node !== before!.id,
+    );
     expect(await nodeOf(isolated)).toMatchObject([
       { id: node, endedAt: null },
       { id: before!.id, endReason: 'fenced' },
@@ -199,39 +202,43 @@ it(
   },
 );
 
-it('a job that kills its node fails after maxCrashes, and all other jobs succeed', LONG, async () => {
-  let over = false;
-  let deaths = 0;
-  // Restarts nodes like a supervisor.
-  const superviseNode = async () => {
-    const node = await start({ CONCURRENCY: '5' });
-    node.process.once('exit', () => {
-      if (over) return;
-      deaths++;
-      void superviseNode();
-    });
-  };
-  const poison = await bildad.engine.enqueueJob('POISON', {});
-  const healthy = await bildad.engine.enqueueJobs(
-    'HEALTHY',
-    Array.from({ length: 20 }, () => ({})),
-  );
-  await Promise.all([superviseNode(), superviseNode()]);
-  await expect
-    .poll(() => bildad.jobs.getNumberOfJobsInTheQueue(), {
-      timeout: 45_000,
-      interval: 100,
-    })
-    .toBe(0);
-  over = true;
-  expect(deaths).toBe(3);
-  expect(await runsOf(poison.jobRunIdentifier)).toMatchObject([
-    { result: 'FAILED', reason: 'Expired' },
-    { result: 'FAILED', reason: 'Expired' },
-    { result: 'FAILED', reason: 'Crashed' },
-  ]);
-  for (const { jobRunIdentifier } of healthy)
-    expect((await runsOf(jobRunIdentifier)).at(-1)).toMatchObject({
-      result: 'SUCCEEDED',
-    });
-});
+it(
+  'a job that kills its node fails after maxCrashes, and all other jobs succeed',
+  LONG,
+  async () => {
+    let over = false;
+    let deaths = 0;
+    // Restarts nodes like a supervisor.
+    const superviseNode = async () => {
+      const node = await start({ CONCURRENCY: '5' });
+      node.process.once('exit', () => {
+        if (over) return;
+        deaths++;
+        void superviseNode();
+      });
+    };
+    const poison = await bildad.engine.enqueueJob('POISON', {});
+    const healthy = await bildad.engine.enqueueJobs(
+      'HEALTHY',
+      Array.from({ length: 20 }, () => ({})),
+    );
+    await Promise.all([superviseNode(), superviseNode()]);
+    await expect
+      .poll(() => bildad.jobs.getNumberOfJobsInTheQueue(), {
+        timeout: 45_000,
+        interval: 100,
+      })
+      .toBe(0);
+    over = true;
+    expect(deaths).toBe(3);
+    expect(await runsOf(poison.jobRunIdentifier)).toMatchObject([
+      { result: 'FAILED', reason: 'Expired' },
+      { result: 'FAILED', reason: 'Expired' },
+      { result: 'FAILED', reason: 'Crashed' },
+    ]);
+    for (const { jobRunIdentifier } of healthy)
+      expect((await runsOf(jobRunIdentifier)).at(-1)).toMatchObject({
+        result: 'SUCCEEDED',
+      });
+  },
+);

@@ -123,20 +123,16 @@ it('killed while its handlers run: the handlers run again', LONG, async () => {
   await everyJobSucceeds(30, 40);
 });
 
-it(
-  'killed while it finishes a run: a committed end is not repeated',
-  LONG,
-  async () => {
-    const { database } = bildad;
-    await enqueue(1);
-    const unblock = await blockEnds();
-    const victim = await startWorker(database.url);
-    await waitingForLock(bildad, 'finish_job_runs');
-    await victim.kill();
-    await unblock();
-    await everyJobSucceeds(1, 1);
-  },
-);
+it('killed while it finishes a run: a committed end is not repeated', LONG, async () => {
+  const { database } = bildad;
+  await enqueue(1);
+  const unblock = await blockEnds();
+  const victim = await startWorker(database.url);
+  await waitingForLock(bildad, 'finish_job_runs');
+  await victim.kill();
+  await unblock();
+  await everyJobSucceeds(1, 1);
+});
 
 it(
   'killed while it finishes thousands of jobs: each job has succeeded once in the end',

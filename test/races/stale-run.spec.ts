@@ -10,7 +10,7 @@ beforeAll(async () => {
 });
 afterAll(() => bildad.close());
 
-it("the late success of a stale run changes neither the newer run nor the entry", async () => {
+it('the late success of a stale run changes neither the newer run nor the entry', async () => {
   const { engine, jobs, next } = bildad;
   const old = await engine.enqueueAndRunJob(GatedJob, {});
   const oldHandler = await GatedJob.arrival();

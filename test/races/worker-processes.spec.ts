@@ -63,7 +63,7 @@ it(
 );
 
 it(
-  "the jobs of a killed process run on another node after their leases expire",
+  'the jobs of a killed process run on another node after their leases expire',
   { timeout: 60_000 },
   async () => {
     await producer.sql('TRUNCATE ledger');

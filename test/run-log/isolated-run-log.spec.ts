@@ -17,31 +17,34 @@ afterAll(async () => {
   await bildad.close();
 });
 
-it.each(['THREAD', 'PROCESS'])('updates and log lines of an isolated job reach other nodes: %s', async (code) => {
-  const jobRunIdentifier = `says ${code}`;
-  await bildad.engine.enqueueJob(
-    code,
-    { act: 'reportThenFail' },
-    { jobRunIdentifier, maxRetries: 0 },
-  );
-  const updates = await until(elsewhere.jobs.watch(jobRunIdentifier));
-  const received = updates.map(brief).filter((one) => !one.startsWith('queued'));
-  expect(received.filter((one) => !/^(log|fatal)/.test(one))).toEqual([
-    'running 0',
-    'progress 0.5 half way',
-    'chunk {"chunk":1}',
-    'gap 1',
-    'end 0 FAILED',
-  ]);
-  await expect
-    .poll(() => elsewhere.jobs.logs(jobRunIdentifier))
-    .toMatchObject([
-      {
-        retry: 0,
-        lines: [
-          { level: 'log', message: 'a line' },
-          { level: 'fatal', message: 'a grave one { n: 1 }' },
-        ],
-      },
+it.each(['THREAD', 'PROCESS'])(
+  'updates and log lines of an isolated job reach other nodes: %s',
+  async (code) => {
+    const jobRunIdentifier = `says ${code}`;
+    await bildad.engine.enqueueJob(
+      code,
+      { act: 'reportThenFail' },
+      { jobRunIdentifier, maxRetries: 0 },
+    );
+    const updates = await until(elsewhere.jobs.watch(jobRunIdentifier));
+    const received = updates.map(brief).filter((one) => !one.startsWith('queued'));
+    expect(received.filter((one) => !/^(log|fatal)/.test(one))).toEqual([
+      'running 0',
+      'progress 0.5 half way',
+      'chunk {"chunk":1}',
+      'gap 1',
+      'end 0 FAILED',
     ]);
-});
+    await expect
+      .poll(() => elsewhere.jobs.logs(jobRunIdentifier))
+      .toMatchObject([
+        {
+          retry: 0,
+          lines: [
+            { level: 'log', message: 'a line' },
+            { level: 'fatal', message: 'a grave one { n: 1 }' },
+          ],
+        },
+      ]);
+  },
+);

@@ -35,7 +35,10 @@ async function boot(logs?: LogOptions): Promise<void> {
 }
 
 let named = 0;
-async function runJob(report: Script['report'], { fails = true, job = LoggingJob } = {}): Promise<string> {
+async function runJob(
+  report: Script['report'],
+  { fails = true, job = LoggingJob } = {},
+): Promise<string> {
   const jobRunIdentifier = `says-${++named}`;
   scripts.set(jobRunIdentifier, { report, fails });
   await bildad.engine.enqueueAndRunJob(job, {}, { jobRunIdentifier });
@@ -47,7 +50,8 @@ const lines = async (identifier: string) =>
     log.lines.map(({ level, message }) => `${level} ${message}`),
   );
 /** The lines of a failed run, which are written after its end. */
-const expectLines = (identifier: string) => expect.poll(() => lines(identifier), { timeout: 5_000 });
+const expectLines = (identifier: string) =>
+  expect.poll(() => lines(identifier), { timeout: 5_000 });
 
 it('the log lines of a failed run are stored with their levels', async () => {
   await boot();
