@@ -29,7 +29,7 @@ const HOST_PACED = { max: 2, min: 0, idleMs: 1_000 };
 const CANCEL_MS = 1_000;
 
 export interface EnginePoolOptions {
-  /** No statement waits longer for its answer. */
+  /** A statement that takes longer is cancelled. */
   queryTimeoutMs: number;
   /** Most connections. Default: 4. */
   max?: number | undefined;
@@ -193,7 +193,7 @@ export class EnginePool implements Queryable {
     const connections = isHostPaced ? this.hostPacedConnections : this.connections;
     const run = async (client: PgClient) => {
       const query = (sql: string, parameters?: unknown[]) =>
-        this.statements.run(client, sql, parameters);
+        this.statements.run(client, sql, parameters, { isServerTimed: true });
       let result: T;
       try {
         await query(this.statements.begin);

@@ -11,10 +11,10 @@ import {
 } from './connection-errors.js';
 
 /** Where one connection has died silently, statements on the others are cancelled after this time. */
-const SUSPECT_MS = 750;
-/** The end of the timeout, in which a cancelled statement is to answer: a tenth of it, within these bounds. */
+const SUSPECT_MS = 500;
+/** How long a cancelled statement may take to answer: a tenth of the timeout, within these bounds. */
 const SHORTEST_CANCEL_MS = 250;
-const LONGEST_CANCEL_MS = 1_000;
+const LONGEST_CANCEL_MS = 500;
 
 const SERIALIZATION_FAILURE = '40001';
 const MAX_TRIES = 20;
@@ -32,8 +32,8 @@ export interface StatementsOptions {
 }
 
 /**
- * Statements under way. A statement that takes too long is cancelled shortly before the timeout. Its
- * answer tells a slow statement from a dead connection: only silence counts as a lost connection.
+ * Statements under way. A statement that takes longer than the timeout is cancelled. Its answer tells
+ * a slow statement from a dead connection: only silence counts as a lost connection.
  */
 export class Statements {
   /** Per statement: shortens its time. */
@@ -44,18 +44,12 @@ export class Statements {
 
   constructor(private readonly options: StatementsOptions) {
     const { timeoutMs } = options;
-    const tenth = Math.min(Math.max(timeoutMs / 10, SHORTEST_CANCEL_MS), LONGEST_CANCEL_MS);
-    this.cancelMs = Math.min(tenth, timeoutMs / 2);
-  }
-
-  /** After this time a statement is cancelled. */
-  private get cancelAfterMs(): number {
-    return this.options.timeoutMs - this.cancelMs;
+    this.cancelMs = Math.min(Math.max(timeoutMs / 10, SHORTEST_CANCEL_MS), LONGEST_CANCEL_MS);
   }
 
   /** In transactions the server cancels by itself, a little earlier. */
   private get serverTimeoutMs(): number {
-    return Math.ceil(this.cancelAfterMs * 0.9);
+    return Math.ceil(this.options.timeoutMs * 0.9);
   }
 
   /**
@@ -69,10 +63,16 @@ export class Statements {
   }
 
   /**
+   * @param isServerTimed after `begin`: the server cancels by itself, a little earlier
    * @throws StatementTimeoutError, QueryFailedError; ConnectionLostError: the connection cannot be
    *   used any more
    */
-  run(client: PgClient, sql: string, parameters?: unknown[]): Promise<unknown[]> {
+  run(
+    client: PgClient,
+    sql: string,
+    parameters?: unknown[],
+    { isServerTimed = false } = {},
+  ): Promise<unknown[]> {
     return new Promise((resolve, reject) => {
       const { timeoutMs, cancel, lost } = this.options;
       const sentAt = performance.now();
@@ -94,8 +94,10 @@ export class Statements {
       let isCancelling = false;
       const cancelIt = (isSuspect: boolean) => {
         isCancelling = true;
-        this.cancelled.add(client);
-        void cancel(client).then((answers) => (serverAnswers = answers));
+        if (!isServerTimed) {
+          this.cancelled.add(client);
+          void cancel(client).then((answers) => (serverAnswers = answers));
+        }
         timer = setTimeout(
           // An answer that has arrived while the event loop was blocked is read first.
           () => setImmediate(() => giveUp(isSuspect)),
@@ -110,10 +112,10 @@ export class Statements {
       const hurry = () => {
         if (isCancelling) return;
         clearTimeout(timer);
-        const leftMs = sentAt + this.cancelAfterMs - performance.now();
+        const leftMs = sentAt + timeoutMs - performance.now();
         timer = setTimeout(() => cancelIt(true), Math.min(leftMs, SUSPECT_MS));
       };
-      let timer = setTimeout(() => cancelIt(false), this.cancelAfterMs);
+      let timer = setTimeout(() => cancelIt(false), timeoutMs);
       this.underWay.add(hurry);
       client.query(sql, parameters).then((answer) => {
         end();
