@@ -16,7 +16,8 @@ import { createDatabase, type TestDatabase } from './support/database.js';
 import { gate, type Gate } from './support/gate.js';
 import { bootHost } from './support/host.js';
 
-// Whatever becomes of a job, no log line quotes its context, not even when the handler's error or PostgreSQL's does.
+// No log line contains a job's context, for any outcome, even when the error of the handler or of
+// PostgreSQL quotes it.
 
 const secret = `secret-${randomUUID()}`;
 
@@ -60,9 +61,9 @@ class SecretJob implements JobHandler<SecretContext> {
 }
 
 const lines: string[] = [];
-const keep = (...said: unknown[]) =>
+const keep = (...values: unknown[]) =>
   void lines.push(
-    said
+    values
       .map((part) =>
         typeof part === 'string' ? part : inspect(part, { depth: 20, maxStringLength: null }),
       )
@@ -98,18 +99,18 @@ const next = <E extends keyof JobEventMap>(event: E) =>
   });
 const run = (does: string, options = {}) =>
   engine.enqueueAndRunJob(SecretJob, context(does), options);
-const lastDoor = () => SecretJob.doors.at(-1)!;
+const lastGate = () => SecretJob.doors.at(-1)!;
 
-const STORIES: Record<string, [story: () => Promise<unknown>, logged: RegExp]> = {
+const SCENARIOS: Record<string, [scenario: () => Promise<unknown>, logged: RegExp]> = {
   'a success': [
     async () => engine.waitForJob((await run('succeed')).jobRunIdentifier),
     /SECRET .* completed, entry removed/,
   ],
-  'a failure whose error quotes it': [
+  'a failure whose error quotes the context': [
     async () => engine.waitForJob((await run('fail')).jobRunIdentifier),
     /SECRET .* failed with Error, entry removed/,
   ],
-  'a retry, with a backoff that throws': [
+  'a retry with a backoff function that throws': [
     async () => {
       const finished = next('run.finished');
       await run('fail', { maxRetries: 1 });
@@ -127,18 +128,18 @@ const STORIES: Record<string, [story: () => Promise<unknown>, logged: RegExp]> =
       await run('be deaf', { timeout: 20 });
       await abandoned;
       const ended = next('process.ended');
-      lastDoor().open();
+      lastGate().open();
       await ended;
     },
     /SECRET .* its handler did not stop/,
   ],
   'a kill': [async () => engine.killJob(await run('wait')), /SECRET .* killed, entry removed/],
-  'a race that is lost': [
+  'a completion after the run has ended': [
     async () => {
       const started = await run('be deaf');
       await engine.completeJob(started, { token: secret });
       const lost = next('run.finishRejected');
-      lastDoor().open();
+      lastGate().open();
       await lost;
     },
     /SECRET .* completed too late/,
@@ -151,12 +152,12 @@ const STORIES: Record<string, [story: () => Promise<unknown>, logged: RegExp]> =
       ]);
       await engine.runJobEngine();
       const lost = next('run.finishRejected');
-      lastDoor().open();
+      lastGate().open();
       await lost;
     },
     /SECRET .* expired, entry removed/,
   ],
-  'a refusal at the door': [
+  'a rejected enqueue': [
     () =>
       expect(
         engine.enqueueJob(SecretJob, {
@@ -164,7 +165,7 @@ const STORIES: Record<string, [story: () => Promise<unknown>, logged: RegExp]> =
           number: secret,
         } as never),
       ).rejects.toBeInstanceOf(InvalidJobContextError),
-    // Nothing to log: the caller has the error.
+    // The caller has the error, so no line is logged.
     /^$/,
   ],
   'a context that became invalid in the queue': [
@@ -185,15 +186,16 @@ const STORIES: Record<string, [story: () => Promise<unknown>, logged: RegExp]> =
         "ALTER TABLE bildad.job_runs ADD CONSTRAINT never_done CHECK (status = 'RUNNING') NOT VALID",
       );
       const failed = next('engine.error');
-      lastDoor().open();
-      // What the driver says does quote it, so the test would see a line that passes it on.
+      lastGate().open();
+      // The driver's error does contain the secret, so a line that passes it on would fail the
+      // test.
       expect(inspect((await failed).error, { depth: 5 })).toContain(secret);
       await database.sql('ALTER TABLE bildad.job_runs DROP CONSTRAINT never_done');
       await engine.waitForJob(started.jobRunIdentifier);
     },
     /recording the end of run \d+ failed with QueryFailedError \(23514\)/,
   ],
-  'a listener that throws it': [
+  'a listener that throws an error with the secret': [
     async () => {
       const failed = next('engine.error');
       const off = events.on('run.progress', () => {
@@ -220,17 +222,17 @@ const STORIES: Record<string, [story: () => Promise<unknown>, logged: RegExp]> =
   ],
 };
 
-it.each(Object.entries(STORIES))('%s', async (_what, [story, logged]) => {
+it.each(Object.entries(SCENARIOS))('%s', async (_what, [scenario, logged]) => {
   const before = lines.length;
-  await story();
+  await scenario();
   expect(lines.slice(before).join('\n')).toMatch(logged);
   for (const line of lines) for (const quoted of SECRETS) expect(line).not.toContain(quoted);
 });
 
-it('the database has what the log has not', async () => {
-  const [row] = await database.sql<{ kept: number }>(
-    `SELECT count(*)::int AS kept FROM bildad.job_runs WHERE reason LIKE $1`,
+it('the database stores the secret that the log omits', async () => {
+  const [row] = await database.sql<{ count: number }>(
+    `SELECT count(*)::int AS count FROM bildad.job_runs WHERE reason LIKE $1`,
     [`%${secret}%`],
   );
-  expect(row!.kept).toBeGreaterThan(0);
+  expect(row!.count).toBeGreaterThan(0);
 });

@@ -15,7 +15,7 @@ import { createEmptyDatabase, type TestDatabase } from '../support/database.js';
 import { SimpleJob } from '../support/handlers.js';
 import { bootError, bootHost, type HostOptions } from '../support/host.js';
 
-// A database that cannot be used keeps the app from starting, with words that say what to do.
+// An unusable database keeps the app from starting, and the error says how to fix it.
 
 let database: TestDatabase;
 beforeAll(async () => {
@@ -23,7 +23,7 @@ beforeAll(async () => {
 });
 afterAll(() => database.drop());
 
-async function works(host: HostOptions): Promise<void> {
+async function expectToWork(host: HostOptions): Promise<void> {
   const app = await bootHost({ providers: [SimpleJob], ...host });
   const engine = app.get(JobEngineService);
   const run = await engine.enqueueAndRunJob(SimpleJob, {});
@@ -34,13 +34,13 @@ async function works(host: HostOptions): Promise<void> {
 }
 
 describe('the connection', () => {
-  it('to nowhere', async () => {
+  it('an unreachable server fails the boot', async () => {
     expect(await bootError({ url: 'postgres://nobody@127.0.0.1:1/none' })).toMatchObject({
       code: 'ECONNREFUSED',
     });
   });
 
-  it('of a DataSource that is not initialized', async () => {
+  it('a DataSource that is not initialized fails the boot', async () => {
     const error = await bootError({
       url: database.url,
       typeorm: { manualInitialization: true },
@@ -49,10 +49,10 @@ describe('the connection', () => {
     expect(error.message).toMatch(/^dataSource must be initialized: .*manualInitialization/);
   });
 
-  it('of a DataSource of another type', async () => {
+  it('a DataSource of another type fails the boot', async () => {
     const error = await bootError({
       url: database.url,
-      // The one other type whose driver is pg as well.
+      // CockroachDB is the other type that uses the driver pg.
       typeorm: { type: 'cockroachdb', manualInitialization: true } as object,
     });
     expect(error).toBeInstanceOf(BildadConfigError);
@@ -61,7 +61,7 @@ describe('the connection', () => {
 });
 
 describe('entities listed by hand', () => {
-  it('without ours', async () => {
+  it('entities without BILDAD_ENTITIES fail the boot', async () => {
     const error = await bootError({
       url: database.url,
       typeorm: { autoLoadEntities: false, entities: [] },
@@ -70,13 +70,13 @@ describe('entities listed by hand', () => {
     expect(error.message).toMatch(/BILDAD_ENTITIES/);
   });
 
-  it('with ours', () =>
-    works({
+  it('entities with BILDAD_ENTITIES work', () =>
+    expectToWork({
       url: database.url,
       typeorm: { autoLoadEntities: false, entities: BILDAD_ENTITIES },
     }));
 
-  it('of another schema, without ours', async () => {
+  it('another schema without its bildadEntities fails the boot', async () => {
     const error = await bootError({
       url: database.url,
       bildad: { schema: 'elsewhere' },
@@ -86,8 +86,8 @@ describe('entities listed by hand', () => {
     expect(error.message).toMatch(/bildadEntities\('elsewhere'\)/);
   });
 
-  it('of another schema, with ours', () =>
-    works({
+  it('another schema with its bildadEntities expectToWork', () =>
+    expectToWork({
       url: database.url,
       bildad: { schema: 'elsewhere' },
       typeorm: {
@@ -97,7 +97,7 @@ describe('entities listed by hand', () => {
     }));
 });
 
-describe('rights', () => {
+describe('privileges', () => {
   const role = `r_${randomUUID().replaceAll('-', '')}`;
   let url: string;
   let restricted: TestDatabase;
@@ -126,21 +126,21 @@ describe('rights', () => {
     return error.message;
   };
 
-  it('to create the schema are missing', async () => {
+  it('a missing privilege to create the schema fails the boot', async () => {
     expect(await refused()).toMatch(/GRANT CREATE ON DATABASE/);
   });
 
-  it('to use the schema are missing', async () => {
-    await works({ url: restricted.url });
+  it('a missing privilege to use the schema fails the boot', async () => {
+    await expectToWork({ url: restricted.url });
     expect(await refused()).toMatch(/GRANT USAGE ON SCHEMA "bildad"/);
   });
 
-  it('to use the tables are missing', async () => {
+  it('a missing privilege to use the tables fails the boot', async () => {
     await restricted.sql(`GRANT USAGE ON SCHEMA bildad TO ${role}`);
     expect(await refused()).toMatch(/SELECT, INSERT, UPDATE, DELETE ON ALL/);
   });
 
-  it('suffice when they are those that the message names', async () => {
+  it('the privileges named by the error are sufficient', async () => {
     await restricted.sql(
       `GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA bildad TO ${role}`,
     );
@@ -154,14 +154,14 @@ describe('rights', () => {
     await app.close();
   });
 
-  it('of a role that may create schemas suffice', async () => {
+  it('a role that may create schemas needs no other privilege', async () => {
     await restricted.sql(
       `GRANT CREATE ON DATABASE ${new URL(restricted.url).pathname.slice(1)} TO ${role}`,
     );
-    await works({ url, bildad: { schema: 'own' } });
+    await expectToWork({ url, bildad: { schema: 'own' } });
   });
 
-  it('to write are missing on a read-only server', async () => {
+  it('a read-only server fails the boot', async () => {
     const error = await bootError({
       url: `${database.url}?options=-c%20default_transaction_read_only%3Don`,
       bildad: { schema: 'unwritten' },
@@ -171,7 +171,7 @@ describe('rights', () => {
   });
 });
 
-it('a host whose own bootstrap fails can be closed, and leaves nothing behind', async () => {
+it('an app whose own bootstrap hook fails can be closed and leaves nothing behind', async () => {
   @Injectable()
   class Failing implements OnApplicationBootstrap {
     onApplicationBootstrap(): Promise<void> {

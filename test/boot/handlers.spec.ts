@@ -8,7 +8,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createEmptyDatabase, type TestDatabase } from '../support/database.js';
 import { bootError, bootHost } from '../support/host.js';
 
-// A wrong handler class keeps the app from starting, before the database is touched, and the message names the class.
+// A bootErrorOf handler class keeps the app from starting. The engine does not touch the database, and
+// the error names the class.
 
 let database: TestDatabase;
 beforeAll(async () => {
@@ -21,9 +22,9 @@ afterAll(async () => {
   await database.drop();
 });
 
-const wrong = (...providers: (new () => object)[]) => bootError({ url: database.url, providers });
+const bootErrorOf = (...providers: (new () => object)[]) => bootError({ url: database.url, providers });
 
-/** A handler class with these options, whatever their types. */
+/** A handler class with these options, of any type. */
 function handler(options: object): new () => object {
   @BildadJob(options as BildadJobOptions)
   class WrongJob {
@@ -33,7 +34,7 @@ function handler(options: object): new () => object {
 }
 
 describe('codes', () => {
-  it('two classes of one code are both named', async () => {
+  it('the error names both classes of a duplicate code', async () => {
     @BildadJob({ code: 'TWICE' })
     class FirstJob {
       runJob() {}
@@ -42,14 +43,14 @@ describe('codes', () => {
     class SecondJob {
       runJob() {}
     }
-    const error = await wrong(FirstJob, SecondJob);
+    const error = await bootErrorOf(FirstJob, SecondJob);
     expect(error).toBeInstanceOf(BildadConfigError);
     expect(error.message).toMatch(/FirstJob/);
     expect(error.message).toMatch(/SecondJob/);
     expect(error.message).toMatch(/"TWICE"/);
   });
 
-  it('two classes of one code may serve two engines', async () => {
+  it('two engines can have a class each for the same code', async () => {
     @BildadJob({ code: 'TWICE', engine: 'default' })
     class MineJob {
       runJob() {}
@@ -72,17 +73,17 @@ describe('codes', () => {
 });
 
 describe('the class', () => {
-  it('without runJob is named', async () => {
+  it('the error names a class without runJob', async () => {
     @BildadJob({ code: 'IDLE' })
     class IdleJob {
       run() {}
     }
-    const error = await wrong(IdleJob);
+    const error = await bootErrorOf(IdleJob);
     expect(error).toBeInstanceOf(BildadConfigError);
     expect(error.message).toMatch(/IdleJob.*runJob\(context, job\)/);
   });
 
-  it('without runJob is found also when a factory makes it', async () => {
+  it('a class without runJob is found when a factory creates it', async () => {
     @BildadJob({ code: 'IDLE' })
     class MadeIdleJob {}
     const error = await bootError({
@@ -94,28 +95,28 @@ describe('the class', () => {
 });
 
 describe('contexts', () => {
-  it('a class without class-validator decorators is named, and so is its handler', async () => {
+  it('the error names a context class without class-validator decorators and its handler', async () => {
     class PlainContext {
       to!: string;
     }
-    const error = await wrong(handler({ code: 'X', context: PlainContext }));
+    const error = await bootErrorOf(handler({ code: 'X', context: PlainContext }));
     expect(error).toBeInstanceOf(InvalidJobSchemaError);
     expect(error.message).toMatch(/WrongJob.*PlainContext.*class-validator/);
   });
 
   it.each<[what: string, context: object, problem: RegExp]>([
     ['an unknown type', { type: 'strnig' }, /type/],
-    ['a type that is no text', { type: 5 }, /type/],
-    ['properties that are a list', { properties: [] }, /properties/],
-    ['required that is text', { required: 'to' }, /required/],
+    ['a type that is not a string', { type: 5 }, /type/],
+    ['properties that are an array', { properties: [] }, /properties/],
+    ['required that is a string', { required: 'to' }, /required/],
     ['a pattern that does not compile', { pattern: '(' }, /pattern|regular/i],
-    ['a reference to nowhere', { $ref: '#/$defs/none' }, /none/],
+    ['a dangling reference', { $ref: '#/$defs/none' }, /none/],
     ['an unknown dialect', { $schema: 'http://x/none#' }, /schema/],
     ['a negative length', { minLength: -1 }, /minLength/],
     ['$async', { $async: true, type: 'object' }, /async/],
-    ['a list', [{ type: 'object' }], /object/],
-  ])('a JSON Schema with %s is refused', async (_what, context, problem) => {
-    const error = await wrong(handler({ code: 'X', context }));
+    ['an array as the schema', [{ type: 'object' }], /object/],
+  ])('a JSON Schema with %s fails the boot', async (_what, context, problem) => {
+    const error = await bootErrorOf(handler({ code: 'X', context }));
     expect(error).toBeInstanceOf(InvalidJobSchemaError);
     expect((error as InvalidJobSchemaError).problem).toMatch(problem);
     expect(error.message).toMatch(/^@BildadJob of WrongJob: invalid context/);
@@ -149,8 +150,8 @@ describe('@BildadJob', () => {
       /^is not an option: did you mean maxRetries\? Known options: code, /,
     ],
     [{ code: 'X', engine: 5 }, 'engine', /string/],
-  ])('%o is refused', async (options, option, problem) => {
-    const error = await wrong(handler(options));
+  ])('%o fails the boot', async (options, option, problem) => {
+    const error = await bootErrorOf(handler(options));
     expect(error).toBeInstanceOf(BildadConfigError);
     const { field, where, problem: given } = error as BildadConfigError;
     expect([field, where]).toEqual([option, '@BildadJob of WrongJob']);
@@ -160,8 +161,8 @@ describe('@BildadJob', () => {
     );
   });
 
-  it('with text instead of options is refused', async () => {
-    const error = await wrong(handler('SEND_EMAIL' as never));
+  it('a string in place of the options is rejected', async () => {
+    const error = await bootErrorOf(handler('SEND_EMAIL' as never));
     expect(error).toBeInstanceOf(BildadConfigError);
     expect(error.message).toBe('options must be an object, not string (@BildadJob of WrongJob)');
   });

@@ -11,7 +11,7 @@ import { createEmptyDatabase, type TestDatabase } from '../support/database.js';
 import { SimpleJob } from '../support/handlers.js';
 import { bootError, bootHost, QUIET, type HostOptions } from '../support/host.js';
 
-// The forms in which the module can be imported, and the roles.
+// The ways to import the module, and the roles.
 
 let database: TestDatabase;
 beforeAll(async () => {
@@ -42,7 +42,7 @@ async function order(host: Omit<HostOptions, 'url'>): Promise<unknown> {
 class ReportsModule {}
 
 describe('forRoot', () => {
-  it('needs no options', async () => {
+  it('forRoot needs no options', async () => {
     expect(
       await order({
         bildad: [BildadModule.forRoot()],
@@ -51,11 +51,11 @@ describe('forRoot', () => {
     ).toBe('done');
   });
 
-  it('serves modules that do not import it', async () => {
+  it('forRoot provides its services to all modules', async () => {
     expect(await order({ imports: [ReportsModule] })).toBe('done');
   });
 
-  it('with isGlobal: false serves only modules that import it', async () => {
+  it('isGlobal: false provides the services only to importing modules', async () => {
     const local = BildadModule.forRoot({ ...QUIET, isGlobal: false });
     @Module({ imports: [local], providers: [Reports, SimpleJob] })
     class Importing {}
@@ -77,7 +77,7 @@ describe('forRootAsync', () => {
   @Injectable()
   class Config {
     readonly concurrency = 3;
-    // The name that ConfigurableModuleBuilder looks for.
+    // The method name that ConfigurableModuleBuilder expects.
     create() {
       return { ...QUIET, concurrency: this.concurrency };
     }
@@ -85,7 +85,7 @@ describe('forRootAsync', () => {
   @Module({ providers: [Config], exports: [Config] })
   class ConfigModule {}
 
-  it('takes options from a factory with injected providers', async () => {
+  it('forRootAsync reads options from a factory with injected providers', async () => {
     expect(
       await order({
         bildad: [
@@ -103,7 +103,7 @@ describe('forRootAsync', () => {
     ).toBe('done');
   });
 
-  it('takes them from a class', async () => {
+  it('forRootAsync reads options from a class', async () => {
     expect(
       await order({
         bildad: [BildadModule.forRootAsync({ useClass: Config })],
@@ -112,7 +112,7 @@ describe('forRootAsync', () => {
     ).toBe('done');
   });
 
-  it('takes them from a provider that is there', async () => {
+  it('forRootAsync reads options from an existing provider', async () => {
     expect(
       await order({
         bildad: [
@@ -126,7 +126,7 @@ describe('forRootAsync', () => {
     ).toBe('done');
   });
 
-  it('takes the extras beside the factory', async () => {
+  it('forRootAsync takes the extras beside the factory', async () => {
     await order({
       bildad: [
         BildadModule.forRootAsync({
@@ -146,22 +146,22 @@ describe('forRootAsync', () => {
     ['an unknown name', { concurency: 5 }, 'concurency'],
     ['an extra, which belongs beside the factory', { schema: 'x' }, 'schema'],
     ['text', 'fast', 'options'],
-  ])('refuses a factory that returns %s', async (_what, made, field) => {
+  ])('a factory that returns %s fails the boot', async (_what, options, field) => {
     const error = await bootError({
       url: database.url,
-      bildad: [BildadModule.forRootAsync({ useFactory: () => made as object })],
+      bildad: [BildadModule.forRootAsync({ useFactory: () => options as object })],
     });
     expect(error).toMatchObject({ constructor: BildadConfigError, field });
   });
 
-  it('refuses an option beside the factory, where it would have no effect', () => {
+  it('an option beside the factory is rejected, because it would have no effect', () => {
     const misplaced = { useFactory: () => QUIET, concurrency: 5 };
     expect(() => BildadModule.forRootAsync(misplaced)).toThrow(
       /^concurrency is not an option\. Known options: imports, .* \(BildadModule\.forRootAsync\)$/,
     );
   });
 
-  it('fails with what the factory throws', async () => {
+  it('an error of the factory fails the boot', async () => {
     const error = await bootError({
       url: database.url,
       bildad: [
@@ -175,7 +175,7 @@ describe('forRootAsync', () => {
 });
 
 describe('roles', () => {
-  it('a producer enqueues, and runs nothing even when told to', async () => {
+  it('a producer enqueues and never runs a job', async () => {
     const app = await bootHost({
       url: database.url,
       providers: [SimpleJob],
@@ -192,7 +192,7 @@ describe('roles', () => {
     await app.close();
   });
 
-  it('a worker runs what a producer enqueued by code alone', async () => {
+  it('a worker runs a job that a producer enqueued by its code', async () => {
     const producer = await bootHost({
       url: database.url,
       bildad: { role: 'producer' },

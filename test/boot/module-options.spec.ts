@@ -3,8 +3,8 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { createEmptyDatabase, type TestDatabase } from '../support/database.js';
 import { bootError } from '../support/host.js';
 
-// A wrong option keeps the app from starting. The message names the option, what is expected and the given value. The
-// value of a misspelt option may be a secret: the message does not show it.
+// A wrong option keeps the app from starting. The error names the option, the expected value and
+// the given value. The value of a misspelt option may be a secret, so the error does not show it.
 
 let database: TestDatabase;
 beforeAll(async () => {
@@ -90,7 +90,7 @@ it.each<[options: object, field: string, problem: RegExp, got: string | null]>([
   [{ isGlobal: 'no' }, 'isGlobal', /true or false/, "'no'"],
   [{ dataSource: '' }, 'dataSource', /string/, "''"],
   [{ dataSource: {} }, 'dataSource', /string/, '{}'],
-])('%o is refused', async (options, field, problem, got) => {
+])('%o fails the boot', async (options, field, problem, got) => {
   const error = await bootError({ url: database.url, bildad: options });
   expect(error).toBeInstanceOf(BildadConfigError);
   const config = error as BildadConfigError;
@@ -103,7 +103,7 @@ it.each<[options: object, field: string, problem: RegExp, got: string | null]>([
   expect(error.message.slice(start.length + ', got '.length, -end.length)).toContain(got);
 });
 
-it('leaves the database untouched', async () => {
+it('a wrong option leaves the database untouched', async () => {
   expect(await database.sql("SELECT nspname FROM pg_namespace WHERE nspname = 'bildad'")).toEqual(
     [],
   );

@@ -1,6 +1,6 @@
 import type { Combination } from './combinations.js';
 
-/** The user's app: over HTTP it enqueues a job, and answers with its end. */
+/** The user's app: enqueues a job over HTTP and responds with its final run. */
 export function filesOf({ module, http }: Combination): Record<string, string> {
   const esm = module === 'ESM';
   return {
@@ -9,7 +9,7 @@ export function filesOf({ module, http }: Combination): Record<string, string> {
       compilerOptions: {
         ...(esm
           ? { module: 'nodenext' }
-          : // What Nest's CLI wrote for years.
+          : // The tsconfig that Nest's CLI generated for years.
             {
               module: 'commonjs',
               moduleResolution: 'node10',
@@ -28,7 +28,7 @@ export function filesOf({ module, http }: Combination): Record<string, string> {
       },
       files: ['main.ts', 'testing.ts'],
     }),
-    // The same under the rules of bundlers.
+    // The same app under the module resolution of bundlers.
     'tsconfig.bundler.json': JSON.stringify({
       extends: './tsconfig.json',
       compilerOptions: {
@@ -100,7 +100,7 @@ class JobsController implements OnApplicationShutdown {
   }
 
   onApplicationShutdown(signal?: string) {
-    // Hosts of isolated jobs are closed without one.
+    // Isolation hosts are closed without a signal.
     if (signal) console.log('closed by ' + signal);
   }
 }

@@ -1,15 +1,18 @@
-/** What an app may be made of. Two values of two columns meet in at least one row. */
+/**
+ * The versions and choices of an app. Any two values of two columns occur together in at least
+ * one row.
+ */
 export interface Combination {
-  /** Major of Node; 20 is the oldest there may be. */
+  /** Major version of Node.js. 20 is the oldest supported. */
   node: 20 | 22 | 24;
   nest: 11 | 12;
   typeorm: '0.3' | '1';
-  /** What the app's TypeScript becomes. */
+  /** The module format that TypeScript emits. */
   module: 'CommonJS' | 'ESM';
   http: 'Express' | 'Fastify';
 }
 
-// Each of these rows differs in all columns from one other at the most: six are the fewest for three Nodes.
+// Any two rows share at most one value. Six rows are the minimum for three versions of Node.js.
 export const COMBINATIONS: readonly Combination[] = [
   { node: 20, nest: 11, typeorm: '0.3', module: 'CommonJS', http: 'Express' },
   { node: 22, nest: 11, typeorm: '1', module: 'ESM', http: 'Express' },
@@ -25,7 +28,7 @@ export const NODES: Record<Combination['node'], string> = {
   24: '24',
 };
 
-/** The lowest that the peer ranges allow, all at once. */
+/** The lowest versions that the peer ranges allow, all together. */
 export const LOWEST: Record<string, string> = {
   '@nestjs/common': '11.0.0',
   '@nestjs/core': '11.0.0',
@@ -41,11 +44,11 @@ export const LOWEST: Record<string, string> = {
 
 export interface Install {
   packages: Record<string, string>;
-  /** More for npm. */
+  /** Additional flags for npm. */
   flags: string[];
 }
 
-/** One for each Nest and TypeORM. */
+/** The packages of each combination of Nest and TypeORM. */
 export function installOf({ nest, typeorm }: Combination): Install {
   const lowest = nest === 11 && typeorm === '0.3';
   const newest = {
@@ -67,7 +70,7 @@ export function installOf({ nest, typeorm }: Combination): Install {
       '@nestjs/platform-express': lowest ? '11.0.0' : `${nest}`,
       '@types/node': '20',
     },
-    // As pnpm does it: a package finds what it declares, and nothing else.
+    // Like pnpm: a package can import only its declared dependencies.
     flags: nest === 12 && typeorm === '1' ? ['--install-strategy=linked'] : [],
   };
 }

@@ -6,14 +6,15 @@ import { filesOf } from './app.js';
 import { COMBINATIONS, installOf, LOWEST, type Combination } from './combinations.js';
 import { compile, isOffline, Projects, serve, write } from './project.js';
 
-// The package as npm installs it, in apps of all that it says it goes with; docs/compatibility.md has the table.
+// The package as npm installs it, in apps of all supported combinations. docs/compatibility.md has
+// the table.
 
 const nameOf = ({ node, nest, typeorm, module, http }: Combination) =>
   `Node ${node}, Nest ${nest}, TypeORM ${typeorm}, ${module}, ${http}`;
 
 const CODES = ['INLINE', 'THREAD', 'PROCESS'];
 
-/** What is seen of an app from outside. */
+/** The behaviour of an app as seen from outside. */
 interface Seen {
   wrong: string[];
   ends: Record<string, unknown>[];
@@ -43,14 +44,14 @@ beforeAll(async () => {
       seen.set(row, story);
     }
   });
-  // Two at a time: that is what a small machine has.
+  // Two at a time, the number of cores of a small machine.
   const worker = async () => {
     for (let task = tasks.shift(); task; task = tasks.shift()) await task();
   };
   const all = await Promise.allSettled([nodes, worker(), worker()]);
   for (const one of all)
     if (one.status === 'rejected') {
-      // A developer without a network goes on with the rest; CI does not.
+      // Without a network, a developer's other tests go on. CI fails.
       offline = isOffline(one.reason) && !process.env['CI'];
       if (!offline) throw one.reason;
     }
@@ -60,7 +61,8 @@ afterAll(() => projects.remove());
 async function see(project: string, combination: Combination, node: string): Promise<Seen> {
   const app = join(project, `${combination.node}-${combination.module}`);
   await write(app, filesOf(combination));
-  // All declarations once for each Nest, and each TypeORM: it takes as long again.
+  // All declarations are checked once for each Nest and each TypeORM, because the check doubles the
+  // time.
   const deep = combination.node === 20;
   const wrong = await compile(app, 'tsconfig.json', deep);
   if (combination === COMBINATIONS.at(-1))
@@ -96,7 +98,7 @@ async function enqueueAll(url: string): Promise<Record<string, unknown>[]> {
 }
 
 it.for(COMBINATIONS.map((row) => [nameOf(row), row] as const))(
-  '%s: compiles, and runs jobs inline, in a thread and in a process',
+  '%s: the app compiles and runs jobs inline, in a thread and in a process',
   ([_name, combination], test) => {
     test.skip(offline, 'no registry');
     expect(seen.get(combination)).toEqual({
@@ -107,9 +109,9 @@ it.for(COMBINATIONS.map((row) => [nameOf(row), row] as const))(
           result: 'SUCCEEDED',
           output: `Hello ${code} RUNNING`,
         })),
-        // Not a warning, and no deprecation.
+        // No warning and no deprecation is printed.
         printed: ['closed by SIGTERM'],
-        // Nest raises the signal again when it has closed the app.
+        // Nest raises the signal again after it has closed the app.
         ended: 'SIGTERM',
         nodes: [{ end_reason: 'shutdown' }],
       },
@@ -117,7 +119,7 @@ it.for(COMBINATIONS.map((row) => [nameOf(row), row] as const))(
   },
 );
 
-it('two values of two columns meet in some row', () => {
+it('any two values of two columns occur together in a row', () => {
   const columns = Object.keys(COMBINATIONS[0]!) as (keyof Combination)[];
   const missing: string[] = [];
   for (const one of columns)
@@ -131,7 +133,7 @@ it('two values of two columns meet in some row', () => {
   expect(missing).toEqual([]);
 });
 
-it('the peer ranges begin with what the lowest row has', () => {
+it('the peer ranges start at the versions of the lowest row', () => {
   const { peerDependencies, peerDependenciesMeta, engines } = JSON.parse(
     readFileSync(new URL('../../package.json', import.meta.url), 'utf8'),
   ) as {

@@ -20,7 +20,7 @@ const NPM = [
 ];
 const run = promisify(execFile);
 
-/** A folder for projects that have the packed package among their dependencies. */
+/** A folder of projects that depend on the packed package. */
 export class Projects {
   private constructor(
     readonly folder: string,
@@ -42,7 +42,10 @@ export class Projects {
     return rm(this.folder, { recursive: true, force: true });
   }
 
-  /** @returns the programs, by major version */
+  /**
+   * Installs the Node.js versions.
+   * @returns the executables by major version
+   */
   async nodes(): Promise<Record<number, string>> {
     const project = join(this.folder, 'nodes');
     const aliases = Object.entries(NODES).map(
@@ -58,7 +61,7 @@ export class Projects {
     );
   }
 
-  /** @throws where a peer range is not met */
+  /** @throws when a peer range is not met */
   async install(name: string, { packages, flags }: Install): Promise<string> {
     const project = join(this.folder, name);
     await this.npm(project, { ...packages, 'nestjs-bildad': `file:${this.tarball}` }, [
@@ -84,7 +87,7 @@ export class Projects {
   }
 }
 
-/** What npm says where there is no registry, and its cache has not got all. */
+/** Recognizes npm's error when the registry is unreachable and the cache is incomplete. */
 export const isOffline = (error: unknown): boolean =>
   /ENOTCACHED|ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ENETUNREACH|ETIMEDOUT/.test(
     String((error as { stderr?: unknown }).stderr),
@@ -96,11 +99,13 @@ export async function write(folder: string, files: Record<string, string>): Prom
 }
 
 /**
- * @param deep with `skipLibCheck: false`
- * @returns what is wrong with the app and with the package's declarations: what others' lack is theirs
+ * Compiles the app.
+ * @param deep also checks declarations (`skipLibCheck: false`)
+ * @returns the errors in the app and in this package's declarations; errors of other packages
+ * are ignored
  */
 export async function compile(app: string, config: string, deep: boolean): Promise<string[]> {
-  const said = await run(
+  const output = await run(
     process.execPath,
     [TSC, '-p', join(app, config), '--skipLibCheck', `${!deep}`],
     { cwd: app, maxBuffer: 1 << 26 },
@@ -108,7 +113,7 @@ export async function compile(app: string, config: string, deep: boolean): Promi
     () => '',
     ({ stdout }: { stdout: string }) => stdout,
   );
-  return said
+  return output
     .split('\n')
     .filter(
       (line) =>
@@ -119,11 +124,17 @@ export async function compile(app: string, config: string, deep: boolean): Promi
 
 export interface Served {
   url: string;
-  /** @returns all it printed, and how it ended */
+  /**
+   * Stops the app.
+   * @returns all its output, and its exit code or signal
+   */
   end(): Promise<{ printed: string[]; ended: number | string | null }>;
 }
 
-/** @throws what it printed, where it ends before it listens */
+/**
+ * Starts the app.
+ * @throws an error with its output if it exits before it listens
+ */
 export async function serve(node: string, app: string, databaseUrl: string): Promise<Served> {
   const child = spawn(node, [join(app, 'dist/main.js')], {
     cwd: app,

@@ -24,13 +24,14 @@ import { gate, type Gate } from '../support/gate.js';
 import { bootHost } from '../support/host.js';
 import { SimpleJob } from '../support/handlers.js';
 
-// What a job uses is whole until it has ended: the drain comes before every other hook of the shutdown.
+// A job's dependencies stay usable until the job has ended: the engine drains before every other
+// shutdown hook runs.
 
 const log: string[] = [];
 let arrived: Gate;
 let door: Gate;
 
-/** As a service of Redis or Prisma does it. */
+/** A service that closes its connection on shutdown, as services of Redis or Prisma do. */
 @Injectable()
 class Cache {
   private connected = true;
@@ -80,9 +81,9 @@ class DrainedJob {
   }
 }
 
-/** Whoever else is being shut down may enqueue to the last. */
+/** Other providers can enqueue until the end of the shutdown. */
 @Injectable()
-class LastWords {
+class EnqueuesOnShutdown {
   constructor(private readonly engine: JobEngineService) {}
 
   onModuleDestroy = () => this.say('destroy');
@@ -97,7 +98,7 @@ class LastWords {
 
 @Module({
   imports: [LocalCacheModule],
-  providers: [DrainedJob, LastWords, SimpleJob],
+  providers: [DrainedJob, EnqueuesOnShutdown, SimpleJob],
 })
 class JobsModule {}
 
@@ -141,14 +142,14 @@ async function boot(imports: ModuleMetadata['imports']): Promise<INestApplicatio
   );
 }
 
-it.each(Object.entries(ORDERS))('%s', async (_order, imports) => {
+it.each(Object.entries(ORDERS))('the engine drains before other shutdown hooks: %s', async (_order, imports) => {
   const app = await boot(imports());
   const dataSource = app.get<DataSource>(getDataSourceToken());
   await app.get(JobEngineService).enqueueAndRunJob(DrainedJob, {});
   await arrived.opened;
-  // Of two calls at once as well.
+  // Two concurrent calls of close() behave as one.
   const closed = Promise.all([app.close(), app.close()]);
-  // Long enough for a hook that does not wait to have run.
+  // Enough time for a hook that does not wait for the drain.
   for (let turn = 0; turn < 5; turn++) await database.sql('SELECT 1');
   expect(log).toEqual([]);
   door.open();
@@ -159,12 +160,12 @@ it.each(Object.entries(ORDERS))('%s', async (_order, imports) => {
   expect(await database.sql('SELECT result, reason, output FROM bildad.job_runs')).toEqual([
     { result: 'SUCCEEDED', reason: null, output: ['cached', 'cached'] },
   ]);
-  const said = (
-    await database.sql<{ said: string }>(
-      "SELECT job_context->>'say' AS said FROM bildad.job_queue_entries",
+  const enqueued = (
+    await database.sql<{ enqueued: string }>(
+      "SELECT job_context->>'say' AS enqueued FROM bildad.job_queue_entries",
     )
-  ).map((row) => row.said);
-  expect(new Set(said)).toEqual(new Set(['joined', 'follow-up', 'destroy', 'before', 'shutdown']));
+  ).map((row) => row.enqueued);
+  expect(new Set(enqueued)).toEqual(new Set(['joined', 'follow-up', 'destroy', 'before', 'shutdown']));
 });
 
 describe('two engines on one schema', () => {
@@ -196,7 +197,7 @@ describe('two engines on one schema', () => {
   @Module({ imports: [engineOf('second')], providers: [Second, SecondJob] })
   class SecondModule {}
 
-  it('run their own handlers, and drain together', async () => {
+  it('two engines run their own handlers and drain concurrently', async () => {
     const app = await bootHost({
       url: database.url,
       bildad: [],
@@ -214,7 +215,7 @@ describe('two engines on one schema', () => {
     await first.enqueueAndRunJob(FirstJob, {});
     await arrived.opened;
     const closed = app.close();
-    // The second one does not wait for the first one's jobs to leave.
+    // The second engine does not wait for the first engine's jobs.
     await expect
       .poll(() => database.sql('SELECT engine_name, end_reason FROM bildad.job_nodes ORDER BY 1'))
       .toEqual([
@@ -230,7 +231,7 @@ describe('two engines on one schema', () => {
   });
 });
 
-it('a process ends whose boot has failed in a hook of the app', async () => {
+it('a process ends after its boot failed in a hook of the app', async () => {
   const database = await createDatabase();
   const script = fileURLToPath(new URL('../../dist/test/fixtures/failed-boot.js', import.meta.url));
   try {

@@ -6,8 +6,8 @@ import {
 } from '../../src/lifecycle/extension-points.js';
 import { JobEvents } from '../../src/job/events.js';
 
-describe('a point', () => {
-  it('is undefined while nothing is registered', () => {
+describe('an extension point', () => {
+  it('active is undefined without a registration', () => {
     const { passSteps } = new ExtensionPoints();
     expect(passSteps.active).toBeUndefined();
     const unregister = passSteps.register('a', { name: 'a', every: 0, run: async () => {} });
@@ -16,7 +16,7 @@ describe('a point', () => {
     expect(passSteps.active).toBeUndefined();
   });
 
-  it('refuses a name twice, and accepts it again after it was removed', () => {
+  it('a name is rejected twice and accepted again after its removal', () => {
     const { onFinish } = new ExtensionPoints();
     const unregister = onFinish.register('limits', { sqlFunction: 'f' });
     expect(() => onFinish.register('limits', { sqlFunction: 'f' })).toThrow(
@@ -29,7 +29,7 @@ describe('a point', () => {
     expect(onFinish.active).toEqual(['g']);
   });
 
-  it('keeps the list that a caller is reading', () => {
+  it('a caller iterates over an unchanged list while registrations change', () => {
     const { afterClaim } = new ExtensionPoints();
     const calls: string[] = [];
     const removeFirst = afterClaim.register('first', () => {
@@ -43,7 +43,7 @@ describe('a point', () => {
   });
 });
 
-it('the first registration around a run is the outermost', async () => {
+it('the first registration of aroundRun is the outermost', async () => {
   const { aroundRun } = new ExtensionPoints();
   const order: string[] = [];
   const hook =
@@ -64,7 +64,7 @@ it('the first registration around a run is the outermost', async () => {
   expect(order).toEqual(['a before', 'run', 'a after']);
 });
 
-it('registrations that come and go leave no layer around an enqueue', async () => {
+it('removed registrations leave no layer around an enqueue', async () => {
   const { aroundEnqueue } = new ExtensionPoints();
   const hook: AroundEnqueue = (_call, next) => next();
   aroundEnqueue.register('stays', hook);
@@ -75,7 +75,7 @@ it('registrations that come and go leave no layer around an enqueue', async () =
   ).resolves.toEqual({ jobRunIdentifier: 'x' });
 });
 
-it('any number of taps receive each event, each until it is removed', () => {
+it('any number of taps receive each event until they are removed', () => {
   const events = new JobEvents();
   const received: string[] = [];
   const tap = (event: string) => void received.push(event);

@@ -4,7 +4,8 @@ import { bootApp, type TestApp } from '../support/app.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { GatedJob, SimpleJob } from '../support/handlers.js';
 
-// What a process costs by its role: connections to the database, and threads; and what it may do.
+// The resources that a process uses by its role (database connections and threads), and what each
+// role can do.
 
 @BildadJob({ code: 'THREADED', isolation: 'thread' })
 class ThreadedJob {
@@ -35,7 +36,7 @@ const boot = async (
   return app;
 };
 
-/** By the name they have in pg_stat_activity. */
+/** Number of sessions by application name in pg_stat_activity. */
 async function sessions(): Promise<Record<string, number>> {
   const rows = await database.sql<{ name: string; count: number }>(
     `SELECT application_name AS name, count(*)::int AS count FROM pg_stat_activity
@@ -48,7 +49,7 @@ const resources = (kind: string) =>
   process.getActiveResourcesInfo().filter((name) => name === kind).length;
 
 describe('a producer', () => {
-  it('holds connections for its statements only, and no thread', async () => {
+  it('a producer holds connections for its statements only, and no thread', async () => {
     const threads = resources('Worker');
     const producer = await boot('producer', {}, [SimpleJob, ThreadedJob]);
     await producer.engine.enqueueJobs(SimpleJob, [{}, {}]);
@@ -59,7 +60,7 @@ describe('a producer', () => {
     expect(await producer.jobs.listNodes()).toEqual([]);
   });
 
-  it('listens from its first waitForJob on', async () => {
+  it('a producer listens from its first waitForJob', async () => {
     const producer = await boot('producer', {}, [GatedJob]);
     await boot('worker', {}, [GatedJob]);
     const listening = () =>
@@ -75,7 +76,7 @@ describe('a producer', () => {
     expect(await waiting).toMatchObject({ output: 'hello' });
   });
 
-  it('knows by code what another process declared, and not before', async () => {
+  it('a producer finds a code only after another process has declared it', async () => {
     const producer = await boot('producer', {}, []);
     await expect(producer.engine.enqueueJob('SIMPLE', {})).rejects.toBeInstanceOf(
       JobTemplateNotFoundError,
@@ -85,7 +86,7 @@ describe('a producer', () => {
     await producer.engine.waitForJob(jobRunIdentifier);
   });
 
-  it('declares what it has handlers for', async () => {
+  it('a producer declares the templates of its handlers', async () => {
     const producer = await boot('producer');
     await producer.engine.enqueueJob(SimpleJob, {});
     expect(await producer.jobs.listJobTemplates()).toMatchObject([{ code: 'SIMPLE' }]);
@@ -93,7 +94,7 @@ describe('a producer', () => {
 });
 
 describe('a worker', () => {
-  it('holds 6 connections at the most, and its jobs enqueue', async () => {
+  it('a worker holds at most 6 connections, and its jobs can enqueue', async () => {
     const worker = await boot('worker', { concurrency: 50 });
     const entries = await worker.engine.enqueueJobs(
       SimpleJob,
@@ -105,7 +106,7 @@ describe('a worker', () => {
     expect(all).toBeLessThanOrEqual(6);
   });
 
-  it('with notify: false one less', async () => {
+  it('notify: false saves one connection', async () => {
     await boot('worker', { notify: false });
     await expect.poll(sessions).toMatchObject({ 'nestjs-bildad beat': 1 });
     expect(

@@ -4,15 +4,15 @@ import { promisify } from 'node:util';
 import { expect, it } from 'vitest';
 import { createDatabase } from '../support/database.js';
 
-// Without a listener for SIGTERM a deploy ends the process while jobs run: a warning says so, once.
+// Without a listener for SIGTERM, a deploy ends the process while jobs run. One warning says so.
 
 const run = promisify(execFile);
 const script = fileURLToPath(new URL('../../dist/test/fixtures/signals.js', import.meta.url));
 const LINE = /no listener for SIGTERM, .* call app\.enableShutdownHooks\(\)/;
 
-it('says so of a process that runs jobs, and of no other', async () => {
+it('only a process that runs jobs logs the warning', async () => {
   const database = await createDatabase();
-  const said = async (listens: string, role: string, env: NodeJS.ProcessEnv = {}) => {
+  const warnings = async (listens: string, role: string, env: NodeJS.ProcessEnv = {}) => {
     const { stdout, stderr } = await run(process.execPath, [script, database.url, listens, role], {
       env: { ...process.env, NODE_ENV: 'production', ...env },
     });
@@ -20,11 +20,11 @@ it('says so of a process that runs jobs, and of no other', async () => {
   };
   try {
     const [none, hooks, own, producer, test] = await Promise.all([
-      said('none', 'worker'),
-      said('hooks', 'worker'),
-      said('own', 'worker'),
-      said('none', 'producer'),
-      said('none', 'worker', { NODE_ENV: 'test' }),
+      warnings('none', 'worker'),
+      warnings('hooks', 'worker'),
+      warnings('own', 'worker'),
+      warnings('none', 'producer'),
+      warnings('none', 'worker', { NODE_ENV: 'test' }),
     ]);
     expect(none).toHaveLength(1);
     expect(none[0]).toMatch(/WARN/);

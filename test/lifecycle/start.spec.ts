@@ -24,7 +24,8 @@ import { bootApp } from '../support/app.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { SimpleJob } from '../support/handlers.js';
 
-// Nothing is claimed before every hook of the app's start has resolved, in whatever module it is; or before start().
+// The engine claims nothing before all startup hooks of all modules have resolved, or before
+// start().
 
 const log: string[] = [];
 
@@ -45,36 +46,39 @@ beforeEach(async () => {
 });
 afterEach(() => database.drop());
 
-/** As long as an engine that runs would need for a dozen passes. */
-async function slowly(source: DataSource, name: string): Promise<void> {
+/** Enough time for a dozen passes of a running engine. */
+async function runSlowHook(source: DataSource, name: string): Promise<void> {
   for (let pass = 0; pass < 12; pass++) await source.query('SELECT 1');
   log.push(name);
 }
 
-function slow(name: string): Type {
+function createSlowProvider(name: string): Type {
   @Injectable()
   class Slow implements OnModuleInit, OnApplicationBootstrap {
     constructor(@InjectDataSource() private readonly source: DataSource) {}
 
     onModuleInit() {
-      return slowly(this.source, `${name} init`);
+      return runSlowHook(this.source, `${name} init`);
     }
 
     onApplicationBootstrap() {
-      return slowly(this.source, `${name} bootstrap`);
+      return runSlowHook(this.source, `${name} bootstrap`);
     }
   }
   return Slow;
 }
 
-/** An app with hooks in its root, beside the module, below it, and in a global module. */
+/**
+ * An app with hooks in the root module, beside and below the Bildad module, and in a global
+ * module.
+ */
 function appModule(options: object = {}): Type {
-  @Module({ providers: [slow('deeper')] })
+  @Module({ providers: [createSlowProvider('deeper')] })
   class Deeper {}
-  @Module({ imports: [Deeper], providers: [slow('sibling')] })
+  @Module({ imports: [Deeper], providers: [createSlowProvider('sibling')] })
   class Sibling {}
   @Global()
-  @Module({ providers: [slow('global')] })
+  @Module({ providers: [createSlowProvider('global')] })
   class GlobalModule {}
   @Module({
     imports: [
@@ -88,24 +92,24 @@ function appModule(options: object = {}): Type {
       Sibling,
       GlobalModule,
     ],
-    providers: [EarlyJob, slow('root')],
+    providers: [EarlyJob, createSlowProvider('root')],
   })
   class AppModule {
     constructor(@InjectDataSource() private readonly source: DataSource) {}
 
     onApplicationBootstrap() {
-      return slowly(this.source, 'AppModule bootstrap');
+      return runSlowHook(this.source, 'AppModule bootstrap');
     }
   }
   return AppModule;
 }
 
-const QUIETLY = { logger: false, abortOnError: false } as const;
+const NO_LOGS = { logger: false, abortOnError: false } as const;
 const FORMS: Record<string, (module: Type) => Promise<INestApplicationContext>> = {
-  'createApplicationContext()': (module) => NestFactory.createApplicationContext(module, QUIETLY),
-  'init() with Express': async (module) => (await NestFactory.create(module, QUIETLY)).init(),
+  'createApplicationContext()': (module) => NestFactory.createApplicationContext(module, NO_LOGS),
+  'init() with Express': async (module) => (await NestFactory.create(module, NO_LOGS)).init(),
   'listen() with Fastify': async (module) => {
-    const app = await NestFactory.create(module, new FastifyAdapter(), QUIETLY);
+    const app = await NestFactory.create(module, new FastifyAdapter(), NO_LOGS);
     await app.listen(0, '127.0.0.1');
     return app;
   },
@@ -116,7 +120,7 @@ it.each(
     { how, boot, where: 'a global module', options: {} },
     { how, boot, where: 'a module', options: { isGlobal: false } },
   ]),
-)('$how: $where claims after all hooks', async ({ boot, options }) => {
+)('$how: Bildad in $where claims after all hooks', async ({ boot, options }) => {
   const app = await boot(appModule(options));
   try {
     await expect.poll(() => log.at(-1)).toBe('job');
@@ -135,7 +139,7 @@ it.each(
   }
 });
 
-it('what is enqueued in a hook runs when the app is ready, and cannot be run at once before', async () => {
+it('a job enqueued in a hook runs when the app is ready, and enqueueAndRunJob is rejected before', async () => {
   const refused: unknown[] = [];
   @Injectable()
   class Hooked {
@@ -149,7 +153,7 @@ it('what is enqueued in a hook runs when the app is ready, and cannot be run at 
       await this.engine.runJob(entry).catch((error) => refused.push(error));
       await this.engine.enqueueAndRunJob(SimpleJob, {}).catch((error) => refused.push(error));
       expect((await this.engine.runJobEngine()).start).toEqual([]);
-      // What was refused was not enqueued: there is what came before, and this.
+      // The rejected calls enqueued nothing: the first job and this one are in the queue.
       expect(await this.jobs.getNumberOfJobsInTheQueue()).toBe(2);
       this.identifier = entry.jobRunIdentifier;
     }
@@ -176,7 +180,7 @@ it('what is enqueued in a hook runs when the app is ready, and cannot be run at 
   }
 });
 
-it('with autoStart: false it claims from start() on', async () => {
+it('with autoStart: false the engine claims from start() on', async () => {
   const bildad = await bootApp({
     providers: [EarlyJob],
     options: { tickInterval: 10, autoStart: false },
@@ -184,7 +188,7 @@ it('with autoStart: false it claims from start() on', async () => {
   });
   try {
     const { engine, jobs, dataSource } = bildad;
-    await slowly(dataSource, 'held');
+    await runSlowHook(dataSource, 'held');
     expect((await engine.runJobEngine()).start).toEqual([]);
     expect(await jobs.listNodes()).toMatchObject([{ endReason: 'shutdown' }]);
     expect(log).toEqual(['held']);
@@ -195,21 +199,21 @@ it('with autoStart: false it claims from start() on', async () => {
   } finally {
     await bildad.close();
   }
-  // It has no effect any more.
+  // A second start() has no effect.
   await bildad.engine.start();
 });
 
-it('is not started before the app is', async () => {
+it('start() is rejected before the app has started', async () => {
   let refused: unknown;
   @Injectable()
-  class Hasty {
+  class StartsInHook {
     constructor(private readonly engine: JobEngineService) {
       this.done = this.engine.start().catch((error) => (refused = error));
     }
 
     done: Promise<unknown>;
   }
-  const bildad = await bootApp({ providers: [Hasty], database });
+  const bildad = await bootApp({ providers: [StartsInHook], database });
   expect(refused).toMatchObject({
     constructor: BildadConfigError,
     field: 'start()',
@@ -217,7 +221,7 @@ it('is not started before the app is', async () => {
   await bildad.close();
 });
 
-it('takes hooks that are called twice, as those of a hybrid app with deferred microservices are', async () => {
+it('hooks may run twice, as in a hybrid app with deferred microservices', async () => {
   const { app, engine } = await bootApp({
     providers: [EarlyJob],
     options: { tickInterval: 10 },
@@ -235,7 +239,7 @@ it('takes hooks that are called twice, as those of a hybrid app with deferred mi
   await app.close();
 });
 
-it('is closed while it is started', async () => {
+it('an app can be closed while its engine starts', async () => {
   const { app, engine, jobs } = await bootApp({
     providers: [EarlyJob],
     options: { tickInterval: 10, autoStart: false },
@@ -250,7 +254,7 @@ it('is closed while it is started', async () => {
   expect(nodes).toHaveLength(1);
 });
 
-it('is closed without having been started', async () => {
+it('an app can be closed without a started engine', async () => {
   const bildad = await bootApp({
     providers: [EarlyJob],
     options: { autoStart: false },
@@ -261,13 +265,13 @@ it('is closed without having been started', async () => {
   expect(log).toEqual([]);
 });
 
-it('an app that fails half way runs no job, and no connection of the engine keeps its process', async () => {
+it('an app whose boot fails runs no job, and no connection of the engine keeps its process alive', async () => {
   @Injectable()
   class Failing {
     constructor(@InjectDataSource() private readonly source: DataSource) {}
 
     async onApplicationBootstrap() {
-      await slowly(this.source, 'failing');
+      await runSlowHook(this.source, 'failing');
       await this.source.destroy();
       throw new Error('no Redis');
     }
@@ -282,7 +286,7 @@ it('an app that fails half way runs no job, and no connection of the engine keep
   expect(log).toEqual(['failing']);
 });
 
-it('one engine that does not start keeps the other from running', async () => {
+it('an engine that fails to start keeps the other engine from running', async () => {
   const engineOf = (name: string, isolation?: object) =>
     BildadModule.forRoot({
       name,

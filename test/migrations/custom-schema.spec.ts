@@ -16,7 +16,8 @@ import { createEmptyDatabase, type TestDatabase } from '../support/database.js';
 import { SimpleJob } from '../support/handlers.js';
 import { bootHost } from '../support/host.js';
 
-// The tables in a schema of the host's choice. No module in this file has the default schema: nothing may need it.
+// The tables in a schema that the host chooses. No module in this file uses the default schema, so
+// that no code can depend on it.
 
 @Injectable()
 class Runs {
@@ -38,13 +39,13 @@ afterAll(async () => {
   await database.drop();
 });
 
-it('makes that schema and no other', async () => {
+it('the engine creates the chosen schema and no other', async () => {
   expect(
     await database.sql("SELECT DISTINCT schemaname FROM pg_tables WHERE tablename LIKE 'job\\_%'"),
   ).toEqual([{ schemaname: 'back_office' }]);
 });
 
-it('runs jobs in it, and rows are instances of the exported classes', async () => {
+it('jobs run in the chosen schema, and rows are instances of the exported classes', async () => {
   const engine = app.get(JobEngineService);
   const jobs = app.get(JobsService);
   const { jobRunIdentifier } = await engine.enqueueAndRunJob(SimpleJob, {});
@@ -63,7 +64,7 @@ it.each([
   ['JobTemplate', JobTemplate],
   ['JobQueueEntry', JobQueueEntry],
   ['JobRun', JobRun],
-] as const)('getRepository reads %s of it', async (name, exported) => {
+] as const)('getRepository reads %s of the chosen schema', async (name, exported) => {
   const source = app.get(DataSource);
   const own = bildadEntities('back_office')[name];
   expect(source.getRepository<object>(own).metadata.tablePath).toMatch(/^back_office\./);
@@ -75,7 +76,7 @@ it.each([
   );
 });
 
-it('@InjectRepository(JobRun) reads the runs of it', async () => {
+it('@InjectRepository(JobRun) reads the runs of the chosen schema', async () => {
   expect(await app.get(Runs).repository.find()).toMatchObject([
     { status: 'DONE', result: 'SUCCEEDED' },
   ]);

@@ -5,7 +5,8 @@ import { createEmptyDatabase, type TestDatabase } from '../support/database.js';
 import { SimpleJob } from '../support/handlers.js';
 import { bootHost } from '../support/host.js';
 
-// A host may run the migrations itself, through TypeORM; the module's own runner and TypeORM's know of one another's work.
+// A host can run the migrations itself through TypeORM. Bildad's migrator and TypeORM's each
+// recognize the other's work.
 
 let database: TestDatabase;
 beforeEach(async () => {
@@ -48,31 +49,31 @@ async function boot(bildad: { migrate: boolean; schema?: string }, typeorm = {})
 const versions = (schema = 'bildad') =>
   database.sql(`SELECT version FROM ${schema}.schema_versions`);
 
-it("the host's first, then an app that leaves it to the host", async () => {
+it('the host migrates first, and the app starts with migrate: false', async () => {
   expect(await runMigrations()).toHaveLength(BILDAD_MIGRATIONS.length);
   await boot({ migrate: false });
   expect(await runMigrations()).toEqual([]);
 });
 
-it("the host's first, then the module's", async () => {
+it('the host migrates before the module', async () => {
   await runMigrations();
   await boot({ migrate: true });
   expect(await versions()).toHaveLength(BILDAD_MIGRATIONS.length);
 });
 
-it("the module's first, then the host's", async () => {
+it('the module migrates before the host', async () => {
   await boot({ migrate: true });
   expect(await runMigrations()).toHaveLength(BILDAD_MIGRATIONS.length);
   expect(await versions()).toHaveLength(BILDAD_MIGRATIONS.length);
   await boot({ migrate: false });
 });
 
-it('both in one boot', async () => {
+it('both migrate in one boot', async () => {
   await boot({ migrate: true }, { migrations: BILDAD_MIGRATIONS, migrationsRun: true });
   expect(await versions()).toHaveLength(BILDAD_MIGRATIONS.length);
 });
 
-it("the module's waits while the host's are under way", async () => {
+it("the module's migration waits while the host's runs", async () => {
   await withHostSource([], async (source) => {
     const runner = source.createQueryRunner();
     await runner.startTransaction();
@@ -86,7 +87,7 @@ it("the module's waits while the host's are under way", async () => {
   expect(await versions()).toHaveLength(BILDAD_MIGRATIONS.length);
 });
 
-it("the host's wait while another host's are under way", async () => {
+it("the host's migration waits while another host's runs", async () => {
   await withHostSource([], async (source) => {
     const runner = source.createQueryRunner();
     await runner.startTransaction();
@@ -104,13 +105,13 @@ it("the host's wait while another host's are under way", async () => {
   expect(await versions()).toHaveLength(BILDAD_MIGRATIONS.length);
 });
 
-it("the host's see what was done since their transaction began", async () => {
+it("the host's migration sees changes committed since its transaction began", async () => {
   await withHostSource([], async (source) => {
     const runner = source.createQueryRunner();
     const up = async () => {
       for (const Migration of BILDAD_MIGRATIONS) await new Migration().up(runner);
     };
-    // The session knows all it needs by heart, also that there was no such table.
+    // The session has cached plans, and has seen that the table did not exist.
     await runner.startTransaction();
     await up();
     await runner.rollbackTransaction();
@@ -126,7 +127,7 @@ it("the host's see what was done since their transaction began", async () => {
   expect(await versions()).toHaveLength(BILDAD_MIGRATIONS.length);
 });
 
-it('of two schemas are different migrations', async () => {
+it('the migrations of two schemas are independent', async () => {
   const names = await runMigrations([...BILDAD_MIGRATIONS, ...bildadMigrations('other_jobs')]);
   expect(new Set(names).size).toBe(2 * BILDAD_MIGRATIONS.length);
   await boot({ migrate: false });
@@ -134,7 +135,7 @@ it('of two schemas are different migrations', async () => {
   expect(await versions('other_jobs')).toHaveLength(BILDAD_MIGRATIONS.length);
 });
 
-it('go forward only', async () => {
+it('the migrations cannot be reverted', async () => {
   await runMigrations();
   await withHostSource(BILDAD_MIGRATIONS, (source) =>
     expect(source.undoLastMigration()).rejects.toBeInstanceOf(BildadConfigError),
@@ -142,6 +143,6 @@ it('go forward only', async () => {
   await boot({ migrate: false });
 });
 
-/** A session between two looks whether the migration lock is free. */
+/** Finds a session that waits between two attempts to take the migration lock. */
 const BETWEEN_TRIES = `SELECT pid FROM pg_stat_activity
   WHERE datname = current_database() AND pid <> pg_backend_pid() AND query = 'COMMIT'`;

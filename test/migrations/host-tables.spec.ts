@@ -15,7 +15,8 @@ import { createEmptyDatabase, type TestDatabase } from '../support/database.js';
 import { SimpleJob } from '../support/handlers.js';
 import { bootHost } from '../support/host.js';
 
-// Our tables beside the host's: TypeORM's synchronize leaves ours alone, and the host's entities may refer to ours.
+// Our tables beside the host's: TypeORM's synchronize does not change ours, and the host's entities
+// can refer to ours.
 
 @Entity('invoices')
 class Invoice {
@@ -52,7 +53,7 @@ const host = (typeorm: object) =>
     typeorm,
   });
 
-/** Every column, index and constraint of our schema, as PostgreSQL describes it. */
+/** Every column, index and constraint of our schema as PostgreSQL describes it. */
 const described = () =>
   database.sql<{ what: string }>(`
     SELECT format('%s.%s %s %s %s', table_name, column_name, data_type, is_nullable, column_default) AS what
@@ -64,7 +65,7 @@ const described = () =>
       WHERE relnamespace = 'bildad'::regnamespace
     ORDER BY 1`);
 
-it('synchronize: true leaves our tables and partial indexes as they are', async () => {
+it('synchronize: true does not change our tables and partial indexes', async () => {
   await (await bootHost({ url: database.url })).close();
   const before = await described();
   expect(before.filter(({ what }) => what.includes(' WHERE '))).toHaveLength(7);
@@ -74,8 +75,9 @@ it('synchronize: true leaves our tables and partial indexes as they are', async 
   await app.close();
 });
 
-it("a host's entity is joined to runs, with a real foreign key", async () => {
-  // The key needs our tables before TypeORM makes the host's: BILDAD_MIGRATIONS run first.
+it("a host's entity has a foreign key to runs and can be joined", async () => {
+  // The foreign key needs our tables before TypeORM creates the host's, so BILDAD_MIGRATIONS run
+  // first.
   const app = await host({
     migrations: BILDAD_MIGRATIONS,
     migrationsRun: true,

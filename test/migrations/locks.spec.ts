@@ -4,7 +4,7 @@ import { afterEach, beforeEach, expect, it } from 'vitest';
 import { createEmptyDatabase, type TestDatabase } from '../support/database.js';
 import { bootHost } from '../support/host.js';
 
-// A boot gives way to whoever is at the tables, and comes through when they are done.
+// A migration gives way to sessions that use the tables and completes when they are done.
 
 let database: TestDatabase;
 let other: pg.Client;
@@ -18,7 +18,10 @@ afterEach(async () => {
   await database.drop();
 });
 
-/** Boots while `other` holds its locks; `seen` finds the boot's session at work meanwhile. */
+/**
+ * Boots while `other` holds its locks. `seen` is the SQL that finds the waiting session of the
+ * boot.
+ */
 async function bootBehind(seen: string): Promise<INestApplicationContext> {
   let settled = false;
   const booting = bootHost({ url: database.url }).finally(() => {
@@ -30,7 +33,7 @@ async function bootBehind(seen: string): Promise<INestApplicationContext> {
   return booting;
 }
 
-it('waits for the migration lock that another session holds', async () => {
+it('a boot waits for the migration lock of another session', async () => {
   await other.query('BEGIN');
   await other.query(
     "SELECT pg_advisory_xact_lock(hashtextextended('nestjs-bildad migrate bildad', 0))",
@@ -45,10 +48,10 @@ it('waits for the migration lock that another session holds', async () => {
 });
 
 it.each([
-  ['while it waits', "wait_event_type = 'Lock'"],
-  ['after it gave way', "query = 'ROLLBACK'"],
-])('comes through when another session made the schema %s', async (_when, seen) => {
-  // CREATE SCHEMA waits for the end of whoever has created the same one.
+  ['while the boot waits', "wait_event_type = 'Lock'"],
+  ['after the boot gave way', "query = 'ROLLBACK'"],
+])('a boot completes when another session created the schema %s', async (_when, seen) => {
+  // CREATE SCHEMA waits for a concurrent transaction that has created the same schema.
   await other.query('BEGIN');
   await other.query('CREATE SCHEMA bildad');
   const app = await bootBehind(

@@ -14,7 +14,8 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { createEmptyDatabase, type TestDatabase } from '../support/database.js';
 import { bootHost, QUIET } from '../support/host.js';
 
-// Two engines in one app, each with a schema of its own: neither sees the other's handlers, jobs or tables.
+// Two engines in one app, each with its own schema. Neither sees the other's handlers, jobs or
+// tables.
 
 @BildadJob({ code: 'WORK', engine: 'mail' })
 class MailJob {
@@ -85,12 +86,12 @@ const outputOf = async ({ engine }: Office, job: 'WORK') => {
   return (await engine.waitForJob(jobRunIdentifier)).output;
 };
 
-it('each engine runs its own handler of one code', async () => {
+it('each engine runs its own handler of the same code', async () => {
   expect(await outputOf(mail, 'WORK')).toBe('mailed');
   expect(await outputOf(billing, 'WORK')).toBe('billed');
 });
 
-it('each has its own templates', async () => {
+it('each engine has its own templates', async () => {
   const codes = async ({ jobs }: Office) =>
     (await jobs.listJobTemplates()).map(({ code }) => code).toSorted();
   expect(await codes(mail)).toEqual(['WORK']);
@@ -100,7 +101,7 @@ it('each has its own templates', async () => {
   );
 });
 
-it('each claims from its own queue', async () => {
+it('each engine claims from its own queue', async () => {
   const entry = await billing.engine.enqueueJob('WORK', {});
   expect((await mail.engine.runJobEngine()).start).toEqual([]);
   expect((await billing.engine.runJobEngine()).start).toMatchObject([
@@ -109,18 +110,18 @@ it('each claims from its own queue', async () => {
   await billing.engine.waitForJob(entry.jobRunIdentifier);
 });
 
-it("a repository of JobRun in a feature module is that of its engine's schema", async () => {
+it('a repository of JobRun in a feature module uses the schema of its engine', async () => {
   const outputs = async ({ runs }: Office) =>
     new Set((await runs.find()).map(({ output }) => output));
   expect(await outputs(mail)).toEqual(new Set(['mailed']));
   expect(await outputs(billing)).toEqual(new Set(['billed']));
 });
 
-it('the DataSource tells them apart by the entities of a schema', async () => {
+it('the DataSource distinguishes the engines by the entities of their schemas', async () => {
   const source = app.get(DataSource);
   const runsIn = (schema: string) => source.getRepository(bildadEntities(schema).JobRun).find();
   expect((await runsIn('mail')).map(({ output }) => output)).toEqual(['mailed']);
   expect((await runsIn('billing')).map(({ output }) => output)).not.toContain('mailed');
-  // Which of the two would it be?
+  // Without a schema the choice between the two would be ambiguous.
   expect(source.hasMetadata(JobRun)).toBe(false);
 });

@@ -7,7 +7,7 @@ import { createEmptyDatabase, type TestDatabase } from '../support/database.js';
 import { SimpleJob } from '../support/handlers.js';
 import { bootError, bootHost } from '../support/host.js';
 
-// A package works with tables of its own version, and with newer ones that say that it may.
+// A package works with tables of its own version, and with newer tables that allow it.
 
 let database: TestDatabase;
 beforeEach(async () => {
@@ -21,7 +21,7 @@ async function install(): Promise<void> {
 }
 
 it.each([true, false])(
-  'tables that are newer than the package are refused, migrate: %s',
+  'tables newer than the package are rejected, migrate: %s',
   async (migrate) => {
     await install();
     await database.sql("INSERT INTO bildad.schema_versions (version, name) VALUES (999, 'Later')");
@@ -36,7 +36,7 @@ it.each([true, false])(
   },
 );
 
-it('without tables migrate: false is refused, and makes none', async () => {
+it('migrate: false without tables is rejected and creates none', async () => {
   const error = await bootError({
     url: database.url,
     bildad: { migrate: false },
@@ -47,7 +47,7 @@ it('without tables migrate: false is refused, and makes none', async () => {
   expect(await database.sql("SELECT to_regnamespace('bildad') AS made")).toEqual([{ made: null }]);
 });
 
-it('tables of an older version are refused with migrate: false', async () => {
+it('migrate: false with tables of an older version is rejected', async () => {
   await install();
   await database.sql('DELETE FROM bildad.schema_versions WHERE version = $1', [SCHEMA_VERSION]);
   const error = await bootError({
@@ -58,7 +58,7 @@ it('tables of an older version are refused with migrate: false', async () => {
   expect(error).toMatchObject({ databaseVersion: SCHEMA_VERSION - 1 });
 });
 
-it('a schema of that name that is there already is used, and what is in it stays', async () => {
+it('an existing schema of that name is used and keeps its contents', async () => {
   await database.sql('CREATE SCHEMA bildad');
   await database.sql('CREATE TABLE bildad.mine (id int)');
   await install();
@@ -66,7 +66,7 @@ it('a schema of that name that is there already is used, and what is in it stays
   expect(await database.sql('SELECT * FROM bildad.mine')).toEqual([]);
 });
 
-/** A step of a package that is not written yet. */
+/** A migration of a future package version. */
 const upgrade = (minReader: number | null) =>
   database.sql(
     "INSERT INTO bildad.schema_versions (version, name, min_reader) VALUES (999, 'Later', $1)",
@@ -74,7 +74,7 @@ const upgrade = (minReader: number | null) =>
   );
 
 it.each([true, false])(
-  'newer tables that this package may read are used, migrate: %s',
+  'newer tables that allow this package are used, migrate: %s',
   async (migrate) => {
     await install();
     await upgrade(SCHEMA_VERSION);
@@ -91,13 +91,13 @@ it.each([true, false])(
   },
 );
 
-it('newer tables that it may not read are refused', async () => {
+it('newer tables that do not allow this package are rejected', async () => {
   await install();
   await upgrade(SCHEMA_VERSION + 1);
   expect(await bootError({ url: database.url })).toBeInstanceOf(SchemaVersionError);
 });
 
-it('a step that came later does not let older ones in again', async () => {
+it('a later migration does not allow older packages again', async () => {
   await install();
   await upgrade(SCHEMA_VERSION + 1);
   await database.sql(
@@ -106,7 +106,7 @@ it('a step that came later does not let older ones in again', async () => {
   expect(await bootError({ url: database.url })).toBeInstanceOf(SchemaVersionError);
 });
 
-it('a running node claims no more once its package is too old, says so once, and goes on when it can', async () => {
+it('a running node stops claiming when its package is too old, warns once, and continues when it is allowed again', async () => {
   const app = await bootApp({ providers: [SimpleJob], database });
   const {
     store,
@@ -115,8 +115,8 @@ it('a running node claims no more once its package is too old, says so once, and
     settings,
     pass: enginePass,
   } = (app.engine as unknown as { bildad: BildadRuntime }).bildad;
-  const told: unknown[] = [];
-  events.on('engine.outdated', ({ error }) => told.push(error));
+  const outdatedEvents: unknown[] = [];
+  events.on('engine.outdated', ({ error }) => outdatedEvents.push(error));
   let now = 0;
   const versions = new SchemaVersionCheck({ store, events, node, settings }, () => now);
   Object.assign(enginePass, { versions });
@@ -139,11 +139,11 @@ it('a running node claims no more once its package is too old, says so once, and
       alreadyRunning: false,
     });
   await expect(app.engine.runJob(entry)).rejects.toThrow(/older than/);
-  expect(told).toMatchObject([{ databaseVersion: 999, packageVersion: SCHEMA_VERSION }]);
+  expect(outdatedEvents).toMatchObject([{ databaseVersion: 999, packageVersion: SCHEMA_VERSION }]);
 
   await database.sql('UPDATE bildad.schema_versions SET min_reader = 1');
   expect((await pass(6_000)).start).toHaveLength(1);
-  expect(told).toHaveLength(2);
+  expect(outdatedEvents).toHaveLength(2);
   await app.engine.waitForJob(entry.jobRunIdentifier);
   await app.close();
 });

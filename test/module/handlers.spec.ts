@@ -11,7 +11,8 @@ import type { Repository } from 'typeorm';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 
-// Handlers are ordinary providers: found wherever they are, made as they ask to be.
+// Handlers are ordinary providers. The engine finds them in every module and creates them by their
+// scope.
 
 @Injectable({ scope: Scope.REQUEST })
 class Session {
@@ -184,15 +185,15 @@ async function output(code: string): Promise<unknown> {
   return ended.output;
 }
 
-const thrice = async (code: string) => [await output(code), await output(code), await output(code)];
+const outputOfThreeRuns = async (code: string) => [await output(code), await output(code), await output(code)];
 
-it('one instance serves all runs, also when it has a second name', async () => {
-  expect(await thrice('SINGLETON')).toEqual([1, 1, 1]);
+it('one instance serves all runs, even with a second provider token', async () => {
+  expect(await outputOfThreeRuns('SINGLETON')).toEqual([1, 1, 1]);
 });
 
-it('a REQUEST-scoped handler is a new instance for each run, with its dependencies', async () => {
+it('a REQUEST-scoped handler is created for each run, with its dependencies', async () => {
   const before = [RequestJob.made, Session.made] as const;
-  const numbers = (await thrice('REQUEST')) as [number, number][];
+  const numbers = (await outputOfThreeRuns('REQUEST')) as [number, number][];
   expect(numbers).toEqual([
     [before[0] + 1, before[1] + 1],
     [before[0] + 2, before[1] + 2],
@@ -200,16 +201,16 @@ it('a REQUEST-scoped handler is a new instance for each run, with its dependenci
   ]);
 });
 
-it('so is a handler that depends on what is REQUEST-scoped', async () => {
-  expect(new Set(await thrice('BY_DEPENDENCY')).size).toBe(3);
+it('a handler with a REQUEST-scoped dependency is created for each run', async () => {
+  expect(new Set(await outputOfThreeRuns('BY_DEPENDENCY')).size).toBe(3);
 });
 
-it('so is a transient handler', async () => {
-  expect(new Set(await thrice('TRANSIENT')).size).toBe(3);
+it('a transient handler is created for each run', async () => {
+  expect(new Set(await outputOfThreeRuns('TRANSIENT')).size).toBe(3);
 });
 
-it('a handler with a transient dependency keeps the one it was made with', async () => {
-  expect(new Set(await thrice('WITH_SCRATCH')).size).toBe(1);
+it('a handler with a transient dependency keeps its instance of it', async () => {
+  expect(new Set(await outputOfThreeRuns('WITH_SCRATCH')).size).toBe(1);
 });
 
 it.each([
@@ -220,17 +221,17 @@ it.each([
   ['SUBCLASS', 'subclass'],
   ['REPOSITORY', 'RUNNING'],
   ['NESTED', 'nested'],
-])('%s is found', async (code, said) => {
-  expect(await output(code)).toBe(said);
+])('the handler %s is found', async (code, expected) => {
+  expect(await output(code)).toBe(expected);
 });
 
-it('a subclass does not inherit being a handler', async () => {
+it('an undecorated subclass is not a handler', async () => {
   const codes = (await bildad.jobs.listJobTemplates({ limit: 100 })).map(({ code }) => code);
   expect(codes).not.toContain('BASE');
   expect(codes).toHaveLength(12);
 });
 
-it('a class that is no provider is no handler here', async () => {
+it('a class that is not a provider is not a handler', async () => {
   await bildad.jobs.createJobTemplate({ code: 'NOT_PROVIDED' });
   await expect(bildad.engine.enqueueAndRunJob(NotProvidedJob, {})).rejects.toBeInstanceOf(
     JobHandlerNotFoundError,

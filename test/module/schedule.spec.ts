@@ -6,7 +6,8 @@ import { createDatabase, type TestDatabase } from '../support/database.js';
 import { SimpleJob } from '../support/handlers.js';
 import { bootHost } from '../support/host.js';
 
-// Bildad's timers live in the registry of @nestjs/schedule: the host's, if it has one. The host's own are left alone.
+// Bildad's timers are in the SchedulerRegistry of @nestjs/schedule: the host's, if the host has
+// one. The host's own timers are not touched.
 
 @Injectable()
 class Beats {
@@ -25,11 +26,11 @@ beforeEach(async () => {
 });
 afterEach(() => database.drop());
 
-/** With the engine ticking. */
-const ticking = { tickInterval: 20 } as const;
+/** Options with an engine that ticks. */
+const tickingOptions = { tickInterval: 20 } as const;
 
-/** A job that only a tick can have started. */
-async function runsByItself(engine: JobEngineService): Promise<void> {
+/** Runs a job that only a tick can start. */
+async function expectRunByTick(engine: JobEngineService): Promise<void> {
   const { jobRunIdentifier } = await engine.enqueueJob(SimpleJob, {});
   expect(await engine.waitForJob(jobRunIdentifier, { timeout: '10s' })).toMatchObject({
     result: 'SUCCEEDED',
@@ -37,24 +38,24 @@ async function runsByItself(engine: JobEngineService): Promise<void> {
 }
 
 describe('a host with ScheduleModule', () => {
-  it("has the engine's tick in its registry, by name, as long as it runs", async () => {
+  it("the engine's tick is in the host's registry by name while the engine runs", async () => {
     const app = await bootHost({
       url: database.url,
       providers: [SimpleJob],
       imports: [ScheduleModule.forRoot()],
-      bildad: ticking,
+      bildad: tickingOptions,
     });
     const registry = app.get(SchedulerRegistry, { strict: false });
     expect(registry.getIntervals()).toEqual(['bildad:bildad:default:tick']);
     expect(registry.getTimeouts()).toEqual([]);
-    await runsByItself(app.get(JobEngineService));
+    await expectRunByTick(app.get(JobEngineService));
     await app.close();
     expect(registry.getIntervals()).toEqual([]);
     expect(registry.getTimeouts()).toEqual([]);
   });
 
   it.each(['before', 'after'])(
-    "its @Interval fires once per interval, with ScheduleModule %s Bildad's",
+    "the host's @Interval fires once per interval, with ScheduleModule %s Bildad's",
     async (order) => {
       const schedule = ScheduleModule.forRoot();
       class First {}
@@ -62,14 +63,14 @@ describe('a host with ScheduleModule', () => {
         url: database.url,
         providers: [Beats],
         imports: order === 'after' ? [schedule] : [{ module: First, imports: [schedule] }],
-        bildad: ticking,
+        bildad: tickingOptions,
       });
       const registry = app.get(SchedulerRegistry, { strict: false });
-      // One timer is what makes it fire once: a second explorer would refuse the name, or double it.
+      // There is one timer. A second explorer would reject the name or add a second timer.
       expect(registry.getIntervals().filter((name) => !name.startsWith('bildad:'))).toEqual([
         'host beat',
       ]);
-      // Five beats of one timer lie four intervals apart; of two timers, two.
+      // Five calls of one timer are four intervals apart; of two timers, two.
       const first = Beats.beats;
       const started = performance.now();
       await expect
@@ -80,7 +81,7 @@ describe('a host with ScheduleModule', () => {
     },
   );
 
-  it('without a tick has no tick in its registry', async () => {
+  it('an engine without a tick has no tick in the registry', async () => {
     const app = await bootHost({
       url: database.url,
       imports: [ScheduleModule.forRoot()],
@@ -90,7 +91,7 @@ describe('a host with ScheduleModule', () => {
     await app.close();
   });
 
-  it('as a producer has none of the timers', async () => {
+  it('a producer has no timers in the registry', async () => {
     const app = await bootHost({
       url: database.url,
       imports: [ScheduleModule.forRoot()],
@@ -104,21 +105,21 @@ describe('a host with ScheduleModule', () => {
 });
 
 describe('a host without ScheduleModule', () => {
-  it('ticks all the same', async () => {
+  it("the engine ticks without a host's ScheduleModule", async () => {
     const app = await bootHost({
       url: database.url,
       providers: [SimpleJob],
-      bildad: ticking,
+      bildad: tickingOptions,
     });
-    await runsByItself(app.get(JobEngineService));
+    await expectRunByTick(app.get(JobEngineService));
     await app.close();
   });
 
-  it('has no @Interval of its own woken up by ours', async () => {
+  it("a host's @Interval does not run because of Bildad's schedule module", async () => {
     const app = await bootHost({
       url: database.url,
       providers: [Beats],
-      bildad: ticking,
+      bildad: tickingOptions,
     });
     let passes = 0;
     await new Promise<void>((resolve) => {

@@ -8,7 +8,8 @@ import { promisify } from 'node:util';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { createEmptyDatabase } from '../support/database.js';
 
-// What is published, used as a user uses it: a project with the tarball's files, and nothing else of this repository.
+// The published package as a user uses it: a project with the files of the tarball and nothing else
+// of this repository.
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 const run = promisify(execFile);
@@ -77,7 +78,8 @@ beforeAll(async () => {
   const home = join(project, 'node_modules', 'nestjs-bildad');
   await mkdir(home, { recursive: true });
   await run('tar', ['-xzf', join(project, packed.filename), '--strip-components=1', '-C', home]);
-  // What a user's npm would install, and what the user brings; what those need they find beside themselves.
+  // The dependencies and peer dependencies that npm would install. They find their own dependencies
+  // beside themselves.
   for (const name of [...declared(), '@types/node']) {
     const link = join(project, 'node_modules', name);
     await mkdir(dirname(link), { recursive: true });
@@ -111,7 +113,7 @@ function declared(): string[] {
 
 afterAll(() => rm(project, { recursive: true, force: true }));
 
-it('is small, and holds what is used and nothing else', () => {
+it('the package is small and contains only files that are used', () => {
   const paths = packed.files.map(({ path }) => path);
   expect(packed.size).toBeLessThan(620_000);
   expect(paths).toEqual(
@@ -135,8 +137,8 @@ it('is small, and holds what is used and nothing else', () => {
   ).toEqual([]);
 });
 
-it('compiles into a strict project, and its declarations are sound', async () => {
-  const said = await run(
+it('the package compiles in a strict project, and its declarations have no errors', async () => {
+  const output = await run(
     process.execPath,
     [join(ROOT, 'node_modules/typescript/bin/tsc'), '-p', project],
     { cwd: project },
@@ -144,12 +146,12 @@ it('compiles into a strict project, and its declarations are sound', async () =>
     () => '',
     ({ stdout }: { stdout: string }) => stdout,
   );
-  // Without skipLibCheck: what other packages' declarations lack is theirs.
-  const ours = said.split('\n').filter((line) => /^(app|common)\.|nestjs-bildad\//.test(line));
+  // Without skipLibCheck. Errors in other packages' declarations are ignored.
+  const ours = output.split('\n').filter((line) => /^(app|common)\.|nestjs-bildad\//.test(line));
   expect(ours).toEqual([]);
 }, 120_000);
 
-it('runs a job in an ESM app', async () => {
+it('an ESM app runs a job', async () => {
   const database = await createEmptyDatabase();
   const { stdout, stderr } = await run(process.execPath, ['app.js', database.url], {
     cwd: project,
@@ -161,7 +163,7 @@ it('runs a job in an ESM app', async () => {
   await database.drop();
 }, 60_000);
 
-it('loads in a CommonJS app', async () => {
+it('a CommonJS app loads the package', async () => {
   const { stdout } = await run(process.execPath, ['common.cjs'], {
     cwd: project,
   });

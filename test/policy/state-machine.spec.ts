@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { OUTCOME_RULES } from 'nestjs-bildad';
 import { expect, it } from 'vitest';
 
-it('docs/state-machine.md shows the rules as they are', async () => {
+it('docs/state-machine.md lists the current verdict rules', async () => {
   const text = await readFile(new URL('../../docs/state-machine.md', import.meta.url), 'utf8');
   const documented = text
     .split('\n')

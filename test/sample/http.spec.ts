@@ -5,7 +5,7 @@ import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { startSample, type Sample } from './sample.js';
 
-// After its work, here on an empty folder, the sample answers HTTP until it is stopped.
+// The sample works on an empty folder, then serves HTTP until it is stopped.
 
 let folder: string;
 let database: TestDatabase;
@@ -16,7 +16,7 @@ beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'bildad-sample-'));
   database = await createDatabase();
   sample = startSample(['--folder', folder], { DATABASE_URL: database.url });
-  const [, address] = await sample.said(/Listening on (\S+),/);
+  const [, address] = await sample.waitForOutput(/Listening on (\S+),/);
   url = address!;
 });
 afterAll(async () => {
@@ -28,7 +28,7 @@ afterAll(async () => {
 
 async function request(path: string, body?: unknown) {
   const answer = await fetch(url + path, {
-    // A connection kept open would be taken for a leak.
+    // A connection kept alive would be reported as a leak.
     headers: { 'content-type': 'application/json', connection: 'close' },
     ...(body !== undefined && { method: 'POST', body: JSON.stringify(body) }),
   });
@@ -41,11 +41,11 @@ const flaky = (jobRunIdentifier: string, more = {}) => ({
   options: { jobRunIdentifier, ...more },
 });
 
-it('listens on this machine only', () => {
+it('the server listens on the loopback address only', () => {
   expect(url).toMatch(/^http:\/\/127\.0\.0\.1:\d+$/);
 });
 
-it('enqueues a job, and tells what became of it', async () => {
+it('a job is enqueued over HTTP, and its state can be read', async () => {
   const enqueued = await request('/jobs', flaky('mine', { priority: 2 }));
   expect(enqueued).toMatchObject({
     status: 201,
@@ -62,7 +62,7 @@ it('enqueues a job, and tells what became of it', async () => {
   );
 });
 
-it('lists the queue and the newest runs', async () => {
+it('the queue and the newest runs are listed', async () => {
   const runAt = '2999-01-01T00:00:00.000Z';
   await request('/jobs', flaky('later', { runAt }));
   const { status, body } = await request('/jobs?limit=2');
@@ -71,7 +71,7 @@ it('lists the queue and the newest runs', async () => {
   expect(body.runs).toHaveLength(2);
 });
 
-it('sends what becomes of a job, as it happens', async () => {
+it('the updates of a job are streamed as they happen', async () => {
   await request('/jobs', {
     ...flaky('seen'),
     context: { failures: 1 },
@@ -86,7 +86,7 @@ it('sends what becomes of a job, as it happens', async () => {
   expect(await request('/jobs/none/events')).toMatchObject({ status: 404 });
 });
 
-it('runs the engine and answers the counts', async () => {
+it('the engine is run over HTTP and the counts are returned', async () => {
   expect(await request('/jobs/engine/run', {})).toEqual({
     status: 200,
     body: {
@@ -97,7 +97,7 @@ it('runs the engine and answers the counts', async () => {
   });
 });
 
-it('answers errors with their status and code', async () => {
+it('errors are returned with their status and code', async () => {
   await request('/jobs', flaky('twice'));
   const answers = {
     violations: await request('/jobs', {
@@ -139,14 +139,14 @@ it('answers errors with their status and code', async () => {
   });
 });
 
-it('says which port it took when its own is taken', async () => {
+it('a busy port is replaced by a free one, and the sample prints it', async () => {
   const other = startSample(['--folder', folder], {
     DATABASE_URL: database.url,
     PORT: new URL(url).port,
   });
   try {
-    await other.said(/Port \d+ is taken/);
-    const [, address] = await other.said(/Listening on (\S+),/);
+    await other.waitForOutput(/Port \d+ is taken/);
+    const [, address] = await other.waitForOutput(/Listening on (\S+),/);
     expect(address).not.toBe(url);
   } finally {
     other.process.kill('SIGINT');
@@ -154,7 +154,7 @@ it('says which port it took when its own is taken', async () => {
   expect((await other.ended).code).toBe(0);
 });
 
-it('ends cleanly when it is asked to', async () => {
+it('the process exits cleanly when it is stopped', async () => {
   sample.process.kill('SIGTERM');
   expect((await sample.ended).code).toBe(0);
   await expect(fetch(url)).rejects.toThrow();

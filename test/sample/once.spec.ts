@@ -6,12 +6,13 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { runSample, type Ended } from './sample.js';
 
-// The whole sample on a folder of awkward files: what it says must be what is there, also the second time.
+// The sample runs on a folder of unusual files. Its output must match the files, also on a second
+// start.
 
 const isRoot = process.getuid?.() === 0;
 const binary = Buffer.from([0x7f, 0x45, 0x00, 0xff, 0x0a]);
 const text = 'apple apple banana\nlast line without end';
-// Longer than the pieces a file is read in, and words lie across their borders.
+// Longer than the chunks in which a file is read, so that words cross the chunk borders.
 const long = 'penguin\n'.repeat(20_000);
 const latin1 = Buffer.from('caf\xe9s\n', 'latin1');
 
@@ -55,7 +56,7 @@ const FILES = 8;
 const bytes = text.length + long.length + binary.length + latin1.length + 8 + 8;
 
 describe.for([0, 1])('start number %i on the same database', (n) => {
-  it('ends with the true figures as its last line', () => {
+  it('the last line has the correct totals', () => {
     const { code, stdout } = runs[n]!;
     expect(code).toBe(0);
     expect(JSON.parse(stdout.trimEnd().split('\n').at(-1)!)).toEqual({
@@ -74,7 +75,7 @@ describe.for([0, 1])('start number %i on the same database', (n) => {
     });
   });
 
-  it('shows the killed job, the violations and the highlights', () => {
+  it('the output shows the killed job, the violations and the highlights', () => {
     const { stdout } = runs[n]!;
     expect(stdout).toMatch(/SAMPLE_RUNAWAY: "Timeout" after 1\d{3} ms/);
     expect(stdout).toContain('path must be a string');
@@ -84,7 +85,7 @@ describe.for([0, 1])('start number %i on the same database', (n) => {
   });
 });
 
-it('keeps what it found, in a table of its own', async () => {
+it('the findings are stored in a table of the sample', async () => {
   const rows = await database.sql(
     `SELECT path, kind, bytes::int, lines, words, sha256, problem FROM bildad_sample_files
      WHERE scan = (SELECT scan FROM bildad_sample_files LIMIT 1) ORDER BY path COLLATE "C"`,
@@ -124,6 +125,6 @@ it('keeps what it found, in a table of its own', async () => {
   ]);
 });
 
-it('leaves nothing in the queue', async () => {
+it('the queue is empty at the end', async () => {
   expect(await database.sql('SELECT * FROM bildad.job_queue_entries')).toEqual([]);
 });

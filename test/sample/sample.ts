@@ -13,11 +13,11 @@ export interface Ended {
 export interface Sample {
   process: ChildProcess;
   ended: Promise<Ended>;
-  /** The first match in what it says on stdout; rejects when it ends without one. */
-  said(pattern: RegExp): Promise<RegExpExecArray>;
+  /** The first match in the output on stdout. Rejects when the process ends without a match. */
+  waitForOutput(pattern: RegExp): Promise<RegExpExecArray>;
 }
 
-/** The sample app as its users start it. */
+/** Starts the sample app as its users do. */
 export function startSample(args: string[], env: Record<string, string> = {}): Sample {
   const child = spawn(process.execPath, [MAIN, ...args], {
     env: { ...process.env, PORT: '0', ...env },
@@ -39,7 +39,7 @@ export function startSample(args: string[], env: Record<string, string> = {}): S
   return {
     process: child,
     ended,
-    said: (pattern) =>
+    waitForOutput: (pattern) =>
       new Promise((resolve, reject) => {
         const look = () => {
           const match = pattern.exec(stdout);

@@ -9,14 +9,14 @@ import { bootHost } from '../support/host.js';
 it.each([
   ['dropSchema', { dropSchema: true }],
   ['dropSchema and synchronize', { dropSchema: true, synchronize: true }],
-])('an app with %s starts again and again', async (_name, typeorm) => {
+])('an app with %s starts repeatedly', async (_name, typeorm) => {
   const database = await createDatabase();
   for (let start = 0; start < 2; start++)
     await (await bootHost({ url: database.url, providers: [SimpleJob], typeorm })).close();
   await database.drop();
 });
 
-it('functions with other signatures, left by another version, are replaced', async () => {
+it('functions with other signatures from another version are replaced', async () => {
   const database = await createDatabase();
   await database.sql('CREATE SCHEMA bildad');
   await database.sql(
@@ -30,7 +30,7 @@ it('functions with other signatures, left by another version, are replaced', asy
   await database.drop();
 });
 
-it('the SQL of every migration is ASCII, so that databases of any encoding accept it', () => {
+it('the SQL of every migration is ASCII and runs in databases of any encoding', () => {
   const statements = STEPS.flatMap((step) => step.statements(tablesOf('bildad')));
   expect(statements.length).toBeGreaterThan(10);
   // eslint-disable-next-line no-control-regex

@@ -7,7 +7,8 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { createEmptyDatabase, type TestDatabase } from '../support/database.js';
 import { QUIET } from '../support/host.js';
 
-// Two engines of one app on two databases, each by a DataSource of its own and options from a factory.
+// Two engines of one app on two databases. Each has its own DataSource, and a factory provides its
+// options.
 
 let orders: TestDatabase;
 let reports: TestDatabase;
@@ -80,7 +81,7 @@ function appModule(): Type {
   return AppModule;
 }
 
-it('each works on its own database, and both are closed', async () => {
+it('each engine works on its own database, and both are closed', async () => {
   const app = await NestFactory.create(appModule(), new FastifyAdapter(), {
     logger: false,
     abortOnError: false,

@@ -7,7 +7,8 @@ import { bootApp } from '../support/app.js';
 import { createEmptyDatabase, type TestDatabase } from '../support/database.js';
 import { SimpleJob } from '../support/handlers.js';
 
-// A rolling deploy or a scale-up starts many nodes on an empty database at once: all of them boot, the work is done once.
+// A rolling deploy or a scale-up starts many nodes on an empty database at once. All of them boot,
+// and the migrations run once.
 
 const BOOT_ONCE = fileURLToPath(new URL('../../dist/test/fixtures/boot-once.js', import.meta.url));
 
@@ -30,7 +31,7 @@ const once = {
   configs: [{ name: 'default' }],
 };
 
-it('ten apps of one process', async () => {
+it('ten apps in one process', async () => {
   const boots = await Promise.allSettled(
     Array.from({ length: 10 }, () => bootApp({ database, providers: [SimpleJob] })),
   );
