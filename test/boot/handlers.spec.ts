@@ -22,7 +22,8 @@ afterAll(async () => {
   await database.drop();
 });
 
-const bootErrorOf = (...providers: (new () => object)[]) => bootError({ url: database.url, providers });
+const bootErrorOf = (...providers: (new () => object)[]) =>
+  bootError({ url: database.url, providers });
 
 /** A handler class with these options, of any type. */
 function handler(options: object): new () => object {

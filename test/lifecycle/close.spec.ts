@@ -142,31 +142,36 @@ async function boot(imports: ModuleMetadata['imports']): Promise<INestApplicatio
   );
 }
 
-it.each(Object.entries(ORDERS))('the engine drains before other shutdown hooks: %s', async (_order, imports) => {
-  const app = await boot(imports());
-  const dataSource = app.get<DataSource>(getDataSourceToken());
-  await app.get(JobEngineService).enqueueAndRunJob(DrainedJob, {});
-  await arrived.opened;
-  // Two concurrent calls of close() behave as one.
-  const closed = Promise.all([app.close(), app.close()]);
-  // Enough time for a hook that does not wait for the drain.
-  for (let turn = 0; turn < 5; turn++) await database.sql('SELECT 1');
-  expect(log).toEqual([]);
-  door.open();
-  await closed;
-  await app.close();
-  expect(dataSource.isInitialized).toBe(false);
-  expect(log[0]).toBe('job');
-  expect(await database.sql('SELECT result, reason, output FROM bildad.job_runs')).toEqual([
-    { result: 'SUCCEEDED', reason: null, output: ['cached', 'cached'] },
-  ]);
-  const enqueued = (
-    await database.sql<{ enqueued: string }>(
-      "SELECT job_context->>'say' AS enqueued FROM bildad.job_queue_entries",
-    )
-  ).map((row) => row.enqueued);
-  expect(new Set(enqueued)).toEqual(new Set(['joined', 'follow-up', 'destroy', 'before', 'shutdown']));
-});
+it.each(Object.entries(ORDERS))(
+  'the engine drains before other shutdown hooks: %s',
+  async (_order, imports) => {
+    const app = await boot(imports());
+    const dataSource = app.get<DataSource>(getDataSourceToken());
+    await app.get(JobEngineService).enqueueAndRunJob(DrainedJob, {});
+    await arrived.opened;
+    // Two concurrent calls of close() behave as one.
+    const closed = Promise.all([app.close(), app.close()]);
+    // Enough time for a hook that does not wait for the drain.
+    for (let turn = 0; turn < 5; turn++) await database.sql('SELECT 1');
+    expect(log).toEqual([]);
+    door.open();
+    await closed;
+    await app.close();
+    expect(dataSource.isInitialized).toBe(false);
+    expect(log[0]).toBe('job');
+    expect(await database.sql('SELECT result, reason, output FROM bildad.job_runs')).toEqual([
+      { result: 'SUCCEEDED', reason: null, output: ['cached', 'cached'] },
+    ]);
+    const enqueued = (
+      await database.sql<{ enqueued: string }>(
+        "SELECT job_context->>'say' AS enqueued FROM bildad.job_queue_entries",
+      )
+    ).map((row) => row.enqueued);
+    expect(new Set(enqueued)).toEqual(
+      new Set(['joined', 'follow-up', 'destroy', 'before', 'shutdown']),
+    );
+  },
+);
 
 describe('two engines on one schema', () => {
   @BildadJob({ code: 'FIRST', engine: 'first' })

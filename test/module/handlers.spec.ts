@@ -185,7 +185,11 @@ async function output(code: string): Promise<unknown> {
   return ended.output;
 }
 
-const outputOfThreeRuns = async (code: string) => [await output(code), await output(code), await output(code)];
+const outputOfThreeRuns = async (code: string) => [
+  await output(code),
+  await output(code),
+  await output(code),
+];
 
 it('one instance serves all runs, even with a second provider token', async () => {
   expect(await outputOfThreeRuns('SINGLETON')).toEqual([1, 1, 1]);

@@ -6,7 +6,12 @@ const refused: [string, string[], Record<string, string>, string][] = [
   ['an unknown option', ['--bogus'], {}, '--bogus'],
   ['an argument', ['here'], {}, 'here'],
   ['a missing folder', ['--folder', '/no/such'], {}, '"/no/such" does not exist'],
-  ['a folder that is not a directory', ['--folder', fileURLToPath(import.meta.url)], {}, 'is not a folder'],
+  [
+    'a folder that is not a directory',
+    ['--folder', fileURLToPath(import.meta.url)],
+    {},
+    'is not a folder',
+  ],
   ['a wrong port', ['--once'], { PORT: '70000' }, 'PORT: expected'],
 ];
 
