@@ -249,7 +249,7 @@ describe('bulk operations', () => {
     await engine.waitForJob(one!.jobRunIdentifier);
   });
 
-  it('retryJobs retries jobs that failed for good', async () => {
+  it('retryJobs retries failed jobs that have left the queue', async () => {
     const { engine, jobs, sql } = bildad;
     await sql('DELETE FROM bildad.job_runs');
     const failing = await engine.enqueueJobs(CountedJob, [

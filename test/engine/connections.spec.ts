@@ -102,7 +102,7 @@ it('a claim whose answer was lost is released without trace', async () => {
     });
     await engine.runJobEngine();
     const entry = await engine.enqueueJob(GatedJob, {}, { maxRetries: 0 });
-    // What the claim's statement does, with its answer lost.
+    // Has the effect of a claim whose answer is lost.
     await sql(
       `WITH born AS (
          INSERT INTO bildad.job_runs (job_template_id, job_queue_entry_id, job_run_identifier, retry, job_process_name, node_id,

@@ -12,7 +12,7 @@ beforeEach(async () => {
     options: { tickInterval: '1h' },
   });
   await node.jobs.updateJobConfig({ leaseMs: 1_000 });
-  // A pass of its own reads the config. The pass that runs since the boot may have read it earlier.
+  // This pass reads the new config. A pass that started at the boot may have read the old one.
   await expect.poll(async () => (await node.engine.runJobEngine()).alreadyRunning).toBe(false);
 });
 afterEach(() => node.close());

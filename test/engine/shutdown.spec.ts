@@ -123,7 +123,7 @@ it('a job can enqueue while the app drains', () =>
     ).toEqual([{ id: late.jobRunIdentifier }]);
   }));
 
-it('close works twice, and without a tick', () =>
+it('close succeeds twice and on an app without ticks', () =>
   withApp({ options: { role: 'producer' } }, async ({ app }) => {
     await app.close();
     await app.close();

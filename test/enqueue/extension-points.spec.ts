@@ -35,8 +35,8 @@ const ways: [string, () => Promise<unknown>][] = [
 ];
 let count = 0;
 
-it.each(ways)('beforeEnqueue changes columns and the envelope of %s', async (what, enqueue) => {
-  const hasKey = what === 'a keyed job';
+it.each(ways)('beforeEnqueue changes columns and the envelope of %s', async (way, enqueue) => {
+  const hasKey = way === 'a keyed job';
   const codes: string[] = [];
   registered.push(
     extensions().beforeEnqueue.register('test', (prepared) => {

@@ -119,7 +119,7 @@ it.each(OPTIONS)(
   },
 );
 
-it('a call that waits for too long fails with an error that identifiers the lock, and no other call fails', async () => {
+it('a call that waits for too long fails with an error that names the lock, and no other call fails', async () => {
   const name = newIdentifier();
   const end = await lockIdentifier(name);
   const waiting = enqueueLocked(bildad, name);

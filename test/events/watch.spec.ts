@@ -288,7 +288,7 @@ it('watchers share their reads, and a stopping engine ends all watches', async (
   const began = performance.now();
   await expect.poll(noteReads).toBeGreaterThan(before + 12);
   const rounds = (performance.now() - began) / 200;
-  // 100 watchers share a statement. A few reads are not aligned with the otherNodes.
+  // 100 watchers share a statement. A few reads are not aligned with the others.
   expect(noteReads() - before).toBeLessThan(20 * rounds);
   await other.app.close();
   otherNodes = [];

@@ -209,7 +209,7 @@ describe('a backoff function', () => {
     ],
     ['returns no duration', () => 'soon'],
     ['returns a promise', () => Promise.reject(new Error('rejected'))],
-  ])('if it %s, that is reported, and the default backoff applies', async (_how, act) => {
+  ])('a function that %s is reported, and the default backoff applies', async (_how, act) => {
     pause = act;
     const reported = bildad.next('engine.error');
     const wait = await failOnce();
@@ -219,7 +219,7 @@ describe('a backoff function', () => {
   });
 });
 
-describe.each(['THREAD', 'PROCESS'])('in a host: %s', (code) => {
+describe.each(['THREAD', 'PROCESS'])('in an isolated host: %s', (code) => {
   let isolated: IsolatedApp;
   beforeAll(async () => {
     isolated = await bootIsolated();

@@ -65,7 +65,7 @@ it(`enqueueJobs inserts ${MANY} contexts and returns their identifiers in order`
   expect(entries.every(({ jobRunIdentifier }, n) => queued.get(jobRunIdentifier) === n)).toBe(true);
 });
 
-it('an async iterable is read while its rows are inserted, at maxAhead a few thousand rows ahead', async () => {
+it('an async iterable is read while its rows are inserted, at most a few thousand rows ahead', async () => {
   const { engine, dataSource } = bildad;
   const rows = source(20_000);
   let maxAhead = 0;

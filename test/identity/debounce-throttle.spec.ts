@@ -85,7 +85,7 @@ it('debounce: a call while the job runs starts a new burst', async () => {
   expect(await runNext()).toEqual({ name: 'second' });
 });
 
-it('throttle: the first call enqueues a job, shiftIntoPast calls within `every` do not, whatever the state of the job', async () => {
+it('throttle: the first call enqueues a job, later calls within `every` do not, whatever the state of the job', async () => {
   const throttle = { key, every: '1h' };
   const first = await add('first', { throttle });
   expect(first.deduplicated).toBe(false);

@@ -162,10 +162,10 @@ describe.each(['new', 'used before'])('a key that is %s', (state) => {
     expect((await bildad.engine.runJobEngine()).start).toEqual([]);
     running.door.open(null);
     await bildad.engine.waitForJob(running.job.jobRunIdentifier);
-    const kept = await start();
-    expect(contextsOf(lastOf(enqueued))).toContainEqual(kept.context);
-    kept.door.open(null);
-    await bildad.engine.waitForJob(kept.job.jobRunIdentifier);
+    const latest = await start();
+    expect(contextsOf(lastOf(enqueued))).toContainEqual(latest.context);
+    latest.door.open(null);
+    await bildad.engine.waitForJob(latest.job.jobRunIdentifier);
   });
 
   it("until: 'started': a waiting job that a caller receives starts after that call", async () => {

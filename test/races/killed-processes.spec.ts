@@ -45,7 +45,7 @@ async function everyJobSucceeds(jobs: number, executions: number) {
   expect(await sql('SELECT count(*)::int AS n FROM ledger')).toEqual([{ n: executions }]);
 }
 
-it('killed while it enqueues single jobs: acknowledged jobs are in the queue', async () => {
+it('a process that is killed while it enqueues loses no acknowledged job', async () => {
   const enqueuer = await startWorker(bildad.database.url, {}, 'enqueuer');
   const acknowledged: string[] = [];
   const enough = new Promise<void>((resolve) => {
@@ -71,7 +71,7 @@ it('killed while it enqueues single jobs: acknowledged jobs are in the queue', a
   expect(queued.size - acknowledged.length).toBeLessThanOrEqual(32);
 });
 
-it('killed during enqueueJobs: no job is in the queue', async () => {
+it('a process that is killed during enqueueJobs inserts no job', async () => {
   const { database, sql } = bildad;
   const unlock = await lockRows(bildad, 'SELECT FROM bildad.job_templates');
   const enqueuer = await startWorker(database.url, {}, 'enqueuer');
@@ -90,7 +90,7 @@ it('killed during enqueueJobs: no job is in the queue', async () => {
   expect(await sql('SELECT count(*)::int AS n FROM bildad.job_queue_entries')).toEqual([{ n: 0 }]);
 });
 
-it('killed while it claims: the claim expires and the jobs run', LONG, async () => {
+it('the claim of a killed process expires, and its jobs run', LONG, async () => {
   const { database, dataSource } = bildad;
   const [first] = await enqueue(20);
   // An uncommitted run with the same identifier blocks the claim.
@@ -110,7 +110,7 @@ it('killed while it claims: the claim expires and the jobs run', LONG, async () 
   await everyJobSucceeds(20, 20);
 });
 
-it('killed while its handlers run: the handlers run again', LONG, async () => {
+it('the handlers of a killed process run again', LONG, async () => {
   const { database, engine, sql } = bildad;
   await engine.enqueueJobs(
     'LEDGER',
@@ -123,7 +123,7 @@ it('killed while its handlers run: the handlers run again', LONG, async () => {
   await everyJobSucceeds(30, 40);
 });
 
-it('killed while it finishes a run: a committed end is not repeated', LONG, async () => {
+it('a run that a process committed before its kill is not repeated', LONG, async () => {
   const { database } = bildad;
   await enqueue(1);
   const unblock = await blockEnds();
@@ -135,7 +135,7 @@ it('killed while it finishes a run: a committed end is not repeated', LONG, asyn
 });
 
 it(
-  'killed while it finishes thousands of jobs: each job has succeeded once in the end',
+  'each job of a process that is killed while it finishes thousands succeeds once',
   LONG,
   async () => {
     const { database, engine, jobs, sql } = bildad;

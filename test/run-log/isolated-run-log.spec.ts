@@ -20,7 +20,7 @@ afterAll(async () => {
 it.each(['THREAD', 'PROCESS'])(
   'updates and log lines of an isolated job reach other nodes: %s',
   async (code) => {
-    const jobRunIdentifier = `says ${code}`;
+    const jobRunIdentifier = `run of ${code}`;
     await bildad.engine.enqueueJob(
       code,
       { act: 'reportThenFail' },

@@ -39,7 +39,7 @@ async function runJob(
   report: Script['report'],
   { fails = true, job = LoggingJob } = {},
 ): Promise<string> {
-  const jobRunIdentifier = `says-${++named}`;
+  const jobRunIdentifier = `run-${++named}`;
   scripts.set(jobRunIdentifier, { report, fails });
   await bildad.engine.enqueueAndRunJob(job, {}, { jobRunIdentifier });
   await bildad.engine.waitForJob(jobRunIdentifier);
@@ -119,9 +119,9 @@ it('the redact hook receives the whole line, and its result is truncated', async
   const { job, door } = await GatedJob.arrival();
   const updates = bildad.jobs.watch(jobRunIdentifier);
   await updates.next();
-  job.log(`card ${'4111'.repeat(4)} of somebody`);
+  job.log(`card ${'4111'.repeat(4)} of customer`);
   door.open(Promise.reject(new Error('no')));
-  const line = 'log card [card] of someb';
+  const line = 'log card [card] of custo';
   expect((await until(updates)).map(brief)).toEqual([line, 'end 0 FAILED']);
   await expectLines(jobRunIdentifier).toEqual([line]);
 });
