@@ -34,7 +34,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { runOnce } from '../support/run-once.js';
 
-// Guards, interceptors, pipes and exception filters, as Nest puts them around routes.
+// Guards, interceptors, pipes and exception filters run around handlers as around Nest routes.
 
 interface Seen {
   type: string;
@@ -99,12 +99,12 @@ class Interceptor implements NestInterceptor {
 }
 
 @Injectable()
-class Doubling implements PipeTransform {
+class DoublingPipe implements PipeTransform {
   static metadata: ArgumentMetadata[] = [];
 
   transform(value: { n: number }, metadata: ArgumentMetadata) {
     steps.push('pipe');
-    Doubling.metadata.push(metadata);
+    DoublingPipe.metadata.push(metadata);
     return { ...value, n: value.n * 2 };
   }
 }
@@ -122,12 +122,12 @@ class NumberContext {
   @IsInt() n!: number;
 }
 
-@BildadJob({ code: 'SURROUNDED', context: NumberContext, maxRetries: 1 })
+@BildadJob({ code: 'ENHANCED', context: NumberContext, maxRetries: 1 })
 @UseGuards(Guard)
 @SetMetadata('role', ['class'])
-class SurroundedJob implements JobHandler<NumberContext> {
+class EnhancedJob implements JobHandler<NumberContext> {
   @UseInterceptors(Interceptor)
-  @UsePipes(Doubling)
+  @UsePipes(DoublingPipe)
   @UseFilters(Filter)
   @SetMetadata('role', ['method'])
   runJob(context: NumberContext, job: JobExecution): unknown {
@@ -171,7 +171,7 @@ class ValidatedJob implements JobHandler<NumberContext> {
 @UseInterceptors(Interceptor)
 class TransactionalJob implements JobHandler<{ n: number }> {
   async runJob({ n }: { n: number }, { manager }: JobExecution) {
-    await manager.query('INSERT INTO surrounded VALUES ($1)', [n]);
+    await manager.query('INSERT INTO numbers VALUES ($1)', [n]);
     return 'from the job';
   }
 }
@@ -179,28 +179,28 @@ class TransactionalJob implements JobHandler<{ n: number }> {
 let bildad: TestApp;
 beforeAll(async () => {
   bildad = await bootApp({
-    providers: [Roles, SurroundedJob, FilteredJob, ValidatedJob, TransactionalJob],
+    providers: [Roles, EnhancedJob, FilteredJob, ValidatedJob, TransactionalJob],
   });
-  await bildad.sql('CREATE TABLE surrounded (n int)');
+  await bildad.sql('CREATE TABLE numbers (n int)');
 });
 afterAll(() => bildad.close());
 
-const surrounded = (n = 1) => runOnce(bildad, SurroundedJob, { n });
+const runEnhancedJob = (n = 1) => runOnce(bildad, EnhancedJob, { n });
 
-it('all of them, in the order of a route', async () => {
-  const { run } = await surrounded(21);
+it('the enhancers run in the order of a route', async () => {
+  const { run } = await runEnhancedJob(21);
   expect(run).toMatchObject({ result: 'SUCCEEDED', output: 42 });
   expect(steps).toEqual(['guard', 'interceptor', 'pipe', 'job']);
 });
 
 describe('a guard', () => {
-  it('sees the job, its class, its method and their metadata', async () => {
-    const { run } = await surrounded(7);
+  it('a guard sees the job, its class, its method and their metadata', async () => {
+    const { run } = await runEnhancedJob(7);
     expect(seen).toMatchObject([
       {
         type: 'bildad',
-        class: SurroundedJob,
-        method: Object.getOwnPropertyDescriptor(SurroundedJob.prototype, 'runJob')!
+        class: EnhancedJob,
+        method: Object.getOwnPropertyDescriptor(EnhancedJob.prototype, 'runJob')!
           .value as unknown,
         role: ['method', 'class'],
         context: { n: 7 },
@@ -209,11 +209,11 @@ describe('a guard', () => {
     expect(seen[0]!.job.jobRunIdentifier).toBe(run.jobRunIdentifier);
   });
 
-  it('that refuses fails the run, which is tried again', async () => {
+  it('a guard that rejects fails the run, and the entry is retried', async () => {
     allows = () => false;
-    let shown: unknown;
-    filters = (error) => void (shown = error);
-    const { run, event } = await surrounded();
+    let filtered: unknown;
+    filters = (error) => void (filtered = error);
+    const { run, event } = await runEnhancedJob();
     expect(event).toMatchObject({
       outcome: 'failed',
       entry: 'reopened',
@@ -221,25 +221,25 @@ describe('a guard', () => {
     });
     expect(run.reason).toContain('Forbidden resource');
     expect(steps).toEqual(['guard', 'filter']);
-    expect(shown).toBeInstanceOf(JobForbiddenError);
-    expect((shown as Error).cause).toBeInstanceOf(ForbiddenException);
+    expect(filtered).toBeInstanceOf(JobForbiddenError);
+    expect((filtered as Error).cause).toBeInstanceOf(ForbiddenException);
   });
 
   it.each<[string, () => unknown]>([
     ['undefined', () => undefined],
     ['a promise of false', () => Promise.resolve(false)],
     ['an observable of false', () => of(true, false)],
-  ])('whose answer is %s refuses', async (_name, answer) => {
+  ])('a guard that returns %s rejects the run', async (_name, answer) => {
     allows = answer;
-    const { event } = await surrounded();
+    const { event } = await runEnhancedJob();
     expect(event.errorName).toBe('JobForbiddenError');
   });
 
-  it('may say never, or not now, by what it throws', async () => {
+  it('a guard can fail the job without retry or snooze it by throwing', async () => {
     allows = () => {
       throw new NonRetryableError('the tenant is gone');
     };
-    const never = await surrounded();
+    const never = await runEnhancedJob();
     expect(never.event).toMatchObject({
       outcome: 'failedForGood',
       entry: 'removed',
@@ -247,48 +247,48 @@ describe('a guard', () => {
     allows = () => {
       throw new SnoozeError('1h', 'suspended');
     };
-    const later = await surrounded();
+    const later = await runEnhancedJob();
     expect(later.event).toMatchObject({ outcome: 'snoozed' });
     expect(later.run.reason).toBe('Snoozed: suspended');
   });
 });
 
 describe('an interceptor', () => {
-  it('maps the result; the last value counts', async () => {
+  it('an interceptor maps the result, and its last value counts', async () => {
     intercepts = (next) =>
       next.handle().pipe(
         map((value: number) => `was ${value}`),
         concatMap((text) => of('first', text)),
       );
-    const { run } = await surrounded(1);
+    const { run } = await runEnhancedJob(1);
     expect(run.output).toBe('was 2');
   });
 
-  it('may leave the handler out, and what is no value at all fails', async () => {
+  it('an interceptor can skip the handler, and an empty observable fails the run', async () => {
     intercepts = () => of('cached');
-    expect((await surrounded()).run.output).toBe('cached');
+    expect((await runEnhancedJob()).run.output).toBe('cached');
     expect(steps).not.toContain('job');
     intercepts = () => EMPTY;
-    expect((await surrounded()).event).toMatchObject({
+    expect((await runEnhancedJob()).event).toMatchObject({
       outcome: 'failed',
       errorName: 'EmptyError',
     });
   });
 
-  it('may end it by a timeout, or by an error', async () => {
+  it('an interceptor can end the run with a timeout or an error', async () => {
     does = () => NEVER;
     intercepts = (next) => next.handle().pipe(timeout(5));
-    expect((await surrounded()).event.errorName).toBe('TimeoutError');
+    expect((await runEnhancedJob()).event.errorName).toBe('TimeoutError');
     intercepts = () => throwError(() => new RangeError('no'));
-    expect((await surrounded()).event.errorName).toBe('RangeError');
+    expect((await runEnhancedJob()).event.errorName).toBe('RangeError');
     intercepts = () => {
       throw new TypeError('at once');
     };
-    expect((await surrounded()).event.errorName).toBe('TypeError');
+    expect((await runEnhancedJob()).event.errorName).toBe('TypeError');
   });
 
-  it('is part of the transaction of a job that is transactional', async () => {
-    const rows = () => bildad.sql('SELECT n FROM surrounded');
+  it('an interceptor runs inside the transaction of a transactional job', async () => {
+    const rows = () => bildad.sql('SELECT n FROM numbers');
     intercepts = (next) =>
       next.handle().pipe(
         map(() => {
@@ -309,33 +309,33 @@ describe('an interceptor', () => {
 });
 
 describe('a pipe', () => {
-  it('is given the context, and not the job', async () => {
-    Doubling.metadata = [];
+  it('a pipe transforms the context and not the job', async () => {
+    DoublingPipe.metadata = [];
     let job: JobExecution | undefined;
     does = ({ n }, given) => {
       job = given;
       return n;
     };
-    const { run } = await surrounded(4);
+    const { run } = await runEnhancedJob(4);
     expect(run.output).toBe(8);
     expect(job!.jobRunIdentifier).toBe(run.jobRunIdentifier);
-    expect(Doubling.metadata).toMatchObject([{ type: 'body', metatype: NumberContext }]);
+    expect(DoublingPipe.metadata).toMatchObject([{ type: 'body', metatype: NumberContext }]);
   });
 
-  it('knows the class of the context where only @BildadJob names it', async () => {
+  it('a pipe receives the context class that only @BildadJob names', async () => {
     const { run } = await runOnce(bildad, ValidatedJob, { n: 3 });
     expect(run).toMatchObject({ result: 'SUCCEEDED', output: 3 });
   });
 });
 
 describe('an exception filter', () => {
-  it('that swallows an error makes no success of it', async () => {
+  it('a filter that handles the error does not make the run succeed', async () => {
     does = () => {
       throw new RangeError('too far');
     };
     for (const swallow of [() => 'fine', () => Promise.resolve('fine')]) {
       filters = swallow;
-      const { run, event } = await surrounded();
+      const { run, event } = await runEnhancedJob();
       expect(event).toMatchObject({
         outcome: 'failed',
         errorName: 'RangeError',
@@ -344,27 +344,27 @@ describe('an exception filter', () => {
     }
   });
 
-  it('may throw another error instead, which decides', async () => {
+  it('a filter can throw another error, and that error decides', async () => {
     does = () => {
       throw new RangeError('429');
     };
     filters = () => {
       throw new SnoozeError('1h', 'too many requests');
     };
-    expect((await surrounded()).event.outcome).toBe('snoozed');
+    expect((await runEnhancedJob()).event.outcome).toBe('snoozed');
     filters = () => Promise.reject(new NonRetryableError('gone'));
-    expect((await surrounded()).event.outcome).toBe('failedForGood');
+    expect((await runEnhancedJob()).event.outcome).toBe('failedForGood');
   });
 
-  it('does not see what a handler says of its job', async () => {
+  it('a filter is not called when a handler snoozes or cancels its job', async () => {
     does = (_context, job) => job.snooze('1h');
-    expect((await surrounded()).event.outcome).toBe('snoozed');
+    expect((await runEnhancedJob()).event.outcome).toBe('snoozed');
     does = (_context, job) => job.cancel('withdrawn');
-    expect((await surrounded()).event.outcome).toBe('cancelled');
+    expect((await runEnhancedJob()).event.outcome).toBe('cancelled');
     expect(steps).not.toContain('filter');
   });
 
-  it('is called for what it catches', async () => {
+  it('a filter is called for the error classes that it catches', async () => {
     const filtered = (thrown: unknown) => {
       does = () => {
         throw thrown;
@@ -380,7 +380,7 @@ describe('an exception filter', () => {
   });
 });
 
-it('of a route there is no job', () => {
+it('BildadExecutionContext rejects the context of a route', () => {
   const host = { getType: () => 'http' } as ArgumentsHost;
   expect(() => BildadExecutionContext.create(host)).toThrow(
     "context must be one whose getType() is 'bildad', got 'http' (BildadExecutionContext.create)",

@@ -12,7 +12,7 @@ import { bootApp, type TestApp } from '../support/app.js';
 import { gate } from '../support/gate.js';
 import { runOnce } from '../support/run-once.js';
 
-// What a job was enqueued in is there again while it runs.
+// Data captured at enqueue is restored while the job runs (the option `carry`).
 
 interface Store {
   tenant?: unknown;
@@ -20,57 +20,57 @@ interface Store {
 }
 const als = new AsyncLocalStorage<Store>();
 
-let restoring: (value: unknown, next: () => Promise<void>) => unknown;
-const plainly = (tenant: unknown, next: () => Promise<void>) =>
+let restore: (value: unknown, next: () => Promise<void>) => unknown;
+const restoreTenant = (tenant: unknown, next: () => Promise<void>) =>
   als.run(tenant === undefined ? {} : { tenant }, next);
 beforeEach(() => {
-  restoring = plainly;
+  restore = restoreTenant;
 });
 
-interface Saw {
+interface Recorded {
   tenant: unknown;
   note: unknown;
   context: object;
 }
-let saw: Saw[] = [];
+let recorded: Recorded[] = [];
 afterEach(() => {
-  saw = [];
+  recorded = [];
 });
 
-class Recording implements JobHandler<object> {
+class RecordingJob implements JobHandler<object> {
   runJob(context: object, _job: JobExecution): unknown {
     const { tenant, note } = als.getStore() ?? {};
-    saw.push({ tenant, note, context });
-    if ('fail' in context) throw new RangeError('told to');
+    recorded.push({ tenant, note, context });
+    if ('fail' in context) throw new RangeError('reported to');
     return tenant;
   }
 }
 
-@BildadJob({ code: 'CARRIES', maxRetries: 1 })
-class CarriesJob extends Recording {}
+@BildadJob({ code: 'PROPAGATING', maxRetries: 1 })
+class PropagatingJob extends RecordingJob {}
 
-@BildadJob({ code: 'CARRIES_SECRETLY', maxRetries: 1, encrypt: true })
-class SecretJob extends Recording {}
+@BildadJob({ code: 'PROPAGATING_ENCRYPTED', maxRetries: 1, encrypt: true })
+class SecretJob extends RecordingJob {}
 
 @BildadJob({ code: 'ENQUEUES', maxRetries: 0, transactional: true })
-class EnqueuesJob extends Recording {
+class EnqueuesJob extends RecordingJob {
   constructor(private readonly engine: JobEngineService) {
     super();
   }
 
   override async runJob(): Promise<unknown> {
-    return (await this.engine.enqueueJob(CarriesJob, {})).jobRunIdentifier;
+    return (await this.engine.enqueueJob(PropagatingJob, {})).jobRunIdentifier;
   }
 }
 
 let bildad: TestApp;
-let ops: TestApp;
+let otherApp: TestApp;
 beforeAll(async () => {
   const encryption = {
     keys: { k1: randomBytes(32).toString('base64') },
     current: 'k1',
   };
-  const providers = [CarriesJob, SecretJob, EnqueuesJob];
+  const providers = [PropagatingJob, SecretJob, EnqueuesJob];
   bildad = await bootApp({
     providers,
     options: {
@@ -83,7 +83,7 @@ beforeAll(async () => {
             if (typeof tenant === 'function') return (tenant as () => unknown)();
             return tenant;
           },
-          restore: (value, next) => restoring(value, next),
+          restore: (value, next) => restore(value, next),
         },
         note: {
           capture: () => als.getStore()?.note,
@@ -96,22 +96,22 @@ beforeAll(async () => {
       },
     },
   });
-  // Knows nothing of what is carried.
-  ops = await bootApp({
+  // Does not have the option `carry`.
+  otherApp = await bootApp({
     database: bildad.database,
     providers,
     options: { encryption, role: 'producer' },
   });
 });
 afterAll(async () => {
-  await ops.close();
+  await otherApp.close();
   await bildad.close();
 });
 
 const inTenant = <T>(tenant: unknown, work: () => T, note?: unknown) =>
   als.run({ tenant, ...(note !== undefined && { note }) }, work);
 
-/** As the database has it. */
+/** The context as stored. */
 const stored = async ({ jobRunIdentifier }: { jobRunIdentifier: string }) => {
   const [row] = await bildad.sql<{ context: Record<string, any> }>(
     `SELECT job_context AS context FROM bildad.job_queue_entries WHERE job_run_identifier = $1
@@ -129,10 +129,10 @@ const outcomeIn = async (entry: { id: string; jobRunIdentifier: string }) => {
   return (await ended(entry)).output;
 };
 
-describe('is captured by', () => {
-  it('enqueueJob; handlers and entities do not show it', async () => {
+describe('capture', () => {
+  it('enqueueJob stores the captured data, and handlers and entities do not show it', async () => {
     const entry = await inTenant('acme', () =>
-      bildad.engine.enqueueJob(CarriesJob, { n: 1 }, LATER),
+      bildad.engine.enqueueJob(PropagatingJob, { n: 1 }, LATER),
     );
     expect(entry.jobContext).toEqual({ n: 1 });
     expect(await stored(entry)).toEqual({
@@ -140,48 +140,48 @@ describe('is captured by', () => {
       value: { n: 1 },
     });
     expect(await outcomeIn(entry)).toBe('acme');
-    expect(saw).toEqual([{ tenant: 'acme', note: undefined, context: { n: 1 } }]);
+    expect(recorded).toEqual([{ tenant: 'acme', note: undefined, context: { n: 1 } }]);
     expect((await ended(entry)).jobContext).toEqual({ n: 1 });
   });
 
-  it('not by what is enqueued in nothing', async () => {
-    const entry = await bildad.engine.enqueueJob(CarriesJob, { n: 1 }, LATER);
+  it('nothing is stored when nothing was captured', async () => {
+    const entry = await bildad.engine.enqueueJob(PropagatingJob, { n: 1 }, LATER);
     expect(await stored(entry)).toEqual({ n: 1 });
     expect(await outcomeIn(entry)).toBeNull();
   });
 
-  it('the call, and not what comes behind it', async () => {
+  it('the data is captured at the call, and later changes have no effect', async () => {
     const store: Store = { tenant: 'before' };
-    const call = als.run(store, () => bildad.engine.enqueueJob(CarriesJob, {}));
+    const call = als.run(store, () => bildad.engine.enqueueJob(PropagatingJob, {}));
     store.tenant = 'behind';
     expect((await ended(await call)).output).toBe('before');
   });
 
-  it('enqueueJobs, also bit by bit', async () => {
+  it('enqueueJobs captures the data, for lists and other iterables', async () => {
     const lists: Iterable<object>[] = [[{}, {}], new Set([{}, {}])];
     for (const contexts of lists) {
-      const entries = await inTenant('bulk', () => bildad.engine.enqueueJobs(CarriesJob, contexts));
+      const entries = await inTenant('bulk', () => bildad.engine.enqueueJobs(PropagatingJob, contexts));
       for (const entry of entries) expect((await ended(entry)).output).toBe('bulk');
     }
   });
 
-  it('a transaction', async () => {
+  it('an enqueue in engine.transaction captures the data', async () => {
     const entry = await inTenant('inside', () =>
-      bildad.engine.transaction(() => bildad.engine.enqueueJob(CarriesJob, {})),
+      bildad.engine.transaction(() => bildad.engine.enqueueJob(PropagatingJob, {})),
     );
     expect((await ended(entry)).output).toBe('inside');
   });
 
-  it('a job that enqueues, from its own', async () => {
+  it('a job that enqueues passes its own restored data on', async () => {
     const entry = await inTenant('parent', () => bildad.engine.enqueueJob(EnqueuesJob, {}));
     const child = (await ended(entry)).output as string;
     expect((await bildad.engine.waitForJob(child)).output).toBe('parent');
   });
 });
 
-describe('under a key', () => {
-  const under = (tenant: string, options: object) =>
-    inTenant(tenant, () => bildad.engine.enqueueJob(CarriesJob, { tenant }, options));
+describe('with a key', () => {
+  const enqueueIn = (tenant: string, options: object) =>
+    inTenant(tenant, () => bildad.engine.enqueueJob(PropagatingJob, { tenant }, options));
 
   it.each([
     ['unique, ignored', { unique: { key: 'ignore' }, ...LATER }, 'first'],
@@ -193,9 +193,9 @@ describe('under a key', () => {
     ],
     ['debounced', { debounce: { key: 'debounce', wait: '1h' } }, 'second'],
     ['throttled', { throttle: { key: 'throttle', every: '1h' }, ...LATER }, 'first'],
-  ])('%s: context and tenant are of one call', async (_name, options, which) => {
-    await under('first', options);
-    const entry = await under('second', options);
+  ])('%s: the context and the captured data come from the same call', async (_name, options, which) => {
+    await enqueueIn('first', options);
+    const entry = await enqueueIn('second', options);
     expect(await stored(entry)).toEqual({
       $bildad: { carried: { tenant: which } },
       value: { tenant: which },
@@ -203,60 +203,60 @@ describe('under a key', () => {
     expect(await outcomeIn(entry)).toBe(which);
   });
 
-  it('what is kept as the latest, too', async () => {
+  it('onConflict keepLatest: the context and the captured data come from the same call', async () => {
     const door = gate();
     const begun = gate();
-    restoring = async (value, next) => {
-      restoring = plainly;
+    restore = async (value, next) => {
+      restore = restoreTenant;
       begun.open();
       await door.opened;
-      await plainly(value, next);
+      await restoreTenant(value, next);
     };
     const options = {
       unique: { key: 'latest', onConflict: 'keepLatest' },
     } as const;
-    const first = await under('first', options);
+    const first = await enqueueIn('first', options);
     await begun.opened;
-    const second = await under('second', options);
+    const second = await enqueueIn('second', options);
     door.open();
     expect((await ended(first)).output).toBe('first');
     expect((await ended(second)).output).toBe('second');
   });
 });
 
-describe('stays', () => {
-  it('in automatic retries', async () => {
+describe('captured data is kept', () => {
+  it('captured data is kept for automatic retries', async () => {
     const entry = await inTenant('acme', () =>
-      bildad.engine.enqueueJob(CarriesJob, { fail: true }),
+      bildad.engine.enqueueJob(PropagatingJob, { fail: true }),
     );
     expect((await ended(entry)).retry).toBe(1);
-    expect(saw.map(({ tenant }) => tenant)).toEqual(['acme', 'acme']);
+    expect(recorded.map(({ tenant }) => tenant)).toEqual(['acme', 'acme']);
   });
 
-  it.each([CarriesJob, SecretJob])(
-    'when the context is changed, whoever does it: %o',
+  it.each([PropagatingJob, SecretJob])(
+    'captured data is kept when any app changes the context: %o',
     async (job) => {
-      for (const app of [bildad, ops]) {
+      for (const app of [bildad, otherApp]) {
         const entry = await inTenant('acme', () => bildad.engine.enqueueJob(job, { n: 1 }, LATER));
         const changed = await inTenant('operator', () =>
           app.engine.updateJob(entry, { context: { n: 2 } }),
         );
-        if (job === CarriesJob) expect(changed.jobContext).toEqual({ n: 2 });
+        if (job === PropagatingJob) expect(changed.jobContext).toEqual({ n: 2 });
         await outcomeIn(entry);
-        expect(saw.at(-1)).toMatchObject({ tenant: 'acme', context: { n: 2 } });
+        expect(recorded.at(-1)).toMatchObject({ tenant: 'acme', context: { n: 2 } });
       }
     },
   );
 
-  it('a context of a job that carries nothing is changed as ever', async () => {
-    const entry = await bildad.engine.enqueueJob(CarriesJob, { n: 1 }, LATER);
+  it('changing the context of a job without captured data stores none', async () => {
+    const entry = await bildad.engine.enqueueJob(PropagatingJob, { n: 1 }, LATER);
     await bildad.engine.updateJob(entry, { context: { n: 2 } });
     expect(await stored(entry)).toEqual({ n: 2 });
     await bildad.engine.cancelJob(entry);
   });
 
-  it.each([CarriesJob, SecretJob])('when a job is done again, whoever does it: %o', async (job) => {
-    for (const app of [bildad, ops])
+  it.each([PropagatingJob, SecretJob])('captured data is kept when any app retries a finished job: %o', async (job) => {
+    for (const app of [bildad, otherApp])
       for (const context of [undefined, { n: 3 }]) {
         const first = await inTenant('acme', () => bildad.engine.enqueueJob(job, { n: 1 }));
         const run = await ended(first);
@@ -264,7 +264,7 @@ describe('stays', () => {
           app.engine.retryJob(run, context ? { context } : {}),
         );
         await ended(again);
-        expect(saw.at(-1)).toMatchObject({
+        expect(recorded.at(-1)).toMatchObject({
           tenant: 'acme',
           context: context ?? { n: 1 },
         });
@@ -272,11 +272,11 @@ describe('stays', () => {
     const none = await ended(await bildad.engine.enqueueJob(job, {}));
     const again = await inTenant('operator', () => bildad.engine.retryJob(none));
     await ended(again);
-    expect(saw.at(-1)!.tenant).toBeUndefined();
+    expect(recorded.at(-1)!.tenant).toBeUndefined();
   });
 });
 
-it('is sealed where its context is', async () => {
+it('captured data is encrypted when the context is', async () => {
   const entry = await inTenant('acme-secret', () =>
     bildad.engine.enqueueJob(SecretJob, { n: 1 }, LATER),
   );
@@ -285,10 +285,10 @@ it('is sealed where its context is', async () => {
   expect(text).not.toContain('acme');
   expect(String(entry.jobContext)).toBe('[encrypted with k1]');
   await outcomeIn(entry);
-  expect(saw).toMatchObject([{ tenant: 'acme-secret', context: { n: 1 } }]);
+  expect(recorded).toMatchObject([{ tenant: 'acme-secret', context: { n: 1 } }]);
 });
 
-describe('what is sealed with a job', () => {
+describe('encrypted captured data', () => {
   const tampered = async (path: string, value: string) => {
     const entry = await inTenant('acme', () =>
       bildad.engine.enqueueJob(SecretJob, {}, { ...LATER, maxRetries: 0 }),
@@ -300,29 +300,29 @@ describe('what is sealed with a job', () => {
     return entry;
   };
 
-  it('and with a key that is missing here: it goes back to the queue', async () => {
+  it('a job whose key is missing on this node is released', async () => {
     const entry = await tampered('key', 'k9');
-    const putBack = bildad.next(
+    const released = bildad.next(
       'entry.released',
       (event) => event.jobRunIdentifier === entry.jobRunIdentifier,
     );
     await bildad.engine.rescheduleJob(entry, 0);
-    expect((await putBack).error).toMatchObject({ keyId: 'k9' });
+    expect((await released).error).toMatchObject({ keyId: 'k9' });
     await bildad.engine.removeJobFromQueue(entry);
-    expect(saw).toEqual([]);
+    expect(recorded).toEqual([]);
   });
 
-  it('and was changed: its run fails', async () => {
+  it('a job whose encrypted data was changed fails', async () => {
     const entry = await tampered('sealed', 'AAAA');
     await bildad.engine.rescheduleJob(entry, 0);
     const run = await ended(entry);
     expect(run.result).toBe('FAILED');
     expect(run.reason).toContain('does not open a carried context');
-    expect(saw).toEqual([]);
+    expect(recorded).toEqual([]);
   });
 });
 
-describe('a capture', () => {
+describe('a capture function', () => {
   const cyclic: Record<string, unknown> = {};
   cyclic['itself'] = cyclic;
   const refused = (tenant: unknown) =>
@@ -330,17 +330,17 @@ describe('a capture', () => {
       const counts = () => bildad.sql('SELECT count(*) FROM bildad.job_queue_entries');
       const before = await counts();
       const error: unknown = await bildad.engine
-        .enqueueJob(CarriesJob, {})
+        .enqueueJob(PropagatingJob, {})
         .catch((thrown: unknown) => thrown);
       const many: unknown = await bildad.engine
-        .enqueueJobs(CarriesJob, [{}])
+        .enqueueJobs(PropagatingJob, [{}])
         .catch((thrown: unknown) => thrown);
       expect(await counts()).toEqual(before);
       for (const one of [error, many]) expect(one).toBeInstanceOf(CarriedContextError);
       return error as CarriedContextError;
     });
 
-  it('that throws refuses the call, and says why', async () => {
+  it('a capture function that throws rejects the call with its error as the cause', async () => {
     const cause = new RangeError('no tenant');
     const error = await refused(() => {
       throw cause;
@@ -350,51 +350,51 @@ describe('a capture', () => {
   });
 
   it.each<[string, unknown, string]>([
-    ['a promise', () => Promise.resolve('acme'), 'cannot be stored'],
-    ['a bigint', 1n, 'cannot be stored'],
-    ['NUL', 'a\0b', 'cannot be stored'],
-    ['a cycle', cyclic, 'cannot be stored'],
-    ['a class', () => new Map(), 'cannot be stored'],
-    ['large', 'x'.repeat(8_191), 'larger than 8192 bytes of JSON (carry)'],
-  ])('of %s refuses the call', async (_name, tenant, message) => {
+    ['a captured promise', () => Promise.resolve('acme'), 'cannot be stored'],
+    ['a captured bigint', 1n, 'cannot be stored'],
+    ['captured text with NUL', 'a\0b', 'cannot be stored'],
+    ['a captured cycle', cyclic, 'cannot be stored'],
+    ['a captured Map', () => new Map(), 'cannot be stored'],
+    ['captured data over the limit', 'x'.repeat(8_191), 'larger than 8192 bytes of JSON (carry)'],
+  ])('%s rejects the call', async (_name, tenant, message) => {
     const error = await refused(tenant);
     expect(error.message).toContain(message);
     expect(error.message).not.toContain('acme');
   });
 
-  it('may be any JSON', async () => {
+  it('a capture function can return any JSON value', async () => {
     for (const tenant of [null, 0, '', { a: [1, null] }, 'x'.repeat(8_190)]) {
-      const entry = await inTenant(tenant, () => bildad.engine.enqueueJob(CarriesJob, {}));
+      const entry = await inTenant(tenant, () => bildad.engine.enqueueJob(PropagatingJob, {}));
       await ended(entry);
-      expect(saw.at(-1)!.tenant).toEqual(tenant);
+      expect(recorded.at(-1)!.tenant).toEqual(tenant);
     }
   });
 });
 
-describe('a restore', () => {
+describe('a restore function', () => {
   const NO_RETRY = { maxRetries: 0 };
 
-  it('is called for a job that carries nothing, and keeps what set it off away', async () => {
-    const { run } = await inTenant('whoever', () => runOnce(bildad, CarriesJob, {}, NO_RETRY));
+  it('restore is called without captured data, and shields the run from the data of the code that starts it', async () => {
+    const { run } = await inTenant('whoever', () => runOnce(bildad, PropagatingJob, {}, NO_RETRY));
     expect(run.output).toBe('whoever');
     const values: unknown[] = [];
-    restoring = (value, next) => {
+    restore = (value, next) => {
       values.push(value);
-      return plainly(value, next);
+      return restoreTenant(value, next);
     };
-    const entry = await bildad.engine.enqueueJob(CarriesJob, {}, LATER);
+    const entry = await bildad.engine.enqueueJob(PropagatingJob, {}, LATER);
     await inTenant('whoever', () => outcomeIn(entry));
     expect(values).toEqual([undefined]);
-    expect(saw.at(-1)!.tenant).toBeUndefined();
+    expect(recorded.at(-1)!.tenant).toBeUndefined();
   });
 
   it('the first name is the outermost', async () => {
-    const entry = await inTenant('acme', () => bildad.engine.enqueueJob(CarriesJob, {}), 'a note');
+    const entry = await inTenant('acme', () => bildad.engine.enqueueJob(PropagatingJob, {}), 'a note');
     await ended(entry);
-    expect(saw).toMatchObject([{ tenant: 'acme', note: 'a note' }]);
+    expect(recorded).toMatchObject([{ tenant: 'acme', note: 'a note' }]);
   });
 
-  it.each<[string, typeof restoring, string]>([
+  it.each<[string, typeof restore, string]>([
     [
       'throws',
       () => {
@@ -404,56 +404,56 @@ describe('a restore', () => {
     ],
     ['rejects', () => Promise.reject(new RangeError('no')), 'RangeError'],
     ['calls nothing', () => undefined, 'CarriedContextError'],
-  ])('that %s fails the run', async (_name, does, errorName) => {
-    restoring = does;
-    const { event } = await runOnce(bildad, CarriesJob, {}, NO_RETRY);
+  ])('a restore function that %s fails the run', async (_name, does, errorName) => {
+    restore = does;
+    const { event } = await runOnce(bildad, PropagatingJob, {}, NO_RETRY);
     expect(event).toMatchObject({ outcome: 'failed', errorName });
-    expect(saw).toEqual([]);
+    expect(recorded).toEqual([]);
   });
 
-  it.each<[string, typeof restoring]>([
+  it.each<[string, typeof restore]>([
     [
       'throws at the end',
       async (value, next) => {
-        await plainly(value, next);
+        await restoreTenant(value, next);
         throw new RangeError('too late');
       },
     ],
     [
       'throws while it runs',
       (value, next) => {
-        void plainly(value, next);
+        void restoreTenant(value, next);
         throw new RangeError('too late');
       },
     ],
-  ])('that %s changes nothing, and is told', async (_name, does) => {
-    restoring = does;
-    const told = bildad.next('engine.error');
-    const { event } = await inTenant('acme', () => runOnce(bildad, CarriesJob, {}, NO_RETRY));
+  ])('a restore function that %s does not change the outcome, and its error is reported', async (_name, does) => {
+    restore = does;
+    const reported = bildad.next('engine.error');
+    const { event } = await inTenant('acme', () => runOnce(bildad, PropagatingJob, {}, NO_RETRY));
     expect(event.outcome).toBe('completed');
-    expect(await told).toMatchObject({
+    expect(await reported).toMatchObject({
       doing: 'carry.tenant: restore(), after its run',
       error: { message: 'too late' },
     });
   });
 
-  it('that calls next twice runs the job once, and one that lets go runs it whole', async () => {
-    restoring = (value, next) => plainly(value, () => Promise.all([next(), next()]).then(() => {}));
-    await runOnce(bildad, CarriesJob, {}, NO_RETRY);
-    expect(saw).toHaveLength(1);
-    restoring = (value, next) => void plainly(value, next);
-    const { event } = await runOnce(bildad, CarriesJob, {}, NO_RETRY);
+  it('calling next twice runs the job once, and a restore that does not await next runs it completely', async () => {
+    restore = (value, next) => restoreTenant(value, () => Promise.all([next(), next()]).then(() => {}));
+    await runOnce(bildad, PropagatingJob, {}, NO_RETRY);
+    expect(recorded).toHaveLength(1);
+    restore = (value, next) => void restoreTenant(value, next);
+    const { event } = await runOnce(bildad, PropagatingJob, {}, NO_RETRY);
     expect(event.outcome).toBe('completed');
   });
 
-  it('that calls next when it has failed runs nothing', async () => {
+  it('calling next after restore has failed runs nothing', async () => {
     let late: () => Promise<void> = () => Promise.resolve();
-    restoring = (_value, next) => {
+    restore = (_value, next) => {
       late = next;
       throw new RangeError('no');
     };
-    await runOnce(bildad, CarriesJob, {}, NO_RETRY);
+    await runOnce(bildad, PropagatingJob, {}, NO_RETRY);
     await late();
-    expect(saw).toEqual([]);
+    expect(recorded).toEqual([]);
   });
 });

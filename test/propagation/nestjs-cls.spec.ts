@@ -5,7 +5,7 @@ import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { runOnce } from '../support/run-once.js';
 
-// What nestjs-cls has where a job is enqueued, it has where it runs.
+// The store of nestjs-cls at enqueue is available while the job runs (carryCls).
 
 interface Store extends ClsStore {
   tenantId: string;
@@ -14,15 +14,15 @@ interface Store extends ClsStore {
 }
 const cls = ClsServiceManager.getClsService<Store>();
 
-let saw: unknown[] = [];
+let recorded: unknown[] = [];
 beforeEach(() => {
-  saw = [];
+  recorded = [];
 });
 
 @BildadJob({ code: 'IN_CLS', maxRetries: 0 })
 class ClsJob implements JobHandler<object> {
   runJob() {
-    saw.push({ id: cls.getId(), store: { ...cls.get() } });
+    recorded.push({ id: cls.getId(), store: { ...cls.get() } });
     cls.set('tenantId', 'changed by the job');
   }
 }
@@ -43,33 +43,33 @@ afterAll(() => bildad.close());
 const inRequest = <T>(work: () => T) =>
   cls.run(() => {
     cls.set('tenantId', 'acme');
-    cls.set('user', { id: 7, name: 'not carried' });
-    cls.set('secret', 'not carried');
+    cls.set('user', { id: 7, name: 'not propagated' });
+    cls.set('secret', 'not propagated');
     return work();
   });
 
-it('values, paths, and nothing else', async () => {
+it('the listed values and paths are propagated, and no others', async () => {
   const entry = await inRequest(() => bildad.engine.enqueueJob(ClsJob, {}));
   await bildad.engine.waitForJob(entry.jobRunIdentifier);
-  expect(saw).toEqual([{ id: undefined, store: { tenantId: 'acme', user: { id: 7 } } }]);
+  expect(recorded).toEqual([{ id: undefined, store: { tenantId: 'acme', user: { id: 7 } } }]);
 });
 
-it('the id', async () => {
+it('the id is propagated', async () => {
   const entry = await cls.run(() => {
     cls.set(CLS_ID, 'request-1');
     return bildad.engine.enqueueJob(ClsJob, {});
   });
   await bildad.engine.waitForJob(entry.jobRunIdentifier);
-  expect(saw).toMatchObject([{ id: 'request-1' }]);
+  expect(recorded).toMatchObject([{ id: 'request-1' }]);
 });
 
-it('a job that was enqueued in none has one of its own, also where it is set off in another', async () => {
+it('a job enqueued outside a store has an empty store, even when started inside one', async () => {
   const { jobRunIdentifier } = await bildad.engine.enqueueJob(ClsJob, {});
   await inRequest(() => bildad.engine.waitForJob(jobRunIdentifier));
-  expect(saw).toEqual([{ id: undefined, store: {} }]);
+  expect(recorded).toEqual([{ id: undefined, store: {} }]);
 });
 
-it('what a job sets stays with it', async () => {
+it('changes by the job stay in its own store', async () => {
   await inRequest(async () => {
     await runOnce(bildad, ClsJob, {});
     expect(cls.get('tenantId')).toBe('acme');

@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { around, carry, enhancedJobs, Tenants } from '../fixtures/enhanced-jobs.js';
+import { tenantStorage, carry, enhancedJobs, Tenants } from '../fixtures/enhanced-jobs.js';
 import { bootApp, type TestApp } from '../support/app.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 
-// What stands around a handler, and what its job carries, in the app itself, a thread and a process.
+// Enhancers and propagated data inline, in a thread and in a process.
 
 const MODULE = new URL('../../dist/test/fixtures/enhanced-jobs.module.js', import.meta.url);
 
@@ -36,11 +36,11 @@ describe.each(['INLINE', 'THREAD', 'PROCESS'])('%s', (isolation) => {
   const code = `ENHANCED_${isolation}`;
   const run = async (context: object, tenant?: string) => {
     const enqueue = () => bildad.engine.enqueueJob(code, context);
-    const { jobRunIdentifier } = await (tenant ? around.run({ tenant }, enqueue) : enqueue());
+    const { jobRunIdentifier } = await (tenant ? tenantStorage.run({ tenant }, enqueue) : enqueue());
     return bildad.engine.waitForJob(jobRunIdentifier, { timeout: '20s' });
   };
 
-  it('guard, interceptor and what is carried', async () => {
+  it('the guard and the interceptor run, and the tenant is propagated', async () => {
     expect(await run({ n: 1 }, 'acme')).toMatchObject({
       result: 'SUCCEEDED',
       output: {
@@ -52,14 +52,14 @@ describe.each(['INLINE', 'THREAD', 'PROCESS'])('%s', (isolation) => {
     expect((await run({})).output).toMatchObject({ tenant: null });
   });
 
-  it('a guard within what is carried refuses', async () => {
+  it('a guard can reject the run by the propagated tenant', async () => {
     expect(await run({}, 'evil')).toMatchObject({
       result: 'FAILED',
       reason: expect.stringContaining('Forbidden resource') as string,
     });
   });
 
-  it('a filter', async () => {
+  it('the filter replaces the error', async () => {
     const { jobRunIdentifier, reason } = await run({ fail: true }, 'acme');
     expect(reason).toContain(`requested in ${jobRunIdentifier}`);
   });

@@ -28,7 +28,7 @@ import { bootApp, type TestApp } from '../support/app.js';
 import { gate } from '../support/gate.js';
 import { runOnce } from '../support/run-once.js';
 
-// What is made for one run, and what outlives it.
+// The providers created for one run, and those that outlive it.
 
 type Context = { tenant?: string; fail?: boolean };
 
@@ -65,17 +65,17 @@ class TenantJob implements JobHandler<Context, string> {
 
 @Injectable({ scope: Scope.TRANSIENT })
 class Label {
-  static made = 0;
-  readonly number = ++Label.made;
+  static created = 0;
+  readonly number = ++Label.created;
 }
 
 @BildadJob({ code: 'TRANSIENT_ONE', maxRetries: 0 })
 @Injectable({ scope: Scope.TRANSIENT })
 class TransientJob implements JobHandler<Context> {
-  static made = 0;
+  static created = 0;
   private calls = 0;
   constructor(readonly label: Label) {
-    TransientJob.made++;
+    TransientJob.created++;
   }
 
   runJob() {
@@ -100,7 +100,7 @@ class TenantGuard implements CanActivate {
 @UseGuards(TenantGuard)
 class ScopeGuardedJob implements JobHandler<Context> {
   runJob() {
-    return 'let in';
+    return 'allowed';
   }
 }
 
@@ -117,7 +117,7 @@ class TransientGuard implements CanActivate {
 @UseGuards(TransientGuard)
 class TransientGuardedJob implements JobHandler<Context> {
   runJob() {
-    return 'let in';
+    return 'allowed';
   }
 }
 
@@ -126,15 +126,15 @@ class TransientGuardedJob implements JobHandler<Context> {
 @Injectable({ scope: Scope.TRANSIENT })
 class TransientBothJob implements JobHandler<Context> {
   runJob() {
-    return 'let in';
+    return 'allowed';
   }
 }
 
 @Injectable({ scope: Scope.REQUEST, durable: true })
 class TenantPool {
-  static made: string[] = [];
+  static created: string[] = [];
   constructor(@Inject(REQUEST) { name }: { name: string }) {
-    TenantPool.made.push(name);
+    TenantPool.created.push(name);
   }
 }
 
@@ -149,7 +149,7 @@ class DurableJob implements JobHandler<Context> {
   }
 }
 
-class ByTenant implements ContextIdStrategy {
+class TenantContextIdStrategy implements ContextIdStrategy {
   private readonly parents = new Map<string, ContextId>();
 
   attach(contextId: ContextId, request: unknown) {
@@ -175,27 +175,27 @@ class ManyJob implements JobHandler<object> {
   runJob(_context: object, _job: JobExecution) {}
 }
 
-const SLOW = Symbol('made slowly');
-const making = { begun: gate(), door: gate() };
+const SLOW_PROVIDER = Symbol('created slowly');
+const creation = { begun: gate(), door: gate() };
 
 @BildadJob({ code: 'SLOWLY_MADE', maxRetries: 0 })
 @Injectable({ scope: Scope.REQUEST })
-class SlowlyMadeJob implements JobHandler<Context> {
+class SlowlyCreatedJob implements JobHandler<Context> {
   static calls = 0;
-  constructor(@Inject(SLOW) readonly _slow: string) {}
+  constructor(@Inject(SLOW_PROVIDER) readonly _slow: string) {}
 
   runJob() {
-    SlowlyMadeJob.calls++;
+    SlowlyCreatedJob.calls++;
   }
 }
 
-const slow = {
-  provide: SLOW,
+const slowProvider = {
+  provide: SLOW_PROVIDER,
   scope: Scope.REQUEST,
   inject: [REQUEST],
   useFactory: async () => {
-    making.begun.open();
-    await making.door.opened;
+    creation.begun.open();
+    await creation.door.opened;
     return 'slow';
   },
 };
@@ -215,8 +215,8 @@ beforeAll(async () => {
       TenantPool,
       DurableJob,
       ManyJob,
-      SlowlyMadeJob,
-      slow,
+      SlowlyCreatedJob,
+      slowProvider,
     ],
     options: { concurrency: 50, tickInterval: '50ms' },
   });
@@ -224,7 +224,7 @@ beforeAll(async () => {
 afterAll(() => bildad.close());
 afterEach(() => ContextIdFactory.apply(undefined as never));
 
-it('REQUEST is the job, wherever it is injected', async () => {
+it('REQUEST is the job in every provider of a run', async () => {
   const [a, b] = await Promise.all([
     bildad.engine.enqueueJob(TenantJob, { tenant: 'a' }),
     bildad.engine.enqueueJob(TenantJob, { tenant: 'b' }),
@@ -243,11 +243,11 @@ it('a constructor that throws fails the run', async () => {
   }
 });
 
-it('a TRANSIENT handler is made for each run', async () => {
-  const before = TransientJob.made;
+it('a TRANSIENT handler is created for each run', async () => {
+  const before = TransientJob.created;
   const first = await runOnce(bildad, TransientJob, {});
   const second = await runOnce(bildad, TransientJob, {});
-  expect(TransientJob.made).toBe(before + 2);
+  expect(TransientJob.created).toBe(before + 2);
   const [[calls, label], [calls2, label2]] = [first, second].map(
     ({ run }) => run.output as [number, number],
   ) as [[number, number], [number, number]];
@@ -255,31 +255,31 @@ it('a TRANSIENT handler is made for each run', async () => {
   expect(label2).not.toBe(label);
 });
 
-it('a REQUEST-scoped guard of a handler that is none', async () => {
+it('a REQUEST-scoped guard works on a handler with the default scope', async () => {
   const good = await runOnce(bildad, ScopeGuardedJob, { tenant: 'good' });
-  expect(good.run.output).toBe('let in');
+  expect(good.run.output).toBe('allowed');
   const evil = await runOnce(bildad, ScopeGuardedJob, { tenant: 'evil' });
   expect(evil.event.errorName).toBe('JobForbiddenError');
 });
 
 it.each([TransientGuardedJob, TransientBothJob])(
-  'a TRANSIENT guard has its dependencies: %o',
+  'a TRANSIENT guard receives its dependencies: %o',
   async (job) => {
     const { run } = await runOnce(bildad, job, {});
-    expect(run).toMatchObject({ result: 'SUCCEEDED', output: 'let in' });
+    expect(run).toMatchObject({ result: 'SUCCEEDED', output: 'allowed' });
   },
 );
 
-it('durable trees are shared by the jobs of a tenant', async () => {
-  ContextIdFactory.apply(new ByTenant());
+it('jobs of one tenant share durable providers', async () => {
+  ContextIdFactory.apply(new TenantContextIdStrategy());
   const calls = [];
   for (const tenant of ['a', 'b', 'a', 'a'])
     calls.push((await runOnce(bildad, DurableJob, { tenant })).run.output);
   expect(calls).toEqual([1, 1, 2, 3]);
-  expect(TenantPool.made).toEqual(['a', 'b']);
+  expect(TenantPool.created).toEqual(['a', 'b']);
 });
 
-it('what was made for a run goes with it', async () => {
+it('the providers of a run are garbage-collected after it', async () => {
   const RUNS = 500;
   await bildad.engine.enqueueJobs(
     ManyJob,
@@ -296,17 +296,17 @@ it('what was made for a run goes with it', async () => {
     .toBeLessThan(RUNS / 10);
 });
 
-it('a run that is over when its handler has been made is not begun', async () => {
-  await bildad.engine.enqueueJob(SlowlyMadeJob, {});
-  await making.begun.opened;
+it('the handler is not called when its run has ended during its creation', async () => {
+  await bildad.engine.enqueueJob(SlowlyCreatedJob, {});
+  await creation.begun.opened;
   const [run] = await bildad.jobs.listRunningJobRuns();
   await bildad.engine.killJob(run!);
   const started: unknown[] = [];
   const off = bildad.events.on('run.started', (event) => started.push(event));
   const ended = bildad.next('process.ended');
-  making.door.open();
+  creation.door.open();
   await ended;
   off();
   expect(started).toEqual([]);
-  expect(SlowlyMadeJob.calls).toBe(0);
+  expect(SlowlyCreatedJob.calls).toBe(0);
 });

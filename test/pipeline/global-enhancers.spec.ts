@@ -29,17 +29,17 @@ import { createDatabase } from '../support/database.js';
 import { bootError, QUIET } from '../support/host.js';
 import { runOnce } from '../support/run-once.js';
 
-// What is there for the whole app, and what must not be overlooked.
+// Enhancers for the whole app, and enhancers that cannot be resolved.
 
 @Injectable()
 class AppGuard implements CanActivate {
   canActivate(host: ExecutionContext) {
-    const { blocked } = BildadExecutionContext.create(host).getContext<Said>();
+    const { blocked } = BildadExecutionContext.create(host).getContext<PlainContext>();
     return !blocked;
   }
 }
 
-interface Said {
+interface PlainContext {
   blocked?: boolean;
   fail?: boolean;
 }
@@ -50,14 +50,14 @@ class AppInterceptor implements NestInterceptor {
 
   intercept(_host: ExecutionContext, next: CallHandler) {
     const { retry } = this.request.job;
-    return next.handle().pipe(map((said) => `${said} in retry ${retry}`));
+    return next.handle().pipe(map((value) => `${value} in retry ${retry}`));
   }
 }
 
 @Injectable()
 class AppPipe implements PipeTransform {
-  transform(said: Said) {
-    return { ...said, piped: true };
+  transform(value: PlainContext) {
+    return { ...value, piped: true };
   }
 }
 
@@ -71,14 +71,14 @@ class AppFilter implements ExceptionFilter {
 }
 
 @BildadJob({ code: 'PLAIN', maxRetries: 0 })
-class PlainJob implements JobHandler<Said> {
-  runJob({ fail, ...said }: Said) {
-    if (fail) throw new RangeError('told to');
-    return JSON.stringify(said);
+class PlainJob implements JobHandler<PlainContext> {
+  runJob({ fail, ...value }: PlainContext) {
+    if (fail) throw new RangeError('requested');
+    return JSON.stringify(value);
   }
 }
 
-const FOR_ALL: Provider[] = [
+const APP_ENHANCERS: Provider[] = [
   { provide: APP_GUARD, useClass: AppGuard },
   { provide: APP_INTERCEPTOR, useClass: AppInterceptor },
   { provide: APP_PIPE, useClass: AppPipe },
@@ -91,7 +91,7 @@ async function withApp(
 ) {
   AppFilter.caught = [];
   const bildad = await bootApp({
-    providers: [PlainJob, ...FOR_ALL],
+    providers: [PlainJob, ...APP_ENHANCERS],
     options: globalEnhancers === undefined ? {} : { globalEnhancers },
   });
   try {
@@ -101,7 +101,7 @@ async function withApp(
   }
 }
 
-it('what is there for the whole app leaves jobs alone', () =>
+it('app-wide enhancers do not apply to jobs by default', () =>
   withApp(undefined, async (bildad) => {
     const { run } = await runOnce(bildad, PlainJob, { blocked: true });
     expect(run.output).toBe('{"blocked":true}');
@@ -109,20 +109,20 @@ it('what is there for the whole app leaves jobs alone', () =>
     expect(AppFilter.caught).toEqual([]);
   }));
 
-it('with globalEnhancers it stands around them, REQUEST-scoped too', () =>
+it('globalEnhancers applies app-wide enhancers to jobs, REQUEST-scoped ones too', () =>
   withApp(true, async (bildad) => {
     const { run } = await runOnce(bildad, PlainJob, {});
     expect(run.output).toBe('{"piped":true} in retry 0');
     const blocked = await runOnce(bildad, PlainJob, { blocked: true });
     expect(blocked.event.errorName).toBe('JobForbiddenError');
     await runOnce(bildad, PlainJob, { fail: true });
-    expect(AppFilter.caught).toMatchObject([{ code: 'JOB_FORBIDDEN' }, { message: 'told to' }]);
+    expect(AppFilter.caught).toMatchObject([{ code: 'JOB_FORBIDDEN' }, { message: 'requested' }]);
   }));
 
-describe('a guard that nobody would make', () => {
+describe('a guard that cannot be instantiated fails the boot', () => {
   @BildadJob({ code: 'MADE' })
   @UseGuards(AppGuard)
-  class MadeJob implements JobHandler<Said> {
+  class MadeJob implements JobHandler<PlainContext> {
     runJob() {}
   }
 
@@ -144,12 +144,12 @@ describe('a guard that nobody would make', () => {
     }
   };
 
-  it('of a handler that a factory makes', async () => {
-    const made = { provide: 'made', useFactory: () => new MadeJob() };
-    expect(await boot([made])).toContain('@UseGuards(AppGuard) of MadeJob');
+  it('a guard on a handler that a factory creates fails the boot', async () => {
+    const factory = { provide: 'factory', useFactory: () => new MadeJob() };
+    expect(await boot([factory])).toContain('@UseGuards(AppGuard) of MadeJob');
   });
 
-  it('for the whole app, and TRANSIENT', async () => {
+  it('an app-wide TRANSIENT guard fails the boot', async () => {
     const guard = { provide: APP_GUARD, useClass: TransientGuard };
     expect(await boot([PlainJob, guard], true)).toContain(
       'of PlainJob must have the scope DEFAULT or REQUEST',
@@ -157,26 +157,26 @@ describe('a guard that nobody would make', () => {
   });
 });
 
-it('two engines in one app have the same guard around their own handlers', async () => {
+it('two engines in one app run the same interceptor around their own handlers', async () => {
   @Injectable()
-  class Counting implements NestInterceptor {
+  class CountingInterceptor implements NestInterceptor {
     static calls: string[] = [];
 
     intercept(host: ExecutionContext, next: CallHandler) {
       const { template } = BildadExecutionContext.create(host).getJob();
-      Counting.calls.push(`${template.code} of ${host.getClass().name}`);
+      CountingInterceptor.calls.push(`${template.code} of ${host.getClass().name}`);
       return next.handle();
     }
   }
 
   @BildadJob({ code: 'ONE', engine: 'default' })
-  @UseInterceptors(Counting)
+  @UseInterceptors(CountingInterceptor)
   class OneJob implements JobHandler<object> {
     runJob() {}
   }
 
   @BildadJob({ code: 'OTHER', engine: 'other' })
-  @UseInterceptors(Counting)
+  @UseInterceptors(CountingInterceptor)
   class OtherJob implements JobHandler<object> {
     runJob() {}
   }
@@ -221,7 +221,7 @@ it('two engines in one app have the same guard around their own handlers', async
       const { jobRunIdentifier } = await engine.enqueueJob(job, {});
       await engine.waitForJob(jobRunIdentifier);
     }
-    expect(Counting.calls).toEqual(['ONE of OneJob', 'OTHER of OtherJob']);
+    expect(CountingInterceptor.calls).toEqual(['ONE of OneJob', 'OTHER of OtherJob']);
   } finally {
     await bildad.close();
   }
