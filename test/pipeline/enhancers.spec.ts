@@ -200,8 +200,7 @@ describe('a guard', () => {
       {
         type: 'bildad',
         class: EnhancedJob,
-        method: Object.getOwnPropertyDescriptor(EnhancedJob.prototype, 'runJob')!
-          .value as unknown,
+        method: Object.getOwnPropertyDescriptor(EnhancedJob.prototype, 'runJob')!.value as unknown,
         role: ['method', 'class'],
         context: { n: 7 },
       },

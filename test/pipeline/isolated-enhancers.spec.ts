@@ -36,7 +36,9 @@ describe.each(['INLINE', 'THREAD', 'PROCESS'])('%s', (isolation) => {
   const code = `ENHANCED_${isolation}`;
   const run = async (context: object, tenant?: string) => {
     const enqueue = () => bildad.engine.enqueueJob(code, context);
-    const { jobRunIdentifier } = await (tenant ? tenantStorage.run({ tenant }, enqueue) : enqueue());
+    const { jobRunIdentifier } = await (tenant
+      ? tenantStorage.run({ tenant }, enqueue)
+      : enqueue());
     return bildad.engine.waitForJob(jobRunIdentifier, { timeout: '20s' });
   };
 

@@ -160,7 +160,9 @@ describe('capture', () => {
   it('enqueueJobs captures the data, for lists and other iterables', async () => {
     const lists: Iterable<object>[] = [[{}, {}], new Set([{}, {}])];
     for (const contexts of lists) {
-      const entries = await inTenant('bulk', () => bildad.engine.enqueueJobs(PropagatingJob, contexts));
+      const entries = await inTenant('bulk', () =>
+        bildad.engine.enqueueJobs(PropagatingJob, contexts),
+      );
       for (const entry of entries) expect((await ended(entry)).output).toBe('bulk');
     }
   });
@@ -193,15 +195,18 @@ describe('with a key', () => {
     ],
     ['debounced', { debounce: { key: 'debounce', wait: '1h' } }, 'second'],
     ['throttled', { throttle: { key: 'throttle', every: '1h' }, ...LATER }, 'first'],
-  ])('%s: the context and the captured data come from the same call', async (_name, options, which) => {
-    await enqueueIn('first', options);
-    const entry = await enqueueIn('second', options);
-    expect(await stored(entry)).toEqual({
-      $bildad: { carried: { tenant: which } },
-      value: { tenant: which },
-    });
-    expect(await outcomeIn(entry)).toBe(which);
-  });
+  ])(
+    '%s: the context and the captured data come from the same call',
+    async (_name, options, which) => {
+      await enqueueIn('first', options);
+      const entry = await enqueueIn('second', options);
+      expect(await stored(entry)).toEqual({
+        $bildad: { carried: { tenant: which } },
+        value: { tenant: which },
+      });
+      expect(await outcomeIn(entry)).toBe(which);
+    },
+  );
 
   it('onConflict keepLatest: the context and the captured data come from the same call', async () => {
     const door = gate();
@@ -255,25 +260,28 @@ describe('captured data is kept', () => {
     await bildad.engine.cancelJob(entry);
   });
 
-  it.each([PropagatingJob, SecretJob])('captured data is kept when any app retries a finished job: %o', async (job) => {
-    for (const app of [bildad, otherApp])
-      for (const context of [undefined, { n: 3 }]) {
-        const first = await inTenant('acme', () => bildad.engine.enqueueJob(job, { n: 1 }));
-        const run = await ended(first);
-        const again = await inTenant('operator', () =>
-          app.engine.retryJob(run, context ? { context } : {}),
-        );
-        await ended(again);
-        expect(recorded.at(-1)).toMatchObject({
-          tenant: 'acme',
-          context: context ?? { n: 1 },
-        });
-      }
-    const none = await ended(await bildad.engine.enqueueJob(job, {}));
-    const again = await inTenant('operator', () => bildad.engine.retryJob(none));
-    await ended(again);
-    expect(recorded.at(-1)!.tenant).toBeUndefined();
-  });
+  it.each([PropagatingJob, SecretJob])(
+    'captured data is kept when any app retries a finished job: %o',
+    async (job) => {
+      for (const app of [bildad, otherApp])
+        for (const context of [undefined, { n: 3 }]) {
+          const first = await inTenant('acme', () => bildad.engine.enqueueJob(job, { n: 1 }));
+          const run = await ended(first);
+          const again = await inTenant('operator', () =>
+            app.engine.retryJob(run, context ? { context } : {}),
+          );
+          await ended(again);
+          expect(recorded.at(-1)).toMatchObject({
+            tenant: 'acme',
+            context: context ?? { n: 1 },
+          });
+        }
+      const none = await ended(await bildad.engine.enqueueJob(job, {}));
+      const again = await inTenant('operator', () => bildad.engine.retryJob(none));
+      await ended(again);
+      expect(recorded.at(-1)!.tenant).toBeUndefined();
+    },
+  );
 });
 
 it('captured data is encrypted when the context is', async () => {
@@ -389,7 +397,11 @@ describe('a restore function', () => {
   });
 
   it('the first name is the outermost', async () => {
-    const entry = await inTenant('acme', () => bildad.engine.enqueueJob(PropagatingJob, {}), 'a note');
+    const entry = await inTenant(
+      'acme',
+      () => bildad.engine.enqueueJob(PropagatingJob, {}),
+      'a note',
+    );
     await ended(entry);
     expect(recorded).toMatchObject([{ tenant: 'acme', note: 'a note' }]);
   });
@@ -426,19 +438,23 @@ describe('a restore function', () => {
         throw new RangeError('too late');
       },
     ],
-  ])('a restore function that %s does not change the outcome, and its error is reported', async (_name, does) => {
-    restore = does;
-    const reported = bildad.next('engine.error');
-    const { event } = await inTenant('acme', () => runOnce(bildad, PropagatingJob, {}, NO_RETRY));
-    expect(event.outcome).toBe('completed');
-    expect(await reported).toMatchObject({
-      doing: 'carry.tenant: restore(), after its run',
-      error: { message: 'too late' },
-    });
-  });
+  ])(
+    'a restore function that %s does not change the outcome, and its error is reported',
+    async (_name, does) => {
+      restore = does;
+      const reported = bildad.next('engine.error');
+      const { event } = await inTenant('acme', () => runOnce(bildad, PropagatingJob, {}, NO_RETRY));
+      expect(event.outcome).toBe('completed');
+      expect(await reported).toMatchObject({
+        doing: 'carry.tenant: restore(), after its run',
+        error: { message: 'too late' },
+      });
+    },
+  );
 
   it('calling next twice runs the job once, and a restore that does not await next runs it completely', async () => {
-    restore = (value, next) => restoreTenant(value, () => Promise.all([next(), next()]).then(() => {}));
+    restore = (value, next) =>
+      restoreTenant(value, () => Promise.all([next(), next()]).then(() => {}));
     await runOnce(bildad, PropagatingJob, {}, NO_RETRY);
     expect(recorded).toHaveLength(1);
     restore = (value, next) => void restoreTenant(value, next);
