@@ -1,7 +1,7 @@
 import { ENVELOPE } from '../context/envelope.js';
 import { asEntry, entryColumns } from '../database/columns.js';
 import type { JobQueueEntry } from '../database/entities/index.js';
-import { KEPT_BACK } from '../database/migrations/baseline/job-keys.js';
+import { WAITS_FOR_KEY } from '../database/migrations/baseline/job-keys.js';
 import { rows, type Queryable, type Tables } from '../database/tables.js';
 
 /** When an entry is to be due: ISO text, or milliseconds from now. */
@@ -108,7 +108,7 @@ const momentOf = (runAt: string, delayMs: string) =>
  * due when it may not be started any more.
  */
 const dueable = (moment: string) =>
-  `e.run_at <> '${KEPT_BACK}' AND (e.start_before IS NULL OR e.current_job_run_id IS NOT NULL OR ${moment} < e.start_before)`;
+  `e.run_at <> '${WAITS_FOR_KEY}' AND (e.start_before IS NULL OR e.current_job_run_id IS NOT NULL OR ${moment} < e.start_before)`;
 
 /** A job that was aboard a lost node stays out of the ready index. */
 const dueAt = (moment: string) =>

@@ -3,7 +3,7 @@ import { encodeContext } from '../context/context-contract.js';
 import { changeEntry, type DueTime, type EntryChanges } from './change-entry.sql.js';
 import type { CurrentTransaction } from '../database/transactions/current-transaction.js';
 import type { JobQueueEntry } from '../database/entities/index.js';
-import { KEPT_BACK } from '../database/migrations/baseline/job-keys.js';
+import { WAITS_FOR_KEY } from '../database/migrations/baseline/job-keys.js';
 import { findEntry } from '../lifecycle/run/run.sql.js';
 import type { Queryable } from '../database/tables.js';
 import { findTemplate } from '../lifecycle/templates/template.sql.js';
@@ -151,7 +151,7 @@ export class ChangeJobs {
 
 function heldAs({ status, runAt, startBefore }: JobQueueEntry): string {
   if (status !== 'AVAILABLE') return status;
-  return startBefore && runAt.toISOString() !== KEPT_BACK
+  return startBefore && runAt.toISOString() !== WAITS_FOR_KEY
     ? `to be started before ${startBefore.toISOString()}, and not at all from then on`
     : 'kept until the job that holds its key is over';
 }

@@ -2,8 +2,8 @@ import { runAfter, waitAtMost } from '../concurrency/timers.js';
 import type { JobHost } from './job-host.js';
 
 const FIRST_PAUSE_MS = 1_000;
-const LONGEST_PAUSE_MS = 15_000;
-/** A boot usually takes one or two seconds. */
+const MAX_PAUSE_MS = 15_000;
+/** Most boots take one or two seconds. */
 const SLOW_BOOT_MS = 10_000;
 /** Time for a killed host to end. */
 const KILL_WAIT_MS = 2_000;
@@ -15,8 +15,8 @@ export interface HostPoolOptions {
   idleMs: number;
   /** A host that takes longer to boot is killed. */
   bootMs: number;
-  make(strayed: (error: unknown) => void): JobHost;
-  failed(doing: string, error: unknown): void;
+  createHost(onStrayError: (error: unknown) => void): JobHost;
+  onError(doing: string, error: unknown): void;
 }
 
 type Waiter = (host: JobHost) => void;
@@ -25,7 +25,7 @@ type Waiter = (host: JobHost) => void;
 export class HostPool {
   private readonly all = new Set<JobHost>();
   private readonly idle: JobHost[] = [];
-  private readonly alarms = new Map<JobHost, () => void>();
+  private readonly idleTimers = new Map<JobHost, () => void>();
   private readonly waiting = new Set<Waiter>();
   private booting = 0;
   private failures = 0;
@@ -37,10 +37,10 @@ export class HostPool {
 
   /** Starts the first host. @returns the codes of its handlers @throws the error of its boot */
   async warm(): Promise<string[]> {
-    const host = this.make();
+    const host = this.createHost();
     try {
       const codes = await host.ready;
-      this.offer(host);
+      this.assignHost(host);
       return codes;
     } catch (error) {
       this.closed = true;
@@ -59,32 +59,32 @@ export class HostPool {
   }
 
   /** Waits for a host to run one job. @throws the signal's reason */
-  take(signal: AbortSignal): Promise<JobHost> {
+  acquire(signal: AbortSignal): Promise<JobHost> {
     const host = this.idle.pop();
     if (host) {
-      this.disarm(host);
+      this.stopIdleTimer(host);
       return Promise.resolve(host);
     }
     return new Promise((resolve, reject) => {
       const waiter: Waiter = (free) => {
-        signal.removeEventListener('abort', leave);
+        signal.removeEventListener('abort', stopWaiting);
         resolve(free);
       };
-      const leave = () => {
+      const stopWaiting = () => {
         this.waiting.delete(waiter);
         reject(signal.reason as Error);
       };
       if (signal.aborted) return reject(signal.reason as Error);
-      signal.addEventListener('abort', leave, { once: true });
+      signal.addEventListener('abort', stopWaiting, { once: true });
       this.waiting.add(waiter);
-      this.grow();
+      this.startWaitedHosts();
     });
   }
 
-  /** Takes a host back after its job. */
+  /** Returns a host after its job. */
   release(host: JobHost): void {
-    if (host.worn) void host.kill();
-    else this.offer(host);
+    if (host.isSpent) void host.kill();
+    else this.assignHost(host);
   }
 
   /** Kills hosts that do not end within `ms`. Does not wait for a thread in a native call. */
@@ -93,28 +93,28 @@ export class HostPool {
     clearTimeout(this.retry);
     const hosts = [...this.all];
     for (const host of hosts) {
-      this.disarm(host);
+      this.stopIdleTimer(host);
       host.close();
     }
-    const ended = Promise.all(hosts.map(({ gone }) => gone));
+    const ended = Promise.all(hosts.map(({ exited }) => exited));
     await waitAtMost(ms, ended);
     for (const host of this.all) void host.kill();
     await waitAtMost(KILL_WAIT_MS, ended);
   }
 
-  private offer(host: JobHost): void {
+  private assignHost(host: JobHost): void {
     const [waiter] = this.waiting;
     if (waiter) {
       this.waiting.delete(waiter);
       return waiter(host);
     }
     this.idle.push(host);
-    this.alarms.set(
+    this.idleTimers.set(
       host,
       runAfter(
         this.options.idleMs,
         () => {
-          if (this.lasting > 1) this.retire(host);
+          if (this.reusableCount > 1) this.retire(host);
         },
         { keepsAlive: false },
       ),
@@ -122,66 +122,66 @@ export class HostPool {
   }
 
   /** Number of hosts that can run more jobs. */
-  private get lasting(): number {
-    return [...this.all].filter(({ worn }) => !worn).length;
+  private get reusableCount(): number {
+    return [...this.all].filter(({ isSpent }) => !isSpent).length;
   }
 
   private retire(host: JobHost): void {
-    this.forget(host);
+    this.removeIdle(host);
     host.close();
     // Its module may never finish closing.
     const late = setTimeout(() => void host.kill(), this.options.bootMs);
-    void host.gone.then(() => clearTimeout(late));
+    void host.exited.then(() => clearTimeout(late));
   }
 
   /** Starts a host for each waiting job, up to the limit. */
-  private grow(): void {
+  private startWaitedHosts(): void {
     while (
       !this.closed &&
       this.retry === undefined &&
       this.booting < this.waiting.size &&
       this.all.size < this.options.max
     )
-      void this.add();
+      void this.startHost();
   }
 
   /** Never rejects. */
-  private async add(): Promise<void> {
+  private async startHost(): Promise<void> {
     try {
       // Throws when the system is out of memory or descriptors.
-      const host = this.make();
+      const host = this.createHost();
       await host.ready;
       this.failures = 0;
-      this.offer(host);
+      this.assignHost(host);
     } catch (error) {
       if (this.closed) return;
-      this.options.failed('starting a host for jobs', error);
+      this.options.onError('starting a host for jobs', error);
       const pause = FIRST_PAUSE_MS * 2 ** this.failures++;
       this.retry ??= setTimeout(
         () => {
           this.retry = undefined;
-          this.grow();
+          this.startWaitedHosts();
         },
-        Math.min(pause, LONGEST_PAUSE_MS),
+        Math.min(pause, MAX_PAUSE_MS),
       );
     }
   }
 
-  private make(): JobHost {
-    const host = this.options.make((error) => this.strayed(host, error));
+  private createHost(): JobHost {
+    const host = this.options.createHost((error) => this.handleStrayError(host, error));
     this.all.add(host);
     this.booting++;
     const late = setTimeout(() => void host.kill(), this.options.bootMs);
-    let counted = true;
-    const discount = () => {
-      if (counted) this.booting--;
-      counted = false;
+    let isCounted = true;
+    const stopCounting = () => {
+      if (isCounted) this.booting--;
+      isCounted = false;
     };
     // It may hang: waiting jobs get another host, up to the limit.
     const slow = setTimeout(() => {
-      discount();
-      this.options.failed('starting a host for jobs', slowBoot());
-      this.grow();
+      stopCounting();
+      this.options.onError('starting a host for jobs', slowBoot());
+      this.startWaitedHosts();
     }, SLOW_BOOT_MS);
     const booted = host.ready
       // A host that did not boot is killed, not asked to close.
@@ -189,35 +189,35 @@ export class HostPool {
       .finally(() => {
         clearTimeout(late);
         clearTimeout(slow);
-        discount();
+        stopCounting();
       });
-    void Promise.all([booted, host.gone]).then(() => this.replace(host));
+    void Promise.all([booted, host.exited]).then(() => this.replace(host));
     return host;
   }
 
   private replace(host: JobHost): void {
     this.all.delete(host);
-    this.forget(host);
+    this.removeIdle(host);
     if (this.closed) return;
-    this.grow();
+    this.startWaitedHosts();
     // The next job should not wait for a boot.
-    if (this.all.size === 0 && this.retry === undefined && !this.draining) void this.add();
+    if (this.all.size === 0 && this.retry === undefined && !this.draining) void this.startHost();
   }
 
-  private strayed(host: JobHost, error: unknown): void {
-    this.options.failed(`what a job left behind in its ${host.kind}`, error);
+  private handleStrayError(host: JobHost, error: unknown): void {
+    this.options.onError(`running work that an ended job left behind in its ${host.kind}`, error);
     if (this.idle.includes(host)) this.retire(host);
   }
 
-  private forget(host: JobHost): void {
-    this.disarm(host);
+  private removeIdle(host: JobHost): void {
+    this.stopIdleTimer(host);
     const index = this.idle.indexOf(host);
     if (index >= 0) this.idle.splice(index, 1);
   }
 
-  private disarm(host: JobHost): void {
-    this.alarms.get(host)?.();
-    this.alarms.delete(host);
+  private stopIdleTimer(host: JobHost): void {
+    this.idleTimers.get(host)?.();
+    this.idleTimers.delete(host);
   }
 }
 

@@ -19,12 +19,12 @@ export interface HostSetup {
 }
 
 /** A message of a node to a host. */
-export type HostOrder =
+export type HostCommand =
   /** `nodeId`: the node that claimed the run. */
-  | { order: 'run'; run: ClaimedRun; nodeId: string }
-  | { order: 'stop'; reason: StopReason }
-  | { order: 'fence'; why: string }
-  | { order: 'close' };
+  | { command: 'run'; run: ClaimedRun; nodeId: string }
+  | { command: 'stop'; reason: StopReason }
+  | { command: 'fence'; why: string }
+  | { command: 'close' };
 
 /** The outcome of a handler as data. `output`: JSON text, null for undefined. */
 export type HostedEnd = (
@@ -37,44 +37,44 @@ export type HostedEnd = (
 };
 
 /** Interval of `turn` messages. */
-export const TURN_MS = 1_000;
+export const ALIVE_INTERVAL_MS = 1_000;
 
 /** A message of a host to its node. */
-export type HostNews =
+export type HostMessage =
   /** `codes`: the templates that it has isolated handlers for. */
-  | { news: 'ready'; codes: string[] }
-  | { news: 'notReady'; error: PlainError }
-  | { news: 'started'; jobRunId: string }
-  | { news: 'progress'; jobRunId: string; fraction: number; message?: string }
+  | { type: 'ready'; codes: string[] }
+  | { type: 'notReady'; error: PlainError }
+  | { type: 'started'; jobRunId: string }
+  | { type: 'progress'; jobRunId: string; fraction: number; message?: string }
   | {
-      news: 'log';
+      type: 'log';
       jobRunId: string;
       level: LogLevel;
       message: string;
     }
   /** Without `chunk`: it could not be sent. */
-  | { news: 'stream'; jobRunId: string; chunk?: JsonValue }
+  | { type: 'stream'; jobRunId: string; chunk?: JsonValue }
   /** The handler recorded its success in a transaction that is not committed yet. */
-  | { news: 'written'; jobRunId: string; output: string | null }
-  | { news: 'ended'; end: HostedEnd }
+  | { type: 'written'; jobRunId: string; output: string | null }
+  | { type: 'ended'; end: HostedEnd }
   /** The event loop is alive: sent once a second while a job runs. */
-  | { news: 'turn'; heapBytes: number }
+  | { type: 'alive'; heapBytes: number }
   /**
    * An uncaught error that this run caused; null: unknown cause. The host must not be used again.
    */
-  | { news: 'stray'; jobRunId: string | null; error: PlainError };
+  | { type: 'strayError'; jobRunId: string | null; error: PlainError };
 
 const OURS = 'nestjs-bildad';
 
 /** Wraps a message, because the app's own code may send messages through the same channel. */
-export const envelope = (news: HostNews) => ({ [OURS]: news });
+export const envelope = (message: HostMessage) => ({ [OURS]: message });
 
 /** A message listener that passes on wrapped messages only. */
 export const unwrap =
-  (hear: (news: HostNews) => void) =>
+  (onMessage: (message: HostMessage) => void) =>
   (message: unknown): void => {
     if (typeof message === 'object' && message !== null && OURS in message)
-      hear(message[OURS] as HostNews);
+      onMessage(message[OURS] as HostMessage);
   };
 
 /** The `application_name` of a run's own connections: at most 61 characters. */
@@ -86,8 +86,8 @@ export interface HostLink {
   /** Thread id or pid. */
   readonly id: number;
   /** Resolves when it has ended, with the reason. */
-  readonly gone: Promise<string>;
-  send(order: HostOrder): void;
+  readonly exited: Promise<string>;
+  send(command: HostCommand): void;
   /** Works while the host is blocked, too. Null: not known yet. */
   usage(): { cpuMs: number; memoryBytes: number | null } | null;
   /**
@@ -105,5 +105,5 @@ export interface HostLimits {
 export type StartHost = (
   setup: HostSetup,
   limits: HostLimits,
-  hear: (news: HostNews) => void,
+  onMessage: (message: HostMessage) => void,
 ) => HostLink;

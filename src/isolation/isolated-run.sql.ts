@@ -31,11 +31,11 @@ export async function cancelSession(db: Queryable, name: string): Promise<number
 
 /** Connections that the server allows for users who are not superusers. */
 export async function connectionLimit(db: Queryable): Promise<number> {
-  const [row] = await rows<{ most: number }>(
+  const [row] = await rows<{ limit: number }>(
     db,
     `SELECT current_setting('max_connections')::int
-       - current_setting('superuser_reserved_connections')::int AS most`,
+       - current_setting('superuser_reserved_connections')::int AS limit`,
     [],
   );
-  return row!.most;
+  return row!.limit;
 }

@@ -3,23 +3,27 @@ import type { ClaimedRun } from '../job/run-facts.js';
 import { errorFromPlain } from '../job/plain-error.js';
 import { OneTimeEvent } from '../concurrency/one-time-event.js';
 import type { HostLink } from './host-protocol.js';
-import { TURN_MS, type HostedEnd, type HostNews, type HostOrder } from './host-protocol.js';
+import { ALIVE_INTERVAL_MS, type HostedEnd, type HostMessage, type HostCommand } from './host-protocol.js';
 
 /** The end of a run in a host: of its handler, or of the host with the reason. */
 export type HostEnd = HostedEnd | { kind: 'hostDied'; why: string };
+
+/** A message about the current run. */
+export type RunMessage = Extract<
+  HostMessage,
+  { type: 'started' | 'progress' | 'log' | 'stream' | 'written' }
+>;
 
 /** A job for a host, and the receiver of its messages. */
 export interface HostedWork {
   run: ClaimedRun;
   nodeId: string;
-  heard(
-    news: Extract<HostNews, { news: 'started' | 'progress' | 'log' | 'stream' | 'written' }>,
-  ): void;
+  onMessage(message: RunMessage): void;
 }
 
 interface Job {
   work: HostedWork;
-  over: OneTimeEvent<HostEnd>;
+  ended: OneTimeEvent<HostEnd>;
 }
 
 /** A thread or process that has booted the app's module, and runs one job at a time. */
@@ -29,29 +33,29 @@ export class JobHost {
    */
   readonly ready: Promise<string[]>;
   /** Resolves when it has ended. */
-  readonly gone: Promise<string>;
+  readonly exited: Promise<string>;
   private readonly link: HostLink;
   private readonly booted = new OneTimeEvent<string[] | Error>();
   private job: Job | undefined;
-  private isWorn = false;
-  private turnedAt = 0;
+  private spent = false;
+  private lastAliveAt = 0;
   private heapBytes: number | null = null;
 
-  /** @param strayed receives uncaught errors that the current job did not cause */
+  /** @param onStrayError receives uncaught errors that the current job did not cause */
   constructor(
-    start: (hear: (news: HostNews) => void) => HostLink,
-    private readonly strayed: (error: unknown) => void,
+    start: (onMessage: (message: HostMessage) => void) => HostLink,
+    private readonly onStrayError: (error: unknown) => void,
   ) {
-    this.link = start((news) => this.hear(news));
-    this.gone = this.link.gone;
+    this.link = start((message) => this.handleMessage(message));
+    this.exited = this.link.exited;
     this.ready = this.booted.promise.then((result) => {
       if (result instanceof Error) throw result;
       return result;
     });
-    void this.gone.then((why) => {
-      this.isWorn = true;
+    void this.exited.then((why) => {
+      this.spent = true;
       this.booted.fire(new Error(why));
-      this.end({ kind: 'hostDied', why });
+      this.endJob({ kind: 'hostDied', why });
     });
   }
 
@@ -59,78 +63,79 @@ export class JobHost {
     return this.link.kind;
   }
 
-  /** It must not be used again. */
-  get worn(): boolean {
-    return this.isWorn;
+  /** The host must not run another job. */
+  get isSpent(): boolean {
+    return this.spent;
   }
 
   /** Never rejects. */
   run(work: HostedWork): Promise<HostEnd> {
-    const over = new OneTimeEvent<HostEnd>();
-    this.job = { work, over };
-    this.turnedAt = performance.now();
+    const ended = new OneTimeEvent<HostEnd>();
+    this.job = { work, ended };
+    this.lastAliveAt = performance.now();
     const { run, nodeId } = work;
-    this.link.send({ order: 'run', run, nodeId });
+    this.link.send({ command: 'run', run, nodeId });
     // It died between the pool and this call.
-    if (this.isWorn) void this.gone.then((why) => this.end({ kind: 'hostDied', why }));
-    return over.promise;
+    if (this.spent) void this.exited.then((why) => this.endJob({ kind: 'hostDied', why }));
+    return ended.promise;
   }
 
-  tell(order: Extract<HostOrder, { order: 'stop' | 'fence' }>): void {
-    this.link.send(order);
+  /** Tells the handler to stop. */
+  sendStop(command: Extract<HostCommand, { command: 'stop' | 'fence' }>): void {
+    this.link.send(command);
   }
 
   facts() {
     const { kind, id } = this.link;
     const usage = this.link.usage();
-    const silentMs = performance.now() - this.turnedAt;
+    const silentMs = performance.now() - this.lastAliveAt;
     return {
       pid: kind === 'thread' ? process.pid : id,
       threadId: kind === 'thread' ? id : 0,
       memoryBytes: usage?.memoryBytes ?? this.heapBytes,
       cpuMs: usage?.cpuMs ?? null,
-      eventLoopLagMs: Math.round(Math.max(silentMs - TURN_MS, 0)),
+      eventLoopLagMs: Math.round(Math.max(silentMs - ALIVE_INTERVAL_MS, 0)),
     };
   }
 
   kill(): Promise<void> {
-    this.isWorn = true;
+    this.spent = true;
     return this.link.kill();
   }
 
   /** Asks it to close its module and exit. */
   close(): void {
-    this.isWorn = true;
-    this.link.send({ order: 'close' });
+    this.spent = true;
+    this.link.send({ command: 'close' });
   }
 
-  private hear(news: HostNews): void {
-    switch (news.news) {
+  private handleMessage(message: HostMessage): void {
+    switch (message.type) {
       case 'ready':
-        return this.booted.fire(news.codes);
+        return this.booted.fire(message.codes);
       case 'notReady':
-        return this.booted.fire(asError(errorFromPlain(news.error)));
-      case 'turn':
-        this.turnedAt = performance.now();
-        this.heapBytes = news.heapBytes;
+        return this.booted.fire(asError(errorFromPlain(message.error)));
+      case 'alive':
+        this.lastAliveAt = performance.now();
+        this.heapBytes = message.heapBytes;
         return;
       case 'ended':
-        return this.end(news.end);
-      case 'stray':
-        this.isWorn = true;
-        if (this.job && news.jobRunId === this.job.work.run.jobRunId)
-          return this.end({ kind: 'failed', error: news.error });
-        return this.strayed(errorFromPlain(news.error));
+        return this.endJob(message.end);
+      case 'strayError':
+        this.spent = true;
+        if (this.job && message.jobRunId === this.job.work.run.jobRunId)
+          return this.endJob({ kind: 'failed', error: message.error });
+        return this.onStrayError(errorFromPlain(message.error));
       default:
         // Work that an ended job left behind may still send messages.
-        if (news.jobRunId === this.job?.work.run.jobRunId) this.job.work.heard(news);
+        if (message.jobRunId === this.job?.work.run.jobRunId) this.job.work.onMessage(message);
     }
   }
 
-  private end(end: HostEnd): void {
+  private endJob(end: HostEnd): void {
     const { job } = this;
     this.job = undefined;
-    job?.over.fire(end);
+    job?.ended.fire(end);
   }
 }
 

@@ -56,7 +56,7 @@ function readReport(line: string): GuardianReport | null {
 /** @param entry the script of the process */
 export const startProcess =
   (entry: URL): StartHost =>
-  (setup, limits, hear) => {
+  (setup, limits, onMessage) => {
     const { memoryLimit } = limits;
     const child = fork(entry, [JSON.stringify({ setup, limits })], {
       serialization: 'advanced',
@@ -82,8 +82,8 @@ export const startProcess =
     child.on('error', (error) => {
       killReason ||= error.message;
     });
-    child.on('message', unwrap(hear));
-    const gone = new Promise<string>((resolve) => {
+    child.on('message', unwrap(onMessage));
+    const exited = new Promise<string>((resolve) => {
       const end = (code: number | null, signal: string | null) =>
         resolve(
           killReason || (signal ? `it was ended by ${signal}` : `it ended with exit code ${code}`),
@@ -102,14 +102,14 @@ export const startProcess =
     const link: HostLink = {
       kind: 'process',
       id: child.pid ?? 0,
-      gone,
-      send: (order) => {
-        if (child.connected) child.send(order, () => undefined);
+      exited,
+      send: (command) => {
+        if (child.connected) child.send(command, () => undefined);
       },
       usage: () => usage,
       kill: async () => {
         if (child.pid !== undefined && child.exitCode === null) killGroup(child.pid);
-        await gone;
+        await exited;
       },
     };
     return link;
@@ -118,7 +118,7 @@ export const startProcess =
 /** @param entry the script of the thread */
 export const startThread =
   (entry: URL): StartHost =>
-  (setup, limits, hear) => {
+  (setup, limits, onMessage) => {
     const worker = new Worker(entry, {
       workerData: setup,
       resourceLimits:
@@ -128,17 +128,17 @@ export const startThread =
     let cause: string | undefined;
     // Without a listener an 'error' would end the process.
     worker.on('error', (error) => {
-      cause = whyOf(error, limits);
+      cause = exitReason(error, limits);
     });
-    worker.on('message', unwrap(hear));
-    const gone = new Promise<string>((resolve) =>
+    worker.on('message', unwrap(onMessage));
+    const exited = new Promise<string>((resolve) =>
       worker.once('exit', (code) => resolve(cause ?? `it ended with exit code ${code}`)),
     );
     const link: HostLink = {
       kind: 'thread',
       id,
-      gone,
-      send: (order) => worker.postMessage(order, []),
+      exited,
+      send: (command) => worker.postMessage(command, []),
       usage: () => ({
         cpuMs: Math.round(worker.performance.eventLoopUtilization().active),
         memoryBytes: null,
@@ -148,7 +148,7 @@ export const startThread =
     return link;
   };
 
-function whyOf(error: unknown, { memoryLimit }: HostLimits): string {
+function exitReason(error: unknown, { memoryLimit }: HostLimits): string {
   const { code, message } = error as { code?: unknown; message?: unknown };
   return code === 'ERR_WORKER_OUT_OF_MEMORY'
     ? `it needed more memory than ${memoryLimit === undefined ? 'Node allows' : `memoryLimit allows (${memoryLimit} MiB)`}`

@@ -32,7 +32,7 @@ export class NodeState {
   }
 
   /** The one door to another id: what was claimed under the old one is this node's no more. */
-  beginAnew(): void {
+  startNewIncarnation(): void {
     this.current = newId();
   }
 }

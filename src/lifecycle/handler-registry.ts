@@ -11,11 +11,11 @@ export interface RegisteredHandler<Contract = unknown> {
   contract: Contract;
   isolation: Isolation;
   traits: ContextTraits;
-  /** It runs in a transaction that its end is part of. */
+  /** Set if the handler runs in a transaction that also ends the run. */
   transactional: TransactionalSettings | undefined;
-  /** A backoff that is code cannot be stored in the template. */
+  /** A backoff function, which cannot be stored in the template. */
   backoff: BackoffFunction | undefined;
-  /** What to call for one run. */
+  /** @returns the instance that runs one job */
   resolve(context: unknown, job: JobExecution): JobHandler | Promise<JobHandler>;
 }
 

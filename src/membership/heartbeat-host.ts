@@ -9,7 +9,7 @@ import {
 import { runAfter, waitAtMost } from '../concurrency/timers.js';
 import type { HeartbeatMemory } from './heartbeat-memory.js';
 import { NodeHeartbeat, type HeartbeatReport } from './node-heartbeat.js';
-import type { ThreadData, ThreadOrder, ThreadReport } from './heartbeat-thread.js';
+import type { ThreadData, ThreadCommand, ThreadReport } from './heartbeat-thread.js';
 
 /** The node heartbeat as the main thread sees it. It runs in its own thread where that is possible. */
 export interface HeartbeatHost {
@@ -101,12 +101,12 @@ class ThreadHeartbeat implements HeartbeatHost {
   join(node: NodeIdentity): void {
     this.node = node;
     if (this.fallback) this.fallback.join(node);
-    else this.send({ order: 'join', node });
+    else this.send({ command: 'join', node });
   }
 
   fence(id: string): void {
     if (this.fallback) this.fallback.fence(id);
-    else this.send({ order: 'fence', id });
+    else this.send({ command: 'fence', id });
   }
 
   async leave(withinMs: number): Promise<void> {
@@ -117,14 +117,14 @@ class ThreadHeartbeat implements HeartbeatHost {
     });
     // Without this the process might end before the node's row says so.
     this.worker.ref();
-    this.send({ order: 'leave' });
+    this.send({ command: 'leave' });
     const cancel = runAfter(withinMs, () => void this.worker.terminate());
     await exited;
     cancel();
   }
 
-  private send(order: ThreadOrder): void {
-    this.worker.postMessage(order, []);
+  private send(command: ThreadCommand): void {
+    this.worker.postMessage(command, []);
   }
 
   private receive(report: ThreadReport): void {
@@ -137,7 +137,7 @@ class ThreadHeartbeat implements HeartbeatHost {
   private async sendPassword(): Promise<void> {
     const { dataSource } = this.parts.store;
     const password = await currentPassword(dataSource).catch(() => undefined);
-    this.send({ order: 'password', password });
+    this.send({ command: 'password', password });
   }
 
   private fallBack(cause: unknown): void {

@@ -1,5 +1,5 @@
 /** Beats in one lease: four may be lost before a living node, or its run, counts as lost. */
-export const BEATS_PER_LEASE = 5;
+export const HEARTBEATS_PER_LEASE = 5;
 
 /** Milliseconds by a clock that all threads of a process share and that nobody can set. */
 export function monotonicMs(): number {
@@ -8,14 +8,14 @@ export function monotonicMs(): number {
 }
 
 /**
- * Until when a beat that the database answered proves that the node is alive. The database counts the lease from a
- * later moment. The margin of one beat is for stopping the running jobs.
+ * Until when a heartbeat that the database answered proves that the node is alive. The database counts the lease from a
+ * later moment. The margin of one heartbeat is for stopping the running jobs.
  */
 export const trustedUntil = (sentAt: number, leaseMs: number) =>
-  sentAt + leaseMs - leaseMs / BEATS_PER_LEASE;
+  sentAt + leaseMs - leaseMs / HEARTBEATS_PER_LEASE;
 
 enum Cell {
-  Turned,
+  AliveAt,
   TrustedUntil,
   Lease,
   Running,
@@ -38,19 +38,19 @@ export class HeartbeatMemory {
   }
 
   /** When the main thread's event loop last turned: a different number each time. */
-  get turnedAt(): number {
-    return this.get(Cell.Turned) / 1_000;
+  get aliveAt(): number {
+    return this.get(Cell.AliveAt) / 1_000;
   }
-  set turnedAt(now: number) {
-    this.set(Cell.Turned, now * 1_000);
+  set aliveAt(now: number) {
+    this.set(Cell.AliveAt, now * 1_000);
   }
 
-  /** Until when the database certainly holds the node for alive; Infinity before its first beat. */
+  /** Until when the database certainly holds the node for alive; Infinity before its first heartbeat. */
   get trustedUntil(): number {
     const until = this.get(Cell.TrustedUntil);
     return until === 0 ? Infinity : until / 1_000;
   }
-  /** Answers may arrive out of order: a later one never shortens the trust. */
+  /** Answers may arrive out of command: a later one never shortens the trust. */
   trustUntil(time: number): void {
     if (time * 1_000 > this.get(Cell.TrustedUntil)) this.set(Cell.TrustedUntil, time * 1_000);
   }

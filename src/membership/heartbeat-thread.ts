@@ -8,7 +8,7 @@ import { databaseCode } from '../database/database-error.js';
 import { HeartbeatMemory, monotonicMs } from './heartbeat-memory.js';
 import { NodeHeartbeat, type HeartbeatReport } from './node-heartbeat.js';
 
-// The entry point of the heartbeat thread. It beats while the main thread's event loop is blocked, and watches it.
+// The entry point of the heartbeat thread. It heartbeats while the main thread's event loop is blocked, and watches it.
 
 export interface ThreadData {
   tables: Tables;
@@ -18,11 +18,11 @@ export interface ThreadData {
 }
 
 /** Messages to the thread. */
-export type ThreadOrder =
-  | { order: 'join'; node: NodeIdentity }
-  | { order: 'fence'; id: string }
-  | { order: 'leave' }
-  | { order: 'password'; password: string | undefined };
+export type ThreadCommand =
+  | { command: 'join'; node: NodeIdentity }
+  | { command: 'fence'; id: string }
+  | { command: 'leave' }
+  | { command: 'password'; password: string | undefined };
 
 /** Messages from the thread: the heartbeat's reports, with errors that can be cloned, and a request for the password. */
 export type ThreadReport =
@@ -39,7 +39,7 @@ const BLOCKED_FROM_MS = 1_000;
  * frozen, does not count.
  */
 class Watchdog {
-  private turnedAt: number;
+  private aliveAt: number;
   private checkedAt = monotonicMs();
   private stuckMs = 0;
   private readonly timer: NodeJS.Timeout;
@@ -49,15 +49,15 @@ class Watchdog {
     private readonly memory: HeartbeatMemory,
     private readonly limitMs: number | false,
   ) {
-    this.turnedAt = memory.turnedAt;
+    this.aliveAt = memory.aliveAt;
     this.timer = setInterval(() => this.check(), CHECK_MS);
     this.timer.unref();
   }
 
   /** Null while the event loop turns. */
   get blockedMs(): number | null {
-    const least = Math.min(BLOCKED_FROM_MS, this.memory.leaseMs / 5);
-    return this.stuckMs >= least ? Math.round(this.stuckMs) : null;
+    const fromMs = Math.min(BLOCKED_FROM_MS, this.memory.leaseMs / 5);
+    return this.stuckMs >= fromMs ? Math.round(this.stuckMs) : null;
   }
 
   stop(): void {
@@ -68,9 +68,9 @@ class Watchdog {
     const now = monotonicMs();
     const passed = Math.min(now - this.checkedAt, 2 * CHECK_MS);
     this.checkedAt = now;
-    const { turnedAt } = this.memory;
-    this.stuckMs = turnedAt === this.turnedAt ? this.stuckMs + passed : 0;
-    this.turnedAt = turnedAt;
+    const { aliveAt } = this.memory;
+    this.stuckMs = aliveAt === this.aliveAt ? this.stuckMs + passed : 0;
+    this.aliveAt = aliveAt;
     if (this.limitMs === false || this.stuckMs < this.limitMs || this.memory.isDebugged) return;
     try {
       // Not process.stderr: the blocked main thread writes that.
@@ -127,10 +127,10 @@ const postReport = (report: HeartbeatReport) => {
 };
 const heartbeat = new NodeHeartbeat(tables, memory, connect, postReport, () => watchdog.blockedMs);
 
-port.on('message', (message: ThreadOrder) => {
-  if (message.order === 'join') heartbeat.join(message.node);
-  else if (message.order === 'fence') heartbeat.fence(message.id);
-  else if (message.order === 'password') {
+port.on('message', (message: ThreadCommand) => {
+  if (message.command === 'join') heartbeat.join(message.node);
+  else if (message.command === 'fence') heartbeat.fence(message.id);
+  else if (message.command === 'password') {
     for (const take of passwordWaiters.splice(0)) take(message.password);
   } else {
     void heartbeat.leave().then(() => {

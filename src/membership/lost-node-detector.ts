@@ -1,19 +1,19 @@
 import type { EngineContext } from '../database/engine-context.js';
 import type { Outcome } from '../job/outcome.js';
 import type { LostRun } from '../lifecycle/run/run.sql.js';
-import { BEATS_PER_LEASE } from './heartbeat-memory.js';
+import { HEARTBEATS_PER_LEASE } from './heartbeat-memory.js';
 import { declareLost, livingNodes } from './node.sql.js';
 
-/** A living node beats within this many beats, however the database's clock has moved meanwhile. */
-const SILENT_BEATS = 2;
+/** A living node heartbeats within this many heartbeats, however the database's clock has moved meanwhile. */
+const SILENT_HEARTBEATS = 2;
 
 /**
  * Declares nodes lost. The database's clock says whether a node's lease is over, and that clock may have jumped. So
- * this node must also have seen the other's beat unchanged for two beats by its own monotonic clock: after a jump
+ * this node must also have seen the other's heartbeat unchanged for two heartbeats by its own monotonic clock: after a jump
  * every living node has beaten by then.
  */
 export class LostNodeDetector {
-  private seen = new Map<string, { beat: string; since: number }>();
+  private seen = new Map<string, { heartbeats: string; since: number }>();
 
   constructor(private readonly engine: EngineContext) {}
 
@@ -24,12 +24,12 @@ export class LostNodeDetector {
     const now = performance.now();
     const before = this.seen;
     this.seen = new Map(
-      living.map(({ id, beat }) => {
+      living.map(({ id, heartbeats }) => {
         const known = before.get(id);
-        return [id, known?.beat === beat ? known : { beat, since: now }];
+        return [id, known?.heartbeats === heartbeats ? known : { heartbeats, since: now }];
       }),
     );
-    const silence = (SILENT_BEATS * node.leaseMs) / BEATS_PER_LEASE;
+    const silence = (SILENT_HEARTBEATS * node.leaseMs) / HEARTBEATS_PER_LEASE;
     const silent = living.filter(
       ({ id, overdue }) => overdue && id !== node.id && now - this.seen.get(id)!.since >= silence,
     );
@@ -39,7 +39,7 @@ export class LostNodeDetector {
     return lost.length;
   }
 
-  /** After an outage: beats that were seen before it prove nothing. */
+  /** After an outage: heartbeats that were seen before it prove nothing. */
   forget(): void {
     this.seen.clear();
   }

@@ -15,8 +15,8 @@ import type { HeartbeatReport } from './node-heartbeat.js';
 import { registerNode, type NodeIdentity } from './node.sql.js';
 import type { RunLeases } from './run-leases.js';
 
-const MAX_TURN_MS = 250;
-const MIN_TURN_MS = 20;
+const MAX_CHECK_IN_MS = 250;
+const MIN_CHECK_IN_MS = 20;
 /** The boot does not wait longer for the first registration. */
 const JOIN_MS = 5_000;
 /** A fenced node waits so long for the release of its prefetched claims before it joins again. */
@@ -33,7 +33,7 @@ export class Membership implements Background {
   private heartbeat: HeartbeatHost | null = null;
   private heartbeatFails = false;
   private stopped = false;
-  private cancelTurn: (() => void) | undefined;
+  private cancelCheckIn: (() => void) | undefined;
 
   constructor(
     private readonly engine: EngineContext,
@@ -54,7 +54,7 @@ export class Membership implements Background {
   async join(): Promise<void> {
     const { node, store, settings } = this.engine;
     node.isTrusted = () => monotonicMs() < this.memory.trustedUntil;
-    this.turn(monotonicMs());
+    this.checkIn(monotonicMs());
     await waitAtMost(JOIN_MS, this.register());
     if (this.stopped) return;
     this.heartbeat = startHeartbeat({
@@ -83,23 +83,23 @@ export class Membership implements Background {
   async stop(): Promise<void> {
     this.stopped = true;
     await this.heartbeat?.leave(LEAVE_MS);
-    this.cancelTurn?.();
+    this.cancelCheckIn?.();
   }
 
   /** Proves that the event loop turns, and checks whether the node may still trust its lease. */
-  private turn(due: number): void {
+  private checkIn(due: number): void {
     const { memory } = this;
     const { node } = this.engine;
     const now = monotonicMs();
-    memory.turnedAt = now;
+    memory.aliveAt = now;
     memory.recordLag(now - due);
     memory.leaseMs = node.leaseMs;
     memory.running = this.processes.size;
     memory.isDebugged = isDebugged();
     node.lagMs = Math.max(now - due, 0);
     if (!this.stopped && !node.isTrusted()) this.fence('silent');
-    const pause = Math.max(Math.min(node.leaseMs / 20, MAX_TURN_MS), MIN_TURN_MS);
-    this.cancelTurn = runAfter(pause, () => this.turn(now + pause), { keepsAlive: false });
+    const pause = Math.max(Math.min(node.leaseMs / 20, MAX_CHECK_IN_MS), MIN_CHECK_IN_MS);
+    this.cancelCheckIn = runAfter(pause, () => this.checkIn(now + pause), { keepsAlive: false });
   }
 
   private receive(report: HeartbeatReport): void {
@@ -119,7 +119,7 @@ export class Membership implements Background {
       return;
     }
     this.suspects.expect(report.hasSuspects);
-    if (report.kind === 'beat') return;
+    if (report.kind === 'renewed') return;
     node.fenced = false;
     events.emit('node.joined', { node: report.id });
   }
@@ -130,7 +130,7 @@ export class Membership implements Background {
     if (node.fenced) return;
     node.fenced = true;
     const running = this.processes.all();
-    this.leases.disown();
+    this.leases.stopRenewing();
     this.heartbeat?.fence(node.id);
     events.emit('node.fenced', { node: node.id, why, running: running.length });
     for (const process of running) void this.killer.stopProcess(process, { kind: 'interrupted' });
@@ -144,7 +144,7 @@ export class Membership implements Background {
       .catch((error: unknown) => this.reportError('releasing claims', error));
     await waitAtMost(RELEASE_MS, released);
     if (this.stopped) return;
-    node.beginAnew();
+    node.startNewIncarnation();
     this.heartbeat?.join(this.identity());
   }
 

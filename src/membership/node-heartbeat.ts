@@ -3,7 +3,7 @@ import { endNode, heartbeatNode, registerNode, type NodeIdentity } from './node.
 import type { DedicatedConnection } from '../database/connection/dedicated-connection.js';
 import type { Tables } from '../database/tables.js';
 import {
-  BEATS_PER_LEASE,
+  HEARTBEATS_PER_LEASE,
   monotonicMs,
   trustedUntil,
   type HeartbeatMemory,
@@ -11,14 +11,14 @@ import {
 
 /** What the heartbeat reports to its node. `id` is the incarnation that it is about. */
 export type HeartbeatReport =
-  | { kind: 'joined' | 'beat'; id: string; hasSuspects: boolean }
+  | { kind: 'joined' | 'renewed'; id: string; hasSuspects: boolean }
   /** The incarnation has ended in the database: declared `lost` by another node, or `fenced` by this one. */
   | { kind: 'ended'; id: string; reason: 'lost' | 'fenced' }
   | { kind: 'failed'; error: unknown }
   | { kind: 'left' };
 
-/** A failed beat is retried after this fraction of the time between beats. */
-const RETRIES_PER_BEAT = 4;
+/** A failed heartbeat is retried after this fraction of the time between heartbeats. */
+const RETRIES_PER_HEARTBEAT = 4;
 const MAX_CONNECT_MS = 5_000;
 const MIN_CONNECT_MS = 250;
 
@@ -26,8 +26,8 @@ const MIN_CONNECT_MS = 250;
  * The node heartbeat: it renews the lease of the node itself, on its own connection, which is reopened after any
  * failure. (The leases of the node's runs are renewed on the main thread: `run-leases.ts`.)
  *
- * Each answered beat lets the node be trusted for a lease from the moment it was sent, less a margin of one beat.
- * After that no beat revives the incarnation: the heartbeat ends it, and the node joins as a new one.
+ * Each answered heartbeat lets the node be trusted for a lease from the moment it was sent, less a margin of one heartbeat.
+ * After that no heartbeat revives the incarnation: the heartbeat ends it, and the node joins as a new one.
  */
 export class NodeHeartbeat {
   private connection: DedicatedConnection | undefined;
@@ -35,9 +35,9 @@ export class NodeHeartbeat {
   private joined = false;
   /** The incarnation is to be ended in the database. */
   private ending = false;
-  /** A request for a beat while one is under way is never lost. */
-  private readonly beats = new CoalescedTask(
-    () => this.beat(),
+  /** A request for a heartbeat while one is under way is never lost. */
+  private readonly sends = new CoalescedTask(
+    () => this.renew(),
     (error) => this.report({ kind: 'failed', error }),
   );
 
@@ -53,21 +53,21 @@ export class NodeHeartbeat {
   join(node: NodeIdentity): void {
     this.node = node;
     this.joined = false;
-    this.beats.request();
+    this.sends.request();
   }
 
   /** The node has stopped its work: ends this incarnation as soon as the database answers. */
   fence(id: string): void {
     if (this.node?.id !== id) return;
     this.ending = true;
-    this.beats.request();
+    this.sends.request();
   }
 
   /** Ends the incarnation as shut down, if the database answers. Never rejects. */
   async leave(): Promise<void> {
     const node = this.node;
     const reason = this.ending ? 'fenced' : 'shutdown';
-    await this.beats.stop();
+    await this.sends.stop();
     this.node = undefined;
     try {
       if (node) await endNode(await this.open(), this.tables, node.id, reason);
@@ -79,19 +79,19 @@ export class NodeHeartbeat {
   }
 
   /** Never rejects. */
-  private async beat(): Promise<void> {
+  private async renew(): Promise<void> {
     const { node } = this;
     if (!node) return;
-    let pauseMs = this.memory.leaseMs / BEATS_PER_LEASE;
+    let pauseMs = this.memory.leaseMs / HEARTBEATS_PER_LEASE;
     try {
       await this.send(await this.open(), node);
     } catch (error) {
       this.connection?.destroy();
       this.connection = undefined;
       this.report({ kind: 'failed', error });
-      pauseMs /= RETRIES_PER_BEAT;
+      pauseMs /= RETRIES_PER_HEARTBEAT;
     }
-    if (this.node) this.beats.request(pauseMs);
+    if (this.node) this.sends.request(pauseMs);
   }
 
   private async send(db: DedicatedConnection, node: NodeIdentity): Promise<void> {
@@ -117,7 +117,7 @@ export class NodeHeartbeat {
     if (this.node !== node) return;
     if (!answer) return this.reportEnd(node, 'lost');
     memory.trustUntil(trustedUntil(sentAt, leaseMs));
-    const kind = this.joined ? 'beat' : 'joined';
+    const kind = this.joined ? 'renewed' : 'joined';
     this.joined = true;
     this.report({ kind, id: node.id, hasSuspects: answer.hasSuspects });
   }

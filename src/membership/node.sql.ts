@@ -13,9 +13,9 @@ export interface NodeIdentity {
   concurrency: number;
 }
 
-/** What a node reports with each beat. */
+/** What a node reports with each heartbeat. */
 export interface NodeVitals {
-  /** Milliseconds until the node counts as lost unless another beat comes. */
+  /** Milliseconds until the node counts as lost unless another heartbeat comes. */
   leaseMs: number;
   running: number;
   eventLoopLagMs: number;
@@ -45,7 +45,7 @@ export async function registerNode(
        INSERT INTO ${tables.nodes} AS n (id, engine_name, host, pid, version, template_codes, concurrency, expires_at, renewed_until)
        SELECT $1, $2, $3, $4, $5, $6::text[], $7, now + $8::float8 * interval '1 ms', now + $8::float8 * interval '1 ms'
        FROM clock_timestamp() AS now
-       ON CONFLICT (id) DO UPDATE SET beat = n.beat + 1, beat_at = clock_timestamp(), expires_at = excluded.expires_at
+       ON CONFLICT (id) DO UPDATE SET heartbeats = n.heartbeats + 1, heartbeat_at = clock_timestamp(), expires_at = excluded.expires_at
          WHERE n.ended_at IS NULL
        RETURNING id
      ) SELECT ${hasSuspects(tables)} FROM joined`,
@@ -72,12 +72,12 @@ export async function heartbeatNode(
 ): Promise<HeartbeatAnswer | null> {
   const [answer] = await rows<HeartbeatAnswer>(
     db,
-    `WITH beaten AS (
-       UPDATE ${tables.nodes} SET beat = beat + 1, beat_at = clock_timestamp(),
+    `WITH renewed AS (
+       UPDATE ${tables.nodes} SET heartbeats = heartbeats + 1, heartbeat_at = clock_timestamp(),
          expires_at = clock_timestamp() + $2::float8 * interval '1 ms', running = $3, event_loop_lag_ms = $4,
          blocked_since = clock_timestamp() - $5::float8 * interval '1 ms', rss_bytes = $6
        WHERE id = $1 AND ended_at IS NULL RETURNING id
-     ) SELECT ${hasSuspects(tables)} FROM beaten`,
+     ) SELECT ${hasSuspects(tables)} FROM renewed`,
     [id, leaseMs, running, Math.round(eventLoopLagMs), blockedMs, rssBytes],
   );
   return answer ?? null;
@@ -104,7 +104,7 @@ export async function endNode(
 
 export interface SeenNode {
   id: string;
-  beat: string;
+  heartbeats: string;
   /** Its lease is over by the database's clock. */
   overdue: boolean;
 }
@@ -113,12 +113,12 @@ export interface SeenNode {
 export function livingNodes(db: Queryable, { nodes }: Tables): Promise<SeenNode[]> {
   return rows<SeenNode>(
     db,
-    `SELECT id, beat::text, expires_at <= clock_timestamp() AS overdue FROM ${nodes} WHERE ended_at IS NULL`,
+    `SELECT id, heartbeats::text, expires_at <= clock_timestamp() AS overdue FROM ${nodes} WHERE ended_at IS NULL`,
   );
 }
 
 /**
- * Ends the nodes as lost that are still overdue and have not beaten since they were seen, and charges the jobs that
+ * Ends the nodes as lost that are still overdue and have had no heartbeat since they were seen, and charges the jobs that
  * may have killed them (`crashes`):
  * - the jobs of its runs that were charged before; or, if there are none,
  * - all jobs that can have been running: the oldest runs, as many as the node runs at once. Runs are numbered in the
@@ -130,32 +130,32 @@ export function livingNodes(db: Queryable, { nodes }: Tables): Promise<SeenNode[
 export function declareLost(
   db: Queryable,
   { nodes, runs, entries }: Tables,
-  seen: Pick<SeenNode, 'id' | 'beat'>[],
+  seen: Pick<SeenNode, 'id' | 'heartbeats'>[],
 ): Promise<{ id: string; charged: number }[]> {
   return rows(
     db,
     `WITH lost AS (
        UPDATE ${nodes} n SET ended_at = clock_timestamp(), end_reason = 'lost'
-       FROM unnest($1::text[], $2::bigint[]) AS seen (id, beat)
-       WHERE n.id = seen.id AND n.beat = seen.beat AND n.ended_at IS NULL AND n.expires_at <= clock_timestamp()
-       RETURNING n.id, n.concurrency, n.expires_at - n.beat_at AS lease
-     ), held AS (
+       FROM unnest($1::text[], $2::bigint[]) AS seen (id, heartbeats)
+       WHERE n.id = seen.id AND n.heartbeats = seen.heartbeats AND n.ended_at IS NULL AND n.expires_at <= clock_timestamp()
+       RETURNING n.id, n.concurrency, n.expires_at - n.heartbeat_at AS lease
+     ), lost_runs AS (
        SELECT lost.id AS node_id, r.id AS run_id, e.id AS entry_id,
          CASE WHEN bool_or(e.crashes > 0) OVER (PARTITION BY lost.id) THEN e.crashes > 0
          ELSE row_number() OVER (PARTITION BY lost.id ORDER BY r.id) <= lost.concurrency END AS charge
        FROM lost JOIN ${runs} r ON r.node_id = lost.id AND r.status = 'RUNNING'
          JOIN ${entries} e ON e.id = r.job_queue_entry_id AND e.current_job_run_id = r.id
      ), charged AS (
-       UPDATE ${entries} e SET crashes = e.crashes + 1 FROM held
-       WHERE held.charge AND e.id = held.entry_id AND e.current_job_run_id = held.run_id
-       RETURNING held.node_id
+       UPDATE ${entries} e SET crashes = e.crashes + 1 FROM lost_runs
+       WHERE lost_runs.charge AND e.id = lost_runs.entry_id AND e.current_job_run_id = lost_runs.run_id
+       RETURNING lost_runs.node_id
      ), shortened AS (
        UPDATE ${runs} r SET expires_at = clock_timestamp() + cut.lease FROM (
          SELECT longer.id, lost.lease FROM lost JOIN ${runs} longer ON longer.node_id = lost.id AND longer.status = 'RUNNING'
          WHERE longer.expires_at > clock_timestamp() + lost.lease FOR NO KEY UPDATE OF longer SKIP LOCKED
        ) cut WHERE r.id = cut.id
      ) SELECT id, (SELECT count(*)::int FROM charged WHERE node_id = lost.id) AS charged FROM lost`,
-    [seen.map(({ id }) => id), seen.map(({ beat }) => beat)],
+    [seen.map(({ id }) => id), seen.map(({ heartbeats }) => heartbeats)],
   );
 }
 

@@ -8,7 +8,7 @@ import type { EngineContext } from '../database/engine-context.js';
 import type { ClaimedRun } from '../job/run-facts.js';
 import type { ProcessRegistry } from '../lifecycle/run/process-registry.js';
 import { renewRuns, type LostRunLease, type NodeReport } from '../lifecycle/run/run.sql.js';
-import { BEATS_PER_LEASE } from './heartbeat-memory.js';
+import { HEARTBEATS_PER_LEASE } from './heartbeat-memory.js';
 
 /**
  * Renews the leases of the runs that this node holds, five times per lease, from the main thread: a node whose event
@@ -22,7 +22,7 @@ export class RunLeases implements Background {
   private answeredAt = performance.now();
   private failedAt = -Infinity;
   /** Runs of a former incarnation: their ends are still recorded, their leases are not renewed. */
-  private former = new Set<string>();
+  private formerRuns = new Set<string>();
   private cancelNext: (() => void) | undefined;
   /** The lease that the next renewal was scheduled for. */
   private scheduledLeaseMs = Infinity;
@@ -64,29 +64,29 @@ export class RunLeases implements Background {
   }
 
   /**
-   * Whether an expired lease proves that its node is gone. Not within two beats of an outage: living nodes could not
+   * Whether an expired lease proves that its node is gone. Not within two heartbeats of an outage: living nodes could not
    * renew their leases either.
    */
   async areReliable(): Promise<boolean> {
-    const twoBeats = (2 * this.engine.node.leaseMs) / BEATS_PER_LEASE;
-    if (performance.now() - this.answeredAt > twoBeats) await this.renewNow();
-    return performance.now() - this.failedAt > twoBeats;
+    const twoHeartbeatsMs = (2 * this.engine.node.leaseMs) / HEARTBEATS_PER_LEASE;
+    if (performance.now() - this.answeredAt > twoHeartbeatsMs) await this.renewNow();
+    return performance.now() - this.failedAt > twoHeartbeatsMs;
   }
 
-  /** A statement of the engine has failed: for two beats, expired leases prove nothing. */
+  /** A statement of the engine has failed: for two heartbeats, expired leases prove nothing. */
   recordFailure(): void {
     this.failedAt = performance.now();
   }
 
   /** Stops renewing the runs that are held now: this incarnation is over. */
-  disown(): void {
-    for (const { jobRunId } of this.runs.heldRuns()) this.former.add(jobRunId);
+  stopRenewing(): void {
+    for (const { jobRunId } of this.runs.heldRuns()) this.formerRuns.add(jobRunId);
   }
 
   /** Each renewal schedules the next: an operator may change the lease meanwhile. */
   private scheduleNext(): void {
     this.scheduledLeaseMs = this.engine.node.leaseMs;
-    this.cancelNext = runAfter(this.scheduledLeaseMs / BEATS_PER_LEASE, () => {
+    this.cancelNext = runAfter(this.scheduledLeaseMs / HEARTBEATS_PER_LEASE, () => {
       void this.renewNow();
       if (!this.stopped) this.scheduleNext();
     });
@@ -98,7 +98,7 @@ export class RunLeases implements Background {
     try {
       const renewable = [...this.ownRuns(), ...this.prefetch.held()];
       const written = await this.lateRows.writeHeld(renewable);
-      if (!this.expectsLateClaim) await this.claims.releaseUnacknowledged(this.holds());
+      if (!this.expectsLateClaim) await this.claims.releaseUnacknowledged(this.heldRuns());
       const { lost, stranded } = await renewRuns(
         store.db,
         store.tables,
@@ -109,7 +109,7 @@ export class RunLeases implements Background {
       );
       for (const run of lost) this.loseRun(run);
       if (!this.expectsLateClaim) {
-        const held = new Set(this.holds().map(({ jobRunId }) => jobRunId));
+        const held = new Set(this.heldRuns().map(({ jobRunId }) => jobRunId));
         await this.claims.releaseRuns(stranded.filter((id) => !held.has(id)));
       }
       this.answeredAt = performance.now();
@@ -125,17 +125,17 @@ export class RunLeases implements Background {
     return this.claims.waitingMs > this.engine.node.leaseMs / 2;
   }
 
-  private holds(): ClaimedRun[] {
+  private heldRuns(): ClaimedRun[] {
     return [...this.runs.heldRuns(), ...this.prefetch.held()];
   }
 
   /** The held runs without those of a former incarnation. */
   private ownRuns(): ClaimedRun[] {
     const held = this.runs.heldRuns();
-    if (this.former.size === 0) return held;
-    const former = held.filter(({ jobRunId }) => this.former.has(jobRunId));
-    this.former = new Set(former.map(({ jobRunId }) => jobRunId));
-    return held.filter(({ jobRunId }) => !this.former.has(jobRunId));
+    if (this.formerRuns.size === 0) return held;
+    const formerRuns = held.filter(({ jobRunId }) => this.formerRuns.has(jobRunId));
+    this.formerRuns = new Set(formerRuns.map(({ jobRunId }) => jobRunId));
+    return held.filter(({ jobRunId }) => !this.formerRuns.has(jobRunId));
   }
 
   private loseRun({ jobRunId, outcome }: LostRunLease): void {

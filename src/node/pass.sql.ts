@@ -36,17 +36,17 @@ export async function acquireGuard(
        SELECT name, batch_size, lease_ms,
               guard_expires_at IS NULL OR guard_expires_at <= clock_timestamp() AS free
        FROM ${configs} WHERE name = $1 FOR UPDATE
-     ), taken AS (
+     ), acquired AS (
        UPDATE ${configs} c SET
          guard_holder = CASE WHEN free THEN $2 ELSE guard_holder END,
          guard_term = CASE WHEN free THEN guard_term + 1 ELSE guard_term END,
          guard_expires_at = CASE WHEN free THEN clock_timestamp() + ${GUARD_LEASE} ELSE guard_expires_at END,
-         guard_look_again = NOT free
+         guard_round_requested = NOT free
        FROM config WHERE c.name = config.name AND (config.free OR $3)
        RETURNING c.guard_term
      )
      SELECT CASE WHEN free THEN guard_term::text END AS term, batch_size AS "batchSize", lease_ms AS "leaseMs"
-     FROM config LEFT JOIN taken ON true`,
+     FROM config LEFT JOIN acquired ON true`,
     [name, node, insist],
   );
   return answer ?? null;
@@ -94,19 +94,19 @@ export class PassGuard {
   /** @returns true when another round was asked for meanwhile: then the guard is renewed and still held */
   async release(term: string): Promise<boolean> {
     const { configs } = this.engine.store.tables;
-    const [released] = await this.query<{ again: boolean }>(
+    const [released] = await this.query<{ requested: boolean }>(
       `WITH config AS MATERIALIZED (
-         SELECT name, guard_look_again AS again FROM ${configs}
+         SELECT name, guard_round_requested AS requested FROM ${configs}
          WHERE name = $1 AND guard_holder = $2 AND guard_term = $3 FOR UPDATE
-       ), let AS (
+       ), released AS (
          UPDATE ${configs} c SET
-           guard_expires_at = CASE WHEN again THEN clock_timestamp() + ${GUARD_LEASE} END,
-           guard_look_again = false
-         FROM config WHERE c.name = config.name RETURNING config.again
-       ) SELECT * FROM let`,
+           guard_expires_at = CASE WHEN requested THEN clock_timestamp() + ${GUARD_LEASE} END,
+           guard_round_requested = false
+         FROM config WHERE c.name = config.name RETURNING config.requested
+       ) SELECT * FROM released`,
       term,
     );
-    return released?.again ?? false;
+    return released?.requested ?? false;
   }
 
   /** Releases the guard whatever was asked for. */
@@ -114,7 +114,7 @@ export class PassGuard {
     const { configs } = this.engine.store.tables;
     await this.query(
       `WITH dropped AS (
-         UPDATE ${configs} SET guard_expires_at = NULL, guard_look_again = false
+         UPDATE ${configs} SET guard_expires_at = NULL, guard_round_requested = false
          WHERE name = $1 AND guard_holder = $2 AND guard_term = $3
        ) SELECT`,
       term,
@@ -179,7 +179,7 @@ export class StepTimes {
          SELECT step.name FROM config, unnest($2::text[], $3::float8[]) AS step (name, every_ms)
          WHERE coalesce((step_times ->> step.name)::timestamptz, '-infinity')
            <= clock_timestamp() - every_ms * interval '1 ms'
-       ), taken AS (
+       ), acquired AS (
          UPDATE ${configs} c SET step_times = c.step_times ||
            (SELECT coalesce(jsonb_object_agg(name, clock_timestamp()), '{}') FROM due)
          FROM config WHERE c.name = config.name

@@ -105,7 +105,7 @@ describe('a malformed entry is quarantined', () => {
       'its identifier is too long',
     ],
     ['an unknown status', `status = 'HELD'`, 'its status is unknown'],
-    ['a deleted template', 'job_template_id = 4711', 'its template is gone'],
+    ['a deleted template', 'job_template_id = 4711', 'its template does not exist'],
     [
       'a claim without an expiry',
       claimed('claimed_at = now(), claim_expires_at = NULL'),

@@ -36,7 +36,7 @@ it('a step that throws is reported; the other steps run, and jobs start', async 
   const { jobRunIdentifier } = await bildad.engine.enqueueJob(SimpleJob, {});
   expect((await bildad.engine.runJobEngine()).start).toHaveLength(1);
   expect(await failed).toMatchObject({
-    doing: 'a pass of the engine (fails)',
+    doing: 'running a pass of the engine (fails)',
     error: { message: 'no' },
   });
   expect(calls).toEqual([`${(await passed).term} true`]);
@@ -63,7 +63,7 @@ it('a step that hangs does not hold the guard, and does not run twice', async ()
   const failed = bildad.next('engine.error');
   const { jobRunIdentifier } = await bildad.engine.enqueueJob(SimpleJob, {});
   expect((await bildad.engine.runJobEngine()).start).toHaveLength(1);
-  expect((await failed).doing).toBe('a pass of the engine (hangs)');
+  expect((await failed).doing).toBe('running a pass of the engine (hangs)');
   expect(await bildad.jobs.getJobConfig()).toMatchObject({ guardExpiresAt: null });
   await bildad.engine.runJobEngine();
   expect(runs).toBe(1);

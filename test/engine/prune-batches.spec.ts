@@ -17,7 +17,7 @@ it('the next passes continue to prune the keys and notes that are left', async (
      SELECT n, 'log', 0, '"text"', now() FROM generate_series(1, 41000) n`,
   );
   await bildad.sql(
-    `INSERT INTO bildad.job_keys (job_template_id, kind, key, look_at)
+    `INSERT INTO bildad.job_keys (job_template_id, kind, key, check_at)
      SELECT 1, 'unique', n, now() FROM generate_series(1, 21000) n`,
   );
   const { store, events, node, settings, extensions } = (
@@ -32,7 +32,7 @@ it('the next passes continue to prune the keys and notes that are left', async (
   // The steps are due one lease after the boot, and then once.
   now = node.leaseMs;
   for (let pass = 0; pass < 4; pass++) {
-    for (const step of await times.takeDue(steps)) {
+    for (const step of await times.claimDueSteps(steps)) {
       const more = await step.run({ db: store.db, term: '1', deadline: Infinity });
       times.recordRun(step, more === 'more');
     }

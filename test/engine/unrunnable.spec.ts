@@ -78,7 +78,7 @@ it('unrunnable jobs are reported once a minute by one node', async () => {
   const nodes = [1, 2].map(() => new StepTimes({ store, events, node, settings }, () => now));
   const passOfEach = async () => {
     for (const times of nodes)
-      for (const due of await times.takeDue([step]))
+      for (const due of await times.claimDueSteps([step]))
         await due.run({ db: store.db, term: '1', deadline: Infinity });
   };
   await passOfEach();

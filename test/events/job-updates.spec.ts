@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { JobUpdates, upTo } from '../../src/control/job-updates.js';
+import { JobUpdates, truncateAfter } from '../../src/control/job-updates.js';
 import type { WatchedRun } from '../../src/control/job-states.sql.js';
 
 // Which run's notes a watcher waits for before it reports the run's end.
@@ -31,8 +31,8 @@ it.each([
 
 it('a run that ends during the wait is reported by the next read', () => {
   const both = state(run(0, 'DONE'), run(1, 'DONE'));
-  expect(upTo(1, both)).toBe(both);
-  expect(upTo(0, both)).toEqual({ ...both, runs: [both.runs[0]], more: true });
+  expect(truncateAfter(1, both)).toBe(both);
+  expect(truncateAfter(0, both)).toEqual({ ...both, runs: [both.runs[0]], more: true });
   const continues = state(run(0, 'DONE'), run(1, 'RUNNING'));
-  expect(upTo(0, continues)).toBe(continues);
+  expect(truncateAfter(0, continues)).toBe(continues);
 });

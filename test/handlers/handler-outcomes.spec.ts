@@ -215,7 +215,7 @@ describe('a backoff function', () => {
     const wait = await failOnce();
     expect(wait).toBeGreaterThanOrEqual(495);
     expect(wait).toBeLessThanOrEqual(1_001);
-    expect(await reported).toMatchObject({ doing: 'the backoff of BACKS_OFF' });
+    expect(await reported).toMatchObject({ doing: 'computing the backoff of BACKS_OFF' });
   });
 });
 

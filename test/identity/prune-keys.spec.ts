@@ -33,12 +33,12 @@ it('pruning deletes the keys of ended jobs, and keeps taken keys and checks them
   await engine.cancelJob(await add('removed'));
   // No key is due for a check.
   expect(await prune()).toBe(0);
-  await bildad.sql('UPDATE bildad.job_keys SET look_at = now()');
+  await bildad.sql('UPDATE bildad.job_keys SET check_at = now()');
   expect(await prune()).toBe(5);
   expect(await remainingKeys()).toEqual(['queued', 'throttled', 'within']);
   expect(
     await bildad.sql(
-      `SELECT key, round(extract(epoch FROM look_at - now()) / 3600)::int AS hours FROM bildad.job_keys ORDER BY key`,
+      `SELECT key, round(extract(epoch FROM check_at - now()) / 3600)::int AS hours FROM bildad.job_keys ORDER BY key`,
     ),
   ).toEqual([
     { key: 'queued', hours: 1 },
@@ -52,7 +52,7 @@ it('the engine prunes keys periodically', async () => {
   const { jobs, engine } = bildad;
   await bildad.sql('DELETE FROM bildad.job_queue_entries');
   await bildad.sql('DELETE FROM bildad.job_runs');
-  await bildad.sql('UPDATE bildad.job_keys SET look_at = now()');
+  await bildad.sql('UPDATE bildad.job_keys SET check_at = now()');
   await jobs.updateJobConfig({ leaseMs: 1_000 });
   await expect
     .poll(async () => {

@@ -240,7 +240,7 @@ describe('an enqueue whose key is taken', () => {
     expect(waiting).toMatchObject({ deduplicated: false, scheduled: true });
     const { engine } = bildad;
     await expect(engine.rescheduleJob(waiting, 0)).rejects.toThrow(
-      'kept until the job that holds its key is over',
+      'waiting for the job that holds its key',
     );
     expect(await engine.rescheduleJobs({ olderThan: 0 }, 0)).toEqual({
       rescheduled: 0,

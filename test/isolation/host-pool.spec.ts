@@ -8,13 +8,13 @@ it('a host that cannot be created is reported and tried again, and a waiting cal
     max: 1,
     idleMs: 1_000,
     bootMs: 1_000,
-    make: () => {
+    createHost: () => {
       throw new Error('EAGAIN');
     },
-    failed: (doing, error) => reported.push([doing, (error as Error).message]),
+    onError: (doing, error) => reported.push([doing, (error as Error).message]),
   });
   const controller = new AbortController();
-  const waiting = pool.take(controller.signal);
+  const waiting = pool.acquire(controller.signal);
   await expect.poll(() => reported).toContainEqual(['starting a host for jobs', 'EAGAIN']);
   controller.abort(new Error('enough'));
   await expect(waiting).rejects.toThrow('enough');
@@ -30,10 +30,10 @@ it('a boot that hangs does not keep a job from another host', async () => {
       max: 2,
       idleMs: 1_000,
       bootMs: 60_000,
-      make: () => new FakeHost(new Promise((resolve) => boots.push(resolve))) as unknown as JobHost,
-      failed: (doing) => reported.push(doing),
+      createHost: () => new FakeHost(new Promise((resolve) => boots.push(resolve))) as unknown as JobHost,
+      onError: (doing) => reported.push(doing),
     });
-    const taken = pool.take(new AbortController().signal);
+    const taken = pool.acquire(new AbortController().signal);
     expect(boots).toHaveLength(1);
     await vi.advanceTimersByTimeAsync(10_000);
     expect(reported).toEqual(['starting a host for jobs']);

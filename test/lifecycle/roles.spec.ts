@@ -101,14 +101,14 @@ describe('a worker', () => {
       Array.from({ length: 200 }, () => ({})),
     );
     await Promise.all(entries.map((entry) => worker.engine.waitForJob(entry.jobRunIdentifier)));
-    await expect.poll(sessions).toMatchObject({ 'nestjs-bildad beat': 1 });
+    await expect.poll(sessions).toMatchObject({ 'nestjs-bildad heartbeat': 1 });
     const all = Object.values(await sessions()).reduce((a, b) => a + b);
     expect(all).toBeLessThanOrEqual(6);
   });
 
   it('notify: false saves one connection', async () => {
     await boot('worker', { notify: false });
-    await expect.poll(sessions).toMatchObject({ 'nestjs-bildad beat': 1 });
+    await expect.poll(sessions).toMatchObject({ 'nestjs-bildad heartbeat': 1 });
     expect(
       await database.sql(
         "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'",

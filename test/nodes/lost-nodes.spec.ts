@@ -63,7 +63,7 @@ async function untilDeclaredLost(): Promise<void> {
 it('a lease that would outlast its lost node is shortened', async () => {
   await runOnDeadNode(['held']);
   await bildad.sql(
-    `UPDATE bildad.job_nodes SET beat_at = expires_at - interval '1 s' WHERE id = 'dead';
+    `UPDATE bildad.job_nodes SET heartbeat_at = expires_at - interval '1 s' WHERE id = 'dead';
      UPDATE bildad.job_runs SET expires_at = now() + interval '1 h'`,
   );
   await untilDeclaredLost();
@@ -274,7 +274,7 @@ it.each([
   const heartbeats = async () =>
     (await app.get(JobsService).listNodes())
       .filter(({ templateCodes }) => templateCodes.length === 0)
-      .map(({ beat }) => Number(beat));
+      .map(({ heartbeats }) => Number(heartbeats));
   await expect.poll(async () => (await heartbeats())[0] ?? 0).toBeGreaterThan(0);
   await app.close();
 });
@@ -293,19 +293,19 @@ it('a node sends heartbeats again after its password callback hung once', async 
   });
   const heartbeats = () =>
     bildad.sql(
-      `SELECT id, beat FROM bildad.job_nodes WHERE template_codes = '{}' AND ended_at IS NULL`,
+      `SELECT id, heartbeats FROM bildad.job_nodes WHERE template_codes = '{}' AND ended_at IS NULL`,
     );
   await expect.poll(heartbeats).toHaveLength(1);
   hangs = true;
   await bildad.sql(
     `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-     WHERE application_name LIKE '% beat' AND datname = current_database()`,
+     WHERE application_name LIKE '% heartbeat' AND datname = current_database()`,
   );
   await expect.poll(() => hangs).toBe(false);
   const [last] = await heartbeats();
   await expect
     .poll(heartbeats, { timeout: 15_000 })
-    .toEqual([{ id: last.id, beat: expect.not.stringMatching(last.beat) }]);
+    .toEqual([{ id: last.id, heartbeats: expect.not.stringMatching(last.heartbeats) }]);
   await app.close();
 });
 

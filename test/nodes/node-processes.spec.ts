@@ -57,7 +57,7 @@ it(
     await expect
       .poll(async () =>
         (await bildad.jobs.listNodes()).filter(
-          ({ beat, endedAt }) => Number(beat) > 0 && endedAt === null,
+          ({ heartbeats, endedAt }) => Number(heartbeats) > 0 && endedAt === null,
         ),
       )
       .toHaveLength(2);

@@ -131,7 +131,7 @@ it('a pass does nothing while another node holds the guard, and takes over when 
   const { engine } = bildad;
   const hold = (until: string) =>
     bildad.sql(
-      `UPDATE bildad.job_configs SET guard_holder = 'another node', guard_look_again = false,
+      `UPDATE bildad.job_configs SET guard_holder = 'another node', guard_round_requested = false,
          guard_expires_at = now() + $1::interval`,
       [until],
     );
@@ -145,7 +145,7 @@ it('a pass does nothing while another node holds the guard, and takes over when 
   // The request for another scan, left for the holder.
   expect(
     await bildad.sql(
-      'SELECT guard_look_again AS asked, guard_holder AS holder FROM bildad.job_configs',
+      'SELECT guard_round_requested AS asked, guard_holder AS holder FROM bildad.job_configs',
     ),
   ).toEqual([{ asked: true, holder: 'another node' }]);
   await hold('-1 second');
@@ -195,7 +195,7 @@ it('a pass requested while another pass releases the guard is not lost', async (
       return query(...call) as Promise<unknown>;
     });
   const first = engine.runJobEngine();
-  await waitingForLock(bildad, 'guard_look_again AS again');
+  await waitingForLock(bildad, 'guard_round_requested AS requested');
   spy.mockRestore();
 
   const { jobRunIdentifier } = await engine.enqueueJob(SimpleJob, {});

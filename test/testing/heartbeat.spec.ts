@@ -57,10 +57,10 @@ afterEach(() => testing.rollback());
 /** Waits for two leases of beats, as others see them. */
 async function beats(count = 10): Promise<void> {
   const beat = async () => {
-    const [node] = await database.sql<{ beat: string }>(
-      'SELECT beat FROM bildad.job_nodes WHERE ended_at IS NULL',
+    const [node] = await database.sql<{ heartbeats: string }>(
+      'SELECT heartbeats FROM bildad.job_nodes WHERE ended_at IS NULL',
     );
-    return Number(node?.beat);
+    return Number(node?.heartbeats);
   };
   const first = await beat();
   await expect.poll(beat).toBeGreaterThanOrEqual(first + count);

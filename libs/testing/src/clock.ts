@@ -5,7 +5,7 @@ import { bySchema, TABLES_OF_JOBS, type TestEngine } from './engines.js';
 /** Leases: a node goes on renewing them. */
 const LEASES = ['expires_at', 'claim_expires_at'];
 /** As the store has it: no time, but the mark by which a job is known that waits for its key (`onConflict: 'keepLatest'`). */
-export const KEPT_BACK = '9999-12-31T23:59:59.999Z';
+export const WAITS_FOR_KEY = '9999-12-31T23:59:59.999Z';
 
 /**
  * The time that jobs see. It passes by moving what the database knows of jobs into the past: when they are due, their
@@ -73,7 +73,7 @@ async function move(dataSource: DataSource, schema: string, ms: number): Promise
         (name) =>
           `"${name}" = CASE WHEN "${name}" = $2 THEN "${name}" ELSE "${name}" - $1 * interval '1 ms' END`,
       );
-      await manager.query(`UPDATE "${schema}"."${table}" SET ${set.join(', ')}`, [ms, KEPT_BACK]);
+      await manager.query(`UPDATE "${schema}"."${table}" SET ${set.join(', ')}`, [ms, WAITS_FOR_KEY]);
     }
   });
 }

@@ -16,7 +16,7 @@ import {
 import { In, MoreThan, Raw } from 'typeorm';
 import type { TestEngine } from './engines.js';
 import { setTimeout as pause } from 'node:timers/promises';
-import { KEPT_BACK } from './clock.js';
+import { WAITS_FOR_KEY } from './clock.js';
 import { DrainLimitError } from './errors.js';
 
 /** A run that has ended. */
@@ -187,7 +187,7 @@ async function runEarly(
     where: {
       status: JobQueueStatus.AVAILABLE,
       // Its turn comes when the job ends that has its key.
-      runAt: Raw((runAt) => `${runAt} <> '${KEPT_BACK}'`),
+      runAt: Raw((runAt) => `${runAt} <> '${WAITS_FOR_KEY}'`),
       ...(retry !== undefined && { retry }),
     },
     order: { runAt: 'ASC', priority: 'ASC', id: 'ASC' },

@@ -69,7 +69,7 @@ export function heartbeatConnector(
 ): ((timeoutMs: number) => Promise<DedicatedConnection>) | null {
   const driver = driverOf(dataSource);
   return (
-    driver && ((timeoutMs) => openConnection(driver.Client, driver.options, timeoutMs, 'beat'))
+    driver && ((timeoutMs) => openConnection(driver.Client, driver.options, timeoutMs, 'heartbeat'))
   );
 }
 
@@ -79,7 +79,7 @@ export async function openHeartbeatConnection(
   timeoutMs: number,
 ): Promise<DedicatedConnection> {
   const { default: pg } = await import('pg');
-  return openConnection(pg.Client as unknown as ClientClass, options, timeoutMs, 'beat');
+  return openConnection(pg.Client as unknown as ClientClass, options, timeoutMs, 'heartbeat');
 }
 
 /** Options for server and login. Those that shape a pool are left out. */

@@ -37,7 +37,7 @@ export class JobNode {
   @Column({ type: 'integer' })
   concurrency!: number;
 
-  /** Handlers at work, at its last beat. */
+  /** Handlers at work, at its last heartbeat. */
   @Column({ type: 'integer', default: 0 })
   running!: number;
 
@@ -53,7 +53,7 @@ export class JobNode {
   @Column({ type: 'jsonb', default: {} })
   facts!: Record<string, JsonValue>;
 
-  /** The longest time its event loop was late between the last two beats, in milliseconds. */
+  /** The longest time its event loop was late between the last two heartbeats, in milliseconds. */
   @Column({ name: 'event_loop_lag_ms', type: 'integer', default: 0 })
   eventLoopLagMs!: number;
 
@@ -61,21 +61,21 @@ export class JobNode {
   @Column({ name: 'blocked_since', type: 'timestamptz', nullable: true })
   blockedSince!: Date | null;
 
-  /** Memory of its process at its last beat, in bytes. */
+  /** Memory of its process at its last heartbeat, in bytes. */
   @Column({ name: 'rss_bytes', ...MILLISECONDS, default: 0 })
   rssBytes!: number;
 
   @Column({ name: 'started_at', ...DB_TIME })
   startedAt!: Date;
 
-  /** Grows by one with each beat. */
+  /** Grows by one with each heartbeat. */
   @Column({ ...BIGINT, default: 0 })
-  beat!: string;
+  heartbeats!: string;
 
-  @Column({ name: 'beat_at', ...DB_TIME })
-  beatAt!: Date;
+  @Column({ name: 'heartbeat_at', ...DB_TIME })
+  heartbeatAt!: Date;
 
-  /** Past it the node counts as lost, unless another beat comes. */
+  /** Past it the node counts as lost, unless another heartbeat comes. */
   @Column({ name: 'expires_at', type: 'timestamptz' })
   expiresAt!: Date;
 

@@ -30,7 +30,7 @@ const settings = ({ jobRunId, level, statementMs, idleMs }: JobTransactionOption
  * Or, after a cancel, an error or a timeout, the connection is destroyed.
  */
 export class JobTransaction {
-  private spoiled = false;
+  private cancelled = false;
   private committing = false;
   private closed = false;
 
@@ -66,13 +66,13 @@ export class JobTransaction {
   /** Cancels its statement on the server, so that it can only be rolled back. No effect while it is being committed. */
   cancel(): void {
     if (this.closed || this.committing) return;
-    this.spoiled = true;
+    this.cancelled = true;
     void cancelStatement(this.client, CANCEL_MS);
   }
 
   /** @throws if it may or may not have been committed */
   async commit(withinMs: number): Promise<void> {
-    if (this.spoiled) throw new Error('the transaction was cancelled');
+    if (this.cancelled) throw new Error('the transaction was cancelled');
     this.committing = true;
     await this.end(withinMs, () => this.runner.commitTransaction());
   }
@@ -80,13 +80,13 @@ export class JobTransaction {
   /** Never rejects. */
   async rollback(withinMs: number): Promise<void> {
     // A cancel request that arrives late would hit the next user of the connection.
-    if (this.spoiled) return this.destroy();
+    if (this.cancelled) return this.destroy();
     await this.end(withinMs, () => this.runner.rollbackTransaction()).catch(() => undefined);
   }
 
   /** Whether the handler's transaction is still open, and has not been replaced by a later one. */
-  async lasts(withinMs: number): Promise<boolean> {
-    const [row] = await this.inTime(withinMs, () =>
+  async isStillOpen(withinMs: number): Promise<boolean> {
+    const [row] = await this.destroyIfLate(withinMs, () =>
       rows<{ marked: boolean }>(
         this.runner,
         `SELECT coalesce(current_setting('${MARK}', true), '') <> '' AS marked`,
@@ -105,7 +105,7 @@ export class JobTransaction {
   }
 
   /** Destroys the connection if `work` is not done in time. */
-  async inTime<T>(withinMs: number, work: () => Promise<T>): Promise<T> {
+  async destroyIfLate<T>(withinMs: number, work: () => Promise<T>): Promise<T> {
     if (this.closed) throw new Error('the connection was destroyed');
     const late = setTimeout(() => this.destroy(), withinMs);
     try {
@@ -115,10 +115,10 @@ export class JobTransaction {
     }
   }
 
-  private async end(withinMs: number, how: () => Promise<void>): Promise<void> {
+  private async end(withinMs: number, finish: () => Promise<void>): Promise<void> {
     try {
-      await this.inTime(withinMs, how);
-      // This ended a nested transaction that was left open, and nothing else.
+      await this.destroyIfLate(withinMs, finish);
+      // Only a nested transaction has ended, which the handler left open.
       if (this.runner.isTransactionActive) throw new Error('a nested transaction was left open');
     } catch (error) {
       // A subscriber of the host that throws after the commit does not undo it.

@@ -1,22 +1,22 @@
 import type { ClaimedEntry } from './claim.sql.js';
 
-/** Where a claim begins: at the head of the queue; at the head unless that is expensive just now; or behind the last claim. */
+/** Where a claim begins: at the head of the queue, at the head if that is cheap now, or behind the last claim. */
 export type ClaimFrom = 'head' | 'headIfCheap' | 'resumePoint';
 
 const EXPENSIVE_MS = 50;
 /** Ten times what claiming an entry takes, so that a busy machine does not look like a slow full scan. */
 const CLAIM_MS = 0.5;
-/** What expensive full scans take beyond their claims is at most a twentieth of the time. */
+/** Expensive full scans take at most a twentieth of the time. */
 const BACKOFF_FACTOR = 20;
 
 /**
  * Where this node's next claim begins. Claimed entries stay in the queue's index until vacuum removes them; a claim
- * that begins behind the last one does not step over them. It looks for more urgent entries from the head in any
- * case. Entries of the same priority that were released, or committed late, lie before the resume point: full scans,
- * one for each pass, find them.
+ * that begins behind the last one does not step over them. It still searches more urgent entries from the head.
+ * Entries of the same priority that were released, or committed late, lie before the resume point: the full scan of
+ * each pass finds them.
  *
- * While a long transaction keeps vacuum from its work, full scans become expensive (775 ms with a million dead rows).
- * Then they are rarer, unless somebody called for the pass.
+ * While a long transaction blocks vacuum, full scans become expensive (775 ms with a million dead rows). Then they are
+ * rarer, except in a pass that a caller requested.
  */
 export class ClaimResumePoint {
   private at: ClaimedEntry | null = null;

@@ -1,8 +1,8 @@
 import { asRun, operatorSchema, runColumns } from '../../database/columns.js';
 import { isTaken } from '../../database/database-error.js';
 import type { JobRun } from '../../database/entities/index.js';
-import { LONGEST_MS } from '../../database/migrations/baseline/claim-jobs.js';
-import { KEPT_BACK } from '../../database/migrations/baseline/job-keys.js';
+import { MAX_INTERVAL_MS } from '../../database/migrations/baseline/claim-jobs.js';
+import { WAITS_FOR_KEY } from '../../database/migrations/baseline/job-keys.js';
 import { rows, type Queryable, type Tables } from '../../database/tables.js';
 import type { JsonValue } from '../../job/json.js';
 import { processName, type ClaimedRun } from '../../job/run-facts.js';
@@ -12,7 +12,7 @@ import { hasProtectedLease } from '../run/run.sql.js';
 // All claims. Two statements make an AVAILABLE entry RUNNING and create its run:
 //
 // - the function claim_jobs: many due entries, as fast as possible. Every ordinary claim.
-// - CLAIM_STATEMENT, for the rest: the entries of a given selection, with features' conditions and columns.
+// - the statement of `claim`, for the rest: the entries of a selection, with features' conditions and columns.
 //
 // A selection is a SELECT that locks entries, in the order in which they are to start: `readyEntries`, `suspectEntries`
 // or `theseEntries`.
@@ -28,9 +28,9 @@ export interface Claim {
   claimed: ClaimedRun;
   /** Values that features asked for (`ClaimPart.columns`). */
   columns?: Record<string, unknown>;
-  /** Created when it is called: the engine itself needs no entity. */
+  /** Creates the entity when called: the engine itself needs none. */
   jobRun(): JobRun;
-  /** Since the job was due, by the database's clock. */
+  /** Milliseconds since the job was due, by the database's clock. */
   waitedMs(): number;
 }
 
@@ -81,8 +81,8 @@ export async function claimNext(
     const groups = await rows<ClaimedGroup>(
       db,
       `SELECT template_id::text AS "jobTemplateId", template_code AS "templateCode", operator_schema AS "operatorSchema",
-         backoff_data AS backoff, retry_number AS retry, urgency AS priority, retries AS "maxRetries",
-         uncounted AS "uncountedRuns", allowed_ms AS "timeoutMs", run_ids AS "runIds", entry_ids AS "entryIds",
+         backoff_data AS backoff, retry_number AS retry, entry_priority AS priority, entry_max_retries AS "maxRetries",
+         entry_uncounted_runs AS "uncountedRuns", entry_timeout_ms AS "timeoutMs", run_ids AS "runIds", entry_ids AS "entryIds",
          identifiers, contexts, dues_ms AS "duesMs", now_ms AS "nowMs"
        FROM ${tables.claim} ($1, $2, CASE WHEN EXISTS (SELECT FROM ${tables.nodes} WHERE id = $1 AND ended_at IS NOT NULL)
          THEN '{}' ELSE $3::text[] END, $4, $5, $6, $7)`,
@@ -103,7 +103,7 @@ export async function claimNext(
       last: last ? { id: last.claimed.jobQueueEntryId, priority: last.priority } : null,
     };
   } catch (error) {
-    // A run number is taken already: the other statement steps over it.
+    // A run of the identifier has this retry number: the other statement takes the next free one.
     if (isTaken(error)) return claimSelected();
     throw error;
   }
@@ -200,10 +200,10 @@ const renumbered = (fragment: string, first: number) =>
   fragment.replace(/\$(\d+)/g, (_, number: string) => `$${first + Number(number) - 1}`);
 
 /**
- * The retry number is the entry's; unique (identifier, retry) on the runs is the second defence. Where it strikes (a
- * row written by hand, an identifier used twice), the entry is not claimed but gets the next free number, so that it
- * neither waits for ever nor blocks the queue. The entries are locked once more for their newest version: the selection
- * may have waited for somebody who changed the context.
+ * The retry number is the entry's; unique (identifier, retry) on the runs is the second defence. If the number is taken
+ * (a row written by hand, an identifier used twice), the entry is not claimed but gets the next free number, so it
+ * neither waits for ever nor blocks the queue. The entries are locked once more to read their newest version: the
+ * selection may have waited for a transaction that changed the context.
  */
 async function claim(
   db: Queryable,
@@ -215,41 +215,41 @@ async function claim(
   const claimed = await rows<ClaimRow>(
     db,
     `WITH picked AS MATERIALIZED (${selection.sql}),
-     born AS (
+     new_runs AS (
        INSERT INTO ${runs} (job_template_id, job_queue_entry_id, job_run_identifier, retry, job_process_name,
                             node_id, job_context, available_at, started_at, timeout_at, expires_at)
        SELECT e.job_template_id, e.id, e.job_run_identifier, e.retry, e.job_run_identifier || '#' || e.retry,
-              $1, e.job_context, e.run_at, clock.now, clock.now + least(e.timeout_ms, ${LONGEST_MS}) * interval '1 ms',
+              $1, e.job_context, e.run_at, clock.now, clock.now + least(e.timeout_ms, ${MAX_INTERVAL_MS}) * interval '1 ms',
               clock.now + $2::float8 * interval '1 ms'
        FROM (SELECT * FROM ${entries} WHERE id = ANY (ARRAY(SELECT id FROM picked)) FOR UPDATE) e,
          (SELECT clock_timestamp() AS now) clock
        ORDER BY e.priority, e.id
        ON CONFLICT (job_run_identifier, retry) DO NOTHING
        RETURNING *
-     ), taken AS (
+     ), claimed_entries AS (
        UPDATE ${entries} e SET
-         status = CASE WHEN born.id IS NULL THEN 'AVAILABLE' ELSE 'RUNNING' END,
-         retry = CASE WHEN born.id IS NOT NULL THEN e.retry + 1
+         status = CASE WHEN new_runs.id IS NULL THEN 'AVAILABLE' ELSE 'RUNNING' END,
+         retry = CASE WHEN new_runs.id IS NOT NULL THEN e.retry + 1
                  ELSE (SELECT max(r.retry) + 1 FROM ${runs} r WHERE r.job_run_identifier = e.job_run_identifier) END,
-         current_job_run_id = coalesce(born.id, e.current_job_run_id),
-         scheduled = CASE WHEN born.id IS NULL THEN ${isNotReady('e')} ELSE e.crashes > 0 END,
+         current_job_run_id = coalesce(new_runs.id, e.current_job_run_id),
+         scheduled = CASE WHEN new_runs.id IS NULL THEN ${isNotReady('e')} ELSE e.crashes > 0 END,
          updated_at = clock_timestamp()
-       FROM picked LEFT JOIN born ON born.job_queue_entry_id = picked.id
+       FROM picked LEFT JOIN new_runs ON new_runs.job_queue_entry_id = picked.id
        WHERE e.id = picked.id
-       RETURNING e.id, e.priority, e.max_retries, e.uncounted_runs, e.timeout_ms, e.backoff, born.id AS run_id${columns ? `, ${columns} AS extra` : ''}
+       RETURNING e.id, e.priority, e.max_retries, e.uncounted_runs, e.timeout_ms, e.backoff, new_runs.id AS run_id${columns ? `, ${columns} AS extra` : ''}
      )
-     SELECT ${runColumns('born')}, t.code AS "templateCode", taken.max_retries AS "maxRetries",
-            taken.uncounted_runs AS "uncountedRuns", coalesce(taken.backoff, t.default_backoff) AS backoff,
-            taken.timeout_ms::float8 AS "timeoutMs", ${operatorSchema('t')}, ${timeoutAtMs('born')}${columns ? ', extra' : ''}
-     FROM born JOIN taken ON taken.run_id = born.id LEFT JOIN ${templates} t ON t.id = born.job_template_id
-     ORDER BY taken.priority, taken.id`,
+     SELECT ${runColumns('new_runs')}, t.code AS "templateCode", claimed_entries.max_retries AS "maxRetries",
+            claimed_entries.uncounted_runs AS "uncountedRuns", coalesce(claimed_entries.backoff, t.default_backoff) AS backoff,
+            claimed_entries.timeout_ms::float8 AS "timeoutMs", ${operatorSchema('t')}, ${timeoutAtMs('new_runs')}${columns ? ', extra' : ''}
+     FROM new_runs JOIN claimed_entries ON claimed_entries.run_id = new_runs.id LEFT JOIN ${templates} t ON t.id = new_runs.job_template_id
+     ORDER BY claimed_entries.priority, claimed_entries.id`,
     [nodeId, leaseMs, ...selection.parameters],
   );
   return claimed.map(asClaim);
 }
 
 /**
- * Makes this node the owner of a RUNNING run that is its own, or whose lease is over.
+ * Makes this node the owner of a RUNNING run that it owns already, or whose lease is over.
  * @returns null when the run is DONE, gone, or alive on another node
  */
 export async function adoptRun(
@@ -280,10 +280,10 @@ export async function adoptRun(
 }
 
 /**
- * Releases claims that were never launched, as if they had not been made: no runs, the same retry number and time. One
- * that somebody asked to kill or cancel is left to end as asked, or by its lease.
- * @param untilPass they are claimed after the next pass at the earliest; a suspect, whose claims wait for no pass,
- *   after a second
+ * Releases claims that were never launched: no runs, the same retry number and time. A claim with a kill request is not
+ * released: it ends as requested, or by its lease.
+ * @param untilPass the entries are claimed after the next pass at the earliest; suspects, which need no pass, after a
+ *   second
  * @returns how many
  */
 export async function releaseClaims(
@@ -296,17 +296,17 @@ export async function releaseClaims(
   const { entries, runs } = tables;
   const [row] = await rows<{ released: number }>(
     db,
-    `WITH gone AS (
+    `WITH deleted_runs AS (
        DELETE FROM ${runs} WHERE id = ANY ($2::bigint[]) AND status = 'RUNNING' AND node_id = $1
          AND kill_requested IS NULL
        RETURNING id, job_queue_entry_id, job_run_identifier, retry
      ), released AS (
-       UPDATE ${entries} e SET status = 'AVAILABLE', retry = gone.retry, updated_at = clock_timestamp(),
+       UPDATE ${entries} e SET status = 'AVAILABLE', retry = deleted_runs.retry, updated_at = clock_timestamp(),
          scheduled = e.scheduled OR $3 OR ${isNotReady('e')},
          run_at = CASE WHEN $3 AND e.crashes > 0 THEN clock_timestamp() + interval '1 s' ELSE ${reopenedRunAt(tables, 'e')} END,
          current_job_run_id = (SELECT r.id FROM ${runs} r
-                               WHERE r.job_run_identifier = gone.job_run_identifier AND r.retry = gone.retry - 1)
-       FROM gone WHERE e.id = gone.job_queue_entry_id AND e.status = 'RUNNING' AND e.current_job_run_id = gone.id
+                               WHERE r.job_run_identifier = deleted_runs.job_run_identifier AND r.retry = deleted_runs.retry - 1)
+       FROM deleted_runs WHERE e.id = deleted_runs.job_queue_entry_id AND e.status = 'RUNNING' AND e.current_job_run_id = deleted_runs.id
        RETURNING e.id
      ) SELECT count(*)::int AS released FROM released`,
     [nodeId, runIds, untilPass],
@@ -319,12 +319,11 @@ export const isNotReady = (entry: string) =>
   `(${entry}.crashes > 0 OR ${entry}.run_at > clock_timestamp())`;
 
 /**
- * When an entry is due that becomes AVAILABLE again. An entry that waited for its unique key and was started by hand
- * has no time of its own: if no key waits for it any more, it is due now. The key is locked, so that it cannot make
- * the entry due meanwhile.
+ * When a reopened entry is due. An entry that waited for its unique key and was started by hand has no due time: if no
+ * key refers to it any more, it is due now. The key is locked, so it cannot make the entry due meanwhile.
  */
 export const reopenedRunAt = ({ keys }: Tables, entry: string) =>
-  `CASE WHEN ${entry}.run_at = '${KEPT_BACK}' AND NOT EXISTS (
+  `CASE WHEN ${entry}.run_at = '${WAITS_FOR_KEY}' AND NOT EXISTS (
              SELECT FROM ${keys} k WHERE k.job_template_id = ${entry}.job_template_id AND k.next_entry_id = ${entry}.id FOR UPDATE)
            THEN clock_timestamp() ELSE ${entry}.run_at END`;
 
@@ -412,7 +411,7 @@ function claimsOf(groups: ClaimedGroup[], claimer: Claimer): GroupedClaim[] {
     const entryIds = group.entryIds.split(',');
     const identifiers = JSON.parse(group.identifiers) as string[];
     const contexts = JSON.parse(group.contexts) as JsonValue[];
-    const timeoutAtMs = group.nowMs + Math.min(group.timeoutMs, LONGEST_MS);
+    const timeoutAtMs = group.nowMs + Math.min(group.timeoutMs, MAX_INTERVAL_MS);
     return runIds.map(
       (jobRunId, index) =>
         new GroupedClaim(group, index, claimer, {

@@ -32,7 +32,7 @@ import type { QuarantinedEntry } from './quarantine.sql.js';
 /** AVAILABLE entries become RUNNING here, and only here: each for one caller. */
 export class ClaimJobs {
   private readonly resumePoint = new ClaimResumePoint();
-  /** When the claims were sent that are not answered yet, by `performance.now()`. The oldest first. */
+  /** Unanswered claims, the oldest first, with the time they were sent (`performance.now()`). */
   private readonly inFlight = new Set<{ sentAt: number }>();
 
   constructor(
@@ -220,7 +220,7 @@ export class ClaimJobs {
   }
 
   /** Releases a claim that this node cannot run and another may: it is claimed again after the next pass at the earliest. */
-  async putBack(run: ClaimedRun): Promise<void> {
+  async releaseForOtherNodes(run: ClaimedRun): Promise<void> {
     await this.lateRows.ensureWritten([run]);
     const { store, node } = this.engine;
     await releaseClaims(store.db, store.tables, node.id, [run.jobRunId], true);

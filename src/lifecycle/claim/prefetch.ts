@@ -4,15 +4,14 @@ import type { Claim } from './claim.sql.js';
 /** A node holds at most what it finishes within about this time: short, to be fair to other nodes. */
 const HORIZON_MS = 50;
 const MAX_SIZE = 1_000;
-/** Slower jobs have taken the slots since: other nodes may start claims that waited so long. */
+/** Slower jobs hold the slots now: other nodes may start claims that waited this long. */
 const MAX_AGE_MS = 1_000;
-/** A thousand jobs a second. Slower ones are worth a row that says that they run. */
+/** A thousand jobs a second. For slower jobs the run row is written with the claim. */
 const LATE_ROWS_FROM = 50;
 
 /**
  * Claims that wait on this node for a free slot. Their number follows from how fast the node ends jobs: none for jobs
- * that take seconds, hundreds for jobs that take microseconds. So many jobs share the round trip of one claim, without
- * a setting.
+ * that take seconds, hundreds for jobs that take microseconds. So many jobs share the round trip of one claim.
  */
 export class Prefetch {
   /** The oldest first. */

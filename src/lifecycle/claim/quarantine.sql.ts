@@ -11,15 +11,18 @@ export interface QuarantinedEntry {
 }
 
 /**
- * Removes it from the ready index too, so that no claim steps over it. A run of it that is under way ends in the
- * history and does not reopen the entry.
+ * Also removes the entry from the ready index, so no claim steps over it. A current run of it ends in the history and
+ * does not reopen the entry.
  */
 const QUARANTINED = `status = 'QUARANTINED', quarantined_at = clock_timestamp(), scheduled = true,
   claimed_by = NULL, claimed_at = NULL, claim_expires_at = NULL, updated_at = clock_timestamp(),
   current_job_run_id = CASE WHEN e.status = 'AVAILABLE' THEN e.current_job_run_id END`;
 const ANSWER = `e.id::text AS "jobQueueEntryId", e.job_run_identifier AS "jobRunIdentifier", e.quarantine_reason AS reason`;
 
-/** @param reason for entries that break no known rule; null: leave those alone @returns those that were not quarantined before */
+/**
+ * @param reason for entries that break no known rule; null: such entries are not quarantined
+ * @returns the entries that were not quarantined before
+ */
 export function quarantineEntries(
   db: Queryable,
   { entries }: Tables,

@@ -14,13 +14,13 @@ export interface Refused {
 }
 
 /**
- * Sets aside entries whose rows cannot run, as only a change by hand in the database leaves them. They hold up neither
- * the queue nor a pass, can be listed, and wait until somebody releases or cancels them.
+ * Quarantines entries whose rows cannot run; only an edit by hand in the database makes such rows. They block neither
+ * the queue nor a pass, can be listed, and wait until a caller releases or cancels them.
  */
 export class Quarantine {
   constructor(private readonly engine: { store: Store; events: JobEvents }) {}
 
-  /** Quarantines an entry that the database refused to write. @throws the refusal, when nothing is known to be wrong with the row */
+  /** Quarantines an entry that the database refused to write. @throws the refusal, if the row breaks no known rule */
   async quarantine(refused: Refused): Promise<void> {
     this.emit(await this.quarantineRefused([refused], false));
   }
@@ -45,7 +45,7 @@ export class Quarantine {
     return quarantined;
   }
 
-  /** Does work on many entries. If the database refuses, quarantines the malformed ones and does the work again. */
+  /** Runs work on many entries. If the database refuses, quarantines the malformed entries and runs it again. */
   async retryWithoutMalformed<T>(work: () => Promise<T>): Promise<T> {
     try {
       return await work();

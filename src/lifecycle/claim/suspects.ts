@@ -2,12 +2,12 @@ import type { ProcessRegistry } from '../run/process-registry.js';
 import type { Claim } from './claim.sql.js';
 import type { ClaimJobs } from './claim.js';
 
-/** Longer than the time between two beats. */
+/** Longer than the time between two heartbeats. */
 const EXPECT_FOR_MS = 5_000;
 
 /**
- * A suspect is a job that ran on a node when that was lost: it may have killed the node. A node runs one suspect at a
- * time, so that the next loss tells which job it was. Suspects are claimed only while there are any.
+ * A suspect is a job that ran on a node when the node was lost, and may have killed it. A node runs one suspect at a
+ * time, so the next loss identifies the job. Suspects are claimed only while some wait.
  */
 export class Suspects {
   private expected = false;
@@ -20,12 +20,12 @@ export class Suspects {
     private readonly processes: ProcessRegistry,
   ) {}
 
-  /** What the node's heartbeat found. It may have looked before this node's pass made some. */
+  /** Records the answer of the node's heartbeat, which may be older than the last pass of this node. */
   expect(areWaiting: boolean): void {
     this.expected = areWaiting || performance.now() - this.madeAt < EXPECT_FOR_MS;
   }
 
-  /** A pass of this node has made some. */
+  /** Records that a pass of this node found suspects. */
   expectNow(): void {
     this.expected = true;
     this.madeAt = performance.now();

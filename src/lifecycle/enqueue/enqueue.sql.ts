@@ -213,17 +213,17 @@ export async function findInserted(
 ): Promise<(JobQueueEntry | null)[]> {
   const found = await rows<{ ord: number; id: string; nowMs: number }>(
     db,
-    `WITH asked AS MATERIALIZED (
+    `WITH searched AS MATERIALIZED (
        SELECT i.ord::int, i.identifier, i.template, $3::jsonb -> (i.ord - 1)::int AS context,
               clock_timestamp() - $4::float8 * interval '1 ms' AS since
        FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS i (identifier, template, ord)
      )
      SELECT ord, e.id::text, date_part('epoch', e.inserted_at) * 1000 AS "nowMs"
-     FROM asked JOIN ${entries} e ON e.job_run_identifier = identifier
+     FROM searched JOIN ${entries} e ON e.job_run_identifier = identifier
      WHERE e.inserted_at >= since AND e.job_template_id = template AND e.job_context = context
      UNION ALL
      SELECT ord, min(r.job_queue_entry_id)::text, date_part('epoch', min(r.available_at)) * 1000
-     FROM asked JOIN ${runs} r ON r.job_run_identifier = identifier
+     FROM searched JOIN ${runs} r ON r.job_run_identifier = identifier
      WHERE r.job_template_id = template AND r.job_context = context
      GROUP BY ord, since HAVING min(r.inserted_at) >= since`,
     [
@@ -291,10 +291,10 @@ export async function promoteScheduled(
        SELECT id FROM ${entries}
        WHERE status = 'AVAILABLE' AND scheduled AND crashes = 0 AND run_at <= (SELECT clock_timestamp())
        ORDER BY run_at LIMIT $1 FOR UPDATE SKIP LOCKED
-     ), ready AS (
+     ), promoted_entries AS (
        UPDATE ${entries} e SET scheduled = false, updated_at = clock_timestamp()
        FROM due WHERE e.id = due.id RETURNING e.id
-     ) SELECT count(*)::int AS promoted FROM ready`,
+     ) SELECT count(*)::int AS promoted FROM promoted_entries`,
     [limit],
   );
   return row?.promoted ?? 0;
@@ -318,8 +318,8 @@ export async function pruneKeys(
   { pruneKeys }: Tables,
   limit: number,
 ): Promise<number> {
-  const [row] = await rows<{ looked: number }>(db, `SELECT looked FROM ${pruneKeys} ($1)`, [limit]);
-  return row?.looked ?? 0;
+  const [row] = await rows<{ examined: number }>(db, `SELECT examined FROM ${pruneKeys} ($1)`, [limit]);
+  return row?.examined ?? 0;
 }
 
 /**
@@ -334,12 +334,12 @@ export async function deleteEntry(
 ): Promise<boolean | typeof BLOCKED> {
   const [row] = await rows<{ deleted: boolean; deletable: boolean }>(
     db,
-    `WITH gone AS (
+    `WITH deleted AS (
        DELETE FROM ${entries} WHERE id = (
          SELECT id FROM ${entries} WHERE id = $1 AND (NOT $2 OR status <> 'RUNNING') AND claimed_by IS NULL
          FOR UPDATE SKIP LOCKED)
        RETURNING id
-     ) SELECT EXISTS (SELECT FROM gone) AS deleted,
+     ) SELECT EXISTS (SELECT FROM deleted) AS deleted,
          EXISTS (SELECT FROM ${entries} WHERE id = $1 AND (NOT $2 OR status <> 'RUNNING') AND claimed_by IS NULL) AS deletable`,
     [entryId, onlyWaiting],
   );
@@ -353,13 +353,13 @@ export async function deleteWaiting(
   { entries }: Tables,
   entryIds: string[],
 ): Promise<string[]> {
-  const gone = await rows<{ id: string }>(
+  const deleted = await rows<{ id: string }>(
     db,
-    `WITH gone AS (
+    `WITH deleted AS (
        DELETE FROM ${entries} WHERE id = ANY ($1::bigint[]) AND status <> 'RUNNING' AND claimed_by IS NULL
        RETURNING id
-     ) SELECT id::text FROM gone`,
+     ) SELECT id::text FROM deleted`,
     [entryIds],
   );
-  return gone.map(({ id }) => id);
+  return deleted.map(({ id }) => id);
 }

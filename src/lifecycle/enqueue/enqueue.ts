@@ -28,10 +28,10 @@ import {
   type RetriedRun,
 } from './prepare-entry.js';
 
-/** What the engine adds to the options of a call. */
+/** Internal options of an enqueue. */
 export interface EnqueueCall {
   retryOf?: RetriedRun;
-  /** Whether this node starts the entry. Default true; false where the caller is about to. */
+  /** Whether to wake this node. Default true; false if the caller starts the entry itself. */
   wakeHere?: boolean;
 }
 
@@ -228,7 +228,7 @@ export class Enqueue {
     db?: Queryable,
   ): Promise<Inserted> {
     const { template } = await this.templates.reload(templateCode, db);
-    // A generated identifier is taken by no other job: then the template was inactive for a moment.
+    // No other job has a generated identifier: the template was inactive for a moment.
     if (template.id !== entry.jobTemplateId || !(entry.named || entry.retryOnce)) {
       entry.jobTemplateId = template.id;
       const inserted = await insert();

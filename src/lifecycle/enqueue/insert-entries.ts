@@ -41,7 +41,7 @@ export class InsertEntries {
   private readonly locks: LockRetry;
   private readonly recovery: InsertRecovery;
   private readonly generated: WriteBatcher<NewEntry, Inserted | null>;
-  /** Apart: a chosen identifier may be locked, and its statement waits for it. */
+  /** A batch of its own, because a statement waits for a chosen identifier that is locked. */
   private readonly named: WriteBatcher<NewEntry, Inserted | null>;
 
   constructor(
@@ -70,7 +70,7 @@ export class InsertEntries {
     }
   }
 
-  /** The same in a caller's transaction, whose own timeouts say how long to wait for a lock. */
+  /** Inserts in a caller's transaction, whose own timeouts limit the wait for a lock. */
   async insertInTransaction(db: Queryable, { entry, key }: PreparedJob): Promise<Inserted | null> {
     const { tables } = this.engine.store;
     if (key) return asKeyed(await insertKeyedEntry(db, tables, entry, key), key);
@@ -81,7 +81,7 @@ export class InsertEntries {
   /**
    * Runs `insert` in a transaction of the engine, and again while the template is locked.
    * @param isHostPaced whether it waits for the caller's source of contexts
-   * @param first an entry of the transaction, which tells later whether it was committed
+   * @param first an entry of the transaction, used to find out whether it was committed
    */
   async insertBulk(
     insert: (db: Queryable, lockWaitMs: number) => Promise<void>,
@@ -90,7 +90,7 @@ export class InsertEntries {
     first: () => NewEntry,
   ): Promise<void> {
     const { db } = this.engine.store;
-    // Longer than of a single insert: what waits holds up no other call.
+    // Longer than for a single insert, because no other call waits for this one.
     const lockWaitMs = db.queryTimeoutMs / 2;
     const attempt = async () => {
       try {
@@ -136,7 +136,7 @@ export class InsertEntries {
     );
   }
 
-  /** A statement of its own, once even where the connection is lost meanwhile. */
+  /** Uses its own statement. Inserts once, even if the connection is lost meanwhile. */
   private async insertKeyed(entry: NewEntry, key: JobKey): Promise<Inserted | null> {
     const { db, tables } = this.engine.store;
     const sentAt = performance.now();

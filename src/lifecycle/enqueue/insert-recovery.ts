@@ -17,7 +17,7 @@ const MAX_PAUSE_MS = 1_000;
 
 interface UnknownInsert {
   entry: NewEntry;
-  /** When it was sent first, or before, by `performance.now()`. */
+  /** When it was first sent, or earlier (`performance.now()`). */
   sentAt: number;
 }
 
@@ -78,7 +78,7 @@ export class InsertRecovery {
 
   /**
    * Repeats an attempt until the database answers it.
-   * @throws EnqueueOutcomeUnknownError when it does not in time
+   * @throws EnqueueOutcomeUnknownError after two query timeouts
    */
   async repeat<T>(jobRunIdentifier: string, attempt: () => Promise<T>): Promise<T> {
     const { db } = this.engine.store;
@@ -98,7 +98,7 @@ export class InsertRecovery {
     }
   }
 
-  /** Asks by one of the transaction's entries. */
+  /** Looks up one of the transaction's entries. */
   private wasCommitted(item: UnknownInsert): Promise<boolean> {
     return this.repeat(item.entry.jobRunIdentifier, async () => {
       const probe = new ProbeRollback();
@@ -128,7 +128,7 @@ export class InsertRecovery {
     return results.map((result) => result ?? found.shift() ?? null);
   }
 
-  /** A generated identifier is taken too, if the first attempt was committed. */
+  /** Inserts as if each identifier was chosen: if the first attempt was committed, it is taken. */
   private insertNamed(db: Queryable, items: UnknownInsert[]) {
     return insertEntries(
       db,
@@ -138,7 +138,7 @@ export class InsertRecovery {
     );
   }
 
-  /** Since a little before the first attempt: this statement may wait for a connection as well. */
+  /** The time range has a margin, because this statement may wait for a connection as well. */
   private find(db: Queryable, items: UnknownInsert[]) {
     const { store } = this.engine;
     const first = Math.min(...items.map(({ sentAt }) => sentAt));

@@ -40,7 +40,7 @@ export interface FinishRunsOptions {
   skipLocked?: boolean;
   /** How long it waits for a lock, in milliseconds; null: as long as the transaction allows. */
   lockMs?: number | null;
-  /** Functions that are called with the runs that ended, in the same transaction. */
+  /** SQL functions that are called with the ended runs, in the same transaction. */
   hooks?: readonly string[] | undefined;
 }
 
@@ -56,7 +56,7 @@ export interface FinishRunsOptions {
 export async function finishRuns(
   db: Queryable,
   tables: Tables,
-  asked: RunEnd[],
+  requested: RunEnd[],
   { skipLocked = false, lockMs = null, hooks }: FinishRunsOptions = {},
 ): Promise<Landing[]> {
   const chosen = chooseEnds(asked);
@@ -91,19 +91,18 @@ export async function finishRuns(
     ],
   );
   const landings = row && row.ended === null ? undefined : landingsIn(row);
-  return asked.map((asking) => {
-    if (chosen.get(asking.jobRunId) !== asking) return null;
-    return landings ? (landings.get(asking.jobRunId) ?? null) : 'removed';
+  return requested.map((end) => {
+    if (chosen.get(end.jobRunId) !== end) return null;
+    return landings ? (landings.get(end.jobRunId) ?? null) : 'removed';
   });
 }
 
-/** Of two ends of one run in a batch the first counts, but one that is conditional gives way. */
+/** Of two ends of one run in a batch the first wins, but an unconditional end wins over a conditional one. */
 function chooseEnds(asked: RunEnd[]): Map<string, RunEnd> {
   const chosen = new Map<string, RunEnd>();
-  for (const asking of asked) {
-    const other = chosen.get(asking.jobRunId);
-    if (!other || (other.onlyIfExpired && !asking.onlyIfExpired))
-      chosen.set(asking.jobRunId, asking);
+  for (const end of requested) {
+    const other = chosen.get(end.jobRunId);
+    if (!other || (other.onlyIfExpired && !end.onlyIfExpired)) chosen.set(end.jobRunId, end);
   }
   return chosen;
 }
@@ -127,7 +126,7 @@ function landingsIn(ids: FinishedIds | undefined): Map<string, Landing> {
 
 const idsIn = (text: string | null | undefined) => text?.split(',') ?? [];
 
-/** NULL, which the function takes for all false, where it is. */
+/** NULL means false for every end. */
 function flags(ends: RunEnd[], is: (end: RunEnd) => boolean): string | null {
   return ends.some(is) ? plainArray(ends.map(is)) : null;
 }
@@ -199,7 +198,7 @@ export interface MissedRun {
 
 /**
  * Ends entries that were never started and whose `startBefore` is over. They are removed, and a run of each stays as
- * history, FAILED "Missed". @param nodeId the node that finds them
+ * history, FAILED "Missed". @param nodeId stored as the node of these runs
  */
 export function finishMissed(
   db: Queryable,
@@ -220,8 +219,8 @@ export function finishMissed(
 }
 
 /**
- * What happened to the entries of runs that ended as these ends say (null for the others). For ends whose answer was
- * lost, and which may have landed.
+ * Looks up ends whose answer was lost, and which may have landed.
+ * @returns what happened to the entries of runs that ended exactly so; null for the others
  */
 export async function findEnds(
   db: Queryable,
@@ -279,8 +278,8 @@ export async function extendLease(
 }
 
 /**
- * Reopens RUNNING entries whose current run is not RUNNING: somebody deleted it, or edited rows by
- * hand. @returns how many
+ * Reopens RUNNING entries whose current run is not RUNNING, because rows were deleted or edited by hand.
+ * @returns how many
  */
 export async function reopenOrphans(db: Queryable, tables: Tables, limit: number): Promise<number> {
   const { entries, runs } = tables;

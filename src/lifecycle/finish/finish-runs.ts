@@ -38,18 +38,18 @@ interface FinishOptions {
   onlyIfExpired?: boolean;
   /** The answer to an earlier attempt was lost. A run that ended just like this counts as landed. */
   isRetry?: boolean;
-  /** The end that a transaction of the handler wrote, whatever the outcome was since. */
+  /** The end that a transaction of the handler wrote; it wins over the outcome. */
   written?: WrittenEnd | undefined;
 }
 
 /**
- * Every way a run ends goes through here: an outcome becomes a verdict, the verdict is written, and one event tells
- * about it. Ends that arrive while a statement is under way share the next one: no waiting at low load, large
- * batches at high load. A locked row delays only its own end.
+ * Every end of a run goes through this class: an outcome becomes a verdict, the verdict is written, and one event
+ * reports it. Ends that arrive while a statement is in flight share the next one: no waiting at low load, large batches
+ * at high load. A locked row delays only its own end.
  */
 export class FinishRuns {
   private readonly writes: WriteBatcher<RunEnd, EntryFate | null>;
-  /** Ends whose answer was lost, and which did not land the second time: they may have the first time. */
+  /** Lookups of ends whose answer was lost and whose second attempt did not land: the first may have landed. */
   private readonly lookups: WriteBatcher<RunEnd, EntryFate | null>;
 
   constructor(
@@ -91,7 +91,7 @@ export class FinishRuns {
     return fate;
   }
 
-  /** The run was taken away from this node: its outcome is reported, and nothing is written. */
+  /** Reports the outcome of a run that does not belong to this node any more. Writes nothing. */
   rejectFinish(run: RunFacts, outcome: Outcome): void {
     this.emitFinished(run, outcome, null);
   }
@@ -111,7 +111,7 @@ export class FinishRuns {
     }
   }
 
-  /** An end that was written in a transaction. Where its commit was not answered, the run is read. */
+  /** Finishes a run whose end was written in a transaction. Reads the run if the answer to the commit was lost. */
   private async finishCommitted(
     run: RunFacts,
     outcome: Outcome,
@@ -122,7 +122,7 @@ export class FinishRuns {
     const committed = this.endOf(run, completed);
     let fate = known === undefined ? await this.lookups.add(committed) : known;
     if (fate === null && known === undefined) {
-      // If the transaction is still under way, this waits for it.
+      // Waits for the transaction if it is still open.
       const ended = await this.write(this.endOf(run, outcome), isRetry);
       if (ended) {
         this.emitFinished(run, outcome, ended);
@@ -168,7 +168,7 @@ export class FinishRuns {
     } catch (error) {
       if (isUnknown(error) && !isRetry)
         return this.write(end, true).catch(() => {
-          // The caller's next attempt has to know that this one may have landed.
+          // Tells the caller's next attempt that this one may have landed.
           throw error;
         });
       return this.writeStripped(end, error);
@@ -176,8 +176,8 @@ export class FinishRuns {
   }
 
   /**
-   * PostgreSQL refuses the end: a run must not stay RUNNING because its output or error cannot be stored. If it refuses
-   * the entry's row, the entry is quarantined.
+   * Writes a refused end without its output and error, so that the run does not stay RUNNING. If PostgreSQL refuses the
+   * entry's row too, the entry is quarantined.
    */
   private async writeStripped(end: RunEnd, refusal: unknown): Promise<EntryFate | null> {
     if (!isRefusal(refusal)) throw refusal;
@@ -216,7 +216,7 @@ export class FinishRuns {
         landing === BLOCKED ? blocked(ends[index]!) : landing,
       );
     } catch (error) {
-      // A whole table is locked, or one of the runs waits for something else than its own rows.
+      // A whole table is locked, or a run waits for a lock on other rows than its own.
       if (!isLockTimeout(error)) throw error;
       return ends.map(blocked);
     }

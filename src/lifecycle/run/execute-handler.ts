@@ -20,12 +20,12 @@ import type { JobTransactions } from './transactional.js';
 /** Called when the handler runs, when it is refused, or when its process is over. The first call counts. */
 export type Launched = (refused?: Error) => void;
 
-/** What handlers are called with. */
+/** The collaborators of `executeHandler`. */
 export interface HandlerParts {
   contexts: StoredContexts;
   events: JobEvents;
   loggerFor: (run: ClaimedRun) => ExecutionLogger;
-  transactions: Pick<JobTransactions, 'around' | 'complete'>;
+  transactions: Pick<JobTransactions, 'run' | 'complete'>;
 }
 
 interface ExecuteOptions {
@@ -71,11 +71,11 @@ export class InlineJobs {
     launched?: Launched,
   ): Promise<void> {
     return envelopeOf(process.run.jobContext)?.startBefore
-      ? this.runIfInTime(process, handler, launched)
+      ? this.runUnlessTooLate(process, handler, launched)
       : this.run(process, handler, launched);
   }
 
-  private async runIfInTime(
+  private async runUnlessTooLate(
     process: JobProcess,
     handler: RegisteredHandler<ContextContract>,
     launched?: Launched,
@@ -97,8 +97,8 @@ export class InlineJobs {
     );
   }
 
-  private readonly call: CallHandler = (process, ...given) =>
-    this.rejections.attribute(process, callHandler, process, ...given);
+  private readonly call: CallHandler = (process, ...args) =>
+    this.rejections.attribute(process, callHandler, process, ...args);
 }
 
 /** Checks the context and calls the handler in this process. Settles the job's process, and never rejects. */
@@ -127,20 +127,20 @@ export async function executeHandler(
     let instance = handler.resolve(context, execution);
     if (instance instanceof Promise) {
       instance = await instance;
-      // Making the instance may have taken longer than the timeout.
+      // Creating the instance may have taken longer than the timeout.
       process.throwIfStopping();
     }
     events.emit('run.started', identityOf(process.run));
     launched?.();
     const { transactional } = handler;
     const returned: unknown = transactional
-      ? transactions.around(process, transactional, async (manager) => {
+      ? transactions.run(process, transactional, async (manager) => {
           execution.transaction = manager;
           const output = await call(process, instance, context, execution);
           return secrets ? secrets.sealResult(output, process.jobRunIdentifier) : output;
         })
       : call(process, instance, context, execution);
-    // Awaits in any case: a job that ended in this very call would start the next one inside of itself.
+    // Always awaits: a job that ended synchronously would start the next one inside its own call.
     const promised = isThenable(returned);
     const awaited = await (promised ? returned : undefined);
     const result = promised ? awaited : returned;
@@ -191,11 +191,11 @@ export class UnhandledRejections {
     process.prependListener('unhandledRejection', reportRejection);
   }
 
-  /** Rejections of what `begin` starts are attributed to that job. */
-  attribute<A extends unknown[], T>(job: JobProcess, begin: (...given: A) => T, ...given: A): T {
+  /** Attributes the rejections of promises that `call` starts to that job. */
+  attribute<A extends unknown[], T>(job: JobProcess, call: (...args: A) => T, ...args: A): T {
     // Once it is used, each promise of the process costs more: 2.5 us of 10 for a no-op job on Node 20.
-    if (!this.isEnabled) return begin(...given);
-    return currentJob.run({ process: job, report: this.report }, begin, ...given);
+    if (!this.isEnabled) return call(...args);
+    return currentJob.run({ process: job, report: this.report }, call, ...args);
   }
 }
 

@@ -11,18 +11,21 @@ import { toChunk, toProgress } from './handler-output.js';
 import type { StoredContexts } from '../../context/stored-contexts.js';
 import type { JobTransactions } from './transactional.js';
 
-/** A run as its handler sees it. What few handlers look at is made when they do: an AbortSignal alone takes longer than a job without work. */
+/**
+ * A run as its handler sees it. Objects that few handlers read are created lazily: an AbortSignal alone takes longer
+ * than a job without work.
+ */
 export class Execution implements JobExecution {
-  /** Of a handler that is transactional, while it runs. */
+  /** The transaction of a transactional handler, while it runs. */
   transaction: EntityManager | undefined;
-  private lines: ExecutionLogger | undefined;
+  private runLogger: ExecutionLogger | undefined;
 
   constructor(
     private readonly process: JobProcess,
     private readonly events: JobEvents,
     private readonly loggerFor: (run: ClaimedRun) => ExecutionLogger,
     private readonly transactions: Pick<JobTransactions, 'complete'>,
-    /** Of a job whose result is encrypted. */
+    /** Seals the result; undefined: it is not encrypted. */
     private readonly secrets: StoredContexts | undefined,
   ) {}
 
@@ -55,7 +58,7 @@ export class Execution implements JobExecution {
   }
 
   get logger(): ExecutionLogger {
-    return (this.lines ??= this.loggerFor(this.run));
+    return (this.runLogger ??= this.loggerFor(this.run));
   }
 
   get manager(): EntityManager {
@@ -77,12 +80,12 @@ export class Execution implements JobExecution {
     await transactions.complete(this.process, manager, stored);
   }
 
-  // Arrows: handlers pass these two on by themselves.
+  // Arrow functions, because handlers pass these two on as callbacks.
   readonly progress = (fraction: number, message?: string): void =>
-    progressed(
+    recordProgress(
       this.process,
       this.events,
-      // It would stand in tables and events as it is.
+      // Tables and events would hold the message in plain text.
       toProgress(fraction, this.secrets ? undefined : message),
     );
 
@@ -90,7 +93,7 @@ export class Execution implements JobExecution {
 
   /** A getter: most jobs need no such function. */
   get stream(): (chunk: JsonValue) => void {
-    return (chunk) => streamed(this.run, this.events, toChunk(chunk));
+    return (chunk) => emitChunk(this.run, this.events, toChunk(chunk));
   }
 
   snooze(delay: Duration, why?: string): never {
@@ -106,12 +109,11 @@ export class Execution implements JobExecution {
   }
 }
 
-export function progressed(
+export function recordProgress(
   process: JobProcess,
   events: JobEvents,
-  told: { fraction: number; message?: string },
+  { fraction, message }: { fraction: number; message?: string },
 ): void {
-  const { fraction, message } = told;
   process.progress = { fraction, message: message ?? null, at: new Date() };
   events.emit('run.progress', {
     ...identityOf(process.run),
@@ -120,7 +122,7 @@ export function progressed(
   });
 }
 
-export const streamed = (run: ClaimedRun, events: JobEvents, chunk: JsonValue | undefined): void =>
+export const emitChunk = (run: ClaimedRun, events: JobEvents, chunk: JsonValue | undefined): void =>
   events.emit('run.stream', { ...identityOf(run), chunk });
 
 export function identityOf({ jobRunId, jobRunIdentifier, templateCode, retry }: ClaimedRun) {

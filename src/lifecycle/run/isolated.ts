@@ -7,14 +7,13 @@ import type { HostKind, ExecutionLogger } from '../../job/job-handler.js';
 import type { Outcome } from '../../job/outcome.js';
 import { errorFromPlain } from '../../job/plain-error.js';
 import { runAfter, unlessAborted, waitBeforeRetry } from '../../concurrency/timers.js';
-import type { HostEnd, HostedWork, JobHost } from '../../isolation/job-host.js';
+import type { HostEnd, HostedWork, JobHost, RunMessage } from '../../isolation/job-host.js';
 import { sessionName } from '../../isolation/host-protocol.js';
 import type { HostPool } from '../../isolation/host-pool.js';
 import type { JobProcess } from './job-process.js';
 import { cancelSession, chargeCrash } from '../../isolation/isolated-run.sql.js';
 import type { Launched } from './execute-handler.js';
-import { identityOf } from './execution.js';
-import { forwardHostEvents, parseOutput } from './host-events.js';
+import { emitChunk, identityOf, recordProgress } from './execution.js';
 import type { Store } from '../../database/store.js';
 import type { RunnableCheck } from './runnable-check.js';
 
@@ -23,11 +22,11 @@ export type HostPools = Record<HostKind, HostPool>;
 /** A run that was not started, because its `startBefore` is over or could not be checked. */
 type NotStarted = Extract<Outcome, { kind: 'missed' | 'interrupted' }>;
 
-/** Jobs that run in threads and processes of their own. A handler that does not stop in time is ended with its host. */
+/** Runs jobs in threads and processes. A handler that does not stop in time is killed with its host. */
 export class IsolatedJobs {
   private pools: HostPools | undefined;
   private readonly hosts = new Map<JobProcess, JobHost>();
-  private readonly leaving = new AbortController();
+  private readonly stopCancels = new AbortController();
 
   constructor(
     private readonly store: Store,
@@ -39,11 +38,11 @@ export class IsolatedJobs {
     private readonly nodeId: () => string,
   ) {
     // One listener for each run whose statements are being cancelled.
-    setMaxListeners(0, this.leaving.signal);
+    setMaxListeners(0, this.stopCancels.signal);
   }
 
-  /** To be called before anything is claimed. */
-  use(pools: HostPools): void {
+  /** Must be called before the first claim. */
+  setPools(pools: HostPools): void {
     this.pools = pools;
   }
 
@@ -54,7 +53,7 @@ export class IsolatedJobs {
 
   /** Gives up cancelling statements of ended runs; they continue on the server. */
   stopCancelling(): void {
-    this.leaving.abort();
+    this.stopCancels.abort();
   }
 
   /** Undefined while the process has no host. */
@@ -68,14 +67,15 @@ export class IsolatedJobs {
     try {
       // Without an idle host the caller would wait for the end of another job, or for the start of a host.
       if (this.pools && !this.pools[kind].hasIdle) launched?.();
-      let begun = false;
-      const begin: Launched = () => {
-        begun = true;
+      let hasStarted = false;
+      const onStarted: Launched = () => {
+        hasStarted = true;
         launched?.();
       };
-      let end = await this.runOnce(process, kind, begin);
-      // The host died of an earlier job before this one started: one retry on another host.
-      if (end.kind === 'hostDied' && !begun) end = await this.runOnce(process, kind, begin);
+      let end = await this.runOnce(process, kind, onStarted);
+      // An earlier job killed the host before this one started: one retry on another host.
+      if (end.kind === 'hostDied' && !hasStarted)
+        end = await this.runOnce(process, kind, onStarted);
       outcome = await this.outcomeOf(end, process, kind);
     } catch (error) {
       outcome = { kind: 'failed', error };
@@ -84,17 +84,17 @@ export class IsolatedJobs {
     process.settle(outcome);
   }
 
-  /** @throws the signal's reason, if the process is told to stop before it has a host */
+  /** @throws the signal's reason, if the process must stop before it has a host */
   private async runOnce(
     process: JobProcess,
     kind: HostKind,
-    begin: Launched,
+    onStarted: Launched,
   ): Promise<HostEnd | NotStarted> {
     process.throwIfStopping();
     const pool = this.pools?.[kind];
     if (!pool) throw new Error('this engine has no hosts for jobs');
-    const host = await pool.take(process.signal);
-    // Checked here, because it may have waited for a host.
+    const host = await pool.acquire(process.signal);
+    // Checked here, because the job may have waited for a host.
     const tooLate = envelopeOf(process.run.jobContext)?.startBefore
       ? await this.runnable.outcomeIfTooLate(process.run)
       : undefined;
@@ -103,33 +103,50 @@ export class IsolatedJobs {
       return tooLate;
     }
     this.hosts.set(process, host);
-    const ending = host.run(this.workFor(process, begin));
-    const stopKilling = this.killInTime(process, host);
+    const ending = host.run(this.workFor(process, onStarted));
+    const stopWatching = this.killAfterGracePeriod(process, host);
     const end = await ending;
-    stopKilling();
+    stopWatching();
     this.hosts.delete(process);
     pool.release(host);
     return end;
   }
 
-  private workFor(process: JobProcess, begin: Launched): HostedWork {
-    const { run } = process;
-    const { events, loggerFor } = this;
-    const heard = forwardHostEvents(process, { events, loggerFor, begin });
-    return { run, nodeId: this.nodeId(), heard };
+  private workFor(process: JobProcess, onStarted: Launched): HostedWork {
+    const onMessage = (message: RunMessage) => this.handleMessage(process, message, onStarted);
+    return { run: process.run, nodeId: this.nodeId(), onMessage };
   }
 
-  /** Told to stop, the handler has the grace period. @returns how to let it be */
-  private killInTime(process: JobProcess, host: JobHost): () => void {
-    let disarm = () => {};
-    const told = () => {
+  /** Repeats the events of a run in a host here, as if its handler ran here. */
+  private handleMessage(process: JobProcess, message: RunMessage, onStarted: Launched): void {
+    const { events } = this;
+    switch (message.type) {
+      case 'log':
+        return this.loggerFor(process.run)[message.level](message.message);
+      case 'started':
+        events.emit('run.started', identityOf(process.run));
+        return onStarted();
+      case 'stream':
+        return emitChunk(process.run, events, message.chunk);
+      case 'written':
+        process.written = { output: parseOutput(message.output) };
+        return;
+      case 'progress':
+        return recordProgress(process, events, message);
+    }
+  }
+
+  /** Sends a stop to the host, and kills it after the grace period. @returns a function that ends this */
+  private killAfterGracePeriod(process: JobProcess, host: JobHost): () => void {
+    let cancelKill = () => {};
+    const onAbort = () => {
       const { stopReason, signal } = process;
-      host.tell(
+      host.sendStop(
         stopReason
-          ? { order: 'stop', reason: stopReason }
-          : { order: 'fence', why: String(signal.reason) },
+          ? { command: 'stop', reason: stopReason }
+          : { command: 'fence', why: String(signal.reason) },
       );
-      disarm = runAfter(this.graceMs, () => {
+      cancelKill = runAfter(this.graceMs, () => {
         this.events.emit('process.killed', {
           ...identityOf(process.run),
           isolation: host.kind,
@@ -137,15 +154,15 @@ export class IsolatedJobs {
         void host.kill().then(() => this.cancelStatements(process));
       });
     };
-    if (process.signal.aborted) told();
-    else process.signal.addEventListener('abort', told, { once: true });
+    if (process.signal.aborted) onAbort();
+    else process.signal.addEventListener('abort', onAbort, { once: true });
     return () => {
-      disarm();
-      process.signal.removeEventListener('abort', told);
+      cancelKill();
+      process.signal.removeEventListener('abort', onAbort);
     };
   }
 
-  /** The server does not notice that who asked is gone, until it has an answer. Never rejects. */
+  /** Until a statement ends, the server does not notice that its client has gone. Never rejects. */
   private async cancelStatements({ jobRunId }: JobProcess): Promise<void> {
     const { db, tables } = this.store;
     for (let attempt = 0; ; attempt++)
@@ -158,8 +175,7 @@ export class IsolatedJobs {
             doing: `cancelling the statements of run ${jobRunId}`,
             error,
           });
-        // They go on while the database is out of reach.
-        if (!(await waitBeforeRetry(attempt, this.leaving.signal))) return;
+        if (!(await waitBeforeRetry(attempt, this.stopCancels.signal))) return;
       }
   }
 
@@ -168,7 +184,8 @@ export class IsolatedJobs {
     process: JobProcess,
     kind: HostKind,
   ): Outcome | Promise<Outcome> {
-    if (end.kind === 'hostDied') return this.charged(process, new JobHostDiedError(kind, end.why));
+    if (end.kind === 'hostDied')
+      return this.chargeCrash(process, new JobHostDiedError(kind, end.why));
     if ('written' in end && end.written)
       process.written = {
         ...end.written,
@@ -180,26 +197,30 @@ export class IsolatedJobs {
   }
 
   /**
-   * The job may be what its host died of. Should this node be lost before the run has ended, the job may be
-   * charged once more: it is given up one crash too early then, never too late.
+   * Counts a crash against the job, which may have killed its host. If this node is lost before the run has ended,
+   * the crash may count twice: the job is given up one crash too early then, never too late.
    */
-  private async charged(process: JobProcess, error: JobHostDiedError): Promise<Outcome> {
-    // Ended by this node itself.
+  private async chargeCrash(process: JobProcess, error: JobHostDiedError): Promise<Outcome> {
+    // This node killed the host.
     if (process.isStopping) return { kind: 'failed', error };
     void this.cancelStatements(process);
     const { db, tables } = this.store;
     const { maxCrashes } = this;
     let crashes = 1;
     try {
-      // Told to stop meanwhile, it has a reason, and needs no charge.
+      // A process that must stop meanwhile has an outcome, and needs no charge.
       crashes = await unlessAborted(process.signal, chargeCrash(db, tables, process.run));
-    } catch (failed) {
+    } catch (failure) {
       if (process.isStopping) return { kind: 'failed', error };
       this.events.emit('engine.error', {
-        doing: `charging run ${process.jobRunId} with a crash`,
-        error: failed,
+        doing: `counting a crash of run ${process.jobRunId}`,
+        error: failure,
       });
     }
     return { kind: 'hostDied', error, crashes, maxCrashes };
   }
 }
+
+/** The return value of a handler, as its host sent it. */
+const parseOutput = (json: string | null) =>
+  json === null ? undefined : (JSON.parse(json) as unknown);

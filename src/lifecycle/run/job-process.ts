@@ -6,14 +6,14 @@ import type { Outcome } from '../../job/outcome.js';
 import type { JobProgress } from '../../job/process-facts.js';
 import { OneTimeEvent } from '../../concurrency/one-time-event.js';
 
-/** Why a process is told to stop; it becomes the run's outcome unless noted otherwise. */
+/** Why a process must stop. It becomes the run's outcome, except as `JobProcess` documents. */
 export type StopReason = Extract<
   Outcome,
   { kind: 'timedOut' | 'killed' | 'cancelled' | 'interrupted' | 'failed' }
 >;
 
 /** Outcomes of a handler that stand although a shutdown interrupts it. */
-const UNINTERRUPTED: ReadonlySet<Outcome['kind']> = new Set([
+const KEPT_ON_SHUTDOWN: ReadonlySet<Outcome['kind']> = new Set([
   'completed',
   'failedForGood',
   'snoozed',
@@ -33,22 +33,22 @@ export interface WrittenEnd {
 /**
  * A run on this node while its handler works, and until its outcome is recorded.
  *
- * It is registered, its handler works, it settles. Meanwhile it may be told to stop: its signal aborts, and the stop reason
- * becomes the outcome whatever the handler does. One exception: a handler that a shutdown interrupts may still complete,
- * snooze or give up. A handler that does not settle within the grace period is abandoned: the outcome is decided without
- * it, and the process keeps its slot until the handler ends. The outcome is decided once.
+ * It is registered, its handler works, it settles. `stop` aborts its signal, and the stop reason becomes the outcome
+ * whatever the handler does. One exception: a handler that a shutdown interrupts may still complete, snooze, cancel or
+ * fail for good. A handler that does not settle within the grace period is abandoned: the outcome is decided without it,
+ * and the process keeps its slot until the handler ends. The outcome is decided once.
  */
 export class JobProcess {
   /** The outcome, decided with or without the handler. */
   readonly decided = new OneTimeEvent<Outcome>();
   /** The end is in the database: what happened to the entry, or null when the run had ended elsewhere. */
   readonly recorded = new OneTimeEvent<EntryFate | null>();
-  private readonly startedTicking = performance.now();
+  private readonly startedTick = performance.now();
   private readonly ended = new OneTimeEvent<void>();
   private controller?: AbortController;
   private abortReason?: Error;
-  private toldToStop?: StopReason;
-  private fencedOff = false;
+  private requestedStop?: StopReason;
+  private fenced = false;
 
   /** The end that a transaction of the handler wrote, as far as is known. */
   written: WrittenEnd | undefined;
@@ -76,15 +76,15 @@ export class JobProcess {
   }
 
   get startedAt(): Date {
-    return new Date(performance.timeOrigin + this.startedTicking);
+    return new Date(performance.timeOrigin + this.startedTick);
   }
 
-  /** Milliseconds since it was made, by the monotonic clock. */
+  /** Milliseconds since it was created, by the monotonic clock. */
   get ageMs(): number {
-    return performance.now() - this.startedTicking;
+    return performance.now() - this.startedTick;
   }
 
-  /** Aborts when the process is told to stop. */
+  /** Aborts when the process must stop. */
   get signal(): AbortSignal {
     if (!this.controller) {
       this.controller = new AbortController();
@@ -97,19 +97,19 @@ export class JobProcess {
     return this.abortReason !== undefined;
   }
 
-  /** @throws the signal's reason when the process was told to stop */
+  /** @throws the signal's reason when the process must stop */
   throwIfStopping(): void {
     if (this.abortReason) throw this.abortReason;
   }
 
-  /** Undefined when it was not told to stop, or when its run was taken away. */
+  /** Undefined when no stop was requested. A fenced process has none either. */
   get stopReason(): StopReason | undefined {
-    return this.toldToStop;
+    return this.requestedStop;
   }
 
   /** The run ended elsewhere, or belongs to another node: the outcome of the handler is rejected. */
   get isFenced(): boolean {
-    return this.fencedOff;
+    return this.fenced;
   }
 
   get outcome(): Promise<Outcome> {
@@ -135,35 +135,35 @@ export class JobProcess {
     // A committed end cannot be stopped any more.
     if (this.written?.fate) return this.decided.fire(outcome);
     const stopped =
-      this.toldToStop?.kind === 'interrupted' && UNINTERRUPTED.has(outcome.kind)
+      this.requestedStop?.kind === 'interrupted' && KEPT_ON_SHUTDOWN.has(outcome.kind)
         ? undefined
-        : this.toldToStop;
+        : this.requestedStop;
     this.decided.fire(stopped ?? outcome);
   }
 
   /**
-   * Tells the handler to stop. A cancel outranks an earlier reason, which would bring the job back.
-   * @returns false when it was told before, or has ended
+   * Tells the handler to stop. A cancel replaces an earlier reason, which would retry the job.
+   * @returns false when a stop was requested before, or the outcome is decided
    */
   stop(reason: StopReason): boolean {
     if (this.isDecided) return false;
-    const wasTold = this.toldToStop !== undefined;
-    if (!wasTold || reason.kind === 'cancelled') this.toldToStop = reason;
-    if (wasTold) return false;
+    const wasRequested = this.requestedStop !== undefined;
+    if (!wasRequested || reason.kind === 'cancelled') this.requestedStop = reason;
+    if (wasRequested) return false;
     this.abort(this.errorFor(reason));
     return true;
   }
 
   /** Decides the outcome without the handler. @returns false when the handler has ended */
   abandon(): boolean {
-    if (this.isSettled || !this.toldToStop) return false;
-    this.decided.fire(this.toldToStop);
+    if (this.isSettled || !this.requestedStop) return false;
+    this.decided.fire(this.requestedStop);
     return true;
   }
 
   /** The run does not belong to this node any more: stops the handler, whose outcome is rejected. */
   fence(why: string): void {
-    this.fencedOff = true;
+    this.fenced = true;
     this.abort(new JobKilledError(this.jobRunId, why));
   }
 

@@ -14,8 +14,8 @@ const SWEEP_MS = 1_000;
 const HOST_END_MS = 2_000;
 
 /**
- * Stops runs that exceed their timeout, and runs that somebody asked to stop. Each process of this node has a precise
- * timer. A sweep over the database's view of this node's runs is the backstop.
+ * Stops runs that exceed their timeout or have a kill request. Each process of this node has a precise timer. A sweep
+ * over this node's runs in the database is the backstop.
  */
 export class Killer implements Background {
   private readonly timers = new Map<JobProcess, NodeJS.Timeout>();
@@ -50,8 +50,8 @@ export class Killer implements Background {
   }
 
   /**
-   * Aborts the process's signal and waits for the grace period. A handler that goes on is abandoned: its run ends
-   * without it. @returns whether the handler has ended
+   * Aborts the process's signal and waits for the grace period. A handler that still works then is abandoned: its run
+   * ends without it. @returns whether the handler has ended
    */
   async stopProcess(process: JobProcess, reason: StopReason): Promise<boolean> {
     process.stop(reason);

@@ -23,7 +23,7 @@ const lost = (tables: Tables) => `SELECT id FROM ${tables.entries}
   WHERE status = 'RUNNING' AND claimed_by IS NOT NULL AND claim_expires_at <= clock_timestamp()
     AND NOT ${hasProtectedLease(tables, `${tables.entries}.claimed_by`)} LIMIT $1`;
 
-/** The same for entries whose node has not written them within its lease: that node is lost. Reads all entries. */
+/** Writes the late run rows of lost nodes, which have not written them within the lease. Reads all entries. */
 export function writeLateRowsOfLostNodes(
   db: Queryable,
   tables: Tables,
@@ -32,7 +32,7 @@ export function writeLateRowsOfLostNodes(
   return write(db, tables, `ARRAY(${lost(tables)})`, [limit]);
 }
 
-/** The entries of those. */
+/** The entries whose late run rows `writeLateRowsOfLostNodes` would write. */
 export async function findLateEntriesOfLostNodes(
   db: Queryable,
   tables: Tables,
@@ -71,7 +71,7 @@ export async function releaseUnacknowledged(
 ): Promise<number> {
   const [row] = await rows<{ released: number }>(
     db,
-    `WITH back AS (
+    `WITH released AS (
        UPDATE ${entries} e SET status = 'AVAILABLE', retry = e.retry - 1, claimed_by = NULL, claimed_at = NULL,
          claim_expires_at = NULL, scheduled = e.scheduled OR e.crashes > 0, updated_at = clock_timestamp(),
          current_job_run_id = (SELECT r.id FROM ${runs} r
@@ -82,7 +82,7 @@ export async function releaseUnacknowledged(
                       FOR NO KEY UPDATE SKIP LOCKED)
          AND e.status = 'RUNNING' AND e.claimed_by = $1
        RETURNING e.id
-     ) SELECT count(*)::int AS released FROM back`,
+     ) SELECT count(*)::int AS released FROM released`,
     [nodeId, leaseMs, plainArray(heldEntryIds)],
   );
   return row?.released ?? 0;

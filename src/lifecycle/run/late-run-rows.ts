@@ -19,10 +19,10 @@ const RUNS_PER_STATEMENT = 500;
 
 /**
  * Runs whose rows are written late. A node that ends jobs by the thousand claims entries without writing their run rows:
- * the entry holds what the row will say. The row is written with the end of the run. It is written before that by the
- * node's heartbeat, by a call that needs it (`ensureWritten`), or by a sweep when the node is lost.
+ * the entry holds the values of the row. The row is written with the end of the run, or before that by the renewal of the
+ * run leases, by a call that needs it (`ensureWritten`), or by a sweep when the node is lost.
  *
- * Only this file knows which runs of this node may have a late row. It is a hint: the SQL functions look at the entry.
+ * Only this class knows which runs of this node may have a late row. It is a hint: the SQL functions read the entry.
  */
 export class LateRunRows {
   private readonly late = new WeakSet<RunFacts>();
@@ -40,7 +40,7 @@ export class LateRunRows {
 
   private readonly lockRetry;
 
-  /** When the answer to a claim was lost last: entries may be claimed by this node without its knowing. */
+  /** When the answer to a claim was last lost: this node may own entries that it does not know of. */
   private answerLostAt = -Infinity;
 
   constructor(
@@ -70,7 +70,7 @@ export class LateRunRows {
   }
 
   /**
-   * After it the rows of these runs are written, as far as the runs are still this node's.
+   * Writes the rows of these runs, as far as the runs still belong to this node. Waits for locks.
    * @throws BildadDatabaseError when another transaction has an entry locked for longer than two query timeouts
    */
   async ensureWritten(runs: RunFacts[]): Promise<void> {
@@ -83,7 +83,7 @@ export class LateRunRows {
     );
   }
 
-  /** The same for the current run of an entry, late or not. */
+  /** Writes the row of an entry's current run, if it is late. */
   async ensureWrittenOfEntry(jobQueueEntryId: string): Promise<void> {
     await this.lockRetry.run(`queue entry ${jobQueueEntryId}`, async () => {
       const { blocked } = await this.writes.add(jobQueueEntryId);
@@ -91,7 +91,7 @@ export class LateRunRows {
     });
   }
 
-  /** The same for a run of which only the id is known. @returns whether its row was missing, so that it may be there now */
+  /** Writes the row of a run by its id. @returns whether its row was missing, and may exist now */
   async ensureWrittenOfRun(jobRunId: string): Promise<boolean> {
     const { db, tables } = this.store;
     const [run] = await findRuns(db, tables, [jobRunId]);
@@ -112,7 +112,6 @@ export class LateRunRows {
     }
   }
 
-  /** The answer to a claim was lost. */
   claimAnswerLost(): void {
     this.answerLostAt = performance.now();
   }

@@ -18,8 +18,8 @@ import type { RunnableCheck } from './runnable-check.js';
 import { waitBeforeRetry } from '../../concurrency/timers.js';
 
 /**
- * The way of a claimed run on this node: launch, execute the handler (`InlineJobs`, `IsolatedJobs`), settle the process
- * (`JobProcess`), record its outcome, finish the run (`FinishRuns`).
+ * The stages of a claimed run on this node: launch, execute the handler (`InlineJobs`, `IsolatedJobs`), settle the
+ * process (`JobProcess`), record its outcome, finish the run (`FinishRuns`).
  */
 export class RunJobs {
   /** By run: processes that hold a slot, and processes whose outcome is not recorded yet. */
@@ -61,9 +61,9 @@ export class RunJobs {
   }
 
   /**
-   * Starts the process of a run, which holds a slot from here on. A context that is invalid by now ends the run without
-   * its handler, whatever `maxRetries` is, because it would fail every time. The check is part of the process, so that
-   * timeout, kill and heartbeat cover a validator that hangs.
+   * Starts the process of a run, which holds a slot from here on. An invalid context fails the run without its handler
+   * and without a retry, because every retry would fail too. The check is part of the process, so timeout, kill and
+   * heartbeat cover a validator that hangs.
    * @returns false when the run has a process already, which continues
    */
   start(run: ClaimedRun, launched?: Launched): boolean {
@@ -144,7 +144,7 @@ export class RunJobs {
     this.processes.remove(process);
   }
 
-  /** An outcome is decided once, and is kept while the database is unreachable. Never rejects. */
+  /** Records an outcome, and retries while the database is unreachable. Never rejects. */
   private async record(process: JobProcess, decided: Outcome): Promise<void> {
     const { run } = process;
     const outcome =

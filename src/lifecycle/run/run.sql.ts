@@ -7,12 +7,12 @@ import type { JobQueueEntry, JobRun } from '../../database/entities/index.js';
 import type { JobNodeEnd } from '../../database/entities/job-node.entity.js';
 import { rows, type Queryable, type Tables } from '../../database/tables.js';
 
-/** What a node says in its row when it renews the leases of its runs. */
+/** The columns of a node's row that are written with the renewal of its run leases. */
 export interface NodeReport {
-  /** Handlers that go on although their runs have ended. */
+  /** Handlers that still work although their runs have ended. */
   abandoned: number;
   processes: unknown[];
-  /** From features; null: none is registered. */
+  /** Facts of features; null: no feature is registered. */
   facts: Record<string, JsonValue> | null;
 }
 
@@ -24,7 +24,7 @@ const facts = ({ entries, templates }: Tables) => ({
     LEFT JOIN ${templates} t ON t.id = r.job_template_id`,
 });
 
-/** What the verdict needs to know of a RUNNING run; null when it is DONE or gone. */
+/** The facts that decide a RUNNING run's verdict; null when the run is DONE or deleted. */
 export async function runningFacts(
   db: Queryable,
   tables: Tables,
@@ -39,19 +39,19 @@ export async function runningFacts(
   return row ?? null;
 }
 
-/** What a lost run's end depends on beside its own facts. */
+/** A run whose lease is over, with the facts that decide its outcome. */
 export interface LostRun extends RunFacts {
-  /** Lost nodes that the job was charged with. */
+  /** Crashes that count against the job. */
   crashes: number;
-  /** How its node has ended; null where it has not, or has no row. */
+  /** How its node has ended; null while the node lives, or when it has no row. */
   nodeEnd: JobNodeEnd | null;
-  /** Its row was written after its node was lost: nobody knows whether it had begun. */
+  /** Its row was written after its node was lost: it is unknown whether the handler had started. */
   late: boolean;
 }
 
 /**
- * RUNNING runs whose lease is over, oldest first, but for those of a node that is alive and cannot renew them.
- * Reads the index of RUNNING runs, as small as what runs at once.
+ * RUNNING runs whose lease is over, oldest first. Excludes runs of a living node that cannot renew them. Reads the index
+ * of RUNNING runs, which has as many rows as jobs run at once.
  */
 export function expiredFacts(db: Queryable, tables: Tables, limit: number): Promise<LostRun[]> {
   const { columns, joins } = facts(tables);
@@ -69,16 +69,16 @@ export function expiredFacts(db: Queryable, tables: Tables, limit: number): Prom
 /** A run that does not belong to its node any more. */
 export interface LostRunLease {
   jobRunId: string;
-  /** How it ended; null where it has not, or where its row is gone. */
+  /** How it ended; null while it is RUNNING, or when its row is deleted. */
   outcome: OutcomeKind | null;
 }
 
 /**
  * Renews the leases of a node's runs, and writes its report to its row. A node that has ended renews nothing: its
- * heartbeat finds out. A run that is locked is left for the next time: waiting for it while holding other locks could
- * deadlock with a statement that ends several runs. A run that has a longer lease already (`extendLease`) is left alone.
- * @returns `lost`: those of the ids that are this node's no more, and why; `stranded`: runs that are this node's and
- *   have not been among the ids for most of a lease, so that no claim of them can still be under way
+ * heartbeat detects that. A locked run is skipped until the next renewal: waiting for it while holding other locks could
+ * deadlock with a statement that ends several runs. A run with a longer lease (`extendLease`) is not changed.
+ * @returns `lost`: the ids that do not belong to this node any more, and why; `stranded`: runs that belong to this node
+ *   and were not among the ids for most of a lease, so no claim of them can still be in flight
  */
 export async function renewRuns(
   db: Queryable,
@@ -97,28 +97,28 @@ export async function renewRuns(
     stranded: boolean;
   }>(
     db,
-    `WITH me AS (
+    `WITH this_node AS (
        SELECT EXISTS (SELECT FROM ${nodes} WHERE id = $1 AND ended_at IS NOT NULL) AS ended
      ), renewed AS (
        UPDATE ${runs} SET expires_at = clock_timestamp() + $2::float8 * interval '1 ms'
        WHERE id IN (SELECT id FROM ${runs} WHERE id = ANY ($3::bigint[]) AND status = 'RUNNING' AND node_id = $1
                       AND expires_at <= clock_timestamp() + $2::float8 * interval '1 ms'
                     FOR NO KEY UPDATE SKIP LOCKED)
-         AND NOT (SELECT ended FROM me)
+         AND NOT (SELECT ended FROM this_node)
        RETURNING id
-     ), told AS (
+     ), reported AS (
        UPDATE ${nodes} SET renewed_until = clock_timestamp() + $2::float8 * interval '1 ms',
          abandoned = $4, processes = $5, facts = coalesce($6::jsonb, '{}')
        WHERE id = (SELECT id FROM ${nodes} WHERE id = $1 AND ended_at IS NULL FOR NO KEY UPDATE SKIP LOCKED)
      )
-     SELECT asked.id::text AS "jobRunId", r.outcome, false AS stranded
-     FROM unnest($3::bigint[]) AS asked (id) LEFT JOIN ${runs} r ON r.id = asked.id
-     WHERE asked.id NOT IN (SELECT id FROM renewed) AND NOT (SELECT ended FROM me)
+     SELECT held.id::text AS "jobRunId", r.outcome, false AS stranded
+     FROM unnest($3::bigint[]) AS held (id) LEFT JOIN ${runs} r ON r.id = held.id
+     WHERE held.id NOT IN (SELECT id FROM renewed) AND NOT (SELECT ended FROM this_node)
        AND (r.status = 'RUNNING' AND r.node_id = $1) IS NOT TRUE
      UNION ALL
      SELECT id::text, NULL, true FROM ${runs}
      WHERE status = 'RUNNING' AND node_id = $1 AND id <> ALL ($3::bigint[])
-       AND expires_at < clock_timestamp() + $2::float8 * interval '0.4 ms' AND NOT (SELECT ended FROM me)`,
+       AND expires_at < clock_timestamp() + $2::float8 * interval '0.4 ms' AND NOT (SELECT ended FROM this_node)`,
     [
       nodeId,
       leaseMs,
@@ -134,7 +134,7 @@ export async function renewRuns(
   };
 }
 
-/** This node's RUNNING runs that are past their timeout, or that somebody asked to kill. */
+/** This node's RUNNING runs that are past their timeout or have a kill request. */
 export function runsToStop(
   db: Queryable,
   { runs }: Tables,
@@ -174,7 +174,7 @@ export async function requestKill(
   return row?.running ? BLOCKED : false;
 }
 
-/** Those that are there, by id. */
+/** The runs that exist, in the order of their ids. */
 export async function findRuns(
   db: Queryable,
   { runs }: Tables,
@@ -188,7 +188,7 @@ export async function findRuns(
   return found.map(asRun);
 }
 
-/** A run's context as it is stored, envelope and all. */
+/** A run's context as it is stored, with its envelope. */
 export async function storedContext(
   db: Queryable,
   { runs }: Tables,
@@ -230,8 +230,8 @@ export async function findEntry(
 }
 
 /**
- * The place of an AVAILABLE entry in the queue: 1 is next; null when it is not queued. Counts what is
- * ahead of it, so it costs as much as the place is far.
+ * The place of an AVAILABLE entry in the queue: 1 is next; null when it is not queued. Counts the entries ahead of it,
+ * so the cost grows with the position.
  */
 export async function queuePosition(
   db: Queryable,
@@ -269,9 +269,9 @@ export async function isTooLate(
 }
 
 /**
- * Whether a run of this node is protected although its lease is over: the node has not ended, and it has renewed no run
- * lease for as long as one lasts. Then its event loop is blocked, or it cannot reach the database, and the node's own
- * lease decides. A run that a renewing node has left out for a lease is not protected.
+ * Whether a run of this node is protected although its lease is over: the node has not ended, and has renewed no run
+ * lease for the length of one. Then its event loop is blocked, or it cannot reach the database, and the node's own lease
+ * decides. A run that a renewing node did not renew for a lease is not protected.
  */
 export const hasProtectedLease = ({ nodes }: Tables, nodeId: string) =>
   `EXISTS (SELECT FROM ${nodes} owner WHERE owner.id = ${nodeId} AND owner.ended_at IS NULL

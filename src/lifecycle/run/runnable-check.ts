@@ -12,7 +12,7 @@ import type { Store } from '../../database/store.js';
 /** Why this process cannot run a job that another process may be able to run. */
 export type NotRunnableError = JobContextVersionError | JobEncryptionKeyError;
 
-/** Checks claimed runs whose context has an envelope: whether this process can run them, and whether it is in time. */
+/** Checks claimed runs whose context has an envelope: whether this process can run them, and whether they are too late. */
 export class RunnableCheck {
   constructor(
     private readonly store: Store,
@@ -40,11 +40,11 @@ export class RunnableCheck {
         );
   }
 
-  /** Releases the claim for another process. If that fails, the lease of the run expires. Never rejects. */
+  /** Releases the claim to other processes. If that fails, the lease of the run expires. Never rejects. */
   async release(run: ClaimedRun, error: NotRunnableError): Promise<void> {
     const { jobQueueEntryId, jobRunIdentifier, templateCode } = run;
     try {
-      await this.claims.putBack(run);
+      await this.claims.releaseForOtherNodes(run);
       this.events.emit('entry.released', {
         jobQueueEntryId,
         jobRunIdentifier,
@@ -61,7 +61,7 @@ export class RunnableCheck {
 
   /**
    * For a run with a `startBefore`, as late as possible before its handler starts.
-   * @returns undefined when it is in time. If the database does not say, the run is interrupted, to be claimed again
+   * @returns undefined when it may start. If the database does not answer, the run is interrupted and claimed again
    */
   async outcomeIfTooLate(
     run: ClaimedRun,

@@ -11,7 +11,7 @@ import type { ExtensionPoints } from '../extension-points.js';
 import type { LateRunRows } from './late-run-rows.js';
 import type { Store } from '../../database/store.js';
 
-/** Beyond a job's timeout, so that the node's own ways to stop it come first. */
+/** Added to a job's timeout, so that the node stops the job before the server does. */
 const MARGIN_MS = 5_000;
 
 /** Runs handlers in a transaction that is committed together with the end of the run. */
@@ -30,20 +30,19 @@ export class JobTransactions {
   }
 
   /** For a host process: the runs were claimed by the node that it works for. */
-  claimedBy(nodeId: string): JobTransactions {
+  forNode(nodeId: string): JobTransactions {
     const { store, lateRows, graceMs, extensionPoints } = this;
     return new JobTransactions(store, lateRows, graceMs, extensionPoints, () => nodeId);
   }
 
   /**
-   * Calls the handler in a transaction. If the handler returns while the run is still RUNNING and was not told to stop, the
-   * transaction is committed with the end of the run; otherwise it is rolled back. `process.written` holds what is known of
-   * the end.
+   * Calls the handler in a transaction. If the handler returns while the run is RUNNING and must not stop, the transaction
+   * is committed with the end of the run. Otherwise it is rolled back. `process.written` holds what is known of the end.
    * @returns the result of the handler, committed
    * @throws the handler's error; RunNotActiveError; BildadConfigError if the handler ended the transaction; a database error.
    *   Everything is rolled back then, unless `process.written` says that the commit may have landed
    */
-  async around(
+  async run(
     process: JobProcess,
     { isolation: level }: TransactionalSettings,
     call: (manager: EntityManager) => unknown,
@@ -82,7 +81,7 @@ export class JobTransactions {
         { where: 'job.complete()' },
       );
     await this.lateRows.ensureWritten([process.run]);
-    const end = this.endOf(process, this.nodeId(), output);
+    const end = this.toCompletedRun(process, this.nodeId(), output);
     const { tables } = this.store;
     const hooks = this.extensionPoints.onFinish.active;
     if (!(await finishInTransaction(manager, tables, end, { marked: false, hooks })))
@@ -98,17 +97,17 @@ export class JobTransactions {
   ): Promise<void> {
     // A shutdown does not stop a handler that has returned.
     if (process.stopReason?.kind !== 'interrupted') process.throwIfStopping();
-    const end = this.endOf(process, nodeId, output);
+    const end = this.toCompletedRun(process, nodeId, output);
     const { manager } = transaction;
     const { db, tables } = this.store;
     const idleMs = db.queryTimeoutMs;
     const hooks = this.extensionPoints.onFinish.active;
-    const fate = await transaction.inTime(idleMs, () =>
+    const fate = await transaction.destroyIfLate(idleMs, () =>
       finishInTransaction(manager, tables, end, { marked: true, idleMs, hooks }),
     );
     if (!fate) {
-      // An ordinary failure. As a run that was taken away, it would be tried again for ever.
-      if (!(await transaction.lasts(idleMs)))
+      // An ordinary failure. Reported as a lost run, it would be retried for ever.
+      if (!(await transaction.isStillOpen(idleMs)))
         throw new BildadConfigError(
           'job.manager',
           'must not be committed or rolled back by the handler: the engine ends its transaction when the handler returns',
@@ -121,7 +120,7 @@ export class JobTransactions {
     process.written = { output, fate };
   }
 
-  private endOf({ run }: JobProcess, nodeId: string, output: unknown) {
+  private toCompletedRun({ run }: JobProcess, nodeId: string, output: unknown) {
     const { jobRunId, jobQueueEntryId } = run;
     const text = storableOutput(output);
     return { jobRunId, jobQueueEntryId, nodeId, output: text };
@@ -136,7 +135,7 @@ export class JobTransactions {
     if (!isExtended) throw new RunNotActiveError(jobRunId);
   }
 
-  /** The pool may have no connection for long: a process that is told to stop does not wait for one. */
+  /** A process that must stop does not wait for a connection of the pool. */
   private open(
     process: JobProcess,
     options: Parameters<typeof JobTransaction.open>[1],

@@ -183,15 +183,15 @@ export async function deleteTemplate(
   id: string,
 ): Promise<boolean> {
   await transaction.query(`SELECT FROM ${templates} WHERE id = $1 FOR UPDATE`, [id]);
-  const gone = await rows(
+  const deleted = await rows(
     transaction,
-    `WITH gone AS (
+    `WITH deleted AS (
        DELETE FROM ${templates} t WHERE t.id = $1
          AND NOT EXISTS (SELECT FROM ${entries} e WHERE e.job_template_id = t.id)
          AND NOT EXISTS (SELECT FROM ${runs} r WHERE r.job_template_id = t.id)
        RETURNING t.id
-     ) SELECT id FROM gone`,
+     ) SELECT id FROM deleted`,
     [id],
   );
-  return gone.length > 0;
+  return deleted.length > 0;
 }

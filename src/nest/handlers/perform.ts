@@ -104,7 +104,7 @@ export async function performHandler<H extends JobHandler>(
   const kill = () => process.stop({ kind: 'killed' });
   if (signal?.aborted) kill();
   signal?.addEventListener('abort', kill, { once: true });
-  const inTime = runAfter(timeoutMs, () => process.stop({ kind: 'timedOut' }));
+  const cancelTimeout = runAfter(timeoutMs, () => process.stop({ kind: 'timedOut' }));
   try {
     await executeHandler(
       process,
@@ -121,18 +121,18 @@ export async function performHandler<H extends JobHandler>(
         events,
         loggerFor: () =>
           lineLogger((level, message) => void reported.logs.push({ level, message })),
-        transactions: transactionsWith(manager, code),
+        transactions: createTransactions(manager, code),
       },
     );
   } finally {
-    inTime();
+    cancelTimeout();
     signal?.removeEventListener('abort', kill);
   }
   // A run that completed in its own transaction has ended, whatever the handler did after that.
   const outcome: Outcome = process.written
     ? { kind: 'completed', output: process.written.output }
     : await process.outcome;
-  return { ...ended(outcome), ...reported } as Performed<ResultOf<H>>;
+  return { ...endFacts(outcome), ...reported } as Performed<ResultOf<H>>;
 }
 
 const runOf = (
@@ -156,9 +156,9 @@ const runOf = (
   timeoutAtMs: Date.now() + timeoutMs,
 });
 
-function transactionsWith(manager: EntityManager | undefined, code: string) {
+function createTransactions(manager: EntityManager | undefined, code: string) {
   return {
-    around: (
+    run: (
       _process: JobProcess,
       _settings: unknown,
       call: (manager: EntityManager) => unknown,
@@ -177,7 +177,7 @@ function transactionsWith(manager: EntityManager | undefined, code: string) {
   };
 }
 
-function ended(outcome: Outcome) {
+function endFacts(outcome: Outcome) {
   const error = 'error' in outcome ? outcome.error : undefined;
   const why = 'why' in outcome ? outcome.why : undefined;
   return {

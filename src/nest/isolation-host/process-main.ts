@@ -23,11 +23,11 @@ new Worker(new URL('./process-guardian.js', import.meta.url), {
   workerData: guardian,
 }).unref();
 await serve(setup, {
-  send: (news) =>
+  send: (message) =>
     new Promise((resolve) => {
-      if (process.connected) process.send!(envelope(news), () => resolve());
+      if (process.connected) process.send!(envelope(message), () => resolve());
       else resolve();
     }),
-  hear: (listener) => process.on('message', listener),
+  onMessage: (listener) => process.on('message', listener),
   exit: (code) => process.exit(code),
 });

@@ -7,10 +7,10 @@ import { BildadConfigError, JobHandlerNotFoundError } from '../../job/errors.js'
 import {
   type HostSetup,
   sessionName,
-  TURN_MS,
+  ALIVE_INTERVAL_MS,
   type HostedEnd,
-  type HostNews,
-  type HostOrder,
+  type HostMessage,
+  type HostCommand,
 } from '../../isolation/host-protocol.js';
 import { BILDAD_RUNTIME, type BildadRuntime } from '../module/runtime.js';
 import type { Outcome } from '../../job/outcome.js';
@@ -117,8 +117,8 @@ function instancesOf<T>(
 }
 
 /**
- * A run in its host. It reports the handler's own outcome; the node decides what it means after a
- * stop.
+ * A run in its host. It reports the handler's own outcome. The node decides what the outcome of a
+ * stopped run is.
  */
 export class HostedProcess extends JobProcess {
   handlerOutcome: Outcome | undefined;
@@ -132,42 +132,42 @@ export class HostedProcess extends JobProcess {
 /** The connection to the node. */
 export interface NodeLink {
   /** Resolves when the message will arrive, even if this host ends then. */
-  send(news: HostNews): Promise<void>;
-  hear(listener: (order: HostOrder) => void): void;
+  send(message: HostMessage): Promise<void>;
+  onMessage(listener: (command: HostCommand) => void): void;
   /** Ends the host. */
   exit(code: number): void;
 }
 
-const FAILED = 70;
+const EXIT_CODE_FAILED = 70;
 
 /** Boots the app's module, then runs jobs one after the other. */
 export async function serve(setup: HostSetup, link: NodeLink): Promise<void> {
   enterHost(setup);
-  const leave = async (news: HostNews) => {
-    await link.send(news);
-    link.exit(FAILED);
+  const sendAndExit = async (message: HostMessage) => {
+    await link.send(message);
+    link.exit(EXIT_CODE_FAILED);
   };
   const running = new AsyncLocalStorage<string>();
   let jobs: HostedJobs | undefined;
-  const stray = (thrown: unknown) => {
+  const reportStrayError = (thrown: unknown) => {
     const current = jobs?.current?.jobRunId ?? null;
     const jobRunId = running.getStore() ?? current;
-    const news = {
-      news: 'stray',
+    const message = {
+      type: 'strayError',
       jobRunId,
       error: errorToPlain(thrown),
     } as const;
     // An error of an earlier job does not end the current one.
-    if (current !== null && jobRunId !== current) void link.send(news);
-    else void leave(news);
+    if (current !== null && jobRunId !== current) void link.send(message);
+    else void sendAndExit(message);
   };
-  process.on('uncaughtException', stray);
-  process.on('unhandledRejection', stray);
+  process.on('uncaughtException', reportStrayError);
+  process.on('unhandledRejection', reportStrayError);
   let host: BootedHost;
   try {
     host = await bootHost(setup);
   } catch (error) {
-    return leave({ news: 'notReady', error: errorToPlain(error) });
+    return sendAndExit({ type: 'notReady', error: errorToPlain(error) });
   }
   const hosted = new HostedJobs(host, setup.schema, link, running);
   jobs = hosted;
@@ -176,8 +176,8 @@ export async function serve(setup: HostSetup, link: NodeLink): Promise<void> {
       max: setup.connections,
       name: () => hosted.sessionName,
     });
-  link.hear((order) => void hosted.take(order));
-  await link.send({ news: 'ready', codes: host.bildad.handlers.codes() });
+  link.onMessage((command) => void hosted.handleCommand(command));
+  await link.send({ type: 'ready', codes: host.bildad.handlers.codes() });
 }
 
 class HostedJobs {
@@ -190,10 +190,10 @@ class HostedJobs {
     private readonly link: NodeLink,
     private readonly running: AsyncLocalStorage<string>,
   ) {
-    this.events.on('run.started', ({ jobRunId }) => link.send({ news: 'started', jobRunId }));
+    this.events.on('run.started', ({ jobRunId }) => link.send({ type: 'started', jobRunId }));
     this.events.on('run.progress', ({ jobRunId, fraction, message }) =>
       link.send({
-        news: 'progress',
+        type: 'progress',
         jobRunId,
         fraction,
         ...(message !== undefined && { message }),
@@ -201,7 +201,7 @@ class HostedJobs {
     );
     this.events.on('run.stream', ({ jobRunId, chunk }) =>
       link.send({
-        news: 'stream',
+        type: 'stream',
         jobRunId,
         ...(chunk !== undefined && { chunk }),
       }),
@@ -213,35 +213,35 @@ class HostedJobs {
   }
 
   /** Never rejects. */
-  async take(order: HostOrder): Promise<void> {
-    switch (order.order) {
+  async handleCommand(command: HostCommand): Promise<void> {
+    switch (command.command) {
       case 'run':
-        return this.run(order);
+        return this.run(command);
       case 'stop':
-        return void this.current?.stop(order.reason);
+        return void this.current?.stop(command.reason);
       case 'fence':
-        return this.current?.fence(order.why);
+        return this.current?.fence(command.why);
       case 'close':
         await this.host.app.close().catch(() => undefined);
         return this.link.exit(0);
     }
   }
 
-  private async run({ run, nodeId }: Extract<HostOrder, { order: 'run' }>): Promise<void> {
+  private async run({ run, nodeId }: Extract<HostCommand, { command: 'run' }>): Promise<void> {
     const job = new HostedProcess(run);
     this.current = job;
-    const turning = setInterval(
+    const aliveTimer = setInterval(
       () =>
         void this.link.send({
-          news: 'turn',
+          type: 'alive',
           heapBytes: process.memoryUsage().heapUsed,
         }),
-      TURN_MS,
+      ALIVE_INTERVAL_MS,
     );
     await this.running.run(run.jobRunId, () => this.execute(job, nodeId));
-    clearInterval(turning);
+    clearInterval(aliveTimer);
     this.current = undefined;
-    await this.link.send({ news: 'ended', end: asEnd(job) });
+    await this.link.send({ type: 'ended', end: toHostedEnd(job) });
   }
 
   private async execute(job: HostedProcess, nodeId: string): Promise<void> {
@@ -253,47 +253,47 @@ class HostedJobs {
         error: new JobHandlerNotFoundError(templateCode),
       });
     const { contexts, extensions } = this.host.bildad;
-    const transactions = this.host.bildad.transactions.claimedBy(nodeId);
-    const work = () =>
+    const transactions = this.host.bildad.transactions.forNode(nodeId);
+    const execute = () =>
       executeHandler(job, handler, {
         contexts,
         events: this.events,
-        loggerFor: ({ jobRunId }) => this.loggerOf(jobRunId),
+        loggerFor: ({ jobRunId }) => this.loggerFor(jobRunId),
         transactions: {
-          around: (...given) => transactions.around(...given),
-          complete: async (...given) => {
-            await transactions.complete(...given);
+          run: (...args) => transactions.run(...args),
+          complete: async (...args) => {
+            await transactions.complete(...args);
             await this.sendWritten(job);
           },
         },
       });
     const { active: around } = extensions.aroundRun;
-    await (around ? around(job, handler, work) : work());
+    await (around ? around(job, handler, execute) : execute());
   }
 
-  /** Else the node would take the run for ended by another one while the handler continues. */
+  /** Without it the node would assume that another node ended the run, while the handler still works. */
   private sendWritten({ jobRunId, written }: HostedProcess): Promise<void> {
     return this.link.send({
-      news: 'written',
+      type: 'written',
       jobRunId,
       output: storableOutput(written!.output),
     });
   }
 
-  private loggerOf(jobRunId: string): ExecutionLogger {
+  private loggerFor(jobRunId: string): ExecutionLogger {
     return lineLogger(
-      (level, message) => void this.link.send({ news: 'log', jobRunId, level, message }),
+      (level, message) => void this.link.send({ type: 'log', jobRunId, level, message }),
     );
   }
 }
 
-function asEnd({ handlerOutcome, written }: HostedProcess): HostedEnd {
-  const end = outcomeAsEnd(handlerOutcome!);
+function toHostedEnd({ handlerOutcome, written }: HostedProcess): HostedEnd {
+  const end = outcomeToEnd(handlerOutcome!);
   if (written) end.written = { ...written, output: storableOutput(written.output) };
   return end;
 }
 
-function outcomeAsEnd(outcome: Outcome): HostedEnd {
+function outcomeToEnd(outcome: Outcome): HostedEnd {
   switch (outcome.kind) {
     case 'completed':
       return { kind: 'completed', output: storableOutput(outcome.output) };

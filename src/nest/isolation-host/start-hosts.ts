@@ -18,7 +18,7 @@ const CLOSE_MS = 2_000;
 /** Connections of the engine beside its pool: listener and heartbeat. */
 const ENGINE_CONNECTIONS = 2;
 
-const entries: Record<HostKind, StartHost> = {
+const START_HOST: Record<HostKind, StartHost> = {
   thread: startThread(new URL('./thread-main.js', import.meta.url)),
   process: startProcess(new URL('./process-main.js', import.meta.url)),
 };
@@ -50,8 +50,8 @@ export async function startHosts(bildad: BildadRuntime): Promise<() => Promise<v
   const { isolation, role } = settings;
   if (!isolation || role === 'producer') return async () => {};
   const pools: HostPools = {
-    thread: poolOf('thread', isolation.threads, isolation, bildad),
-    process: poolOf('process', isolation.processes, isolation, bildad),
+    thread: createPool('thread', isolation.threads, isolation, bildad),
+    process: createPool('process', isolation.processes, isolation, bildad),
   };
   const kinds = (['thread', 'process'] as const).filter(
     (kind) => isolatedCodes(bildad, kind).length > 0,
@@ -72,16 +72,16 @@ export async function startHosts(bildad: BildadRuntime): Promise<() => Promise<v
         checkCodes(await pools[kind].warm(), isolatedCodes(bildad, kind), isolation),
       ),
     );
-    await checkBudget(bildad, isolation, kinds);
+    await warnIfTooManyConnections(bildad, isolation, kinds);
   } catch (error) {
     await close();
     throw error;
   }
-  isolated.use(pools);
+  isolated.setPools(pools);
   return close;
 }
 
-function poolOf(
+function createPool(
   kind: HostKind,
   max: number,
   isolation: IsolationSettings,
@@ -99,12 +99,12 @@ function poolOf(
     max,
     idleMs: isolation.idleTimeout,
     bootMs: BOOT_MS,
-    make: (strayed) =>
+    createHost: (onStrayError) =>
       new JobHost(
-        (hear) => entries[kind](setup, { memoryLimit: memoryLimit[kind] }, hear),
-        strayed,
+        (onMessage) => START_HOST[kind](setup, { memoryLimit: memoryLimit[kind] }, onMessage),
+        onStrayError,
       ),
-    failed: (doing, error) => events.emit('engine.error', { doing, error }),
+    onError: (doing, error) => events.emit('engine.error', { doing, error }),
   });
 }
 
@@ -123,7 +123,7 @@ function checkCodes(
 }
 
 /** Warns when one node alone could use all connections of the server. */
-async function checkBudget(
+async function warnIfTooManyConnections(
   { store, settings }: BildadRuntime,
   { threads, processes, connections }: IsolationSettings,
   kinds: HostKind[],

@@ -7,10 +7,10 @@ import { serve } from './serve.js';
 const port = parentPort as MessagePort;
 await serve(workerData as HostSetup, {
   // Messages of a thread arrive even when it ends right after.
-  send: (news) => {
-    port.postMessage(envelope(news));
+  send: (message) => {
+    port.postMessage(envelope(message));
     return Promise.resolve();
   },
-  hear: (listener) => port.on('message', listener),
+  onMessage: (listener) => port.on('message', listener),
   exit: (code) => process.exit(code),
 });

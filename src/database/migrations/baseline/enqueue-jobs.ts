@@ -81,9 +81,9 @@ BEGIN
   ELSIF lock_wait_ms IS NOT NULL THEN
     blocked := ARRAY(
       SELECT i.identifier
-      FROM ROWS FROM (unnest(new_identifiers), unnest(template_ids), unnest(retry_ofs)) AS i (identifier, template, retry_of)
+      FROM ROWS FROM (unnest(new_identifiers), unnest(template_ids), unnest(retry_ofs)) AS i (identifier, template_id, retry_of)
       WHERE EXISTS (SELECT FROM ${tables.templates} t
-                    WHERE t.id = coalesce(i.template, template_ids[1]) AND t.active AND t.id <> ALL (open))
+                    WHERE t.id = coalesce(i.template_id, template_ids[1]) AND t.active AND t.id <> ALL (open))
          OR EXISTS (SELECT FROM ${tables.runs} r WHERE r.id = i.retry_of AND r.id <> ALL (locked_runs)));
   END IF;
   now_ms := date_part('epoch', moment) * 1000;
@@ -108,16 +108,16 @@ const insert = (
 ) => `WITH added AS (
     INSERT INTO ${entries} AS e (job_template_id, job_run_identifier, priority, timeout_ms, max_retries, backoff,
                                  job_context, run_at, scheduled, inserted_at, updated_at${columns})
-    SELECT coalesce(i.template, template_ids[1]), i.identifier, coalesce(i.urgency, priorities[1]),
-           coalesce(i.allowed_ms, timeouts_ms[1]), coalesce(i.tries, retries[1]),
+    SELECT coalesce(i.template_id, template_ids[1]), i.identifier, coalesce(i.priority, priorities[1]),
+           coalesce(i.timeout_ms, timeouts_ms[1]), coalesce(i.max_retries, retries[1]),
            nullif(backoffs -> (i.ord - 1)::int, 'null'), i.context,
-           coalesce(i.due, moment + coalesce(i.wait_ms, delays_ms[1], 0) * interval '1 ms'),
-           coalesce(i.due > moment, coalesce(i.wait_ms, delays_ms[1], 0) > 0), moment, moment${values}
+           coalesce(i.run_at, moment + coalesce(i.delay_ms, delays_ms[1], 0) * interval '1 ms'),
+           coalesce(i.run_at > moment, coalesce(i.delay_ms, delays_ms[1], 0) > 0), moment, moment${values}
     FROM ROWS FROM (unnest(new_identifiers), jsonb_array_elements(contexts), unnest(template_ids), unnest(named),
                     unnest(priorities), unnest(timeouts_ms), unnest(retries), unnest(run_ats),
                     unnest(delays_ms)${values && `, unnest(starts_before), unnest(starts_within_ms), unnest(retry_ofs), unnest(retry_once)`}) WITH ORDINALITY
-      AS i (identifier, context, template, chosen, urgency, allowed_ms, tries, due, wait_ms${values && ', start_before, start_within_ms, retry_of, once'}, ord)
-    WHERE coalesce(i.template, template_ids[1]) = ANY (open) ${condition}
+      AS i (identifier, context, template_id, chosen, priority, timeout_ms, max_retries, run_at, delay_ms${values && ', start_before, start_within_ms, retry_of, once'}, ord)
+    WHERE coalesce(i.template_id, template_ids[1]) = ANY (open) ${condition}
     ${onConflict}
     RETURNING e.id, e.job_run_identifier
   )

@@ -1,5 +1,5 @@
 import type { Tables } from '../../tables.js';
-import { LONGEST_MS } from './claim-jobs.js';
+import { MAX_INTERVAL_MS } from './claim-jobs.js';
 
 /** The functions that end runs, and the one that writes late run rows. */
 export const finishFunctions = (tables: Tables): string[] => [
@@ -29,18 +29,18 @@ BEGIN
       ELSE e.retry - 1 END AS number
     FROM ${entries} e WHERE e.id = ANY (entry_ids) AND e.status = 'RUNNING' AND e.claimed_by IS NOT NULL
     ORDER BY e.id FOR UPDATE SKIP LOCKED
-  ), born AS (
+  ), new_runs AS (
     INSERT INTO ${runs} (id, job_template_id, job_queue_entry_id, job_run_identifier, retry, job_process_name, node_id,
                          job_context, available_at, started_at, timeout_at, expires_at, inserted_at)
     SELECT current_job_run_id, job_template_id, id, job_run_identifier, number, job_run_identifier || '#' || number,
            claimed_by, job_context, run_at, claimed_at,
-           claimed_at + least(timeout_ms, ${LONGEST_MS}) * interval '1 ms', claim_expires_at, claimed_at
+           claimed_at + least(timeout_ms, ${MAX_INTERVAL_MS}) * interval '1 ms', claim_expires_at, claimed_at
     FROM locked
-  ), kept AS (
+  ), written_entries AS (
     UPDATE ${entries} e SET claimed_by = NULL, claimed_at = NULL, claim_expires_at = NULL, retry = locked.number + 1
     FROM locked WHERE e.id = locked.id RETURNING e.id
   )
-  SELECT (SELECT count(*) FROM kept),
+  SELECT (SELECT count(*) FROM written_entries),
          (SELECT string_agg(late.id::text, ',') FROM late WHERE NOT EXISTS (SELECT FROM locked WHERE locked.id = late.id))
   INTO written, blocked_ids;
 END $write$`;
@@ -115,7 +115,7 @@ BEGIN
   END IF;
   -- Late rows whose entries are removed: one write for the run instead of two.
   IF late AND only_if_expired IS NULL THEN
-    WITH gone AS (
+    WITH removed_entries AS (
       DELETE FROM ${entries} e
       USING unnest(run_ids, entry_ids, failed, outcomes, reasons, reopen) WITH ORDINALITY
         AS i (run_id, entry_id, failed, outcome, reason, reopen, ord)
@@ -131,30 +131,30 @@ BEGIN
              CASE WHEN e.failed THEN 'FAILED' ELSE 'SUCCEEDED' END, coalesce(e.outcome, 'completed'), e.reason,
              nullif(errors -> (e.ord - 1)::int, 'null'), nullif(outputs -> (e.ord - 1)::int, 'null'),
              e.job_context, e.run_at, e.claimed_at,
-             e.claimed_at + least(e.timeout_ms, ${LONGEST_MS}) * interval '1 ms', e.claim_expires_at, moment,
+             e.claimed_at + least(e.timeout_ms, ${MAX_INTERVAL_MS}) * interval '1 ms', e.claim_expires_at, moment,
              e.claimed_at, moment
-      FROM gone e
+      FROM removed_entries e
     )
     SELECT count(*), CASE WHEN count(*) < total THEN string_agg(e.current_job_run_id::text, ',') END
-    INTO landed, removed_ids FROM gone e;
+    INTO landed, removed_ids FROM removed_entries e;
     ended_ids := removed_ids;
   END IF;
   WHILE landed < total LOOP
     IF usual THEN
-      -- What most batches are takes 4 µs an end less without the arrays.
+      -- What max_rows batches are takes 4 µs an end less without the arrays.
       WITH ended AS (
         UPDATE ${runs} r SET status = 'DONE', ended_at = moment, updated_at = moment, result = 'SUCCEEDED', outcome = 'completed'
         WHERE r.id = ANY (run_ids) AND r.status = 'RUNNING'
         RETURNING r.id, r.job_queue_entry_id
-      ), gone AS (
+      ), removed_entries AS (
         DELETE FROM ${entries} e USING ended
         WHERE e.id = ended.job_queue_entry_id AND e.current_job_run_id = ended.id
         RETURNING ended.id
       )
-      SELECT (SELECT count(*) FROM ended), n.gone,
-             CASE WHEN n.gone < total THEN (SELECT string_agg(id::text, ',') FROM ended) END,
-             CASE WHEN n.gone < total THEN (SELECT string_agg(id::text, ',') FROM gone) END
-      FROM (SELECT count(*) AS gone FROM gone) n
+      SELECT (SELECT count(*) FROM ended), n.removed_entries,
+             CASE WHEN n.removed_entries < total THEN (SELECT string_agg(id::text, ',') FROM ended) END,
+             CASE WHEN n.removed_entries < total THEN (SELECT string_agg(id::text, ',') FROM removed_entries) END
+      FROM (SELECT count(*) AS removed_entries FROM removed_entries) n
       INTO ended_count, removed_count, ended, removed;
     ELSE
       WITH ended AS (
@@ -167,7 +167,7 @@ BEGIN
         WHERE r.id = i.run_id AND r.status = 'RUNNING' AND (i.only_if_expired IS NOT TRUE OR r.expires_at <= moment)
         RETURNING r.id, r.job_queue_entry_id, i.delay_ms, i.uncounted,
           i.reopen IS TRUE AND r.kill_requested IS DISTINCT FROM 'cancelled' AS reopen
-      ), gone AS (
+      ), removed_entries AS (
         DELETE FROM ${entries} e USING ended
         WHERE NOT ended.reopen AND e.id = ended.job_queue_entry_id AND e.current_job_run_id = ended.id
         RETURNING ended.id
@@ -179,11 +179,11 @@ BEGIN
         WHERE ended.reopen AND e.id = ended.job_queue_entry_id AND e.current_job_run_id = ended.id
         RETURNING ended.id
       )
-      SELECT (SELECT count(*) FROM ended), n.gone,
-             CASE WHEN n.gone < total THEN (SELECT string_agg(id::text, ',') FROM ended) END,
-             CASE WHEN n.gone < total THEN (SELECT string_agg(id::text, ',') FROM gone) END,
+      SELECT (SELECT count(*) FROM ended), n.removed_entries,
+             CASE WHEN n.removed_entries < total THEN (SELECT string_agg(id::text, ',') FROM ended) END,
+             CASE WHEN n.removed_entries < total THEN (SELECT string_agg(id::text, ',') FROM removed_entries) END,
              (SELECT string_agg(id::text, ',') FROM reopened)
-      FROM (SELECT count(*) AS gone FROM gone) n
+      FROM (SELECT count(*) AS removed_entries FROM removed_entries) n
       INTO ended_count, removed_count, ended, removed, reopened;
     END IF;
     landed := landed + ended_count;
@@ -239,7 +239,7 @@ const finishMissedFunction = ({
   finishRuns,
   finishMissed,
 }: Tables) => `
-CREATE FUNCTION ${finishMissed} (node text, most integer, hooks text[]) RETURNS TABLE (
+CREATE FUNCTION ${finishMissed} (node text, max_rows integer, hooks text[]) RETURNS TABLE (
   run_id bigint, identifier text, retry_number integer, template_code text
 ) LANGUAGE plpgsql ${BY_INDEX}
 AS $missed$
@@ -251,7 +251,7 @@ BEGIN
   WITH late AS MATERIALIZED (
     SELECT e.id FROM ${entries} e
     WHERE e.start_before <= moment AND e.status = 'AVAILABLE' AND e.current_job_run_id IS NULL
-    ORDER BY e.start_before LIMIT most FOR UPDATE SKIP LOCKED
+    ORDER BY e.start_before LIMIT max_rows FOR UPDATE SKIP LOCKED
   ), claimed AS (
     UPDATE ${entries} e SET status = 'RUNNING', retry = e.retry + 1, current_job_run_id = nextval('${runIds}'),
       claimed_by = node, claimed_at = moment, claim_expires_at = moment, run_at = least(e.run_at, moment), updated_at = moment

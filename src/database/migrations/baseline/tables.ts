@@ -33,7 +33,7 @@ export const tableStatements = ({
       guard_holder text,
       guard_term bigint NOT NULL DEFAULT 0,
       guard_expires_at timestamptz,
-      guard_look_again boolean NOT NULL DEFAULT false,
+      guard_round_requested boolean NOT NULL DEFAULT false,
       step_times jsonb NOT NULL DEFAULT '{}',
       inserted_at timestamptz NOT NULL DEFAULT clock_timestamp(),
       updated_at timestamptz NOT NULL DEFAULT clock_timestamp()
@@ -137,8 +137,8 @@ export const tableStatements = ({
       blocked_since timestamptz,
       rss_bytes bigint NOT NULL DEFAULT 0,
       started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-      beat bigint NOT NULL DEFAULT 0,
-      beat_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+      heartbeats bigint NOT NULL DEFAULT 0,
+      heartbeat_at timestamptz NOT NULL DEFAULT clock_timestamp(),
       expires_at timestamptz NOT NULL,
       renewed_until timestamptz NOT NULL,
       ended_at timestamptz,
@@ -151,7 +151,7 @@ export const tableStatements = ({
   // One row for each unique, debounce or throttle key: concurrent callers of a key lock it, so one of them adds
   // the job. It names the job that holds the key. Claims and ends do not read it: the next caller looks up
   // whether that job still waits or runs. `next_*` is a job that starts when the holder has left the queue;
-  // at `look_at` a pass checks whether the row can be deleted.
+  // at `check_at` a pass checks whether the row can be deleted.
   `CREATE TABLE ${keys} (
       job_template_id bigint NOT NULL,
       kind text NOT NULL CHECK (kind IN ('unique', 'debounce', 'throttle')),
@@ -164,10 +164,10 @@ export const tableStatements = ({
       next_entry_id bigint,
       next_identifier text,
       next_at timestamptz,
-      look_at timestamptz NOT NULL DEFAULT clock_timestamp() + interval '10 minutes',
+      check_at timestamptz NOT NULL DEFAULT clock_timestamp() + interval '10 minutes',
       PRIMARY KEY (job_template_id, kind, key)
     ) WITH (fillfactor = 70)`,
-  `CREATE INDEX job_keys_look_at ON ${keys} (look_at)`,
+  `CREATE INDEX job_keys_check_at ON ${keys} (check_at)`,
   `CREATE INDEX job_keys_next ON ${keys} (job_template_id, kind, key) WHERE next_entry_id IS NOT NULL`,
   // What handlers report while they run. No foreign key: claiming, ending and deleting runs must not wait for it;
   // a pass deletes the rows of runs that are gone. `kind`: `progress`, the last value; `log`, the lines of a
