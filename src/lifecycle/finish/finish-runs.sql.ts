@@ -59,7 +59,7 @@ export async function finishRuns(
   requested: RunEnd[],
   { skipLocked = false, lockMs = null, hooks }: FinishRunsOptions = {},
 ): Promise<Landing[]> {
-  const chosen = chooseEnds(asked);
+  const chosen = chooseEnds(requested);
   let ends = [...chosen.values()];
   const late = ends.some(({ hasLateRow }) => hasLateRow);
   // The heartbeat locks entries in this order as well, when it writes late rows.
@@ -98,7 +98,7 @@ export async function finishRuns(
 }
 
 /** Of two ends of one run in a batch the first wins, but an unconditional end wins over a conditional one. */
-function chooseEnds(asked: RunEnd[]): Map<string, RunEnd> {
+function chooseEnds(requested: RunEnd[]): Map<string, RunEnd> {
   const chosen = new Map<string, RunEnd>();
   for (const end of requested) {
     const other = chosen.get(end.jobRunId);
