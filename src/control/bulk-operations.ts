@@ -15,7 +15,7 @@ import {
 import type { RunControl } from './run-control.js';
 
 const ENTRIES_AT_ONCE = 1_000;
-/** Fewer: their contexts are in memory. */
+/** Fewer, because their contexts are in memory. */
 const RUNS_AT_ONCE = 200;
 
 /** Operations on all jobs that match a filter, in batches; each batch is a transaction of its own. */
@@ -35,7 +35,7 @@ export class BulkOperations {
       const removed = new Set(await deleteWaiting(db, tables, ids));
       counts.removed += removed.size;
       const running = ids.filter((id) => !removed.has(id));
-      // At once: each handler that does not stop takes the grace period.
+      // In parallel, because each handler that does not stop takes the grace period.
       const stopping = await Promise.allSettled(
         running.map((id) => this.runControl.cancelEntry(id)),
       );
@@ -46,7 +46,7 @@ export class BulkOperations {
     return counts;
   }
 
-  /** @returns how many */
+  /** @returns how many jobs were rescheduled */
   async reschedule(filter: EntryFilter, due: DueTime): Promise<number> {
     const { db, tables } = this.store;
     let rescheduled = 0;
@@ -58,7 +58,7 @@ export class BulkOperations {
   }
 
   /**
-   * Retries each run once, whoever else retries it.
+   * Retries each run once, even if other callers retry it at the same time.
    * @returns how many were enqueued, and how many were refused: their context or template is not valid now
    */
   async retry(filter: RunFilter): Promise<{ retried: number; refused: number }> {

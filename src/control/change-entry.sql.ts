@@ -7,7 +7,7 @@ import { rows, type Queryable, type Tables } from '../database/tables.js';
 /** When an entry is to be due: ISO text, or milliseconds from now. */
 export type DueTime = { runAt: string } | { delayMs: number };
 
-/** What is left out stays as it is. */
+/** Omitted fields stay unchanged. */
 export interface EntryChanges {
   priority?: number;
   timeoutMs?: number;
@@ -31,7 +31,10 @@ const COLUMNS: readonly [
   ['jobContext', 'job_context', 'jsonb'],
 ];
 
-/** Changes an AVAILABLE entry. @returns null when it is not AVAILABLE, or gone, or is to be due although it may not: then nothing was changed */
+/**
+ * Changes an AVAILABLE entry.
+ * @returns null if it is not AVAILABLE, does not exist or may not get the due time; then nothing was changed
+ */
 export async function changeEntry(
   db: Queryable,
   { entries }: Tables,
@@ -43,29 +46,29 @@ export async function changeEntry(
     ([property, column, type]) => {
       values.push(changes[property]);
       const value = `$${values.length}::${type}`;
-      return `${column} = ${property === 'jobContext' ? keptAround(value) : value}`;
+      return `${column} = ${property === 'jobContext' ? keepCarried(value) : value}`;
     },
   );
-  let mayBeDue = '';
+  let condition = '';
   if (due) {
     values.push(...dueValues(due));
     const moment = momentOf(`$${values.length - 1}`, `$${values.length}`);
-    sets.push(dueAt(moment));
-    mayBeDue = ` AND ${dueable(moment)}`;
+    sets.push(setDueTime(moment));
+    condition = ` AND ${mayBecomeDue(moment)}`;
   }
   const [row] = await rows(
     db,
     `WITH changed AS (
        UPDATE ${entries} e SET ${[...sets, 'updated_at = clock.now'].join(', ')}
        FROM (SELECT clock_timestamp() AS now) clock
-       WHERE e.id = $1 AND e.status = 'AVAILABLE'${mayBeDue} RETURNING e.*
+       WHERE e.id = $1 AND e.status = 'AVAILABLE'${condition} RETURNING e.*
      ) SELECT ${entryColumns('changed')} FROM changed`,
     values,
   );
   return row ? asEntry(row) : null;
 }
 
-/** Makes those of these entries due that are AVAILABLE, and may be. @returns how many */
+/** Changes the due time of these entries where they are AVAILABLE and may get it. @returns how many */
 export async function rescheduleEntries(
   db: Queryable,
   { entries }: Tables,
@@ -76,9 +79,9 @@ export async function rescheduleEntries(
   const [row] = await rows<{ changed: number }>(
     db,
     `WITH changed AS (
-       UPDATE ${entries} e SET ${dueAt(moment)}, updated_at = clock.now
+       UPDATE ${entries} e SET ${setDueTime(moment)}, updated_at = clock.now
        FROM (SELECT clock_timestamp() AS now) clock
-       WHERE e.id = ANY ($1::bigint[]) AND e.status = 'AVAILABLE' AND ${dueable(moment)} RETURNING e.id
+       WHERE e.id = ANY ($1::bigint[]) AND e.status = 'AVAILABLE' AND ${mayBecomeDue(moment)} RETURNING e.id
      ) SELECT count(*)::int AS changed FROM changed`,
     [entryIds, ...dueValues(due)],
   );
@@ -86,16 +89,16 @@ export async function rescheduleEntries(
 }
 
 /**
- * A new context in what its job was enqueued in. In the statement, so that nobody has to read the row, or to open what is
- * sealed in it, before.
+ * A new context with the carried values of the old one. Done in the statement, so that the row need not be read and its
+ * sealed values need not be decrypted.
  */
-function keptAround(context: string): string {
-  const old = `e.job_context -> '${ENVELOPE}'`;
-  const kept = `(SELECT jsonb_object_agg(key, value) FROM jsonb_each(${old}) WHERE key IN ('carried', 'sealedCarried'))`;
+function keepCarried(context: string): string {
+  const envelope = `e.job_context -> '${ENVELOPE}'`;
+  const carried = `(SELECT jsonb_object_agg(key, value) FROM jsonb_each(${envelope}) WHERE key IN ('carried', 'sealedCarried'))`;
   return `CASE
-    WHEN NOT coalesce(${old} ?| ARRAY['carried', 'sealedCarried'], false) THEN ${context}
-    WHEN coalesce(${context} ? '${ENVELOPE}', false) THEN jsonb_set(${context}, '{${ENVELOPE}}', (${context} -> '${ENVELOPE}') || ${kept})
-    ELSE jsonb_build_object('${ENVELOPE}', ${kept}, 'value', ${context}) END`;
+    WHEN NOT coalesce(${envelope} ?| ARRAY['carried', 'sealedCarried'], false) THEN ${context}
+    WHEN coalesce(${context} ? '${ENVELOPE}', false) THEN jsonb_set(${context}, '{${ENVELOPE}}', (${context} -> '${ENVELOPE}') || ${carried})
+    ELSE jsonb_build_object('${ENVELOPE}', ${carried}, 'value', ${context}) END`;
 }
 
 const dueValues = (due: DueTime) => ('runAt' in due ? [due.runAt, null] : [null, due.delayMs]);
@@ -104,12 +107,12 @@ const momentOf = (runAt: string, delayMs: string) =>
   `coalesce(${runAt}::timestamptz, clock.now + ${delayMs}::float8 * interval '1 ms')`;
 
 /**
- * What is kept until the job that holds its key is over is due then, and not before. What was never started is not to be
- * due when it may not be started any more.
+ * An entry that waits for the holder of its key becomes due when the holder has ended. An entry with a `startBefore` that
+ * was never started must not become due after that time.
  */
-const dueable = (moment: string) =>
+const mayBecomeDue = (moment: string) =>
   `e.run_at <> '${WAITS_FOR_KEY}' AND (e.start_before IS NULL OR e.current_job_run_id IS NOT NULL OR ${moment} < e.start_before)`;
 
-/** A job that was aboard a lost node stays out of the ready index. */
-const dueAt = (moment: string) =>
+/** A suspect stays out of the ready index. */
+const setDueTime = (moment: string) =>
   `run_at = ${moment}, scheduled = ${moment} > clock.now OR e.crashes > 0`;

@@ -37,7 +37,7 @@ export interface JobChanges {
   delay?: Duration;
   /** How long a run may take, from 1 ms. */
   timeout?: Duration;
-  /** Retries after the first run, including those that are used up. */
+  /** Retries after the first run, including the used ones. */
   maxRetries?: number;
   /** `null`: the template's, else the module's. */
   backoff?: BackoffData | null;
@@ -79,7 +79,7 @@ export function entryChanges(changes: Omit<JobChanges, 'context'>): EntryChanges
 export const dueTime: Check<DueTime> = (when, field, where) =>
   when instanceof Date ? runAt(when, field, where) : delay(when, field, where);
 
-/** Changes AVAILABLE entries; the statement itself checks that they are AVAILABLE. */
+/** Changes AVAILABLE entries. The statement itself checks the status. */
 export class ChangeJobs {
   constructor(
     private readonly store: Store,
@@ -107,7 +107,7 @@ export class ChangeJobs {
         ? changes
         : {
             ...changes,
-            jobContext: await this.encoded(await this.available(entryId, db), context, db),
+            jobContext: await this.encodeContext(await this.readAvailable(entryId, db), context, db),
           };
     const changed =
       (await changeEntry(db, tables, entryId, encoded)) ?? (await this.refuse(entryId, db));
@@ -117,7 +117,7 @@ export class ChangeJobs {
     return changed;
   }
 
-  private async encoded(
+  private async encodeContext(
     { jobTemplateId, jobRunIdentifier, startBefore }: JobQueueEntry,
     context: unknown,
     db: Queryable,
@@ -131,7 +131,7 @@ export class ChangeJobs {
     return wrapping ? this.contexts.wrapJson(json, wrapping, jobRunIdentifier) : json;
   }
 
-  private async available(entryId: string, db: Queryable): Promise<JobQueueEntry> {
+  private async readAvailable(entryId: string, db: Queryable): Promise<JobQueueEntry> {
     const { tables } = this.store;
     const entry = await findEntry(db, tables, { id: entryId });
     return entry?.status === 'AVAILABLE' ? entry : this.refuse(entryId, db);
@@ -143,15 +143,15 @@ export class ChangeJobs {
     throw new JobNotAvailableError(
       entry?.jobRunIdentifier ?? `entry ${entryId}`,
       entry
-        ? `it is ${heldAs(entry)}, or was just now: nothing was changed`
+        ? `it is or was ${describeWait(entry)}, and nothing was changed`
         : 'it is not in the queue',
     );
   }
 }
 
-function heldAs({ status, runAt, startBefore }: JobQueueEntry): string {
+function describeWait({ status, runAt, startBefore }: JobQueueEntry): string {
   if (status !== 'AVAILABLE') return status;
   return startBefore && runAt.toISOString() !== WAITS_FOR_KEY
-    ? `to be started before ${startBefore.toISOString()}, and not at all from then on`
-    : 'kept until the job that holds its key is over';
+    ? `to be started before ${startBefore.toISOString()}`
+    : 'waiting for the job that holds its key';
 }

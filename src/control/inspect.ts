@@ -6,12 +6,12 @@ import type { JobProcess } from '../lifecycle/run/job-process.js';
 import type { ProcessRegistry } from '../lifecycle/run/process-registry.js';
 import { findProcessFacts } from '../membership/node.sql.js';
 
-/** Shorter jobs are not reported: they are over before somebody can ask. */
+/** Younger processes are not reported: most end before a caller reads the report. */
 const SHORT_MS = 1_000;
-/** In one report. */
+/** Processes in one report. */
 const MAX_REPORTED = 1_000;
 
-/** What is known of processes at work, on this node and on others. */
+/** The facts of running processes, on this node and on others. */
 export class Inspection {
   constructor(
     private readonly store: Store,
@@ -20,10 +20,10 @@ export class Inspection {
     private readonly node: NodeState,
   ) {}
 
-  /** Null where the run is not RUNNING, or its node has not told of it yet. */
-  async of(jobRunId: string): Promise<JobProcessFacts | null> {
+  /** @returns null if the run is not RUNNING, or its node has not reported it yet */
+  async findFacts(jobRunId: string): Promise<JobProcessFacts | null> {
     const process = this.processes.find(jobRunId);
-    if (process) return this.factsOf(process);
+    if (process) return this.collectFacts(process);
     const { db, tables } = this.store;
     return findProcessFacts(db, tables, jobRunId);
   }
@@ -36,17 +36,17 @@ export class Inspection {
       processes: all
         .filter(({ ageMs }) => ageMs >= SHORT_MS)
         .slice(0, MAX_REPORTED)
-        .map((one) => this.factsOf(one)),
+        .map((one) => this.collectFacts(one)),
     };
   }
 
-  private factsOf(one: JobProcess): JobProcessFacts {
+  private collectFacts(one: JobProcess): JobProcessFacts {
     const host = this.isolated.hostOf(one);
     return {
       jobRunId: one.jobRunId,
       nodeId: this.node.id,
       isolation: one.isolation,
-      ...(one.isolation === 'inline' ? this.inline() : (host?.facts() ?? NO_HOST)),
+      ...(one.isolation === 'inline' ? this.inlineFacts() : (host?.facts() ?? NO_HOST)),
       startedAt: one.startedAt,
       progress: one.progress,
       stopping: one.isStopping,
@@ -55,7 +55,7 @@ export class Inspection {
     };
   }
 
-  private inline() {
+  private inlineFacts() {
     const { user, system } = process.cpuUsage();
     return {
       pid: process.pid,

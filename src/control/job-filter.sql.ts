@@ -3,7 +3,7 @@ import { asRun, runColumns } from '../database/columns.js';
 import type { JobRun } from '../database/entities/index.js';
 import { rows, type Queryable, type Tables } from '../database/tables.js';
 
-/** What is left out is not asked for. */
+/** Omitted fields do not restrict the result. */
 export interface RowFilter {
   templateCode?: string;
   identifiers?: string[];
@@ -21,7 +21,7 @@ export interface RunFilter extends RowFilter {
   reason?: string;
 }
 
-/** The ids of entries that fit, in their order, behind `afterId`. */
+/** The ids of matching entries after `afterId`, in their order. */
 export async function matchingEntries(
   db: Queryable,
   { entries, templates }: Tables,
@@ -32,7 +32,7 @@ export async function matchingEntries(
   const found = await rows<{ id: string }>(
     db,
     `SELECT e.id::text FROM ${entries} e
-     WHERE e.id > $1 AND ${common('e', templates, 'e.inserted_at')}
+     WHERE e.id > $1 AND ${commonConditions('e', templates, 'e.inserted_at')}
        AND ($7::text IS NULL OR e.status = $7)
        AND e.priority BETWEEN coalesce($8::int, e.priority) AND coalesce($9::int, e.priority)
      ORDER BY e.id LIMIT $2`,
@@ -49,8 +49,8 @@ export async function matchingEntries(
 }
 
 /**
- * The last runs of jobs that failed and are over, in their order, behind `afterId` and up to `lastId`; not those that
- * were done again. Reads the history.
+ * The last runs of jobs that have failed, in their order, after `afterId` and up to `lastId`. Excludes runs that were
+ * retried by hand. Reads the history.
  */
 export async function failedRuns(
   db: Queryable,
@@ -63,7 +63,7 @@ export async function failedRuns(
   const found = await rows(
     db,
     `SELECT ${runColumns('r')} FROM ${runs} r
-     WHERE r.id > $1 AND r.id <= $8 AND ${common('r', templates, 'r.ended_at')}
+     WHERE r.id > $1 AND r.id <= $8 AND ${commonConditions('r', templates, 'r.ended_at')}
        AND ($7::text IS NULL OR r.reason = $7) AND r.status = 'DONE' AND r.result = 'FAILED' AND r.retried_at IS NULL
        AND NOT EXISTS (SELECT FROM ${runs} later
                        WHERE later.job_run_identifier = r.job_run_identifier AND later.retry > r.retry)
@@ -74,7 +74,7 @@ export async function failedRuns(
   return found.map(asRun);
 }
 
-/** '0' where there is none. */
+/** '0' if there is no run. */
 export async function newestRunId(db: Queryable, { runs }: Tables): Promise<string> {
   const [row] = await rows<{ id: string }>(
     db,
@@ -83,7 +83,7 @@ export async function newestRunId(db: Queryable, { runs }: Tables): Promise<stri
   return row!.id;
 }
 
-const common = (row: string, templates: string, since: string) =>
+const commonConditions = (row: string, templates: string, since: string) =>
   `($3::text IS NULL OR ${row}.job_template_id = (SELECT id FROM ${templates} WHERE code = $3))
        AND ($4::text[] IS NULL OR ${row}.job_run_identifier = ANY ($4))
        AND ($5::float8 IS NULL OR ${since} <= clock_timestamp() - $5 * interval '1 ms')

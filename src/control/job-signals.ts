@@ -2,13 +2,13 @@ import type { NotificationBus, Topic, TopicOptions } from '../notifications/noti
 
 interface SignalOptions extends Pick<TopicOptions, 'doing' | 'maxInterest'> {
   topic: string;
-  /** Listens to the events of this node that signal; undone while nobody wants a signal. */
+  /** Listens to the events of this node that signal. Called while a signal is wanted. @returns unsubscribes */
   subscribe: () => () => void;
-  /** Is called for each job that somebody, here or elsewhere, wants signals of, or still does. */
-  wanted?: (identifier: string) => void;
+  /** Called for each job whose signals are wanted, on this node or another, and repeatedly while they are. */
+  onWanted?: (identifier: string) => void;
 }
 
-/** Wakes callers, on this node and on others, that want to know when something happened to a job. */
+/** Wakes callers on this node and on others when a job changes. */
 export class JobSignals {
   private readonly callers = new Map<string, Set<() => void>>();
   private readonly topic: Topic;
@@ -24,7 +24,7 @@ export class JobSignals {
       receive: (identifier) => this.wake(identifier as string),
       wanted: (identifiers) => {
         this.updateSubscription();
-        for (const identifier of identifiers) options.wanted?.(identifier);
+        for (const identifier of identifiers) options.onWanted?.(identifier);
       },
     });
     bus.onConnected(() => {
@@ -33,13 +33,13 @@ export class JobSignals {
     bus.onStop(() => this.stop());
   }
 
-  /** Calls `wake` when something happened to the job. @returns how to end that */
+  /** Calls `wake` when the job changes. @returns a function that ends this */
   add(identifier: string, wake: () => void): () => void {
     const callers = this.callers.get(identifier);
     if (callers) callers.add(wake);
     else this.callers.set(identifier, new Set([wake]));
     this.updateSubscription();
-    this.options.wanted?.(identifier);
+    this.options.onWanted?.(identifier);
     return () => {
       const left = this.callers.get(identifier);
       left?.delete(wake);
@@ -48,8 +48,8 @@ export class JobSignals {
     };
   }
 
-  /** Asks other nodes for their signals as well. @returns how to end that */
-  askOthers(identifier: string): () => void {
+  /** Subscribes to signals of other nodes. @returns a function that ends this */
+  subscribeToOthers(identifier: string): () => void {
     return this.topic.addInterest(identifier);
   }
 
@@ -57,7 +57,7 @@ export class JobSignals {
     return this.callers.has(identifier) || this.topic.isWanted(identifier);
   }
 
-  /** Something happened to the job. @param isLast other nodes need no later signal */
+  /** Signals a change of the job. @param isLast other nodes need no later signal */
   signal(identifier: string, { isLast = false } = {}): void {
     this.wake(identifier);
     if (this.topic.isWanted(identifier)) this.topic.send(identifier);

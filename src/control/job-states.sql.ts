@@ -6,7 +6,7 @@ import type { JobQueueStatus, JobRunResult, JobRunStatus } from '../job/status.j
 /** `queued`, or the newest run of the job; null: it has neither. */
 export type JobState = 'queued' | JobRun | null;
 
-/** One statement sees a job either queued or over: its entry is deleted by the statement that ends the last run. */
+/** One statement is enough: the statement that ends the last run deletes the entry, so a job is queued or has ended. */
 export async function jobStates(
   db: Queryable,
   { entries, runs }: Tables,
@@ -16,7 +16,7 @@ export async function jobStates(
     db,
     `SELECT i.ord::int, i.queued, r.* FROM (
        SELECT ord, identifier, EXISTS (SELECT FROM ${entries} e WHERE e.job_run_identifier = identifier) AS queued
-       FROM unnest($1::text[]) WITH ORDINALITY AS asked (identifier, ord)
+       FROM unnest($1::text[]) WITH ORDINALITY AS wanted (identifier, ord)
      ) i LEFT JOIN LATERAL (
        SELECT ${runColumns('r')} FROM ${runs} r
        WHERE r.job_run_identifier = i.identifier AND NOT i.queued ORDER BY r.retry DESC LIMIT 1
@@ -29,7 +29,7 @@ export async function jobStates(
   });
 }
 
-/** How far a watcher has seen a job. */
+/** The position of a watcher in a job. */
 export interface WatchedFrom {
   identifier: string;
   /** The first run to read. Null: only the newest. */
@@ -57,7 +57,7 @@ export interface WatchedState {
   entry: {
     status: JobQueueStatus;
     retry: number;
-    /** Milliseconds of the epoch: as text, the end of 9999 is in a year of five digits east of UTC, which no Date reads. */
+    /** Milliseconds since 1970. Text would not do: east of UTC the end of 9999 has a year of five digits, which Date rejects. */
     runAtMs: number;
     runId: string | null;
   } | null;
@@ -70,8 +70,8 @@ export interface WatchedState {
 const RUNS_AT_ONCE = 20;
 
 /**
- * What became of jobs since a watcher saw them, in one statement. By the unique indexes of entries (identifier), runs
- * (identifier, retry) and notes (run, kind, seq): 0.1 ms a job. The entry has the facts of a run whose row is late.
+ * Reads the changes of jobs since a watcher's position, in one statement. Uses the unique indexes of entries
+ * (identifier), runs (identifier, retry) and notes (run, kind, seq): 0.1 ms a job. The entry has the facts of a late run row.
  */
 export async function watchedStates(
   db: Queryable,

@@ -3,7 +3,7 @@ import type { JsonValue } from '../job/json.js';
 import type { JobUpdate } from '../job/job-update.js';
 import type { WatchedFrom, WatchedRun, WatchedState } from './job-states.sql.js';
 
-/** A line or a chunk of output; neither where that could not be stored. */
+/** A line or a chunk of output; neither if it could not be stored. */
 interface OutputItem {
   n: number;
   at: number;
@@ -12,12 +12,12 @@ interface OutputItem {
   chunk?: JsonValue;
 }
 
-/** How far a watcher has seen a run. */
+/** The phases of a run that a watcher can have seen. */
 const QUEUED = 0;
 const RUNNING = 1;
 const ENDED = 2;
 
-/** How far a watcher has seen a job, and the updates since then. */
+/** The position of a watcher in a job, and the updates since then. */
 export class JobUpdates {
   /** The run that was seen last; null: none yet, the newest is the first. */
   private retry: number | null = null;
@@ -66,15 +66,15 @@ export class JobUpdates {
     this.isKnown = true;
     const isNew = this.retry === null;
     for (const run of isNew ? runs.slice(-1) : runs) {
-      if (this.advanceTo(run.retry)) yield* this.ofRun(run, isNew);
+      if (this.advanceTo(run.retry)) yield* this.updatesOfRun(run, isNew);
       if (run.status !== 'DONE') continue;
       const ended = !this.isPast(run.retry, ENDED);
       this.phase = ENDED;
       if (entry || more || run !== runs.at(-1)) {
-        if (ended && !isNew) yield { type: 'retry', ...this.endOf(run) };
+        if (ended && !isNew) yield { type: 'retry', ...this.endFacts(run) };
       } else {
         this.isOver = true;
-        if (ended) yield { type: 'end', ...this.endOf(run) };
+        if (ended) yield { type: 'end', ...this.endFacts(run) };
       }
     }
     if (more) return;
@@ -105,7 +105,7 @@ export class JobUpdates {
     }
   }
 
-  private *ofRun(run: WatchedRun, isNew: boolean): Generator<JobUpdate> {
+  private *updatesOfRun(run: WatchedRun, isNew: boolean): Generator<JobUpdate> {
     const { id: jobRunId, retry } = run;
     const isNewlyRunning = !this.isPast(retry, RUNNING);
     if (isNewlyRunning) this.phase = RUNNING;
@@ -159,7 +159,7 @@ export class JobUpdates {
     return `${this.retry}.${this.phase}.${this.seq}`;
   }
 
-  private endOf({ id, retry, result, reason, endedAt }: WatchedRun) {
+  private endFacts({ id, retry, result, reason, endedAt }: WatchedRun) {
     return {
       id: this.id,
       jobRunId: id,
@@ -172,7 +172,7 @@ export class JobUpdates {
 }
 
 /** The state without runs that ended after this one: the next read has them. */
-export function upTo(last: number, state: WatchedState): WatchedState {
+export function truncateAfter(last: number, state: WatchedState): WatchedState {
   const since = state.runs.findIndex(({ retry, status }) => retry > last && status === 'DONE');
   if (since < 0) return state;
   return { ...state, runs: state.runs.slice(0, since), more: true };

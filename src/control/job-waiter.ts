@@ -8,12 +8,12 @@ import type { NotificationBus } from '../notifications/notification-bus.js';
 import { JobSignals } from './job-signals.js';
 import { jobStates, type JobState } from './job-states.sql.js';
 
-/** A job of milliseconds may be over before its node has learned that somebody waits. */
+/** A short job may end before its node learns of the waiter. */
 const FIRST_POLL_MS = 10;
 const MAX_POLL_MS = 1_000;
 const BATCH_SIZE = 500;
 const MAX_REMOTE_WAITS = 100_000;
-const REMOVED_MESSAGE = 'it was cancelled, or removed from the queue, while it was waited for';
+const REMOVED_MESSAGE = 'it was cancelled or removed from the queue during the wait';
 
 /**
  * Waits until jobs are over, whatever node runs them: woken by an event of this node or a notification of another one,
@@ -49,7 +49,7 @@ export class JobWaiter {
     const giveUpAt = performance.now() + timeoutMs;
     const pause = new WakeablePause();
     const removeCaller = this.signals.add(identifier, pause.wake);
-    let stopAsking: (() => void) | undefined;
+    let unsubscribe: (() => void) | undefined;
     let pollMs = FIRST_POLL_MS;
     let wasFound = false;
     try {
@@ -62,13 +62,13 @@ export class JobWaiter {
         if (typeof state === 'object' && state.status === 'DONE') return state;
         const leftMs = giveUpAt - performance.now();
         if (leftMs <= 0) throw new WaitTimeoutError(identifier, timeoutMs);
-        stopAsking ??= this.signals.askOthers(identifier);
+        unsubscribe ??= this.signals.subscribeToOthers(identifier);
         await pause.sleep(Math.min(pollMs, leftMs));
         pollMs = Math.min(pollMs * 1.5, MAX_POLL_MS);
       }
     } finally {
       removeCaller();
-      stopAsking?.();
+      unsubscribe?.();
     }
   }
 

@@ -7,28 +7,28 @@ import type { JobUpdate } from '../job/job-update.js';
 import type { NotificationBus } from '../notifications/notification-bus.js';
 import { JobSignals } from './job-signals.js';
 import { watchedStates, type WatchedFrom, type WatchedState } from './job-states.sql.js';
-import { JobUpdates, upTo } from './job-updates.js';
+import { JobUpdates, truncateAfter } from './job-updates.js';
 
 const FIRST_POLL_MS = 50;
-/** The last output of a run may be written this long after its end: 0.1 s after the write before, and that takes time. */
+/** The last output of a run may be written this long after its end: 0.1 s after the previous write, plus the write itself. */
 const LAST_OUTPUT_MS = 300;
 const BATCH_SIZE = 100;
 const MAX_REMOTE_WATCHES = 10_000;
 
-export interface Watching {
+export interface WatchOptions {
   signal?: AbortSignal | undefined;
   after?: string | undefined;
   pollMs: number;
 }
 
 /**
- * Watches jobs, whatever node runs them: reads the database at each signal of a change, and now and then in any case.
+ * Watches jobs, whatever node runs them: reads the database at each signal of a change, and at intervals.
  * However many callers watch, a process reads their jobs with one statement at a time.
  */
 export class JobWatcher {
   private readonly stopped = new AbortController();
   private readonly pauses = new Set<WakeablePause>();
-  private readonly wantedListeners: ((identifier: string) => void)[] = [];
+  private readonly watchedListeners: ((identifier: string) => void)[] = [];
   private readonly signals: JobSignals;
   private readonly reads: WriteBatcher<WatchedFrom, WatchedState>;
 
@@ -52,31 +52,31 @@ export class JobWatcher {
         const offs = [events.on('run.started', signalRun), events.on('run.finished', signalRun)];
         return () => offs.forEach((off) => off());
       },
-      wanted: (identifier) => this.wantedListeners.forEach((listener) => listener(identifier)),
+      onWanted: (identifier) => this.watchedListeners.forEach((listener) => listener(identifier)),
     });
     bus.onStop(() => this.stop());
   }
 
-  /** Whether somebody, here or on another node, watches the job. */
+  /** Whether a caller, on this node or another, watches the job. */
   isWatched(identifier: string): boolean {
     return this.signals.isWanted(identifier);
   }
 
-  /** @param listener is called when somebody begins to watch a job, and now and then while that goes on */
+  /** @param listener called when a caller begins to watch a job, and repeatedly while callers watch it */
   onWatched(listener: (identifier: string) => void): void {
-    this.wantedListeners.push(listener);
+    this.watchedListeners.push(listener);
   }
 
-  /** There is something new to be read of the job. */
+  /** Tells watchers to read the job again. */
   signalChange(identifier: string): void {
     this.signals.signal(identifier);
   }
 
-  /** Reads nothing before the first `next`; releases what it holds when it ends, or its loop is left. */
-  watch(identifier: string, watching: Watching): AsyncGenerator<JobUpdate> {
+  /** Reads nothing before the first `next`. Releases its resources when it ends or its loop is left. */
+  watch(identifier: string, options: WatchOptions): AsyncGenerator<JobUpdate> {
     const left = new AbortController();
-    const updates = this.follow(identifier, watching, left.signal);
-    // A generator's own `return` waits for a `next` that is under way.
+    const updates = this.follow(identifier, options, left.signal);
+    // A generator's own `return` waits for a pending `next`.
     const end = updates.return.bind(updates);
     updates.return = (value) => {
       left.abort();
@@ -85,7 +85,7 @@ export class JobWatcher {
     return updates;
   }
 
-  /** Ends all watching: the loops end without an `end`. */
+  /** Ends all options: the loops end without an `end`. */
   private stop(): void {
     this.stopped.abort();
     for (const pause of this.pauses) pause.wake();
@@ -93,14 +93,14 @@ export class JobWatcher {
 
   private async *follow(
     identifier: string,
-    { signal, after, pollMs: maxPollMs }: Watching,
+    { signal, after, pollMs: maxPollMs }: WatchOptions,
     left: AbortSignal,
   ): AsyncGenerator<JobUpdate> {
     signal?.throwIfAborted();
     const isOver = () => left.aborted || this.stopped.signal.aborted;
     const seen = new JobUpdates(identifier, after);
     const pause = new WakeablePause();
-    const release = this.hold(identifier, pause, signal, left);
+    const release = this.subscribe(identifier, pause, signal, left);
     let pollMs = FIRST_POLL_MS;
     try {
       while (!isOver()) {
@@ -114,7 +114,7 @@ export class JobWatcher {
             await pause.sleep(until - performance.now());
           }
           state = await this.read(seen.from);
-          if (state) state = upTo(ended, state);
+          if (state) state = truncateAfter(ended, state);
         }
         if (state && seen.isUnknown(state)) state = await this.readUnknown(state, seen.from);
         if (state) {
@@ -137,29 +137,29 @@ export class JobWatcher {
     }
   }
 
-  /** Wakes the pause at a signal, an abort or a stop. @returns how to end that */
-  private hold(
+  /** Wakes the pause at a signal, an abort or a stop. @returns a function that ends this */
+  private subscribe(
     identifier: string,
     pause: WakeablePause,
     signal: AbortSignal | undefined,
     left: AbortSignal,
   ): () => void {
     const removeCaller = this.signals.add(identifier, pause.wake);
-    const stopAsking = this.signals.askOthers(identifier);
+    const unsubscribe = this.signals.subscribeToOthers(identifier);
     signal?.addEventListener('abort', pause.wake);
     left.addEventListener('abort', pause.wake);
     this.pauses.add(pause);
     return () => {
       removeCaller();
-      stopAsking();
+      unsubscribe();
       signal?.removeEventListener('abort', pause.wake);
       this.pauses.delete(pause);
     };
   }
 
   /**
-   * Nothing is left after `after`, or there never was such a job.
-   * @returns the state, null where the job was enqueued meanwhile. @throws JobNotFoundError
+   * Reads a job that has no rows after `after`.
+   * @returns the state; null if the job was enqueued meanwhile @throws JobNotFoundError
    */
   private async readUnknown(
     state: WatchedState,
@@ -171,7 +171,7 @@ export class JobWatcher {
     return whole && !whole.entry ? state : null;
   }
 
-  /** Null while the database is away. */
+  /** @returns null while the database is unreachable */
   private async read(from: WatchedFrom): Promise<WatchedState | null> {
     try {
       return await this.reads.add(from);

@@ -25,7 +25,7 @@ const MAX_CANCEL_ATTEMPTS = 20;
 const WAITING = { onlyWaiting: true };
 const ANY = { onlyWaiting: false };
 
-/** What a caller may do to a job while it waits or runs, on this node or another. */
+/** Ends, cancels, kills and removes jobs that wait or run, on this node or another. */
 export class RunControl {
   private readonly lockRetry;
 
@@ -41,18 +41,18 @@ export class RunControl {
     this.lockRetry = createLockRetry(store.db);
   }
 
-  /** Ends a run by hand, and stops its process, whose result cannot be recorded any more. @throws RunNotActiveError */
+  /** Ends a run, and stops its process, whose outcome is rejected. @throws RunNotActiveError */
   async endRun(
     runId: string,
     outcome: Extract<Outcome, { kind: 'completed' | 'failed' | 'expired' }>,
   ): Promise<JobRun> {
-    const ended = await this.finish(runId, await this.sealed(runId, outcome));
-    this.processes.find(runId)?.fence('its run was closed by hand');
+    const ended = await this.finish(runId, await this.encryptIfSecret(runId, outcome));
+    this.processes.find(runId)?.fence('its run was ended by a call');
     return ended;
   }
 
   /** The result of an encrypted job is encrypted, as if its handler had returned it. @throws JobEncryptionKeyError */
-  private async sealed(runId: string, outcome: Outcome): Promise<Outcome> {
+  private async encryptIfSecret(runId: string, outcome: Outcome): Promise<Outcome> {
     const result = outcome.kind === 'completed' ? outcome.output : undefined;
     if (result === undefined && outcome.kind !== 'failed') return outcome;
     const { db, tables } = this.store;
@@ -74,8 +74,8 @@ export class RunControl {
   }
 
   /**
-   * Deletes an entry that waits or is quarantined (null), and stops a running one for good. The request is in the database
-   * before anything else is done: however the run ends then, its entry is removed.
+   * Cancels an entry: deletes it if it waits or is quarantined (null), and stops its run otherwise. The request is stored
+   * first, so the entry is removed however the run ends.
    */
   async cancelEntry(entryId: string): Promise<JobRun | null> {
     const { db, tables } = this.store;
@@ -85,7 +85,7 @@ export class RunControl {
       await this.lateRows.ensureWrittenOfEntry(entryId);
       const entry = await findEntry(db, tables, { id: entryId });
       if (!entry) return null;
-      // Released since it was not deleted.
+      // The entry was released since the delete.
       if (!entry.currentJobRunId) continue;
       const runId = entry.currentJobRunId;
       if (!(await this.requestKill(runId, 'cancelled'))) continue;
@@ -96,7 +96,7 @@ export class RunControl {
       const [run] = await findRuns(db, tables, [runId]);
       return run ?? null;
     }
-    throw new JobNotAvailableError(entryId, 'its runs end and begin too fast to cancel it');
+    throw new JobNotAvailableError(entryId, 'its runs end and start too fast to cancel it');
   }
 
   /** Deletes an entry, running or not. The row of its run is written before. */

@@ -4,7 +4,7 @@ import { BildadConfigError } from '../job/errors.js';
 import type { Isolation, JobExecution, JobHandler } from '../job/job-handler.js';
 import type { TransactionalSettings } from '../options/job-options.js';
 
-/** A handler class as this process knows it. */
+/** A handler class of this process. */
 export interface RegisteredHandler<Contract = unknown> {
   code: string;
   className: string;

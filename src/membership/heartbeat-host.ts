@@ -25,23 +25,23 @@ interface HeartbeatParts {
   maxBlockMs: number | false;
   report: (report: HeartbeatReport) => void;
   /** Called once, when the heartbeat runs on the main thread: a blocked event loop then looks like a dead node. */
-  degraded: (cause: unknown) => void;
+  onDegraded: (cause: unknown) => void;
 }
 
-/** Null where the DataSource has no pool whose settings a connection could be made from. */
+/** @returns null if the DataSource has no pool whose settings can open a connection */
 export function startHeartbeat(parts: HeartbeatParts): HeartbeatHost | null {
   const { dataSource } = parts.store;
   if (!heartbeatConnector(dataSource)) return null;
   const connection = transferableOptions(dataSource);
   if (!connection) {
-    parts.degraded(new Error('the connection options of the DataSource cannot be cloned'));
+    parts.onDegraded(new Error('the connection options of the DataSource cannot be cloned'));
     return new MainThreadHeartbeat(parts);
   }
   try {
     return new ThreadHeartbeat(parts, connection);
   } catch (error) {
     // Threads are forbidden.
-    parts.degraded(error);
+    parts.onDegraded(error);
     return new MainThreadHeartbeat(parts);
   }
 }
@@ -87,7 +87,7 @@ class ThreadHeartbeat implements HeartbeatHost {
     };
     this.worker = new Worker(new URL('./heartbeat-thread.js', import.meta.url), {
       workerData,
-      // Neither the debugger's port nor the host app's loaders.
+      // Inherits neither the debugger's port nor the host app's loaders.
       execArgv: [],
       name: 'nestjs-bildad heartbeat',
     });
@@ -115,7 +115,7 @@ class ThreadHeartbeat implements HeartbeatHost {
     const exited = new Promise<void>((resolve) => {
       this.worker.once('exit', () => resolve());
     });
-    // Without this the process might end before the node's row says so.
+    // Keeps the process alive until the node's row is written.
     this.worker.ref();
     this.send({ command: 'leave' });
     const cancel = runAfter(withinMs, () => void this.worker.terminate());
@@ -142,7 +142,7 @@ class ThreadHeartbeat implements HeartbeatHost {
 
   private fallBack(cause: unknown): void {
     if (this.fallback || this.leaving) return;
-    this.parts.degraded(cause);
+    this.parts.onDegraded(cause);
     this.fallback = new MainThreadHeartbeat(this.parts);
     if (this.node) this.fallback.join(this.node);
   }

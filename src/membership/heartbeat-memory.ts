@@ -1,15 +1,15 @@
 /** Beats in one lease: four may be lost before a living node, or its run, counts as lost. */
 export const HEARTBEATS_PER_LEASE = 5;
 
-/** Milliseconds by a clock that all threads of a process share and that nobody can set. */
+/** Milliseconds by a clock that all threads of a process share and that cannot be set. */
 export function monotonicMs(): number {
   const [seconds, nanoseconds] = process.hrtime();
   return seconds * 1_000 + nanoseconds / 1e6;
 }
 
 /**
- * Until when a heartbeat that the database answered proves that the node is alive. The database counts the lease from a
- * later moment. The margin of one heartbeat is for stopping the running jobs.
+ * How long an answered heartbeat proves that the node is alive. The database counts the lease from a later moment. The
+ * margin of one heartbeat leaves time to stop the running jobs.
  */
 export const trustedUntil = (sentAt: number, leaseMs: number) =>
   sentAt + leaseMs - leaseMs / HEARTBEATS_PER_LEASE;
@@ -45,7 +45,7 @@ export class HeartbeatMemory {
     this.set(Cell.AliveAt, now * 1_000);
   }
 
-  /** Until when the database certainly holds the node for alive; Infinity before its first heartbeat. */
+  /** Until then the node's lease certainly holds; Infinity before its first heartbeat. */
   get trustedUntil(): number {
     const until = this.get(Cell.TrustedUntil);
     return until === 0 ? Infinity : until / 1_000;

@@ -47,9 +47,8 @@ export class Membership implements Background {
   ) {}
 
   /**
-   * Call it before anything is claimed: a job that kills the node in its first moments must be charged with it. If
-   * the database does not answer now, the heartbeat goes on trying, and the runs have their own leases meanwhile.
-   * Never rejects.
+   * Must be called before the first claim, so that a job that kills the node at once is charged with the crash. If the
+   * database does not answer now, the heartbeat retries, and the runs have their own leases meanwhile. Never rejects.
    */
   async join(): Promise<void> {
     const { node, store, settings } = this.engine;
@@ -62,7 +61,7 @@ export class Membership implements Background {
       memory: this.memory,
       maxBlockMs: settings.maxEventLoopBlock,
       report: (report) => this.receive(report),
-      degraded: (error) => this.reportError('the heartbeat thread', error),
+      onDegraded: (error) => this.reportError('running the heartbeat thread', error),
     });
     this.heartbeat?.join(this.identity());
   }
@@ -107,7 +106,7 @@ export class Membership implements Background {
     if (report.kind === 'failed') {
       // Once per outage.
       if (!this.heartbeatFails && !this.stopped)
-        this.reportError('the heartbeat of the node', report.error);
+        this.reportError('sending the heartbeat of the node', report.error);
       this.heartbeatFails = true;
       return;
     }
@@ -124,7 +123,7 @@ export class Membership implements Background {
     events.emit('node.joined', { node: report.id });
   }
 
-  /** Idempotent. Stops the runs, which return to the queue without costing a retry if they are still this node's. */
+  /** Stops the runs. They return to the queue without costing a retry if they still belong to this node. Idempotent. */
   private fence(why: 'silent' | 'declared'): void {
     const { node, events } = this.engine;
     if (node.fenced) return;

@@ -14,14 +14,14 @@ import { HEARTBEATS_PER_LEASE } from './heartbeat-memory.js';
  * Renews the leases of the runs that this node holds, five times per lease, from the main thread: a node whose event
  * loop is blocked keeps its own lease (`node-heartbeat.ts`), and its runs are protected by that.
  *
- * With the same statement it finds the runs that somebody else has closed, and releases the runs that are this node's
- * by the database and not held here, because the answer to a claim was lost.
+ * The same statement finds the runs that another caller has ended, and the stranded runs: they belong to this node in the
+ * database but not in its memory, because the answer to a claim was lost. Stranded runs are released.
  */
 export class RunLeases implements Background {
   private renewing: Promise<void> | undefined;
   private answeredAt = performance.now();
   private failedAt = -Infinity;
-  /** Runs of a former incarnation: their ends are still recorded, their leases are not renewed. */
+  /** Runs of an earlier incarnation: their ends are still recorded, their leases are not renewed. */
   private formerRuns = new Set<string>();
   private cancelNext: (() => void) | undefined;
   /** The lease that the next renewal was scheduled for. */
@@ -78,7 +78,7 @@ export class RunLeases implements Background {
     this.failedAt = performance.now();
   }
 
-  /** Stops renewing the runs that are held now: this incarnation is over. */
+  /** Stops renewing the current runs, because this incarnation has ended. */
   stopRenewing(): void {
     for (const { jobRunId } of this.runs.heldRuns()) this.formerRuns.add(jobRunId);
   }
@@ -129,7 +129,7 @@ export class RunLeases implements Background {
     return [...this.runs.heldRuns(), ...this.prefetch.held()];
   }
 
-  /** The held runs without those of a former incarnation. */
+  /** The held runs without the runs of earlier incarnations. */
   private ownRuns(): ClaimedRun[] {
     const held = this.runs.heldRuns();
     if (this.formerRuns.size === 0) return held;
@@ -141,9 +141,9 @@ export class RunLeases implements Background {
   private loseRun({ jobRunId, outcome }: LostRunLease): void {
     this.prefetch.drop(jobRunId);
     const process = this.processes.find(jobRunId);
-    // Its handler has committed its success in its own transaction, and goes on.
+    // Its handler has committed its success in its own transaction, and still works.
     if (process?.written && (outcome === null || outcome === 'completed')) return;
     // Stopping a job in the queue leaves its process alone, as upstream does.
-    if (outcome !== 'stopped') process?.fence('its run was closed by somebody else');
+    if (outcome !== 'stopped') process?.fence('its run was ended elsewhere');
   }
 }

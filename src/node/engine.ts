@@ -13,9 +13,9 @@ import type { EnginePass } from './pass.js';
 import type { Slots } from './slots.js';
 
 const RELEASE_EVERY_MS = 1_000;
-/** For recording the last outcomes at shutdown. */
+/** Limit for recording the last outcomes at shutdown. */
 const RECORD_MS = 5_000;
-/** For leaving the database and the other nodes. */
+/** Limit for stopping the background parts at shutdown. */
 const LEAVE_MS = 4_000;
 
 interface BackgroundParts {
@@ -25,7 +25,7 @@ interface BackgroundParts {
   hostConnections: Background;
 }
 
-/** Starts and stops what a node does by itself: passes, claims, leases, notifications. */
+/** Starts and stops a node's background work: passes, claims, leases, notifications. */
 export class Engine {
   private readonly stopTimers: (() => void)[] = [];
   private stopped: Promise<void> | undefined;
@@ -66,7 +66,7 @@ export class Engine {
     this.stopTimers.push(this.ticker.every('tick', tickInterval, () => this.tick()));
     const refill = () => this.inBackground('filling free slots', this.slots.refillSlots());
     this.processes.watch({ removed: refill });
-    // Outcomes that waited to be recorded may have blocked the slots.
+    // Unrecorded outcomes may have blocked the slots.
     events.on('run.finished', ({ entry }) =>
       entry === 'reopened' ? this.startDueJobs({ fromHead: true }) : refill(),
     );
@@ -75,7 +75,7 @@ export class Engine {
     this.tick();
   }
 
-  /** From now on the node claims nothing. Running jobs go on. */
+  /** Stops claiming. Running jobs continue. */
   close(): void {
     this.context.node.closing = true;
   }
@@ -98,7 +98,7 @@ export class Engine {
     });
     await waitAtMost(
       this.context.settings.shutdown.drainTimeout,
-      released.then(() => this.processes.empty()),
+      released.then(() => this.processes.waitUntilEmpty()),
     );
     await Promise.all(
       this.processes
@@ -120,14 +120,14 @@ export class Engine {
       if (alreadyRunning) await this.slots.fillSlots();
       else await this.slots.refillSlots();
     };
-    this.inBackground('a pass of the engine', work());
+    this.inBackground('running a pass of the engine', work());
   }
 
   private startDueJobs({ fromHead = false } = {}): void {
     this.inBackground('starting due jobs', this.slots.startDueJobs({ fromHead }));
   }
 
-  /** Called for each job: no promise is made unless there is something to wait for. */
+  /** Called for each job: creates no promise if there is nothing to wait for. */
   private inBackground(doing: string, work: Promise<void> | undefined): void {
     if (work) void this.guarded(doing, () => work);
   }

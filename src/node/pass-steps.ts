@@ -18,8 +18,8 @@ const PROMOTED_PER_STATEMENT = 5_000;
 const KEYS_PER_STATEMENT = 1_000;
 /** A pass must not take long: the next one continues. */
 const KEY_STATEMENTS_PER_PASS = 20;
-/** Leases from one look for orphaned entries to the next: ten minutes with the default lease. */
-const ORPHANS_EVERY = 40;
+/** Orphaned entries are searched once in so many leases: ten minutes with the default lease. */
+const LEASES_PER_ORPHAN_SWEEP = 40;
 const ALARM_EVERY_MS = 60_000;
 
 interface StepParts {
@@ -60,7 +60,7 @@ export function engineSteps(parts: StepParts): PassStep[] {
         await quarantine.sweep();
         await reopenOrphans(db, tables, node.batchSize);
       },
-      ORPHANS_EVERY,
+      LEASES_PER_ORPHAN_SWEEP,
     ),
     inEachPass('expire runs', () => expireRuns.run()),
     inEachPass('end missed jobs', () =>
@@ -69,7 +69,7 @@ export function engineSteps(parts: StepParts): PassStep[] {
     inEachPass('advance keys', (pass) =>
       repeat(pass, Infinity, PROMOTED_PER_STATEMENT, (limit) => advanceKeys(db, tables, limit)),
     ),
-    // All that is due by now, so that priority decides among them.
+    // Promotes all due jobs, so that priority decides among them.
     inEachPass('promote scheduled jobs', (pass) =>
       repeat(pass, Infinity, PROMOTED_PER_STATEMENT, (limit) =>
         node.closing
@@ -94,7 +94,7 @@ export function engineSteps(parts: StepParts): PassStep[] {
   ];
 }
 
-/** Repeats a statement until it finds less than its limit. @returns 'more' if it did not come to that */
+/** Repeats a statement until it finds fewer rows than its limit. @returns 'more' if rows may be left */
 async function repeat(
   { deadline }: Pass,
   statements: number,
@@ -112,7 +112,7 @@ async function repeat(
 export class ExpireRuns {
   private readonly detector: LostNodeDetector;
   private outcomes: JobOutcome[] = [];
-  /** More rows of lost nodes than one statement writes. */
+  /** Lost nodes have more late rows than one statement writes. */
   private moreRows = false;
 
   constructor(
@@ -129,7 +129,7 @@ export class ExpireRuns {
     if (!(await this.leases.areReliable())) return this.detector.forget();
     const { store, node } = this.engine;
     const { db, tables } = store;
-    // The jobs of a lost node need not wait for the step that comes once per lease.
+    // The jobs of a lost node do not wait for the step that runs once per lease.
     if ((await this.detector.detect()) > 0 || this.moreRows)
       this.moreRows = (await this.lateRows.writeOfLostNodes(node.batchSize)) === node.batchSize;
     const expired = await expiredFacts(db, tables, node.batchSize);
@@ -138,7 +138,7 @@ export class ExpireRuns {
     await Promise.all(
       expired.map(async (run) => {
         try {
-          if (await this.end(run)) ended.push(run.jobRunId);
+          if (await this.endRun(run)) ended.push(run.jobRunId);
         } catch (error) {
           this.outcomes.push({ ok: false, error });
         }
@@ -149,12 +149,12 @@ export class ExpireRuns {
       this.outcomes.push({ ok: true, jobRun });
   }
 
-  /** What became of the runs that expired since the last call. */
+  /** The outcomes of the runs that expired since the last call. */
   takeOutcomes(): JobOutcome[] {
     return this.outcomes.splice(0);
   }
 
-  private end(run: LostRun) {
+  private endRun(run: LostRun) {
     const outcome = outcomeOfLostRun(run, this.engine.settings.maxCrashes);
     return this.finishRuns.finish(run, outcome, { onlyIfExpired: true });
   }

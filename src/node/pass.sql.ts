@@ -3,11 +3,11 @@ import type { EngineContext } from '../database/engine-context.js';
 import { rows, type Queryable, type Tables } from '../database/tables.js';
 import type { PassStep } from '../lifecycle/extension-points.js';
 
-/** A pass takes milliseconds. A node that dies in it must not stop the others for longer than a lease. */
+/** A pass takes milliseconds. A node that dies in a pass must not block the others for longer than this. */
 const MAX_GUARD_MS = 15_000;
 const GUARD_LEASE = `least(c.lease_ms, ${MAX_GUARD_MS}) * interval '1 ms'`;
 
-/** For how long a node holds the guard unless it renews it. */
+/** How long a node holds the guard without a renewal. */
 export const guardLeaseMs = (leaseMs: number) => Math.min(leaseMs, MAX_GUARD_MS);
 
 export interface GuardAnswer {
@@ -66,11 +66,11 @@ export class PassGuard {
   async acquire(insist: boolean): Promise<string | null> {
     const { store, node, settings } = this.engine;
     const { db, tables } = store;
-    const ask = () => acquireGuard(db, tables, settings.name, node.id, insist);
-    let answer = await ask();
+    const tryAcquire = () => acquireGuard(db, tables, settings.name, node.id, insist);
+    let answer = await tryAcquire();
     if (!answer) {
       await ensureConfig(db, tables, settings.name);
-      answer = await ask();
+      answer = await tryAcquire();
     }
     if (!answer) return null;
     node.batchSize = answer.batchSize;
@@ -109,7 +109,7 @@ export class PassGuard {
     return released?.requested ?? false;
   }
 
-  /** Releases the guard whatever was asked for. */
+  /** Releases the guard, even if another round was requested. */
   async drop(term: string): Promise<void> {
     const { configs } = this.engine.store.tables;
     await this.query(
@@ -129,7 +129,7 @@ export class PassGuard {
 
 /** When each step runs next: at most once in `every` milliseconds over all nodes, by the database's clock. */
 export class StepTimes {
-  private readonly times = new Map<PassStep, { askedAt: number; hasMore: boolean }>();
+  private readonly times = new Map<PassStep, { checkedAt: number; hasMore: boolean }>();
   private readonly startedAt: number;
 
   constructor(
@@ -139,39 +139,39 @@ export class StepTimes {
     this.startedAt = now();
   }
 
-  /** The steps that are due, in their order. Asks the database only about those that can be due. */
-  async takeDue(steps: readonly PassStep[]): Promise<PassStep[]> {
+  /** @returns the steps that are due, in their order. Checks only steps in the database that can be due. */
+  async claimDueSteps(steps: readonly PassStep[]): Promise<PassStep[]> {
     const now = this.now();
-    const asked = steps.filter((step) => step.every > 0 && now >= this.askAt(step));
-    for (const step of asked) this.timesOf(step).askedAt = now;
-    const taken = asked.length > 0 ? await this.take(asked) : [];
+    const candidates = steps.filter((step) => step.every > 0 && now >= this.nextCheckAt(step));
+    for (const step of candidates) this.timesOf(step).checkedAt = now;
+    const claimed = candidates.length > 0 ? await this.claimSteps(candidates) : [];
     return steps.filter(
-      (step) => step.every === 0 || this.timesOf(step).hasMore || taken.includes(step.name),
+      (step) => step.every === 0 || this.timesOf(step).hasMore || claimed.includes(step.name),
     );
   }
 
-  /** @param hasMore whether it runs in the next pass, whatever its time */
+  /** @param hasMore run the step in the next pass too, whatever its interval */
   recordRun(step: PassStep, hasMore: boolean): void {
     this.timesOf(step).hasMore = hasMore;
   }
 
-  /** A node does not begin with all the steps at once: they wait for a lease, or less if they are more frequent. */
-  private askAt(step: PassStep): number {
+  /** A new node does not run all steps at once: they wait for a lease, or their interval if that is shorter. */
+  private nextCheckAt(step: PassStep): number {
     const known = this.times.get(step);
-    if (known && known.askedAt > -Infinity) return known.askedAt + step.every;
+    if (known && known.checkedAt > -Infinity) return known.checkedAt + step.every;
     return this.startedAt + Math.min(step.every, this.engine.node.leaseMs);
   }
 
   private timesOf(step: PassStep) {
     let times = this.times.get(step);
-    if (!times) this.times.set(step, (times = { askedAt: -Infinity, hasMore: false }));
+    if (!times) this.times.set(step, (times = { checkedAt: -Infinity, hasMore: false }));
     return times;
   }
 
-  private async take(steps: PassStep[]): Promise<string[]> {
+  private async claimSteps(steps: PassStep[]): Promise<string[]> {
     const { store, settings } = this.engine;
     const { configs } = store.tables;
-    const taken = await rows<{ name: string }>(
+    const due = await rows<{ name: string }>(
       store.db,
       `WITH config AS MATERIALIZED (
          SELECT name, step_times FROM ${configs} WHERE name = $1 FOR UPDATE
@@ -186,6 +186,6 @@ export class StepTimes {
        ) SELECT name FROM due`,
       [settings.name, steps.map(({ name }) => name), steps.map(({ every }) => every)],
     );
-    return taken.map(({ name }) => name);
+    return due.map(({ name }) => name);
   }
 }

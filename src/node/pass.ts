@@ -12,27 +12,27 @@ import type { JobOutcome, Slots } from './slots.js';
 export interface JobEngineResults {
   start: JobOutcome[];
   expire: JobOutcome[];
-  /** A pass was under way, here or on another node. It was asked for one more round. */
+  /** A pass was running, here or on another node. It runs one more round for this request. */
   alreadyRunning: boolean;
 }
 
-const DOING = 'a pass of the engine';
+const DOING = 'running a pass of the engine';
 /** With a short lease, a busy machine must not look like a step that hangs. */
 const MIN_STEP_MS = 5_000;
 
 /**
  * The engine's pass, one node at a time: it runs the pass steps (`ExtensionPoints.passSteps`: expire runs, make scheduled jobs
- * due, prune, ...), then starts what is available by priority and age. It takes a constant number of statements,
- * whatever it finds. Between passes, and while another node has one, a node fills its own slots.
+ * due, prune, ...), then starts available jobs by priority and age. The number of its statements is constant. Between
+ * passes, and while another node runs one, a node fills its own slots.
  *
- * A step that throws is reported and does not stop the others. A step has a deadline, half the lease of the guard, and
- * is not waited for when it exceeds the lease (at least 5 s): then it goes on beside the next passes, which leave it out.
+ * A step that throws is reported and does not stop the others. A step has a deadline, half the lease of the guard. When it
+ * exceeds the lease (at least 5 s), the pass continues without it, and later passes skip it until it has ended.
  */
 export class EnginePass {
   private readonly guard: PassGuard;
   private readonly times: StepTimes;
-  /** Steps under way; those of earlier passes have overrun. */
-  private readonly stepsUnderWay = new Set<PassStep>();
+  /** Running steps; those of earlier passes exceeded their time. */
+  private readonly runningSteps = new Set<PassStep>();
   private pass: Promise<JobEngineResults> | undefined;
   private anotherRound = false;
 
@@ -48,7 +48,7 @@ export class EnginePass {
     this.times = new StepTimes(engine);
   }
 
-  /** @param insist if a pass is under way, here or on another node, ask it for one more round */
+  /** @param insist if a pass is running, here or on another node, request one more round from it */
   run({ insist = true } = {}): Promise<JobEngineResults> {
     // A closing node would keep the guard for a lease: its connections may be gone before it is released.
     if (this.engine.node.closing)
@@ -61,14 +61,14 @@ export class EnginePass {
     return this.pass;
   }
 
-  /** Resolves when no pass is under way. */
+  /** Resolves when no pass is running. */
   async waitUntilIdle(): Promise<void> {
     while (this.pass) await this.pass.catch(() => undefined);
   }
 
   /**
-   * A pass, and one more for requests that came while its guard was released. Later requests get a pass in the
-   * background: a caller does not wait for as long as others ask. Nothing is awaited between the last check of
+   * Runs a pass, and one more for requests that arrived while its guard was released. Later requests get a pass in the
+   * background, so a caller does not wait for the requests of others. Nothing is awaited between the last check of
    * `anotherRound` and the end of the pass, so no request is lost.
    */
   private async runPasses(insist: boolean): Promise<JobEngineResults> {
@@ -104,7 +104,7 @@ export class EnginePass {
       if (this.anotherRound || (await this.guard.release(term))) {
         this.anotherRound = false;
         await this.runRound(results, term, insist);
-        // Another node has asked once more: that gets a pass of its own.
+        // Another node has requested a round again: it gets a pass of its own.
         if (await this.guard.release(term)) {
           this.anotherRound = true;
           await this.guard.drop(term);
@@ -136,8 +136,8 @@ export class EnginePass {
     const leaseMs = guardLeaseMs(this.engine.node.leaseMs);
     let guardedUntil = performance.now() + leaseMs;
     const { active = [] } = this.extensions.passSteps;
-    const steps = active.filter((step) => !this.stepsUnderWay.has(step));
-    for (const step of await this.times.takeDue(steps)) {
+    const steps = active.filter((step) => !this.runningSteps.has(step));
+    for (const step of await this.times.claimDueSteps(steps)) {
       const now = performance.now();
       if (guardedUntil - now < leaseMs / 2) {
         // Another node has taken over: its pass runs the other steps.
@@ -166,14 +166,14 @@ export class EnginePass {
         if (error instanceof ConnectionLostError) lost = error;
         else events.emit('engine.error', { doing, error });
       } finally {
-        this.stepsUnderWay.delete(step);
+        this.runningSteps.delete(step);
       }
     };
     const begin = performance.now();
-    this.stepsUnderWay.add(step);
+    this.runningSteps.add(step);
     await waitAtMost(Math.max(guardedUntil - begin, MIN_STEP_MS), run());
     if (lost) throw lost;
-    if (!this.stepsUnderWay.has(step)) return;
+    if (!this.runningSteps.has(step)) return;
     const ms = Math.round(performance.now() - begin);
     const error = new Error(`the step is not over after ${ms} ms; the pass goes on without it`);
     events.emit('engine.error', { doing, error });

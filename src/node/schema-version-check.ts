@@ -2,10 +2,10 @@ import type { EngineContext } from '../database/engine-context.js';
 import { checkVersion } from '../database/migrate.js';
 import { SchemaVersionError } from '../job/errors.js';
 
-/** Two statements that read a page each, so rarely that they cost nothing. */
-const EVERY_MS = 5_000;
+/** Each check takes two statements that read one page each. */
+const CHECK_INTERVAL_MS = 5_000;
 
-/** Notices while the node runs that the tables were upgraded beyond what this package can work with. */
+/** Detects at run time that the tables were upgraded to a version that this package cannot use. */
 export class SchemaVersionCheck {
   private checkedAt: number;
 
@@ -20,7 +20,7 @@ export class SchemaVersionCheck {
   /** Whether this node may work. Checks again if the last check is older than five seconds. */
   async isUsable(): Promise<boolean> {
     const { node, events } = this.engine;
-    if (this.now() - this.checkedAt >= EVERY_MS) {
+    if (this.now() - this.checkedAt >= CHECK_INTERVAL_MS) {
       const error = await this.findProblem();
       this.checkedAt = this.now();
       const changed = node.outdated !== (error !== null);

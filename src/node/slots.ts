@@ -10,16 +10,16 @@ import type { Suspects } from '../lifecycle/claim/suspects.js';
 import type { ProcessRegistry } from '../lifecycle/run/process-registry.js';
 import type { RunJobs } from '../lifecycle/run/run-jobs.js';
 
-/** More outcomes than this waiting to be recorded hold up new work: the database, not the memory, sets the pace. */
+/** No job starts while more outcomes than this wait to be recorded, so that they do not fill the memory. */
 const MAX_UNRECORDED = 2_000;
 
-/** A pass waits so long for the jobs it starts to be checked: one that hangs does not stop the others. */
+/** A pass waits at most this long for the checks of the jobs it starts: a check that hangs does not stop the others. */
 const LAUNCH_MS = 1_000;
 
 /** Launches in one event-loop turn: a thousand jobs of microseconds delayed the next claim by 10 ms of each 40. */
 const LAUNCHES_PER_TURN = 100;
 
-/** What became of one job in a pass. */
+/** The result of one job of a pass. */
 export type JobOutcome = { ok: true; jobRun: JobRun } | { ok: false; error: unknown };
 
 interface Launch {
@@ -32,25 +32,25 @@ interface Launch {
  * This node's slots. A slot holds one process; claims fill the free slots, and some claims are prefetched beyond them.
  * No guard is needed: a claim is compare-and-set.
  *
- * There is one claim at a time, because two would count the same slots as free. It is asked for in three ways:
- * - `claimForPass`: one claim, whose launches are the result of a pass. It waits for a claim that is under way.
- * - `fillSlots`: the claim loop. It claims until the slots or the queue are used up. There is one loop at a time.
- * - `refillSlots`: a slot became free. Prefetched claims start at once. Then the loop begins, unless a claim is under
- *   way (it is enough to remember the request) or another claim is not worth its statement (`isClaimWorthwhile`).
+ * There is one claim at a time, because two would count the same slots as free. Three methods claim:
+ * - `claimForPass`: one claim, whose launches are the result of a pass. It waits for a claim in flight.
+ * - `fillSlots`: the claim loop. It claims until the slots are full or the queue is empty. There is one loop at a time.
+ * - `refillSlots`: a slot became free. Prefetched claims start at once. Then the loop begins, unless a claim is in
+ *   flight (the request is remembered) or another claim is not worth its statement (`isClaimWorthwhile`).
  *
- * `queue` is what the node knows about the ready entries, and decides whether another claim is worthwhile:
+ * `queue` is the node's knowledge of the ready entries, and decides whether another claim is worthwhile:
  *
- *     mayHaveMore --claim is sent--> asked --full answer, error or wake-up--> mayHaveMore
- *                                    asked --answer with less than asked for--> empty
+ *     mayHaveMore --claim is sent--> claiming --full answer, error or wake-up--> mayHaveMore
+ *                                    claiming --answer below the limit--> empty
  *     empty --wake-up--> mayHaveMore
  *
- * So a wake-up that arrives while a claim is under way is never lost.
+ * So a wake-up that arrives while a claim is in flight is never lost.
  */
 export class Slots {
-  private queue: 'mayHaveMore' | 'asked' | 'empty' = 'empty';
+  private queue: 'mayHaveMore' | 'claiming' | 'empty' = 'empty';
   private claiming: Promise<Launch[]> | undefined;
   private loop: Promise<void> | undefined;
-  /** Somebody asked for a refill while a claim was under way. */
+  /** A refill was requested while a claim was in flight. */
   private refillRequested = false;
   /** Where the next claim of the loop begins. */
   private nextFrom: ClaimFrom = 'resumePoint';
@@ -87,7 +87,7 @@ export class Slots {
     await this.loop;
   }
 
-  /** Called for each job that ends. @returns a promise only if there is something to wait for */
+  /** Called for each job that ends. @returns undefined if there is nothing to wait for */
   refillSlots(): Promise<void> | undefined {
     this.launchPrefetched();
     this.refillRequested = this.claiming !== undefined;
@@ -106,7 +106,7 @@ export class Slots {
   async launchClaim(claiming: Promise<Claim>): Promise<JobRun> {
     const claimant = this.engine.node.id;
     const launching = claiming.then(async (claim) => {
-      await this.checkStillOurs(claim, claimant);
+      await this.checkStillOwned(claim, claimant);
       await this.runs.launch(claim.claimed);
       return claim.jobRun();
     });
@@ -123,12 +123,12 @@ export class Slots {
     await Promise.allSettled([this.claiming, ...this.launching]);
   }
 
-  /** The node stops: other nodes may have the prefetched claims. */
+  /** Releases the prefetched claims to other nodes. */
   async releasePrefetched(): Promise<void> {
     await this.claims.release(this.prefetch.clear());
   }
 
-  /** Jobs that take longer than those before hold the slots: other nodes may start what has waited for them. */
+  /** Releases claims that waited too long, because slower jobs hold the slots now. */
   async releaseOldPrefetched(): Promise<void> {
     const old = this.prefetch.takeOld();
     if (old.length > 0) await this.claims.release(old);
@@ -180,11 +180,11 @@ export class Slots {
       this.queue = 'mayHaveMore';
       return [];
     }
-    this.queue = 'asked';
+    this.queue = 'claiming';
     this.nextFrom = 'resumePoint';
     const claimant = node.id;
     const claimed = await this.claimJobs(slots, limit, from);
-    // Answered to an incarnation that has ended: the claims are not this node's to run.
+    // The claims belong to an incarnation that has ended.
     if (node.id !== claimant || node.fenced) {
       await this.claims.release(
         claimed.jobs.map((claim) => claim.claimed),
@@ -192,12 +192,12 @@ export class Slots {
       );
       return [];
     }
-    // Prefetched claims may have started meanwhile, and those that still wait go first.
-    const most = this.prefetch.length > 0 ? claimed.suspects : slots;
-    const startable = node.accepting ? Math.min(most, this.free) : 0;
-    this.prefetch.add(claimed.jobs.slice(startable));
-    const launches = claimed.jobs.slice(0, startable).map((claim) => ({ claim }));
-    // A job whose context is still being checked then has its process, slot and timeout: it counts as started.
+    // Prefetched claims may have started meanwhile. Claims that still wait start first.
+    const startable = this.prefetch.length > 0 ? claimed.suspects : slots;
+    const startCount = node.accepting ? Math.min(startable, this.free) : 0;
+    this.prefetch.add(claimed.jobs.slice(startCount));
+    const launches = claimed.jobs.slice(0, startCount).map((claim) => ({ claim }));
+    // A job whose context is still checked after that has its process, slot and timeout: it counts as started.
     await waitAtMost(LAUNCH_MS, Promise.all(launches.map(this.launch)));
     this.launchPrefetched();
     return launches;
@@ -228,7 +228,7 @@ export class Slots {
       return { jobs: suspects, suspects: suspects.length };
     } finally {
       // A wake-up since the claim was sent has changed it already.
-      if (this.queue === 'asked') this.queue = isFull ? 'mayHaveMore' : 'empty';
+      if (this.queue === 'claiming') this.queue = isFull ? 'mayHaveMore' : 'empty';
     }
   }
 
@@ -237,12 +237,12 @@ export class Slots {
       if (!this.engine.node.accepting) return;
       const claim = this.prefetch.takeNext();
       if (!claim) return;
-      if (this.launchedThisTurn++ === 0) setImmediate(this.beginTurn);
+      if (this.launchedThisTurn++ === 0) setImmediate(this.startNewTurn);
       this.runs.start(claim.claimed);
     }
   }
 
-  private readonly beginTurn = (): void => {
+  private readonly startNewTurn = (): void => {
     const paused = this.launchedThisTurn >= LAUNCHES_PER_TURN;
     this.launchedThisTurn = 0;
     // If a claim fails, the next tick reports it.
@@ -258,18 +258,18 @@ export class Slots {
     }
   };
 
-  /** The answer to a claim may come when the node has been lost or stopped. @throws JobNotAvailableError */
-  private async checkStillOurs({ claimed }: Claim, claimant: string): Promise<void> {
+  /** Releases a claim that was answered after the node was lost or stopped. @throws JobNotAvailableError */
+  private async checkStillOwned({ claimed }: Claim, claimant: string): Promise<void> {
     const { node } = this.engine;
     if (node.id === claimant && node.accepting) return;
     await this.claims.release([claimed], claimant);
     throw new JobNotAvailableError(
       claimed.jobRunIdentifier,
-      'this node was stopped, or lost, while it was claimed',
+      'this node was stopped or lost during the claim',
     );
   }
 
-  /** Only while the engine ticks by itself: a caller that calls for each pass gets what it asked for. */
+  /** False if the caller runs each pass: a pass starts no more than it claims. */
   private get prefetches(): boolean {
     const { tickInterval, batchSize } = this.engine.settings;
     return tickInterval !== false && batchSize === undefined;

@@ -1,6 +1,6 @@
 import { rows, type Queryable, type Tables } from '../database/tables.js';
 
-/** Jobs must be due for so long before they are reported: a deploy that brings the handler may be under way. */
+/** Younger due jobs are not reported: a deploy may be bringing their handler. */
 export const UNRUNNABLE_AFTER_MS = 60_000;
 
 /** Entries of one template that are due and that no living node can run. */

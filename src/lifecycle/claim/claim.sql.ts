@@ -166,10 +166,10 @@ function readyEntries(
   const conditions: string[] = [];
   const columns: string[] = [];
   for (const part of parts) {
-    const firstOwn = first + parameters.length;
-    if (part.where) conditions.push(`AND (${renumbered(part.where, firstOwn)})`);
+    const firstParameter = first + parameters.length;
+    if (part.where) conditions.push(`AND (${renumbered(part.where, firstParameter)})`);
     for (const [name, sql] of Object.entries(part.columns ?? {}))
-      columns.push(`'${name.replaceAll("'", "''")}', ${renumbered(sql, firstOwn)}`);
+      columns.push(`'${name.replaceAll("'", "''")}', ${renumbered(sql, firstParameter)}`);
     parameters.push(...(part.parameters ?? []));
   }
   return {

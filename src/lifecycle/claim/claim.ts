@@ -69,7 +69,7 @@ export class ClaimJobs {
       return claims;
     } catch (error) {
       if (isRefusal(error)) return this.track(this.claimOneByOne(codes, limit));
-      this.lateRows.claimAnswerLost();
+      this.lateRows.recordLostClaim();
       throw error;
     }
   }

@@ -16,7 +16,7 @@ const LATE_ROWS_FROM = 50;
 export class Prefetch {
   /** The oldest first. */
   private waiting: { claim: Claim; since: number }[] = [];
-  private endedSince = 0;
+  private endedCount = 0;
   private measuredAt = performance.now();
   private size = 0;
 
@@ -27,8 +27,8 @@ export class Prefetch {
   /** Call it once per claim. @returns how many more to claim beyond the free slots */
   measureRoom(): number {
     const now = performance.now();
-    const perMs = this.endedSince / Math.max(now - this.measuredAt, 1);
-    this.endedSince = 0;
+    const perMs = this.endedCount / Math.max(now - this.measuredAt, 1);
+    this.endedCount = 0;
     this.measuredAt = now;
     this.size = Math.min(Math.round(perMs * HORIZON_MS), MAX_SIZE);
     return Math.max(0, this.size - this.waiting.length);
@@ -55,7 +55,7 @@ export class Prefetch {
 
   /** Call it for each handler that has ended on this node. */
   countEnd(): void {
-    this.endedSince++;
+    this.endedCount++;
   }
 
   has(runId: string): boolean {

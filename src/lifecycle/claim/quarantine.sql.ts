@@ -17,7 +17,7 @@ export interface QuarantinedEntry {
 const QUARANTINED = `status = 'QUARANTINED', quarantined_at = clock_timestamp(), scheduled = true,
   claimed_by = NULL, claimed_at = NULL, claim_expires_at = NULL, updated_at = clock_timestamp(),
   current_job_run_id = CASE WHEN e.status = 'AVAILABLE' THEN e.current_job_run_id END`;
-const ANSWER = `e.id::text AS "jobQueueEntryId", e.job_run_identifier AS "jobRunIdentifier", e.quarantine_reason AS reason`;
+const RETURNED_COLUMNS = `e.id::text AS "jobQueueEntryId", e.job_run_identifier AS "jobRunIdentifier", e.quarantine_reason AS reason`;
 
 /**
  * @param reason for entries that break no known rule; null: such entries are not quarantined
@@ -36,7 +36,7 @@ export function quarantineEntries(
        WHERE e.id = ANY ($1::bigint[]) AND e.status IS DISTINCT FROM 'QUARANTINED'
          AND ($2::text IS NOT NULL OR ${PROBLEM} IS NOT NULL)
        RETURNING *
-     ) SELECT ${ANSWER} FROM quarantined e`,
+     ) SELECT ${RETURNED_COLUMNS} FROM quarantined e`,
     [entryIds, reason],
   );
 }
@@ -53,7 +53,7 @@ export function quarantineMalformed(
   return rows(
     db,
     `WITH found AS MATERIALIZED (
-       SELECT e.id, CASE WHEN e.status IN ('AVAILABLE', 'RUNNING') THEN coalesce(${PROBLEM}, 'its template is gone')
+       SELECT e.id, CASE WHEN e.status IN ('AVAILABLE', 'RUNNING') THEN coalesce(${PROBLEM}, 'its template does not exist')
                     ELSE 'its status is unknown' END AS reason
        FROM ${entries} e
        WHERE e.status IS DISTINCT FROM 'QUARANTINED' AND (
@@ -65,7 +65,7 @@ export function quarantineMalformed(
      ), quarantined AS (
        UPDATE ${entries} e SET ${QUARANTINED}, quarantine_reason = found.reason
        FROM found WHERE e.id = found.id RETURNING e.*
-     ) SELECT ${ANSWER} FROM quarantined e`,
+     ) SELECT ${RETURNED_COLUMNS} FROM quarantined e`,
     [limit],
   );
 }

@@ -13,7 +13,7 @@ export class Suspects {
   private expected = false;
   private lastClaimWasEmpty = false;
   private runningId: string | undefined;
-  private madeAt = -Infinity;
+  private foundAt = -Infinity;
 
   constructor(
     private readonly claims: ClaimJobs,
@@ -22,13 +22,13 @@ export class Suspects {
 
   /** Records the answer of the node's heartbeat, which may be older than the last pass of this node. */
   expect(areWaiting: boolean): void {
-    this.expected = areWaiting || performance.now() - this.madeAt < EXPECT_FOR_MS;
+    this.expected = areWaiting || performance.now() - this.foundAt < EXPECT_FOR_MS;
   }
 
   /** Records that a pass of this node found suspects. */
   expectNow(): void {
     this.expected = true;
-    this.madeAt = performance.now();
+    this.foundAt = performance.now();
   }
 
   /** A claim may find one to start. */

@@ -14,7 +14,7 @@ import type { EncodedContext, PreparedBulk } from './prepare-entry.js';
 /** Larger batches were no faster, and let the database wait for the first one. */
 const ROWS_PER_BATCH = 2_000;
 /** The second is sent as soon as the first is answered, before entries are made of the answer. */
-const BATCHES_UNDER_WAY = 2;
+const MAX_BATCHES_IN_FLIGHT = 2;
 const MAX_VIOLATIONS = 100;
 
 /** Many contexts: an array, or an iterable that is read as they are inserted. */
@@ -97,19 +97,19 @@ export class BulkInsert<Result extends EntryReference> {
       }
       if (contexts === this.read[0]) this.firstIsInserted = true;
     };
-    const underWay: Promise<void>[] = [];
+    const inFlight: Promise<void>[] = [];
     try {
       for await (const contexts of this.batches()) {
-        if (underWay.length === BATCHES_UNDER_WAY) await underWay.shift();
+        if (inFlight.length === MAX_BATCHES_IN_FLIGHT) await inFlight.shift();
         const inserting = insert(contexts);
         // A later `await` handles its rejection; validation may take long until then.
         inserting.catch(() => undefined);
-        underWay.push(inserting);
+        inFlight.push(inserting);
       }
-      await Promise.all(underWay);
+      await Promise.all(inFlight);
     } finally {
       // The caller must not roll back while a statement is under way.
-      await Promise.allSettled(underWay);
+      await Promise.allSettled(inFlight);
     }
   }
 
@@ -147,16 +147,16 @@ async function* encodedBatches(
   const maxFurther = Array.isArray(contexts) ? Infinity : ROWS_PER_BATCH;
   const encoder = new BatchEncoder(contract, maxBytes, maxFurther);
   if (Symbol.asyncIterator in contexts)
-    for await (const given of contexts) {
-      const full = await encoder.add(given);
-      if (full) yield full;
+    for await (const context of contexts) {
+      const fullBatch = await encoder.add(context);
+      if (fullBatch) yield fullBatch;
       if (encoder.isRefused) break;
     }
   // Not with the loop above, which would await a promise among them: a promise is no context.
   else
-    for (const given of contexts) {
-      const full = await encoder.add(given);
-      if (full) yield full;
+    for (const context of contexts) {
+      const fullBatch = await encoder.add(context);
+      if (fullBatch) yield fullBatch;
       if (encoder.isRefused) break;
     }
   const last = encoder.end();
@@ -185,20 +185,20 @@ class BatchEncoder {
   }
 
   /** @returns the batch before this context, if it is full */
-  async add(given: unknown): Promise<EncodedContext[] | null> {
+  async add(context: unknown): Promise<EncodedContext[] | null> {
     const index = this.index++;
     try {
-      const { json, value } = await encodeContext(this.contract, given, this.maxBytes);
+      const { json, value } = await encodeContext(this.contract, context, this.maxBytes);
       // After the first invalid context, the others are examined for their violations only.
       if (this.violations.length > 0) return null;
-      const full =
+      const fullBatch =
         this.batch.length === ROWS_PER_BATCH ||
         (this.batch.length > 0 && this.bytes + json.length > BYTES_PER_STATEMENT)
           ? this.take()
           : null;
       this.batch.push({ jobContext: json, context: value });
       this.bytes += json.length;
-      return full;
+      return fullBatch;
     } catch (error) {
       if (!(error instanceof InvalidJobContextError)) throw error;
       this.take();

@@ -85,7 +85,7 @@ export class FinishRuns {
   ): Promise<EntryFate | null> {
     const { onlyIfExpired = false, isRetry = false, written } = options;
     if (written) return this.finishCommitted(run, outcome, written, isRetry);
-    const fate = await this.write(this.endOf(run, outcome, onlyIfExpired), isRetry);
+    const fate = await this.write(this.toRunEnd(run, outcome, onlyIfExpired), isRetry);
     // A lease that was renewed meanwhile rejects no outcome of a handler.
     if (fate || !onlyIfExpired) this.emitFinished(run, outcome, fate);
     return fate;
@@ -119,11 +119,11 @@ export class FinishRuns {
     isRetry: boolean,
   ): Promise<EntryFate | null> {
     const completed = { kind: 'completed', output } as const;
-    const committed = this.endOf(run, completed);
+    const committed = this.toRunEnd(run, completed);
     let fate = known === undefined ? await this.lookups.add(committed) : known;
     if (fate === null && known === undefined) {
       // Waits for the transaction if it is still open.
-      const ended = await this.write(this.endOf(run, outcome), isRetry);
+      const ended = await this.write(this.toRunEnd(run, outcome), isRetry);
       if (ended) {
         this.emitFinished(run, outcome, ended);
         return ended;
@@ -134,7 +134,7 @@ export class FinishRuns {
     return fate;
   }
 
-  private endOf(run: RunFacts, outcome: Outcome, onlyIfExpired = false): RunEnd {
+  private toRunEnd(run: RunFacts, outcome: Outcome, onlyIfExpired = false): RunEnd {
     const { jobRunId, jobQueueEntryId } = run;
     const verdict = this.verdictOn(run, outcome);
     const hasLateRow = this.lateRows.isLate(run);
@@ -155,7 +155,7 @@ export class FinishRuns {
       return verdictOn(outcome, run, backoff, Math.random());
     } catch (error) {
       // A backoff function that throws must not keep the run from ending.
-      events.emit('engine.error', { doing: `the backoff of ${run.templateCode}`, error });
+      events.emit('engine.error', { doing: `computing the backoff of ${run.templateCode}`, error });
       const exponential = { type: 'exponential' } as const;
       return verdictOn(outcome, { ...run, backoff: exponential }, 'none', Math.random());
     }

@@ -19,7 +19,7 @@ export function writeLateRows(
   return write(db, tables, '$1::bigint[]', [plainArray(entryIds)]);
 }
 
-const lost = (tables: Tables) => `SELECT id FROM ${tables.entries}
+const lostEntries = (tables: Tables) => `SELECT id FROM ${tables.entries}
   WHERE status = 'RUNNING' AND claimed_by IS NOT NULL AND claim_expires_at <= clock_timestamp()
     AND NOT ${hasProtectedLease(tables, `${tables.entries}.claimed_by`)} LIMIT $1`;
 
@@ -29,7 +29,7 @@ export function writeLateRowsOfLostNodes(
   tables: Tables,
   limit: number,
 ): Promise<WrittenRows> {
-  return write(db, tables, `ARRAY(${lost(tables)})`, [limit]);
+  return write(db, tables, `ARRAY(${lostEntries(tables)})`, [limit]);
 }
 
 /** The entries whose late run rows `writeLateRowsOfLostNodes` would write. */
@@ -38,7 +38,7 @@ export async function findLateEntriesOfLostNodes(
   tables: Tables,
   limit: number,
 ): Promise<string[]> {
-  const found = await rows<{ id: string }>(db, `SELECT id::text FROM (${lost(tables)}) lost`, [
+  const found = await rows<{ id: string }>(db, `SELECT id::text FROM (${lostEntries(tables)}) lost`, [
     limit,
   ]);
   return found.map(({ id }) => id);

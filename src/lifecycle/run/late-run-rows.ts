@@ -112,7 +112,7 @@ export class LateRunRows {
     }
   }
 
-  claimAnswerLost(): void {
+  recordLostClaim(): void {
     this.answerLostAt = performance.now();
   }
 

@@ -46,7 +46,7 @@ export class ProcessRegistry {
   }
 
   /** Resolves when no process is left. */
-  empty(): Promise<void> {
+  waitUntilEmpty(): Promise<void> {
     return this.byRun.size === 0
       ? Promise.resolve()
       : new Promise((resolve) => this.emptied.push(resolve));

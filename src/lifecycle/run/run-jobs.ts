@@ -80,7 +80,7 @@ export class RunJobs {
     }
     const process = new JobProcess(run, handler.isolation);
     if (this.active.has(run.jobRunId) || !this.processes.add(process)) return false;
-    // Before it starts: a listener of its start may kill it at once.
+    // Registered before it starts, because a listener of its start may kill it at once.
     this.recordWhenDecided(process);
     if (launched) process.decided.listen(() => launched());
     if (handler.isolation === 'inline') this.inline.execute(process, handler, launched);
@@ -152,7 +152,7 @@ export class RunJobs {
         ? redacted(decided)
         : decided;
     let fate: EntryFate | null = null;
-    // Another node may run a fenced run under the same number. A fence that came after the commit was too late.
+    // Another node may run a fenced run under the same number. A fence after the commit has no effect.
     if (process.isFenced && !process.written) this.finishRuns.rejectFinish(run, outcome);
     else fate = await this.finish(process, outcome);
     this.unrecorded.delete(process);

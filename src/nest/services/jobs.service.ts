@@ -297,7 +297,7 @@ export class JobsService {
    * second ago.
    */
   async inspectJobProcess(run: Pick<JobRun, 'id'>): Promise<JobProcessFacts | null> {
-    return this.bildad.inspection.of(idOf(run, 'run'));
+    return this.bildad.inspection.findFacts(idOf(run, 'run'));
   }
 
   /**
