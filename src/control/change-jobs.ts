@@ -107,7 +107,11 @@ export class ChangeJobs {
         ? changes
         : {
             ...changes,
-            jobContext: await this.encodeContext(await this.readAvailable(entryId, db), context, db),
+            jobContext: await this.encodeContext(
+              await this.readAvailable(entryId, db),
+              context,
+              db,
+            ),
           };
     const changed =
       (await changeEntry(db, tables, entryId, encoded)) ?? (await this.refuse(entryId, db));

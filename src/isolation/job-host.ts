@@ -3,7 +3,12 @@ import type { ClaimedRun } from '../job/run-facts.js';
 import { errorFromPlain } from '../job/plain-error.js';
 import { OneTimeEvent } from '../concurrency/one-time-event.js';
 import type { HostLink } from './host-protocol.js';
-import { ALIVE_INTERVAL_MS, type HostedEnd, type HostMessage, type HostCommand } from './host-protocol.js';
+import {
+  ALIVE_INTERVAL_MS,
+  type HostedEnd,
+  type HostMessage,
+  type HostCommand,
+} from './host-protocol.js';
 
 /** The end of a run in a host: of its handler, or of the host with the reason. */
 export type HostEnd = HostedEnd | { kind: 'hostDied'; why: string };

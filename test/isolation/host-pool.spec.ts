@@ -30,7 +30,8 @@ it('a boot that hangs does not keep a job from another host', async () => {
       max: 2,
       idleMs: 1_000,
       bootMs: 60_000,
-      createHost: () => new FakeHost(new Promise((resolve) => boots.push(resolve))) as unknown as JobHost,
+      createHost: () =>
+        new FakeHost(new Promise((resolve) => boots.push(resolve))) as unknown as JobHost,
       onError: (doing) => reported.push(doing),
     });
     const taken = pool.acquire(new AbortController().signal);

@@ -63,7 +63,9 @@ describe.each(['THREAD', 'PROCESS'])('%s', (code) => {
     expect(await bildad.act(code, 'sleep')).toMatchObject({
       result: 'SUCCEEDED',
     });
-    expect((await reported).doing).toBe(`running work that an ended job left behind in its ${code.toLowerCase()}`);
+    expect((await reported).doing).toBe(
+      `running work that an ended job left behind in its ${code.toLowerCase()}`,
+    );
     expect((await bildad.act(code, 'where')).output).not.toEqual(before);
   });
 });

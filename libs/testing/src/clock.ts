@@ -73,7 +73,10 @@ async function move(dataSource: DataSource, schema: string, ms: number): Promise
         (name) =>
           `"${name}" = CASE WHEN "${name}" = $2 THEN "${name}" ELSE "${name}" - $1 * interval '1 ms' END`,
       );
-      await manager.query(`UPDATE "${schema}"."${table}" SET ${set.join(', ')}`, [ms, WAITS_FOR_KEY]);
+      await manager.query(`UPDATE "${schema}"."${table}" SET ${set.join(', ')}`, [
+        ms,
+        WAITS_FOR_KEY,
+      ]);
     }
   });
 }

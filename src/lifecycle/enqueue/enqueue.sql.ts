@@ -318,7 +318,9 @@ export async function pruneKeys(
   { pruneKeys }: Tables,
   limit: number,
 ): Promise<number> {
-  const [row] = await rows<{ examined: number }>(db, `SELECT examined FROM ${pruneKeys} ($1)`, [limit]);
+  const [row] = await rows<{ examined: number }>(db, `SELECT examined FROM ${pruneKeys} ($1)`, [
+    limit,
+  ]);
   return row?.examined ?? 0;
 }
 

@@ -38,9 +38,11 @@ export async function findLateEntriesOfLostNodes(
   tables: Tables,
   limit: number,
 ): Promise<string[]> {
-  const found = await rows<{ id: string }>(db, `SELECT id::text FROM (${lostEntries(tables)}) lost`, [
-    limit,
-  ]);
+  const found = await rows<{ id: string }>(
+    db,
+    `SELECT id::text FROM (${lostEntries(tables)}) lost`,
+    [limit],
+  );
   return found.map(({ id }) => id);
 }
 

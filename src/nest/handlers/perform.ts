@@ -158,11 +158,7 @@ const runOf = (
 
 function createTransactions(manager: EntityManager | undefined, code: string) {
   return {
-    run: (
-      _process: JobProcess,
-      _settings: unknown,
-      call: (manager: EntityManager) => unknown,
-    ) => {
+    run: (_process: JobProcess, _settings: unknown, call: (manager: EntityManager) => unknown) => {
       if (manager) return Promise.resolve(call(manager));
       throw new BildadConfigError(
         'manager',
