@@ -23,7 +23,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { refusal } from '../support/capture.js';
 
-// A context as a class: the handler gets an instance, and a process without the class enforces the JSON Schema derived from it.
+// A class as context: the handler receives an instance. A process without the class enforces the
+// JSON Schema derived from it.
 
 class Item {
   @IsString() @MaxLength(20) sku!: string;
@@ -38,7 +39,7 @@ class Address {
 class Order {
   @IsEmail() to!: string;
   @IsDefined() @ValidateNested() @Type(() => Address) address!: Address;
-  // class-validator looks into it only when it is there.
+  // class-validator checks the property only when it is present.
   @ValidateNested() @Type(() => Address) billing?: Address;
   @Allow() meta?: unknown;
   @IsArray()
@@ -85,7 +86,7 @@ const order = {
 };
 
 let consumer: TestApp;
-/** On the same database, without the class. */
+/** An app on the same database without the class. */
 let producer: TestApp;
 beforeAll(async () => {
   consumer = await bootApp({ providers: [OrderJob] });
@@ -106,7 +107,7 @@ const run = async (context: unknown) => {
 };
 
 describe('with the class', () => {
-  it('the handler gets instances, nested ones too, and Dates as they were', async () => {
+  it('the handler receives instances, nested ones too, and equal Dates', async () => {
     const ended = await run(order);
     expect(ended).toMatchObject({ result: 'SUCCEEDED', output: 3 });
     const { received } = OrderJob;
@@ -120,12 +121,12 @@ describe('with the class', () => {
     });
   });
 
-  it('an instance does as well as an object', async () => {
+  it('an instance is accepted like a plain object', async () => {
     await run(Object.assign(new Order(), order));
     expect(OrderJob.received).toEqual(order);
   });
 
-  it('ISO text does as well as a Date', async () => {
+  it('ISO text is accepted in place of a Date', async () => {
     await run({ ...order, dueAt: '2030-01-02T03:04:05.678Z' });
     expect(OrderJob.received).toEqual(order);
   });
@@ -133,36 +134,36 @@ describe('with the class', () => {
   it.each<[what: string, changes: object, path: string, why: RegExp]>([
     ['a wrong property', { to: 'ada' }, 'to', /email/],
     ['a missing property', { to: undefined }, 'to', /email/],
-    ['a nested one', { address: { street: 5 } }, 'address.street', /string/],
-    ['no nested one', { address: undefined }, 'address', /./],
-    ['text for a nested one', { address: 'Main St' }, 'address', /object/],
+    ['a wrong nested object', { address: { street: 5 } }, 'address.street', /string/],
+    ['a missing nested object', { address: undefined }, 'address', /./],
+    ['text in place of a nested object', { address: 'Main St' }, 'address', /object/],
     [
-      'one of a list',
+      'a wrong element of an array',
       { items: [order.items[0], { sku: 'B', count: 100 }] },
       'items[1].count',
       /99/,
     ],
-    ['too long a list', { items: Array(4).fill(order.items[0]) }, 'items', /3/],
-    ['an object for a list', { items: { 0: {} } }, 'items', /array/],
-    ['a condition that holds', { pay: 'card' }, 'card', /string/],
-    ['a wrong nested one that may be missing', { billing: {} }, 'billing.street', /string/],
-    ['no such word', { pay: 'cash' }, 'pay', /card, invoice/],
-    ['null where it is not optional', { pay: null }, 'pay', /./],
-    ['no date', { dueAt: 'tomorrow' }, 'dueAt', /Date/],
-    ['a Date for text', { to: new Date() }, 'to', /./],
-    ['a Date nobody declared', { extra: { at: new Date() } }, 'extra.at', /@Type/],
+    ['an array that is too long', { items: Array(4).fill(order.items[0]) }, 'items', /3/],
+    ['an object in place of an array', { items: { 0: {} } }, 'items', /array/],
+    ['a missing property that a condition requires', { pay: 'card' }, 'card', /string/],
+    ['a wrong nested object that is optional', { billing: {} }, 'billing.street', /string/],
+    ['a value outside the enumeration', { pay: 'cash' }, 'pay', /card, invoice/],
+    ['null for a property that is not optional', { pay: null }, 'pay', /./],
+    ['text that is not a date', { dueAt: 'tomorrow' }, 'dueAt', /Date/],
+    ['a Date in place of text', { to: new Date() }, 'to', /./],
+    ['a Date in an undeclared property', { extra: { at: new Date() } }, 'extra.at', /@Type/],
     ['__proto__', JSON.parse('{"__proto__":{"x":1}}') as object, '__proto__', /key/],
     ['constructor', { address: { street: 'x', constructor: 1 } }, 'address.constructor', /drop/],
-    ['what every object has', { toString: 1 }, 'toString', /drop/],
+    ['the name of an Object.prototype member', { toString: 1 }, 'toString', /drop/],
     [
-      'what every object has, deep in what nobody declared',
+      'the name of an Object.prototype member, deep in an undeclared property',
       { meta: [{ counts: { a: 4, valueOf: 1 } }] },
       'meta[0].counts.valueOf',
       /drop/,
     ],
-    ['what the class has a getter for', { pieces: 7 }, 'pieces', /drop/],
-    ['what is a method of the class', { cheaper: 7 }, 'cheaper', /drop/],
-  ])('%s is refused with its path', async (_what, changes, path, why) => {
+    ['the name of a getter of the class', { pieces: 7 }, 'pieces', /drop/],
+    ['the name of a method of the class', { cheaper: 7 }, 'cheaper', /drop/],
+  ])('%s is rejected with its path', async (_what, changes, path, why) => {
     const context = Object.defineProperties(
       { ...order },
       Object.getOwnPropertyDescriptors(changes),
@@ -175,20 +176,20 @@ describe('with the class', () => {
   });
 
   it.each([[null], [[order]], ['order'], [42], [undefined]])(
-    '%j is refused as a whole',
+    '%j is rejected as a whole',
     async (context) => {
       expect(await refusal(consumer, context, OrderJob)).toMatchObject([{ path: '' }]);
     },
   );
 
   it.each<[what: string, changes: object]>([
-    ['null where it is optional', { gift: null }],
-    ['nothing where it is optional', { gift: undefined }],
-    ['nothing where the condition does not hold', { card: undefined }],
-    ['anything where the condition does not hold', { card: 5 }],
-    ['nothing for a nested one that is not @IsDefined', { billing: undefined }],
-    ['anything that is @Allow', { meta: [1] }],
-    ['properties that nobody declared', { note: { deep: [1] } }],
+    ['null for an optional property', { gift: null }],
+    ['a missing optional property', { gift: undefined }],
+    ['a missing property whose condition does not hold', { card: undefined }],
+    ['any value for a property whose condition does not hold', { card: 5 }],
+    ['a missing nested object without @IsDefined', { billing: undefined }],
+    ['any value for a property with @Allow', { meta: [1] }],
+    ['undeclared properties', { note: { deep: [1] } }],
   ])('%s is accepted', async (_what, changes) => {
     await run({ ...order, ...changes });
     expect(OrderJob.received).toEqual({ ...order, ...changes });
@@ -196,7 +197,7 @@ describe('with the class', () => {
 });
 
 describe('without the class, by code', () => {
-  it('the template has the JSON Schema, nested classes and all', async () => {
+  it('the template has the JSON Schema, including nested classes', async () => {
     const [template] = await producer.jobs.listJobTemplates();
     expect(template!.jobContextSchema).toMatchObject({
       type: 'object',
@@ -218,7 +219,7 @@ describe('without the class, by code', () => {
     });
   });
 
-  it('what the class accepts is accepted, and reaches the handler', async () => {
+  it('a context that the class accepts is accepted and reaches the handler', async () => {
     const entry = await producer.engine.enqueueJob('ORDER', {
       ...order,
       dueAt: order.dueAt.toISOString(),
@@ -235,13 +236,13 @@ describe('without the class, by code', () => {
   it.each<[what: string, changes: object, path: string]>([
     ['a wrong property', { to: 'ada' }, 'to'],
     ['a missing property', { to: undefined }, 'to'],
-    ['a nested one', { address: { street: 5 } }, 'address.street'],
-    ['no nested one', { address: undefined }, 'address'],
-    ['one of a list', { items: [{ sku: 'B', count: 100 }] }, 'items[0].count'],
-    ['a nested one that may be missing', { billing: {} }, 'billing.street'],
-    ['no such word', { pay: 'cash' }, 'pay'],
-    ['a Date, which only the class could bring back', {}, 'dueAt'],
-  ])('%s is refused with its path', async (_what, changes, path) => {
+    ['a wrong nested object', { address: { street: 5 } }, 'address.street'],
+    ['a missing nested object', { address: undefined }, 'address'],
+    ['a wrong element of an array', { items: [{ sku: 'B', count: 100 }] }, 'items[0].count'],
+    ['a wrong optional nested object', { billing: {} }, 'billing.street'],
+    ['a value outside the enumeration', { pay: 'cash' }, 'pay'],
+    ['a Date, which only the class could restore', {}, 'dueAt'],
+  ])('%s is rejected with its path', async (_what, changes, path) => {
     const dueAt = path === 'dueAt' ? order.dueAt : order.dueAt.toISOString();
     const context = { ...order, dueAt, ...changes };
     const paths = (await refusal(producer, context, 'ORDER')).map((violation) => violation.path);

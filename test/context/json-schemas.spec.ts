@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { refusal } from '../support/capture.js';
 
-// A context as a JSON Schema: draft 7 unless it names another dialect.
+// A JSON Schema as context: draft 7 unless the schema names another dialect.
 
 const invoice = {
   type: 'object',
@@ -74,7 +74,7 @@ afterAll(() => bildad.close());
 const lines = [{ price: 1 }];
 
 describe.each([[Draft7Job], [NamedDraft7Job]])('draft 7, %o', (job) => {
-  it('stores what it allows, without adding anything', async () => {
+  it('a valid context is stored without additions', async () => {
     const context = {
       to: 'ada@example.com',
       id: '01890a5d-ac96-774b-bcce-b302099a8057',
@@ -98,21 +98,21 @@ describe.each([[Draft7Job], [NamedDraft7Job]])('draft 7, %o', (job) => {
     [{ to: 'a@b.co', lines: [{ price: 0 }] }, 'lines[0].price', /> 0/],
     [{ to: 'a@b.co', lines: [{ price: 1, 'odd/name~': 1.5 }] }, 'lines[0].odd/name~', /integer/],
     [[], '', /object/],
-  ])('%j is refused', async (context, path, why) => {
+  ])('%j is rejected', async (context, path, why) => {
     const found = (await refusal(bildad, context, job)).find(
       (violation) => violation.path === path,
     );
     expect(found?.message).toMatch(why);
   });
 
-  it('names all that is wrong', async () => {
+  it('all violations are reported', async () => {
     const paths = (await refusal(bildad, { lines: [{}], cc: 1 }, job)).map(({ path }) => path);
     expect(new Set(paths)).toEqual(new Set(['to', 'cc', 'lines[0].price']));
   });
 });
 
 describe('draft 2020-12', () => {
-  it('stores what it allows', async () => {
+  it('a valid context is stored', async () => {
     const context = { pair: ['a', 1], unit: 'kg' };
     const entry = await bildad.engine.enqueueJob(Draft2020Job, context);
     expect(entry.jobContext).toEqual(context);
@@ -123,14 +123,14 @@ describe('draft 2020-12', () => {
     [{ pair: ['a', 1, 2], unit: 'kg' }, 'pair'],
     [{ pair: ['a', 1] }, 'unit'],
     [{ extra: 5 }, 'extra'],
-  ])('%j is refused', async (context, path) => {
+  ])('%j is rejected', async (context, path) => {
     const paths = (await refusal(bildad, context, Draft2020Job)).map((violation) => violation.path);
     expect(paths).toContain(path);
   });
 });
 
-describe('a template that an operator made', () => {
-  it('is enforced by code', async () => {
+describe('a template that an operator created', () => {
+  it('its schema is enforced for an enqueue by code', async () => {
     await bildad.jobs.createJobTemplate({
       code: 'BY_HAND',
       jobContextSchema: { required: ['to'] },
@@ -140,7 +140,7 @@ describe('a template that an operator made', () => {
     expect(entry.jobContext).toEqual({ to: 1 });
   });
 
-  it('cannot have an unusable schema', async () => {
+  it('an unusable schema is rejected', async () => {
     await expect(
       bildad.jobs.createJobTemplate({
         code: 'BROKEN',
@@ -149,7 +149,7 @@ describe('a template that an operator made', () => {
     ).rejects.toBeInstanceOf(InvalidJobSchemaError);
   });
 
-  it('whose schema was broken by hand says so, and enqueues nothing', async () => {
+  it('a schema broken with SQL rejects the enqueue with an error that names the template', async () => {
     await bildad.jobs.createJobTemplate({ code: 'EDITED' });
     await bildad.sql(
       `UPDATE bildad.job_templates SET job_context_schema = '{"type": "strnig"}' WHERE code = 'EDITED'`,

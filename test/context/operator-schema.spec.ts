@@ -3,8 +3,9 @@ import { BildadJob, type JobHandler } from 'nestjs-bildad';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 
-// A schema that an operator gives a template is demanded on top of the class; one that a deploy declared
-// is not, so that old and new nodes of a rolling deploy do not refuse each other's contexts.
+// A schema that an operator sets on a template is enforced in addition to the class. A schema that
+// a deploy declared is not, so that old and new nodes of a rolling deploy accept each other's
+// contexts.
 
 class GreetingContext {
   @IsString() name!: string;
@@ -23,7 +24,7 @@ beforeAll(async () => {
 });
 afterAll(() => bildad.close());
 
-it('is demanded at enqueue and again before launch, and leaves with the operator', async () => {
+it("an operator's schema is enforced at enqueue and before launch until the operator removes it", async () => {
   const { engine, jobs } = bildad;
   const [template] = await jobs.listJobTemplates();
   const before = await engine.enqueueJob(GreetingJob, { name: 'too long' });
@@ -51,7 +52,7 @@ it('is demanded at enqueue and again before launch, and leaves with the operator
   });
 });
 
-it('that is unusable, written by hand, fails the run and keeps the entry', async () => {
+it('an unusable schema written with SQL fails the run and keeps the entry', async () => {
   const { engine, jobs, sql } = bildad;
   const entry = await engine.enqueueJob(GreetingJob, { name: 'x' });
   await sql(`UPDATE bildad.job_templates SET job_context_schema = '{"type": "nonsense"}'`);
@@ -64,7 +65,7 @@ it('that is unusable, written by hand, fails the run and keeps the entry', async
   });
 });
 
-it('that a newer deploy declared does not refuse what this class accepts', async () => {
+it('a schema declared by a newer deploy does not reject a context that this class accepts', async () => {
   const { engine, sql } = bildad;
   await sql(
     `UPDATE bildad.job_templates SET job_context_schema = '{"required": ["surname"]}',

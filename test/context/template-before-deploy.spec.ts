@@ -3,7 +3,8 @@ import { BildadJob, type JobHandler } from 'nestjs-bildad';
 import { expect, it } from 'vitest';
 import { bootApp } from '../support/app.js';
 
-// A template may be made before the first deploy of its class: what the class leaves at its default stays as it was made.
+// An operator can create a template before the first deploy of its class. Options that the class
+// leaves at their defaults keep the operator's values.
 
 @BildadJob({ code: 'LATER' })
 class LaterJob implements JobHandler {
@@ -25,7 +26,7 @@ class ExactJob implements JobHandler<NamedContext> {
   runJob() {}
 }
 
-const MADE = {
+const OPERATOR_VALUES = {
   name: 'Made first',
   displayOrder: 3,
   defaultTimeoutMs: 60_000,
@@ -40,10 +41,10 @@ const encryption = {
   current: 'a',
 };
 
-it('by an operator, it outlives the first deploy but for what the class names', async () => {
+it("the operator's values are kept unless the class sets the option", async () => {
   const producer = await bootApp({ options: { encryption } });
-  await producer.jobs.createJobTemplate({ code: 'LATER', ...MADE });
-  await producer.jobs.createJobTemplate({ code: 'EXACT', ...MADE });
+  await producer.jobs.createJobTemplate({ code: 'LATER', ...OPERATOR_VALUES });
+  await producer.jobs.createJobTemplate({ code: 'EXACT', ...OPERATOR_VALUES });
   const boot = async () => {
     const worker = await bootApp({
       database: producer.database,
@@ -55,9 +56,9 @@ it('by an operator, it outlives the first deploy but for what the class names', 
     return (code: string) => templates.find((template) => template.code === code)!;
   };
   const first = await boot();
-  expect(first('LATER')).toMatchObject({ ...MADE, jobModuleName: 'LaterJob' });
+  expect(first('LATER')).toMatchObject({ ...OPERATOR_VALUES, jobModuleName: 'LaterJob' });
   expect(first('EXACT')).toMatchObject({
-    ...MADE,
+    ...OPERATOR_VALUES,
     name: 'Exact',
     jobModuleName: 'ExactJob',
     defaultTimeoutMs: 120_000,

@@ -5,9 +5,10 @@ import { claimNext } from '../../src/lifecycle/claim/claim.sql.js';
 import { bootApp, type TestApp } from '../support/app.js';
 import { createDatabase } from '../support/database.js';
 
-// Whatever a handler returns or throws, its run ends, once, as what it was; what cannot be stored is marked.
+// For any returned or thrown value the run ends once with the right outcome. A value that cannot be
+// stored is replaced by a marker.
 
-/** What the handler of a case does, by name: functions do not travel in a context. */
+/** The handler functions by case name, because functions cannot be stored in a context. */
 const CASES = new Map<string, (context: Record<string, unknown>) => unknown>();
 
 @BildadJob({ code: 'UNTRUSTED', maxRetries: 3 })
@@ -30,7 +31,7 @@ afterAll(() => bildad.close());
 
 const runtimeOf = ({ engine }: TestApp) => (engine as unknown as { bildad: BildadRuntime }).bildad;
 
-/** Runs a job whose run's row is written at once, or with its end. */
+/** Runs a job whose run row is written at claim, or together with its end. */
 const PATHS = {
   ordinary: async (identifier: string) => {
     const entry = await bildad.jobs.getJobQueueEntryForIdentifier(identifier);
@@ -66,7 +67,7 @@ async function runOf(
   );
   await PATHS[path](jobRunIdentifier);
   const run = await engine.waitForJob(jobRunIdentifier, { timeout: '10s' });
-  // Run once, and over.
+  // The job has run once and left the queue.
   expect(UntrustedJob.runs).toBe(1);
   expect(await jobs.getJobQueueEntryForIdentifier(jobRunIdentifier)).toBeNull();
   expect(await jobs.listJobRunsForIdentifier(jobRunIdentifier)).toHaveLength(1);
@@ -114,7 +115,7 @@ describe.each(Object.keys(PATHS) as (keyof typeof PATHS)[])('%s', (path) => {
     ['a RegExp', () => [/x/], [why(/RegExp/)]],
     ['an Error', () => [new TypeError('no\0')], [{ name: 'TypeError', message: 'no\uFFFD' }]],
     [
-      'an Error with a toJSON, which tells more',
+      'an Error with a toJSON that adds details',
       () =>
         [new RangeError('denied')].map((reason) => ({
           reason: Object.assign(reason, {
@@ -143,7 +144,7 @@ describe.each(Object.keys(PATHS) as (keyof typeof PATHS)[])('%s', (path) => {
     ['a Proxy inside', () => ({ a: proxy({}) }), why(/go away/)],
     ['a revoked Proxy', () => revoked.proxy, why(/revoked/)],
     [
-      'what throws a Proxy',
+      'an object that throws a Proxy',
       () => ({
         toJSON: () => {
           throw proxy({});
@@ -153,7 +154,7 @@ describe.each(Object.keys(PATHS) as (keyof typeof PATHS)[])('%s', (path) => {
     ],
     [
       'a then that throws',
-      // oxlint-disable-next-line unicorn/no-thenable -- the point of it
+      // oxlint-disable-next-line unicorn/no-thenable -- a thenable is the test case
       () => Object.defineProperty({}, 'then', { get: trap, enumerable: true }),
       why(/go away/),
     ],
@@ -167,7 +168,7 @@ describe.each(Object.keys(PATHS) as (keyof typeof PATHS)[])('%s', (path) => {
       () => JSON.parse('{"__proto__": {"isAdmin": true}}') as unknown,
       JSON.parse('{"__proto__": {"isAdmin": true}}') as unknown,
     ],
-  ])('returned: %s', async (_what, returned, stored) => {
+  ])('a returned value: %s', async (_what, returned, stored) => {
     const run = await runOf(path, returned);
     expect(run).toMatchObject({ result: 'SUCCEEDED', reason: null });
     expect(run.output).toEqual(stored);
@@ -221,7 +222,7 @@ describe.each(Object.keys(PATHS) as (keyof typeof PATHS)[])('%s', (path) => {
       /^deep$/,
     ],
     ['a code of NaN', () => Object.assign(new Error('x'), { code: NaN }), /^x$/],
-  ])('thrown: %s', async (_what, thrown, reason) => {
+  ])('a thrown value: %s', async (_what, thrown, reason) => {
     const act = () => {
       throw thrown();
     };
@@ -235,13 +236,13 @@ describe.each(Object.keys(PATHS) as (keyof typeof PATHS)[])('%s', (path) => {
   });
 });
 
-describe('what PostgreSQL alone refuses', () => {
+describe('values that only PostgreSQL rejects', () => {
   const whole = () => ({ bildad, runtime });
   let before: ReturnType<typeof whole>;
   beforeAll(async () => {
     before = whole();
     const database = await createDatabase();
-    // As deep as a few hundred lists.
+    // As deep as a few hundred nested arrays.
     await database.sql(
       `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET max_stack_depth = ''100kB''', current_database()); END $$`,
     );
@@ -256,8 +257,8 @@ describe('what PostgreSQL alone refuses', () => {
 
   it.each(
     (Object.keys(PATHS) as (keyof typeof PATHS)[]).flatMap((path) => [
-      [path, 'a depth', () => nested(2_000)] as const,
-      [path, 'a depth in a marker', () => ({ $unserializable: nested(2_000) })] as const,
+      [path, 'a depth of 2,000', () => nested(2_000)] as const,
+      [path, 'a depth of 2,000 in a marker', () => ({ $unserializable: nested(2_000) })] as const,
     ]),
   )('%s: %s', async (path, _what, returned) => {
     const run = await runOf(path, returned);
@@ -266,8 +267,8 @@ describe('what PostgreSQL alone refuses', () => {
   });
 });
 
-describe('a context', () => {
-  it('that its handler changes is as it was for the next run and the next job', async () => {
+describe('untrusted contexts', () => {
+  it('changes to a context by its handler do not reach the next run or the next job', async () => {
     const { engine, jobs } = bildad;
     const seen: string[] = [];
     CASES.set('now', (context) => {
@@ -290,7 +291,7 @@ describe('a context', () => {
     expect(seen).toEqual(Array.from({ length: 3 }, () => '{"case":"now"}'));
   });
 
-  it('with a __proto__ of its own, written by hand, makes nobody an admin', async () => {
+  it('a __proto__ key written with SQL does not change a prototype', async () => {
     const { engine, sql } = bildad;
     let keys: string[] = [];
     CASES.set('now', (context) => {
@@ -309,7 +310,7 @@ describe('a context', () => {
     expect(({} as { isAdmin?: boolean }).isAdmin).toBeUndefined();
   });
 
-  it('through which a handler reaches Object.prototype does not stop the engine', async () => {
+  it('a handler that changes Object.prototype through its context does not stop the engine', async () => {
     const { engine } = bildad;
     CASES.set('pollute', () => {
       (Object.prototype as Record<string, unknown>)['polluted'] = { x: 1 };

@@ -6,18 +6,18 @@ import { describe, expect, it } from 'vitest';
 import { contextContract } from '../../src/context/context-contract.js';
 import { schemaCheck } from '../../src/context/json-schema.js';
 
-// The schema stored for a class compiles, and refuses nothing that the class accepts.
+// The schema derived from a class compiles, and rejects no context that the class accepts.
 
 enum Numeric {
   One = 1,
   Two,
 }
-const own = (accepts: (value: unknown) => boolean) =>
+const customValidator = (accepts: (value: unknown) => boolean) =>
   cv.ValidateBy({ name: 'isMine', validator: { validate: accepts } });
 const toDate = Type(() => Date);
 
 const decorators: Record<string, PropertyDecorator[]> = {
-  'an escape that u refuses': [cv.Matches(/^\d{3}\-\d{4}$/)],
+  'an escape that the u flag rejects': [cv.Matches(/^\d{3}\-\d{4}$/)],
   'another escape': [cv.Matches(/^https?\:\/\//)],
   flags: [cv.Matches(/^[a-z]+$/i)],
   'a pattern with modifiers': [cv.Matches('^[a-z]+$' as never, 'i')],
@@ -25,14 +25,14 @@ const decorators: Record<string, PropertyDecorator[]> = {
   'contains a parenthesis': [cv.Contains('(')],
   'contains a dot': [cv.Contains('.')],
   'does not contain a dot': [cv.NotContains('.')],
-  'an own validator': [own(() => true)],
-  'an own validator of lists': [cv.IsArray(), own(() => true)],
-  'an own validator that may be missing': [cv.IsOptional(), own(() => true)],
+  'a custom validator': [customValidator(() => true)],
+  'a custom validator of an array': [cv.IsArray(), customValidator(() => true)],
+  'an optional custom validator': [cv.IsOptional(), customValidator(() => true)],
   IsInstance: [cv.IsInstance(Object)],
-  'turned into a number': [cv.IsInt(), Type(() => Number)],
+  'transformed to a number': [cv.IsInt(), Type(() => Number)],
   transformed: [cv.IsString(), Transform(({ value }) => String(value))],
-  'a length that no text has': [cv.IsOptional(), cv.MaxLength(-1)],
-  'mixed with null': [cv.IsIn(['a', null])],
+  'an impossible length': [cv.IsOptional(), cv.MaxLength(-1)],
+  'IsIn with null': [cv.IsIn(['a', null])],
   mixed: [cv.IsIn(['a', 1])],
   'not in mixed': [cv.IsNotIn(['a', 1, null])],
   'not in objects': [cv.IsNotIn([{}])],
@@ -163,7 +163,7 @@ describe.each([Object, Array, String])('typed %o', (type) => {
   });
 });
 
-it('a property that the class gives a value may be missing', () => {
+it('a property with a default value is optional', () => {
   class Defaulted {
     @cv.IsInt() n = 5;
     @cv.IsInt() m!: number;
@@ -171,23 +171,23 @@ it('a property that the class gives a value may be missing', () => {
   expect(contextContract(Defaulted).schema).toMatchObject({ required: ['m'] });
 });
 
-it.each([Object, Array])('nested without @Type, typed %o', (type) => {
+it.each([Object, Array])('ValidateNested without @Type, typed %o', (type) => {
   const { schema } = contextContract(classOf([cv.ValidateNested()], type));
   expect(schema).toMatchObject({ properties: { n: {} } });
 });
 
-it('one member that cannot be described leaves the others as they are', () => {
-  class Partly {
+it('a member without a schema does not affect the other members', () => {
+  class PartlyDescribed {
     @cv.Matches(/^\-$/) a!: string;
     @cv.IsInt() b!: number;
   }
-  expect(contextContract(Partly).schema).toMatchObject({
+  expect(contextContract(PartlyDescribed).schema).toMatchObject({
     properties: { a: {}, b: { type: 'integer' } },
     required: ['a', 'b'],
   });
 });
 
-it('a class that cannot be described is an object of anything', async () => {
+it('a class without a schema is described as any object', async () => {
   class Odd {
     @cv.IsInt() n!: number;
   }

@@ -3,7 +3,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { CaptureJob, refusal, roundTrip } from '../support/capture.js';
 
-// What JSON or PostgreSQL would change silently is refused at the door; everything else reaches the handler as it was given.
+// A value that JSON or PostgreSQL would change silently is rejected at enqueue. Any other value
+// reaches the handler unchanged.
 
 let bildad: TestApp;
 beforeAll(async () => {
@@ -25,17 +26,17 @@ class Point {
   ) {}
 }
 
-describe('stored faithfully', () => {
+describe('a value that is stored unchanged', () => {
   it.each<[what: string, context: unknown]>([
-    ['nothing', {}],
-    ['emoji and other planes', { '👩‍👩‍👧': '🎉', text: '𝄞 ü \uFFFF' }],
+    ['an empty object', {}],
+    ['emoji and characters outside the BMP', { '👩‍👩‍👧': '🎉', text: '𝄞 ü \uFFFF' }],
     ['control characters', { text: '\u0001\t\n\r\u007F\u2028' }],
     ['text that looks like an escape', { text: '\\u0000 \\ud800 \\' }],
-    ['names with quotes and newlines', { 'a"b': 1, "c'd": 2, 'e\nf': 3 }],
-    ['an empty name', { '': { '': [''] } }],
-    ['names like paths', { 'a.b[0]': 1, $1: 2, '%s': 3, '?': 4 }],
-    ['names that every object has', { constructor: 1, toString: { x: 2 } }],
-    ['a toJSON that is text', { toJSON: 'x', valueOf: null }],
+    ['keys with quotes and newlines', { 'a"b': 1, "c'd": 2, 'e\nf': 3 }],
+    ['an empty key', { '': { '': [''] } }],
+    ['keys that look like paths', { 'a.b[0]': 1, $1: 2, '%s': 3, '?': 4 }],
+    ['keys that are names of Object.prototype members', { constructor: 1, toString: { x: 2 } }],
+    ['a toJSON property that is text', { toJSON: 'x', valueOf: null }],
     ['huge numbers', [1e308, -1e308, Number.MAX_VALUE]],
     ['tiny numbers', [5e-324, -5e-324, 2.2250738585072014e-308]],
     ['large integers', [2 ** 53 - 1, 2 ** 53 + 2, -(2 ** 53), 1e21]],
@@ -44,16 +45,16 @@ describe('stored faithfully', () => {
     ['99 levels', nested(99)],
     ['an object without prototype', nullPrototype],
     ['properties that are undefined', { a: undefined, b: 1 }],
-    ['a list', [1, 'two', [3], null, false]],
+    ['an array', [1, 'two', [3], null, false]],
     ['text', 'just text'],
     ['a number', 42],
     ['false', false],
     ['null', null],
     [
-      'a hundred thousand names',
+      'a hundred thousand keys',
       Object.fromEntries(Array.from({ length: 100_000 }, (_, n) => [n.toString(36), 1])),
     ],
-    ['a long list', Array.from({ length: 100_000 }, (_, n) => n)],
+    ['a long array', Array.from({ length: 100_000 }, (_, n) => n)],
     ['text of almost a megabyte', { text: 'x'.repeat(1_048_576 - 11) }],
   ])('%s', async (_what, context) => {
     const { entry, run, handler } = await roundTrip(bildad, context);
@@ -62,7 +63,7 @@ describe('stored faithfully', () => {
     expect(entry).toEqual(context);
   });
 
-  it('an instance of a class, as its own properties', async () => {
+  it('an instance of a class is stored as its own properties', async () => {
     const { handler, run } = await roundTrip(bildad, {
       at: new Point(1, 2),
     });
@@ -70,12 +71,12 @@ describe('stored faithfully', () => {
     expect(run).toEqual({ at: { x: 1, y: 2 } });
   });
 
-  it('-0 as the 0 it equals, which arithmetic alone tells apart', async () => {
+  it('-0 is stored as 0', async () => {
     const { handler } = await roundTrip(bildad, { a: -0 });
     expect(handler).toEqual({ a: 0 });
   });
 
-  it('as it is now: what the caller changes later does not matter', async () => {
+  it('later changes by the caller have no effect', async () => {
     const context = { list: [1] };
     const enqueued = bildad.engine.enqueueJob(CaptureJob, context);
     const entry = await enqueued;
@@ -94,7 +95,7 @@ describe('stored faithfully', () => {
   });
 });
 
-describe('refused, with where and why', () => {
+describe('a rejected value, with its path and the reason', () => {
   const cycle: Record<string, unknown> = { name: 'a' };
   cycle['child'] = { parent: cycle };
   const ring: unknown[] = [];
@@ -104,15 +105,15 @@ describe('refused, with where and why', () => {
   const trap = () => {
     throw new Error('go away');
   };
-  // eslint-disable-next-line no-sparse-arrays -- the point of it
+  // eslint-disable-next-line no-sparse-arrays -- a sparse array is the test case
   const sparse = [1, , 3];
 
   it.each<[what: string, context: unknown, path: string, why: RegExp]>([
     ['NUL', { to: 'a\0b' }, 'to', /NUL/],
-    ['NUL in a name', { ['a\0b']: 1 }, 'a\uFFFDb', /NUL/],
+    ['NUL in a key', { ['a\0b']: 1 }, 'a\uFFFDb', /NUL/],
     ['a lone high surrogate', { a: ['\uD83D'] }, 'a[0]', /lone surrogate/],
     ['a lone low surrogate', { a: '\uDE00!' }, 'a', /lone surrogate/],
-    ['a lone surrogate in a name', { '\uD83D': 1 }, '\uFFFD', /surrogate/],
+    ['a lone surrogate in a key', { '\uD83D': 1 }, '\uFFFD', /surrogate/],
     ['__proto__', JSON.parse('{"a":{"__proto__":{"x":1}}}'), 'a.__proto__', /./],
     ['a bigint', { id: 1n }, 'id', /bigint/],
     ['a Date', { at: new Date() }, 'at', /ISO string/],
@@ -121,9 +122,9 @@ describe('refused, with where and why', () => {
     ['Infinity', { a: Infinity }, 'a', /Infinity/],
     ['-Infinity', { a: -Infinity }, 'a', /-Infinity/],
     ['a cycle', cycle, 'child.parent', /refers back/],
-    ['a cycle of lists', ring, '[0][0]', /refers back/],
+    ['a cycle of arrays', ring, '[0][0]', /refers back/],
     ['a hole', { a: sparse }, 'a[1]', /undefined/],
-    ['undefined in a list', { a: [undefined] }, 'a[0]', /undefined/],
+    ['undefined in an array', { a: [undefined] }, 'a[0]', /undefined/],
     ['undefined', undefined, '', /undefined/],
     ['a Map', { a: new Map([[1, 2]]) }, 'a', /Map/],
     ['a Set', { a: new Set([1]) }, 'a', /Set/],
@@ -135,7 +136,7 @@ describe('refused, with where and why', () => {
     ['a Promise', { a: Promise.resolve() }, 'a', /Promise/],
     ['boxed text', { a: Object('x') as unknown }, 'a', /String/],
     [
-      'an object that makes its own JSON',
+      'an object of a class with a toJSON method',
       {
         a: new (class Money {
           toJSON() {
@@ -147,7 +148,7 @@ describe('refused, with where and why', () => {
       /Money with a toJSON/,
     ],
     ['a symbol', { a: Symbol('x') }, 'a', /symbol/],
-    ['a symbol as name', { a: { [Symbol('x')]: 1 } }, 'a', /symbol/],
+    ['a symbol as key', { a: { [Symbol('x')]: 1 } }, 'a', /symbol/],
     ['a function', { a: () => 1 }, 'a', /function/],
     ['a class', { a: Point }, 'a', /function/],
     [
@@ -178,19 +179,19 @@ describe('refused, with where and why', () => {
     expect(first!.message).not.toMatch(/secret|go away/);
   });
 
-  it('all that is wrong at once', async () => {
+  it('all violations are reported at once', async () => {
     const paths = (await refusal(bildad, { a: NaN, b: [1n], c: { d: '\0' } })).map(
       ({ path }) => path,
     );
     expect(paths).toEqual(['a', 'b[0]', 'c.d']);
   });
 
-  it('at most a hundred of what is wrong', async () => {
+  it('at most a hundred violations are reported', async () => {
     const wrong = Array.from({ length: 10_000 }, () => NaN);
     expect(await refusal(bildad, wrong)).toHaveLength(100);
   });
 
-  it('what would be endless, at once', async () => {
+  it('a value that expands beyond the size limit is rejected at once', async () => {
     // Each level refers to the next one twice: 2^40 values, no cycle.
     let twice: unknown = 'x';
     for (let level = 0; level < 40; level++) twice = [twice, twice];
@@ -198,7 +199,7 @@ describe('refused, with where and why', () => {
     expect(first!.message).toMatch(/1048576.*maxContextBytes/);
   });
 
-  it('in one of many, with its place, and none of them is enqueued', async () => {
+  it('enqueueJobs reports the index of each invalid context and enqueues none', async () => {
     const before = await bildad.jobs.getNumberOfJobsInTheQueue();
     const error: unknown = await bildad.engine
       .enqueueJobs(CaptureJob, [{ a: 1 }, { a: { b: 1n } }, 'ok', NaN])
@@ -212,7 +213,7 @@ describe('refused, with where and why', () => {
   });
 });
 
-describe('the size', () => {
+describe('the size limit', () => {
   const tenMegabytes = {
     rows: Array.from({ length: 1_000 }, (_, n) => ({
       n,
@@ -220,14 +221,14 @@ describe('the size', () => {
     })),
   };
 
-  it('over a megabyte of JSON is refused by default', async () => {
+  it('more than a megabyte of JSON is rejected by default', async () => {
     const [first, ...others] = await refusal(bildad, tenMegabytes);
     expect(others).toEqual([]);
     expect(first).toMatchObject({ path: '' });
     expect(first!.message).toMatch(/1048576 bytes .*maxContextBytes/);
   });
 
-  it('counts no property that is undefined', async () => {
+  it('undefined properties do not count', async () => {
     const sparse = Object.fromEntries(
       Array.from({ length: 100_000 }, (_, n) => [`property${n}`, undefined]),
     );
@@ -235,21 +236,21 @@ describe('the size', () => {
     expect(handler).toEqual({ a: 1 });
   });
 
-  it('counts bytes, not characters', async () => {
+  it('the limit counts bytes, not characters', async () => {
     const letters = { text: 'ü'.repeat(524_288) };
     const [first] = await refusal(bildad, letters);
     expect(first!.message).toMatch(/larger than 1048576 bytes/);
   });
 
-  it('of ten megabytes is stored where the module allows it', async () => {
-    const roomy = await bootApp({
+  it('a context of ten megabytes is stored with a higher maxContextBytes', async () => {
+    const appWithHigherLimit = await bootApp({
       providers: [CaptureJob],
       options: { maxContextBytes: 20_000_000 },
     });
-    const { entry, run, handler } = await roundTrip(roomy, tenMegabytes);
+    const { entry, run, handler } = await roundTrip(appWithHigherLimit, tenMegabytes);
     expect(handler).toEqual(tenMegabytes);
     expect(run).toEqual(tenMegabytes);
     expect(entry).toEqual(tenMegabytes);
-    await roomy.close();
+    await appWithHigherLimit.close();
   });
 });

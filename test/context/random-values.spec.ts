@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
 import { CaptureJob } from '../support/capture.js';
 
-// Whatever comes to the door: it is stored as it was given, or refused. A failure names the seed that repeats it.
+// Any value is either stored unchanged or rejected. A failure prints the seed that reproduces it.
 
 let bildad: TestApp;
 beforeAll(async () => {
@@ -12,7 +12,7 @@ beforeAll(async () => {
 });
 afterAll(() => bildad.close());
 
-/** JSON has no negative zero: JavaScript's own writer makes it 0. All else is to be as it was. */
+/** JSON has no negative zero: JSON.stringify writes it as 0. All other values must be equal. */
 function unsigned(value: unknown): unknown {
   if (Object.is(value, -0)) return 0;
   if (Array.isArray(value)) return value.map(unsigned);
@@ -20,8 +20,8 @@ function unsigned(value: unknown): unknown {
   return Object.fromEntries(Object.entries(value).map(([key, member]) => [key, unsigned(member)]));
 }
 
-it('any JSON is stored', async () => {
-  // Well-formed, without NUL, and -0 is not of JSON.
+it('any JSON value is stored unchanged', async () => {
+  // Excludes NUL, lone surrogates and -0.
   const text = fc.string({ unit: 'grapheme' });
   const json = fc.letrec((tie) => ({
     value: fc.oneof(
@@ -47,7 +47,7 @@ it('any JSON is stored', async () => {
   );
 });
 
-it('anything else is stored or refused', async () => {
+it('any other value is stored or rejected', async () => {
   const anything = fc.anything({
     withBigInt: true,
     withBoxedValues: true,
