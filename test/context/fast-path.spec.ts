@@ -75,26 +75,29 @@ const good = {
   kind: 1,
 };
 
-it.each([Flat, FlatSubclass])('%o: the fast path accepts only valid contexts, and its instances are equal', async (target) => {
-  const quick = fastInstance(target)!;
-  await fc.assert(
-    fc.asyncProperty(
-      fc.oneof(
-        stored,
-        stored.map((some) => ({ ...good, more: true, ...some })),
+it.each([Flat, FlatSubclass])(
+  '%o: the fast path accepts only valid contexts, and its instances are equal',
+  async (target) => {
+    const quick = fastInstance(target)!;
+    await fc.assert(
+      fc.asyncProperty(
+        fc.oneof(
+          stored,
+          stored.map((some) => ({ ...good, more: true, ...some })),
+        ),
+        async (context) => {
+          const instance = quick(context);
+          if (!instance) return;
+          const slow = plainToInstance(target, context);
+          expect(instance).toEqual(slow);
+          expect(instance).toBeInstanceOf(target);
+          expect(await validate(slow, { forbidUnknownValues: true })).toEqual([]);
+        },
       ),
-      async (context) => {
-        const instance = quick(context);
-        if (!instance) return;
-        const slow = plainToInstance(target, context);
-        expect(instance).toEqual(slow);
-        expect(instance).toBeInstanceOf(target);
-        expect(await validate(slow, { forbidUnknownValues: true })).toEqual([]);
-      },
-    ),
-    { numRuns: 2_000 },
-  );
-});
+      { numRuns: 2_000 },
+    );
+  },
+);
 
 it('flat valid contexts take the fast path', () => {
   expect(fastInstance(Flat)!(good)).toEqual(plainToInstance(Flat, good));
