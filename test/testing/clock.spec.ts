@@ -8,7 +8,7 @@ import { createDatabase, type TestDatabase } from '../support/database.js';
 import { gate } from '../support/gate.js';
 import { AppModule, Mailer, MailJob, ReportJob } from './support/shop.js';
 
-// Time passes for jobs when the test says so.
+// Time passes for jobs only when the test advances the clock.
 
 @BildadJob({ code: 'SYNC' })
 class SyncJob implements JobHandler<object> {
@@ -51,7 +51,7 @@ afterEach(() => testing.rollback());
 
 const outcomes = async () => (await testing.drain()).map(({ outcome }) => outcome);
 
-it('delays and dates', async () => {
+it('advancing the clock makes delayed and scheduled jobs due', async () => {
   await engine.enqueueJob(MailJob, MAIL, { delay: '2h' });
   const tomorrow = new Date(Date.now() + 24 * 3_600_000);
   await engine.enqueueJob(MailJob, MAIL, { runAt: tomorrow });
@@ -63,7 +63,7 @@ it('delays and dates', async () => {
   expect(await outcomes()).toEqual(['completed']);
 });
 
-it('backoffs', async () => {
+it('advancing the clock makes retries due after their backoff', async () => {
   mailer.failures = 1;
   await engine.enqueueJob(MailJob, MAIL);
   expect(await outcomes()).toEqual(['failed']);
@@ -73,7 +73,7 @@ it('backoffs', async () => {
   expect(await outcomes()).toEqual(['completed']);
 });
 
-it('timeouts of what runs', async () => {
+it('advancing the clock times out a running job', async () => {
   const begun = gate();
   ReportJob.begun = () => begun.open();
   await engine.enqueueJob(ReportJob, {});
@@ -87,7 +87,7 @@ it('timeouts of what runs', async () => {
   ]);
 });
 
-it('startBefore, keys and ages', async () => {
+it('advancing the clock affects startBefore, throttle keys and olderThan', async () => {
   await engine.enqueueJob(MailJob, MAIL, { startBefore: '1h', delay: '30m' });
   await testing.clock.advance('2h');
   expect(await outcomes()).toEqual(['missed']);
@@ -104,7 +104,7 @@ it('startBefore, keys and ages', async () => {
   expect(await engine.cancelJobs({ job: MailJob, olderThan: '7d' })).toMatchObject({ removed: 1 });
 });
 
-it('a job that is kept until its key is free stays so, and starts then', async () => {
+it('a job held by keepLatest stays held while time passes, and starts when its key is free', async () => {
   SyncJob.work = async () => {
     SyncJob.work = () => undefined;
     await sync();
@@ -115,7 +115,7 @@ it('a job that is kept until its key is free stays so, and starts then', async (
   expect(await outcomes()).toEqual(['completed']);
 });
 
-it('one that is kept does not start beside the job that it waits for', async () => {
+it('a job held by keepLatest does not start beside the job with its key', async () => {
   const [begun, done] = [gate(), gate()];
   SyncJob.work = () => {
     begun.open();
@@ -132,7 +132,7 @@ it('one that is kept does not start beside the job that it waits for', async () 
   expect(await outcomes()).toEqual(['completed']);
 });
 
-it("leaves the app's own tables alone, also in the schema of the engine", async () => {
+it("the clock does not change the app's tables, not even those in the engine's schema", async () => {
   const { manager } = app.get<DataSource>(getDataSourceToken(), {
     strict: false,
   });
@@ -143,7 +143,7 @@ it("leaves the app's own tables alone, also in the schema of the engine", async 
   expect(await due()).toEqual(before);
 });
 
-it('is back where it was when the transaction is', async () => {
+it('a rollback resets the clock', async () => {
   const ahead = testing.clock.now().getTime() - Date.now();
   expect(Math.abs(ahead)).toBeLessThan(1_000);
   await testing.clock.advance('1d');
@@ -151,7 +151,7 @@ it('is back where it was when the transaction is', async () => {
   expect(Math.abs(passed - 86_400_000)).toBeLessThan(1_000);
 });
 
-it('goes on only', async () => {
+it('the clock does not go backwards', async () => {
   await expect(testing.clock.set(new Date(0))).rejects.toThrow(BildadConfigError);
   await expect(testing.clock.advance('soon')).rejects.toThrow(/by/);
 });

@@ -4,7 +4,8 @@ import { createInterface } from 'node:readline';
 import pg from 'pg';
 import { expect, it } from 'vitest';
 
-// A terminal's Ctrl-C goes to every process of the foreground group. An app that shuts down by itself needs its server until the end.
+// A terminal sends Ctrl-C to every process of the foreground group. An app that shuts down
+// gracefully needs its server until the end.
 
 const APP = `
   import { startPostgres } from 'nestjs-bildad/testing';
@@ -14,7 +15,7 @@ const APP = `
   console.log(server.url);
 `;
 
-it('leaves the server to the app that started it', async () => {
+it('the server survives a SIGINT to the app that started it', async () => {
   const app = spawn(process.execPath, ['--input-type=module', '-e', APP], {
     detached: true,
     stdio: ['pipe', 'pipe', 'inherit'],
@@ -29,7 +30,7 @@ it('leaves the server to the app that started it', async () => {
     await client.connect();
     process.kill(-app.pid!, 'SIGINT');
     expect((await lines.next()).value).toBe('interrupted');
-    // Long enough for a server that got the signal to break it off.
+    // Enough time for a server that received the signal to abort the query.
     expect((await client.query('SELECT pg_sleep(0.2)')).rowCount).toBe(1);
     await client.end();
     expect(lost).toEqual([]);

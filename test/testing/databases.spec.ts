@@ -2,9 +2,9 @@ import { createTestDatabase, startTestServer } from 'nestjs-bildad/testing';
 import pg from 'pg';
 import { expect, it } from 'vitest';
 
-// Databases that are copies of a template, by way of which server they come.
+// Test databases are copies of a template, for every way to provide the server.
 
-// Of the suite's global setup.
+// Started by the suite's global setup.
 const SERVER = process.env['BILDAD_TEST_SERVER']!;
 
 async function ask<T>(url: string, sql: string): Promise<T[]> {
@@ -23,14 +23,14 @@ const databases = () =>
     `SELECT datname AS name FROM pg_database WHERE datname LIKE 'bildad_%' ORDER BY 1`,
   );
 
-it('each is its own, and has the tables', async () => {
+it('each test database is separate and has the tables', async () => {
   const before = await databases();
   const [one, two] = await Promise.all([createTestDatabase(), createTestDatabase()]);
   expect(one.url).not.toBe(two.url);
   const versions = await ask(one.url, 'SELECT version FROM bildad.schema_versions');
   expect(versions.length).toBeGreaterThan(0);
   expect(await databases()).toHaveLength(before.length + 2);
-  // Somebody may be connected still.
+  // A database is dropped even while a client is connected.
   const client = new pg.Client({ connectionString: two.url });
   client.on('error', () => undefined);
   await client.connect();
@@ -39,7 +39,7 @@ it('each is its own, and has the tables', async () => {
   expect(await databases()).toEqual(before);
 });
 
-it('a server of before, a schema and tables of the app', async () => {
+it('startTestServer uses an existing server, other schemas and tables of the app', async () => {
   const before = await databases();
   const given = { ...process.env };
   try {
@@ -66,7 +66,7 @@ it('a server of before, a schema and tables of the app', async () => {
   expect(await databases()).toEqual(before);
 });
 
-it('without a server in the suite one is started, and goes with its last database', async () => {
+it('without a server in the suite one is started, and it stops with its last database', async () => {
   const given = { ...process.env };
   delete process.env['BILDAD_TEST_SERVER'];
   delete process.env['DATABASE_URL'];
@@ -82,7 +82,10 @@ it('without a server in the suite one is started, and goes with its last databas
   }
 });
 
-/** As in a suite without a global setup, with the suite's server for the one that is started. */
+/**
+ * As in a suite without a global setup. The suite's server stands in for the one that is
+ * started.
+ */
 async function onOwnServer(work: () => Promise<void>): Promise<void> {
   const given = { ...process.env };
   delete process.env['BILDAD_TEST_SERVER'];
@@ -95,7 +98,7 @@ async function onOwnServer(work: () => Promise<void>): Promise<void> {
   }
 }
 
-it('a server that does not start is not kept', () =>
+it('a failed start of the server is not cached', () =>
   onOwnServer(async () => {
     const before = await databases();
     process.env['DATABASE_URL'] = 'postgres://nobody@127.0.0.1:1/none';
@@ -106,13 +109,13 @@ it('a server that does not start is not kept', () =>
     expect(await databases()).toEqual(before);
   }));
 
-it('a server goes with its last database although one was refused', () =>
+it('the server stops with its last database even after a failed createTestDatabase', () =>
   onOwnServer(async () => {
     const before = await databases();
     const one = await createTestDatabase();
     const template = new URL(SERVER);
     template.pathname = `/${process.env['BILDAD_TEST_TEMPLATE']}`;
-    // Nobody may be connected to what is copied.
+    // PostgreSQL cannot copy a database while a client is connected to it.
     const client = new pg.Client({ connectionString: template.href });
     await client.connect();
     await expect(createTestDatabase()).rejects.toThrow(/being accessed/);

@@ -1,8 +1,8 @@
 import { readFile } from 'node:fs/promises';
 import { beforeAll, expect, it } from 'vitest';
-import { complaints } from '../types/compiler.js';
+import { compileErrors } from '../types/compiler.js';
 
-// docs/testing.md quotes the example that vitest and jest run, and what else it shows compiles.
+// docs/testing.md quotes the example that vitest and jest run, and its other examples compile.
 
 const read = (path: string) => readFile(new URL(`../../${path}`, import.meta.url), 'utf8');
 const QUOTED = ['app.ts', 'global-setup.ts', 'accounts.spec.ts'];
@@ -13,12 +13,12 @@ beforeAll(async () => {
   pieces = Array.from(page.matchAll(/```ts\n([\s\S]*?)```/g), ([, code]) => code!);
 });
 
-it.each(QUOTED)('quotes %s', async (name) => {
+it.each(QUOTED)('the page quotes %s', async (name) => {
   const file = await read(`test/testing/example/${name}`);
   expect(pieces).toContain(`// ${name}\n${file}`);
 });
 
-it('says what is changed for jest', async () => {
+it('the page lists the changes for jest', async () => {
   const imports = pieces.find((code) => code.includes('@jest/globals'))!;
   const asJest = async (name: string) =>
     (await read(`test/testing/example/${name}`))
@@ -31,11 +31,11 @@ it('says what is changed for jest', async () => {
   expect(imports).toContain("import 'nestjs-bildad/testing/jest';");
 });
 
-it('shows what compiles', () => {
+it('the other examples compile', () => {
   const others = pieces.filter((code) => !/^\/\/ [\w.-]+\.ts\b/.test(code));
   expect(others.length).toBeGreaterThan(3);
   const texts = Object.fromEntries(others.map((code, index) => [`piece${index}`, code]));
-  expect(complaints(texts)).toEqual(
+  expect(compileErrors(texts)).toEqual(
     Object.fromEntries(Object.keys(texts).map((name) => [name, []])),
   );
 }, 60_000);

@@ -6,7 +6,7 @@ import { createDatabase, type TestDatabase } from '../support/database.js';
 import { gate } from '../support/gate.js';
 import { AppModule, MailJob } from './support/shop.js';
 
-// A test in a transaction that takes longer than a node is trusted without a beat.
+// A test in a transaction can take longer than the lease of its node.
 
 @BildadJob({ code: 'LONG', maxRetries: 0 })
 class LongJob implements JobHandler<object, string> {
@@ -35,7 +35,7 @@ beforeAll(async () => {
   engine = app.get(JobEngineService, { strict: false });
   const jobs = app.get(JobsService, { strict: false });
   await jobs.updateJobConfig({ leaseMs: 2_000 });
-  // A pass reads it, and the next heartbeat tells of it.
+  // A pass reads the new lease, and the next heartbeat writes it.
   await testing.drain();
   await vi.waitFor(
     async () =>
@@ -54,30 +54,30 @@ afterAll(async () => {
 beforeEach(() => testing.begin());
 afterEach(() => testing.rollback());
 
-/** Waits for two leases of beats, as others see them. */
-async function beats(count = 10): Promise<void> {
-  const beat = async () => {
+/** Waits for the heartbeats of two leases, as other nodes see them. */
+async function waitForHeartbeats(count = 10): Promise<void> {
+  const heartbeats = async () => {
     const [node] = await database.sql<{ heartbeats: string }>(
       'SELECT heartbeats FROM bildad.job_nodes WHERE ended_at IS NULL',
     );
     return Number(node?.heartbeats);
   };
-  const first = await beat();
-  await expect.poll(beat).toBeGreaterThanOrEqual(first + count);
+  const first = await heartbeats();
+  await expect.poll(heartbeats).toBeGreaterThanOrEqual(first + count);
 }
 
-it('the node goes on beating, and runs jobs', async () => {
-  await beats();
+it('the node keeps sending heartbeats and runs jobs', async () => {
+  await waitForHeartbeats();
   const mail = { to: 'a@example.com', subject: 'x' };
   await engine.enqueueJob(MailJob, mail);
   expect(await testing.drain()).toMatchObject([{ outcome: 'completed' }]);
 });
 
-it('a job that runs for longer than a lease is not lost', async () => {
+it('a job that runs longer than a lease is not lost', async () => {
   await engine.enqueueJob(LongJob, {});
   const drained = testing.drain();
   await LongJob.begun.opened;
-  await beats();
+  await waitForHeartbeats();
   await engine.runJobEngine();
   LongJob.done.open('done');
   expect(await drained).toMatchObject([{ outcome: 'completed', run: { output: 'done' } }]);

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { expect, inject, it } from 'vitest';
 
-// jest, with modules, runs the example of docs/testing.md, and its matchers can fail.
+// jest runs the example of docs/testing.md as ES modules, and its matchers report failures.
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 const BIN = createRequire(import.meta.url).resolve('jest/bin/jest');
@@ -27,7 +27,7 @@ function jest(...args: string[]) {
   );
 }
 
-it('runs the example', async () => {
+it('jest runs the example', async () => {
   expect(JSON.parse(await jest())).toMatchObject({
     success: true,
     numPassedTests: 3,
@@ -35,7 +35,7 @@ it('runs the example', async () => {
   });
 }, 60_000);
 
-it('is told what was enqueued instead', async () => {
+it('a failing matcher lists the jobs that were enqueued', async () => {
   const path = join(ROOT, 'dist/test/testing/example/fails.jest.js');
   await writeFile(
     path,

@@ -15,7 +15,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { AppModule, MailJob, ShipJob } from './support/shop.js';
 
-// What the matchers find, and what they say when they do not.
+// The jobs that the matchers find, and the messages of failing matchers.
 
 @BildadJob({ code: 'SECRET', encrypt: true })
 class SecretJob implements JobHandler<object> {
@@ -63,13 +63,13 @@ afterAll(async () => {
   await database.drop();
 });
 
-const said = (assertion: Promise<unknown>) =>
+const messageOf = (assertion: Promise<unknown>) =>
   assertion.then(
     () => 'nothing',
     (error: Error) => error.message,
   );
 
-it('finds jobs by class or code, by a part of their context, with asymmetric matchers', async () => {
+it('the matchers find jobs by class or code and by part of their context, with asymmetric matchers', async () => {
   await expect(testing).toHaveEnqueued(MailJob);
   await expect(testing).toHaveEnqueued('MAIL', { to: 'a@example.com' });
   await expect(testing).toHaveEnqueued(MailJob, {
@@ -81,11 +81,11 @@ it('finds jobs by class or code, by a part of their context, with asymmetric mat
   await expect(testing).not.toHaveEnqueued(MailJob, { to: undefined });
 });
 
-it('finds them when they are over', async () => {
+it('the matchers find finished jobs', async () => {
   await expect(testing).toHaveEnqueued(MailJob, { to: 'done@example.com' }, { status: 'DONE' });
 });
 
-it('counts them', async () => {
+it('the matchers count jobs', async () => {
   await expect(testing).toHaveEnqueuedTimes(MailJob, 3);
   await expect(testing).toHaveEnqueuedTimes(MailJob, 1, {
     to: 'b@example.com',
@@ -94,7 +94,7 @@ it('counts them', async () => {
   await expect(await testing.enqueued()).toHaveEnqueuedTimes(SecretJob, 1);
 });
 
-it('looks at options', async () => {
+it('the matchers compare options', async () => {
   await expect(testing).toHaveEnqueued(MailJob, undefined, {
     priority: 2,
     status: 'AVAILABLE',
@@ -107,24 +107,24 @@ it('looks at options', async () => {
   );
 });
 
-it('says what was enqueued instead', async () => {
-  const message = await said(expect(testing).toHaveEnqueued(MailJob, { to: 'c@example.com' }));
+it('a failing matcher lists the jobs that were enqueued', async () => {
+  const message = await messageOf(expect(testing).toHaveEnqueued(MailJob, { to: 'c@example.com' }));
   expect(message).toContain('asked for at least one of: MAIL');
   expect(message).toContain('c@example.com');
   expect(message).toContain('a@example.com');
   expect(message).toContain('enqueued (4)');
   expect(message).not.toContain('pin');
-  expect(await said(expect(testing).not.toHaveEnqueued(MailJob))).toContain('fitting: 3');
+  expect(await messageOf(expect(testing).not.toHaveEnqueued(MailJob))).toContain('fitting: 3');
   await testing.inTransaction(async () => {
     await testing.clear();
     const none = await testing.enqueued();
     expect(none).toStrictEqual([]);
     await expect(none).not.toHaveEnqueued(MailJob);
-    expect(await said(expect(none).toHaveEnqueued(MailJob))).toContain('nothing was enqueued');
+    expect(await messageOf(expect(none).toHaveEnqueued(MailJob))).toContain('nothing was enqueued');
   });
 });
 
-it('does not look into what is encrypted, nor at what is no test', async () => {
+it('the matchers reject encrypted contexts, other received values and classes without @BildadJob', async () => {
   await expect(testing).toHaveEnqueued(SecretJob);
   await expect(expect(testing).toHaveEnqueued(SecretJob, { pin: 1 })).rejects.toThrow(
     /are encrypted/,
@@ -134,7 +134,7 @@ it('does not look into what is encrypted, nor at what is no test', async () => {
   await expect(expect(testing).toHaveEnqueued(NoJob as never)).rejects.toThrow(/@BildadJob/);
 });
 
-it('compares with what is stored: Dates as texts, undefined as nothing', async () => {
+it('the matchers compare with stored values: Dates are text, and undefined properties are missing', async () => {
   const engine = app.get(JobEngineService, { strict: false });
   const at = new Date(1_000);
   const entry = await engine.enqueueJob(DatedJob, {
@@ -151,7 +151,7 @@ it('compares with what is stored: Dates as texts, undefined as nothing', async (
   await expect(testing).not.toHaveEnqueued(DatedJob);
 });
 
-it('refuses to look for what can never be there', async () => {
+it('the matchers reject codes, statuses and engines that cannot exist', async () => {
   for (const received of [testing, await testing.enqueued()]) {
     await expect(expect(received).not.toHaveEnqueued('MIAL')).rejects.toBeInstanceOf(
       JobTemplateNotFoundError,

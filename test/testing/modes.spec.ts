@@ -17,7 +17,7 @@ import { createDatabase, type TestDatabase } from '../support/database.js';
 import { gate } from '../support/gate.js';
 import { AppModule, Mailer, MailJob, OrderService, ReportJob } from './support/shop.js';
 
-// What each mode does with an app that knows nothing of its tests.
+// The modes with an app that is written without regard to tests.
 
 let database: TestDatabase;
 let app: TestingModule | undefined;
@@ -44,7 +44,7 @@ async function boot(options?: BildadTestingOptions, url = database.url) {
   };
 }
 
-it('manual: nothing runs until it is drained', async () => {
+it('manual: nothing runs until the test drains the queue', async () => {
   const { testing, orders, mailer } = await boot();
   const order = await orders.place('ada@example.com');
   expect(mailer.sent).toEqual([]);
@@ -63,11 +63,11 @@ it('manual: nothing runs until it is drained', async () => {
   expect(mailer.sent.map(({ subject }) => subject)).toEqual(['thank you', 'shipped']);
 });
 
-it('inline: what is enqueued has run when the call resolves', async () => {
+it('inline: a job has run when its enqueue resolves', async () => {
   const { orders, mailer, engine } = await boot({ mode: 'inline' });
   await orders.remind('ada@example.com');
   expect(mailer.sent).toHaveLength(1);
-  // With the transaction, not before.
+  // The job runs at the commit, not before.
   await orders.place('bob@example.com');
   expect(mailer.sent).toHaveLength(2);
   await engine.transaction(async () => {
@@ -79,7 +79,7 @@ it('inline: what is enqueued has run when the call resolves', async () => {
   expect(mailer.sent).toHaveLength(6);
 });
 
-it('inline: a job that fails does so as in production, or throws', async () => {
+it('inline: a job fails as in production, or throws with throwFailures', async () => {
   const { orders, mailer } = await boot({ mode: 'inline' });
   mailer.failures = 1;
   await orders.remind('ada@example.com');
@@ -93,13 +93,13 @@ it('inline: a job that fails does so as in production, or throws', async () => {
   );
 });
 
-it('real: the engine runs by itself', async () => {
+it('real: the engine runs jobs by itself', async () => {
   const { orders, mailer } = await boot({ mode: 'real' });
   await orders.place('ada@example.com');
   await expect.poll(() => mailer.sent.length).toBe(1);
 });
 
-it("two engines, one of them of a factory, are both the test's", async () => {
+it('the test controls two engines, one of which comes from a factory', async () => {
   @BildadJob({ code: 'AUDIT', engine: 'audits' })
   class AuditJob implements JobHandler<object, string> {
     runJob() {
@@ -155,7 +155,7 @@ it("two engines, one of them of a factory, are both the test's", async () => {
   expect(await testing.enqueued()).toEqual([]);
 });
 
-it('two apps side by side, each in a transaction of its own', async () => {
+it('two apps run side by side, each in its own transaction', async () => {
   const others = await createDatabase();
   const mine = await boot();
   const first = app!;
@@ -178,7 +178,7 @@ it('two apps side by side, each in a transaction of its own', async () => {
   }
 });
 
-it('closeTesting closes, and says what was left', async () => {
+it('closeTesting closes the app and reports a running job', async () => {
   const { testing, engine } = await boot();
   const begun = gate();
   ReportJob.begun = () => begun.open();
@@ -193,7 +193,7 @@ it('closeTesting closes, and says what was left', async () => {
   expect(await next.testing.leaks()).toEqual([]);
 });
 
-it('what cannot work says what is missing', async () => {
+it('an unsupported call fails with a message that names what is missing', async () => {
   expect(() => BildadTestingModule.forRoot({ mode: 'fake' as 'real' })).toThrow(BildadConfigError);
   expect(() => BildadTestingModule.forRoot({ throwFailures: true })).toThrow(
     /^throwFailures needs the mode 'inline'/,
@@ -210,7 +210,7 @@ it('what cannot work says what is missing', async () => {
   app = undefined;
 });
 
-it('drain runs by priority, retries when told, and stops at its limit', async () => {
+it('drain runs by priority, retries on request, and stops at its limit', async () => {
   const { testing, engine, mailer } = await boot();
   const mail = (subject: string, priority: number) =>
     engine.enqueueJob(MailJob, { to: 'a@example.com', subject }, { priority });
@@ -230,7 +230,7 @@ it('drain runs by priority, retries when told, and stops at its limit', async ()
   await expect(testing.drain({ limit: 2 })).rejects.toThrow(/^more than 2 runs/);
 });
 
-it('jobs of an app that only enqueues are the test’s to run', async () => {
+it('a test can run the jobs of a producer', async () => {
   app = await Test.createTestingModule({
     imports: [AppModule.on(database.url, { role: 'producer' }), BildadTestingModule.forRoot()],
   }).compile();

@@ -8,7 +8,8 @@ import { createDatabase, type TestDatabase } from '../support/database.js';
 import { gate } from '../support/gate.js';
 import { AppModule, Mailer, MailJob, Order, OrderService, ReportJob } from './support/shop.js';
 
-// What an app and its engine do between begin and rollback is in one transaction, and is gone afterwards.
+// Everything that an app and its engine do between begin and rollback is in one transaction and is
+// rolled back.
 
 let database: TestDatabase;
 let app: TestingModule;
@@ -35,7 +36,7 @@ afterAll(async () => {
   await database.drop();
 });
 
-/** What others see. */
+/** The rows that other connections see. */
 const committed = async () => ({
   orders: await database.sql('SELECT * FROM "order"'),
   jobs: await database.sql('SELECT * FROM bildad.job_queue_entries'),
@@ -43,7 +44,7 @@ const committed = async () => ({
 });
 const NOTHING = { orders: [], jobs: [], runs: [] };
 
-it('repositories, transactions and jobs, and nothing of it stays', async () => {
+it('repositories, transactions and jobs work in the transaction, and the rollback removes everything', async () => {
   await testing.inTransaction(async () => {
     const order = await orders.place('ada@example.com');
     await expect(orders.place('bob@example.com', { fail: true })).rejects.toThrow(
@@ -64,7 +65,7 @@ it('repositories, transactions and jobs, and nothing of it stays', async () => {
   expect(await committed()).toEqual(NOTHING);
 });
 
-it('a transactional job that fails leaves its failure, and no more', async () => {
+it('a transactional job that fails leaves only its failure', async () => {
   await testing.inTransaction(async () => {
     const order = await orders.place('broken@example.com');
     await testing.drain();
@@ -76,7 +77,7 @@ it('a transactional job that fails leaves its failure, and no more', async () =>
   });
 });
 
-it('a statement that fails spoils nothing else', async () => {
+it('a failed statement does not affect other work', async () => {
   await testing.inTransaction(async () => {
     await orders.place('ada@example.com');
     await expect(dataSource.query('SELECT nothing')).rejects.toThrow(/nothing/);
@@ -91,7 +92,7 @@ it('a statement that fails spoils nothing else', async () => {
   });
 });
 
-it('transactions side by side take turns: one that fails takes no other along', async () => {
+it('concurrent transactions run one after another, and a failed one does not affect the others', async () => {
   await testing.inTransaction(async () => {
     const ends = await Promise.allSettled(
       Array.from({ length: 6 }, (_, n) => orders.place(`${n}@example.com`, { fail: n % 2 === 0 })),
@@ -102,7 +103,7 @@ it('transactions side by side take turns: one that fails takes no other along', 
   });
 });
 
-it('one that is begun within another one, and waited for there, is a part of it', async () => {
+it('a transaction awaited inside another one is part of it', async () => {
   await testing.inTransaction(async () => {
     const email = 'ada@example.com';
     await dataSource.transaction(async (manager) => {
@@ -120,7 +121,7 @@ it('one that is begun within another one, and waited for there, is a part of it'
   });
 });
 
-it('all that enqueues works in it: keys, bulk, transactions of the engine, history', async () => {
+it('keys, enqueueJobs, engine transactions and the history work in the transaction', async () => {
   await testing.inTransaction(async () => {
     const mail = { to: 'a@example.com', subject: 'x' };
     const first = await orders.remind('a@example.com');
@@ -150,7 +151,7 @@ it('all that enqueues works in it: keys, bulk, transactions of the engine, histo
   mailer.sent.length = 0;
 });
 
-it('a job that runs still when it is rolled back is stopped, and said', async () => {
+it('a job that still runs at the rollback is stopped and reported', async () => {
   const begun = gate();
   ReportJob.begun = () => begun.open();
   await testing.begin();
@@ -164,14 +165,14 @@ it('a job that runs still when it is rolled back is stopped, and said', async ()
   await testing.rollback();
 });
 
-it('two at once are refused', async () => {
+it('a second begin() is rejected', async () => {
   await testing.begin();
   await expect(testing.begin()).rejects.toThrow(/^begin\(\) was called twice/);
   expect(await testing.leaks()).toEqual(['1 transaction of begin()']);
   await testing.rollback();
 });
 
-it('what was taken before has no part in what comes after', async () => {
+it('a connection taken before the rollback cannot be used after it', async () => {
   await testing.begin();
   const runner = dataSource.createQueryRunner();
   await runner.connect();

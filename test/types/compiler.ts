@@ -5,7 +5,10 @@ import ts from 'typescript';
 const HERE = fileURLToPath(new URL('.', import.meta.url));
 const SRC = fileURLToPath(new URL('../../src/', import.meta.url));
 
-/** Strict, as a careful user has it, and without what this repository maps to its sources. */
+/**
+ * Strict options, as a careful user sets them, without this repository's path mappings to its
+ * sources.
+ */
 const OPTIONS: ts.CompilerOptions = {
   module: ts.ModuleKind.NodeNext,
   moduleResolution: ts.ModuleResolutionKind.NodeNext,
@@ -21,7 +24,7 @@ const OPTIONS: ts.CompilerOptions = {
   noEmit: true,
 };
 
-/** Parsed declarations of libraries: every program needs the same hundreds of them. */
+/** Cache of parsed library declarations: every program needs the same hundreds of files. */
 const parsed = new Map<string, ts.SourceFile | undefined>();
 const disk = ts.createCompilerHost(OPTIONS);
 
@@ -32,8 +35,8 @@ function sourceFromDisk(
   return parsed.get(path);
 }
 
-/** What the compiler says of each text, against the built package's declarations; one line each. */
-export function complaints(texts: Record<string, string>): Record<string, string[]> {
+/** The compiler errors of each text against the built package's declarations, one line each. */
+export function compileErrors(texts: Record<string, string>): Record<string, string[]> {
   const files = new Map(Object.entries(texts).map(([name, text]) => [`${HERE}${name}.mts`, text]));
   const host: ts.CompilerHost = {
     ...disk,

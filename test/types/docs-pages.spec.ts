@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { beforeAll, expect, it } from 'vitest';
-import { complaints } from './compiler.js';
+import { compileErrors } from './compiler.js';
 
 // The TypeScript examples of each docs page compile as one file.
 
@@ -16,7 +16,7 @@ beforeAll(async () => {
       return [page, pieces.map(([, code]) => code).join('\n')] as const;
     }),
   );
-  errors = complaints(Object.fromEntries(texts));
+  errors = compileErrors(Object.fromEntries(texts));
 }, 60_000);
 
 it.each(PAGES)('the examples of docs/%s.md compile', (page) => {

@@ -1,7 +1,8 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import { complaints } from './compiler.js';
+import { compileErrors } from './compiler.js';
 
-// The context's type follows from the handler class: what would be refused when it runs does not compile.
+// The context's type follows from the handler class: a context that the engine would reject at run
+// time does not compile.
 
 const PREAMBLE = `
 import { BildadJob, type JobContext, type JobEngineService, type JobExecution, type JobHandler,
@@ -27,9 +28,9 @@ const COMPILES = {
   'the inferred type': `const c: JobContext<typeof SendEmailJob> = email; const s: SendEmailContext = c;`,
   'all options': `await engine.enqueueJob(SendEmailJob, email, { jobRunIdentifier: 'x', priority: 1,
     delay: '5m', timeout: 5000, maxRetries: 0, backoff: { type: 'fixed', delay: '1s' }, manager });`,
-  'a moment and minutes': `await engine.enqueueJob(SendEmailJob, email, { runAt: new Date(), timeoutInMinutes: 5 });`,
+  'a Date and minutes': `await engine.enqueueJob(SendEmailJob, email, { runAt: new Date(), timeoutInMinutes: 5 });`,
   'many contexts': `const entries = await engine.enqueueJobs(SendEmailJob, [email, email]); entries[0]?.id.length;`,
-  'many contexts that are read bit by bit': `async function* read() { yield email; }
+  'contexts from an async generator': `async function* read() { yield email; }
     const told = await engine.enqueueJobs(SendEmailJob, read()); const id: string = told[0]!.id;
     await engine.enqueueJobs(SendEmailJob, new Set([email]), { manager, delay: '1m' }); id.length;`,
   keys: `const entry = await engine.enqueueJob(SendEmailJob, email, { unique: { key: 'x', until: 'started', within: '1h',
@@ -44,22 +45,22 @@ const COMPILES = {
   'a code and any object': `await engine.enqueueJob('SEND_EMAIL', { anything: [1, 'two'] });`,
   'a template and any object': `await engine.enqueueJob(template, { anything: true });`,
   'a handler that takes no context': `await engine.enqueueJob(NightlyJob, {});`,
-  'a result that is told apart': `for (const o of (await engine.runJobEngine()).start)
+  'narrowing a result of the engine': `for (const o of (await engine.runJobEngine()).start)
     if (o.ok) o.jobRun.id; else o.error;`,
   'conditions on a repository of runs': `await runs.findOneBy({ jobRunIdentifier: 'x', status: 'DONE' });
     await runs.find({ where: { result: 'FAILED' }, order: { id: 'DESC' } });`,
-  'the result of a job that is waited for': `const { output } = await engine.waitForJob(SendEmailJob, 'x', { timeout: '5s' });
+  'the result of waitForJob': `const { output } = await engine.waitForJob(SendEmailJob, 'x', { timeout: '5s' });
     const id: string | undefined = output?.messageId;
     const same = await engine.waitForJob<SendEmailJob>('x'); const again: string | undefined = same.output?.messageId;
     const any: unknown = (await engine.waitForJob('x')).output;`,
-  'a result as JSON has it': `class At { runJob() { return { at: new Date(), list: [new Date()], drop() {} }; } }
+  'a result with the types of its JSON': `class At { runJob() { return { at: new Date(), list: [new Date()], drop() {} }; } }
     const { output } = await engine.waitForJob(At, 'x'); const at: string = output!.at; const list: string[] = output!.list;`,
-  'a transaction, and none': `const n: number = await engine.transaction(async (manager) => {
+  'a transaction, and manager: null': `const n: number = await engine.transaction(async (manager) => {
     await manager.query('SELECT 1'); await engine.enqueueJob(SendEmailJob, email, { manager: null }); return 1; });`,
   'a result of the declared type': `const ok: JobHandler<object, number> = { runJob: () => 1 };`,
 };
 
-const DOES_NOT_COMPILE: Record<string, [text: string, complaint: RegExp]> = {
+const DOES_NOT_COMPILE: Record<string, [text: string, error: RegExp]> = {
   'a result of another type': [
     `const n: number = (await engine.waitForJob(SendEmailJob, 'x')).output!.messageId;`,
     /'string' is not assignable to type 'number'/,
@@ -77,28 +78,28 @@ const DOES_NOT_COMPILE: Record<string, [text: string, complaint: RegExp]> = {
     /'bcc' does not exist/,
   ],
   'no context': [`await engine.enqueueJob(SendEmailJob);`, /Expected 2-3 arg/],
-  'text for a context': [
+  'text in place of a context': [
     `await engine.enqueueJob('SEND_EMAIL', 'text');`,
     /'string' is not assignable to .*'object'/,
   ],
-  'a wrong one of many': [
+  'one wrong context of several': [
     `await engine.enqueueJobs(SendEmailJob, [email, { to: 'x' }]);`,
     /'subject' is missing/,
   ],
-  'one context for many': [`await engine.enqueueJobs(SendEmailJob, email);`, /readonly/],
-  'an identifier for many': [
+  'one context for enqueueJobs': [`await engine.enqueueJobs(SendEmailJob, email);`, /readonly/],
+  'an identifier for enqueueJobs': [
     `await engine.enqueueJobs(SendEmailJob, [email], { jobRunIdentifier: 'x' });`,
     /'jobRunIdentifier' does not exist/,
   ],
-  'a key for many': [
+  'a unique key for enqueueJobs': [
     `await engine.enqueueJobs(SendEmailJob, [email], { unique: { key: 'x' } });`,
     /'unique' does not exist/,
   ],
-  'a wrong one of many that are read bit by bit': [
+  'a wrong context from an async generator': [
     `async function* read() { yield { to: 'x' }; } await engine.enqueueJobs(SendEmailJob, read());`,
     /'subject' is missing/,
   ],
-  'a conflict that is none': [
+  'an unknown onConflict': [
     `await engine.enqueueJob(SendEmailJob, email, { unique: { key: 'x', onConflict: 'wait' } });`,
     /"wait"/,
   ],
@@ -146,13 +147,13 @@ const DOES_NOT_COMPILE: Record<string, [text: string, complaint: RegExp]> = {
     `@BildadJob({ timeout: '5m' }) class Wrong { runJob() {} }`,
     /'code' is missing/,
   ],
-  'a status of no run': [`await runs.findOneBy({ status: 'SLEEPING' });`, /"SLEEPING"/],
+  'an unknown status of a run': [`await runs.findOneBy({ status: 'SLEEPING' });`, /"SLEEPING"/],
 };
 
-let said: Record<string, string[]>;
+let errors: Record<string, string[]>;
 beforeAll(() => {
   const bad = Object.entries(DOES_NOT_COMPILE).map(([what, [text]]) => [what, text]);
-  said = complaints(
+  errors = compileErrors(
     Object.fromEntries(
       [...Object.entries(COMPILES), ...bad].map(([what, text]) => [what, PREAMBLE + text]),
     ),
@@ -161,13 +162,13 @@ beforeAll(() => {
 
 describe('compiles', () => {
   it.each(Object.keys(COMPILES))('%s', (what) => {
-    expect(said[what]).toEqual([]);
+    expect(errors[what]).toEqual([]);
   });
 });
 
 describe('does not compile', () => {
-  it.each(Object.entries(DOES_NOT_COMPILE))('%s', (what, [, complaint]) => {
-    expect(said[what]).toHaveLength(1);
-    expect(said[what]![0]).toMatch(complaint);
+  it.each(Object.entries(DOES_NOT_COMPILE))('%s', (what, [, error]) => {
+    expect(errors[what]).toHaveLength(1);
+    expect(errors[what]![0]).toMatch(error);
   });
 });

@@ -1,7 +1,7 @@
 import { beforeAll, expect, it } from 'vitest';
-import { complaints } from './compiler.js';
+import { compileErrors } from './compiler.js';
 
-// A listener's parameter is checked against the event that it names.
+// The parameter of a listener is checked against its event.
 
 const listening = (decorator: string, parameter: string) => `
 import { OnJobEvent, BildadJob, type JobEventMap, type JobUpdate } from 'nestjs-bildad';
@@ -26,15 +26,15 @@ const TEXTS = {
   wrongOption: listening(`@OnJobEvent('run.killed', { from: 'mars' })`, ''),
 };
 
-let said: Record<string, string[]>;
+let errors: Record<string, string[]>;
 beforeAll(() => {
-  said = complaints(TEXTS);
+  errors = compileErrors(TEXTS);
 }, 60_000);
 
 it.each(['whole', 'part', 'nothing', 'two'])('%s compiles', (name) => {
-  expect(said[name]).toEqual([]);
+  expect(errors[name]).toEqual([]);
 });
 
-it.each(['wrongType', 'wrongEvent', 'otherEvent', 'wrongOption'])('%s does not', (name) => {
-  expect(said[name]!.length).toBeGreaterThan(0);
+it.each(['wrongType', 'wrongEvent', 'otherEvent', 'wrongOption'])('%s does not compile', (name) => {
+  expect(errors[name]!.length).toBeGreaterThan(0);
 });

@@ -1,12 +1,12 @@
 import { readFile } from 'node:fs/promises';
 import { expect, it } from 'vitest';
-import { complaints } from './compiler.js';
+import { compileErrors } from './compiler.js';
 
-// What a newcomer pastes compiles.
+// The examples that a new user copies compile.
 
 const README = new URL('../../README.md', import.meta.url);
 
-it("the README's example and the calls below it", async () => {
+it("the README's example and the calls below it compile", async () => {
   const [example, calls] = [
     ...(await readFile(README, 'utf8')).matchAll(/```ts\n([\s\S]*?)```/g),
   ].map(([, code]) => code!);
@@ -15,12 +15,12 @@ it("the README's example and the calls below it", async () => {
     export async function calls(engine: JobEngineService, ctx: SendEmailContext, contexts: SendEmailContext[], manager: EntityManager) {
       ${calls}
     }`;
-  expect(complaints({ readme: `${example}\n${called}` })).toEqual({
+  expect(compileErrors({ readme: `${example}\n${called}` })).toEqual({
     readme: [],
   });
 });
 
-it('the examples of docs/identity.md', async () => {
+it('the examples of docs/identity.md compile', async () => {
   const [example, ...calls] = [
     ...(await readFile(new URL('../../docs/identity.md', import.meta.url), 'utf8')).matchAll(
       /```ts\n([\s\S]*?)```/g,
@@ -36,5 +36,5 @@ it('the examples of docs/identity.md', async () => {
       ${calls.join('\n')}
     }`;
   expect(calls.length).toBeGreaterThan(3);
-  expect(complaints({ identity: text })).toEqual({ identity: [] });
+  expect(compileErrors({ identity: text })).toEqual({ identity: [] });
 });

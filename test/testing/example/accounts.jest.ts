@@ -36,14 +36,14 @@ afterAll(async () => {
   delete process.env['APP_DATABASE_URL'];
 });
 
-// What a test does is gone when it ends.
+// The rollback removes everything that a test wrote.
 beforeEach(() => testing.begin());
 afterEach(async () => {
   jest.restoreAllMocks();
   await testing.rollback();
 });
 
-it('a new account is welcomed after an hour', async () => {
+it('a new account gets a welcome mail after an hour', async () => {
   const account = await accounts.signUp('ada@example.com');
   await expect(testing).toHaveEnqueued(WelcomeJob, { to: 'ada@example.com' });
   expect(await testing.drain()).toEqual([]);
@@ -58,7 +58,7 @@ it('a new account is welcomed after an hour', async () => {
   expect(saved).toMatchObject({ welcomed: true });
 });
 
-it('a mail server that is down is asked again', async () => {
+it('the mail is retried when the mail server is down', async () => {
   jest.spyOn(mailer, 'send').mockRejectedValueOnce(new Error('down'));
   await accounts.signUp('ada@example.com');
   await testing.clock.advance('1h');
@@ -69,7 +69,7 @@ it('a mail server that is down is asked again', async () => {
   expect(await testing.drain()).toMatchObject([{ outcome: 'completed' }]);
 });
 
-it('the job by itself, without a database', async () => {
+it('the handler runs without a database', async () => {
   const update = jest.fn();
   const performed = await performJob(
     WelcomeJob,

@@ -20,7 +20,7 @@ export class Account {
 @Injectable()
 export class Mailer {
   async send(_to: string, _text: string): Promise<void> {
-    // The real one talks to a mail server.
+    // The production class would call a mail server.
   }
 }
 

@@ -2,7 +2,7 @@ import { startTestServer, type TestServer } from 'nestjs-bildad/testing';
 
 let server: TestServer;
 
-// vitest calls these two by name, jest the default of globalSetup and of globalTeardown.
+// vitest calls these functions by name; jest calls the default exports of its setup files.
 export async function setup(): Promise<void> {
   server = await startTestServer();
 }

@@ -14,7 +14,7 @@ import {
 } from 'nestjs-bildad';
 import { Column, DataSource, Entity, PrimaryGeneratedColumn, Repository } from 'typeorm';
 
-// An app as users have them, which knows nothing of its tests.
+// A typical app, written without regard to tests.
 
 @Entity()
 export class Order {
@@ -32,7 +32,7 @@ export class OrderContext {
   @IsInt() orderId!: number;
 }
 
-/** What sends mail for real. */
+/** The production class would send the mail. */
 @Injectable()
 export class Mailer {
   readonly sent: MailContext[] = [];
@@ -56,7 +56,7 @@ export class MailJob implements JobHandler<MailContext, string> {
   constructor(private readonly mailer: Mailer) {}
 
   async runJob(mail: MailContext, job: JobExecution) {
-    if (mail.to.endsWith('@nowhere.example')) throw new NonRetryableError('nobody lives there');
+    if (mail.to.endsWith('@nowhere.example')) throw new NonRetryableError('no such address');
     job.progress(0.5, 'sending');
     job.log(`attempt ${job.attempt}`);
     return this.mailer.send(mail);
@@ -78,7 +78,7 @@ export class ShipJob implements JobHandler<OrderContext> {
   }
 }
 
-/** Runs until it is told to stop. */
+/** Runs until it is aborted. */
 @BildadJob({ code: 'REPORT', timeout: '30m', maxRetries: 0 })
 export class ReportJob implements JobHandler<object> {
   static begun: () => void = () => undefined;
@@ -99,7 +99,7 @@ export class OrderService {
     private readonly engine: JobEngineService,
   ) {}
 
-  /** The order and its jobs, or nothing of both. */
+  /** Saves the order and enqueues its jobs in one transaction. */
   place(email: string, { fail = false } = {}): Promise<Order> {
     return this.dataSource.transaction(async (manager) => {
       const order = await manager.save(manager.create(Order, { email }));

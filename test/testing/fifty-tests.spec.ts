@@ -13,7 +13,7 @@ import type { DataSource } from 'typeorm';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { AppModule, Mailer, MailJob, Order, OrderService, ShipJob } from './support/shop.js';
 
-// Fifty tests as an app has them: each in a transaction, none slow, nothing left.
+// Fifty tests of an app. Each runs in a transaction, none is slow, and nothing is left behind.
 
 let database: TestDatabase;
 let app: TestingModule;
@@ -45,7 +45,7 @@ afterAll(async () => {
   await closeTesting(app);
   await database.drop();
   const { user, system } = process.cpuUsage(usedBefore);
-  // Of this process. On a machine with nothing else to do it is about the time they take.
+  // CPU time of this process. On an idle machine it is about the duration of the tests.
   expect((user + system) / 1_000).toBeLessThan(10_000);
 });
 beforeEach(async () => {
@@ -59,7 +59,7 @@ const PEOPLE = Array.from({ length: 10 }, (_, n) => `person${n}@example.com`);
 const subjects = () => mailer.sent.map(({ subject }) => subject);
 
 describe.each(PEOPLE)('an order of %s', (email) => {
-  it('is thanked for at once, and shipped after an hour', async () => {
+  it('an order sends a mail at once and is shipped after an hour', async () => {
     const order = await orders.place(email);
     await expect(testing).toHaveEnqueued(MailJob, { to: email });
     await expect(testing).toHaveEnqueued(ShipJob, { orderId: order.id }, { priority: 3 });
@@ -71,13 +71,13 @@ describe.each(PEOPLE)('an order of %s', (email) => {
     expect(await orders.find(order.id)).toMatchObject({ status: 'shipped' });
   });
 
-  it('leaves nothing where the card is refused', async () => {
+  it('a refused card leaves no order and no job', async () => {
     await expect(orders.place(email, { fail: true })).rejects.toThrow();
     await expect(testing).not.toHaveEnqueued(MailJob);
     expect(await orders.count()).toBe(0);
   });
 
-  it('is mailed about again while the mail server is down', async () => {
+  it('the mail is retried while the mail server is down', async () => {
     mailer.failures = 2;
     await orders.place(email);
     await testing.drain();
@@ -91,7 +91,7 @@ describe.each(PEOPLE)('an order of %s', (email) => {
     expect(entry!.jobContext).toMatchObject({ orderId: expect.any(Number) });
   });
 
-  it('is reminded of once', async () => {
+  it('a reminder is sent once', async () => {
     await orders.remind(email);
     await orders.remind(email);
     await expect(testing).toHaveEnqueuedTimes(MailJob, 1, { to: email });
@@ -101,7 +101,7 @@ describe.each(PEOPLE)('an order of %s', (email) => {
     expect(subjects()).toEqual(['do not forget', 'do not forget']);
   });
 
-  it('is left alone where it was cancelled', async () => {
+  it('a cancelled shipment does not happen', async () => {
     const order = await orders.place(email);
     const { removed } = await engine.cancelJobs({ job: ShipJob });
     expect(removed).toBe(1);

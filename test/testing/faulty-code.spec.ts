@@ -8,9 +8,9 @@ import { createDatabase, type TestDatabase } from '../support/database.js';
 import { gate } from '../support/gate.js';
 import { AppModule, MailJob, Mailer, Order, OrderService } from './support/shop.js';
 
-// What an app under test may do that is not nice.
+// Unusual and faulty code in an app under test.
 
-/** Does what the test says. */
+/** Runs the function that the test sets. */
 @BildadJob({ code: 'WORK', maxRetries: 0 })
 class WorkJob implements JobHandler<object> {
   static work: (job: JobExecution) => unknown;
@@ -50,7 +50,7 @@ const run = async (job: typeof WorkJob, work: typeof WorkJob.work) => {
   return ended!;
 };
 
-describe('manual, in a transaction', () => {
+describe('manual mode, in a transaction', () => {
   beforeAll(async () => {
     database = await createDatabase();
     await boot();
@@ -62,7 +62,7 @@ describe('manual, in a transaction', () => {
   const inTransaction = (name: string, work: () => Promise<void>) =>
     it(name, () => testing.inTransaction(work));
 
-  inTransaction('a transactional job of another level, in time and told', async () => {
+  inTransaction('a transactional job with another isolation level completes, and its settings end with its transaction', async () => {
     const ended = await run(TxJob, async ({ manager }) => {
       await manager.save(manager.create(Order, { email: 'a@example.com' }));
       await manager.transaction((inner) =>
@@ -71,20 +71,20 @@ describe('manual, in a transaction', () => {
       return manager.count(Order);
     });
     expect(ended).toMatchObject({ outcome: 'completed', run: { output: 2 } });
-    // Its timeouts were those of a transaction that is over.
+    // The transaction's timeouts ended with it.
     const [settings] = await dataSource.query(
       `SELECT current_setting('statement_timeout') AS statement, current_setting('bildad.run', true) AS run`,
     );
     expect(settings).toEqual({ statement: '0', run: '' });
   });
 
-  inTransaction('a handler that ends its transaction itself', async () => {
+  inTransaction('a handler that ends its transaction itself fails', async () => {
     const ended = await run(TxJob, ({ manager }) => manager.query('COMMIT'));
     expect(ended).toMatchObject({ outcome: 'failed', entry: 'removed' });
     expect(ended.run.reason).toMatch(/job\.manager/);
   });
 
-  inTransaction('a handler that completes itself in a transaction of its own', async () => {
+  inTransaction('a handler can complete its run in its own transaction', async () => {
     const ended = await run(WorkJob, (job) =>
       dataSource.transaction(async (manager) => {
         await manager.save(manager.create(Order, { email: 'a@example.com' }));
@@ -98,7 +98,7 @@ describe('manual, in a transaction', () => {
     expect(await dataSource.getRepository(Order).count()).toBe(1);
   });
 
-  inTransaction('a failed statement in a handler, and jobs of it that stay out', async () => {
+  inTransaction('a failed statement in a transactional handler rolls back its enqueued jobs', async () => {
     const ended = await run(TxJob, async ({ manager }) => {
       await engine.enqueueJob(MailJob, { to: 'a@example.com', subject: 'x' });
       await manager.query('SELECT nothing');
@@ -107,7 +107,7 @@ describe('manual, in a transaction', () => {
     expect(await testing.drain()).toEqual([]);
   });
 
-  inTransaction('large values go through, and a result that is no JSON', async () => {
+  inTransaction('large parameters and results that are not JSON work', async () => {
     const text = 'x'.repeat(2_000_000);
     const [row] = await dataSource.query('SELECT length($1) AS length', [text]);
     expect(row).toEqual({ length: 2_000_000 });
@@ -115,12 +115,12 @@ describe('manual, in a transaction', () => {
     expect(ended.outcome).toMatch(/completed|failed/);
   });
 
-  inTransaction('a drain within a job is refused', async () => {
+  inTransaction('a drain inside a job is rejected', async () => {
     const ended = await run(WorkJob, () => testing.drain());
     expect(ended.run.reason).toMatch(/^drain\(\) must be called by the test/);
   });
 
-  inTransaction('a drain that runs sees nothing of another one', async () => {
+  inTransaction('concurrent drains return different runs', async () => {
     const open = gate();
     WorkJob.work = () => open.opened;
     await engine.enqueueJob(WorkJob, {});
@@ -130,7 +130,7 @@ describe('manual, in a transaction', () => {
     expect((await one).length + (await two).length).toBe(2);
   });
 
-  it('a test that throws is rolled back, and its error stays', async () => {
+  it('a test that throws is rolled back and rejects with its error', async () => {
     await expect(
       testing.inTransaction(async () => {
         await engine.enqueueJob(WorkJob, {});
@@ -140,7 +140,7 @@ describe('manual, in a transaction', () => {
     expect(await testing.enqueued()).toEqual([]);
   });
 
-  it('connections that are cut under it end the test, and no more', async () => {
+  it('terminated connections fail only the running test', async () => {
     await testing.begin();
     await engine.enqueueJob(WorkJob, {});
     await database.sql(
@@ -155,7 +155,7 @@ describe('manual, in a transaction', () => {
   });
 });
 
-describe('inline, in a transaction', () => {
+describe('inline mode, in a transaction', () => {
   beforeAll(async () => {
     database = await createDatabase();
     await boot('inline');
@@ -165,7 +165,7 @@ describe('inline, in a transaction', () => {
     await database.drop();
   });
 
-  it('runs what is committed, not what is rolled back', () =>
+  it('a job runs when its transaction commits, and not after a rollback', () =>
     testing.inTransaction(async () => {
       const orders = app.get(OrderService, { strict: false });
       const mailer = app.get(Mailer, { strict: false });
@@ -180,7 +180,7 @@ describe('inline, in a transaction', () => {
       expect(mailer.sent).toHaveLength(2);
     }));
 
-  it('runs what a job enqueues after it', async () => {
+  it('a job enqueued by a job runs after it', async () => {
     const order: string[] = [];
     WorkJob.work = async () => {
       WorkJob.work = () => void order.push('inner');

@@ -10,11 +10,11 @@ import { createDatabase, type TestDatabase } from '../support/database.js';
 import { gate } from '../support/gate.js';
 import { AppModule, Order, OrderService, ReportJob } from './support/shop.js';
 
-// What code under test may do with its transactions, on the one connection of begin().
+// Transactions of code under test, on the single connection of begin().
 
 @Injectable()
-@BildadJob({ code: 'UNDOES', maxRetries: 0 })
-class UndoesJob implements JobHandler<object> {
+@BildadJob({ code: 'ROLLING_BACK', maxRetries: 0 })
+class RollingBackJob implements JobHandler<object> {
   constructor(private readonly dataSource: DataSource) {}
 
   async runJob() {
@@ -37,7 +37,7 @@ beforeAll(async () => {
   app = await Test.createTestingModule({
     imports: [
       AppModule.on(database.url),
-      { module: class Jobs {}, providers: [UndoesJob] },
+      { module: class Jobs {}, providers: [RollingBackJob] },
       BildadTestingModule.forRoot(),
     ],
   }).compile();
@@ -60,20 +60,20 @@ const emails = async () => {
   return all.map(({ email }) => email);
 };
 
-it('a job that rolls back a transaction does not keep the next pass waiting', async () => {
+it('a job that rolls back a transaction does not delay the next pass', async () => {
   await orders.place('broken@example.com');
-  await engine.enqueueJob(UndoesJob, {});
+  await engine.enqueueJob(RollingBackJob, {});
   const since = performance.now();
   const runs = await testing.drain({ withScheduled: true });
   expect(runs.map(({ code, outcome }) => `${code} ${outcome}`)).toEqual([
     'MAIL completed',
-    'UNDOES failed',
+    'ROLLING_BACK failed',
     'SHIP failed',
   ]);
   expect(performance.now() - since).toBeLessThan(5_000);
 });
 
-it('after a statement that failed its code may use another connection', async () => {
+it('after a failed statement, its code can use another connection', async () => {
   const work = dataSource.transaction(async (manager) => {
     await manager.query('SELECT 1/0').catch(async (error: Error) => {
       await add('audit');
@@ -84,7 +84,7 @@ it('after a statement that failed its code may use another connection', async ()
   await expect(work).rejects.toThrow(/division by zero/);
 });
 
-it('a transaction in which a statement failed takes no more, and commits nothing', async () => {
+it('a transaction with a failed statement rejects further statements and commits nothing', async () => {
   const runner = dataSource.createQueryRunner();
   await runner.startTransaction();
   await runner.manager.save(runner.manager.create(Order, { email: 'a' }));
@@ -92,14 +92,14 @@ it('a transaction in which a statement failed takes no more, and commits nothing
   await expect(runner.query('SELECT 1')).rejects.toMatchObject({
     code: '25P02',
   });
-  // TypeORM's savepoint, too.
+  // TypeORM's savepoint fails too.
   await expect(runner.startTransaction()).rejects.toThrow(/aborted/);
   await runner.query('COMMIT');
   expect(await emails()).toEqual([]);
   await runner.release();
 });
 
-it('a savepoint of its own brings it back', async () => {
+it('rolling back to its own savepoint repairs the transaction', async () => {
   await dataSource.transaction(async (manager) => {
     await manager.query('/* mine */ SAVEPOINT mine');
     await expect(manager.query('SELECT 1/0')).rejects.toThrow();
@@ -115,7 +115,7 @@ it('a savepoint of its own brings it back', async () => {
   expect(await emails()).toEqual(['a']);
 });
 
-it('one that failed and was left open hinders no rollback', async () => {
+it('a failed transaction that is left open does not prevent the rollback', async () => {
   const runner = dataSource.createQueryRunner();
   await runner.startTransaction();
   await expect(runner.query('SELECT 1/0')).rejects.toThrow();
@@ -123,7 +123,7 @@ it('one that failed and was left open hinders no rollback', async () => {
   await runner.release();
 });
 
-it('inTransaction throws what the test has thrown, whatever else it left', async () => {
+it("inTransaction rejects with the test's error, even when jobs still run", async () => {
   await testing.rollback();
   const begun = gate();
   ReportJob.begun = () => begun.open();
@@ -136,7 +136,7 @@ it('inTransaction throws what the test has thrown, whatever else it left', async
   expect(await testing.leaks()).toEqual([]);
 });
 
-it('statements of transactions in one text with others are refused', async () => {
+it('a query that mixes transaction statements with others is rejected', async () => {
   for (const text of [
     `BEGIN; INSERT INTO "order" (email) VALUES ('a'); COMMIT`,
     `INSERT INTO "order" (email) VALUES ('a'); COMMIT;`,
@@ -150,8 +150,8 @@ it('statements of transactions in one text with others are refused', async () =>
   expect(await emails()).toEqual(['; COMMIT']);
 });
 
-it('what would have the connection to itself is refused, and keeps nobody waiting', async () => {
-  // As a stream, it is over when its reader has got to the last row.
+it('a query stream, which would occupy the connection, is rejected and delays no other query', async () => {
+  // The stream would occupy the connection until its reader has read the last row.
   const stream = { submit: () => null };
   const runner = dataSource.createQueryRunner();
   const client = (await runner.connect()) as PoolClient;
@@ -185,8 +185,11 @@ it('settings of a transaction end with it', async () => {
   expect(await now()).toMatchObject([{ ...(before[0] as object), tenant: '' }]);
 });
 
-/** A transaction that rolls back when it is told to, and one beside it that is begun when the first one has been quiet. */
-function sideBySide(meanwhile: (first: EntityManager) => Promise<void>) {
+/**
+ * Starts a transaction, and a second one while the first is idle. The second fails when `done`
+ * opens.
+ */
+function overlappingTransactions(meanwhile: (first: EntityManager) => Promise<void>) {
   const [begun, done] = [gate(), gate()];
   let second: Promise<void> = Promise.resolve();
   const first = dataSource.transaction(async (manager) => {
@@ -205,8 +208,8 @@ function sideBySide(meanwhile: (first: EntityManager) => Promise<void>) {
   return { first, second: () => second, done };
 }
 
-it('a transaction goes on when one that was begun meanwhile is over', async () => {
-  const { first, second, done } = sideBySide(async (manager) => {
+it('a transaction continues when the one begun in between is over', async () => {
+  const { first, second, done } = overlappingTransactions(async (manager) => {
     const saved = manager.save(manager.create(Order, { email: 'a2' }));
     done.open();
     await saved;
@@ -216,14 +219,14 @@ it('a transaction goes on when one that was begun meanwhile is over', async () =
   expect(await emails()).toEqual(['a1', 'a2']);
 });
 
-it('one that went on within another one does not lose what it did without a word', async () => {
-  const open = sideBySide(async (manager) => {
+it('a transaction that continued inside another one reports its lost changes', async () => {
+  const open = overlappingTransactions(async (manager) => {
     await manager.save(manager.create(Order, { email: 'a2' }));
     open.done.open();
     await open.second().catch(() => undefined);
   });
   await expect(open.first).rejects.toThrow(/went on while another one/);
-  const late = sideBySide(async (manager) => {
+  const late = overlappingTransactions(async (manager) => {
     await manager.save(manager.create(Order, { email: 'a2' }));
   });
   await late.first;

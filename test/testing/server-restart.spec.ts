@@ -19,14 +19,14 @@ async function sql(text: string): Promise<unknown[]> {
 }
 
 it.each(['fast', 'crash'] as const)(
-  'a server that was restarted (%s) is where it was, with what was committed',
+  'a restarted server (%s) has the same address and its committed data',
   async (how) => {
     await sql(`CREATE TABLE kept_${how} AS SELECT 1 AS n`);
     const lost = new pg.Client(server.url);
-    const gone = new Promise((resolve) => lost.on('error', resolve));
+    const disconnected = new Promise((resolve) => lost.on('error', resolve));
     await lost.connect();
     await server.restart(how);
-    expect(await gone).toBeInstanceOf(Error);
+    expect(await disconnected).toBeInstanceOf(Error);
     expect(await sql(`SELECT n FROM kept_${how}`)).toEqual([{ n: 1 }]);
   },
 );

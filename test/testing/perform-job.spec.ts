@@ -12,7 +12,7 @@ import type { EntityManager } from 'typeorm';
 import { describe, expect, expectTypeOf, it } from 'vitest';
 import { Mailer, MailJob } from './support/shop.js';
 
-// One run of a handler, with no database anywhere.
+// Runs a handler once, without a database.
 
 const MAIL = { to: 'ada@example.com', subject: 'x' };
 
@@ -28,7 +28,7 @@ const perform = (work: (job: JobExecution) => unknown, options = {}) =>
   performJob(new AnyJob(work), 'x', options);
 
 describe('performJob', () => {
-  it('runs an instance', async () => {
+  it('performJob runs an instance', async () => {
     const mailer = new Mailer();
     const performed = await performJob(new MailJob(mailer), MAIL, { retry: 2 });
     expect(performed).toEqual({
@@ -43,7 +43,7 @@ describe('performJob', () => {
     expectTypeOf(performed.result).toEqualTypeOf<string | undefined>();
   });
 
-  it('builds a class with what it needs', async () => {
+  it('performJob builds a class with its dependencies', async () => {
     const mailer = new Mailer();
     const { result } = await performJob(MailJob, MAIL, {
       providers: [{ provide: Mailer, useValue: mailer }],
@@ -53,7 +53,7 @@ describe('performJob', () => {
     await expect(performJob(MailJob, MAIL)).rejects.toThrow(/Mailer/);
   });
 
-  it('says what the constructor of a REQUEST-scoped handler has thrown', async () => {
+  it("performJob rejects with the error of a REQUEST-scoped handler's constructor", async () => {
     @Injectable({ scope: Scope.REQUEST })
     @BildadJob({ code: 'SCOPED' })
     class ScopedJob implements JobHandler<object> {
@@ -66,7 +66,7 @@ describe('performJob', () => {
     await expect(performJob(ScopedJob, {})).rejects.toThrow('no tenant');
   });
 
-  it('refuses what enqueueJob would refuse', async () => {
+  it('performJob rejects contexts and options that enqueueJob would reject', async () => {
     await expect(
       performJob(new MailJob(new Mailer()), { to: 'nobody', subject: 'x' }),
     ).rejects.toThrow(InvalidJobContextError);
@@ -74,7 +74,7 @@ describe('performJob', () => {
     await expect(perform(() => 1, { retries: 1 })).rejects.toThrow(/retries/);
   });
 
-  it('tells how a run ends', async () => {
+  it('performJob reports how the run ended', async () => {
     const mailer = new Mailer();
     mailer.failures = 1;
     const job = new MailJob(mailer);
@@ -104,7 +104,7 @@ describe('performJob', () => {
       ).toMatchObject({ outcome: 'failed', error: thrown });
   });
 
-  it('stops at its timeout, and when its signal aborts', async () => {
+  it('performJob stops at its timeout and when its signal aborts', async () => {
     const hangs = ({ signal }: JobExecution) =>
       new Promise((_resolve, reject) => {
         signal.addEventListener('abort', () => reject(signal.reason as Error));
@@ -121,7 +121,7 @@ describe('performJob', () => {
     });
   });
 
-  it('brings the context of an older deploy up to date', async () => {
+  it('performJob upgrades the context of an older version', async () => {
     @BildadJob({
       code: 'OLD',
       version: 2,
@@ -138,7 +138,7 @@ describe('performJob', () => {
     await expect(performJob(new OldJob(), {}, { version: 3 })).rejects.toThrow(/version/);
   });
 
-  it('gives a transactional handler the manager of the test', async () => {
+  it("performJob passes the test's manager to a transactional handler", async () => {
     @BildadJob({ code: 'TX', transactional: true, encrypt: true })
     class TxJob implements JobHandler<object> {
       runJob(_context: object, { manager }: JobExecution) {

@@ -23,14 +23,14 @@ import { createDatabase, type TestDatabase } from '../support/database.js';
 import { gate } from '../support/gate.js';
 import { AppModule, ReportJob } from './support/shop.js';
 
-// What the modes make of apps that are built in other ways than most.
+// The modes with apps that are built in unusual ways.
 
-const ran: unknown[] = [];
+const calls: unknown[] = [];
 
-@BildadJob({ code: 'NOTED' })
-class NotedJob implements JobHandler<object> {
+@BildadJob({ code: 'RECORDING' })
+class RecordingJob implements JobHandler<object> {
   runJob(context: object) {
-    ran.push(context);
+    calls.push(context);
   }
 }
 
@@ -39,19 +39,19 @@ class ParentJob implements JobHandler<object> {
   constructor(private readonly engine: JobEngineService) {}
 
   async runJob() {
-    await this.engine.enqueueJob(NotedJob, { of: 'parent' });
+    await this.engine.enqueueJob(RecordingJob, { of: 'parent' });
   }
 }
 
 @BildadJob({ code: 'OTHER', engine: 'other' })
 class OtherJob implements JobHandler<object> {
   runJob() {
-    ran.push('other');
+    calls.push('other');
   }
 }
 
 @BildadJob({ code: 'SEALED', encrypt: true })
-class SealedJob implements JobHandler<object> {
+class EncryptedJob implements JobHandler<object> {
   runJob() {}
 }
 
@@ -68,7 +68,7 @@ class SecondJob implements JobHandler<object> {
 let database: TestDatabase;
 let app: TestingModule | undefined;
 beforeEach(async () => {
-  ran.length = 0;
+  calls.length = 0;
   database = await createDatabase();
 });
 afterEach(async () => {
@@ -84,7 +84,7 @@ async function boot(
   app = await Test.createTestingModule({
     imports: [
       AppModule.on(database.url, options, pool),
-      { module: class Jobs {}, providers: [NotedJob, ParentJob] },
+      { module: class Jobs {}, providers: [RecordingJob, ParentJob] },
       BildadTestingModule.forRoot(testing),
     ],
   }).compile();
@@ -97,46 +97,46 @@ async function boot(
   };
 }
 
-it('inline: a context with a manager of its own is no options', async () => {
+it('inline: a context with a property named manager is not taken for options', async () => {
   const { engine } = await boot({ mode: 'inline' });
   await engine.transaction(async () => {
-    await engine.enqueueJob(NotedJob, { manager: 'bob' });
-    expect(ran).toEqual([]);
+    await engine.enqueueJob(RecordingJob, { manager: 'bob' });
+    expect(calls).toEqual([]);
   });
-  expect(ran).toEqual([{ manager: 'bob' }]);
+  expect(calls).toEqual([{ manager: 'bob' }]);
 });
 
-it('drain says what the database has against a job that it runs early', async () => {
+it('drain reports a database error of a job that it runs early', async () => {
   const { testing, engine, dataSource } = await boot();
-  await engine.enqueueJob(NotedJob, {}, { delay: '1h' });
+  await engine.enqueueJob(RecordingJob, {}, { delay: '1h' });
   await dataSource.query('ALTER TABLE bildad.job_runs ADD CONSTRAINT nope CHECK (false) NOT VALID');
   await expect(testing.drain({ withScheduled: true })).rejects.toThrow(/nope/);
 });
 
-it('an engine that is started later runs jobs in a test at once', async () => {
+it('drain runs the jobs of an engine with autoStart: false', async () => {
   const { testing, engine } = await boot({}, { autoStart: false });
-  await engine.enqueueJob(NotedJob, { n: 1 });
-  await engine.enqueueJob(NotedJob, { n: 2 }, { delay: '1h' });
+  await engine.enqueueJob(RecordingJob, { n: 1 });
+  await engine.enqueueJob(RecordingJob, { n: 2 }, { delay: '1h' });
   const runs = await testing.drain({ withScheduled: true });
   expect(runs).toHaveLength(2);
 });
 
 it.each([1, 10])(
-  'inline: transactions that have all %i connections of the pool wait for no job',
+  'inline: transactions that use all %i connections of the pool do not wait for their jobs',
   async (max) => {
     const { engine, dataSource } = await boot({ mode: 'inline' }, {}, { max });
     await Promise.all(
       Array.from({ length: 10 }, (_, n) =>
         dataSource.transaction(async (manager) => {
-          await engine.enqueueJob(NotedJob, { n }, { manager });
+          await engine.enqueueJob(RecordingJob, { n }, { manager });
         }),
       ),
     );
-    expect(ran).toHaveLength(10);
+    expect(calls).toHaveLength(10);
   },
 );
 
-it('inline: a transaction of one DataSource is none of another', async () => {
+it('inline: a transaction of one DataSource does not hold back the jobs of another', async () => {
   const others = await createDatabase();
   const engineAs = (provide: string) => ({
     provide,
@@ -169,12 +169,12 @@ it('inline: a transaction of one DataSource is none of another', async () => {
     ],
   }).compile();
   await app.init();
-  type Held = { engine: JobEngineService };
-  const mine = app.get<Held>('mine', { strict: false });
-  const other = app.get<Held>('other', { strict: false });
+  type EngineHolder = { engine: JobEngineService };
+  const mine = app.get<EngineHolder>('mine', { strict: false });
+  const other = app.get<EngineHolder>('other', { strict: false });
   await mine.engine.transaction(async () => {
     await other.engine.enqueueJob(OtherJob, {});
-    expect(ran).toEqual(['other']);
+    expect(calls).toEqual(['other']);
   });
   await app.close();
   app = undefined;
@@ -183,22 +183,22 @@ it('inline: a transaction of one DataSource is none of another', async () => {
 
 it.each([
   {
-    lacks: 'the key',
-    first: SealedJob,
-    second: SealedJob,
+    lacks: 'its key',
+    first: EncryptedJob,
+    second: EncryptedJob,
   },
   {
-    lacks: 'the version',
+    lacks: 'its version',
     first: SecondJob,
     second: FirstJob,
   },
-])('drain passes by what this process has not got $lacks for', async ({ first, second }) => {
+])('drain skips a job when this process lacks $lacks', async ({ first, second }) => {
   const deploy = async (job: Type<JobHandler>, key: string) => {
     const keys = { [key]: randomBytes(32).toString('base64') };
     app = await Test.createTestingModule({
       imports: [
         AppModule.on(database.url, { encryption: { keys, current: key } }),
-        { module: class Jobs {}, providers: [job, NotedJob] },
+        { module: class Jobs {}, providers: [job, RecordingJob] },
         BildadTestingModule.forRoot(),
       ],
     }).compile();
@@ -209,17 +209,17 @@ it.each([
   await before.enqueueJob(first, {}, { delay: '1h' });
   await app!.close();
   const engine = await deploy(second, 'b');
-  await engine.enqueueJob(NotedJob, {}, { delay: '2h' });
+  await engine.enqueueJob(RecordingJob, {}, { delay: '2h' });
   const testing = app!.get(BildadTesting);
   const options = { withScheduled: true, withRetries: true };
   const runs = await testing.drain(options);
-  expect(runs.map(({ code }) => code)).toEqual(['NOTED']);
+  expect(runs.map(({ code }) => code)).toEqual(['RECORDING']);
   await expect(testing).toHaveEnqueued(second, undefined, {
     status: 'AVAILABLE',
   });
 });
 
-it('two engines that share a schema have its jobs once', async () => {
+it('two engines that share a schema list each job once', async () => {
   app = await Test.createTestingModule({
     imports: [
       AppModule.on(database.url),
@@ -228,7 +228,7 @@ it('two engines that share a schema have its jobs once', async () => {
         imports: [BildadModule.forRoot({ name: 'other', isGlobal: false })],
         providers: [OtherJob],
       },
-      { module: class Jobs {}, providers: [NotedJob] },
+      { module: class Jobs {}, providers: [RecordingJob] },
       BildadTestingModule.forRoot(),
     ],
   }).compile();
@@ -255,8 +255,8 @@ it('two engines that share a schema have its jobs once', async () => {
   expect(runs.filter(({ code }) => code === 'OTHER')).toHaveLength(1);
 });
 
-it('inline: what a job enqueues that was started by itself runs as well', async () => {
+it('inline: a job enqueued by a job that enqueueAndRunJob started runs as well', async () => {
   const { engine } = await boot({ mode: 'inline' });
   await engine.enqueueAndRunJob(ParentJob, {});
-  await expect.poll(() => ran).toEqual([{ of: 'parent' }]);
+  await expect.poll(() => calls).toEqual([{ of: 'parent' }]);
 });
