@@ -62,21 +62,24 @@ describe('manual mode, in a transaction', () => {
   const inTransaction = (name: string, work: () => Promise<void>) =>
     it(name, () => testing.inTransaction(work));
 
-  inTransaction('a transactional job with another isolation level completes, and its settings end with its transaction', async () => {
-    const ended = await run(TxJob, async ({ manager }) => {
-      await manager.save(manager.create(Order, { email: 'a@example.com' }));
-      await manager.transaction((inner) =>
-        inner.save(inner.create(Order, { email: 'b@example.com' })),
+  inTransaction(
+    'a transactional job with another isolation level completes, and its settings end with its transaction',
+    async () => {
+      const ended = await run(TxJob, async ({ manager }) => {
+        await manager.save(manager.create(Order, { email: 'a@example.com' }));
+        await manager.transaction((inner) =>
+          inner.save(inner.create(Order, { email: 'b@example.com' })),
+        );
+        return manager.count(Order);
+      });
+      expect(ended).toMatchObject({ outcome: 'completed', run: { output: 2 } });
+      // The transaction's timeouts ended with it.
+      const [settings] = await dataSource.query(
+        `SELECT current_setting('statement_timeout') AS statement, current_setting('bildad.run', true) AS run`,
       );
-      return manager.count(Order);
-    });
-    expect(ended).toMatchObject({ outcome: 'completed', run: { output: 2 } });
-    // The transaction's timeouts ended with it.
-    const [settings] = await dataSource.query(
-      `SELECT current_setting('statement_timeout') AS statement, current_setting('bildad.run', true) AS run`,
-    );
-    expect(settings).toEqual({ statement: '0', run: '' });
-  });
+      expect(settings).toEqual({ statement: '0', run: '' });
+    },
+  );
 
   inTransaction('a handler that ends its transaction itself fails', async () => {
     const ended = await run(TxJob, ({ manager }) => manager.query('COMMIT'));
@@ -98,14 +101,17 @@ describe('manual mode, in a transaction', () => {
     expect(await dataSource.getRepository(Order).count()).toBe(1);
   });
 
-  inTransaction('a failed statement in a transactional handler rolls back its enqueued jobs', async () => {
-    const ended = await run(TxJob, async ({ manager }) => {
-      await engine.enqueueJob(MailJob, { to: 'a@example.com', subject: 'x' });
-      await manager.query('SELECT nothing');
-    });
-    expect(ended.run.reason).toMatch(/nothing/);
-    expect(await testing.drain()).toEqual([]);
-  });
+  inTransaction(
+    'a failed statement in a transactional handler rolls back its enqueued jobs',
+    async () => {
+      const ended = await run(TxJob, async ({ manager }) => {
+        await engine.enqueueJob(MailJob, { to: 'a@example.com', subject: 'x' });
+        await manager.query('SELECT nothing');
+      });
+      expect(ended.run.reason).toMatch(/nothing/);
+      expect(await testing.drain()).toEqual([]);
+    },
+  );
 
   inTransaction('large parameters and results that are not JSON work', async () => {
     const text = 'x'.repeat(2_000_000);
