@@ -52,7 +52,7 @@ class SecretJob implements JobHandler<SecretContext> {
     if (does === 'fail') throw error;
     const door = gate();
     SecretJob.doors.push(door);
-    if (does === 'be deaf') return door.opened.then(() => ({ token }));
+    if (does === 'ignore abort') return door.opened.then(() => ({ token }));
     return new Promise((resolve, reject) => {
       void door.opened.then(resolve);
       job.signal.addEventListener('abort', () => reject(error));
@@ -125,7 +125,7 @@ const SCENARIOS: Record<string, [scenario: () => Promise<unknown>, logged: RegEx
   'a timeout that the handler ignores': [
     async () => {
       const abandoned = next('process.abandoned');
-      await run('be deaf', { timeout: 20 });
+      await run('ignore abort', { timeout: 20 });
       await abandoned;
       const ended = next('process.ended');
       lastGate().open();
@@ -136,7 +136,7 @@ const SCENARIOS: Record<string, [scenario: () => Promise<unknown>, logged: RegEx
   'a kill': [async () => engine.killJob(await run('wait')), /SECRET .* killed, entry removed/],
   'a completion after the run has ended': [
     async () => {
-      const started = await run('be deaf');
+      const started = await run('ignore abort');
       await engine.completeJob(started, { token: secret });
       const lost = next('run.finishRejected');
       lastGate().open();
@@ -146,7 +146,7 @@ const SCENARIOS: Record<string, [scenario: () => Promise<unknown>, logged: RegEx
   ],
   'an expiry': [
     async () => {
-      const started = await run('be deaf');
+      const started = await run('ignore abort');
       await database.sql("UPDATE bildad.job_runs SET expires_at = '2000-01-01' WHERE id = $1", [
         started.id,
       ]);
@@ -181,7 +181,7 @@ const SCENARIOS: Record<string, [scenario: () => Promise<unknown>, logged: RegEx
   ],
   'a database error that quotes the row': [
     async () => {
-      const started = await run('be deaf');
+      const started = await run('ignore abort');
       await database.sql(
         "ALTER TABLE bildad.job_runs ADD CONSTRAINT never_done CHECK (status = 'RUNNING') NOT VALID",
       );

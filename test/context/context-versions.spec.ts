@@ -279,7 +279,7 @@ it.each<[string, Partial<BildadJobOptions>, RegExp]>([
     { version: 1, upcast: 'split' as unknown as () => void },
     /^upcast must be a function that .*, got 'split'/,
   ],
-])('%s is refused at boot', async (_what, options, message) => {
+])('%s fails the boot', async (_what, options, message) => {
   const error = await bootError({
     url: first.database.url,
     providers: [deploy(0, options)],

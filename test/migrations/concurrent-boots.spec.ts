@@ -42,7 +42,7 @@ it('ten apps in one process', async () => {
 
 it('ten processes', async () => {
   const boot = () => promisify(execFile)(process.execPath, [BOOT_ONCE, database.url]);
-  const said = await Promise.all(Array.from({ length: 10 }, boot));
-  expect(said).toEqual(said.map(() => ({ stdout: '', stderr: '' })));
+  const output = await Promise.all(Array.from({ length: 10 }, boot));
+  expect(output).toEqual(output.map(() => ({ stdout: '', stderr: '' })));
   expect(await installed()).toEqual(once);
 }, 120_000);

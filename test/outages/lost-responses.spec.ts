@@ -75,7 +75,7 @@ it('concurrent enqueues with a lost response create one entry each, and a duplic
 });
 
 it('a job that has already run before the retry is not inserted again', async () => {
-  const elsewhere = await bootApp({ providers: [SimpleJob], database });
+  const otherNode = await bootApp({ providers: [SimpleJob], database });
   try {
     const cut = proxy.cutAfter('enqueue_jobs');
     const enqueued = bildad.engine.enqueueJob(
@@ -84,8 +84,8 @@ it('a job that has already run before the retry is not inserted again', async ()
       { jobRunIdentifier: 'quick' },
     );
     await cut.then(() => proxy.refuse());
-    await elsewhere.engine.runJobEngine();
-    const run = await elsewhere.engine.waitForJob('quick');
+    await otherNode.engine.runJobEngine();
+    const run = await otherNode.engine.waitForJob('quick');
     await proxy.pass();
     expect(await enqueued).toMatchObject({
       id: run.jobQueueEntryId,
@@ -93,7 +93,7 @@ it('a job that has already run before the retry is not inserted again', async ()
     });
     expect(await identifiers()).toEqual([]);
   } finally {
-    await elsewhere.app.close();
+    await otherNode.app.close();
   }
 });
 
@@ -105,11 +105,11 @@ it('an insert that did not reach the server is retried', async () => {
 
 it('an unreachable database leaves the outcome unknown, and the error names the job', async () => {
   const cut = proxy.cutAfter('enqueue_jobs');
-  const enqueued = bildad.engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: 'who knows' });
+  const enqueued = bildad.engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: 'unknown-outcome' });
   const failed = expect(enqueued).rejects.toMatchObject({
     constructor: EnqueueOutcomeUnknownError,
     code: 'ENQUEUE_OUTCOME_UNKNOWN',
-    jobRunIdentifier: 'who knows',
+    jobRunIdentifier: 'unknown-outcome',
   });
   await cut;
   await proxy.refuse();
@@ -119,11 +119,11 @@ it('an unreachable database leaves the outcome unknown, and the error names the 
   await expect
     .poll(() =>
       bildad.engine
-        .enqueueJob(SimpleJob, {}, { jobRunIdentifier: 'who knows' })
+        .enqueueJob(SimpleJob, {}, { jobRunIdentifier: 'unknown-outcome' })
         .catch((error: { code?: string }) => error.code),
     )
     .toBe('DUPLICATE_JOB');
-  expect(await identifiers()).toEqual(['who knows']);
+  expect(await identifiers()).toEqual(['unknown-outcome']);
 });
 
 it('a lost response to the COMMIT of enqueueJobs: all entries exist', async () => {

@@ -98,12 +98,12 @@ it.concurrent(
 );
 
 it.concurrent.for([
-  ['by default', {}],
+  ['is the default', {}],
   // Shorter than the engine's last wait for a response: the timeout of the statement ends that
   // wait.
-  ['soon', { queryTimeout: '1s' }],
+  ['is 1s', { queryTimeout: '1s' }],
 ] as const)(
-  "nothing answers, and statements of the host's wait on its own connections; the engine gives up %s",
+  "app.close() returns in time when the server stops responding and the host's statements wait; queryTimeout %s",
   async ([, options], { expect }) => {
     const { bildad, closing, cleanUp, proxy } = await boot(options);
     const { dataSource } = bildad;

@@ -167,14 +167,14 @@ it('the heartbeat aborts a process whose run was expired on another node', async
   const app = await bootApp({ providers: [GatedJob] });
   await app.jobs.updateJobConfig({ leaseMs: 1000 });
   await app.engine.runJobEngine();
-  const elsewhere = await bootApp({ database: app.database });
+  const otherNode = await bootApp({ database: app.database });
   const run = await app.engine.enqueueAndRunJob(GatedJob, {}, { maxRetries: 0 });
   const { job } = await GatedJob.arrival();
   const late = app.next('run.finishRejected');
-  await elsewhere.engine.expireJob(run);
+  await otherNode.engine.expireJob(run);
   expect(await late).toMatchObject({ jobRunId: run.id, outcome: 'failed' });
   expect(job.signal.reason).toBeInstanceOf(JobKilledError);
-  await elsewhere.close();
+  await otherNode.close();
   await app.close();
 });
 

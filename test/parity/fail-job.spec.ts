@@ -117,7 +117,7 @@ it.each([
   ['a bigint', 1n, '1'],
   ['a symbol', Symbol('sign'), 'Symbol(sign)'],
   ['a function', () => 1, '() => 1'],
-  ['an object', { message: 'said so' }, 'said so'],
+  ['an object', { message: 'own message' }, 'own message'],
   ['an object without a message', { n: 1 }, '[object Object]'],
   ['an object without a prototype', Object.create(null), 'an error that cannot be shown'],
   ['an Error without a message', new RangeError(), 'RangeError'],

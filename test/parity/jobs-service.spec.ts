@@ -399,7 +399,7 @@ describe('config', () => {
   });
 
   it.each([{ defaultPageSize: 0 }, { batchSize: 1.5 }, { leaseMs: 999 }, { guardHolder: 'me' }])(
-    'refuses %j',
+    'updateJobConfig rejects %j',
     async (changes) => {
       const { jobs } = bildad;
       const before = await jobs.getJobConfig();

@@ -130,8 +130,8 @@ it('runJob rejects an entry without a handler or of an inactive template, and th
 
 it('the return value and the reason and error of a failure are stored', async () => {
   const { engine } = bildad;
-  const said = await engine.enqueueAndRunJob(SimpleJob, { say: { n: [1] } });
-  expect(await engine.waitForJob(said.jobRunIdentifier)).toMatchObject({
+  const run = await engine.enqueueAndRunJob(SimpleJob, { say: { n: [1] } });
+  expect(await engine.waitForJob(run.jobRunIdentifier)).toMatchObject({
     result: 'SUCCEEDED',
     reason: null,
     output: { n: [1] },

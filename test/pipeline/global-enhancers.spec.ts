@@ -120,7 +120,7 @@ it('globalEnhancers applies app-wide enhancers to jobs, REQUEST-scoped ones too'
   }));
 
 describe('a guard that cannot be instantiated fails the boot', () => {
-  @BildadJob({ code: 'MADE' })
+  @BildadJob({ code: 'FACTORY_MADE' })
   @UseGuards(AppGuard)
   class MadeJob implements JobHandler<PlainContext> {
     runJob() {}

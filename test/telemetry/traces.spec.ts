@@ -42,7 +42,7 @@ class TracedHandler implements JobHandler<TracedContext> {
       case 'throw no error':
         // eslint-disable-next-line no-throw-literal
         throw secret;
-      case 'be deaf':
+      case 'ignore abort':
         return door.opened;
     }
     return trace.getActiveSpan()?.spanContext().spanId;
@@ -177,7 +177,7 @@ describe('telemetry: true', () => {
     ['fail', 'failed', 'RangeError', ERROR],
     ['throw no error', 'failed', 'string', ERROR],
     ['cancel', 'cancelled', undefined, UNSET],
-    ['be deaf', 'timedOut', 'timedOut', ERROR],
+    ['ignore abort', 'timedOut', 'timedOut', ERROR],
   ])('%s: %s', async (does, outcome, errorType, code) => {
     await run(app, TracedJob, does, { timeout: 20 });
     const [span] = named('process TRACED');
@@ -185,7 +185,7 @@ describe('telemetry: true', () => {
     expect(span!.attributes['bildad.outcome']).toBe(outcome);
     expect(span!.attributes['error.type']).toBe(errorType);
     expect(JSON.stringify(spans())).not.toContain(secret);
-    if (does === 'be deaf') {
+    if (does === 'ignore abort') {
       const ended = app.next('process.ended');
       door.open();
       await ended;

@@ -41,7 +41,7 @@ it('a failing matcher lists the jobs that were enqueued', async () => {
     path,
     `import 'nestjs-bildad/testing/jest';
      const jobs = [{ code: 'OTHER', context: { a: 1 }, status: 'AVAILABLE', runAt: new Date(0) }];
-     // As enqueued() says what it knows.
+     // The registry that enqueued() attaches.
      jobs[Symbol.for('nestjs-bildad:testing:known')] = { codes: new Set(['OTHER', 'MAIL']), engines: [] };
      it('finds', () => expect(jobs).toHaveEnqueued('OTHER', { a: expect.any(Number) }));
      it('fails', () => expect(jobs).toHaveEnqueued('MAIL', { a: 1 }));`,

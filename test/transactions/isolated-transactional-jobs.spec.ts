@@ -74,8 +74,8 @@ describe.each(['TRANSACTIONAL_THREAD', 'TRANSACTIONAL_PROCESS'])('%s', (code) =>
   });
 });
 
-it.each(['job.complete in a %s: a committed run has succeeded', 'PROCESS'])(
-  'by hand in a %s: what is committed has succeeded',
+it.each(['THREAD', 'PROCESS'])(
+  'job.complete in a %s: a committed run has succeeded',
   async (code) => {
     const finished = nextEventOf('run.finished', code);
     const run = await bildad.act(code, 'effectByHand');

@@ -73,10 +73,10 @@ function holdAt(job: JobExecution): Promise<unknown> {
 
 /** Waits for that many heartbeats of the node, as another node sees them. */
 export async function heartbeats({ sql }: Pick<TestApp, 'sql'>, times: number): Promise<void> {
-  const told = () => sql(`SELECT processes FROM bildad.job_nodes WHERE ended_at IS NULL`);
+  const processes = () => sql(`SELECT processes FROM bildad.job_nodes WHERE ended_at IS NULL`);
   for (let beat = 0; beat < times; beat++) {
-    const before = await told();
-    await expect.poll(told, { timeout: 10_000 }).not.toEqual(before);
+    const before = await processes();
+    await expect.poll(processes, { timeout: 10_000 }).not.toEqual(before);
   }
 }
 

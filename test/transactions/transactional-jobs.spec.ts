@@ -68,13 +68,13 @@ it("a handler's writes, its enqueued jobs and the end of its run are committed t
   expect(await effects(bildad)).toEqual({});
   expect(await queued()).toBe(1);
   expect(await runOf(run.id)).toMatchObject({ status: 'RUNNING' });
-  door.open({ said: 'done' });
+  door.open({ value: 'done' });
   expect(await over).toBe('removed');
   expect(await effects(bildad)).toEqual({ one: 1 });
   expect(await runOf(run.id)).toMatchObject({
     status: 'DONE',
     result: 'SUCCEEDED',
-    output: { said: 'done' },
+    output: { value: 'done' },
   });
   const [next, ...others] = await bildad.jobs.listJobsToRunInTheQueue();
   expect(others).toEqual([]);

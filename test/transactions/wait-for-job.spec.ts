@@ -64,11 +64,11 @@ it('waitForJob resolves with the final run when the node that ran it sends a not
   const waiting = caller.engine.waitForJob(GatedJob, jobRunIdentifier);
   const { door } = await GatedJob.arrival();
   await expect.poll(() => listeners(worker)).toBe(before + 1);
-  door.open({ said: 'done' });
+  door.open({ value: 'done' });
   expect(await waiting).toMatchObject({
     status: 'DONE',
     result: 'SUCCEEDED',
-    output: { said: 'done' },
+    output: { value: 'done' },
   });
   await expect.poll(() => sent('items')).toEqual([jobRunIdentifier]);
   expect(listeners(worker)).toBe(before);

@@ -31,7 +31,7 @@ const COMPILES = {
   'a Date and minutes': `await engine.enqueueJob(SendEmailJob, email, { runAt: new Date(), timeoutInMinutes: 5 });`,
   'many contexts': `const entries = await engine.enqueueJobs(SendEmailJob, [email, email]); entries[0]?.id.length;`,
   'contexts from an async generator': `async function* read() { yield email; }
-    const told = await engine.enqueueJobs(SendEmailJob, read()); const id: string = told[0]!.id;
+    const entries = await engine.enqueueJobs(SendEmailJob, read()); const id: string = entries[0]!.id;
     await engine.enqueueJobs(SendEmailJob, new Set([email]), { manager, delay: '1m' }); id.length;`,
   keys: `const entry = await engine.enqueueJob(SendEmailJob, email, { unique: { key: 'x', until: 'started', within: '1h',
       onConflict: 'keepLatest' } }); const d: boolean = entry.deduplicated; d;
