@@ -75,7 +75,7 @@ it('close waits for a handler that ignores its signal at most killGracePeriod', 
   withApp(
     { options: { shutdown: { drainTimeout: 0, killGracePeriod: 50 } } },
     async ({ engine, app, database, next }) => {
-      const run = await engine.enqueueAndRunJob(GatedJob, { deaf: true });
+      const run = await engine.enqueueAndRunJob(GatedJob, { ignoresAbort: true });
       const { door } = await GatedJob.arrival();
       const abandoned = next('process.abandoned');
       await app.close();
@@ -96,7 +96,7 @@ it('a handler that returns after the abort completes', () =>
   withApp(
     { options: { shutdown: { drainTimeout: 0, killGracePeriod: '10s' } } },
     async ({ engine, app, database }) => {
-      await engine.enqueueAndRunJob(GatedJob, { deaf: true });
+      await engine.enqueueAndRunJob(GatedJob, { ignoresAbort: true });
       const { door, job } = await GatedJob.arrival();
       job.signal.addEventListener('abort', () => door.open('done after all'));
       await app.close();

@@ -23,10 +23,10 @@ const DEADLINE_MS = DRAIN_MS + GRACE_MS + 5_000 + 5_000 + 2_000;
 async function boot(options: BildadModuleOptions = {}) {
   @BildadJob({ code: 'GATED', maxRetries: 3, timeout: '1h' })
   class OwnGatedJob {
-    runJob({ deaf }: { deaf?: boolean }, job: JobExecution): Promise<unknown> {
+    runJob({ ignoresAbort }: { ignoresAbort?: boolean }, job: JobExecution): Promise<unknown> {
       const door = gate<unknown>();
       arrived.open({ door, job });
-      return deaf
+      return ignoresAbort
         ? door.opened
         : new Promise((_resolve, reject) => {
             job.signal.addEventListener('abort', () => reject(job.signal.reason as Error));
@@ -51,7 +51,7 @@ async function boot(options: BildadModuleOptions = {}) {
     proxy,
     bildad,
     /** A job that runs until it is aborted, or until the test opens its gate. */
-    begin: async (context: { deaf?: boolean } = {}) => {
+    begin: async (context: { ignoresAbort?: boolean } = {}) => {
       const run = await bildad.engine.enqueueAndRunJob(OwnGatedJob, context);
       return { run, ...(await arrived.opened) };
     },
@@ -87,7 +87,7 @@ it.concurrent(
   'two concurrent calls of app.close() return in time when the server stops responding and a handler ignores its signal',
   async ({ expect }) => {
     const { begin, closing, cleanUp, proxy } = await boot();
-    const { door } = await begin({ deaf: true });
+    const { door } = await begin({ ignoresAbort: true });
     proxy.blackhole();
     const [first, second] = await Promise.all([closing(), closing()]);
     expect(first).toBeLessThan(DEADLINE_MS);
@@ -152,7 +152,7 @@ it.concurrent(
   'backends terminated during app.close(): the interrupted run is released anyway',
   async ({ expect }) => {
     const { begin, closing, database, cleanUp } = await boot();
-    const { door, job, run } = await begin({ deaf: true });
+    const { door, job, run } = await begin({ ignoresAbort: true });
     job.signal.addEventListener('abort', () => {
       void database
         .sql(

@@ -89,7 +89,7 @@ it('the engine expires only runs whose lease has expired, up to the last retry',
 
 it('an expired process cannot change its run or the next run', async () => {
   const { engine, jobs } = bildad;
-  const run = await engine.enqueueAndRunJob(GatedJob, { deaf: true });
+  const run = await engine.enqueueAndRunJob(GatedJob, { ignoresAbort: true });
   const old = await GatedJob.arrival();
   await loseLease(run);
   await engine.runJobEngine();

@@ -62,7 +62,7 @@ it('killJob ends a run that exceeded its timeout as Timeout', async () => {
   const { engine } = nodeWithGracePeriod;
   const run = await engine.enqueueAndRunJob(
     GatedJob,
-    { deaf: true },
+    { ignoresAbort: true },
     { timeout: 20, maxRetries: 0 },
   );
   const { job, door } = await GatedJob.arrival();
@@ -155,7 +155,7 @@ it('a kill on another node reaches the owning node', async () => {
 
 it('a handler that ignores its signal: the run ends after the grace period, its slot stays taken until the handler ends', async () => {
   const { engine, jobs } = bildad;
-  const run = await engine.enqueueAndRunJob(GatedJob, { deaf: true }, { maxRetries: 0 });
+  const run = await engine.enqueueAndRunJob(GatedJob, { ignoresAbort: true }, { maxRetries: 0 });
   const { door } = await GatedJob.arrival();
   const abandoned = bildad.next('process.abandoned');
   expect(await engine.killJob(run)).toMatchObject({ reason: 'Killed' });
@@ -180,7 +180,7 @@ it('a handler that ignores its signal: the run ends after the grace period, its 
 
 it('a result returned within the grace period is ignored', async () => {
   const { engine, jobs } = bildad;
-  const run = await engine.enqueueAndRunJob(GatedJob, { deaf: true }, { maxRetries: 0 });
+  const run = await engine.enqueueAndRunJob(GatedJob, { ignoresAbort: true }, { maxRetries: 0 });
   const { job, door } = await GatedJob.arrival();
   job.signal.addEventListener('abort', () => door.open('done after all'));
   expect(await engine.killJob(run)).toMatchObject({
@@ -205,7 +205,7 @@ it('killJob rejects a run that is DONE and changes nothing', async () => {
 
 it('killJob rejects a run that is DONE while its handler still runs', async () => {
   const { engine } = bildad;
-  const run = await engine.enqueueAndRunJob(GatedJob, { deaf: true }, { maxRetries: 0 });
+  const run = await engine.enqueueAndRunJob(GatedJob, { ignoresAbort: true }, { maxRetries: 0 });
   const { door } = await GatedJob.arrival();
   await engine.killJob(run);
   await expect(engine.killJob(run)).rejects.toBeInstanceOf(RunNotActiveError);
@@ -228,7 +228,7 @@ it('a listener of run.started can kill the run', async () => {
 
 it('a cancel during the grace period overrides a kill', async () => {
   const { engine, jobs } = nodeWithGracePeriod;
-  const entry = await engine.enqueueJob(GatedJob, { deaf: true });
+  const entry = await engine.enqueueJob(GatedJob, { ignoresAbort: true });
   const run = await engine.runJob(entry);
   const { door } = await GatedJob.arrival();
   expect(await Promise.all([engine.killJob(run), engine.cancelJob(entry)])).toMatchObject([

@@ -128,7 +128,7 @@ it('an adopted run keeps its deadline', async () => {
 
 it('launchJobProcess rejects a run that is DONE, even while its handler still runs', async () => {
   const { engine } = bildad;
-  const run = await engine.enqueueAndRunJob(GatedJob, { deaf: true }, { maxRetries: 0 });
+  const run = await engine.enqueueAndRunJob(GatedJob, { ignoresAbort: true }, { maxRetries: 0 });
   const { door } = await GatedJob.arrival();
   await engine.killJob(run);
   await expect(engine.launchJobProcess(run)).rejects.toBeInstanceOf(RunNotActiveError);

@@ -27,7 +27,7 @@ it('tryToKillProcess aborts the signal and returns true when the handler has end
 
 it('tryToKillProcess returns false when the handler did not stop, and the run ends without it', async () => {
   const { engine } = bildad;
-  const run = await engine.enqueueAndRunJob(GatedJob, { deaf: true }, { maxRetries: 0 });
+  const run = await engine.enqueueAndRunJob(GatedJob, { ignoresAbort: true }, { maxRetries: 0 });
   const { door } = await GatedJob.arrival();
   const process = engine.findJobProcess(run)!;
   const abandoned = bildad.next('process.abandoned');

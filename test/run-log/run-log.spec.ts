@@ -241,7 +241,7 @@ it('the run log of a killed run ends with the kill', async () => {
   await boot();
   await bildad.engine.enqueueAndRunJob(
     GatedJob,
-    { deaf: true },
+    { ignoresAbort: true },
     {
       jobRunIdentifier: 'killed',
       maxRetries: 0,

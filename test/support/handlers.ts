@@ -19,7 +19,7 @@ export class SimpleJob implements JobHandler<{ fail?: string; say?: unknown }> {
  * in order.
  */
 @BildadJob({ code: 'GATED', maxRetries: 3, timeout: '1h' })
-export class GatedJob implements JobHandler<{ name?: string; deaf?: boolean }> {
+export class GatedJob implements JobHandler<{ name?: string; ignoresAbort?: boolean }> {
   static arrivals: Arrival[] = [];
   private static waiting: ((arrival: Arrival) => void)[] = [];
 
@@ -33,13 +33,13 @@ export class GatedJob implements JobHandler<{ name?: string; deaf?: boolean }> {
     return GatedJob.arrivals.shift() ?? new Promise((resolve) => GatedJob.waiting.push(resolve));
   }
 
-  runJob(context: { name?: string; deaf?: boolean }, job: JobExecution): Promise<unknown> {
+  runJob(context: { name?: string; ignoresAbort?: boolean }, job: JobExecution): Promise<unknown> {
     const door = gate<unknown>();
     const arrival = { context, job, door };
     const waiter = GatedJob.waiting.shift();
     if (waiter) waiter(arrival);
     else GatedJob.arrivals.push(arrival);
-    if (context.deaf) return door.opened;
+    if (context.ignoresAbort) return door.opened;
     return new Promise((resolve, reject) => {
       void door.opened.then(resolve);
       job.signal.addEventListener('abort', () => reject(job.signal.reason as Error));
@@ -50,7 +50,7 @@ export class GatedJob implements JobHandler<{ name?: string; deaf?: boolean }> {
 fileResets.push(() => GatedJob.reset());
 
 export interface Arrival {
-  context: { name?: string; deaf?: boolean };
+  context: { name?: string; ignoresAbort?: boolean };
   job: JobExecution;
   /** Opens the gate; the handler returns the value. */
   door: Gate<unknown>;

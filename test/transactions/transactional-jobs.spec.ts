@@ -200,7 +200,7 @@ it('a kill cancels the running statement and closes the connection', async () =>
 });
 
 it('a handler that ignores its signal loses its connection after the grace period', async () => {
-  const { run } = await once({ name: 'deaf', hold: true });
+  const { run } = await once({ name: 'ignores abort', hold: true });
   const { door } = await heldHandler();
   expect(await bildad.engine.killJob(run)).toMatchObject({ reason: 'Killed' });
   await expect
