@@ -2,22 +2,22 @@ import { bildadMigrations } from 'nestjs-bildad';
 import { expect, it } from 'vitest';
 import { STEPS } from '../../src/database/migrations/index.js';
 import { tablesOf } from '../../src/database/tables.js';
-import { createDatabase } from '../support/database.js';
+import { createEmptyDatabase } from '../support/database.js';
 import { SimpleJob } from '../support/handlers.js';
 import { bootHost } from '../support/host.js';
 
 it.each([
   ['dropSchema', { dropSchema: true }],
   ['dropSchema and synchronize', { dropSchema: true, synchronize: true }],
-])('an app with %s starts repeatedly', async (_name, typeorm) => {
-  const database = await createDatabase();
+])('an app with %s starts again and again', async (_name, typeorm) => {
+  const database = await createEmptyDatabase();
   for (let start = 0; start < 2; start++)
     await (await bootHost({ url: database.url, providers: [SimpleJob], typeorm })).close();
   await database.drop();
 });
 
-it('functions with other signatures from another version are replaced', async () => {
-  const database = await createDatabase();
+it('functions with other signatures, left by another version, are replaced', async () => {
+  const database = await createEmptyDatabase();
   await database.sql('CREATE SCHEMA bildad');
   await database.sql(
     `CREATE FUNCTION bildad.claim_jobs (node text) RETURNS integer LANGUAGE sql AS 'SELECT 1'`,
@@ -30,7 +30,7 @@ it('functions with other signatures from another version are replaced', async ()
   await database.drop();
 });
 
-it('the SQL of every migration is ASCII and runs in databases of any encoding', () => {
+it('the SQL of every migration is ASCII, so that databases of any encoding accept it', () => {
   const statements = STEPS.flatMap((step) => step.statements(tablesOf('bildad')));
   expect(statements.length).toBeGreaterThan(10);
   // eslint-disable-next-line no-control-regex

@@ -11,18 +11,21 @@ export interface TestDatabase {
 
 /** A new database with the tables of the schema `bildad`, copied from the suite's template. */
 export function createDatabase(): Promise<TestDatabase> {
-  return copyOf(inject('databaseTemplate'));
+  return createWith(`TEMPLATE ${inject('databaseTemplate')}`);
 }
 
-/** A new database without tables, for specs about migrations, schemas and first boots. */
-export function createEmptyDatabase(): Promise<TestDatabase> {
-  return copyOf('template1');
+/**
+ * A new database without tables, for specs about migrations, schemas and first boots.
+ * @param options of CREATE DATABASE
+ */
+export function createEmptyDatabase(options = 'TEMPLATE template1'): Promise<TestDatabase> {
+  return createWith(options);
 }
 
-async function copyOf(template: string): Promise<TestDatabase> {
+async function createWith(options: string): Promise<TestDatabase> {
   const name = `t_${randomUUID().replaceAll('-', '')}`;
   const server = inject('databaseUrl');
-  await once(server, `CREATE DATABASE ${name} TEMPLATE ${template}`);
+  await once(server, `CREATE DATABASE ${name} ${options}`);
   const address = new URL(server);
   address.pathname = `/${name}`;
   const url = address.href;

@@ -32,6 +32,7 @@ const RUNS_PER_STATEMENT = 500;
 /** A statement waits this long for locked rows. Then it ends the runs whose rows are not locked. */
 const LOCK_TIMEOUT_MS = 200;
 const MISSED_PER_STATEMENT = 1_000;
+const UNTRANSLATABLE_CHARACTER = '22P05';
 
 interface FinishOptions {
   /** The end lands only if the run's lease is still over. A locked run is left to the next pass. */
@@ -257,10 +258,15 @@ export class FinishRuns {
 }
 
 function withoutValues(end: RunEnd, refusal: unknown): RunEnd {
-  const why = `PostgreSQL refused it (${databaseCode(refusal)})`;
-  return {
-    ...end,
-    error: null,
-    output: end.output === null ? null : storableOutput({ $unserializable: why }),
-  };
+  const code = databaseCode(refusal);
+  const output =
+    end.output === null
+      ? null
+      : storableOutput({ $unserializable: `PostgreSQL refused it (${code})` });
+  // The database's encoding lacks a character: its error text is worth keeping without it.
+  if (code === UNTRANSLATABLE_CHARACTER)
+    return { ...end, output, reason: asciiOf(end.reason), error: asciiOf(end.error) };
+  return { ...end, output, error: null };
 }
+
+const asciiOf = (text: string | null) => text && text.replace(/[^\x00-\x7f]/gu, '?');

@@ -141,7 +141,7 @@ BEGIN
   END IF;
   WHILE landed < total LOOP
     IF usual THEN
-      -- What max_rows batches are takes 4 µs an end less without the arrays.
+      -- Most batches are of this kind, and without the arrays take 4 microseconds less per run.
       WITH ended AS (
         UPDATE ${runs} r SET status = 'DONE', ended_at = moment, updated_at = moment, result = 'SUCCEEDED', outcome = 'completed'
         WHERE r.id = ANY (run_ids) AND r.status = 'RUNNING'
