@@ -86,7 +86,7 @@ describe('entities listed by hand', () => {
     expect(error.message).toMatch(/bildadEntities\('elsewhere'\)/);
   });
 
-  it('another schema with its bildadEntities expectToWork', () =>
+  it('another schema with its bildadEntities works', () =>
     expectToWork({
       url: database.url,
       bildad: { schema: 'elsewhere' },
