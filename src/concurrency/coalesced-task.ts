@@ -17,7 +17,7 @@ export class CoalescedTask {
 
   constructor(
     private readonly task: () => Promise<void>,
-    /** Gets what the task throws. It must not throw itself. */
+    /** Receives the errors of the task. Must not throw. */
     private readonly onError: (error: unknown) => void,
   ) {}
 
@@ -36,18 +36,18 @@ export class CoalescedTask {
     if (!this.running) this.schedule();
   }
 
-  /** Resolves after the run that is under way, or one that starts now. Never rejects. */
+  /** Resolves after the current run, or one that starts now. Never rejects. */
   join(): Promise<void> {
     if (!this.running) this.request();
     return this.idle();
   }
 
-  /** Resolves when no run is under way. A delayed run may still be scheduled. Never rejects. */
+  /** Resolves when no task runs. A delayed run may still be scheduled. Never rejects. */
   async idle(): Promise<void> {
     await this.running;
   }
 
-  /** Starts no further run; resolves when none is under way. Never rejects. */
+  /** Starts no further run. Resolves when the current run has ended. Never rejects. */
   async stop(): Promise<void> {
     this.stopped = true;
     this.nextAt = Infinity;

@@ -25,12 +25,12 @@ export interface LockRetryOptions {
 
 /**
  * Repeats statements that find a row locked, and holds no connection between two attempts. First
- * attempts never wait for repeated ones: who needs a row that is free gets it at once.
+ * attempts never wait for repeated ones, so an attempt on a free row succeeds at once.
  */
 export class LockRetry {
   private readonly first = new Semaphore(FIRST_ATTEMPTS);
   private readonly repeated = new Semaphore(REPEATED_ATTEMPTS);
-  /** Per key: attempts in a row, of which only one asks the database. */
+  /** Per key: a queue of attempts, of which one runs at a time. */
   private readonly byKey = new Map<string, { turn: Semaphore; users: number }>();
   private waiting = 0;
 
@@ -77,7 +77,7 @@ export class LockRetry {
     const repeat = () => this.repeat(attempt, giveUpAt, timeoutError);
     this.waiting++;
     try {
-      return await (key === undefined ? repeat() : this.inOrder(key, repeat, patienceMs));
+      return await (key === undefined ? repeat() : this.runInOrder(key, repeat, patienceMs));
     } catch (error) {
       throw error instanceof SemaphoreTimeoutError ? timeoutError(error) : error;
     } finally {
@@ -104,7 +104,7 @@ export class LockRetry {
     }
   }
 
-  private async inOrder<T>(key: string, work: () => Promise<T>, waitMs: number): Promise<T> {
+  private async runInOrder<T>(key: string, work: () => Promise<T>, waitMs: number): Promise<T> {
     let line = this.byKey.get(key);
     if (!line) this.byKey.set(key, (line = { turn: new Semaphore(1), users: 0 }));
     line.users++;

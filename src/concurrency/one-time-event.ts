@@ -1,8 +1,8 @@
 type Listener<T> = (value: T) => void;
 
-/** An event that happens at most once. It makes a promise only for a caller that asks for one. */
+/** An event that happens at most once. Its promise is created lazily. */
 export class OneTimeEvent<T> {
-  /** Mostly there is one listener, and no list is needed. */
+  /** Most events have one listener, and need no list. */
   private listener: Listener<T> | undefined;
   private moreListeners: Listener<T>[] | undefined;
   private value: T | undefined;

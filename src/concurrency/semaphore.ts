@@ -1,6 +1,6 @@
 import { runAfter } from './timers.js';
 
-/** No turn came in time. */
+/** A task had to wait longer than its limit. */
 export class SemaphoreTimeoutError extends Error {
   constructor(ms: number) {
     super(`no turn within ${ms} ms`);
@@ -19,7 +19,7 @@ export class Semaphore {
    */
   async run<T>(task: () => Promise<T>, acquireMs = Infinity): Promise<T> {
     if (this.free > 0) this.free--;
-    else await this.turn(acquireMs);
+    else await this.waitForTurn(acquireMs);
     try {
       return await task();
     } finally {
@@ -29,7 +29,7 @@ export class Semaphore {
     }
   }
 
-  private turn(acquireMs: number): Promise<void> {
+  private waitForTurn(acquireMs: number): Promise<void> {
     return new Promise((resolve, reject) => {
       if (acquireMs === Infinity) return void this.waiting.push(resolve);
       const cancelTimeout = runAfter(acquireMs, () => {

@@ -26,7 +26,7 @@ export function runEvery(ms: number, work: () => void): () => void {
   return () => clearInterval(interval);
 }
 
-/** Like `runEvery`, shifted by half an interval: two timers of one length do not need a connection at the same moment. */
+/** Like `runEvery`, shifted by half an interval: timers of one length do not need a connection at the same time. */
 export function runEveryShifted(ms: number, work: () => void): () => void {
   let stop = runAfter(ms / 2, () => {
     work();

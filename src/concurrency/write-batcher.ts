@@ -37,7 +37,7 @@ export interface WriteBatcherOptions<Item, Result> {
 }
 
 /**
- * Group commit: items that are added while a statement is under way share the next statement. There
+ * Group commit: items that are added while a statement is in flight share the next statement. There
  * is no timer, so a single item is written at once; under load the batches grow. Each caller gets
  * its own result or error. One batch is written at a time; locked items do not hold up the others.
  */
@@ -50,7 +50,7 @@ export class WriteBatcher<Item, Result> {
 
   constructor(private readonly options: WriteBatcherOptions<Item, Result>) {}
 
-  /** Items without a result yet, those in statements included. */
+  /** Items without a result yet, including those in statements. */
   get size(): number {
     return this.waiting.length + this.inFlight;
   }

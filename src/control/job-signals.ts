@@ -22,7 +22,7 @@ export class JobSignals {
       ...options,
       name: options.topic,
       receive: (identifier) => this.wake(identifier as string),
-      wanted: (identifiers) => {
+      onWanted: (identifiers) => {
         this.updateSubscription();
         for (const identifier of identifiers) options.onWanted?.(identifier);
       },

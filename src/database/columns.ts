@@ -80,7 +80,7 @@ export const templateColumns = select({
   updatedAt: 'updated_at',
 });
 
-/** The template's schema if an operator wrote it, null if it is what the class declared. */
+/** The template's schema if an operator changed it; null if it equals the declared one. */
 export const operatorSchema = (t: string) =>
   `CASE WHEN ${t}.job_context_schema IS DISTINCT FROM ${t}.declared -> 'jobContextSchema'
      THEN ${t}.job_context_schema END AS "operatorSchema"`;

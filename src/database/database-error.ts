@@ -20,14 +20,14 @@ export const isConflict = (error: unknown) => /^(40001|40P01)$/.test(databaseCod
 const isForbidden = (error: unknown) => /^(21|42)/.test(databaseCode(error) ?? '');
 
 /** A lock or statement timeout, a full disk, too many connections: a retry may succeed later. */
-export const passes = (error: unknown) =>
+export const isTransient = (error: unknown) =>
   /^[0-9A-Z]{5}$/.test(databaseCode(error) ?? '') && !isRefusal(error) && !isForbidden(error);
 
 /** lock_not_available: nothing was done. */
 export const isLockTimeout = (error: unknown) => databaseCode(error) === '55P03';
 
-/** unique_violation */
-export const isTaken = (error: unknown) => databaseCode(error) === '23505';
+/** unique_violation. */
+export const isUniqueViolation = (error: unknown) => databaseCode(error) === '23505';
 
 const HINTS: [pattern: RegExp, hint: (schema: string) => string][] = [
   [
@@ -44,8 +44,8 @@ const HINTS: [pattern: RegExp, hint: (schema: string) => string][] = [
   [/^(28|3D)/, () => 'the database refuses the login: check user, password and database name'],
 ];
 
-/** A database error at boot, with a hint what to do. The engine's own errors stay as they are. */
-export function explained(error: unknown, doing: string, schema: string): Error {
+/** A database error at boot, with a hint how to fix it. The engine's own errors are returned unchanged. */
+export function explainError(error: unknown, doing: string, schema: string): Error {
   if (error instanceof BildadError) return error;
   const code = databaseCode(error);
   const hint = HINTS.find(([pattern]) => code !== undefined && pattern.test(code))?.[1](schema);

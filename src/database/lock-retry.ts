@@ -3,13 +3,13 @@ import { BildadDatabaseError } from '../job/errors.js';
 import type { EnginePool } from './connection/engine-pool.js';
 import { databaseCode, isConflict } from './database-error.js';
 
-/** How long one attempt waits for a lock: transactions that enqueue, and do nothing else, are over by then. */
+/** How long one attempt waits for a lock: longer than transactions that only enqueue. */
 const LOCK_WAIT_MS = 50;
-/** Where the query timeout is short: an answer that comes late counts as a lost connection. */
+/** With a short query timeout the wait is shorter too: a late answer would count as a lost connection. */
 const LOCK_WAITS_PER_QUERY_TIMEOUT = 8;
 const QUERY_TIMEOUTS_LOCKED = 2;
 
-/** Retries of statements that may find a row locked by a transaction of somebody else. */
+/** Retries statements that find a row locked by another transaction. */
 export const createLockRetry = (db: Pick<EnginePool, 'queryTimeoutMs'>) =>
   new LockRetry({
     isLocked,

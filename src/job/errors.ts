@@ -19,7 +19,7 @@ export interface ConfigErrorDetails {
 }
 
 /**
- * An option, an argument, a decorator or the database's setup is wrong. The message says which, what is expected, and
+ * An option, an argument, a decorator or the database's setup is wrong. The message names it, what was expected, and
  * what was given: `concurrency must be an integer from 1 to 100000, got -1 (BildadModule.forRoot)`.
  */
 export class BildadConfigError extends BildadError {
@@ -198,7 +198,7 @@ export class DuplicateJobError extends BildadError {
   readonly code = 'DUPLICATE_JOB';
 
   constructor(
-    /** Of the existing job. */
+    /** The identifier of the existing job. */
     readonly jobRunIdentifier: string,
     /** The `unique.key` that the existing job holds, if that is the conflict. */
     readonly uniqueKey?: string,
@@ -219,7 +219,7 @@ export class EnqueueOutcomeUnknownError extends BildadError {
   readonly code = 'ENQUEUE_OUTCOME_UNKNOWN';
 
   constructor(
-    /** Of the first job of a bulk call: either all of its jobs were inserted, or none. */
+    /** The identifier of the job; of a bulk call, of its first job: all of its jobs were inserted, or none. */
     readonly jobRunIdentifier: string,
     options?: ErrorOptions,
   ) {

@@ -128,7 +128,7 @@ type Listener = (payload: never) => void;
 type Tap = (event: keyof JobEventMap, payload: object) => void;
 
 /**
- * Typed events of one engine. A listener that throws is reported, and harms nobody else. The lists
+ * Typed events of one engine. A listener that throws is reported and does not affect others. The lists
  * are never changed, only replaced: an emitter that copies its list for each event took 0.3 µs a
  * job.
  */
@@ -155,7 +155,7 @@ export class JobEvents {
   ): () => void {
     const report = (error: unknown) => {
       if (event !== 'engine.error')
-        this.emit('engine.error', { doing: `a listener of ${event}`, error });
+        this.emit('engine.error', { doing: `calling a listener of ${event}`, error });
     };
     const guarded = (payload: JobEventMap[E][0]) => {
       try {
@@ -167,16 +167,16 @@ export class JobEvents {
     };
     // A derived event is a filter on its source: nothing is emitted twice.
     const source = isDerived(event) ? 'run.finished' : event;
-    const heard = isDerived(event)
+    const filtered = isDerived(event)
       ? (payload: JobEventMap[E][0]) => {
           if (derivedFrom((payload as FinishedEvent).outcome) === event) guarded(payload);
         }
       : guarded;
-    this.listeners.set(source, [...this.of(source), heard]);
+    this.listeners.set(source, [...this.listenersOf(source), filtered]);
     return () =>
       void this.listeners.set(
         source,
-        this.of(source).filter((other) => other !== heard),
+        this.listenersOf(source).filter((other) => other !== filtered),
       );
   }
 
@@ -185,12 +185,12 @@ export class JobEvents {
     payload: JobEventMap[E][0],
   ): void {
     if (this.taps) for (const tap of this.taps) tap(event, payload);
-    for (const listener of this.of(event)) listener(payload as never);
+    for (const listener of this.listenersOf(event)) listener(payload as never);
   }
 
-  private of(event: keyof JobEventMap): readonly Listener[] {
-    return this.listeners.get(event) ?? NOBODY;
+  private listenersOf(event: keyof JobEventMap): readonly Listener[] {
+    return this.listeners.get(event) ?? NO_LISTENERS;
   }
 }
 
-const NOBODY: readonly Listener[] = [];
+const NO_LISTENERS: readonly Listener[] = [];

@@ -4,7 +4,7 @@ export type JsonValue =
 /** A JSON Schema, as stored in a template's `jobContextSchema`. */
 export type JsonSchema = Record<string, unknown>;
 
-/** The type of a value after a round trip through JSON: dates are text, functions and undefined are gone. */
+/** The type of a value after a round trip through JSON: dates are text, functions and undefined are removed. */
 export type Stored<T> = T extends { toJSON(): infer J }
   ? Stored<J>
   : T extends string | number | boolean | null

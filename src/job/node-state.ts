@@ -1,23 +1,23 @@
 import { hostname } from 'node:os';
 import { v7 as uuidv7 } from 'uuid';
 
-/** This incarnation of this process, and what the config row said last. */
+/** The state of this incarnation of the node, and the last read values of the config row. */
 export class NodeState {
   leaseMs = 15_000;
   batchSize = 1_000;
-  /** The engine runs here: before that nothing is claimed, for nothing would renew its lease. */
+  /** The engine has started. Before that the node claims nothing, because nothing would renew the leases. */
   started = false;
   /** The node has begun to stop: it claims nothing. */
   closing = false;
-  /** The tables were upgraded beyond what this package can work with: the node claims nothing. */
+  /** The tables were upgraded to a version that this package cannot use: the node claims nothing. */
   outdated = false;
-  /** This incarnation is over, or must take itself to be: it claims nothing until it begins anew. */
+  /** This incarnation has ended, or may have: the node claims nothing until it joins under a new id. */
   fenced = false;
   /** How late the event loop was at its last turn, in milliseconds. */
   lagMs = 0;
-  /** When the database last renewed the leases of this node's runs, by `performance.now()`; undefined before the first time. */
+  /** When the leases of this node's runs were last renewed (`performance.now()`); undefined before the first renewal. */
   renewedAt: number | undefined;
-  /** Whether the database is sure to hold this incarnation for alive. Asked for each job: to be cheap. */
+  /** Whether this incarnation's lease certainly holds. Called for each job, so it must be cheap. */
   isTrusted: () => boolean = () => true;
   private current = newId();
 
@@ -26,12 +26,12 @@ export class NodeState {
     return this.current;
   }
 
-  /** It may claim, and launch what it has claimed. */
+  /** The node may claim and launch jobs. */
   get accepting(): boolean {
     return this.started && !this.closing && !this.outdated && !this.fenced && this.isTrusted();
   }
 
-  /** The one door to another id: what was claimed under the old one is this node's no more. */
+  /** Changes the id. Claims under the old id do not belong to this node any more. */
   startNewIncarnation(): void {
     this.current = newId();
   }

@@ -23,12 +23,12 @@ export function errorFromPlain(plain: PlainError): unknown {
     return plain.thrown === null ? undefined : (JSON.parse(plain.thrown) as unknown);
   const { name, message, stack, fields, cause } = plain;
   const error = cause ? new Error(message, { cause: errorFromPlain(cause) }) : new Error(message);
-  const put = (key: string, value: unknown, enumerable: boolean) =>
+  const define = (key: string, value: unknown, enumerable: boolean) =>
     Object.defineProperty(error, key, { value, enumerable, configurable: true, writable: true });
-  put('name', name, false);
-  put('stack', stack ?? `${name}: ${message}`, false);
+  define('name', name, false);
+  define('stack', stack ?? `${name}: ${message}`, false);
   for (const [key, value] of Object.entries(JSON.parse(fields) as Record<string, unknown>))
-    put(key, value, true);
+    define(key, value, true);
   return error;
 }
 

@@ -1,7 +1,7 @@
 import type { BackoffData } from './backoff.js';
 import type { JsonSchema, JsonValue } from './json.js';
 
-/** What the verdict on a run needs to know of it and of its queue entry. */
+/** The facts of a run and its queue entry that decide the verdict. */
 export interface RunFacts {
   jobRunId: string;
   jobQueueEntryId: string;
@@ -9,7 +9,7 @@ export interface RunFacts {
   templateCode: string;
   /** 0 for the first run of the entry. */
   retry: number;
-  /** From the entry; 0 when the entry is gone. */
+  /** From the entry; 0 when the entry is deleted. */
   maxRetries: number;
   /** Earlier runs of the entry that did not cost a retry. */
   uncountedRuns: number;
@@ -21,7 +21,7 @@ export interface RunFacts {
 export interface ClaimedRun extends RunFacts {
   jobTemplateId: string;
   jobContext: JsonValue;
-  /** A schema that an operator gave the template, on top of what the handler's class demands. */
+  /** A schema that an operator gave the template; it applies in addition to the handler's class. */
   operatorSchema: JsonSchema | null;
   timeoutMs: number;
   /** By the database's clock. */

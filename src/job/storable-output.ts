@@ -31,7 +31,7 @@ export function errorRecord(error: unknown): string {
   try {
     return JSON.stringify(record(error, MAX_CAUSES));
   } catch {
-    // Violations just less deep than the stack: deeper by a few levels here.
+    // The violations are nested so deep that the stack overflows here.
     return JSON.stringify({ name: nameOf(error), message: reasonOf(error) });
   }
 }
@@ -57,15 +57,14 @@ function record(error: unknown, causes: number): ErrorRecord {
 function messageOf(error: unknown): string {
   const message = attempt(() => (error as { message?: unknown }).message);
   if (typeof message === 'string') return message;
-  const said = attempt(() => String(error));
-  return typeof said === 'string' ? said : 'an error that cannot be shown';
+  const text = attempt(() => String(error));
+  return typeof text === 'string' ? text : 'an error that cannot be shown';
 }
 
 /**
- * A handler's return value as JSON text, or null for none: what JSON.stringify makes of it, but that text
- * becomes storable, and that a value JSON would lose (BigInt, NaN, Map, ...) leaves a marker in its place which
- * says so. What has no JSON text at all (a cycle, a getter that throws, more than 1 MiB) is such a marker as a
- * whole: a job that succeeded is never run again because its output could not be stored.
+ * A handler's return value as storable JSON text; null for undefined. A value that JSON would lose (BigInt, NaN, Map, ...)
+ * is replaced by a marker. Output without a JSON form (a cycle, a getter that throws, more than 1 MiB) is replaced as a
+ * whole, so that a job that succeeded is not run again because its output could not be stored.
  */
 export function storableOutput(output: unknown): string | null {
   if (output === undefined) return null;
@@ -85,14 +84,14 @@ export function storableOutput(output: unknown): string | null {
 const TOO_LARGE = new Error();
 const LARGE = `its JSON is longer than ${MAX_OUTPUT_BYTES} bytes`;
 
-/** A replacer that gives up as soon as the text must be too long: 50 MB take 0.1 ms then instead of 120. */
+/** A replacer that throws as soon as the text is too long: 50 MB take 0.1 ms instead of 120. */
 function storableValue(room: number) {
   let left = room;
   return function (this: object, key: string, value: unknown): unknown {
-    // Here and not in the value: that is what a toJSON made, and errors tell of requests and their headers there.
+    // The original, not the result of its toJSON: in that, some errors include requests and their headers.
     const own = (this as Record<string, unknown>)[key];
-    if (own instanceof Error) value = lostObject(own);
-    // A comma each, if nothing else.
+    if (own instanceof Error) value = markerForObject(own);
+    // Each value takes at least a comma.
     left--;
     if (typeof value === 'string') left -= value.length;
     if (left < 0) throw TOO_LARGE;
@@ -100,27 +99,27 @@ function storableValue(room: number) {
       case 'string':
         return clean(value, Infinity);
       case 'number':
-        return Number.isFinite(value) ? value : lost(String(value));
+        return Number.isFinite(value) ? value : unserializable(String(value));
       case 'bigint':
-        return lost('a bigint');
+        return unserializable('a bigint');
       case 'object':
-        return value === null ? null : (lostObject(value) ?? value);
+        return value === null ? null : (markerForObject(value) ?? value);
       default:
         return value;
     }
   };
 }
 
-/** What JSON.stringify would make `{}` of. */
-function lostObject(value: object): unknown {
+/** A marker for objects that JSON.stringify would turn into `{}`. */
+function markerForObject(value: object): unknown {
   if (value instanceof Error) return { name: nameOf(value), message: reasonOf(value) };
-  const kind = LOST.find((type) => value instanceof type);
-  return kind && lost(`a ${kind.name}`);
+  const kind = UNSUPPORTED.find((type) => value instanceof type);
+  return kind && unserializable(`a ${kind.name}`);
 }
 
-const LOST = [Map, Set, WeakMap, WeakSet, WeakRef, Promise, RegExp];
+const UNSUPPORTED = [Map, Set, WeakMap, WeakSet, WeakRef, Promise, RegExp];
 
-const lost = (what: string) => ({ $unserializable: `${what} has no JSON form` });
+const unserializable = (what: string) => ({ $unserializable: `${what} has no JSON form` });
 
 const marker = (why: string) => JSON.stringify({ $unserializable: clean(why, 500) });
 
@@ -130,7 +129,7 @@ export function clean(text: string, length: number): string {
   return cut.replaceAll('\0', '\uFFFD').toWellFormed();
 }
 
-/** What cannot be read is undefined. */
+/** @returns undefined if `read` throws */
 export function attempt<T>(read: () => T): T | undefined {
   try {
     return read();

@@ -7,11 +7,11 @@ import { errorRecord, reasonOf, storableOutput } from './storable-output.js';
 
 interface Rule {
   result: JobRunResult;
-  /** The run's reason; null where it is taken from the error, or where there is none. */
+  /** The run's reason; null if it comes from the error, or if there is none. */
   reason: string | null;
   /**
-   * What happens to the queue entry. `retry`: removed when retry + 1 > maxRetries, else reopened. `crash`:
-   * removed when it was charged with as many lost nodes as it may be, or is never to run twice (maxRetries 0).
+   * What happens to the queue entry. `retry`: removed when retry + 1 > maxRetries, else reopened. `crash`: removed when
+   * the job has reached `maxCrashes` or has maxRetries 0, else reopened.
    */
   entry: 'remove' | 'reopen' | 'retry' | 'crash';
   /** Whether a reopened entry waits for its backoff. */
@@ -46,7 +46,7 @@ export const RULES: Readonly<Record<OutcomeKind, Rule>> = {
   missed: { result: FAILED, reason: 'Missed', entry: 'remove', backoff: false, counts: true },
 };
 
-/** What is written when a run ends. */
+/** The values that are written when a run ends. */
 export interface Verdict {
   result: JobRunResult;
   reason: string | null;
@@ -60,7 +60,7 @@ export interface Verdict {
   counts: boolean;
 }
 
-/** What an outcome means for the run and for its queue entry. Pure: `random` (0 to 1) is passed in. */
+/** Decides what an outcome means for the run and its queue entry. Pure: `random` (0 to 1) is an argument. */
 export function verdictOn(
   outcome: Outcome,
   run: RunFacts,
@@ -76,7 +76,7 @@ export function verdictOn(
       ? crashedOut || run.maxRetries === 0
       : rule.entry === 'retry' && countedRetry + 1 > run.maxRetries;
   const entry = rule.entry === 'remove' || exhausted ? 'remove' : 'reopen';
-  // A job that was merely aboard need not wait: it is not what the node died of.
+  // The first crash has no backoff: most often another job killed the node.
   const earlier = 'crashes' in outcome ? outcome.crashes - 1 : countedRetry;
   return {
     result: rule.result,

@@ -20,7 +20,7 @@ interface Subscription {
 export class ClusterEvents {
   private readonly subscriptions: Subscription[] = [];
   private readonly topic: Topic;
-  /** How to stop forwarding, by event. */
+  /** Functions that stop forwarding, by event. */
   private readonly forwarded = new Map<EventName, () => void>();
   private isStopped = false;
 
@@ -34,7 +34,7 @@ export class ClusterEvents {
       maxPending: MAX_PENDING,
       minIntervalMs: SEND_EVERY_MS,
       receive: (item) => this.receive(item),
-      wanted: (keys) => keys.forEach((key) => this.forward(eventOf(key))),
+      onWanted: (keys) => keys.forEach((key) => this.forward(eventOf(key))),
     });
   }
 
@@ -51,7 +51,7 @@ export class ClusterEvents {
     for (const { event, code } of this.subscriptions) this.topic.addInterest(keyOf(event, code));
   }
 
-  /** Sends what is left, and nothing after that. */
+  /** Sends the pending events and stops sending. */
   async stop(): Promise<void> {
     this.isStopped = true;
     for (const stop of this.forwarded.values()) stop();

@@ -11,23 +11,23 @@ const MAX_RETRY_MS = 15_000;
 /** This finds a connection that is dead without an error. */
 const PING_EVERY_MS = 30_000;
 const PING_MS = 5_000;
-/** What closing the connection may take. */
+/** Limit for closing the connection. */
 const END_MS = 1_000;
-/** A notification takes a millisecond; a server that is this late is as good as one that sends none. */
+/** A notification takes a millisecond. After this time NOTIFY counts as not working. */
 const PROBE_MS = 5_000;
 
 interface Receiver {
-  /** It listens from now on; what was sent before was not received. */
+  /** Called when it starts to listen. Earlier notifications were not received. */
   connected: () => void;
   receive: (payload: string) => void;
 }
 
-/** Receives notifications on a dedicated connection, which is made again whenever it is lost. */
+/** Receives notifications on a dedicated connection, which is reopened whenever it is lost. */
 export class ListeningConnection {
   private client: PgClient | undefined;
   private isListening = false;
   private running: Promise<void> | undefined;
-  /** Between two attempts to connect, or two pings; ends when the connection is lost. */
+  /** The pause between two attempts to connect or two pings; a lost connection ends it. */
   private readonly pause = new WakeablePause();
   private isStopped = false;
 
@@ -64,7 +64,7 @@ export class ListeningConnection {
           failures = 0;
         });
       } catch (error) {
-        // Reported once: it is tried until it works.
+        // Reported once per outage.
         if (failures === 0) this.report(error);
       }
       this.isListening = false;
@@ -76,24 +76,24 @@ export class ListeningConnection {
     }
   }
 
-  /** Rejects when the connection is lost, or cannot be made. */
-  private async listenUntilLost(client: PgClient, listening: () => void): Promise<void> {
+  /** Rejects when the connection is lost or cannot be opened. */
+  private async listenUntilLost(client: PgClient, onListening: () => void): Promise<void> {
     const lost = new Promise<never>((_resolve, reject) => {
-      const lose = (error: unknown) => {
+      const onLost = (error: unknown) => {
         reject(error);
         this.pause.wake();
         this.probe.cancel();
       };
       // Without a listener an 'error' would end the process.
-      client.on('error', lose);
-      client.on('end', () => lose(new Error('the connection was closed')));
+      client.on('error', onLost);
+      client.on('end', () => onLost(new Error('the connection was closed')));
     });
     client.on('notification', ({ payload }) => {
       if (payload !== undefined && !this.probe.receive(payload)) this.receiver.receive(payload);
     });
     await Promise.race([lost, client.connect()]);
     await Promise.race([lost, listen(client, this.engine.store.tables)]);
-    listening();
+    onListening();
     this.isListening = true;
     this.receiver.connected();
     for (;;) {
@@ -104,7 +104,7 @@ export class ListeningConnection {
     }
   }
 
-  /** A probe that cannot be sent is reported, and the connection kept. */
+  /** Reports a probe that cannot be sent, and keeps the connection. */
   private async check(client: PgClient): Promise<void> {
     try {
       await this.probe.check(client);
@@ -146,14 +146,14 @@ export class ListenProbe {
     private readonly withinMs = PROBE_MS,
   ) {}
 
-  /** @returns whether the payload is the probe that is under way */
+  /** @returns whether the payload is the current probe */
   receive(payload: string): boolean {
     if (payload !== this.waiting?.payload) return false;
     this.waiting.received(true);
     return true;
   }
 
-  /** Emits `engine.listening` when the result changes; sends LISTEN again if that may help. @returns whether it hears */
+  /** Repeats LISTEN if the probe fails. Emits `engine.listening` when the result changes. @returns whether NOTIFY works */
   async check(client: PgClient): Promise<boolean> {
     let hears = await this.send();
     if (!hears && !this.isStopped) {
@@ -166,7 +166,7 @@ export class ListenProbe {
     return hears;
   }
 
-  /** Ends a check that waits: its connection is lost. */
+  /** Ends a pending check, because its connection is lost. */
   cancel(): void {
     this.waiting?.received(false);
   }

@@ -2,13 +2,13 @@ import { randomUUID } from 'node:crypto';
 import { runEvery } from '../concurrency/timers.js';
 import type { PiggybackStatement } from '../database/connection/engine-pool.js';
 import type { EngineContext } from '../database/engine-context.js';
-import { outside } from '../database/transactions/current-transaction.js';
+import { runOutsideTransaction } from '../database/transactions/current-transaction.js';
 import { ListeningConnection } from './listening-connection.js';
 import { NotificationSender, type SendingOptions } from './notification-sender.js';
 
-/** Interest is renewed this often, for nodes that came meanwhile or could not receive it. */
+/** Interest is renewed this often, for nodes that joined since or missed a message. */
 const RENEW_MS = 5_000;
-/** And forgotten when it was not renewed for three times as long. */
+/** Interest that was not renewed for this long is dropped. */
 const INTEREST_TTL_MS = 3 * RENEW_MS;
 
 /** A request to all nodes to renew their interest. */
@@ -25,17 +25,17 @@ interface Message {
 
 export interface TopicOptions extends SendingOptions {
   name: string;
-  /** Is called with each item of another node. */
+  /** Called with each item of another node. */
   receive: (item: unknown) => void;
-  /** Is called when other nodes want these keys, or still do. */
-  wanted?: (keys: string[]) => void;
-  /** Keys that other nodes want; the oldest are forgotten beyond that. Default 1,000. */
+  /** Called when other nodes register or renew interest in these keys. */
+  onWanted?: (keys: string[]) => void;
+  /** Keys of interest of other nodes; beyond that the oldest are dropped. Default 1,000. */
   maxInterest?: number;
 }
 
 /**
- * Messages from node to node on NOTIFY: at most once, in no order that matters, and none to the sender itself. Nothing
- * may depend on them: whoever waits for one polls as well. Topics say what a message is about.
+ * Messages from node to node on NOTIFY: at most once, in no defined order, and none to the sender itself. Callers must
+ * not depend on them: a caller that waits for a message polls as well. A topic groups messages of one kind.
  */
 export class NotificationBus {
   private readonly id = randomUUID();
@@ -54,7 +54,7 @@ export class NotificationBus {
     const { notify, connections } = engine.settings;
     this.isEnabled = notify;
     this.canListen = notify && connections === undefined;
-    this.renewals = this.senderOf(RENEW, 'items');
+    this.renewals = this.createSender(RENEW, 'items');
     this.connection = new ListeningConnection(engine, {
       connected: () => this.connected(),
       receive: (payload) => this.receive(payload),
@@ -65,15 +65,15 @@ export class NotificationBus {
     const { name } = options;
     const topic = new Topic(
       this,
-      this.senderOf(name, 'items', options),
-      this.senderOf(name, 'interest'),
+      this.createSender(name, 'items', options),
+      this.createSender(name, 'interest'),
       options,
     );
     this.topics.set(name, topic);
     return topic;
   }
 
-  /** @param listener is called whenever the bus begins to listen: what was sent before was not received */
+  /** @param listener called whenever the bus starts to listen; earlier messages were not received */
   onConnected(listener: () => void): void {
     this.connectedListeners.push(listener);
   }
@@ -82,16 +82,16 @@ export class NotificationBus {
     this.stopListeners.push(listener);
   }
 
-  /** Idempotent. Not before it is needed: it takes a connection. */
+  /** Starts to listen, which takes a connection. Idempotent. */
   listen(): void {
     if (!this.canListen || this.stopRenewing || this.isStopped) return;
-    outside(() => {
+    runOutsideTransaction(() => {
       this.stopRenewing = runEvery(RENEW_MS, () => this.renewInterest());
       this.connection.start();
     });
   }
 
-  /** Listens no more. Idempotent; safe if it never listened. */
+  /** Stops listening. Idempotent; safe if it never listened. */
   async stop(): Promise<void> {
     this.isStopped = true;
     this.stopRenewing?.();
@@ -102,7 +102,7 @@ export class NotificationBus {
     ]);
   }
 
-  private senderOf(topic: string, list: 'items' | 'interest', options: SendingOptions = {}) {
+  private createSender(topic: string, list: 'items' | 'interest', options: SendingOptions = {}) {
     return new NotificationSender(this.engine, { topic, from: this.id }, list, options);
   }
 
@@ -124,7 +124,7 @@ export class NotificationBus {
   }
 }
 
-/** Null if it is not a message: anybody may send anything. */
+/** @returns null if it is not a message of a bus: any session can send on the channel */
 function parse(payload: string): Message | null {
   try {
     const message = JSON.parse(payload) as Message | null;
@@ -159,7 +159,7 @@ export class Topic {
     return this.bus.isEnabled ? this.items.piggyback(item, quietMs) : null;
   }
 
-  /** Asks other nodes for items of this key, again and again. @returns how to stop that */
+  /** Requests items of this key from other nodes until the returned function is called. */
   addInterest(key: string): () => void {
     if (!this.bus.canListen) return () => undefined;
     this.local.set(key, (this.local.get(key) ?? 0) + 1);
@@ -186,25 +186,25 @@ export class Topic {
     return !this.remote.isEmpty;
   }
 
-  /** The last item of this key was sent. */
+  /** Drops the interest of other nodes in this key after its last item. */
   forgetInterest(key: string): void {
     this.remote.delete(key);
   }
 
   receive(items: unknown, interest: unknown): void {
     if (Array.isArray(items)) for (const item of items) this.options.receive(item);
-    if (!Array.isArray(interest) || !this.options.wanted) return;
+    if (!Array.isArray(interest) || !this.options.onWanted) return;
     const keys = interest.filter((key) => typeof key === 'string');
     this.remote.add(keys);
-    this.options.wanted(keys);
+    this.options.onWanted(keys);
   }
 
-  /** Resolves when no NOTIFY is under way. */
+  /** Resolves when no NOTIFY is in flight. */
   async idle(): Promise<void> {
     await Promise.all([this.items.idle(), this.interest.idle()]);
   }
 
-  /** Sends what is pending, and nothing after that. */
+  /** Sends the pending items, and none after that. */
   async close(): Promise<void> {
     this.local.clear();
     this.remote.clear();
@@ -214,10 +214,10 @@ export class Topic {
 
 /** Keys that other nodes want, as long as they renew their interest. */
 export class InterestRegistry {
-  /** By key until when, the oldest first. */
+  /** Expiry times by key, the oldest first. */
   private readonly until = new Map<string, number>();
 
-  /** @param max the oldest keys are forgotten beyond that */
+  /** @param max beyond it the oldest keys are dropped */
   constructor(
     private readonly max: number,
     private readonly ttlMs = INTEREST_TTL_MS,

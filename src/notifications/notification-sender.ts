@@ -6,25 +6,25 @@ import { notifyAll, notifyStatement } from './notify.sql.js';
 
 /** PostgreSQL accepts less than 8,000 bytes per payload. */
 const MAX_PAYLOAD_BYTES = 7_900;
-/** Per statement. */
+/** Payloads per statement. */
 const MAX_PAYLOADS = 20;
 /** Dropped items are reported at most this often. */
 const REPORT_DROPPED_MS = 60_000;
-/** What the last statements may take. */
+/** Limit for the last statements at close. */
 const CLOSE_MS = 2_000;
 
 export interface SendingOptions {
-  /** For `engine.error`. Default: failures are not reported, for what is sent again anyway. */
+  /** Reported with `engine.error`. Default: failures are not reported; use it for items that are sent again anyway. */
   doing?: string;
-  /** Items that wait for their statement; more are dropped and reported. Default: no limit. */
+  /** Maximum of pending items; more are dropped and reported. Default: no limit. */
   maxPending?: number;
-  /** Between two statements: a NOTIFY holds a lock that all commits of the server with a NOTIFY need. Default 0. */
+  /** Milliseconds between two statements, because all commits with a NOTIFY share one lock of the server. Default 0. */
   minIntervalMs?: number;
 }
 
 /**
- * Sends items to other nodes, at most once each: what comes while a NOTIFY is under way leaves with the next one. Equal
- * strings that wait together are sent once.
+ * Sends items to other nodes, at most once each. Items that arrive while a NOTIFY is in flight share the next one. Equal
+ * pending strings are sent once.
  */
 export class NotificationSender {
   private readonly pending = new Set<unknown>();
@@ -45,7 +45,7 @@ export class NotificationSender {
     private readonly options: SendingOptions,
   ) {}
 
-  /** @param item is sent as JSON */
+  /** @param item sent as JSON */
   send(item: unknown): void {
     if (this.isClosed) return;
     if (this.pending.size >= (this.options.maxPending ?? Infinity)) {
@@ -57,8 +57,8 @@ export class NotificationSender {
   }
 
   /**
-   * The NOTIFY of one item, to be sent right behind another statement. Null if one is under way or the last one was
-   * less than `quietMs` ago: then `send` serves many of them with one statement.
+   * The NOTIFY of one item, to be sent right behind another statement. Null if one is in flight or the last one was less
+   * than `quietMs` ago: then `send` is cheaper, because it sends many items with one statement.
    */
   piggyback(item: unknown, quietMs: number): PiggybackStatement | null {
     const now = performance.now();
@@ -73,12 +73,12 @@ export class NotificationSender {
     };
   }
 
-  /** Resolves when no NOTIFY is under way. */
+  /** Resolves when no NOTIFY is in flight. */
   idle(): Promise<void> {
     return this.flush.idle();
   }
 
-  /** Sends what is pending, as far as the database answers in time; ignores later items. */
+  /** Sends the pending items if the database answers in time. Ignores later items. */
   async close(): Promise<void> {
     this.isClosed = true;
     if (this.pending.size > 0) this.flush.request();
@@ -88,8 +88,8 @@ export class NotificationSender {
 
   private async sendBatch(): Promise<void> {
     const { db, tables } = this.engine.store;
-    const { payloads, taken, dropped } = pack(this.head, this.list, this.pending);
-    for (const item of taken) this.pending.delete(item);
+    const { payloads, packed, dropped } = pack(this.head, this.list, this.pending);
+    for (const item of packed) this.pending.delete(item);
     this.dropped += dropped;
     try {
       if (payloads.length > 0) await notifyAll(db, tables, payloads);
@@ -119,12 +119,12 @@ export class NotificationSender {
   }
 }
 
-/** @returns payloads, the items that are done with, and how many of these are not sent because no payload can hold one */
+/** @returns payloads, the items to remove from the queue, and how many of these are dropped because no payload can hold them */
 function pack(head: object, list: string, items: Iterable<unknown>) {
   const begin = `${JSON.stringify(head).slice(0, -1)},"${list}":[`;
   const room = MAX_PAYLOAD_BYTES - Buffer.byteLength(begin) - 2;
   const payloads: string[] = [];
-  const taken: unknown[] = [];
+  const packed: unknown[] = [];
   let dropped = 0;
   let part = '';
   const endPayload = () => {
@@ -138,15 +138,15 @@ function pack(head: object, list: string, items: Iterable<unknown>) {
       endPayload();
       if (payloads.length === MAX_PAYLOADS) break;
     }
-    taken.push(item);
+    packed.push(item);
     if (json === '' || size > room) dropped++;
     else part = part ? `${part},${json}` : json;
   }
   endPayload();
-  return { payloads, taken, dropped };
+  return { payloads, packed, dropped };
 }
 
-/** Empty if it has no JSON. */
+/** @returns an empty string if the item has no JSON form */
 function toJson(item: unknown): string {
   try {
     return JSON.stringify(item) ?? '';

@@ -12,9 +12,8 @@ import { rows, type Queryable, type Tables } from '../database/tables.js';
 const channelOf = ({ schema }: Tables) => `nestjs_bildad:${schema}`;
 
 /**
- * One statement, and so one commit, of its own: in the transaction of an insert or an end, NOTIFY would make all of
- * these commit one after another (5,957 enqueues a second became 2,450). It writes nothing, so it need not wait for
- * the disk.
+ * Sends notifications in a transaction of its own: in the transaction of an insert or an end, NOTIFY would serialize the
+ * commits (5,957 enqueues a second became 2,450). It writes nothing, so it does not wait for the disk.
  */
 export async function notifyAll(db: Queryable, tables: Tables, payloads: string[]): Promise<void> {
   const { sql, parameters } = notifyStatement(tables, payloads);
@@ -26,7 +25,7 @@ export const notifyStatement = (tables: Tables, payloads: string[]) => ({
   parameters: [channelOf(tables), payloads] as unknown[],
 });
 
-/** A dedicated connection, made as the DataSource's pool makes its own. Null if the DataSource has no pool of `pg`. */
+/** A dedicated connection with the options of the DataSource's pool. Null if the DataSource has no pool of `pg`. */
 export function listeningClient(dataSource: DataSource, queryTimeoutMs: number): PgClient | null {
   const driver = driverOf(dataSource);
   if (!driver) return null;

@@ -1,15 +1,15 @@
 import type { EntityManager } from 'typeorm';
 import type { PiggybackStatement } from '../database/connection/engine-pool.js';
 import type { CommitWatch } from '../database/transactions/commit-watch.js';
-import { outside } from '../database/transactions/current-transaction.js';
+import { runOutsideTransaction } from '../database/transactions/current-transaction.js';
 import type { NotificationBus, Topic } from './notification-bus.js';
 
-/** An insert that comes so long after the last NOTIFY is one of few, and carries the next one. */
-const ALONE_MS = 20;
+/** An insert this long after the last NOTIFY carries the next one itself. */
+const QUIET_MS = 20;
 
 /**
- * Wakes nodes when jobs are due: this one at once, the others with one NOTIFY for all jobs that came while the last one
- * was under way. Nothing depends on it: the tick finds what a wake-up missed.
+ * Wakes nodes when jobs are due: this one at once, the others with one NOTIFY for all jobs that were enqueued while the
+ * last one was in flight. Nothing depends on it: the tick finds jobs whose wake-up was lost.
  */
 export class WakeUps {
   private readonly topic: Topic;
@@ -28,19 +28,19 @@ export class WakeUps {
     bus.onStop(() => this.stop());
   }
 
-  /** @param wakeHere starts due jobs on this node; omitted where it runs none */
+  /** @param wakeHere starts due jobs on this node; omit it if the node runs none */
   start(wakeHere?: () => void): void {
     if (wakeHere) this.wakeHere = wakeHere;
     this.commits.start();
   }
 
   /**
-   * The jobs are committed.
-   * @param here whether this process is to start them
-   * @param others whether others are; not if they were notified along with the insert
+   * Wakes nodes for committed jobs.
+   * @param here whether to wake this node
+   * @param others whether to wake other nodes; false if the insert has notified them
    */
   wake({ here = true, others = true } = {}): void {
-    if (here) outside(this.wakeHere);
+    if (here) runOutsideTransaction(this.wakeHere);
     if (others) this.topic.send(null);
   }
 
@@ -51,9 +51,9 @@ export class WakeUps {
 
   private readonly wakeCommitted = () => this.wake();
 
-  /** The NOTIFY for other nodes, to be sent along with an insert; null if one for many inserts is better. */
+  /** The NOTIFY for other nodes, to be sent with an insert; null if one for many inserts is cheaper. */
   piggyback(): PiggybackStatement | null {
-    return this.topic.piggyback(null, ALONE_MS);
+    return this.topic.piggyback(null, QUIET_MS);
   }
 
   private async stop(): Promise<void> {

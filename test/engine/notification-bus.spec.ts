@@ -42,7 +42,7 @@ function node(settings: Partial<EngineContext['settings']> = {}, maxPending = In
     doing: 'sending of the test',
     maxPending,
     receive: (item) => items.push(item),
-    wanted: (keys) => wanted.push(...keys),
+    onWanted: (keys) => wanted.push(...keys),
   });
   return { bus, topic, items, wanted, connections: () => connections };
 }

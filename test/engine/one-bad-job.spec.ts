@@ -65,7 +65,7 @@ it('a listener that rejects is reported and affects no job', async () => {
   const rejecting = () => Promise.reject(new Error('my own business'));
   const off = events.on('run.finished', rejecting);
   const run = await engine.enqueueAndRunJob(SimpleJob, {});
-  expect(await failed).toMatchObject({ doing: 'a listener of run.finished' });
+  expect(await failed).toMatchObject({ doing: 'calling a listener of run.finished' });
   off();
   expect(await engine.waitForJob(run.jobRunIdentifier)).toMatchObject({
     result: 'SUCCEEDED',

@@ -172,7 +172,7 @@ it('a slow statement neither ends other statements nor counts as an outage', asy
   bildad.events.on('database.lost', () => reported.push('lost'));
   const db = new EnginePool(bildad.dataSource, {
     queryTimeoutMs: TIMEOUT_MS,
-    lost: () => reported.push('lost'),
+    onLost: () => reported.push('lost'),
   });
   const slow = db.query('SELECT pg_sleep(60)').then(
     () => expect.unreachable(),

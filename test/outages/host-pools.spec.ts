@@ -48,7 +48,7 @@ async function hold(): Promise<{ ended: Promise<unknown>; release: () => Promise
 
 it('a running statement is not ended while the server responds', async () => {
   const { ended, release } = await hold();
-  await pools.cutSilent(MS);
+  await pools.destroyDead(MS);
   await release();
   expect(await ended).toBe('57014');
 });
@@ -58,7 +58,7 @@ it('the statement on a dead connection is ended, and the running one is not', as
   proxy.blackholeOpen();
   const dead = expect(dataSource.query('SELECT 1')).rejects.toThrow('Connection terminated');
   const { ended, release } = await hold();
-  await pools.cutSilent(MS);
+  await pools.destroyDead(MS);
   await dead;
   await release();
   expect(await ended).toBe('57014');
@@ -67,10 +67,10 @@ it('the statement on a dead connection is ended, and the running one is not', as
 it('dead idle connections are closed, and live ones stay open', async () => {
   await dataSource.query('SELECT 1');
   proxy.blackholeOpen();
-  await pools.cutSilent(MS);
+  await pools.destroyDead(MS);
   expect(pool().totalCount).toBe(0);
   await dataSource.query('SELECT 1');
-  await pools.cutSilent(MS);
+  await pools.destroyDead(MS);
   expect(pool().totalCount).toBe(1);
 });
 
@@ -78,7 +78,7 @@ it('all connections are closed when the server does not respond on a new one', a
   const { ended } = await hold();
   proxy.blackhole();
   const opening = expect(dataSource.query('SELECT 1')).rejects.toThrow('Connection terminated');
-  await pools.cutSilent(MS);
+  await pools.destroyDead(MS);
   await opening;
   expect(await ended).not.toBe('57014');
   await database.sql(

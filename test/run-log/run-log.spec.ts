@@ -143,9 +143,9 @@ it('a redact hook that fails hides the line', async () => {
   });
   await expectLines(name).toEqual([
     'log card ####',
-    'log [not kept: the redact hook failed]',
-    'log [not kept: the redact hook failed]',
-    'log [not kept: the redact hook failed]',
+    'log [not stored: the redact hook failed]',
+    'log [not stored: the redact hook failed]',
+    'log [not stored: the redact hook failed]',
   ]);
 });
 

@@ -6,13 +6,13 @@ const SQLSTATE = /^[0-9A-DF-Z][0-9A-Z]{4}$/;
 /**
  * connection_exception, statement_completion_unknown; admin_shutdown, crash_shutdown,
  * cannot_connect_now, database_dropped, idle_session_timeout; read_only_sql_transaction: a primary
- * that has become a standby goes on answering.
+ * that became a standby still answers.
  */
 const LOST_STATE = /^(08|40003|57P0[1-5]|25006)/;
 const QUERY_CANCELED = '57014';
 
 /**
- * The connection to the database was lost, or none could be made. It is a `QueryFailedError` of
+ * The connection to the database was lost, or could not be opened. It is a `QueryFailedError` of
  * TypeORM, with the driver's error in `driverError` and its code in `code`.
  */
 export class ConnectionLostError extends QueryFailedError {
@@ -20,14 +20,14 @@ export class ConnectionLostError extends QueryFailedError {
     sql: string,
     parameters: unknown[] | undefined,
     error: Error,
-    /** Whether the statement may have been carried out: it was sent, and its answer never came. */
+    /** Whether the statement may have been executed: it was sent, and its answer was lost. */
     readonly mayBeDone: boolean,
   ) {
     super(sql, parameters, error);
   }
 
-  /** The same error for a transaction that was not committed. */
-  undone(): ConnectionLostError {
+  /** A copy of this error for a transaction that was not committed. */
+  withNothingDone(): ConnectionLostError {
     const { query, parameters, driverError } = this;
     return this.mayBeDone
       ? new ConnectionLostError(query, parameters as unknown[] | undefined, driverError, false)
@@ -36,7 +36,7 @@ export class ConnectionLostError extends QueryFailedError {
 }
 
 /**
- * A statement took longer than `queryTimeout`, and the server has cancelled it: it has done nothing.
+ * A statement took longer than `queryTimeout`, and the server has cancelled it: it had no effect.
  * `code` is `57014`. The connection was fine, so this is no outage.
  */
 export class StatementTimeoutError extends QueryFailedError {
@@ -58,11 +58,11 @@ export const asConnectionLost = (sql: string, error: unknown) =>
 export const isUnanswered = (error: unknown) =>
   error instanceof ConnectionLostError || error instanceof StatementTimeoutError;
 
-/** Whether the statement may or may not have been carried out. */
+/** Whether it is unknown if the statement was executed. */
 export const isUnknown = (error: unknown) =>
   error instanceof ConnectionLostError && error.mayBeDone;
 
-/** Whether an error of the driver means that the connection is unusable: any error that is no plain answer of the server. */
+/** Whether an error of the driver means that the connection is unusable. An error that the server answered does not. */
 export function isBroken(error: unknown): boolean {
   const { code } = (error ?? {}) as { code?: unknown };
   if (isAnswer(error)) return LOST_STATE.test(code as string);

@@ -12,9 +12,9 @@ import {
 } from './driver.js';
 import { BusyError, isCrowded, withCode } from './connection-errors.js';
 
-/** After the server has refused a connection for want of room, the pool does not grow for so long. */
+/** After the server refused a connection because it has too many, the pool does not grow for this time. */
 const CROWDED_MS = 30_000;
-/** The operating system needs no longer to destroy a socket. */
+/** Destroying a socket takes no longer. */
 const DESTROY_MS = 1_000;
 
 export interface ConnectionsOptions {
@@ -26,12 +26,12 @@ export interface ConnectionsOptions {
   waitMs: number;
 }
 
-/** A pool of `pg` that knows each of its connections from beginning to end. */
+/** A pool of `pg` that tracks each of its connections. */
 export class Connections {
   private readonly pool: PgPool;
   private readonly alive = new Set<PgClient>();
   private readonly idle = new Set<PgClient>();
-  /** Destroyed. The pool may not know yet, and still hand them out. */
+  /** Destroyed connections. The pool may still hand them out. */
   private readonly dead = new WeakSet<PgClient>();
   private crowdedUntil = 0;
   private onEmpty: (() => void) | undefined;
@@ -44,9 +44,9 @@ export class Connections {
     const connectMs = Math.min(CONNECT_MS, waitMs);
     const add = (client: PgClient) => this.add(client);
     class EngineClient extends Client {
-      constructor(given: PgOptions) {
-        // The pool's timeout is that for a free connection, not for making one.
-        super(reliableOptions(mergeOptions(options, given), connectMs));
+      constructor(poolOptions: PgOptions) {
+        // The pool's timeout limits the wait for a free connection, not the opening of one.
+        super(reliableOptions(mergeOptions(options, poolOptions), connectMs));
         add(this);
       }
     }
@@ -91,7 +91,7 @@ export class Connections {
     client.release(true);
   }
 
-  /** Where one connection was lost, the idle ones are not trusted either. */
+  /** Destroys idle connections after one was lost, because they may be dead too. */
   destroyIdle(): void {
     for (const client of this.idle) this.kill(client);
     this.idle.clear();
@@ -103,7 +103,7 @@ export class Connections {
     const empty = new Promise<void>((resolve) => {
       this.onEmpty = resolve;
     });
-    // It waits for connections that are in use.
+    // Waits for connections in use.
     this.pool.end().catch(() => undefined);
     await waitAtMost(ms, empty);
     for (const client of this.alive) this.kill(client);
@@ -118,7 +118,7 @@ export class Connections {
       if (/timeout exceeded when trying/.test(String(error)))
         throw new BusyError(this.limits.waitMs);
       if (!isCrowded(error) || this.pool.totalCount === 0) throw withCode(error as Error);
-      // The connections that exist will do.
+      // The pool continues with the existing connections.
       this.pool.options.max = this.pool.totalCount;
       this.crowdedUntil = performance.now() + CROWDED_MS;
       return this.pool.connect();

@@ -7,13 +7,13 @@ export interface PgClient {
   connect(): Promise<unknown>;
   query(sql: string, parameters?: unknown[]): Promise<{ rows: unknown[] } | { rows: unknown[] }[]>;
   end(): Promise<void>;
-  on(event: 'notification', heard: (message: { channel?: string; payload?: string }) => void): void;
-  on(event: 'error' | 'end', gone: (error?: unknown) => void): void;
+  on(event: 'notification', listener: (message: { channel?: string; payload?: string }) => void): void;
+  on(event: 'error' | 'end', listener: (error?: unknown) => void): void;
   host?: string;
   port?: number;
   processID?: number | null;
   secretKey?: unknown;
-  /** The statement under way: `activeQuery` before version 8.16. */
+  /** The current statement: `activeQuery` before version 8.16. */
   _activeQuery?: unknown;
   activeQuery?: unknown;
   /** Missing in the native client. */
@@ -27,14 +27,14 @@ export interface PooledClient extends PgClient {
 export interface PgPool {
   connect(): Promise<PooledClient>;
   end(): Promise<void>;
-  on(event: 'error', heard: (error: unknown) => void): void;
-  on(event: 'acquire' | 'remove', heard: (client: PgClient) => void): void;
-  on(event: 'release', heard: (error: unknown, client: PgClient) => void): void;
+  on(event: 'error', listener: (error: unknown) => void): void;
+  on(event: 'acquire' | 'remove', listener: (client: PgClient) => void): void;
+  on(event: 'release', listener: (error: unknown, client: PgClient) => void): void;
   readonly totalCount: number;
   readonly idleCount: number;
-  /** Requests without a connection yet. Includes those of this very turn, for which one is idle. */
+  /** Requests without a connection. Includes requests of this event-loop turn that an idle connection will serve. */
   readonly waitingCount: number;
-  /** All connections, also those that are being made. Undocumented, and there since the first versions. */
+  /** All connections, including those being opened. Undocumented, but present since the first versions. */
   readonly _clients?: PgClient[];
   readonly options: PgOptions;
 }
@@ -53,14 +53,14 @@ export interface Driver {
   options: PgOptions;
 }
 
-/** How long making a connection may take. */
+/** How long opening a connection may take. */
 export const CONNECT_MS = 5_000;
 /** After this idle time the operating system checks whether the peer of a connection is alive. */
 const KEEP_ALIVE_AFTER_MS = 10_000;
 
 /**
- * What the DataSource makes its connections to the primary with, so that TLS, password functions,
- * sockets and `extra` are the same. Null if the DataSource has no pool of `pg`.
+ * The driver classes and options of the DataSource's primary, so that TLS, password functions,
+ * sockets and `extra` apply to the engine's connections. Null if the DataSource has no pool of `pg`.
  */
 export function driverOf(dataSource: DataSource): Driver | null {
   const [primary] = poolsOf(dataSource);

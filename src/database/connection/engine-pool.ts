@@ -16,7 +16,7 @@ import { BusyError, ConnectionLostError, isAnswer, ReadOnlyError } from './conne
 import { Outage } from './outage.js';
 import { Statements } from './statements.js';
 
-/** A busy node has about as many statements under way. */
+/** A busy node has about this many statements in flight. */
 const POOL_SIZE = 4;
 /** A connection that has planned the engine's functions is worth keeping: planning takes longer than a claim. */
 const IDLE_MS = 300_000;
@@ -33,16 +33,16 @@ export interface EnginePoolOptions {
   queryTimeoutMs: number;
   /** Most connections. Default: 4. */
   max?: number | undefined;
-  /** The database has stopped answering. */
-  lost?: (error: Error) => void;
-  back?: (outageMs: number) => void;
+  /** Called once when the database stops answering. */
+  onLost?: (error: Error) => void;
+  onRestored?: (outageMs: number) => void;
 }
 
 /** A statement that is sent right after another one, on the same connection, without waiting for its answer. */
 export interface PiggybackStatement {
   sql: string;
   parameters: unknown[];
-  /** It was answered, or will not be. */
+  /** Called when it was answered, or will not be. */
   settled: (error?: unknown) => void;
 }
 
@@ -80,7 +80,7 @@ export class EnginePool implements Queryable {
     this.statements = new Statements({
       timeoutMs: options.queryTimeoutMs,
       cancel: (client) => this.cancel(client),
-      lost: (error) => void this.lose(error),
+      onLost: (error) => void this.beginOutage(error),
     });
   }
 
@@ -117,7 +117,7 @@ export class EnginePool implements Queryable {
     work: (db: Queryable) => Promise<T>,
     { isHostPaced = false }: TransactionOptions = {},
   ): Promise<T> {
-    // While the database is away, transactions share one attempt instead of waiting in line.
+    // While the database is unreachable, transactions share one attempt instead of waiting in line.
     if (this.outage) this.connections.release(await this.connect('BEGIN', undefined));
     if (isHostPaced) return this.runTransaction(work, isHostPaced);
     const waitMs = QUERY_TIMEOUTS_IN_LINE * this.queryTimeoutMs;
@@ -172,7 +172,7 @@ export class EnginePool implements Queryable {
     });
   }
 
-  /** False if something else than `pg` is behind the DataSource. */
+  /** False if the DataSource does not use `pg`. */
   private get hasDriver(): boolean {
     this.driver ??= driverOf(this.dataSource);
     return this.driver !== null;
@@ -200,9 +200,9 @@ export class EnginePool implements Queryable {
         result = await work({ query });
       } catch (error) {
         // Without a COMMIT nothing was done.
-        if (error instanceof ConnectionLostError) throw error.undone();
+        if (error instanceof ConnectionLostError) throw error.withNothingDone();
         await query('ROLLBACK').catch((failure: unknown) => {
-          if (failure instanceof ConnectionLostError) throw failure.undone();
+          if (failure instanceof ConnectionLostError) throw failure.withNothingDone();
           throw failure;
         });
         throw error;
@@ -243,10 +243,10 @@ export class EnginePool implements Queryable {
   ): Promise<PooledClient> {
     try {
       if (this.closed) throw new Error('the engine has closed its connections');
-      if (this.outage) await this.outage.over();
+      if (this.outage) await this.outage.waitForEnd();
       return await connections.acquire();
     } catch (error) {
-      if (!(error instanceof BusyError)) this.lose(error as Error).postpone();
+      if (!(error instanceof BusyError)) this.beginOutage(error as Error).postpone();
       throw new ConnectionLostError(sql, parameters, error as Error, false);
     }
   }
@@ -272,17 +272,17 @@ export class EnginePool implements Queryable {
     );
   }
 
-  private lose(error: Error): Outage {
+  private beginOutage(error: Error): Outage {
     this.main?.destroyIdle();
     this.hostPaced?.destroyIdle();
     if (!this.outage) {
       this.outage = new Outage(() => this.checkDatabase(), this.closing.signal);
-      if (!this.closed) this.options.lost?.(error);
+      if (!this.closed) this.options.onLost?.(error);
     }
     return this.outage;
   }
 
-  /** Ends the outage. Rejects if the database is still away. */
+  /** Ends the outage. Rejects if the database is still unreachable. */
   private async checkDatabase(): Promise<void> {
     const client = await this.connections.acquire();
     try {
@@ -295,7 +295,7 @@ export class EnginePool implements Queryable {
     this.connections.release(client);
     const outageMs = this.outage?.ms ?? 0;
     this.outage = undefined;
-    this.options.back?.(outageMs);
+    this.options.onRestored?.(outageMs);
   }
 }
 

@@ -5,10 +5,10 @@ import { openConnection, type DedicatedConnection } from './dedicated-connection
 import { destroyConnection, poolsOf, type HostPool, type PgClient, type PgPool } from './driver.js';
 
 /** Connections of a pool that are in use. Engines on one DataSource share it. */
-const usedOf = new WeakMap<PgPool, Set<PgClient>>();
+const usedByPool = new WeakMap<PgPool, Set<PgClient>>();
 
 /**
- * The connections of the host's DataSource. Nothing gives up on those that have died silently: their
+ * The connections of the host's DataSource. Nothing times out on connections that died silently: their
  * statements wait for ever, `DataSource.destroy` waits for the statements, and the process for both.
  */
 export class HostPools {
@@ -16,26 +16,26 @@ export class HostPools {
 
   /** Watches the pools of an initialized DataSource. Idempotent. */
   watch(): void {
-    for (const pool of poolsOf(this.dataSource)) if (!usedOf.has(pool)) watchUsed(pool);
+    for (const pool of poolsOf(this.dataSource)) if (!usedByPool.has(pool)) watchPool(pool);
   }
 
   /**
-   * Ends the connections that are dead. A connection that runs a statement is ended only if its server
+   * Destroys dead connections. A connection that runs a statement is destroyed only if its server
    * does not answer on a new connection, or does not run that statement. Never rejects.
    */
-  async cutSilent(ms: number): Promise<void> {
-    await Promise.allSettled(poolsOf(this.dataSource).map((pool) => cutSilentOf(pool, ms)));
+  async destroyDead(ms: number): Promise<void> {
+    await Promise.allSettled(poolsOf(this.dataSource).map((pool) => destroyDeadOf(pool, ms)));
   }
 }
 
-function watchUsed(pool: PgPool): void {
+function watchPool(pool: PgPool): void {
   const used = new Set<PgClient>();
-  const heard = new WeakSet<PgClient>();
-  usedOf.set(pool, used);
+  const watched = new WeakSet<PgClient>();
+  usedByPool.set(pool, used);
   pool.on('acquire', (client) => {
     used.add(client);
-    if (heard.has(client)) return;
-    heard.add(client);
+    if (watched.has(client)) return;
+    watched.add(client);
     // A connection that its user has not yet taken has no listener: its 'error' would end the process.
     client.on('error', () => undefined);
   });
@@ -43,10 +43,10 @@ function watchUsed(pool: PgPool): void {
   pool.on('remove', (client) => used.delete(client));
 }
 
-async function cutSilentOf(pool: HostPool, ms: number): Promise<void> {
+async function destroyDeadOf(pool: HostPool, ms: number): Promise<void> {
   // The pool would make a new connection for more requests than it has idle ones.
   const idle = Array.from({ length: Math.max(pool.idleCount - pool.waitingCount, 0) }, () =>
-    cutIdle(pool, ms),
+    destroyIdleIfDead(pool, ms),
   );
   const all = [...(pool._clients ?? [])];
   const opening = all.filter((client) => client.connection && !client.processID);
@@ -56,7 +56,7 @@ async function cutSilentOf(pool: HostPool, ms: number): Promise<void> {
   // Answers that have arrived by now are read first.
   await nextTurn();
   if (!running) {
-    usedOf.get(pool)?.forEach(destroyConnection);
+    usedByPool.get(pool)?.forEach(destroyConnection);
     pool._clients?.forEach(destroyConnection);
   } else
     for (const { client, statement } of busy)
@@ -82,37 +82,37 @@ async function runningStatements(
   try {
     connection = await openConnection(Client, options, ms, 'probe');
   } catch (error) {
-    return isAnswer(error) ? EVERYTHING : null;
+    return isAnswer(error) ? ALL_RUNNING : null;
   }
   try {
     const rows = (await connection.query(RUNNING)) as { pid: number; own: boolean }[];
     const isDirect = rows.some(({ pid, own }) => own && pid === connection.processID);
     // Behind PgBouncer the number of a connection is not that of its backend.
-    return isDirect ? new Set(rows.map(({ pid }) => pid)) : EVERYTHING;
+    return isDirect ? new Set(rows.map(({ pid }) => pid)) : ALL_RUNNING;
   } catch {
-    return EVERYTHING;
+    return ALL_RUNNING;
   } finally {
     connection.destroy();
   }
 }
 
-const EVERYTHING = { has: () => true };
+const ALL_RUNNING = { has: () => true };
 /** Another role's statements are hidden: they count as running. */
 const RUNNING = `SELECT pid, pid = pg_backend_pid() AS own FROM pg_stat_activity
   WHERE datname = current_database() AND coalesce(state, 'active') = 'active'`;
 
-/** Takes one of the idle connections; each call takes another one. */
-async function cutIdle(pool: PgPool, ms: number): Promise<void> {
+/** Checks one idle connection; each call checks another one. */
+async function destroyIdleIfDead(pool: PgPool, ms: number): Promise<void> {
   const client = await pool.connect();
-  const inTime = new AbortController();
+  const deadline = new AbortController();
   const isDead = await Promise.race([
     client.query('SELECT 1').then(
       () => false,
       () => true,
     ),
-    pause(ms, true, { signal: inTime.signal }).catch(() => true),
+    pause(ms, true, { signal: deadline.signal }).catch(() => true),
   ]);
-  inTime.abort();
+  deadline.abort();
   if (isDead) destroyConnection(client);
   client.release(isDead);
 }

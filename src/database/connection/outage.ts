@@ -1,17 +1,17 @@
 import { setTimeout as pause } from 'node:timers/promises';
 
-/** While the database is away, all statements together ask it about once a second. */
+/** While the database is unreachable, all statements share about one attempt a second. */
 const PAUSE_MS = 1_000;
 
 /** The time from a lost connection to the next good one. */
 export class Outage {
   private readonly since = performance.now();
-  /** The first attempt follows at once: most connections are lost alone. */
+  /** The first attempt is made at once, because most often a single connection is lost. */
   private nextAt = -Infinity;
   private attempting: Promise<void> | undefined;
 
   constructor(
-    /** Rejects if the database is still away. */
+    /** Rejects if the database is still unreachable. */
     private readonly attempt: () => Promise<void>,
     private readonly closed: AbortSignal,
   ) {}
@@ -20,15 +20,15 @@ export class Outage {
     return performance.now() - this.since;
   }
 
-  /** Shares the attempt under way, or the next one. Rejects if the database is still away after it. */
-  over(): Promise<void> {
-    this.attempting ??= this.tryAgain().finally(() => {
+  /** Shares the current attempt, or the next one. Rejects if the database is still unreachable after it. */
+  waitForEnd(): Promise<void> {
+    this.attempting ??= this.tryOnce().finally(() => {
       this.attempting = undefined;
     });
     return this.attempting;
   }
 
-  private async tryAgain(): Promise<void> {
+  private async tryOnce(): Promise<void> {
     const waitMs = this.nextAt - performance.now();
     if (waitMs > 0) await pause(waitMs, undefined, { signal: this.closed });
     try {

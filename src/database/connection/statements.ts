@@ -13,8 +13,8 @@ import {
 /** Where one connection has died silently, statements on the others are cancelled after this time. */
 const SUSPECT_MS = 500;
 /** How long a cancelled statement may take to answer: a tenth of the timeout, within these bounds. */
-const SHORTEST_CANCEL_MS = 250;
-const LONGEST_CANCEL_MS = 500;
+const MIN_CANCEL_MS = 250;
+const MAX_CANCEL_MS = 500;
 
 const SERIALIZATION_FAILURE = '40001';
 const MAX_TRIES = 20;
@@ -25,29 +25,29 @@ const IDLE_IN_TRANSACTION_MS = 300_000;
 
 export interface StatementsOptions {
   timeoutMs: number;
-  /** Has the server cancel what the client does. @returns whether the server answers, if it cannot be cancelled */
+  /** Requests the server to cancel the statement of the client. @returns whether the server answers, if it cannot be cancelled */
   cancel: (client: PgClient) => Promise<boolean>;
-  /** A connection was lost. */
-  lost: (error: Error) => void;
+  /** Called when a connection was lost. */
+  onLost: (error: Error) => void;
 }
 
 /**
- * Statements under way. A statement that takes longer than the timeout is cancelled. Its answer tells
+ * Runs statements. A statement that takes longer than the timeout is cancelled. Its answer tells
  * a slow statement from a dead connection: only silence counts as a lost connection.
  */
 export class Statements {
-  /** Per statement: shortens its time. */
-  private readonly underWay = new Set<() => void>();
+  /** A function for each statement that shortens its timeout. */
+  private readonly inFlight = new Set<() => void>();
   /** A cancel request may reach another statement of the same connection than was meant. */
   private readonly cancelled = new WeakSet<PgClient>();
   private readonly cancelMs: number;
 
   constructor(private readonly options: StatementsOptions) {
     const { timeoutMs } = options;
-    this.cancelMs = Math.min(Math.max(timeoutMs / 10, SHORTEST_CANCEL_MS), LONGEST_CANCEL_MS);
+    this.cancelMs = Math.min(Math.max(timeoutMs / 10, MIN_CANCEL_MS), MAX_CANCEL_MS);
   }
 
-  /** In transactions the server cancels by itself, a little earlier. */
+  /** In transactions the server cancels the statement itself, a little earlier. */
   private get serverTimeoutMs(): number {
     return Math.ceil(this.options.timeoutMs * 0.9);
   }
@@ -63,7 +63,7 @@ export class Statements {
   }
 
   /**
-   * @param isServerTimed after `begin`: the server cancels by itself, a little earlier
+   * @param isServerTimed after `begin`: the server cancels the statement itself, a little earlier
    * @throws StatementTimeoutError, QueryFailedError; ConnectionLostError: the connection cannot be
    *   used any more
    */
@@ -74,13 +74,13 @@ export class Statements {
     { isServerTimed = false } = {},
   ): Promise<unknown[]> {
     return new Promise((resolve, reject) => {
-      const { timeoutMs, cancel, lost } = this.options;
+      const { timeoutMs, cancel, onLost } = this.options;
       const sentAt = performance.now();
       let serverAnswers = false;
-      /** True the first time. */
+      /** @returns true on the first call */
       const end = () => {
         clearTimeout(timer);
-        return this.underWay.delete(hurry);
+        return this.inFlight.delete(shortenTimeout);
       };
       const fail = (error: Error) => {
         if (!end()) return;
@@ -88,11 +88,11 @@ export class Statements {
         if (isCancelled(error) && (this.cancelled.has(client) || elapsedMs >= this.serverTimeoutMs))
           return reject(new StatementTimeoutError(sql, parameters, Math.round(elapsedMs)));
         if (!isBroken(error)) return reject(new QueryFailedError(sql, parameters, error));
-        if (!serverAnswers) lost(error);
+        if (!serverAnswers) onLost(error);
         reject(new ConnectionLostError(sql, parameters, error, true));
       };
       let isCancelling = false;
-      const cancelIt = (isSuspect: boolean) => {
+      const cancelStatement = (isSuspect: boolean) => {
         isCancelling = true;
         if (!isServerTimed) {
           this.cancelled.add(client);
@@ -105,18 +105,18 @@ export class Statements {
         );
       };
       const giveUp = (isSuspect: boolean) => {
-        if (!this.underWay.has(hurry)) return;
+        if (!this.inFlight.has(shortenTimeout)) return;
         fail(new NoAnswerError(timeoutMs));
-        if (!isSuspect && !serverAnswers) for (const hurryOther of this.underWay) hurryOther();
+        if (!isSuspect && !serverAnswers) for (const shortenOther of this.inFlight) shortenOther();
       };
-      const hurry = () => {
+      const shortenTimeout = () => {
         if (isCancelling) return;
         clearTimeout(timer);
         const leftMs = sentAt + timeoutMs - performance.now();
-        timer = setTimeout(() => cancelIt(true), Math.min(leftMs, SUSPECT_MS));
+        timer = setTimeout(() => cancelStatement(true), Math.min(leftMs, SUSPECT_MS));
       };
-      let timer = setTimeout(() => cancelIt(false), timeoutMs);
-      this.underWay.add(hurry);
+      let timer = setTimeout(() => cancelStatement(false), timeoutMs);
+      this.inFlight.add(shortenTimeout);
       client.query(sql, parameters).then((answer) => {
         end();
         resolve(Array.isArray(answer) ? [] : answer.rows);

@@ -21,7 +21,7 @@ export const MILLISECONDS = {
 const stored = (value: unknown) =>
   value instanceof EncryptedValue ? EncryptedValue.storedIn(value) : value;
 
-/** Without the stored envelope, and redacted if it is encrypted. */
+/** Read without its envelope, and redacted if it is encrypted. */
 export const CONTEXT = {
   type: 'jsonb',
   transformer: { to: stored, from: shown },

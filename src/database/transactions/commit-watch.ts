@@ -3,7 +3,7 @@ import { depthOf } from './current-transaction.js';
 
 /** Calls back after the commit of a transaction, and never after its rollback. */
 export class CommitWatch {
-  /** By callback: how many savepoints deep it was registered; a rollback of one of them drops it. */
+  /** The savepoint depth at which each callback was registered. A rollback to a lower depth drops it. */
   private readonly pending = new WeakMap<QueryRunner, Map<() => void, number>>();
 
   constructor(private readonly dataSource: DataSource) {}
@@ -21,7 +21,7 @@ export class CommitWatch {
     if (at >= 0) subscribers.splice(at, 1);
   }
 
-  /** At once where the manager has no transaction. A callback that is registered twice is called once. It must not throw. */
+  /** Calls back after the commit, or at once without a transaction. A callback that is registered twice is called once. It must not throw. */
   afterCommit({ queryRunner }: EntityManager, callback: () => void): void {
     if (!queryRunner?.isTransactionActive) return callback();
     let callbacks = this.pending.get(queryRunner);
@@ -36,18 +36,18 @@ export class CommitWatch {
       const callbacks = this.pending.get(queryRunner);
       if (!callbacks) return;
       if (queryRunner.isTransactionActive) {
-        const around = depthOf(queryRunner);
-        for (const [callback, depth] of callbacks) callbacks.set(callback, Math.min(depth, around));
+        const outerDepth = depthOf(queryRunner);
+        for (const [callback, depth] of callbacks) callbacks.set(callback, Math.min(depth, outerDepth));
         return;
       }
       this.pending.delete(queryRunner);
       for (const callback of callbacks.keys()) callback();
     },
     afterTransactionRollback: ({ queryRunner }: { queryRunner: QueryRunner }) => {
-      const around = queryRunner.isTransactionActive ? depthOf(queryRunner) : 0;
+      const outerDepth = queryRunner.isTransactionActive ? depthOf(queryRunner) : 0;
       const callbacks = this.pending.get(queryRunner);
       for (const [callback, depth] of callbacks ?? [])
-        if (depth > around) callbacks!.delete(callback);
+        if (depth > outerDepth) callbacks!.delete(callback);
     },
   };
 }

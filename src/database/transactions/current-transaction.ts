@@ -3,23 +3,23 @@ import type { DataSource, EntityManager, QueryRunner } from 'typeorm';
 import { BildadConfigError, TransactionOverError } from '../../job/errors.js';
 import type { CurrentManager } from '../../options/module-options.js';
 
-/** The transaction that calls join which were started within `within`. */
+/** The transaction that calls join in the async context of `runInTransaction`. */
 interface Ambient {
   dataSource: DataSource;
   manager: EntityManager;
   over: boolean;
-  /** The transaction around it, which may be of another DataSource. */
+  /** The enclosing transaction, which may belong to another DataSource. */
   outer: Ambient | undefined;
 }
 
 /** Created on first use: on Node 20 a storage in use makes every promise slower. */
 let storage: AsyncLocalStorage<Ambient> | undefined;
-/** Whether calls may be within a transaction to join, of the engine or of the host. */
+/** Whether a call may have a transaction to join, of the engine or of the host. */
 let inUse = false;
 const atStart = AsyncLocalStorage.snapshot();
 
-/** Calls in `work`, and in what it starts, join this transaction. It is over when `work` has ended. */
-export async function within<T>(
+/** Calls in `work` and in its async calls join this transaction. After `work` has ended, they are refused. */
+export async function runInTransaction<T>(
   { dataSource }: { dataSource: DataSource },
   manager: EntityManager,
   work: () => T | Promise<T>,
@@ -36,18 +36,18 @@ export async function within<T>(
 }
 
 /** Whether there may be transactions to join. */
-export const joinable = () => inUse;
+export const mayJoinTransaction = () => inUse;
 
 /** Runs the engine's own work outside of the transaction of the call that caused it. */
-export const outside = <T>(work: () => T): T => (inUse ? atStart(work) : work());
+export const runOutsideTransaction = <T>(work: () => T): T => (inUse ? atStart(work) : work());
 
 /** TypeORM counts the savepoints of a transaction in a private property. */
 export const depthOf = (runner: QueryRunner) =>
   (runner as unknown as { transactionDepth?: number }).transactionDepth ?? 1;
 
 /**
- * Knows when a transaction is about to end. A statement that is sent after its ROLLBACK would commit
- * by itself, and TypeORM calls a transaction active until the ROLLBACK is answered.
+ * Detects that a transaction is about to end. A statement that is sent after its ROLLBACK would commit
+ * by itself, and TypeORM treats a transaction as active until the ROLLBACK is answered.
  */
 class TransactionEnds {
   private static readonly ofDataSource = new WeakMap<DataSource, TransactionEnds>();
@@ -79,19 +79,19 @@ class TransactionEnds {
     };
   }
 
-  /** For as long as the DataSource lives: it refers to no engine. */
+  /** The subscriber stays as long as the DataSource lives. It refers to no engine. */
   private watch(): void {
     if (this.watching) return;
     this.watching = true;
-    const begins = ({ queryRunner }: { queryRunner: QueryRunner }) =>
+    const recordEnding = ({ queryRunner }: { queryRunner: QueryRunner }) =>
       void this.ending.set(queryRunner, depthOf(queryRunner));
-    const ends = ({ queryRunner }: { queryRunner: QueryRunner }) =>
+    const forgetEnding = ({ queryRunner }: { queryRunner: QueryRunner }) =>
       void this.ending.delete(queryRunner);
     this.dataSource.subscribers.push({
-      beforeTransactionCommit: begins,
-      beforeTransactionRollback: begins,
-      afterTransactionCommit: ends,
-      afterTransactionRollback: ends,
+      beforeTransactionCommit: recordEnding,
+      beforeTransactionRollback: recordEnding,
+      afterTransactionCommit: forgetEnding,
+      afterTransactionRollback: forgetEnding,
     });
   }
 }
@@ -103,20 +103,23 @@ export class CurrentTransaction {
 
   constructor(
     { dataSource }: { dataSource: DataSource },
-    private readonly hosts: CurrentManager | undefined,
+    private readonly currentManager: CurrentManager | undefined,
   ) {
     this.dataSource = dataSource;
     this.ends = TransactionEnds.of(dataSource);
-    inUse ||= hosts !== undefined;
+    inUse ||= currentManager !== undefined;
   }
 
   /** @throws TransactionOverError if that transaction is over; BildadConfigError */
   get manager(): EntityManager | undefined {
-    return inUse ? (this.ours ?? this.hostsOwn) : undefined;
+    return inUse ? (this.engineManager ?? this.hostManager) : undefined;
   }
 
-  /** @param given null: no transaction, wherever the call is made. @throws as `manager`; BildadConfigError */
-  of(given: EntityManager | null | undefined): EntityManager | undefined {
+  /**
+   * @param given the `manager` option of a call; null: no transaction, undefined: the current one
+   * @throws as `manager`; BildadConfigError
+   */
+  resolve(given: EntityManager | null | undefined): EntityManager | undefined {
     if (given === undefined) return this.manager;
     // Without this check, a wrong value would count as no transaction.
     if (given !== null && typeof given.query !== 'function')
@@ -129,8 +132,8 @@ export class CurrentTransaction {
   }
 
   /**
-   * @returns a check to call right before a write in it: a write after its end would stay, whatever
-   *   became of the transaction. The check throws TransactionOverError.
+   * @returns a check to call right before a write in it, because a write after a rollback would be
+   *   committed. The check throws TransactionOverError.
    */
   guard(manager: EntityManager): () => void {
     const check = this.ends.guard(manager);
@@ -141,7 +144,7 @@ export class CurrentTransaction {
     };
   }
 
-  private get ours(): EntityManager | undefined {
+  private get engineManager(): EntityManager | undefined {
     for (let ambient = storage?.getStore(); ambient; ambient = ambient.outer) {
       if (ambient.dataSource !== this.dataSource) continue;
       if (ambient.over) throw new TransactionOverError();
@@ -151,8 +154,8 @@ export class CurrentTransaction {
   }
 
   /** Helpers of the host return the DataSource's own manager if there is no transaction. */
-  private get hostsOwn(): EntityManager | undefined {
-    const manager = this.hosts?.();
+  private get hostManager(): EntityManager | undefined {
+    const manager = this.currentManager?.();
     if (manager && typeof manager.query !== 'function')
       throw new BildadConfigError('currentManager', 'must return an EntityManager or undefined', {
         got: manager,

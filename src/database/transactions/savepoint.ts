@@ -29,4 +29,4 @@ export function inTurn<T>({ queryRunner }: EntityManager, work: () => Promise<T>
 }
 
 /** Runs the task at once. */
-export const outOfTurn: typeof inTurn = (_manager, work) => work();
+export const runAtOnce: typeof inTurn = (_manager, work) => work();

@@ -23,24 +23,24 @@ interface Parts extends EngineContext {
 
 /**
  * Collects progress, log lines and output of this node's runs from its events, and has them written. It listens to the
- * ends of runs only once a handler has reported something. @returns a function that ends that
+ * ends of runs only after a handler has reported something. @returns a function that stops it
  */
 export function collectRunReports(bildad: Parts): () => Promise<void> {
   const { events, settings, processes, handlers, watcher } = bildad;
   const reports = new Map<string, RunReport>();
-  /** Runs that were ended from outside while their handler goes on. */
-  const closed = new Set<string>();
+  /** Runs that were ended by a call while their handler still works. */
+  const endedByCall = new Set<string>();
   const writer = new RunReportWriter(bildad, watcher);
   const offs: (() => void)[] = [];
   let listensToEnds = false;
 
-  /** Undefined if the run is over: a late report of its handler is ignored. */
+  /** Undefined if the run has ended: late reports of its handler are ignored. */
   const reportOf = (run: Run): RunReport | undefined => {
     const known = reports.get(run.jobRunId);
     if (known) return known;
     const process = processes.find(run.jobRunId);
     if (!process || process.isDecided || process.isFenced) return undefined;
-    if (closed.has(run.jobRunId)) return undefined;
+    if (endedByCall.has(run.jobRunId)) return undefined;
     listenToEnds();
     const secret = isSecret(process.run, handlers.get(run.templateCode)?.traits);
     const report = new RunReport(run.jobRunId, run.jobRunIdentifier, secret, settings.logs);
@@ -48,9 +48,9 @@ export function collectRunReports(bildad: Parts): () => Promise<void> {
     return report;
   };
   const end = (jobRunId: string, succeeded: boolean) => {
-    const goesOn = processes.find(jobRunId)?.isDecided === false;
-    if (goesOn) closed.add(jobRunId);
-    else closed.delete(jobRunId);
+    const handlerWorks = processes.find(jobRunId)?.isDecided === false;
+    if (handlerWorks) endedByCall.add(jobRunId);
+    else endedByCall.delete(jobRunId);
     const report = reports.get(jobRunId);
     if (!report) return;
     reports.delete(jobRunId);

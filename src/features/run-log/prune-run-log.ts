@@ -6,7 +6,7 @@ const PER_STATEMENT = 1_000;
 /** A pass must not take long: the next one continues. */
 const STATEMENTS_PER_PASS = 20;
 
-/** Once per lease: deletes notes that are too old, and notes of runs that are gone. */
+/** Once per lease: deletes notes that are too old, and notes of deleted runs. */
 export function pruneRunLog({ store, node }: Pick<EngineContext, 'store' | 'node'>): PassStep {
   const { tables } = store;
   /** Notes of runs up to here were checked. */

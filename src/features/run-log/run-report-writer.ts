@@ -2,20 +2,20 @@ import { CoalescedTask } from '../../concurrency/coalesced-task.js';
 import { waitAtMost } from '../../concurrency/timers.js';
 import { BYTES_PER_STATEMENT } from '../../concurrency/write-batcher.js';
 import { ConnectionLostError } from '../../database/connection/connection-errors.js';
-import { passes } from '../../database/database-error.js';
+import { isTransient } from '../../database/database-error.js';
 import type { EngineContext } from '../../database/engine-context.js';
 import { writeNotes, type RunNote } from './run-log.sql.js';
 import type { RunReport } from './run-report.js';
 
-/** Between two statements, however many runs report. */
+/** Time between two statements, however many runs report. */
 const STATEMENT_EVERY_MS = 100;
 const NOTES_PER_STATEMENT = 1_000;
-/** While the database is away. */
+/** Time between two attempts while the database is unreachable. */
 const RETRY_MS = 1_000;
-/** Reports of ended runs that wait until the database is back; more are lost. */
+/** Reports of ended runs that wait during an outage; more are dropped. */
 const MAX_WAITING = 1_000;
 const REPORT_FAILURE_EVERY_MS = 60_000;
-/** What the last statement may take. */
+/** Limit for the last statement. */
 const CLOSE_MS = 2_000;
 
 export interface Watchers {
@@ -23,16 +23,16 @@ export interface Watchers {
   signalChange(jobRunIdentifier: string): void;
 }
 
-/** Writes the reports of all runs of a node, apart from the path of the jobs. */
+/** Writes the reports of all runs of a node in the background. */
 export class RunReportWriter {
   private readonly changed = new Set<RunReport>();
   private readonly writing = new CoalescedTask(
     () => this.write(),
     (error) => this.reportFailure(error),
   );
-  /** No statement before, by `performance.now()`. */
+  /** No statement is sent before this time (`performance.now()`). */
   private notBefore = 0;
-  private isAway = false;
+  private isUnreachable = false;
   private failureReportedAt = -Infinity;
 
   constructor(
@@ -40,7 +40,7 @@ export class RunReportWriter {
     private readonly watchers: Watchers,
   ) {}
 
-  /** The report has changed. */
+  /** Schedules the write of a changed report. */
   add(report: RunReport): void {
     const dueAt = this.dueAt(report);
     if (dueAt === Infinity) return;
@@ -48,14 +48,14 @@ export class RunReportWriter {
     this.writeAt(dueAt);
   }
 
-  /** The last call for a report: its run is over, and nobody else holds it. */
+  /** Schedules the last write of a report after the end of its run. */
   addEnded(report: RunReport): void {
-    const isLost = this.isAway && this.changed.size >= MAX_WAITING;
+    const isLost = this.isUnreachable && this.changed.size >= MAX_WAITING;
     if (isLost || this.dueAt(report) === Infinity) this.changed.delete(report);
     else this.add(report);
   }
 
-  /** Writes what is left, as far as the database answers in time. */
+  /** Writes the rest if the database answers in time. */
   async close(): Promise<void> {
     await waitAtMost(CLOSE_MS, this.writeLast());
     this.changed.clear();
@@ -79,7 +79,7 @@ export class RunReportWriter {
     let next = Infinity;
     for (const report of this.changed) {
       const dueAt = this.dueAt(report);
-      // Its watcher has left, and nobody adds it again.
+      // Its watcher has left: no further call will write it.
       if (dueAt === Infinity && report.isEnded) this.changed.delete(report);
       next = Math.min(next, dueAt);
     }
@@ -92,40 +92,40 @@ export class RunReportWriter {
     const due = [...this.changed].filter((report) => this.dueAt(report) <= now);
     let notes: RunNote[] = [];
     let bytes = 0;
-    let taken: Taken[] = [];
+    let batch: PendingWrite[] = [];
     for (const [index, report] of due.entries()) {
-      const { notes: more, written } = report.take(
+      const { notes: more, written } = report.collectNotes(
         this.watchers.isWatched(report.jobRunIdentifier),
       );
       notes.push(...more);
-      taken.push({ report, written });
+      batch.push({ report, written });
       for (const { value } of more) bytes += value.length;
       const isFull = notes.length >= NOTES_PER_STATEMENT || bytes >= BYTES_PER_STATEMENT;
       if (!isFull && index < due.length - 1) continue;
-      if (!(await this.send(notes, taken))) return;
+      if (!(await this.send(notes, batch))) return;
       notes = [];
-      taken = [];
+      batch = [];
       bytes = 0;
     }
   }
 
-  /** @returns false if the rest has to wait for the database */
-  private async send(notes: RunNote[], taken: Taken[]): Promise<boolean> {
+  /** @returns false if the database is unreachable */
+  private async send(notes: RunNote[], batch: PendingWrite[]): Promise<boolean> {
     const { db, tables } = this.engine.store;
     try {
       if (notes.length > 0) await writeNotes(db, tables, notes);
     } catch (error) {
       const isLost = error instanceof ConnectionLostError;
       if (!isLost) this.reportFailure(error);
-      if (isLost || passes(error)) {
-        this.isAway = true;
+      if (isLost || isTransient(error)) {
+        this.isUnreachable = true;
         this.notBefore = performance.now() + RETRY_MS;
         return false;
       }
       // Another attempt would be refused as well.
     }
-    this.isAway = false;
-    for (const { report, written } of taken) {
+    this.isUnreachable = false;
+    for (const { report, written } of batch) {
       written();
       if (this.dueAt(report) === Infinity) this.changed.delete(report);
       this.watchers.signalChange(report.jobRunIdentifier);
@@ -133,7 +133,7 @@ export class RunReportWriter {
     return true;
   }
 
-  /** A missing privilege, for example, fails ten times a second. */
+  /** Reports at most once a minute: a missing privilege, for example, fails ten times a second. */
   private reportFailure(error: unknown): void {
     const now = performance.now();
     if (now < this.failureReportedAt + REPORT_FAILURE_EVERY_MS) return;
@@ -143,7 +143,7 @@ export class RunReportWriter {
   }
 }
 
-interface Taken {
+interface PendingWrite {
   report: RunReport;
   written: () => void;
 }

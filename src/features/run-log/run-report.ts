@@ -4,25 +4,25 @@ import type { KeptLine } from '../../job/job-update.js';
 import type { LogSettings } from '../../options/settings.js';
 import type { RunNote } from './run-log.sql.js';
 
-/** Between two writes of a run's progress, and before the first one: nobody asks for that of shorter runs. */
+/** Time before the first write of a run's progress, and between two writes. */
 const PROGRESS_EVERY_MS = 500;
-/** What a watcher who comes late receives of earlier lines and output. */
+/** Earlier lines and output that a late watcher receives. */
 const MAX_OUTPUT_ITEMS = 1_000;
 const MAX_OUTPUT_CHARACTERS = 65_536;
-/** Output is for watchers: the run outlives it. */
+/** Output is stored for watchers only, and deleted before the run. */
 const KEEP_OUTPUT_MS = 10 * 60_000;
-const NOT_KEPT = '[not kept: the redact hook failed]';
+const NOT_STORED = '[not stored: the redact hook failed]';
 
 interface Line extends KeptLine {
-  /** A line that had to be cut was redacted before, because hooks see whole lines. */
+  /** A long line is redacted before it is cut, because hooks see whole lines. */
   isRedacted: boolean;
 }
 
-/** What the handler of one run reported, and which part of it is not written yet. */
+/** The reports of one run's handler, and which of them are not written yet. */
 export class RunReport {
   /** Not written yet. */
   private progress: { fraction: number; message: string | null } | undefined;
-  /** When progress was written last, or might have been. */
+  /** When progress was last written, or the start of the report. */
   private progressAt = performance.now();
   private isProgressWritten = false;
   private lines: RecentItems<Line> | undefined;
@@ -36,7 +36,7 @@ export class RunReport {
   constructor(
     readonly jobRunId: string,
     readonly jobRunIdentifier: string,
-    /** Only numbers may be written. */
+    /** The job is encrypted: only numbers are written. */
     private readonly isSecret: boolean,
     private readonly logs: LogSettings,
   ) {}
@@ -45,7 +45,7 @@ export class RunReport {
     this.progress = { fraction, message: this.isSecret ? null : (message ?? null) };
   }
 
-  /** @param isWatched a watcher is to see it now */
+  /** @param isWatched also adds the line to the output for watchers */
   addLine(level: LogLevel, message: string, isWatched: boolean): void {
     const { keep, lines, lineBytes, runBytes } = this.logs;
     if (this.isSecret) return;
@@ -64,7 +64,7 @@ export class RunReport {
     if (!this.isSecret) this.addOutput(chunk === undefined ? {} : { chunk }, new Date());
   }
 
-  /** @param succeeded then its lines may not have to be kept, nor progress that was never written */
+  /** @param succeeded drops progress that was never written, and lines unless all are stored */
   end(succeeded: boolean): void {
     this.hasEnded = true;
     if (succeeded && !this.isProgressWritten) this.progress = undefined;
@@ -75,7 +75,7 @@ export class RunReport {
     return this.hasEnded;
   }
 
-  /** When something has to be written, by `performance.now()`; Infinity: there is nothing. */
+  /** When the next write is due (`performance.now()`); Infinity: nothing to write. */
   dueAt(isWatched: boolean): number {
     if (this.keepsLog) return 0;
     if (isWatched && this.lastWrittenOutput < this.lastOutput) return 0;
@@ -88,8 +88,8 @@ export class RunReport {
     return this.progressAt + PROGRESS_EVERY_MS;
   }
 
-  /** @returns the rows to write now, and what to call when they are written */
-  take(isWatched: boolean): { notes: RunNote[]; written: () => void } {
+  /** @returns the rows to write now, and a function to call when they are written */
+  collectNotes(isWatched: boolean): { notes: RunNote[]; written: () => void } {
     const { jobRunId, progress, output, lastOutput } = this;
     const keepMs = this.logs.retention;
     const notes: RunNote[] = [];
@@ -98,7 +98,7 @@ export class RunReport {
       this.progressAt = performance.now();
       this.isProgressWritten = true;
     }
-    if (this.keepsLog) notes.push({ jobRunId, kind: 'log', seq: 0, value: this.log(), keepMs });
+    if (this.keepsLog) notes.push({ jobRunId, kind: 'log', seq: 0, value: this.logJson(), keepMs });
     if (isWatched && output && this.lastWrittenOutput < lastOutput) {
       const items = output.items.filter(({ n }) => n > this.lastWrittenOutput);
       notes.push({
@@ -119,7 +119,7 @@ export class RunReport {
     return { notes, written };
   }
 
-  private log(): string {
+  private logJson(): string {
     const { items, dropped } = this.lines!;
     const lines = items.map((line) => ({
       at: line.at,
@@ -140,7 +140,7 @@ export class RunReport {
     return isRedacted ? message : this.redact(message);
   }
 
-  /** A hook that fails must not let through what it was to hide. */
+  /** If the hook fails, the line is not stored. */
   private redact(line: string): string {
     const { redact, lineBytes } = this.logs;
     if (!redact) return cutBytes(line, lineBytes);
@@ -149,9 +149,9 @@ export class RunReport {
       if (typeof redacted === 'string') return cutBytes(redacted, lineBytes);
       // An asynchronous hook is not supported; its rejection must not be unhandled.
       Promise.resolve(redacted).catch(() => undefined);
-      return NOT_KEPT;
+      return NOT_STORED;
     } catch {
-      return NOT_KEPT;
+      return NOT_STORED;
     }
   }
 }
@@ -172,7 +172,7 @@ class RecentItems<T> {
     this.items.push(item);
     this.sizes.push(size);
     this.size += size;
-    // The newest stays, whatever its size.
+    // The newest item always stays.
     while (
       this.items.length > 1 &&
       (this.items.length > this.maxItems || this.size > this.maxSize)
@@ -185,7 +185,7 @@ class RecentItems<T> {
 }
 
 const encoder = new TextEncoder();
-/** As long as a line may be. */
+/** The longest allowed line. */
 const scratch = new Uint8Array(65_536);
 /** UTF-8, per UTF-16 code unit. */
 const MAX_BYTES_PER_UNIT = 3;

@@ -1,5 +1,5 @@
 import { asRun, operatorSchema, runColumns } from '../../database/columns.js';
-import { isTaken } from '../../database/database-error.js';
+import { isUniqueViolation } from '../../database/database-error.js';
 import type { JobRun } from '../../database/entities/index.js';
 import { MAX_INTERVAL_MS } from '../../database/migrations/baseline/claim-jobs.js';
 import { WAITS_FOR_KEY } from '../../database/migrations/baseline/job-keys.js';
@@ -104,7 +104,7 @@ export async function claimNext(
     };
   } catch (error) {
     // A run of the identifier has this retry number: the other statement takes the next free one.
-    if (isTaken(error)) return claimSelected();
+    if (isUniqueViolation(error)) return claimSelected();
     throw error;
   }
 }

@@ -6,7 +6,7 @@ import type { JobQueueEntry, JobRun } from '../../database/entities/index.js';
 import type { Queryable } from '../../database/tables.js';
 import type { CommitWatch } from '../../database/transactions/commit-watch.js';
 import type { CurrentTransaction } from '../../database/transactions/current-transaction.js';
-import { inTurn, outOfTurn } from '../../database/transactions/savepoint.js';
+import { inTurn, runAtOnce } from '../../database/transactions/savepoint.js';
 import { DuplicateJobError } from '../../job/errors.js';
 import { JobTemplateNotFoundError } from '../../job/errors.js';
 import type { WakeUps } from '../../notifications/wake-ups.js';
@@ -113,7 +113,7 @@ export class Enqueue {
     options: EnqueueOptions,
     call: EnqueueCall,
   ): Promise<JobQueueEntry> {
-    const manager = this.current.of(options?.manager);
+    const manager = this.current.resolve(options?.manager);
     if (manager) return this.enqueueInTransaction(manager, job, context, options, call);
     const prepared = await this.preparation.prepareJob(job, context, options, call.retryOf);
     const inserted =
@@ -155,7 +155,7 @@ export class Enqueue {
     options: BulkOptions,
     toResult: (entry: JobQueueEntry) => Result,
   ): Promise<Result[]> {
-    const manager = this.current.of(options?.manager);
+    const manager = this.current.resolve(options?.manager);
     const checkOpen = manager ? this.current.guard(manager) : () => {};
     checkSource(contexts);
     const bulk = await this.preparation.prepareBulk(job, options, manager).catch((error) => {
@@ -174,7 +174,7 @@ export class Enqueue {
     try {
       if (manager)
         // A source that is read meanwhile may enqueue in the same transaction.
-        await (isArray ? inTurn : outOfTurn)(manager, async () => {
+        await (isArray ? inTurn : runAtOnce)(manager, async () => {
           checkOpen();
           await manager.transaction((savepoint) => insertAll(savepoint));
         });

@@ -2,7 +2,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { BLOCKED, type LockRetry } from '../../concurrency/lock-retry.js';
 import { WriteBatcher } from '../../concurrency/write-batcher.js';
 import { ConnectionLostError, isUnknown } from '../../database/connection/connection-errors.js';
-import { isDataError, passes } from '../../database/database-error.js';
+import { isDataError, isTransient } from '../../database/database-error.js';
 import type { TransactionOptions } from '../../database/connection/engine-pool.js';
 import type { EngineContext } from '../../database/engine-context.js';
 import type { JobQueueEntry } from '../../database/entities/index.js';
@@ -72,7 +72,7 @@ export class InsertRecovery {
     } catch (error) {
       if (!(error instanceof ConnectionLostError && isUnknown(error))) throw error;
       // The answer to COMMIT was lost.
-      if (!(await this.wasCommitted({ entry: first(), sentAt }))) throw error.undone();
+      if (!(await this.wasCommitted({ entry: first(), sentAt }))) throw error.withNothingDone();
     }
   }
 
@@ -90,7 +90,7 @@ export class InsertRecovery {
         const mayPass =
           error instanceof ConnectionLostError ||
           error instanceof StillLockedError ||
-          passes(error);
+          isTransient(error);
         if (!mayPass || db.isClosed || performance.now() >= giveUpAt)
           throw new EnqueueOutcomeUnknownError(jobRunIdentifier, { cause: error });
       }

@@ -10,7 +10,7 @@ import {
   isConflict,
   isLockTimeout,
   isRefusal,
-  isTaken,
+  isUniqueViolation,
 } from '../../database/database-error.js';
 import { isUnknown } from '../../database/connection/connection-errors.js';
 import {
@@ -199,7 +199,7 @@ export class FinishRuns {
     } catch (error) {
       if (isLockTimeout(error)) return this.writeUnlocked(ends);
       // Another run of an identifier has a retry number already: the slower statement takes the next one.
-      if (isTaken(error) && ends.some(({ hasLateRow }) => hasLateRow))
+      if (isUniqueViolation(error) && ends.some(({ hasLateRow }) => hasLateRow))
         return this.writeEnds(
           ends.map((end) => ({ ...end, hasLateRow: false })),
           false,

@@ -3,7 +3,7 @@ import { envelopeOf, isSecret } from '../../context/envelope.js';
 import { narrowed, type ContextContract } from '../../context/context-contract.js';
 import { redactedError } from '../../context/redaction.js';
 import type { StoredContexts } from '../../context/stored-contexts.js';
-import { joinable, outside } from '../../database/transactions/current-transaction.js';
+import { mayJoinTransaction, runOutsideTransaction } from '../../database/transactions/current-transaction.js';
 import { InvalidJobContextError } from '../../job/errors.js';
 import type { JobEvents } from '../../job/events.js';
 import type { ExecutionLogger, JobExecution, JobHandler } from '../../job/job-handler.js';
@@ -60,8 +60,8 @@ export class InlineJobs {
     launched?: Launched,
   ): void {
     // The job is not part of the transaction of the caller that caused this claim.
-    void (joinable()
-      ? outside(() => this.start(process, handler, launched))
+    void (mayJoinTransaction()
+      ? runOutsideTransaction(() => this.start(process, handler, launched))
       : this.start(process, handler, launched));
   }
 

@@ -1,6 +1,6 @@
 import type { RunFacts } from '../../job/run-facts.js';
 import type { NodeState } from '../../job/node-state.js';
-import { isConflict, isDataError, isRefusal, isTaken } from '../../database/database-error.js';
+import { isConflict, isDataError, isRefusal, isUniqueViolation } from '../../database/database-error.js';
 import {
   findEntryOfLateRun,
   findLateEntriesOfLostNodes,
@@ -35,7 +35,7 @@ export class LateRunRows {
       const blocked = new Set(blockedEntryIds);
       return entryIds.map((id) => ({ blocked: blocked.has(id) }));
     },
-    isItemFault: (error) => isDataError(error) || isConflict(error) || isTaken(error),
+    isItemFault: (error) => isDataError(error) || isConflict(error) || isUniqueViolation(error),
   });
 
   private readonly lockRetry;

@@ -3,7 +3,7 @@ import { BildadConfigError, RunNotActiveError } from '../../job/errors.js';
 import type { TransactionalSettings } from '../../options/job-options.js';
 import { storableOutput } from '../../job/storable-output.js';
 import type { JobProcess } from './job-process.js';
-import { within } from '../../database/transactions/current-transaction.js';
+import { runInTransaction } from '../../database/transactions/current-transaction.js';
 import { extendLease, finishInTransaction } from '../finish/finish-runs.sql.js';
 import { createLockRetry } from '../../database/lock-retry.js';
 import { JobTransaction } from '../../database/transactions/job-transaction.js';
@@ -61,7 +61,7 @@ export class JobTransactions {
     const stopWatching = this.cancelWhenStopped(process, transaction);
     try {
       const { manager } = transaction;
-      const output = await within(this.store, manager, () => call(manager));
+      const output = await runInTransaction(this.store, manager, () => call(manager));
       await this.commit(process, transaction, nodeId, output);
       return output;
     } catch (error) {

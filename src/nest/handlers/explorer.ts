@@ -77,7 +77,7 @@ export class HandlerExplorer {
     wrapper: InstanceWrapper,
     globalEnhancers: boolean,
   ): RegisteredHandler['resolve'] {
-    const pipeline = this.pipelines.around(
+    const pipeline = this.pipelines.create(
       { wrapper, target, methodName: 'runJob', type: JOB_CONTEXT_TYPE, metatype: context },
       globalEnhancers,
     );

@@ -33,7 +33,7 @@ const MAX_WAITING = 10_000;
 const CALLS_PER_TURN = 100;
 
 /** Listeners run outside the transaction or request that caused the event. */
-const outside = AsyncLocalStorage.snapshot();
+const outsideOfCaller = AsyncLocalStorage.snapshot();
 
 /**
  * The calls of one listener. They start in order, at least one event-loop turn after the event. A
@@ -42,11 +42,11 @@ const outside = AsyncLocalStorage.snapshot();
  */
 export class ListenerQueue {
   private waiting: unknown[] = [];
-  private underWay = 0;
-  private turning = false;
-  private overflown = false;
+  private runningCalls = 0;
+  private isScheduled = false;
+  private hasOverflown = false;
   private idle: (() => void)[] = [];
-  private over = false;
+  private isClosed = false;
 
   /**
    * @param call the listener; its errors are reported
@@ -58,15 +58,15 @@ export class ListenerQueue {
   ) {}
 
   add(payload: unknown): void {
-    if (this.over) return;
+    if (this.isClosed) return;
     if (this.waiting.length >= MAX_WAITING) {
-      if (this.overflown) return;
-      this.overflown = true;
+      if (this.hasOverflown) return;
+      this.hasOverflown = true;
       this.report(new Error(`events are dropped: ${MAX_WAITING} are waiting already`));
       return;
     }
     this.waiting.push(payload);
-    this.turn();
+    this.scheduleCalls();
   }
 
   /** Resolves when no event waits and no call is running. */
@@ -76,43 +76,43 @@ export class ListenerQueue {
 
   /** Stops all further calls. */
   close(): void {
-    this.over = true;
+    this.isClosed = true;
     this.waiting = [];
   }
 
   private get isEmpty(): boolean {
-    return this.waiting.length === 0 && this.underWay === 0;
+    return this.waiting.length === 0 && this.runningCalls === 0;
   }
 
-  private turn(): void {
-    if (this.turning || this.waiting.length === 0 || this.underWay >= MAX_CONCURRENT_CALLS) return;
-    this.turning = true;
-    outside(() => setImmediate(() => this.begin()));
+  private scheduleCalls(): void {
+    if (this.isScheduled || this.waiting.length === 0 || this.runningCalls >= MAX_CONCURRENT_CALLS) return;
+    this.isScheduled = true;
+    outsideOfCaller(() => setImmediate(() => this.startCalls()));
   }
 
-  private begin(): void {
-    this.turning = false;
-    const room = Math.min(CALLS_PER_TURN, MAX_CONCURRENT_CALLS - this.underWay);
-    for (const payload of this.waiting.splice(0, room)) void this.one(payload);
-    if (this.waiting.length < MAX_WAITING / 2) this.overflown = false;
-    this.settled();
-    this.turn();
+  private startCalls(): void {
+    this.isScheduled = false;
+    const room = Math.min(CALLS_PER_TURN, MAX_CONCURRENT_CALLS - this.runningCalls);
+    for (const payload of this.waiting.splice(0, room)) void this.callListener(payload);
+    if (this.waiting.length < MAX_WAITING / 2) this.hasOverflown = false;
+    this.resolveIfIdle();
+    this.scheduleCalls();
   }
 
   /** Never rejects. */
-  private async one(payload: unknown): Promise<void> {
-    this.underWay++;
+  private async callListener(payload: unknown): Promise<void> {
+    this.runningCalls++;
     try {
       await this.call(payload);
     } catch (error) {
       this.report(error);
     }
-    this.underWay--;
-    this.settled();
-    this.turn();
+    this.runningCalls--;
+    this.resolveIfIdle();
+    this.scheduleCalls();
   }
 
-  private settled(): void {
+  private resolveIfIdle(): void {
     if (!this.isEmpty) return;
     for (const resolve of this.idle.splice(0)) resolve();
   }
@@ -145,7 +145,7 @@ function listenerCall(
   { event, wrapper, target, methodName }: ListenerMethod,
   globals: boolean,
 ): Call {
-  const pipeline = pipelines.around(
+  const pipeline = pipelines.create(
     { wrapper, target, methodName, type: EVENT_CONTEXT_TYPE },
     globals,
   );
@@ -203,12 +203,12 @@ export class JobEventListeners {
           events.emit('engine.error', { doing: `${name} of ${event}`, error });
       });
       this.queues.push(queue);
-      const hear = (payload: JobEventMap[keyof JobEventMap][0]) => {
+      const addToQueue = (payload: JobEventMap[keyof JobEventMap][0]) => {
         // A copy, because the listener may change it.
         if (code === null || codeOf(payload) === code) queue.add({ ...payload });
       };
-      this.offs.push(events.on(event, hear));
-      if (listener.isOfCluster) clusterEvents.subscribe(event, code, hear);
+      this.offs.push(events.on(event, addToQueue));
+      if (listener.isOfCluster) clusterEvents.subscribe(event, code, addToQueue);
     }
   }
 
@@ -231,15 +231,15 @@ export class JobEventListeners {
     const wrappers = [...this.discovery.getProviders(), ...this.discovery.getControllers()];
     for (const wrapper of wrappers) {
       const { metatype, instance } = wrapper;
-      const made = instance as object | undefined;
-      const prototype: unknown = made ? Object.getPrototypeOf(made) : metatype?.prototype;
+      const created = instance as object | undefined;
+      const prototype: unknown = created ? Object.getPrototypeOf(created) : metatype?.prototype;
       if (typeof prototype !== 'object' || prototype === null) continue;
       // A class in two modules listens once, and so does an instance under two tokens.
-      const key = wrapper.token === metatype ? metatype : (made ?? wrapper);
-      if (seen.has(key) || (made && seen.has(made))) continue;
+      const key = wrapper.token === metatype ? metatype : (created ?? wrapper);
+      if (seen.has(key) || (created && seen.has(created))) continue;
       for (const method of this.scanner.getAllMethodNames(prototype)) {
         const declared = declaredListeners((prototype as Record<string, unknown>)[method]);
-        if (declared.length > 0) seen.add(key).add(made ?? wrapper);
+        if (declared.length > 0) seen.add(key).add(created ?? wrapper);
         for (const one of declared) {
           const className = prototype.constructor.name;
           const listener = this.read(one, `${className}.${method}`, engineName);
@@ -284,8 +284,8 @@ export class JobEventListeners {
       code: 'code' in options ? readCode(code, name) : null,
       isOfCluster: from === 'cluster',
     };
-    const isOurs = engine === undefined || engine === engineName;
-    return isOurs ? listener : undefined;
+    const isForThisEngine = engine === undefined || engine === engineName;
+    return isForThisEngine ? listener : undefined;
   }
 }
 

@@ -2,7 +2,7 @@ import { Inject, Injectable, type OnApplicationShutdown, type OnModuleInit } fro
 import { FOR_ROOT } from '../../options/settings.js';
 import { BildadConfigError } from '../../job/errors.js';
 import { ensureConfig, readConfig } from '../../database/job-config.sql.js';
-import { explained } from '../../database/database-error.js';
+import { explainError } from '../../database/database-error.js';
 import { nameExportedEntities } from '../../database/entities/index.js';
 import { checkVersion, migrate } from '../../database/migrate.js';
 import { declareTemplates } from '../../lifecycle/templates/template.sql.js';
@@ -72,7 +72,7 @@ export class BildadLifecycle implements OnModuleInit, OnApplicationShutdown {
     } catch (error) {
       // Nest closes nothing when an app fails to start.
       await this.close(0);
-      throw explained(error, 'Bildad cannot start', store.tables.schema);
+      throw explainError(error, 'Bildad cannot start', store.tables.schema);
     }
     // Hooks of other modules may enqueue, which must wake running nodes.
     this.bildad.wakeUps.start();

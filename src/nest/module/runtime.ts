@@ -54,8 +54,8 @@ import { EnginePool } from '../../database/connection/engine-pool.js';
 import { HostPools } from '../../database/connection/host-pools.js';
 import { tablesOf } from '../../database/tables.js';
 
-/** A database that does not answer for so long gets no goodbye on the host app's connections either. */
-const SILENCE_MS = 2_000;
+/** At shutdown, connections of the host app whose server does not answer within this time are destroyed. */
+const ANSWER_LIMIT_MS = 2_000;
 
 /** Builds one engine: the only place that knows every part. */
 export function createRuntime(
@@ -68,8 +68,8 @@ export function createRuntime(
   const db = new EnginePool(dataSource, {
     queryTimeoutMs: settings.queryTimeout,
     max: settings.connections,
-    lost: (error) => events.emit('database.lost', { error }),
-    back: (outageMs) => events.emit('database.restored', { outageMs }),
+    onLost: (error) => events.emit('database.lost', { error }),
+    onRestored: (outageMs) => events.emit('database.restored', { outageMs }),
   });
   const store = { dataSource, db, tables: tablesOf(schema) };
   const hostPools = new HostPools(dataSource);
@@ -178,7 +178,7 @@ export function createRuntime(
     killer,
     suspects,
   );
-  const hostConnections = { stop: () => hostPools.cutSilent(SILENCE_MS) };
+  const hostConnections = { stop: () => hostPools.destroyDead(ANSWER_LIMIT_MS) };
   const engine = new Engine(engineContext, pass, slots, killer, leases, runs, processes, ticker, {
     membership,
     wakeUps,

@@ -41,7 +41,7 @@ interface Enhancers {
  * @param globals undefined: enhancers of the whole app do not apply
  * @throws BildadConfigError when Nest made no instance of one: it would be skipped silently
  */
-function enhancersOf(
+function findEnhancers(
   wrapper: InstanceWrapper,
   target: new (...args: never[]) => object,
   methodName: string,
@@ -60,7 +60,7 @@ function enhancersOf(
             `needs a provider that Nest constructs itself, and a factory provides ${target.name}: pass an instance to ${decorator} instead of a class`,
           );
     }
-  if (globals) for (const key of globalOnes(globals, wrapper)) used.add(key);
+  if (globals) for (const key of globalEnhancers(globals, wrapper)) used.add(key);
   checkTransient(wrapper, target.name);
   return { any: used.size > 0, pipes: used.has(PIPES_METADATA) };
 }
@@ -69,7 +69,7 @@ function enhancersOf(
  * Nest instantiates scoped global enhancers for controllers only, so they are registered with the
  * provider here.
  */
-function globalOnes(config: ApplicationConfig, wrapper: InstanceWrapper): string[] {
+function globalEnhancers(config: ApplicationConfig, wrapper: InstanceWrapper): string[] {
   const scoped: [string, InstanceWrapper[]][] = [
     [GUARDS_METADATA, config.getGlobalRequestGuards()],
     [INTERCEPTORS_METADATA, config.getGlobalRequestInterceptors()],
@@ -118,7 +118,7 @@ export type Method = (...args: unknown[]) => Promise<unknown>;
 const METHOD_ARGUMENTS = 'nestjs-bildad:arguments';
 /** The first argument is treated like a request body, so pipes that validate bodies apply. */
 const PIPED = Number(RouteParamtypes.BODY);
-const WHOLE: ParamsFactory = {
+const PARAMS_FACTORY: ParamsFactory = {
   exchangeKeyForValue: (type, _data, args: unknown[]) => (type === PIPED ? args[0] : args[1]),
 };
 /** The second argument goes through no pipe. */
@@ -140,10 +140,10 @@ export class Pipelines {
    * @param globals whether the enhancers of the whole app apply, too
    * @throws BildadConfigError
    */
-  around(target: PipelineTarget, globals: boolean): Pipeline | null {
+  create(target: PipelineTarget, globals: boolean): Pipeline | null {
     const real = this.moduleRef['container'];
     const container = globals ? real : withoutGlobals(real);
-    const { any, pipes } = enhancersOf(
+    const { any, pipes } = findEnhancers(
       target.wrapper,
       target.target,
       target.methodName,
@@ -161,15 +161,15 @@ export class Pipeline {
 
   constructor(
     container: NestContainer,
-    private readonly of: PipelineTarget,
+    private readonly target: PipelineTarget,
     private readonly pipes: boolean,
   ) {
-    const { host } = of.wrapper;
+    const { host } = target.wrapper;
     const found = [...container.getModules()].find(([, one]) => one === host);
     this.moduleKey = found?.[0] ?? '';
-    this.creator = forJobs(ExternalContextCreator.fromContainer(container), this.moduleKey);
+    this.creator = createForJobs(ExternalContextCreator.fromContainer(container), this.moduleKey);
     this.filters = new ExternalExceptionFilterContext(container, container.applicationConfig);
-    if (pipes) describeArguments(of);
+    if (pipes) describeArguments(target);
   }
 
   /**
@@ -177,14 +177,14 @@ export class Pipeline {
    * @param contextId the context of a scoped instance
    */
   bind(instance: object, contextId: ContextId = STATIC_CONTEXT): Method {
-    const { target, methodName, wrapper, type } = this.of;
+    const { target, methodName, wrapper, type } = this.target;
     const method = (instance as Record<string, Method>)[methodName]!;
     const call = this.creator.create(
       instance,
       method,
       methodName,
       this.pipes ? METHOD_ARGUMENTS : undefined,
-      this.pipes ? WHOLE : undefined,
+      this.pipes ? PARAMS_FACTORY : undefined,
       contextId,
       wrapper.id,
       { guards: true, interceptors: true, filters: false },
@@ -225,7 +225,7 @@ const withoutGlobals = (container: NestContainer): NestContainer =>
  * Overrides methods of Nest's creator: only the first argument goes through pipes, and a refusal
  * throws JobForbiddenError.
  */
-function forJobs(creator: ExternalContextCreator, moduleKey: string): ExternalContextCreator {
+function createForJobs(creator: ExternalContextCreator, moduleKey: string): ExternalContextCreator {
   const jobs = Object.create(creator) as ExternalContextCreator;
   // Nest searches the module among providers only. For a controller it would find none and skip
   // enhancers named by class. Nest 11.0 has only the second method.
@@ -235,8 +235,8 @@ function forJobs(creator: ExternalContextCreator, moduleKey: string): ExternalCo
     Number(metadata.type) === PIPED
       ? creator.getParamValue(value, metadata, pipes)
       : Promise.resolve(value);
-  jobs.createGuardsFn = (...given) => {
-    const check = creator.createGuardsFn(...given);
+  jobs.createGuardsFn = (...args) => {
+    const check = creator.createGuardsFn(...args);
     return (
       check &&
       (async (args: unknown[]) => {

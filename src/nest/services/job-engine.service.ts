@@ -27,7 +27,7 @@ import {
 } from '../../context/context-contract.js';
 import { countOutcomes } from '../../job/outcome-counts.js';
 import { JobProcess } from '../../lifecycle/run/job-process.js';
-import { outside, within } from '../../database/transactions/current-transaction.js';
+import { runOutsideTransaction, runInTransaction } from '../../database/transactions/current-transaction.js';
 import type { JobQueueEntry, JobRun, JobTemplate } from '../../database/entities/index.js';
 import { findEntry, findLastRun, findRuns } from '../../lifecycle/run/run.sql.js';
 import {
@@ -187,7 +187,7 @@ export class JobEngineService {
    * a time run a pass. Must not be called inside a transaction.
    */
   runJobEngine(): Promise<JobEngineResults> {
-    return outside(() => this.bildad.pass.run());
+    return runOutsideTransaction(() => this.bildad.pass.run());
   }
 
   /** Counts the successful and the failed outcomes of a pass. Upstream: `get_counts`. */
@@ -417,8 +417,8 @@ export class JobEngineService {
         got: work,
         where: 'transaction()',
       });
-    const around = current.manager ?? store.dataSource;
-    return around.transaction((manager) => within(store, manager, () => work(manager)));
+    const parent = current.manager ?? store.dataSource;
+    return parent.transaction((manager) => runInTransaction(store, manager, () => work(manager)));
   }
 
   /**

@@ -287,8 +287,8 @@ export class JobsService {
     const last = found.at(-1);
     if (!last) return null;
     const { jobRunId, retry, value, at } = last;
-    const told = JSON.parse(value) as Pick<JobProgress, 'fraction' | 'message'>;
-    return { jobRunId, retry, ...told, at };
+    const progress = JSON.parse(value) as Pick<JobProgress, 'fraction' | 'message'>;
+    return { jobRunId, retry, ...progress, at };
   }
 
   /**
