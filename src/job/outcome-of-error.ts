@@ -10,7 +10,8 @@ export function outcomeOfThrown(error: unknown): Outcome {
     const delayMs = attempt(() => toMilliseconds(error.delayMs, 'delayMs'));
     if (delayMs !== undefined) return { kind: 'snoozed', delayMs, ...whyOf(error) };
   }
-  if (isErrorOf(error, JobCancelledError, 'JOB_CANCELLED')) return { kind: 'cancelled', ...whyOf(error) };
+  if (isErrorOf(error, JobCancelledError, 'JOB_CANCELLED'))
+    return { kind: 'cancelled', ...whyOf(error) };
   return { kind: 'failed', error };
 }
 

@@ -7,7 +7,10 @@ export interface PgClient {
   connect(): Promise<unknown>;
   query(sql: string, parameters?: unknown[]): Promise<{ rows: unknown[] } | { rows: unknown[] }[]>;
   end(): Promise<void>;
-  on(event: 'notification', listener: (message: { channel?: string; payload?: string }) => void): void;
+  on(
+    event: 'notification',
+    listener: (message: { channel?: string; payload?: string }) => void,
+  ): void;
   on(event: 'error' | 'end', listener: (error?: unknown) => void): void;
   host?: string;
   port?: number;

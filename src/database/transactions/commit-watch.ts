@@ -37,7 +37,8 @@ export class CommitWatch {
       if (!callbacks) return;
       if (queryRunner.isTransactionActive) {
         const outerDepth = depthOf(queryRunner);
-        for (const [callback, depth] of callbacks) callbacks.set(callback, Math.min(depth, outerDepth));
+        for (const [callback, depth] of callbacks)
+          callbacks.set(callback, Math.min(depth, outerDepth));
         return;
       }
       this.pending.delete(queryRunner);

@@ -3,7 +3,10 @@ import { envelopeOf, isSecret } from '../../context/envelope.js';
 import { narrowed, type ContextContract } from '../../context/context-contract.js';
 import { redactedError } from '../../context/redaction.js';
 import type { StoredContexts } from '../../context/stored-contexts.js';
-import { mayJoinTransaction, runOutsideTransaction } from '../../database/transactions/current-transaction.js';
+import {
+  mayJoinTransaction,
+  runOutsideTransaction,
+} from '../../database/transactions/current-transaction.js';
 import { InvalidJobContextError } from '../../job/errors.js';
 import type { JobEvents } from '../../job/events.js';
 import type { ExecutionLogger, JobExecution, JobHandler } from '../../job/job-handler.js';

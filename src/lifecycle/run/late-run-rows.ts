@@ -1,6 +1,11 @@
 import type { RunFacts } from '../../job/run-facts.js';
 import type { NodeState } from '../../job/node-state.js';
-import { isConflict, isDataError, isRefusal, isUniqueViolation } from '../../database/database-error.js';
+import {
+  isConflict,
+  isDataError,
+  isRefusal,
+  isUniqueViolation,
+} from '../../database/database-error.js';
 import {
   findEntryOfLateRun,
   findLateEntriesOfLostNodes,

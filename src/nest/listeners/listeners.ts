@@ -85,7 +85,8 @@ export class ListenerQueue {
   }
 
   private scheduleCalls(): void {
-    if (this.isScheduled || this.waiting.length === 0 || this.runningCalls >= MAX_CONCURRENT_CALLS) return;
+    if (this.isScheduled || this.waiting.length === 0 || this.runningCalls >= MAX_CONCURRENT_CALLS)
+      return;
     this.isScheduled = true;
     outsideOfCaller(() => setImmediate(() => this.startCalls()));
   }

@@ -27,7 +27,10 @@ import {
 } from '../../context/context-contract.js';
 import { countOutcomes } from '../../job/outcome-counts.js';
 import { JobProcess } from '../../lifecycle/run/job-process.js';
-import { runOutsideTransaction, runInTransaction } from '../../database/transactions/current-transaction.js';
+import {
+  runOutsideTransaction,
+  runInTransaction,
+} from '../../database/transactions/current-transaction.js';
 import type { JobQueueEntry, JobRun, JobTemplate } from '../../database/entities/index.js';
 import { findEntry, findLastRun, findRuns } from '../../lifecycle/run/run.sql.js';
 import {
