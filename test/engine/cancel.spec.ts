@@ -21,7 +21,7 @@ it('a cancelled job that fails before its node receives the request does not ret
   const run = await one.engine.enqueueAndRunJob(GatedJob, {});
   await GatedJob.arrival();
   expect(await other.engine.cancelJob({ id: run.jobQueueEntryId })).toBeNull();
-  await one.engine.failJob(run, new Error('by itself'));
+  await one.engine.failJob(run, new Error('failed'));
   expect(await entryOf(run.jobRunIdentifier)).toBeNull();
 });
 
@@ -37,7 +37,7 @@ it('a job that fails and is cancelled at the same moment leaves the queue', asyn
   for (let round = 0; round < 30; round++) {
     const run = await one.engine.enqueueAndRunJob(GatedJob, {});
     await GatedJob.arrival();
-    const ends = one.engine.failJob(run, new Error('by itself')).catch(() => undefined);
+    const ends = one.engine.failJob(run, new Error('failed')).catch(() => undefined);
     for (let turn = 0; turn < round; turn++) await Promise.resolve();
     await one.engine.cancelJob({ id: run.jobQueueEntryId });
     await ends;

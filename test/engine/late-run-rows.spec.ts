@@ -69,7 +69,7 @@ it('a fast node writes a complete history when runs end', async () => {
       SimpleJob,
       Array.from({ length: 8_000 }, (_none, say) =>
         // One in a hundred fails without retry.
-        say % 100 ? { say } : { fail: 'so be it' },
+        say % 100 ? { say } : { fail: 'no retry' },
       ),
       { maxRetries: 0 },
     );
@@ -94,7 +94,7 @@ it('a fast node writes a complete history when runs end', async () => {
     {
       status: 'DONE',
       result: 'FAILED',
-      reason: 'so be it',
+      reason: 'no retry',
       retry: 0,
       runs: 80,
       jobs: 80,

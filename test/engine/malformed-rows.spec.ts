@@ -207,11 +207,11 @@ describe('a malformed entry fails alone', () => {
     '{"type": "exponential", "maxDelay": "never"}',
   ])('with a backoff of %s', async (backoff) => {
     const malformed = await runAmongOthers(`backoff = '${backoff}'`, SimpleJob, {
-      fail: 'as always',
+      fail: 'always fails',
     });
     await expect
       .poll(() => runsOf(malformed))
-      .toMatchObject([{ status: 'DONE', reason: 'as always' }]);
+      .toMatchObject([{ status: 'DONE', reason: 'always fails' }]);
     expect(await entryOf(malformed)).toMatchObject({
       status: 'AVAILABLE',
       scheduled: true,

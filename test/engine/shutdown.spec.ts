@@ -98,10 +98,10 @@ it('a handler that returns after the abort completes', () =>
     async ({ engine, app, database }) => {
       await engine.enqueueAndRunJob(GatedJob, { ignoresAbort: true });
       const { door, job } = await GatedJob.arrival();
-      job.signal.addEventListener('abort', () => door.open('done after all'));
+      job.signal.addEventListener('abort', () => door.open('done after the abort'));
       await app.close();
       expect(await database.sql('SELECT result, output FROM bildad.job_runs')).toEqual([
-        { result: 'SUCCEEDED', output: 'done after all' },
+        { result: 'SUCCEEDED', output: 'done after the abort' },
       ]);
       expect(await database.sql('SELECT 1 FROM bildad.job_queue_entries')).toEqual([]);
     },

@@ -65,10 +65,10 @@ it("a call in a caller's transaction does not join a batch", async () => {
         engine.enqueueJob(SimpleJob, {}, { manager, jobRunIdentifier: 'mine' }),
         engine.enqueueJob(SimpleJob, {}, { jobRunIdentifier: "other's" }),
       ]);
-      throw new Error('changed my mind');
+      throw new Error('rolled back');
     })
     .catch((error: Error) => error.message);
-  expect(await rolledBack).toBe('changed my mind');
+  expect(await rolledBack).toBe('rolled back');
   expect(await jobs.getJobQueueEntryForIdentifier('mine')).toBeNull();
   expect(await jobs.getJobQueueEntryForIdentifier("other's")).not.toBeNull();
 });

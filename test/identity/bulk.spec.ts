@@ -157,9 +157,9 @@ it("enqueueJobs in the caller's transaction commits all jobs or none", async () 
   const enqueue = (fail: boolean) =>
     dataSource.transaction(async (manager) => {
       await engine.enqueueJobs(RowJob, source(5_000).contexts, { manager });
-      if (fail) throw new Error('changed my mind');
+      if (fail) throw new Error('rolled back');
     });
-  await expect(enqueue(true)).rejects.toThrow('changed my mind');
+  await expect(enqueue(true)).rejects.toThrow('rolled back');
   expect((await numbers()).size).toBe(0);
   await enqueue(false);
   expect((await numbers()).size).toBe(5_000);

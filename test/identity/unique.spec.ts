@@ -329,9 +329,9 @@ it('in a transaction: other callers wait for the key, and a rollback frees it', 
       expect(mine.deduplicated).toBe(false);
       expect((await add('second', {}, { manager })).id).toBe(mine.id);
       inside = add('other');
-      throw new Error('changed my mind');
+      throw new Error('rolled back');
     }),
-  ).rejects.toThrow('changed my mind');
+  ).rejects.toThrow('rolled back');
   expect(await inside).toMatchObject({
     deduplicated: false,
     jobContext: { name: 'other' },

@@ -123,7 +123,7 @@ it('the handlers of a killed process run again', LONG, async () => {
   await everyJobSucceeds(30, 40);
 });
 
-it('a run that a process committed before its kill is not repeated', LONG, async () => {
+it('a process that is killed while it finishes a run loses no committed end', LONG, async () => {
   const { database } = bildad;
   await enqueue(1);
   const unblock = await blockEnds();
