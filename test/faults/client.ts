@@ -24,12 +24,14 @@ const MOST_AT_ONCE = 40;
 const KEYED_SHARE = 0.4;
 const ledger = new Ledger(setting('LAB_LEDGERS'), setting('LAB_NAME'));
 const seed = Number(setting('LAB_SEED'));
-const { perSecond, burst, mix, burstMix } = JSON.parse(setting('LAB_LOAD')) as {
+const load = JSON.parse(setting('LAB_LOAD')) as {
   perSecond: number;
   burst: number;
   mix: Weights;
   burstMix: Weights;
+  priority?: number;
 };
+const { perSecond, burst, mix, burstMix } = load;
 
 for (const event of ['unhandledRejection', 'uncaughtException'] as const)
   process.on(event, (error: unknown) => {
@@ -80,7 +82,7 @@ const underWay = new Set<Promise<void>>();
 
 const optionsOf = ({ id, priority, delayMs }: PlannedJob) => ({
   jobRunIdentifier: id,
-  priority,
+  priority: load.priority ?? priority,
   delay: delayMs,
 });
 

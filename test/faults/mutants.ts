@@ -12,6 +12,8 @@ export interface Focus {
   burst?: number;
   burstMix?: Weights;
   perSecond?: number;
+  /** Of all jobs. */
+  priority?: number;
   workers?: number;
   concurrency?: number;
   /** Of each worker's clock against that of the database. */
@@ -159,8 +161,10 @@ export const MUTANTS: readonly Mutant[] = [
     // Jobs that come back to the queue lie before the resume point.
     focus: {
       faults: { xmin: 1 },
-      mix: { ok: 4, flaky: 4 },
-      burst: 0,
+      mix: { flaky: 1 },
+      burst: 100,
+      burstMix: { fast: 1 },
+      priority: 5,
     },
   },
 ];
