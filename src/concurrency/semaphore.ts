@@ -31,7 +31,10 @@ export class Semaphore {
 
   private waitForTurn(acquireMs: number): Promise<void> {
     return new Promise((resolve, reject) => {
-      if (acquireMs === Infinity) return void this.waiting.push(resolve);
+      if (acquireMs === Infinity) {
+        this.waiting.push(resolve);
+        return;
+      }
       const cancelTimeout = runAfter(acquireMs, () => {
         this.waiting.splice(this.waiting.indexOf(next), 1);
         reject(new SemaphoreTimeoutError(acquireMs));

@@ -109,7 +109,8 @@ export class JobWatcher {
         const ended = state && seen.newlyEnded(state);
         if (ended !== null) {
           const until = performance.now() + LAST_OUTPUT_MS;
-          while (performance.now() < until && !isOver() && !signal?.aborted) {
+          while (performance.now() < until) {
+            if (isOver() || signal?.aborted) break;
             pause.reset();
             await pause.sleep(until - performance.now());
           }

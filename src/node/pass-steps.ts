@@ -51,8 +51,9 @@ export function engineSteps(parts: StepParts): PassStep[] {
   const inEachPass = (name: string, run: PassStep['run']): PassStep => ({ name, run, every: 0 });
   return [
     oncePerLease('write run rows of lost nodes', async () => {
-      if (!(await leases.areReliable())) return;
-      if ((await lateRows.writeOfLostNodes(node.batchSize)) === node.batchSize) return 'more';
+      if (!(await leases.areReliable())) return undefined;
+      const isFull = (await lateRows.writeOfLostNodes(node.batchSize)) === node.batchSize;
+      return isFull ? 'more' : undefined;
     }),
     oncePerLease(
       'reopen orphaned entries',

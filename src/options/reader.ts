@@ -177,7 +177,7 @@ function mostSimilar(name: string, known: readonly string[]): string | undefined
     name.length > 3 && option.includes(lower) ? 1 : editDistance(lower, option);
   const [best] = known
     .map((option) => ({ option, distance: distanceTo(option.toLowerCase()) }))
-    .sort((one, other) => one.distance - other.distance);
+    .toSorted((one, other) => one.distance - other.distance);
   return best && best.distance <= Math.max(1, name.length / 3) ? best.option : undefined;
 }
 

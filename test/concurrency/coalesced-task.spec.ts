@@ -36,14 +36,14 @@ describe('CoalescedTask', () => {
       const task = new CoalescedTask(
         async () => {
           const now = wanted;
-          await null;
+          await Promise.resolve();
           done = now;
         },
         () => undefined,
       );
       wanted = 1;
       task.request();
-      for (let turn = 0; turn < gap; turn++) await null;
+      for (let turn = 0; turn < gap; turn++) await Promise.resolve();
       wanted = 2;
       task.request();
       await nextTurn();

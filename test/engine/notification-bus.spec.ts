@@ -191,7 +191,7 @@ it('an item is sent at whichever moment it arrives, during another statement or 
   for (let microtasks = 0; microtasks < 40; microtasks++) {
     sent = [];
     sender.send('first');
-    for (let n = 0; n < microtasks; n++) await null;
+    for (let n = 0; n < microtasks; n++) await Promise.resolve();
     sender.send(`after ${microtasks}`);
     await sender.idle();
     expect(sent.join()).toContain(`"after ${microtasks}"`);

@@ -195,7 +195,7 @@ it("other ends do not wait for a handler's transaction that waits for the row of
   });
   const run = await bildad.engine.enqueueAndRunJob(CompletesItselfJob, { name: 'own' });
   await started;
-  const unlock = await lockRows(bildad, ...[LOCKS['its run'][0], [run.id]]);
+  const unlock = await lockRows(bildad, LOCKS['its run'][0], [run.id]);
   try {
     go();
     await othersEnd();

@@ -22,7 +22,7 @@ it('a node that is fenced at any moment of a heartbeat ends at once', async () =
       reports.push(kind);
       if (kind !== 'joined') return;
       void (async () => {
-        for (let n = 0; n < microtasks; n++) await undefined;
+        for (let n = 0; n < microtasks; n++) await Promise.resolve();
         heartbeat.fence(id);
       })();
     };

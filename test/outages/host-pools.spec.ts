@@ -37,7 +37,9 @@ async function hold(): Promise<{ ended: Promise<unknown>; release: () => Promise
   const ended = runner
     .query('SELECT pg_sleep(600)')
     .catch((error: { code?: string }) => error.code)
-    .finally(() => runner.release());
+    .finally(async () => {
+      await runner.release();
+    });
   await expect
     .poll(() =>
       database.sql(`SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'PgSleep'`, [pid]),

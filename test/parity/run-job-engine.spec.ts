@@ -192,7 +192,7 @@ it('a pass requested while another pass releases the guard is not lost', async (
     .mockImplementation(async (...call: [any, any?, any?]) => {
       if (String(call[0]).includes('ORDER BY r.id LIMIT'))
         unlockGuard ??= await lockRows(bildad, GUARD);
-      return query(...call) as Promise<unknown>;
+      return query(...call);
     });
   const first = engine.runJobEngine();
   await waitingForLock(bildad, 'guard_round_requested AS requested');

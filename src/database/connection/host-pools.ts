@@ -1,3 +1,4 @@
+/* oxlint-disable no-underscore-dangle -- fields of pg and pg-pool */
 import { setImmediate as nextTurn, setTimeout as pause } from 'node:timers/promises';
 import type { DataSource } from 'typeorm';
 import { isAnswer } from './connection-errors.js';

@@ -24,7 +24,7 @@ export function pruneRunLog({ store, node }: Pick<EngineContext, 'store' | 'node
       for (let n = 0; n < STATEMENTS_PER_PASS && performance.now() < deadline; n++)
         if ((await pruneNotes(db, tables, PER_STATEMENT)) < PER_STATEMENT) {
           prunedAll = true;
-          return;
+          return undefined;
         }
       return 'more';
     },

@@ -67,11 +67,10 @@ export class BulkInsert<Result extends EntryReference> {
     const source = encodedBatches(contract, contexts, maxContextBytes);
     const insert = new BulkInsert(bulk, source, toResult);
     const readsAll = !contract.selfContained && Array.isArray(contexts);
-    do {
-      const next = await source.next();
-      if (next.done) break;
+    for (let next = await source.next(); !next.done; next = await source.next()) {
       insert.read.push(next.value);
-    } while (readsAll);
+      if (!readsAll) break;
+    }
     return insert;
   }
 

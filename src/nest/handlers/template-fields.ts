@@ -33,7 +33,7 @@ export type TemplateFields = Partial<
 export type NewTemplate = TemplateFields & Pick<JobTemplate, 'code'>;
 
 const jsonSchema: Check<JsonSchema> = (value) => {
-  schemaCheck(value as JsonSchema);
+  schemaCheck(value);
   return value as JsonSchema;
 };
 

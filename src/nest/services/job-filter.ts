@@ -67,11 +67,10 @@ const COMMON = {
   olderThan: duration(),
   newerThan: duration(),
 } satisfies SchemaOf<CommonFilter>;
-const { DONE, ...QUEUED } = JobQueueStatus;
 const JOB_FILTER = {
   ...COMMON,
   // A DONE job has no queue entry.
-  status: oneOf(...Object.values(QUEUED)),
+  status: oneOf(...Object.values(JobQueueStatus).filter((status) => status !== 'DONE')),
   priority: priorityRange,
 } satisfies SchemaOf<JobFilter>;
 const FAILED_FILTER = { ...COMMON, reason: string(8_000) } satisfies SchemaOf<FailedJobFilter>;
