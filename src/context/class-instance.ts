@@ -54,8 +54,8 @@ function violationsOf(error: ValidationError, parent: string): ContextViolation[
 }
 
 /**
- * The keys that class-transformer drops silently: those that are functions on the instance (`toString`, methods), and
- * those for which the class has a getter and no setter.
+ * The keys that class-transformer drops silently: keys of functions on the instance (`toString`, methods), and keys
+ * for which the class has a getter and no setter.
  */
 function droppedKeys(
   value: JsonValue,

@@ -34,7 +34,7 @@ export function schemaOfClass(target: Constructor, owner?: string): JsonSchema {
 }
 
 /** The class validates where it is known. A class that cannot be described must not keep the app from booting. */
-function converted(target: Constructor): JsonSchema {
+function convertClass(target: Constructor): JsonSchema {
   try {
     return targetConstructorToSchema(target, {
       refPointerPrefix: DEFS,
@@ -57,12 +57,12 @@ function isUsable(schema: unknown, known: Set<string>): boolean {
   if (typeof schema !== 'object' || schema === null) return true;
   return Object.entries(schema).every(([key, value]) => {
     if (key === '$ref') return known.has(value as string);
-    if (key === 'pattern' && typeof value === 'string') return compiles(value);
+    if (key === 'pattern' && typeof value === 'string') return isValidPattern(value);
     return isUsable(value, known);
   });
 }
 
-function compiles(pattern: string): boolean {
+function isValidPattern(pattern: string): boolean {
   try {
     return Boolean(new RegExp(pattern, 'u'));
   } catch {
@@ -74,7 +74,7 @@ function describe(
   target: Constructor,
   defs: Map<Constructor, { name: string; schema?: JsonSchema }>,
 ): JsonSchema {
-  const schema = converted(target);
+  const schema = convertClass(target);
   const properties = (schema['properties'] ?? {}) as Record<string, JsonSchema>;
   const conditional = conditionalProperties(target);
   const optional = optionalProperties(target);
@@ -83,7 +83,7 @@ function describe(
     const nested = nestedClass(target, property);
     if (nested && JSON.stringify(member).includes(DEFS)) {
       const { name } = defs.get(nested) ?? register(nested, defs);
-      repoint(member, nested.name, name);
+      renameReferences(member, nested.name, name);
     }
     if (isTransformed(target, property)) {
       properties[property] = {};
@@ -115,11 +115,11 @@ function register(
 }
 
 /** References contain only the class name: two classes of the same name need two definitions. */
-function repoint(schema: unknown, from: string, to: string): void {
+function renameReferences(schema: unknown, from: string, to: string): void {
   if (typeof schema !== 'object' || schema === null) return;
   for (const [key, value] of Object.entries(schema))
     if (key === '$ref' && value === DEFS + from) (schema as JsonSchema)[key] = DEFS + to;
-    else repoint(value, from, to);
+    else renameReferences(value, from, to);
 }
 
 function nestedClass(target: Constructor, property: string): Constructor | undefined {

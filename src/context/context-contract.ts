@@ -7,7 +7,7 @@ import { toPlainJson, type PlainJson } from './plain-json.js';
 
 export type { ContextClass } from './class-instance.js';
 
-/** How the contexts of a template are checked and decoded. Made once from a class or a JSON Schema. */
+/** How the contexts of a template are checked and decoded. Created once from a class or a JSON Schema. */
 export interface ContextContract {
   /** As stored in the template. */
   schema: JsonSchema;
@@ -23,7 +23,7 @@ export interface ContextContract {
  */
 export type Upcast = (context: any, from: number) => unknown;
 
-/** What a class declares about its contexts beside their contract. */
+/** Declarations of a class about its contexts, beside their contract. */
 export interface ContextTraits {
   /** 0 if none is declared. */
   version: number;
@@ -55,7 +55,7 @@ export function contextContract(
  * Adds an operator's schema to a contract. The schema that a class declared itself is not checked again: the schema of a
  * newer deploy must not refuse contexts that this deploy's class accepts.
  */
-export function narrowed(
+export function withOperatorSchema(
   contract: ContextContract,
   operatorSchema: JsonSchema | null,
   owner: string,

@@ -74,7 +74,7 @@ export class EncryptedValue {
 }
 
 /** A stored context as entities show it: without its envelope, or redacted. */
-export function shown(stored: unknown): unknown {
+export function toEntityContext(stored: unknown): unknown {
   const envelope = envelopeOf(stored);
   if (!envelope) return stored;
   return typeof envelope.key === 'string'
@@ -83,8 +83,8 @@ export function shown(stored: unknown): unknown {
 }
 
 /** A stored result as entities show it. Results may have a property with the envelope's name; only encrypted ones have one. */
-export const shownResult = (stored: unknown): unknown =>
-  typeof envelopeOf(stored)?.sealed === 'string' ? shown(stored) : stored;
+export const toEntityResult = (stored: unknown): unknown =>
+  typeof envelopeOf(stored)?.sealed === 'string' ? toEntityContext(stored) : stored;
 
 /**
  * Whether the run's context, result and errors must not be shown.

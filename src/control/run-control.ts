@@ -64,7 +64,7 @@ export class RunControl {
     return { kind: 'completed', output };
   }
 
-  /** Stops a running entry in the database only: its process goes on. @returns null when it is not running @throws RunNotActiveError */
+  /** Stops a running entry in the database only: its process continues. @returns null when it is not running @throws RunNotActiveError */
   async stopEntry(entryId: string): Promise<JobRun | null> {
     const { db, tables } = this.store;
     await this.lateRows.ensureWrittenOfEntry(entryId);

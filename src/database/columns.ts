@@ -1,4 +1,4 @@
-import { envelopeOf, shown, shownResult } from '../context/envelope.js';
+import { envelopeOf, toEntityContext, toEntityResult } from '../context/envelope.js';
 import { JobQueueEntry, JobRun, JobTemplate } from './entities/index.js';
 
 /** Column lists that read a row as its entity's properties; bigints as text, milliseconds as numbers. */
@@ -87,14 +87,14 @@ export const operatorSchema = (t: string) =>
 
 export function asEntry(row: object): JobQueueEntry {
   const entry = Object.assign(new JobQueueEntry(), row);
-  if (envelopeOf(entry.jobContext)) entry.jobContext = shown(entry.jobContext);
+  if (envelopeOf(entry.jobContext)) entry.jobContext = toEntityContext(entry.jobContext);
   return entry;
 }
 
 export function asRun(row: object): JobRun {
   const run = Object.assign(new JobRun(), row);
-  if (envelopeOf(run.jobContext)) run.jobContext = shown(run.jobContext);
-  if (envelopeOf(run.output)) run.output = shownResult(run.output);
+  if (envelopeOf(run.jobContext)) run.jobContext = toEntityContext(run.jobContext);
+  if (envelopeOf(run.output)) run.output = toEntityResult(run.output);
   return run;
 }
 

@@ -3,7 +3,6 @@ import type {
   JobEncryptionKeyError,
   SchemaVersionError,
 } from './errors.js';
-import { derivedFrom, isDerived, type DerivedEvent } from './derived-events.js';
 import type { HostKind, LogLevel } from './job-handler.js';
 import type { JsonValue } from './json.js';
 import type { OutcomeKind } from './outcome.js';
@@ -194,3 +193,31 @@ export class JobEvents {
 }
 
 const NO_LISTENERS: readonly Listener[] = [];
+
+/** The event of an ended run, by its outcome. */
+const EVENT_OF_OUTCOME = {
+  completed: 'run.succeeded',
+  failed: 'run.failed',
+  failedForGood: 'run.failed',
+  invalidContext: 'run.failed',
+  timedOut: 'run.timedOut',
+  killed: 'run.killed',
+  expired: 'run.expired',
+  crashed: 'run.crashed',
+  hostDied: 'run.crashed',
+  stopped: 'run.stopped',
+  interrupted: 'run.stopped',
+  snoozed: 'run.snoozed',
+  cancelled: 'run.cancelled',
+  missed: 'run.missed',
+} as const satisfies Record<OutcomeKind, string>;
+
+export type EndEvent = (typeof EVENT_OF_OUTCOME)[OutcomeKind];
+/** Derived from `run.finished`, for its listeners only. */
+export type DerivedEvent = EndEvent;
+
+const NAMES: ReadonlySet<string> = new Set(Object.values(EVENT_OF_OUTCOME));
+
+export const isDerived = (event: string): event is DerivedEvent => NAMES.has(event);
+
+export const derivedFrom = (outcome: OutcomeKind): DerivedEvent => EVENT_OF_OUTCOME[outcome];

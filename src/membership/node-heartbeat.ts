@@ -9,7 +9,7 @@ import {
   type HeartbeatMemory,
 } from './heartbeat-memory.js';
 
-/** What the heartbeat reports to its node. `id` is the incarnation that it is about. */
+/** Reports of the heartbeat to its node. `id` is the incarnation. */
 export type HeartbeatReport =
   | { kind: 'joined' | 'renewed'; id: string; hasSuspects: boolean }
   /** The incarnation has ended in the database: declared `lost` by another node, or `fenced` by this one. */
@@ -35,7 +35,7 @@ export class NodeHeartbeat {
   private joined = false;
   /** The incarnation is to be ended in the database. */
   private ending = false;
-  /** A request for a heartbeat while one is under way is never lost. */
+  /** A request for a heartbeat while one is in flight is never lost. */
   private readonly sends = new CoalescedTask(
     () => this.renew(),
     (error) => this.report({ kind: 'failed', error }),

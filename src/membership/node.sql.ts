@@ -2,7 +2,7 @@ import type { JobProcessFacts } from '../job/process-facts.js';
 import type { JobNodeEnd } from '../database/entities/job-node.entity.js';
 import { rows, type Queryable, type Tables } from '../database/tables.js';
 
-/** What a node registers itself with. */
+/** The facts with which a node registers. */
 export interface NodeIdentity {
   id: string;
   engineName: string;
@@ -13,7 +13,7 @@ export interface NodeIdentity {
   concurrency: number;
 }
 
-/** What a node reports with each heartbeat. */
+/** The values that a node reports with each heartbeat. */
 export interface NodeVitals {
   /** Milliseconds until the node counts as lost unless another heartbeat comes. */
   leaseMs: number;
@@ -159,7 +159,7 @@ export function declareLost(
   );
 }
 
-/** What another node last reported of the process of a RUNNING run. */
+/** The last report of another node about the process of a RUNNING run. */
 export async function findProcessFacts(
   db: Queryable,
   { nodes, runs }: Tables,

@@ -1,13 +1,12 @@
 import { waitAtMost } from '../concurrency/timers.js';
 import { ConnectionLostError } from '../database/connection/connection-errors.js';
 import type { EngineContext } from '../database/engine-context.js';
-import { countOutcomes } from '../job/outcome-counts.js';
 import type { ExtensionPoints, PassStep } from '../lifecycle/extension-points.js';
 import type { RunLeases } from '../membership/run-leases.js';
 import type { ExpireRuns } from './pass-steps.js';
 import { guardLeaseMs, PassGuard, StepTimes } from './pass.sql.js';
 import type { SchemaVersionCheck } from './schema-version-check.js';
-import type { JobOutcome, Slots } from './slots.js';
+import { countOutcomes, type JobOutcome, type Slots } from './slots.js';
 
 export interface JobEngineResults {
   start: JobOutcome[];
@@ -175,7 +174,7 @@ export class EnginePass {
     if (lost) throw lost;
     if (!this.runningSteps.has(step)) return;
     const ms = Math.round(performance.now() - begin);
-    const error = new Error(`the step is not over after ${ms} ms; the pass goes on without it`);
+    const error = new Error(`the step has not ended after ${ms} ms; the pass continues without it`);
     events.emit('engine.error', { doing, error });
   }
 }

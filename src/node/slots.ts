@@ -22,6 +22,15 @@ const LAUNCHES_PER_TURN = 100;
 /** The result of one job of a pass. */
 export type JobOutcome = { ok: true; jobRun: JobRun } | { ok: false; error: unknown };
 
+/** Counts the successful and the failed outcomes of a pass. */
+export function countOutcomes(outcomes: readonly { ok: boolean }[]): {
+  okCount: number;
+  errorCount: number;
+} {
+  const okCount = outcomes.filter(({ ok }) => ok).length;
+  return { okCount, errorCount: outcomes.length - okCount };
+}
+
 interface Launch {
   claim: Claim;
   /** Why its handler was not started. */

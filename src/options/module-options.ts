@@ -163,7 +163,7 @@ export interface LogOptions {
 /** How the span of a run relates to the span of the call that enqueued its job. */
 export type SpanRelation = 'link' | 'parent';
 
-/** What is sent to OpenTelemetry. It needs the package `@opentelemetry/api`, and an SDK set up by the app. */
+/** Options of traces and metrics for OpenTelemetry. They need the package `@opentelemetry/api`, and an SDK set up by the app. */
 export interface TelemetryOptions {
   /** A span for each call that enqueues and for each run of a handler. Default `true`. */
   traces?: boolean;

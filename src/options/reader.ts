@@ -16,7 +16,7 @@ export type Schema = Readonly<Record<string, Check<unknown>>>;
 /** For `satisfies`: a check for every option of the interface `O`, and for nothing else. */
 export type SchemaOf<O> = { readonly [K in keyof Required<O>]: Check<unknown> };
 
-/** What a group of options is read into. */
+/** The result of reading a group of options. */
 export type Read<S extends Schema> = { -readonly [K in keyof S]: ReturnType<S[K]> };
 
 /** Options for which `undefined` means "not given": they have no default. */

@@ -121,7 +121,7 @@ export const canCancel = ({ connection, host, processID, secretKey }: PgClient):
   Boolean(connection && host && processID) && typeof secretKey === 'number';
 
 /**
- * Asks the server to cancel the client's statement, which would go on holding locks, or waiting for
+ * Asks the server to cancel the client's statement, which would keep holding locks, or waiting for
  * them. Resolves when the server has the request, or after `ms`; never rejects. The request is not
  * encrypted, as the protocol defines it (16 bytes, with a key that is valid for this connection only).
  */

@@ -32,8 +32,8 @@ export interface StatementsOptions {
 }
 
 /**
- * Runs statements. A statement that takes longer than the timeout is cancelled. Its answer tells
- * a slow statement from a dead connection: only silence counts as a lost connection.
+ * Runs statements. A statement that takes longer than the timeout is cancelled. Its answer distinguishes
+ * a slow statement from a dead connection: only a missing answer counts as a lost connection.
  */
 export class Statements {
   /** A function for each statement that shortens its timeout. */

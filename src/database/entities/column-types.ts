@@ -1,4 +1,4 @@
-import { EncryptedValue, shown, shownResult } from '../../context/envelope.js';
+import { EncryptedValue, toEntityContext, toEntityResult } from '../../context/envelope.js';
 
 /** The database's clock sets times. */
 export const DB_TIME = {
@@ -24,11 +24,11 @@ const stored = (value: unknown) =>
 /** Read without its envelope, and redacted if it is encrypted. */
 export const CONTEXT = {
   type: 'jsonb',
-  transformer: { to: stored, from: shown },
+  transformer: { to: stored, from: toEntityContext },
 } as const;
 
 /** Redacted if it is encrypted. */
 export const RESULT = {
   type: 'jsonb',
-  transformer: { to: stored, from: shownResult },
+  transformer: { to: stored, from: toEntityResult },
 } as const;

@@ -6,7 +6,7 @@ import { BIGINT, DB_TIME, MILLISECONDS } from './column-types.js';
 /** As JSON has it. */
 type StoredJson<T> = { [K in keyof T]: T[K] extends Date ? string : T[K] };
 
-/** Why a node is no more: it was shut down, lost touch with the database and stopped by itself, or fell silent. */
+/** Why a node ended: it shut down, stopped itself because it lost the database, or its heartbeat stopped. */
 export type JobNodeEnd = 'shutdown' | 'fenced' | 'lost';
 
 /** One incarnation of a process that runs jobs. Its id is never used again, not even by the same process. */
@@ -29,7 +29,7 @@ export class JobNode {
   @Column({ type: 'text' })
   version!: string;
 
-  /** What it has handlers for. */
+  /** The template codes of its handlers. */
   @Column({ name: 'template_codes', type: 'text', array: true })
   templateCodes!: string[];
 
@@ -41,7 +41,7 @@ export class JobNode {
   @Column({ type: 'integer', default: 0 })
   running!: number;
 
-  /** Handlers that go on although their runs are closed, at its last heartbeat. They keep their slots until they end. */
+  /** Handlers that still work although their runs have ended, at its last heartbeat. They keep their slots until they end. */
   @Column({ type: 'integer', default: 0 })
   abandoned!: number;
 

@@ -3,7 +3,7 @@ import type { StoredContexts } from '../../context/stored-contexts.js';
 import { CarriedContextError, InvalidJobContextError } from '../../job/errors.js';
 import type { JobEvents } from '../../job/events.js';
 import type { JsonValue } from '../../job/json.js';
-import { outcomeOfThrown } from '../../job/outcome-of-error.js';
+import { outcomeOfThrown } from '../../job/outcome.js';
 import type { AroundRun, Carrier, ExtensionPoints } from '../../lifecycle/extension-points.js';
 import type { JobProcess } from '../../lifecycle/run/job-process.js';
 import type { NamedCarrier, Settings } from '../../options/settings.js';

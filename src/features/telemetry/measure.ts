@@ -40,7 +40,7 @@ export interface MeasuredEngine extends EngineContext {
   engine: string;
   /** In a host of isolated jobs only enqueues are counted; the node counts the runs. */
   isHost: boolean;
-  /** The queue as of the last look. Never rejects. */
+  /** The last read depths of the queue. Never rejects. */
   readQueueDepths: () => Promise<readonly QueueDepth[]>;
 }
 

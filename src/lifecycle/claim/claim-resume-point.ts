@@ -33,7 +33,7 @@ export class ClaimResumePoint {
     return this.at;
   }
 
-  /** Entries were released: the next pass begins at the head, whatever it costs. A scan that is under way may have missed them. */
+  /** Makes the next pass begin at the head at any cost, because entries were released. A scan in flight may have missed them. */
   requireHead(): void {
     this.headRequired = true;
   }

@@ -83,7 +83,7 @@ export class ClaimJobs {
   }
 
   /**
-   * Claims entries one after another, for when the database refuses to claim several, and quarantines those that it
+   * Claims entries one after another, for when the database refuses to claim several, and quarantines the entries that it
    * refuses. Three statements per entry, and rare.
    */
   private async claimOneByOne(codes: string[], limit: number): Promise<Claim[]> {

@@ -48,7 +48,7 @@ export class BulkInsert<Result extends EntryReference> {
   private constructor(
     private readonly bulk: PreparedBulk,
     private readonly source: AsyncGenerator<EncodedContext[], void>,
-    /** What the caller gets for an entry. */
+    /** Creates the caller's result for an entry. */
     private readonly toResult: (entry: JobQueueEntry) => Result,
   ) {}
 
@@ -107,7 +107,7 @@ export class BulkInsert<Result extends EntryReference> {
       }
       await Promise.all(inFlight);
     } finally {
-      // The caller must not roll back while a statement is under way.
+      // The caller must not roll back while a statement is in flight.
       await Promise.allSettled(inFlight);
     }
   }

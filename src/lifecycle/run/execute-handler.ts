@@ -1,6 +1,6 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { envelopeOf, isSecret } from '../../context/envelope.js';
-import { narrowed, type ContextContract } from '../../context/context-contract.js';
+import { withOperatorSchema, type ContextContract } from '../../context/context-contract.js';
 import { redactedError } from '../../context/redaction.js';
 import type { StoredContexts } from '../../context/stored-contexts.js';
 import {
@@ -11,7 +11,7 @@ import { InvalidJobContextError } from '../../job/errors.js';
 import type { JobEvents } from '../../job/events.js';
 import type { ExecutionLogger, JobExecution, JobHandler } from '../../job/job-handler.js';
 import type { Outcome } from '../../job/outcome.js';
-import { outcomeOfThrown } from '../../job/outcome-of-error.js';
+import { outcomeOfThrown } from '../../job/outcome.js';
 import type { ClaimedRun } from '../../job/run-facts.js';
 import type { ExtensionPoints } from '../extension-points.js';
 import type { RegisteredHandler } from '../handler-registry.js';
@@ -115,7 +115,7 @@ export async function executeHandler(
   let outcome: Outcome;
   try {
     const { operatorSchema, templateCode, jobContext } = process.run;
-    const contract = narrowed(handler.contract, operatorSchema, templateCode);
+    const contract = withOperatorSchema(handler.contract, operatorSchema, templateCode);
     const { traits } = handler;
     const stored =
       traits.version > 0 || envelopeOf(jobContext)

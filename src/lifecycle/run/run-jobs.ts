@@ -108,7 +108,7 @@ export class RunJobs {
     return Array.from(this.active.values(), ({ run }) => run);
   }
 
-  /** How many outcomes wait to be recorded. */
+  /** Number of outcomes that wait to be recorded. */
   get backlog(): number {
     return this.unrecorded.size;
   }

@@ -35,7 +35,7 @@ const COLUMNS: Record<
 };
 const PROPERTIES = Object.entries(COLUMNS);
 
-/** What a template has where nobody says more; its name is then its code. */
+/** Default values of a template. The default name is the code. */
 export const TEMPLATE_DEFAULTS = {
   displayOrder: 0,
   jobModuleName: '',
@@ -49,9 +49,9 @@ export const TEMPLATE_DEFAULTS = {
 } as const;
 
 /**
- * Creates or updates templates by code, in one statement. What a class declared last time is kept in
- * `declared`: only what the code changed since is written, so a deploy does not undo what an operator
- * changed. What no class declared yet counts as declared with its default, so the first deploy does not either.
+ * Creates or updates templates by code, in one statement. `declared` holds the last declaration of the class: only fields
+ * that the code changed since are written, so a deploy does not undo the changes of an operator. Before the first
+ * declaration the defaults count as declared.
  */
 export async function declareTemplates(
   db: Queryable,
@@ -83,7 +83,7 @@ export async function declareTemplates(
   );
 }
 
-/** Null when the code is taken. */
+/** @returns null if another template has the code */
 export async function insertTemplate(
   db: Queryable,
   { templates }: Tables,
@@ -145,7 +145,7 @@ export type TemplateChanges = Partial<Omit<TemplateDeclaration, 'code'>> & {
   active?: boolean;
 };
 
-/** Null when there is no such template. */
+/** @returns null if there is no such template */
 export async function changeTemplate(
   db: Queryable,
   { templates }: Tables,

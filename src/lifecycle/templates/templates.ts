@@ -2,7 +2,7 @@ import {
   NO_TRAITS,
   type ContextTraits,
   contextContract,
-  narrowed,
+  withOperatorSchema,
   type ContextContract,
 } from '../../context/context-contract.js';
 import {
@@ -60,7 +60,7 @@ export class Templates {
       contract ?? handler?.contract ?? contextContract(template.jobContextSchema, code);
     return {
       template,
-      contract: narrowed(declared, operatorSchema, code),
+      contract: withOperatorSchema(declared, operatorSchema, code),
       traits: traits ?? handler?.traits ?? traitsOf(template),
     };
   }
@@ -73,7 +73,7 @@ export class Templates {
 
   forget(code: string): void {
     this.byCode.delete(code);
-    // A read under way may have seen the old row: its result is not cached.
+    // A read in flight may have seen the old row: its result is not cached.
     this.reading.delete(code);
   }
 
@@ -98,8 +98,8 @@ export class Templates {
 
   /** Callers in flight together share a read. */
   private readShared(code: string): Promise<KnownTemplate> {
-    const underWay = this.reading.get(code);
-    if (underWay) return underWay;
+    const pending = this.reading.get(code);
+    if (pending) return pending;
     const { db, tables } = this.store;
     const reading = findKnownTemplate(db, tables, code)
       .catch(tablesMissing(tables))
@@ -138,6 +138,6 @@ const tablesMissing =
     );
   };
 
-/** Where the class is not known here: as its last deploy declared them. */
+/** The traits that the last deploy declared, for classes that this process does not have. */
 const traitsOf = ({ contextVersion, encrypt }: JobTemplate): ContextTraits =>
   contextVersion === 0 ? NO_TRAITS : { version: contextVersion, upcast: undefined, encrypt };

@@ -40,7 +40,7 @@ export interface BildadJobOptions {
    */
   isolation?: Isolation;
   /**
-   * Run the handler in a transaction, `job.manager`. What it writes with it, the jobs that it enqueues, the run's end and
+   * Run the handler in a transaction, `job.manager`. Its writes, the jobs that it enqueues, the run's end and
    * the removal of the entry are committed together when it returns. A run holds a connection of the app's DataSource.
    * Default `false`; `true`: READ COMMITTED. See docs/transactions.md.
    */

@@ -37,7 +37,7 @@ export class HandlerExplorer {
       if (
         !target ||
         !options ||
-        // What it stands for is among them.
+        // The provider that it refers to is among them.
         wrapper.isAlias ||
         found.has(target) ||
         (typeof options.engine === 'string' && options.engine !== name)

@@ -39,9 +39,9 @@ export interface PerformOptions {
 /** How one run ended. */
 export interface Performed<Result = unknown> {
   outcome: OutcomeKind;
-  /** What the handler returned; undefined if it did not. */
+  /** The return value of the handler; undefined if it threw. */
   result: Awaited<Result> | undefined;
-  /** What the handler threw, or the InvalidJobContextError of its context. */
+  /** The error of the handler, or the InvalidJobContextError of its context. */
   error: unknown;
   /** Why the run did not complete; null if it did. */
   reason: string | null;

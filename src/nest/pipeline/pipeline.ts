@@ -20,7 +20,7 @@ import { ForbiddenException, Injectable } from '@nestjs/common';
 import { RouteParamtypes } from '@nestjs/common/enums/route-paramtypes.enum.js';
 import { ExternalExceptionFilterContext } from '@nestjs/core/exceptions/external-exception-filter-context.js';
 import { ExecutionContextHost } from '@nestjs/core/helpers/execution-context-host.js';
-import { outcomeOfThrown } from '../../job/outcome-of-error.js';
+import { outcomeOfThrown } from '../../job/outcome.js';
 import { JobForbiddenError } from './execution-context.js';
 
 const DECORATORS = {

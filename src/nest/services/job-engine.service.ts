@@ -25,7 +25,7 @@ import {
   encodeContext,
   type ContextClass,
 } from '../../context/context-contract.js';
-import { countOutcomes } from '../../job/outcome-counts.js';
+import { countOutcomes } from '../../node/slots.js';
 import { JobProcess } from '../../lifecycle/run/job-process.js';
 import {
   runOutsideTransaction,

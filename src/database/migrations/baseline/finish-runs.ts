@@ -8,7 +8,7 @@ export const finishFunctions = (tables: Tables): string[] => [
   finishMissedFunction(tables),
 ];
 
-/** Generic plans, and index access only: left to itself the planner reads whole tables as soon as statistics are old. */
+/** Generic plans and index access only. Otherwise the planner reads whole tables as soon as statistics are old. */
 const BY_INDEX = `SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off`;
 
 /**
@@ -63,7 +63,7 @@ END $write$`;
  *
  * `hooks` are functions that are called with the runs that ended, in the same transaction.
  *
- * Where an end does not land, its entry may be left over, because somebody deleted the run or edited it by hand.
+ * Where an end does not land, its entry may be left over, because the run was deleted or edited by hand.
  * Such an entry is reopened.
  */
 const finishRunsFunction = ({ entries, runs, finishRuns, writeLateRows }: Tables) => `
@@ -80,7 +80,7 @@ DECLARE
   landed integer := 0;
   usual boolean := failed IS NULL AND outcomes IS NULL AND reasons IS NULL AND errors IS NULL AND outputs IS NULL
     AND reopen IS NULL AND only_if_expired IS NULL;
-  -- Of one statement.
+  -- The results of one statement.
   ended_count integer;
   removed_count integer;
   ended text;
@@ -195,7 +195,7 @@ BEGIN
       reopened_ids := nullif(concat_ws(',', reopened_ids, reopened), '');
     END IF;
     EXIT WHEN rows_are_written OR landed = total;
-    -- Not expected to be late, or reopened.
+    -- Ends that were not expected to have a late row, or reopen their entry.
     SELECT w.written, w.blocked_ids INTO rows_written, blocked_entries FROM ${writeLateRows} (entry_ids) w;
     rows_are_written := true;
     IF blocked_entries IS NOT NULL THEN

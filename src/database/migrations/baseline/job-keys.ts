@@ -3,7 +3,7 @@ import type { Tables } from '../../tables.js';
 /** The `run_at` of an entry that waits until the holder of its key has left the queue: later than any due time. */
 export const WAITS_FOR_KEY = '9999-12-31T23:59:59.999Z';
 
-/** Plans use the indexes whatever the statistics say. */
+/** Plans that use the indexes even with old statistics. */
 export const INDEX_PLANS = `SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off`;
 
 /** The runs of the job that holds a key. An identifier is free again once its runs are deleted. */
@@ -37,7 +37,7 @@ BEGIN
   RETURN coalesce(since + key_row.within_ms * interval '1 ms', '-infinity');
 END $free$`;
 
-/** Gives a key whose job has left the queue to the entry that waits for it, and makes that entry due. The key's row is locked. */
+/** Passes a key whose job has left the queue to the waiting entry, and makes that entry due. The key's row is locked. */
 export const advanceOne = ({ entries, keys, keyFreeAt }: Tables) => `
   UPDATE ${entries} e SET run_at = due.at, scheduled = e.crashes > 0 OR due.at > clock_timestamp(), updated_at = clock_timestamp()
   FROM (SELECT greatest(key_row.next_at, ${keyFreeAt} (key_row)) AS at) due

@@ -12,7 +12,7 @@ import { WELL_FORMED } from './well-formed.js';
  *   no index of entries names a column that a claim writes. A claim therefore steps over running entries.
  * - `scheduled` entries are due later. A suspect (`crashes > 0`: it ran on a node that was lost) stays
  *   `scheduled` and is claimed through an index of its own, which is empty while no node is lost.
- * - `claimed_by`, `claimed_at` and `claim_expires_at` hold what the run's row will say, for runs whose row is
+ * - `claimed_by`, `claimed_at` and `claim_expires_at` hold the values of the run's row, for runs whose row is
  *   written when they end.
  */
 export const tableStatements = ({
@@ -123,7 +123,7 @@ export const tableStatements = ({
   `CREATE INDEX job_runs_running ON ${runs} (id) WHERE status = 'RUNNING'`,
   // A claim numbers runs itself, which the right to insert runs does not cover.
   `GRANT USAGE ON SEQUENCE ${runIds} TO PUBLIC`,
-  // One row for each incarnation of a node: it tells a lost node from one with a blocked event loop.
+  // One row for each incarnation of a node: it distinguishes a lost node from one with a blocked event loop.
   `CREATE TABLE ${nodes} (
       id text PRIMARY KEY,
       engine_name text NOT NULL,

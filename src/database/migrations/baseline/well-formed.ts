@@ -1,6 +1,6 @@
 /**
- * What every entry is that the engine wrote, as far as column types do not say it: [is it so, what is wrong if not].
- * Numbers leave room to count on: a claim adds one. An identifier has at most 500 characters of at most 4 bytes;
+ * The rules that every entry of the engine fulfils beyond its column types: [condition, problem].
+ * Numbers stay below their maximum because a claim adds one. An identifier has at most 500 characters of at most 4 bytes;
  * 2,700 would fit into the queue's index, and not into the history's.
  */
 const RULES: readonly [condition: string, problem: string][] = [
@@ -24,7 +24,7 @@ const RULES: readonly [condition: string, problem: string][] = [
 /** A condition on a row of job_queue_entries. */
 export const WELL_FORMED = RULES.map(([condition]) => condition).join(' AND ');
 
-/** SQL: the first rule that a row breaks, in words without any of its values; NULL when it breaks none. */
+/** SQL: the text of the first rule that a row breaks, without any of its values; NULL if it breaks none. */
 export const PROBLEM = `CASE ${RULES.map(
   ([condition, problem]) => `WHEN NOT (${condition}) THEN '${problem}'`,
 ).join(' ')} END`;
