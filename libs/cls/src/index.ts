@@ -2,7 +2,7 @@ import type { JobCarrier, JsonValue } from 'nestjs-bildad';
 import { CLS_ID, ClsServiceManager, type ClsStore } from 'nestjs-cls';
 
 export interface CarryClsOptions<S extends ClsStore = ClsStore> {
-  /** What of the store travels: names, or paths into objects (`'user.id'`). The values have to be plain JSON. */
+  /** Names of values in the store, or paths into objects (`'user.id'`). The values must be plain JSON. */
   keys: readonly (Extract<keyof S, string> | (string & {}))[];
   /** Whether the id of the context (`cls.getId()`) travels, too. Default `true`. */
   id?: boolean;
@@ -14,9 +14,9 @@ interface CarriedCls {
 }
 
 /**
- * Carries values of nestjs-cls from where a job is enqueued to its runs, as one of the module's `carry`. Each run has a
- * context of its own with these values and nothing else, also where the job carries none: nothing is left of whatever set
- * the run off. What is enqueued outside of any context carries nothing.
+ * Carries values of nestjs-cls from the call that enqueues a job to its runs; use it in the module option `carry`. Each run has a
+ * context of its own with only these values, even if the job carries none: values of the call that started
+ * the run are not visible. A job that is enqueued outside of any context carries nothing.
  */
 export function carryCls<S extends ClsStore = ClsStore>({
   keys,

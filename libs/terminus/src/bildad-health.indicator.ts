@@ -10,27 +10,27 @@ import {
   type Duration,
 } from 'nestjs-bildad';
 
-/** What is no limit by default fails for no pod what another one, or an operator, has to see to. */
+/** Limits of readiness. By default a pod does not fail for faults that another pod or an operator has to fix. */
 export interface BildadReadinessLimits {
   /** How long the database may take to answer. Default `'2s'`. */
   timeout?: Duration;
   /**
-   * For how long the job that would be claimed next may have waited. Where nobody knows, a pod with this limit is down, and
-   * one without it is not. Default: any time.
+   * How long the job that would be claimed next may have waited. If the time is unknown, a pod with this limit is down, and
+   * a pod without it is not. Default: no limit.
    */
   maxWait?: Duration;
-  /** How long ago the node may have renewed its leases. Default: any time; a lease is 15 s if nobody changed it. */
+  /** How long ago the node may have renewed its leases. Default: no limit. The default lease is 15 s. */
   maxHeartbeatAge?: Duration;
   /** Whether jobs that no living node can run are a fault. Default `false`: they are only counted. */
   failOnUnrunnable?: boolean;
 }
 
 export interface BildadLivenessLimits {
-  /** How late the event loop may be. Default: any time. */
+  /** How late the event loop may be. Default: no limit. */
   maxLag?: Duration;
 }
 
-/** Answers for one engine in a health check of `@nestjs/terminus`. To be provided where that engine can be injected. */
+/** Health indicator of one engine for `@nestjs/terminus`. Provide it in a module that can inject the engine. */
 @Injectable()
 export class BildadHealthIndicator {
   constructor(
@@ -41,7 +41,7 @@ export class BildadHealthIndicator {
 
   /**
    * Readiness: the database answers, the tables fit, and the node neither stops nor has been fenced; then the limits.
-   * Down says why. It carries numbers and template codes, and no identifiers.
+   * The result of a failed check has the reasons in `why`. It contains numbers and template codes, and no identifiers.
    * @throws BildadConfigError when a limit is no duration, or not known
    */
   async isHealthy<K extends string>(
@@ -77,7 +77,7 @@ export class BildadHealthIndicator {
         unrunnable.length > 0 &&
         `nobody runs ${unrunnable.map(({ code }) => code).join(', ')}`,
     ].filter((reason) => typeof reason === 'string');
-    return this.told(key, why, {
+    return this.answer(key, why, {
       ...numbers(health),
       database: database.reachable ? 'up' : 'down',
       waitedMs: headKnown ? Math.round(head?.waitedMs ?? 0) : null,
@@ -96,10 +96,10 @@ export class BildadHealthIndicator {
     const liveness = this.engine.liveness();
     const late = liveness.lagMs > maxLagMs;
     const why = late ? ['the event loop is late'] : [];
-    return this.told(key, why, numbers(liveness));
+    return this.answer(key, why, numbers(liveness));
   }
 
-  private told<K extends string>(
+  private answer<K extends string>(
     key: K,
     why: string[],
     data: Record<string, unknown>,

@@ -13,7 +13,7 @@ import { Module, type DynamicModule } from '@nestjs/common';
 import { BildadTesting } from './bildad-testing.js';
 
 /**
- * When jobs run. `'manual'`: when the test says so (`drain`, `runNext`). `'inline'`: before the call that enqueued them, or
+ * When jobs run. `'manual'`: when the test calls `drain` or `runNext`. `'inline'`: before the call that enqueued them, or
  * the commit of its transaction, resolves. `'real'`: as in production, with short intervals.
  */
 export type TestingMode = 'manual' | 'inline' | 'real';
@@ -21,9 +21,9 @@ export type TestingMode = 'manual' | 'inline' | 'real';
 export interface BildadTestingOptions {
   /** Default `'manual'`. */
   mode?: TestingMode;
-  /** Inline, what enqueues throws a JobRunFailedError where the job it caused has failed. Default `false`: it fails as in production. */
+  /** In the mode `'inline'`, an enqueue throws a JobRunFailedError when its job fails. Default `false`: the job fails as in production. */
   throwFailures?: boolean;
-  /** Over the options of every engine, and over those that the mode sets. */
+  /** Options that override those of every engine and of the mode. */
   options?: BildadModuleOptions;
 }
 
@@ -59,7 +59,7 @@ export function readTestingOptions(given: BildadTestingOptions = {}): TestingSet
   return { mode, throwFailures, options };
 }
 
-/** What hangs at the end of a test is not waited for for long. */
+/** A short limit for jobs that hang at the end of a test. */
 const SHUTDOWN = { drainTimeout: 500, killGracePeriod: 250 } as const;
 
 /** An engine's options in a test. */
@@ -69,21 +69,21 @@ export function optionsInTest(
 ): BildadModuleOptions {
   return {
     ...given,
-    // Of one that only enqueues, or starts later, the jobs are the test's to run.
+    // If the engine only enqueues or starts later, the test runs its jobs.
     role: 'all',
     autoStart: true,
     shutdown: SHUTDOWN,
-    // Whoever stands at a breakpoint has not hung.
+    // A process at a breakpoint does not hang.
     maxEventLoopBlock: false,
     ...(mode === 'real'
       ? { tickInterval: 50 }
-      : // One after the other, and none that was not asked for.
+      : // One job after the other, and only when the test requests it.
         { tickInterval: false, notify: false, batchSize: 1 }),
     ...options,
   };
 }
 
-/** Makes the engines of an app as its test wants them, and remembers them. */
+/** Sets the options of the app's engines for the test, and collects the engines. */
 export class TestExtension implements EngineExtension {
   readonly engines: MadeEngine[] = [];
   private readonly inHandler = new AsyncLocalStorage<true>();
@@ -117,8 +117,8 @@ export class TestExtension implements EngineExtension {
 }
 
 /**
- * Beside the module under test: its engines then run jobs when the test wants them to. The app's own `BildadModule`s stay
- * as they are, however many there are and in whatever form.
+ * Import it beside the module under test: its engines then run jobs when the test requests it. The app's own `BildadModule`s stay
+ * unchanged.
  *
  * ```ts
  * Test.createTestingModule({ imports: [AppModule, BildadTestingModule.forRoot()] })
@@ -152,11 +152,11 @@ interface Closable {
 }
 
 /**
- * Closes an app under test, for an `afterEach` or `afterAll`. @throws TestLeakError where a job was still running, a run
- * was left RUNNING or a transaction open: the app is closed all the same
+ * Closes an app under test, for an `afterEach` or `afterAll`. @throws TestLeakError when a job was still running, a run
+ * was left RUNNING or a transaction was open; the app is closed anyway
  */
 export async function closeTesting(app: Closable | undefined): Promise<void> {
-  // The boot has failed: what it said is to be read, not this.
+  // The boot has failed: its error matters, not this one.
   if (!app) return;
   const testing = app.get(BildadTesting, { strict: false });
   let left: unknown;

@@ -21,7 +21,7 @@ import { runInline, TransactionCalls } from './inline.js';
 import { leaksOf, stopRunning } from './engines.js';
 import type { FinishedRun } from './drain.js';
 
-/** What a test does with the engines of the app under test: all of them, one after the other. */
+/** Controls the engines of the app under test: all of them, one after the other. */
 @Injectable()
 export class BildadTesting implements OnModuleInit, OnModuleDestroy {
   readonly clock = new TestClock(() => this.engines);
@@ -32,7 +32,7 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
   private mark = 0;
   private closing = false;
   private draining = 0;
-  /** A handler has enqueued. */
+  /** A handler has enqueued a job. */
   private isOwed = false;
 
   constructor(
@@ -42,8 +42,8 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
   ) {}
 
   /**
-   * Runs what is due, and what that enqueues, one job after the other, by priority and age.
-   * @returns the runs, in the order they ended; failed ones as well
+   * Runs due jobs, and the jobs that they enqueue, one after the other, by priority and age.
+   * @returns the runs in the order of their ends, including failed ones
    * @throws DrainLimitError, BildadConfigError
    */
   drain(options?: DrainOptions): Promise<FinishedRun[]> {
@@ -57,12 +57,12 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
     });
   }
 
-  /** Runs the next job that is due. @returns null where there is none */
+  /** Runs the next due job. @returns null if there is none */
   runNext(): Promise<FinishedRun | null> {
     return this.inTurn('runNext', () => runOne(this.engines));
   }
 
-  /** All jobs that were enqueued, those that are over first. What `expect(testing).toHaveEnqueued(...)` looks at. */
+  /** All enqueued jobs, ended ones first. `expect(testing).toHaveEnqueued(...)` checks them. */
   async enqueued(): Promise<EnqueuedJob[]> {
     const [known, ...jobs] = await Promise.all([
       this.known(),
@@ -71,7 +71,7 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
     return withKnown(jobs.flat(), known);
   }
 
-  /** One run of a handler of the app's, with what is injected there; nothing is enqueued or kept. As `performJob`. */
+  /** Runs a handler of the app once, with its injected providers, as `performJob`. Nothing is enqueued or stored. */
   async perform<H extends JobHandler>(
     handler: JobHandlerClass<H>,
     context: ContextOf<H>,
@@ -84,7 +84,7 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
   }
 
   /**
-   * From here to `rollback` all that the app and its engines do in their DataSources is in one transaction each, on one
+   * Until `rollback`, all statements of the app and its engines on a DataSource run in one transaction, on one
    * connection. For the modes `manual` and `inline`.
    */
   async begin(): Promise<void> {
@@ -101,8 +101,8 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
   }
 
   /**
-   * Undoes all there was since `begin`; nothing where that was not called.
-   * @throws TestLeakError where jobs still run: they are stopped, and it is undone all the same
+   * Undoes all changes since `begin`. Has no effect without `begin`.
+   * @throws TestLeakError when jobs still run: they are stopped, and the changes are undone
    */
   async rollback(): Promise<void> {
     const shared = this.pools.filter(({ isShared }) => isShared);
@@ -115,7 +115,7 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
     if (failure) throw failure;
   }
 
-  /** `work` between `begin` and `rollback`. @returns what it returns */
+  /** Runs `work` between `begin` and `rollback`. @returns its result */
   async inTransaction<T>(work: () => T | Promise<T>): Promise<T> {
     await this.begin();
     let result: T;
@@ -136,7 +136,7 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
         await dataSource.query(`DELETE FROM "${schema}"."${table}"`);
   }
 
-  /** What is under way that a test should have ended: runs, a transaction. */
+  /** Describes runs and a transaction that the test should have ended. */
   async leaks(): Promise<string[]> {
     const open = this.pools.filter(({ isShared }) => isShared).length;
     return [
@@ -167,7 +167,7 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
   async onModuleDestroy(): Promise<void> {
     this.closing = true;
     for (const letBe of this.letBe.splice(0)) letBe();
-    // The app could not close with it.
+    // The app could not close while it is open.
     if (this.found) await this.rollback().catch(() => undefined);
   }
 
@@ -191,7 +191,7 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
     return [...new Set(this.engines.map(({ pools }) => pools))];
   }
 
-  /** What a job enqueues itself runs after it. */
+  /** Jobs that a job enqueues run after it. */
   private async settle(): Promise<void> {
     if (this.extension.isInHandler) {
       this.isOwed = true;
@@ -203,7 +203,7 @@ export class BildadTesting implements OnModuleInit, OnModuleDestroy {
       if (outcome !== 'completed' && outcome !== 'snoozed') throw new JobRunFailedError(run, code);
   }
 
-  /** What enqueued was no job of a drain's: nobody waits for it. */
+  /** The enqueuing job was not started by a drain, so no caller waits for it. */
   private settleLate(): void {
     if (!this.isOwed || this.draining > 0 || this.closing) return;
     this.isOwed = false;

@@ -2,29 +2,29 @@ import { BildadConfigError, toMilliseconds, type Duration } from 'nestjs-bildad'
 import type { DataSource } from 'typeorm';
 import { bySchema, TABLES_OF_JOBS, type TestEngine } from './engines.js';
 
-/** Leases: a node goes on renewing them. */
+/** Columns of leases, which a node keeps renewing. */
 const LEASES = ['expires_at', 'claim_expires_at'];
-/** As the store has it: no time, but the mark by which a job is known that waits for its key (`onConflict: 'keepLatest'`). */
+/** Not a time, but the mark of a job that waits for its key (`onConflict: 'keepLatest'`). */
 export const WAITS_FOR_KEY = '9999-12-31T23:59:59.999Z';
 
 /**
- * The time that jobs see. It passes by moving what the database knows of jobs into the past: when they are due, their
- * backoffs, delays, `startBefore`, timeouts and keys, and their history. Clocks go on as they are: `new Date()`, the
- * database's, and those of leases and heartbeats.
+ * The time of jobs. It advances by moving the stored times of jobs into the past: due times,
+ * backoffs, delays, `startBefore`, timeouts, keys and history. Clocks do not change: `new Date()`, the
+ * database's clock, leases and heartbeats.
  */
 export class TestClock {
   private aheadMs = 0;
 
   constructor(private readonly engines: () => readonly TestEngine[]) {}
 
-  /** Real time, and what was advanced. */
+  /** The real time plus the advanced time. */
   now(): Date {
     return new Date(Date.now() + this.aheadMs);
   }
 
   /**
-   * Lets time pass for all jobs there are. Who runs longer than its timeout by now is told to stop, and has ended, or was
-   * given up, when this resolves. What is due is run by who runs it otherwise: `drain()` in the mode `manual`.
+   * Advances the time of all jobs. Jobs that exceed their timeout are stopped, and have ended or were abandoned
+   * when this resolves. Due jobs are started as usual: by `drain()` in the mode `manual`.
    * @param by a duration, as `'1h'` or ms
    */
   async advance(by: Duration): Promise<void> {
@@ -36,7 +36,7 @@ export class TestClock {
     await Promise.all(this.engines().map(stopLate));
   }
 
-  /** Lets time pass until then. @throws BildadConfigError where `now()` is later */
+  /** Advances the time to `to`. @throws BildadConfigError when `now()` is later */
   async set(to: Date): Promise<void> {
     const ms = to instanceof Date ? to.getTime() - this.now().getTime() : NaN;
     if (!(ms >= 0))
@@ -47,7 +47,7 @@ export class TestClock {
     await this.advance(ms);
   }
 
-  /** @internal What a rollback takes back. */
+  /** @internal The advanced time, which a rollback restores. */
   get mark(): number {
     return this.aheadMs;
   }
@@ -58,7 +58,7 @@ export class TestClock {
   }
 }
 
-/** All times of a table in one statement: none is seen moved beside one that is not. */
+/** Moves all times of a table in one statement, so that no reader sees a mix. */
 async function move(dataSource: DataSource, schema: string, ms: number): Promise<void> {
   const columns: { table: string; columns: string[] }[] = await dataSource.query(
     `SELECT table_name AS "table", array_agg(column_name::text) AS columns FROM information_schema.columns
@@ -81,7 +81,7 @@ async function move(dataSource: DataSource, schema: string, ms: number): Promise
   });
 }
 
-/** What the killer's own timers know of is not moved: the database says who is late. */
+/** Stops runs past their timeout. The killer's timers were not moved, so the database decides. */
 async function stopLate({ service, jobs }: TestEngine): Promise<void> {
   const late = await jobs.listJobRunsToKill({ limit: 1_000 });
   await Promise.all(
@@ -89,7 +89,7 @@ async function stopLate({ service, jobs }: TestEngine): Promise<void> {
       const process = service.findJobProcess(run);
       if (!process) return;
       process.stop({ kind: 'timedOut' });
-      // Told why already; this waits for it, and gives it up after the grace period.
+      // The stop was requested already. This waits for the handler, and abandons it after the grace period.
       await service.tryToKillProcess(process);
       await process.recorded.promise;
     }),

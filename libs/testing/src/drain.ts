@@ -21,18 +21,18 @@ import { DrainLimitError } from './errors.js';
 
 /** A run that has ended. */
 export interface FinishedRun {
-  /** Its template's. */
+  /** The code of its template. */
   code: string;
   outcome: OutcomeKind;
-  /** What became of the job: `'reopened'` where it will run again. */
+  /** What happened to the job: `'reopened'` when it will run again. */
   entry: EntryFate;
-  /** As the database has it. */
+  /** The run as stored. */
   run: JobRun;
 }
 
 type Ended = JobEventMap['run.finished'][0];
 
-/** What becomes of runs, from when it is made until it is closed. */
+/** Records the ends of runs until it is closed. */
 export class Ends {
   readonly ended: Ended[] = [];
   private readonly begun = new Set<string>();
@@ -59,7 +59,7 @@ export class Ends {
     this.begun.add(jobRunId);
   }
 
-  /** Of all that began. */
+  /** Resolves when all expected runs have ended. */
   async all(): Promise<void> {
     while ([...this.begun].some((run) => !this.over.has(run)))
       await new Promise<void>((resolve) => {
@@ -72,7 +72,7 @@ export class Ends {
   }
 }
 
-/** In the order they ended. */
+/** The runs in the order of their ends. */
 export async function finishedRuns(
   { dataSource, entities }: TestEngine,
   ended: readonly Ended[],
@@ -86,7 +86,7 @@ export async function finishedRuns(
   });
 }
 
-/** A guard that a node left behind is free after its lease, 15 s by default. */
+/** The guard of a dead node is free after its lease, 15 s by default. */
 const GUARD_MS = 20_000;
 const LOOK_MS = 10;
 const PASSED_BY = [
@@ -99,11 +99,11 @@ const PASSED_BY = [
 ];
 
 export interface DrainOptions {
-  /** Tries again at once what has failed or was snoozed, whenever its backoff would be over. Default `false`. */
+  /** Retries failed and snoozed jobs at once, whatever their backoff. Default `false`. */
   withRetries?: boolean;
-  /** Runs at once what is for later (`runAt`, `delay`), the earliest first. Default `false`. */
+  /** Runs scheduled jobs (`runAt`, `delay`) at once, the earliest first. Default `false`. */
   withScheduled?: boolean;
-  /** More runs are a DrainLimitError. Default 1,000. */
+  /** Maximum number of runs; more throw a DrainLimitError. Default 1,000. */
   limit?: number;
 }
 
@@ -119,7 +119,7 @@ export function readDrainOptions(given: DrainOptions = {}) {
   return { withRetries, withScheduled, limit };
 }
 
-/** Runs what is due, and what that enqueues. @param isOver the app closes: a pass that it does not end would keep the guard. @throws DrainLimitError */
+/** Runs due jobs, and the jobs that they enqueue. @param isOver whether the app closes: an unfinished pass would keep the guard. @throws DrainLimitError */
 export async function drainAll(
   engines: readonly TestEngine[],
   options: Required<DrainOptions>,
@@ -142,7 +142,7 @@ export async function drainAll(
   return all;
 }
 
-/** Runs the next job that is due, of the first engine that has one. */
+/** Runs the next due job of the first engine that has one. */
 export async function runOne(engines: readonly TestEngine[]): Promise<FinishedRun | null> {
   for (const engine of engines) {
     const [run] = await pass(engine);
@@ -151,7 +151,7 @@ export async function runOne(engines: readonly TestEngine[]): Promise<FinishedRu
   return null;
 }
 
-/** What a pass of the engine starts, and ends without starting it. */
+/** Runs a pass of the engine. @returns the runs that it started, or ended without starting them */
 function pass(engine: TestEngine): Promise<FinishedRun[]> {
   return ended(engine, async (ends) => {
     const giveUpAt = performance.now() + GUARD_MS;
@@ -160,13 +160,13 @@ function pass(engine: TestEngine): Promise<FinishedRun[]> {
       const { start, alreadyRunning } = await engine.service.runJobEngine();
       for (const one of start) if (one.ok) ends.expect(one.jobRun.id);
       if (!alreadyRunning) return;
-      // Its own, whose release a handler's transaction took along when it was rolled back: nobody else is on this connection.
+      // The guard is this engine's own: the rollback of a handler's transaction undid its release.
       if (engine.pools.isShared && ++looks % 5 === 0)
         await engine.dataSource.query(
           `UPDATE "${engine.schema}"."job_configs" SET guard_expires_at = NULL WHERE name = $1`,
           [engine.name],
         );
-      // Of this engine in the background, or of another app's that has left it behind.
+      // A background pass of this engine, or one of another app that has ended without releasing the guard.
       if (performance.now() > giveUpAt)
         throw new Error(
           `the passes of engine "${engine.name}" are another node's: give each test file a database of its own (createTestDatabase)`,
@@ -176,7 +176,7 @@ function pass(engine: TestEngine): Promise<FinishedRun[]> {
   });
 }
 
-/** One job that is not due. */
+/** Runs one job that is not due yet. */
 async function runEarly(
   engine: TestEngine,
   { withRetries, withScheduled }: Required<DrainOptions>,
@@ -186,7 +186,7 @@ async function runEarly(
   const waiting = await engine.dataSource.getRepository(engine.entities.JobQueueEntry).find({
     where: {
       status: JobQueueStatus.AVAILABLE,
-      // Its turn comes when the job ends that has its key.
+      // It becomes due when the holder of its key ends.
       runAt: Raw((runAt) => `${runAt} <> '${WAITS_FOR_KEY}'`),
       ...(retry !== undefined && { retry }),
     },
@@ -197,13 +197,13 @@ async function runEarly(
       const run = await engine.service.runJob(entry).catch(passedBy);
       if (run) ends.expect(run.id);
     });
-    // What this app has no handler for waits on.
+    // A job without a handler in this app keeps waiting.
     if (runs.length > 0) return runs;
   }
   return [];
 }
 
-/** What the job itself is the reason of: `drain` goes on with the next one, as a pass does. */
+/** Ignores errors of the job itself, so that `drain` continues with the next one, as a pass does. */
 function passedBy(error: unknown): null {
   for (const kind of PASSED_BY) if (error instanceof kind) return null;
   throw error;

@@ -12,7 +12,7 @@ import {
 import type { DataSource } from 'typeorm';
 import { SwitchedPools } from './transaction/switched-pools.js';
 
-/** The others of the schema tell of the engine and its nodes, which live on in real time, or are the app's own. */
+/** Tables that hold jobs. The other tables of the schema describe the engine and its nodes, or belong to the app. */
 export const TABLES_OF_JOBS: readonly string[] = [
   'job_queue_entries',
   'job_runs',
@@ -33,13 +33,13 @@ export interface TestEngine {
   currentManager: BildadModuleOptions['currentManager'];
 }
 
-/** What is known of an engine before its facades are made. */
+/** The facts of an engine before its services are created. */
 export type MadeEngine = Pick<
   TestEngine,
   'name' | 'schema' | 'dataSource' | 'events' | 'currentManager'
 >;
 
-/** The engines that were made, each with its facades: those of the module that has its events. */
+/** The created engines with their services, which are found through the module that provides their events. */
 export function testEngines(made: readonly MadeEngine[], modules: ModulesContainer): TestEngine[] {
   const found: TestEngine[] = [];
   for (const { providers } of modules.values()) {
@@ -67,7 +67,7 @@ export function testEngines(made: readonly MadeEngine[], modules: ModulesContain
   return found;
 }
 
-/** Those that have their tables in common together. Never an empty list among them. */
+/** Groups the engines that share tables. No group is empty. */
 export function bySchema(engines: readonly TestEngine[]): TestEngine[][] {
   const groups: TestEngine[][] = [];
   for (const engine of engines) {
@@ -80,7 +80,7 @@ export function bySchema(engines: readonly TestEngine[]): TestEngine[][] {
   return groups;
 }
 
-/** Runs that are under way, or say so. */
+/** Describes the runs that run, or are RUNNING in the database. */
 export async function leaksOf(engines: readonly TestEngine[]): Promise<string[]> {
   const all = await Promise.all(bySchema(engines).map(running));
   return all
@@ -91,7 +91,7 @@ export async function leaksOf(engines: readonly TestEngine[]): Promise<string[]>
     );
 }
 
-/** Stops what runs here. @returns what did */
+/** Stops the running jobs of these engines. @returns their descriptions */
 export async function stopRunning(engines: readonly TestEngine[]): Promise<string[]> {
   const leaks = await leaksOf(engines);
   for (const group of bySchema(engines))
@@ -102,7 +102,7 @@ export async function stopRunning(engines: readonly TestEngine[]): Promise<strin
   return leaks;
 }
 
-/** Of engines that share their tables, each with the one that has its process. */
+/** The RUNNING runs of engines that share tables, each with the engine that has its process. */
 async function running(group: readonly TestEngine[]) {
   const { dataSource, entities } = group[0]!;
   const runs = await dataSource

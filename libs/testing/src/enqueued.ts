@@ -3,25 +3,25 @@ import { EncryptedValue } from 'nestjs-bildad';
 import { In, IsNull, Not } from 'typeorm';
 import type { TestEngine } from './engines.js';
 
-/** A job that was enqueued, in the queue still or in the history. */
+/** A job in the queue or in the history. */
 export interface EnqueuedJob {
   code: string;
-  /** An EncryptedValue where it is encrypted. */
+  /** An EncryptedValue if it is encrypted. */
   context: unknown;
   jobRunIdentifier: string;
-  /** Of the engine; where several share a schema, of the first of them that has its handler. */
+  /** Name of the engine. If several share a schema: of the first one that has the handler. */
   engine: string;
-  /** `'DONE'` where it has left the queue. */
+  /** `'DONE'` when it has left the queue. */
   status: 'AVAILABLE' | 'RUNNING' | 'QUARANTINED' | 'DONE';
-  /** Undefined where it has left the queue: the history does not know. */
+  /** Undefined when it has left the queue: the history does not store it. */
   priority: number | undefined;
-  /** When it is due; of one that has left the queue, when it was. */
+  /** When it is or was due. */
   runAt: Date;
 }
 
 /**
- * All there are in a schema, in the order they were enqueued; those that have left the queue first.
- * @param group its engines, at least one
+ * All jobs of a schema in the order in which they were enqueued; jobs that have left the queue come first.
+ * @param group the engines of the schema, at least one
  */
 export async function enqueuedJobs(group: readonly TestEngine[]): Promise<EnqueuedJob[]> {
   const { dataSource, entities } = group[0]!;
@@ -63,7 +63,7 @@ export async function enqueuedJobs(group: readonly TestEngine[]): Promise<Enqueu
   ];
 }
 
-/** Which engine has the handler of a code. A job does not say by which one it was enqueued. */
+/** Finds the engine that has the handler of a code. A job does not store which engine enqueued it. */
 async function servants(group: readonly TestEngine[]): Promise<(code: string) => string> {
   const [{ name, dataSource, entities }] = group as [TestEngine];
   if (group.length === 1) return () => name;

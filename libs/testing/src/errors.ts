@@ -5,7 +5,7 @@ export class JobRunFailedError extends BildadError {
   readonly code = 'JOB_RUN_FAILED';
 
   constructor(
-    /** Its run, with what the handler threw in `error`. */
+    /** Its run, with the handler's error in `error`. */
     readonly run: JobRun,
     templateCode: string,
   ) {
@@ -13,7 +13,7 @@ export class JobRunFailedError extends BildadError {
   }
 }
 
-/** A drain has run as many jobs as it may, and there are more: one that enqueues itself, perhaps. */
+/** A drain reached its limit and more jobs are due. A job may enqueue itself. */
 export class DrainLimitError extends BildadError {
   readonly code = 'DRAIN_LIMIT';
 
@@ -24,7 +24,7 @@ export class DrainLimitError extends BildadError {
   }
 }
 
-/** A test has left something behind. */
+/** A test left a running job or an open transaction. */
 export class TestLeakError extends BildadError {
   readonly code = 'TEST_LEAK';
 

@@ -8,7 +8,7 @@ type AnyCall = (...args: unknown[]) => Promise<unknown>;
 const isActive = (manager: EntityManager | null | undefined) =>
   manager?.queryRunner?.isTransactionActive === true;
 
-/** Calls that come from within an engine's own `transaction`, as long as it goes on. */
+/** Calls inside an engine's `transaction`, until it ends. */
 export class TransactionCalls {
   private readonly storage = new AsyncLocalStorage<readonly DataSource[]>();
 
@@ -16,7 +16,7 @@ export class TransactionCalls {
     return this.storage.run([...this.all, dataSource], work);
   }
 
-  /** Not one of another DataSource. */
+  /** Whether the call is inside a transaction of this DataSource. */
   includes(dataSource: DataSource): boolean {
     return this.all.includes(dataSource);
   }
@@ -27,8 +27,8 @@ export class TransactionCalls {
 }
 
 /**
- * Has what was enqueued run before the call resolves, or the commit of the transaction that it is part of.
- * @param settle runs what is due @returns how to let it be
+ * Runs enqueued jobs before the call that enqueued them, or the commit of its transaction, resolves.
+ * @param settle runs due jobs @returns a function that ends this
  */
 export function runInline(
   engine: TestEngine,
@@ -37,7 +37,7 @@ export function runInline(
 ): () => void {
   const { service, dataSource, currentManager } = engine;
   const calls = service as unknown as Record<string, AnyCall>;
-  // From the first one on each commit is looked behind: whose it was, nobody says.
+  // From the first enqueue in a transaction on, each commit is followed by a check, because commits do not name their jobs.
   let uncommitted = false;
   const waits = (manager: EntityManager | null | undefined) =>
     manager === undefined
@@ -47,7 +47,7 @@ export function runInline(
     const call = calls[name]!.bind(service);
     calls[name] = async (...args) => {
       const result = await call(...args);
-      // A context may have one, too.
+      // A context may have a `manager` property too.
       const options = args[name.startsWith('enqueue') ? 2 : 1];
       const { manager } = (options ?? {}) as { manager?: EntityManager };
       if (waits(manager)) uncommitted = true;
@@ -60,7 +60,7 @@ export function runInline(
     transaction((manager: EntityManager) =>
       inTransaction.run(dataSource, () => (work as (manager: EntityManager) => unknown)(manager)),
     );
-  // TypeORM waits for it, and for the release, before the transaction's own call resolves.
+  // TypeORM waits for the listener and the release before the call of the transaction resolves.
   const subscriber = {
     afterTransactionCommit: async ({ queryRunner }: { queryRunner: QueryRunner }) => {
       if (!uncommitted || queryRunner.isTransactionActive) return;
@@ -76,7 +76,7 @@ export function runInline(
   };
 }
 
-/** The jobs need connections, and those that are committed at the same time may have all. */
+/** Runs the jobs after the release, because they need connections and concurrent commits may hold all of them. */
 function settleAtRelease(runner: QueryRunner, settle: () => Promise<void>) {
   if (Object.hasOwn(runner, 'release')) return;
   runner.release = async () => {

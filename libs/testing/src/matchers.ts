@@ -10,20 +10,20 @@ import { type EnqueuedJob, isEncrypted } from './enqueued.js';
 
 const STATES: readonly unknown[] = ['AVAILABLE', 'RUNNING', 'QUARANTINED', 'DONE'];
 
-/** What can be enqueued, and where. */
+/** The jobs that can be enqueued, and the engines. */
 export interface Known {
   codes: Set<string>;
   engines: string[];
 }
 
-/** By the registry's symbol, as a test runner may have made two of this file. */
+/** A registered symbol, because a test runner may load this file twice. */
 const KNOWN = Symbol.for('nestjs-bildad:testing:known');
 
-/** The list as `expect` takes it: what can never be in it is known, also when it is empty. Nobody else sees that. */
+/** Marks a list for `expect` with the known jobs, so that a matcher can refuse an unknown job even for an empty list. */
 export const withKnown = (jobs: EnqueuedJob[], known: Known): EnqueuedJob[] =>
   Object.defineProperty(jobs, KNOWN, { value: known });
 
-/** The jobs that `expect` was given. @throws JobTemplateNotFoundError, BildadConfigError where what is asked for can never be: `not` would always pass */
+/** The jobs passed to `expect`. @throws JobTemplateNotFoundError, BildadConfigError for an unknown job, for which `not` would always pass */
 export async function receivedJobs(
   received: unknown,
   code: string,
@@ -34,7 +34,7 @@ export async function receivedJobs(
       got: status,
       where: 'toHaveEnqueued',
     });
-  // Not by its class, of which a test runner may have made two.
+  // Not by its class, because a test runner may load it twice.
   const { enqueued } = (received ?? {}) as Partial<BildadTesting>;
   const jobs = typeof enqueued === 'function' ? await enqueued.call(received) : received;
   const known = (jobs as { [KNOWN]?: Known } | null | undefined)?.[KNOWN];
@@ -53,11 +53,11 @@ export async function receivedJobs(
   return jobs as EnqueuedJob[];
 }
 
-/** What a context is like when it is stored: Dates are texts, what is undefined is not there. Matchers stay. */
+/** A context in its stored form: Dates as text, without undefined properties. Asymmetric matchers stay. */
 export function asStored(expected: unknown, stored: unknown): unknown {
   const at = (name: string | number): unknown =>
     (stored as Record<string | number, unknown> | null | undefined)?.[name];
-  // By their tags: a test runner may have Dates of its own.
+  // By their tags, because a test runner may have its own Date class.
   const tag = Object.prototype.toString.call(expected);
   if (tag === '[object Date]') return (expected as Date).toJSON();
   if (Array.isArray(expected)) return expected.map((one, index) => asStored(one, at(index)));
@@ -71,17 +71,17 @@ export function asStored(expected: unknown, stored: unknown): unknown {
   );
 }
 
-/** What an enqueued job has to be like, beside its context. Asymmetric matchers are good for each. */
+/** Expected properties of an enqueued job, beside its context. Each may be an asymmetric matcher. */
 export interface EnqueuedLike {
   priority?: number;
   runAt?: Date;
   jobRunIdentifier?: string;
-  /** The engine's name. */
+  /** Name of the engine. */
   engine?: string;
   status?: EnqueuedJob['status'];
 }
 
-/** As much of what vitest and jest call matchers with as is used. */
+/** The used part of the context in which vitest and jest call matchers. */
 interface MatcherState {
   equals(a: unknown, b: unknown, customTesters?: any[]): boolean;
   utils: {
@@ -117,7 +117,7 @@ export const bildadMatchers = {
     const found = await find(this, received, job, context, like);
     return {
       pass: found.fitting.length > 0,
-      message: () => told(this, found, 'at least one'),
+      message: () => describeMismatch(this, found, 'at least one'),
     };
   },
 
@@ -137,7 +137,7 @@ export const bildadMatchers = {
     const found = await find(this, received, job, context, like);
     return {
       pass: found.fitting.length === times,
-      message: () => told(this, found, `exactly ${times}`),
+      message: () => describeMismatch(this, found, `exactly ${times}`),
     };
   },
 };
@@ -191,7 +191,7 @@ async function find(
   };
 }
 
-function told(
+function describeMismatch(
   { utils }: MatcherState,
   { code, context, like, jobs, fitting }: Found,
   wanted: string,

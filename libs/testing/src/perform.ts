@@ -12,16 +12,16 @@ import {
 } from 'nestjs-bildad';
 
 export interface PerformJobOptions extends PerformOptions {
-  /** What the class needs injected. Not beside an instance. */
+  /** Providers for the class. Cannot be combined with an instance. */
   providers?: Provider[];
   imports?: ModuleMetadata['imports'];
 }
 
 /**
- * One run of a handler without a database: its context is checked as by `enqueueJob`, `job` is what a run has, nothing is
- * tried again.
+ * Runs a handler once without a database. The context is checked as by `enqueueJob`, and nothing is
+ * retried.
  * @param handler an instance; or the class, which is built with `providers` and `imports`
- * @returns what became of it; what the handler throws is its `error`
+ * @returns the outcome; an error that the handler throws is its `error`
  * @throws InvalidJobContextError, BildadConfigError
  */
 export async function performJob<H extends JobHandler>(
