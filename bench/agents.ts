@@ -1,4 +1,4 @@
-/** The parent's side of the child processes: typed calls, deadlines, and nobody left behind. */
+/** The parent's side of the child processes: typed calls, deadlines, and cleanup. */
 import { fork, type ChildProcess } from 'node:child_process';
 import { EventEmitter, once } from 'node:events';
 import { fileURLToPath } from 'node:url';
@@ -26,7 +26,7 @@ export class Agent {
   private readonly process: ChildProcess;
   /** `progress`, `ended` with an Error, and the answer of each call by its number. */
   private readonly events = new EventEmitter().setMaxListeners(0);
-  private said = '';
+  private output = '';
   private calls = 0;
   private end: Error | undefined;
 
@@ -42,12 +42,12 @@ export class Agent {
     alive.add(this);
     for (const output of [this.process.stdout!, this.process.stderr!])
       output.setEncoding('utf8').on('data', (text: string) => {
-        this.said = (this.said + text).slice(-2000);
+        this.output = (this.output + text).slice(-2000);
       });
     this.process.on('message', (message: Message) => this.hear(message));
     this.process.on('exit', (code, signal) => {
       alive.delete(this);
-      this.end = new Error(`${label} ended with ${code ?? signal}: ${this.said.trim()}`);
+      this.end = new Error(`${label} ended with ${code ?? signal}: ${this.output.trim()}`);
       this.events.emit('ended', this.end);
     });
   }
@@ -65,7 +65,7 @@ export class Agent {
   ): Promise<Answer<K>> {
     const id = ++this.calls;
     const answered = this.until(`answer ${id}`, deadlineMs, name);
-    // If it is gone, "answered" says so.
+    // If it has exited, "answered" reports that.
     this.process.send({ id, name, asked: asked ?? {} }, () => {});
     const { result, error } = (await answered) as Message;
     if (error !== undefined) throw new Error(`${this.label}: ${error}`);

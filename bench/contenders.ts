@@ -12,7 +12,7 @@ export interface Contender {
   store: Store;
   /** How many jobs are enough to measure it: all, a few thousand, or a handful. */
   speed: 'fast' | 'slow' | 'polling';
-  /** Neither ours nor the raw limit. */
+  /** Another engine: not Bildad and not the raw limit. */
   peer: boolean;
 }
 

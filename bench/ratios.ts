@@ -111,7 +111,7 @@ const FURTHER: Ratios = {
 
 export const ratiosOf = (results: Results) => made(RATIOS, results);
 
-/** Those that were measured. */
+/** The measured ratios. */
 export const furtherRatiosOf = (results: Results) =>
   made(FURTHER, results).filter(({ spread }) => spread !== undefined);
 

@@ -44,13 +44,13 @@ export class Redis {
       ],
       { stdio: ['pipe', 'pipe', 'inherit'] },
     );
-    let said = '';
+    let output = '';
     await new Promise<void>((resolve, reject) => {
       child.once('error', reject);
       child.stdout.setEncoding('utf8').on('data', (text: string) => {
-        said = (said + text).slice(-5000);
-        if (said.includes('Ready to accept connections')) resolve();
-        if (said.includes('# Failed')) reject(new Error(said));
+        output = (output + text).slice(-5000);
+        if (output.includes('Ready to accept connections')) resolve();
+        if (output.includes('# Failed')) reject(new Error(output));
       });
     });
     return new Redis(`redis://127.0.0.1:${port}`, port, child, folder);

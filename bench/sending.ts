@@ -87,8 +87,8 @@ export async function singly(
 
 /**
  * So many per second, whether or not the earlier ones are answered.
- * @param inBulk for those that cannot commit so often: what is due is handed over in bulk calls, of which two may be
- *   under way; what becomes due meanwhile leaves with the next
+ * @param inBulk for engines that cannot commit so often: due jobs are sent in bulk calls, of which two may be
+ *   in flight; jobs that become due meanwhile are sent with the next
  */
 export async function paced(
   producer: Producer,

@@ -31,7 +31,7 @@ export class Server {
   }
 
   /**
-   * An empty database, or a copy of one that nobody is connected to. `in bulk` copies its files and ends with a
+   * An empty database, or a copy of one without connections. `in bulk` copies its files and ends with a
    * checkpoint, which suits large ones; otherwise the copy goes through the WAL, and what is done with it does not
    * begin with a full image of each page.
    */
@@ -72,7 +72,7 @@ export class Server {
     return Number(rows[0]!.bytes);
   }
 
-  /** User and system time of all its processes, those that have ended too; NaN where there is no /proc. */
+  /** User and system time of all its processes, including ended ones; NaN without /proc. */
   async cpuMs(): Promise<number> {
     if (!Number.isFinite(this.postmaster)) return Number.NaN;
     const all = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));

@@ -11,7 +11,7 @@ import { RunawayJob } from './jobs/runaway.job.js';
 import { MainJob } from './main-job.js';
 import { Outstanding } from './outstanding.js';
 
-/** The variable by which the app tells its hosts which database it has started, or was given. */
+/** The environment variable that passes the URL of the database to the hosts of isolated jobs. */
 export const HOST_DATABASE_URL = 'SAMPLE_HOST_DATABASE_URL';
 
 @Module({

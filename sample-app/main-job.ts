@@ -19,7 +19,7 @@ const URGENT = { priority: 1 };
 const URGENT_FILES = 5;
 
 export interface Workload {
-  /** Of this start of the sample: tells its jobs and rows from those of others. */
+  /** Identifies this start of the sample app, its jobs and its rows. */
   scan: string;
   folder: string;
   /** In the order they were enqueued. */

@@ -7,8 +7,8 @@ import { Repository } from 'typeorm';
 const LOOK_MS = 1_000;
 
 /**
- * Waits for many jobs. Events tell of those that run in this process, which is all of them unless
- * other nodes share the database; a look at the queue now and then finds the rest.
+ * Waits for many jobs. Events report the jobs that run in this process, which are all jobs unless
+ * other nodes share the database; a regular check of the queue finds the rest.
  */
 @Injectable()
 export class Outstanding {

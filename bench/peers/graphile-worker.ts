@@ -55,7 +55,7 @@ export const adapter: Adapter = {
             JSON.stringify(payload),
           ]),
         ),
-      // It tells nobody of an end, and keeps no finished job: it has to be asked whether that is gone.
+      // It does not announce ends and stores no finished jobs: the benchmark polls until the job is deleted.
       untilDone: async (payload) => {
         const { id } = await made.addJob(TASK, payload);
         for (;;) {

@@ -1,7 +1,7 @@
 import pg from 'pg';
 import type { Payload } from '../adapter.js';
 
-/** How often a peer is asked for an end that it does not tell of. */
+/** Poll interval for peers that do not announce the end of a job. */
 export const ASK_EVERY_MS = 20;
 
 /** A transaction of the caller's, with a row of its own in it. */

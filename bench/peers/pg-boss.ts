@@ -38,7 +38,7 @@ export const adapter: Adapter = {
             },
           }),
         ),
-      // It tells nobody of an end: it has to be asked.
+      // It does not announce ends: the benchmark polls.
       untilDone: async (payload) => {
         const id = (await boss.send(QUEUE, payload))!;
         for (;;) {

@@ -42,7 +42,7 @@ export class JobsController {
     return jobQueueEntry;
   }
 
-  /** One pass of the engine, for whoever wants to trigger it from outside. */
+  /** Runs one pass of the engine. */
   @Post('engine/run')
   @HttpCode(200)
   async runEngine() {
@@ -76,10 +76,10 @@ export class JobsController {
     return { entry, runs };
   }
 
-  /** What becomes of a job, as it happens: `curl -N http://.../jobs/<identifier>/events`. */
+  /** Streams the updates of a job: `curl -N http://.../jobs/<identifier>/events`. */
   @Sse(':identifier/events')
   async events(@Param('identifier') identifier: string, @Headers('last-event-id') after?: string) {
-    // Who asks for a job that is not there is answered with a 404.
+    // An unknown job is answered with a 404.
     await this.find(identifier);
     return sse(this.jobs.watch(identifier, after ? { after } : {}));
   }

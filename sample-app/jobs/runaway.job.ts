@@ -2,7 +2,7 @@ import { IsInt, Max, Min } from 'class-validator';
 import { BildadJob, type JobHandler } from 'nestjs-bildad';
 
 export class RunawayContext {
-  /** How long it would go on if nobody ended it. */
+  /** How long it would run without a kill. */
   @IsInt()
   @Min(0)
   @Max(600_000)

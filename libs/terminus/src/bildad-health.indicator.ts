@@ -75,7 +75,7 @@ export class BildadHealthIndicator {
         `the last heartbeat was ${Math.round(heartbeatAgeMs!)} ms ago`,
       failOnUnrunnable &&
         unrunnable.length > 0 &&
-        `nobody runs ${unrunnable.map(({ code }) => code).join(', ')}`,
+        `no node runs ${unrunnable.map(({ code }) => code).join(', ')}`,
     ].filter((reason) => typeof reason === 'string');
     return this.answer(key, why, {
       ...numbers(health),

@@ -6,36 +6,36 @@ import pg from 'pg';
 import { startPostgresInMemory, type PostgresServerOptions } from './postgres-server.js';
 
 export interface TestServerOptions extends Pick<PostgresServerOptions, 'settings'> {
-  /** A server to use instead of starting one, as a superuser or who may create databases. Default: `DATABASE_URL`, where that is set. */
+  /** URL of a server to use, with a user that may create databases. Default: `DATABASE_URL`; without it a server is started. */
   url?: string | undefined;
   /** The schemas of Bildad's tables. Default `['bildad']`; `[]`: none. */
   schemas?: string[];
-  /** Brings the app's own tables into the template that all test databases are copies of. To have no connection to it open when it resolves. */
+  /** Creates the app's own tables in the template of all test databases. Must close its connections before it resolves. */
   prepare?: (url: string) => Promise<void>;
 }
 
 export interface TestServer {
   url: string;
-  /** Stops the server, where it was started for this; else drops the template. */
+  /** Stops the server if it was started by this call, else drops the template. */
   stop(): Promise<void>;
 }
 
 export interface TestDatabase {
   url: string;
-  /** Also where something is connected to it. */
+  /** Drops the database, even if sessions are connected to it. */
   drop(): Promise<void>;
 }
 
-/** Many connections, and as little to write as possible for each database that is created and dropped. */
+/** Settings for many connections and for few writes per created and dropped database. */
 const SETTINGS = { max_connections: '300', wal_level: 'minimal', max_wal_senders: '0' };
 
-/** By way of the environment: those who create databases are the test runner's other processes. */
+/** An environment variable, because other processes of the test runner create the databases. */
 const SERVER = 'BILDAD_TEST_SERVER';
 const TEMPLATE = 'BILDAD_TEST_TEMPLATE';
 
 /**
  * A PostgreSQL server for a whole suite, and a template that has the tables: for the `globalSetup` of vitest or jest.
- * `createTestDatabase` finds it, in whatever process of the suite.
+ * `createTestDatabase` finds it in every process of the suite.
  */
 export async function startTestServer({
   url = process.env['DATABASE_URL'],
@@ -67,7 +67,7 @@ export async function startTestServer({
   return { url: address, stop };
 }
 
-/** A server that this process has started for its databases. */
+/** The server that this process started for its databases. */
 interface Own {
   server: Promise<TestServer>;
   databases: number;
@@ -75,7 +75,7 @@ interface Own {
 let own: Own | undefined;
 
 /**
- * A database of its own, with the tables of the template: for each file of specs, which then may run beside others.
+ * Creates a database with the tables of the template, for a spec file that runs in parallel with others.
  * Without `startTestServer` in the `globalSetup` a server is started, and stopped with its last database.
  */
 export async function createTestDatabase(): Promise<TestDatabase> {
@@ -100,7 +100,7 @@ export async function createTestDatabase(): Promise<TestDatabase> {
   }
 }
 
-/** One database less. One that did not start is not kept for the next one to ask. */
+/** Counts a dropped database. A server that did not start is not reused. */
 async function letGo(mine: Own | undefined): Promise<void> {
   if (!mine || --mine.databases > 0) return;
   if (own === mine) own = undefined;

