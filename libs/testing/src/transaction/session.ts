@@ -4,11 +4,11 @@ import type { SharedConnection } from './shared-connection.js';
 
 const CHANGES = new Set(['INSERT', 'UPDATE', 'DELETE', 'MERGE']);
 
-/** Whether what was answered has changed rows. */
+/** Whether an answered statement changed rows. */
 export const isChange = (answer: unknown): boolean =>
   [answer].flat().some((one) => CHANGES.has((one as { command?: string }).command ?? ''));
 
-/** As to a statement that was not sent. */
+/** The answer to a statement that is not sent. */
 export const nothing = (command: string) => ({
   command,
   rowCount: 0,
@@ -16,10 +16,10 @@ export const nothing = (command: string) => ({
   fields: [] as unknown[],
 });
 
-/** What a statement means for a transaction. */
+/** The effect of a statement on a transaction. */
 export type StatementKind = 'begin' | 'commit' | 'rollback' | 'nothing' | 'other';
 
-/** What a transaction that is only a savepoint cannot have: it would be in force for the test's whole one. */
+/** Settings that a savepoint cannot have: they would apply to the test's whole transaction. */
 const OF_ITS_OWN =
   /\bSET LOCAL (?:transaction_isolation|statement_timeout|lock_timeout|idle_in_transaction_session_timeout) = (?:'[^']*'|[^;']*)\s*(?:;|$)/gi;
 const LOCAL =
@@ -27,15 +27,15 @@ const LOCAL =
 
 export interface ReadStatement {
   kind: StatementKind;
-  /** What is left to be sent. */
+  /** The part of the statement that is sent. */
   sql: string;
-  /** Names of the settings that it makes for the transaction only. */
+  /** Names of its settings that are local to the transaction. */
   settings: string[];
 }
 
 const LEADING = /^(?:\s|\/\*[^]*?\*\/|--[^\n]*\n)+/;
 
-/** What a statement does to a savepoint of the app's own. */
+/** The effect of a statement on a savepoint of the app. */
 export function savepointVerb(statement: unknown): string | undefined {
   const config = statement as string | { text?: string };
   const text = typeof config === 'string' ? config : (config.text ?? '');
@@ -47,7 +47,7 @@ const QUOTED = /'(?:[^']|'')*'|"[^"]*"|\$(\w*)\$[^]*?\$\1\$|--[^\n]*|\/\*[^]*?\*
 const OF_TRANSACTIONS =
   /;\s*(?:BEGIN|START\s+TRANSACTION|COMMIT|END|ABORT|ROLLBACK(?!\s+(?:\w+\s+)?TO\b))\b/i;
 
-/** Whether one of several statements in one text, beside the first, begins or ends a transaction: the test's own would end. */
+/** Whether a later statement of a text with several begins or ends a transaction, which would end the test's. */
 export const endsWithin = (sql: string): boolean =>
   sql.includes(';') &&
   OF_TRANSACTIONS.test(sql.replace(QUOTED, ' ')) &&
@@ -60,7 +60,7 @@ export const endsWithin = (sql: string): boolean =>
  */
 export const isHeartbeat = (sql: string): boolean => /"job_nodes" SET renewed_until\b/.test(sql);
 
-/** A savepoint stands in for the transaction that a statement begins or ends. */
+/** A savepoint replaces the transaction that a statement begins or ends. */
 export function readStatement(sql: string, values: unknown = []): ReadStatement {
   const text = sql.replace(LEADING, '');
   const word = /^[a-z]+/i.exec(text)?.[0].toUpperCase();
@@ -92,7 +92,7 @@ function localSettings(sql: string, values: unknown): string[] {
   });
 }
 
-/** As much of a client of `pg` as is needed. */
+/** The used part of a `pg` client. */
 export interface AnyClient {
   query(...statement: unknown[]): unknown;
   release(error?: unknown): void;
@@ -100,11 +100,11 @@ export interface AnyClient {
 
 type Answered = (error: unknown, answer?: unknown) => void;
 
-/** Stands in for a connection that a pool hands out. */
+/** Replaces a connection of a pool. */
 export class Session extends EventEmitter implements AnyClient {
   /** Of its transaction, while it has one. */
   savepoint: string | undefined;
-  /** Those that it makes for its transaction only, with what they were before. */
+  /** Settings that are local to its transaction, with their earlier values. */
   readonly settings = new Map<string, string>();
   /** A statement of its transaction has failed. */
   aborted = false;
@@ -126,7 +126,7 @@ export class Session extends EventEmitter implements AnyClient {
     const [first] = given;
     const config = first as { text?: string; submit?: unknown } | string;
     if (typeof config === 'object' && typeof config.submit === 'function')
-      // Whoever makes a statement for each of its rows would wait for good: that is sent when the last row was read.
+      // A caller that sends a statement for each row would wait for ever: that statement is sent after the last row.
       throw new BildadConfigError(
         'query',
         `cannot be a stream or cursor (${config.constructor.name}) between begin() and rollback(), which share one connection: test it without begin()`,
@@ -135,7 +135,7 @@ export class Session extends EventEmitter implements AnyClient {
     const called = typeof answered === 'function';
     const statement = (called ? given.slice(0, -1) : given) as [unknown];
     const text = typeof config === 'string' ? config : (config.text ?? '');
-    // In the order they were asked, each when the one before it was answered.
+    // In order, each after the answer to the one before it.
     const answer = this.last.then(() => this.ask(text, statement));
     this.last = answer.catch(() => undefined);
     if (!called) return answer;
@@ -146,7 +146,7 @@ export class Session extends EventEmitter implements AnyClient {
     return undefined;
   }
 
-  /** What it left open is rolled back, as where a connection is closed. */
+  /** Rolls back its open transaction, as if the connection was closed. */
   release(_error?: unknown): void {
     if (this.savepoint === undefined) return;
     this.last = this.last.then(() => this.shared.undo(this)).catch(() => undefined);
@@ -162,7 +162,7 @@ export class Session extends EventEmitter implements AnyClient {
     return Promise.resolve(this);
   }
 
-  /** Its transaction is over. */
+  /** Called when its transaction has ended. */
   ended(): void {
     this.savepoint = undefined;
     this.aborted = false;
@@ -171,7 +171,7 @@ export class Session extends EventEmitter implements AnyClient {
     this.settings.clear();
   }
 
-  /** The transaction that its own was begun in was rolled back. */
+  /** Called when the enclosing transaction was rolled back. */
   undone(): void {
     this.ended();
     this.lost = true;

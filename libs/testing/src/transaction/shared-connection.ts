@@ -3,21 +3,21 @@ import { isChange, nothing } from './session.js';
 import { Session, type AnyClient } from './session.js';
 import { savepointVerb, type ReadStatement } from './session.js';
 
-/** A transaction that waits for another one to end takes it for one that waits for itself when the connection has been quiet for so long. */
+/** After this time without a statement, a waiting transaction assumes that the open one waits for it. */
 const QUIET_MS = 50;
 const LOOK_MS = 10;
 const PARTLY_UNDONE =
   "a transaction went on while another one was open beside it, and lost what it did with that one's rollback: on the one connection of begin() they nest. Test it without begin()";
 
 /**
- * One connection for all of an app's sessions while a test's transaction is open on it. What would be a transaction of a
- * session's is a savepoint; so is a statement by itself, which must not spoil the rest when it fails.
+ * One connection for all sessions of an app while a test's transaction is open on it. A transaction of a
+ * session is a savepoint. So is a single statement, because its failure must not abort the others.
  *
- * Savepoints nest. So transactions take turns: one that begins while another one is open waits for its end. Where that
- * cannot end before (its own code waits for the one that begins), it becomes a part of it.
+ * Savepoints nest, so transactions run one after the other. If the open one
+ * cannot end first (its own code waits for the new one), the new one becomes part of it.
  */
 export class SharedConnection {
-  /** Transactions that are open, the outermost first. */
+  /** Open transactions, the outermost first. */
   private open: Session[] = [];
   private busy = false;
   private waiting: (() => void)[] = [];
@@ -37,7 +37,7 @@ export class SharedConnection {
     await this.client.query('BEGIN');
   }
 
-  /** Undoes all there was. What still asks gets an error. */
+  /** Undoes all changes. Later statements get an error. */
   async rollback(): Promise<void> {
     this.over = true;
     while (this.busy) await this.change();
@@ -74,7 +74,7 @@ export class SharedConnection {
       if (session.isPartlyUndone) throw new Error(PARTLY_UNDONE);
       const isTop = this.open.at(-1) === session;
       this.open = this.open.filter((one) => one !== session);
-      // One that others began in is let go with those around it.
+      // A transaction that contains others is released with its enclosing one.
       if (isTop) await this.send(`RELEASE SAVEPOINT ${session.savepoint}`);
       for (const [name, before] of [...session.settings].toReversed())
         await this.send('SELECT set_config($1, $2, true)', [name, before]);
@@ -118,7 +118,7 @@ export class SharedConnection {
     }
   }
 
-  /** A statement that is a transaction of its own. @param keep false: only its answer stays, neither what it does nor its locks */
+  /** Runs a statement as its own transaction. @param keep false: undoes its changes and releases its locks */
   async alone(keep: boolean, ...statement: [unknown, ...unknown[]]) {
     await this.take();
     try {
@@ -139,7 +139,7 @@ export class SharedConnection {
         { code: '25P02' },
       );
     if (!ofSavepoint) return this.guarded(session, statement);
-    // In a savepoint of its own it would end with that.
+    // In its own savepoint it would end with the savepoint.
     try {
       const answer = await this.send(...statement);
       session.aborted = false;
@@ -153,7 +153,7 @@ export class SharedConnection {
     }
   }
 
-  /** With a savepoint they would not end. */
+  /** They would not end with a savepoint. */
   private async remember({ settings, aborted }: Session, names: string[]) {
     for (const name of names) {
       if (aborted || settings.has(name)) continue;

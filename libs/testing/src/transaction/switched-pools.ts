@@ -17,8 +17,8 @@ const ROOM = 3;
 const known = new WeakMap<DataSource, SwitchedPools>();
 
 /**
- * The pools of a DataSource, and those that are made after their likeness, as the engine's own is. While a transaction is
- * shared they hand out sessions of that.
+ * The pools of a DataSource, and pools with the same options such as the engine's. While a transaction is
+ * shared, they return sessions of it.
  */
 export class SwitchedPools {
   private shared: SharedConnection | undefined;
@@ -26,7 +26,7 @@ export class SwitchedPools {
   private readonly master: Pool;
   private connectForReal: () => Promise<AnyClient>;
 
-  /** One for each DataSource. To be called before an engine has connected by it. */
+  /** One instance per DataSource. Must be called before an engine connects. */
   static of(dataSource: DataSource): SwitchedPools {
     let pools = known.get(dataSource);
     if (!pools) known.set(dataSource, (pools = new SwitchedPools(dataSource)));
