@@ -1,7 +1,7 @@
 /**
  * The plans of the hot statements on a million waiting entries and a million runs of history:
  * `npm run plans`. Writes docs/plans.md. Each statement is the one the engine sends, explained and
- * carried out inside a transaction that is rolled back.
+ * executed inside a transaction that is rolled back.
  */
 import { writeFile } from 'node:fs/promises';
 import { startPostgres } from 'nestjs-bildad/testing';
@@ -53,7 +53,7 @@ try {
 
 Made by \`npm run plans\`: ${ROWS.toLocaleString('en')} waiting entries (a tenth of them scheduled), ${ROWS.toLocaleString('en')} runs of history and 500 running ones,
 PostgreSQL ${await version()}. Every statement reaches its rows through an index, but for the ten templates, which fill one page,
-and the look at all entries once a lease; times are of one run on a small machine. Claims, ends and enqueues are functions: the plans are of the statements in
+and the statements that read all entries once per lease; times are of one run on a small machine. Claims, ends and enqueues are functions: the plans are of the statements in
 them, in their order.
 
 ${sections.join('\n')}`;
@@ -162,17 +162,17 @@ async function explainAll(): Promise<string[]> {
           all.flatMap((_id, n) => all.map((_other, m) => entry(n * 10 + m))),
         ),
     ],
-    ['make due what is scheduled', (db) => promoteScheduled(db, tables, 1000)],
+    ['promote scheduled entries', (db) => promoteScheduled(db, tables, 1000)],
     ['find expired runs', (db) => expiredFacts(db, tables, 1000)],
-    ['find entries whose run is gone', (db) => reopenOrphans(db, tables, 1000)],
-    ['find late run rows of lost nodes', (db) => writeLateRowsOfLostNodes(db, tables, 1000)],
-    ['find entries that are malformed', (db) => quarantineMalformed(db, tables, 1000)],
+    ['reopen orphaned entries', (db) => reopenOrphans(db, tables, 1000)],
+    ['write late run rows of lost nodes', (db) => writeLateRowsOfLostNodes(db, tables, 1000)],
+    ['quarantine malformed entries', (db) => quarantineMalformed(db, tables, 1000)],
     [
-      'find jobs that nobody can run, where each template has a node',
+      'find unrunnable jobs, each template has a node',
       (db) => unrunnableJobs(db, tables, 0),
     ],
     [
-      'the same, where one template has none',
+      'find unrunnable jobs, one template has no node',
       async (db) => {
         await db.query(
           `UPDATE ${tables.nodes} SET template_codes = array_remove(template_codes, 'T3')`,
@@ -189,11 +189,11 @@ async function explainAll(): Promise<string[]> {
           facts: null,
         }),
     ],
-    ["the killer's sweep", (db) => runsToStop(db, tables, 'me')],
-    ['take the guard', (db) => acquireGuard(db, tables, 'default', 'me', true)],
+    ["find runs to stop", (db) => runsToStop(db, tables, 'me')],
+    ['acquire the guard', (db) => acquireGuard(db, tables, 'default', 'me', true)],
     ['last run of an identifier', (db) => findLastRun(db, tables, 'past-4711')],
     ['entry of an identifier', (db) => findEntry(db, tables, { jobRunIdentifier: 'waiting-4711' })],
-    ['queue position of an entry near the front', (db) => queuePosition(db, tables, 'waiting-7')],
+    ['queue position of an entry near the head', (db) => queuePosition(db, tables, 'waiting-7')],
   ];
   const sections: string[] = [];
   for (const [title, run] of statements) sections.push(await explain(title, run));
