@@ -167,10 +167,7 @@ async function explainAll(): Promise<string[]> {
     ['reopen orphaned entries', (db) => reopenOrphans(db, tables, 1000)],
     ['write late run rows of lost nodes', (db) => writeLateRowsOfLostNodes(db, tables, 1000)],
     ['quarantine malformed entries', (db) => quarantineMalformed(db, tables, 1000)],
-    [
-      'find unrunnable jobs, each template has a node',
-      (db) => unrunnableJobs(db, tables, 0),
-    ],
+    ['find unrunnable jobs, each template has a node', (db) => unrunnableJobs(db, tables, 0)],
     [
       'find unrunnable jobs, one template has no node',
       async (db) => {
@@ -189,7 +186,7 @@ async function explainAll(): Promise<string[]> {
           facts: null,
         }),
     ],
-    ["find runs to stop", (db) => runsToStop(db, tables, 'me')],
+    ['find runs to stop', (db) => runsToStop(db, tables, 'me')],
     ['acquire the guard', (db) => acquireGuard(db, tables, 'default', 'me', true)],
     ['last run of an identifier', (db) => findLastRun(db, tables, 'past-4711')],
     ['entry of an identifier', (db) => findEntry(db, tables, { jobRunIdentifier: 'waiting-4711' })],
