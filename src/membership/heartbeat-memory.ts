@@ -50,7 +50,7 @@ export class HeartbeatMemory {
     const until = this.get(Cell.TrustedUntil);
     return until === 0 ? Infinity : until / 1_000;
   }
-  /** Answers may arrive out of command: a later one never shortens the trust. */
+  /** Answers may arrive out of order: a later one never shortens the trust. */
   trustUntil(time: number): void {
     if (time * 1_000 > this.get(Cell.TrustedUntil)) this.set(Cell.TrustedUntil, time * 1_000);
   }

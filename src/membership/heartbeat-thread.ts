@@ -8,7 +8,7 @@ import { databaseCode } from '../database/database-error.js';
 import { HeartbeatMemory, monotonicMs } from './heartbeat-memory.js';
 import { NodeHeartbeat, type HeartbeatReport } from './node-heartbeat.js';
 
-// The entry point of the heartbeat thread. It heartbeats while the main thread's event loop is blocked, and watches it.
+// The entry point of the heartbeat thread. It sends heartbeats while the main thread's event loop is blocked, and watches it.
 
 export interface ThreadData {
   tables: Tables;

@@ -51,9 +51,9 @@ it('a boot that hangs does not keep a job from another host', async () => {
 
 class FakeHost {
   readonly kind = 'thread';
-  readonly worn = false;
+  readonly isSpent = false;
   declare private end: (why: string) => void;
-  readonly gone = new Promise<string>((resolve) => {
+  readonly exited = new Promise<string>((resolve) => {
     this.end = resolve;
   });
 

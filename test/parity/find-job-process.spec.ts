@@ -21,7 +21,7 @@ it('findJobProcess finds the process of a run only on the node that runs it', as
     name: run.jobProcessName,
     jobRunId: run.id,
     jobRunIdentifier: run.jobRunIdentifier,
-    stopping: false,
+    isStopping: false,
     isSettled: false,
   });
   expect(process.signal).toBe(job.signal);
