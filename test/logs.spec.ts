@@ -142,7 +142,7 @@ const SCENARIOS: Record<string, [scenario: () => Promise<unknown>, logged: RegEx
       lastGate().open();
       await lost;
     },
-    /SECRET .* completed too late/,
+    /SECRET .* completed rejected: its run had ended before/,
   ],
   'an expiry': [
     async () => {
