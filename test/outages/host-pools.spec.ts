@@ -36,9 +36,9 @@ async function hold(): Promise<{ ended: Promise<unknown>; release: () => Promise
   const [{ pid }] = (await runner.query('SELECT pg_backend_pid() AS pid')) as [{ pid: number }];
   const ended = runner
     .query('SELECT pg_sleep(600)')
-    .catch((error: { code?: string }) => error.code)
-    .finally(async () => {
+    .catch(async (error: { code?: string }) => {
       await runner.release();
+      return error.code;
     });
   await expect
     .poll(() =>
