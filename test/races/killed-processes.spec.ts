@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { bootApp, type TestApp } from '../support/app.js';
-import { lockRows, waitingForLock } from '../support/lock.js';
+import { waitingForLock } from '../support/lock.js';
 import { startWorker } from '../support/worker.js';
 
 // Processes are killed with SIGKILL in each phase of a job's life. Acknowledged jobs exist, other enqueues are
@@ -72,13 +72,16 @@ it('a process that is killed while it enqueues loses no acknowledged job', async
 });
 
 it('a process that is killed during enqueueJobs inserts no job', async () => {
-  const { database, sql } = bildad;
-  const unlock = await lockRows(bildad, 'SELECT FROM bildad.job_templates');
+  const { database, dataSource, sql } = bildad;
+  const blocker = dataSource.createQueryRunner();
+  await blocker.startTransaction();
+  await blocker.query('LOCK TABLE bildad.job_queue_entries IN SHARE ROW EXCLUSIVE MODE');
   const enqueuer = await startWorker(database.url, {}, 'enqueuer');
   enqueuer.process.send(10_000);
   await waitingForLock(bildad, 'enqueue_jobs');
   await enqueuer.kill();
-  await unlock();
+  await blocker.rollbackTransaction();
+  await blocker.release();
   // The server detects the disconnect when its statement ends.
   await expect
     .poll(() =>
