@@ -32,7 +32,7 @@ it.each([true, false])(
       databaseVersion: 999,
       packageVersion: SCHEMA_VERSION,
     });
-    expect(error.message).toMatch(/newer than the package, upgrade/);
+    expect(error.message).toMatch(/newer than version \d+ of this nestjs-bildad: upgrade/);
   },
 );
 

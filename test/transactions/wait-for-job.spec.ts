@@ -130,7 +130,7 @@ it('the error says that a job was cancelled during the wait', async () => {
   const entry = await caller.engine.enqueueJob(GatedJob, {}, { delay: '1h' });
   const waiting = expect(caller.engine.waitForJob(entry.jobRunIdentifier)).rejects.toMatchObject({
     constructor: JobNotFoundError,
-    message: expect.stringMatching(/it was cancelled or removed from/),
+    message: expect.stringMatching(/it was cancelled or removed from the queue/),
   });
   // The interest is sent after the first read found the job in the queue.
   await expect.poll(() => sent('interest')).toContain(entry.jobRunIdentifier);
