@@ -87,6 +87,9 @@ class Watchdog {
   }
 }
 
+// Loaded while the thread starts: with a short lease the first heartbeat cannot wait for it. A failure shows there.
+import('pg').catch(() => undefined);
+
 const port = parentPort as MessagePort;
 const { tables, buffer, connection, maxBlockMs } = workerData as ThreadData;
 const memory = new HeartbeatMemory(buffer);

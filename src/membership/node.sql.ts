@@ -167,8 +167,8 @@ export async function findProcessFacts(
 ): Promise<JobProcessFacts | null> {
   const [row] = await rows<{ facts: JobProcessFacts }>(
     db,
-    `SELECT facts FROM ${runs} r JOIN ${nodes} n ON n.id = r.node_id, jsonb_array_elements(n.processes) AS facts
-     WHERE r.id = $1 AND r.status = 'RUNNING' AND n.ended_at IS NULL AND facts->>'jobRunId' = r.id::text`,
+    `SELECT p.facts FROM ${runs} r JOIN ${nodes} n ON n.id = r.node_id, jsonb_array_elements(n.processes) AS p (facts)
+     WHERE r.id = $1 AND r.status = 'RUNNING' AND n.ended_at IS NULL AND p.facts->>'jobRunId' = r.id::text`,
     [jobRunId],
   );
   if (!row) return null;

@@ -66,7 +66,7 @@ describe.each(['THREAD', 'PROCESS'])('%s', (code) => {
         cause: { name: 'TypeError', message: 'the cause' },
       },
     });
-    expect(JSON.stringify(run.error)).toContain('isolated.js');
+    expect(JSON.stringify(run.error)).toContain('isolation-app.js');
     expect(await bildad.act(code, 'throwText')).toMatchObject({
       result: 'FAILED',
       reason: 'only a text',
