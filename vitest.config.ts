@@ -7,8 +7,14 @@ const ALONE = [
   'test/identity/races.spec.ts',
 ];
 
-/** Specs that measure time: nothing runs beside them. */
-const QUIET: string[] = [];
+/** Specs with leases of about a second, or with several processes: nothing runs beside them. */
+const QUIET = [
+  'test/{isolation,nodes,outages,races}/*.spec.ts',
+  'test/events/listeners.spec.ts',
+  'test/lifecycle/*.spec.ts',
+  'test/telemetry/processes.spec.ts',
+  'test/transactions/exactly-once.spec.ts',
+];
 
 /** Installs other versions of Nest and TypeORM, for minutes: `npm run test:compat`. */
 const COMPAT = ['test/compat/*.spec.ts'];
@@ -42,6 +48,16 @@ export default defineConfig({
       {
         extends: true,
         test: { name: 'alone', include: ALONE, maxWorkers, sequence: { groupOrder: 2 } },
+      },
+      {
+        extends: true,
+        test: {
+          name: 'quiet',
+          include: QUIET,
+          isolate: false,
+          maxWorkers: 1,
+          sequence: { groupOrder: 4 },
+        },
       },
       { extends: true, test: { name: 'compat', include: COMPAT, sequence: { groupOrder: 3 } } },
     ],
