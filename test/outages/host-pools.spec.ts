@@ -34,12 +34,10 @@ const pool = () => (dataSource.driver as unknown as { master: pg.Pool }).master;
 async function hold(): Promise<{ ended: Promise<unknown>; release: () => Promise<unknown> }> {
   const runner = dataSource.createQueryRunner();
   const [{ pid }] = (await runner.query('SELECT pg_backend_pid() AS pid')) as [{ pid: number }];
-  const ended = runner
-    .query('SELECT pg_sleep(600)')
-    .catch(async (error: { code?: string }) => {
-      await runner.release();
-      return error.code;
-    });
+  const ended = runner.query('SELECT pg_sleep(600)').catch(async (error: { code?: string }) => {
+    await runner.release();
+    return error.code;
+  });
   await expect
     .poll(() =>
       database.sql(`SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'PgSleep'`, [pid]),
