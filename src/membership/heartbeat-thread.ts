@@ -1,7 +1,7 @@
 import { writeSync } from 'node:fs';
 import { parentPort, workerData, type MessagePort } from 'node:worker_threads';
 import type { NodeIdentity } from './node.sql.js';
-import { openHeartbeatConnection } from '../database/connection/dedicated-connection.js';
+import { loadPg, openHeartbeatConnection } from '../database/connection/dedicated-connection.js';
 import type { TransferableOptions } from '../database/connection/dedicated-connection.js';
 import type { Tables } from '../database/tables.js';
 import { databaseCode } from '../database/database-error.js';
@@ -88,7 +88,7 @@ class Watchdog {
 }
 
 // Loaded while the thread starts: with a short lease the first heartbeat cannot wait for it. A failure shows there.
-import('pg').catch(() => undefined);
+loadPg().catch(() => undefined);
 
 const port = parentPort as MessagePort;
 const { tables, buffer, connection, maxBlockMs } = workerData as ThreadData;

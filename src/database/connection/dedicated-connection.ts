@@ -73,12 +73,15 @@ export function heartbeatConnector(
   );
 }
 
+/** `pg` itself, where there is no DataSource to take it from. */
+export const loadPg = () => import('pg');
+
 /** A heartbeat's connection in another thread, which has no DataSource. */
 export async function openHeartbeatConnection(
   options: PgOptions,
   timeoutMs: number,
 ): Promise<DedicatedConnection> {
-  const { default: pg } = await import('pg');
+  const { default: pg } = await loadPg();
   return openConnection(pg.Client as unknown as ClientClass, options, timeoutMs, 'heartbeat');
 }
 
