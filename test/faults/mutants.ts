@@ -212,7 +212,7 @@ const hastyLook = (sql: string) =>
 
 /** Whether a node beats is not asked: its leases alone tell. A circumstance: beats are counted, and no clock changes them. */
 const unsparing = (sql: string) =>
-  sql.replaceAll(/ AND NOT EXISTS \(SELECT FROM \S+ spared [^)]*\)\)/g, '');
+  sql.replaceAll(/ AND NOT EXISTS \(SELECT FROM \S+ owner WHERE [^)]*\)\)/g, '');
 
 const FULL_SCAN_EVERY_MS = 10_000;
 
