@@ -57,6 +57,7 @@ export interface Verdict {
   entry: 'remove' | 'reopen';
   /** Milliseconds until a reopened entry is due. */
   delayMs: number;
+  /** Whether the run counts against maxRetries. */
   counts: boolean;
 }
 

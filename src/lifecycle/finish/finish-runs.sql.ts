@@ -1,6 +1,6 @@
 import type { EntryFate } from '../../job/events.js';
+import type { Verdict } from '../../job/verdict.js';
 import type { OutcomeKind } from '../../job/outcome.js';
-import type { JobRunResult } from '../../job/status.js';
 import { isNotReady, reopenedRunAt } from '../claim/claim.sql.js';
 import { BLOCKED } from '../../concurrency/lock-retry.js';
 import { MARK } from '../../database/transactions/job-transaction.js';
@@ -12,20 +12,10 @@ import {
   type Tables,
 } from '../../database/tables.js';
 
-export interface RunEnd {
+export interface RunEnd extends Verdict {
   jobRunId: string;
   jobQueueEntryId: string;
   outcome: OutcomeKind;
-  result: JobRunResult;
-  reason: string | null;
-  /** JSON text, or null. */
-  error: string | null;
-  /** JSON text, or null. */
-  output: string | null;
-  entry: 'remove' | 'reopen';
-  delayMs: number;
-  /** Whether the run counts against maxRetries. */
-  counts: boolean;
   /** The end lands only if the run's lease is over, because it was decided on an earlier read. */
   onlyIfExpired: boolean;
   /** The row of the run is probably not written yet. Only chooses the faster statement. */
